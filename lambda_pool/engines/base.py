@@ -1,0 +1,143 @@
+"""The protocol of engines: all that the pool knows of a database driver."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Any, Protocol
+
+from ..auth.base import Credentials
+from ..tls import Tls
+
+
+class Failure(Enum):
+    """What a driver's error means for the connection and for a second try."""
+
+    LOST = "lost"
+    """The connection is gone: reset, cut, or closed without a word."""
+    SHUTDOWN = "shutdown"
+    """The server said good-bye: an administrator, a restart, a failover."""
+    READ_ONLY = "read_only"
+    """It turned into a reader (failover), and refuses to write."""
+    UNREACHABLE = "unreachable"
+    """Refused, starting up, or not answering in time: time may heal it."""
+    TOO_MANY = "too_many"
+    """No free connection on the server or the proxy: time may heal it."""
+    REJECTED = "rejected"
+    """The credentials were refused."""
+    UNTRUSTED = "untrusted"
+    """No encryption, or a certificate that does not verify."""
+    CONFLICT = "conflict"
+    """A serialization failure or a deadlock: the transaction may be replayed."""
+    OTHER = "other"
+    """Anything else: the statement's or the caller's own fault."""
+
+
+HEALS = frozenset({Failure.UNREACHABLE, Failure.TOO_MANY, Failure.LOST, Failure.SHUTDOWN})
+"""Failures to connect that a later attempt may overcome."""
+
+FAILED_OVER = frozenset({Failure.SHUTDOWN, Failure.READ_ONLY})
+"""Failures that condemn every older connection of the pool too."""
+
+
+class Outcome(Enum):
+    """How a borrower's transaction ended at return."""
+
+    NONE = "none"
+    COMMITTED = "committed"
+    ROLLED_BACK = "rolled back"
+    FAILED = "failed"
+    """It had failed before: the server made a rollback of our COMMIT, or there is nothing left to commit."""
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectRequest:
+    """All that one attempt to connect needs. `timeout` (seconds) bounds TCP, TLS and login together.
+
+    `pooled`: behind a transaction-mode pooler: nothing may be sent or kept that would pin a backend.
+    `parameters` come from the URL's query (text), `arguments` from `connect_args` (as they are).
+    """
+
+    host: str
+    port: int
+    database: str
+    credentials: Credentials
+    tls: Tls
+    timeout: float
+    autocommit: bool
+    pooled: bool
+    application_name: str
+    parameters: Mapping[str, str] = field(default_factory=dict)
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Link(Protocol):
+    """One physical connection as the pool sees it. Used by one thread at a time, but for `sever`."""
+
+    @property
+    def conn(self) -> Any:
+        """The driver's own connection, which is what borrowers get."""
+
+    @property
+    def backend_id(self) -> int:
+        """The server's number for this session: backend pid or thread id. 0 when unknown."""
+
+    def quiet(self) -> bool:
+        """The free check: True if the driver believes it open and the server sent nothing. No round trip, no wait."""
+
+    def ping(self, timeout: float) -> None:
+        """One round trip in at most `timeout` seconds. Raises what the driver raises, or TimeoutError."""
+
+    def clean(self) -> bool:
+        """True if there is nothing to do at return: open, no transaction, no unfinished result, no changed setting."""
+
+    def closed_by_user(self) -> bool:
+        """True if the borrower closed it on purpose (rather than lost it)."""
+
+    def begin(self, *, readonly: bool) -> None:
+        """Make the borrower's work one explicit transaction, whatever `autocommit` says."""
+
+    def guard(self, on: bool) -> None:
+        """While on (`Pool.run`), the driver's `commit()` raises, so that the work cannot end its transaction unseen."""
+
+    def replayable(self) -> bool:
+        """False once the guarded work is known to have ended its own transaction."""
+
+    def finish(self, *, commit: bool, timeout: float | None) -> Outcome:
+        """End the transaction, if there is one, in at most `timeout` seconds (None: no bound).
+
+        Raises CommitUncertain if COMMIT was sent and no answer came; else what the driver raises.
+        """
+
+    def restore(self, timeout: float | None) -> bool:
+        """Undo the borrower's changes of settings. False if the connection cannot be brought back and must be closed."""
+
+    def reset_session(self, timeout: float | None) -> None:
+        """DISCARD ALL or COM_RESET_CONNECTION, and the settings of a new connection again."""
+
+    def cancel(self, timeout: float) -> bool:
+        """Ask the server, over a second connection, to end the running statement. False where that cannot work."""
+
+    def close(self, timeout: float) -> None:
+        """Say good-bye and close, in at most `timeout` seconds. Never raises."""
+
+    def drop(self) -> None:
+        """Close this process's end without a word to the server, e.g. after a fork. Never raises."""
+
+    def sever(self) -> None:
+        """Shut the socket down from any thread or signal handler: the server rolls back now. Never raises."""
+
+
+class Engine(Protocol):
+    """One driver. Stateless; importing its module imports no driver, `load()` does."""
+
+    name: str
+    default_port: int
+
+    def load(self) -> None:
+        """Import the driver. Raises ConfigError that names the extra to install."""
+
+    def connect(self, request: ConnectRequest) -> Link:
+        """Open one connection. Raises what the driver raises, its traceback cut (frames hold the password)."""
+
+    def classify(self, error: BaseException) -> Failure:
+        """What an error, of the driver or the operating system, means."""

@@ -1,0 +1,33 @@
+"""Every error the package raises of its own. Each is raised `from` the driver's or the SDK's error, where there is one."""
+
+
+class LambdaPoolError(Exception):
+    """Root of all errors raised by lambda_pool."""
+
+
+class ConfigError(LambdaPoolError, ValueError):
+    """A URL, an option or an environment variable is wrong. Names it, the value (never a secret) and the fix."""
+
+
+class CredentialsError(LambdaPoolError):
+    """No credentials could be had, or the database rejected those it was given."""
+
+
+class EndpointError(LambdaPoolError):
+    """The database's address could not be found: no such proxy or cluster, not available, or of the wrong engine."""
+
+
+class ConnectError(LambdaPoolError):
+    """The database could not be reached, or refused the connection, for another reason than the credentials."""
+
+
+class PoolTimeout(LambdaPoolError, TimeoutError):  # noqa: N818 - the public contract fixes the name
+    """Every connection stayed in use for as long as the caller was ready to wait."""
+
+
+class DeadlineExceeded(LambdaPoolError, TimeoutError):  # noqa: N818 - the public contract fixes the name
+    """The invocation has too little time left for what was asked."""
+
+
+class CommitUncertain(LambdaPoolError):  # noqa: N818 - the public contract fixes the name
+    """COMMIT was sent and its answer was lost: the transaction may or may not be saved. Never replayed."""

@@ -1,0 +1,175 @@
+"""What a pool tells its observers, and the protocol they follow. Times are seconds; no event ever holds a secret."""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Protocol
+
+
+class Reason(str, Enum):
+    """Why a cached connection was replaced or closed."""
+
+    DEAD = "dead"
+    """The free check or the ping found it dead: closed by the server, the network, or a failover."""
+    BROKEN = "broken"
+    """It broke, or was left unusable (unfinished COPY, unread result), while it was in use."""
+    USER_CLOSED = "user_closed"
+    """The borrower closed it."""
+    LIFETIME = "lifetime"
+    """Older than `max_lifetime`."""
+    IDLE = "idle"
+    """Idle for longer than `max_idle`."""
+    GENERATION = "generation"
+    """Opened before a server shutdown, a failover or a restore that another connection ran into."""
+    FORKED = "forked"
+    """Opened by the parent process."""
+    CLOCK = "clock"
+    """A clock went backwards, so that its age is unknown."""
+    ROLE = "role"
+    """It leads to the other role (reader or writer) and `max_size` leaves no room for both."""
+    LEAKED = "leaked"
+    """Its borrower still held it when the invocation ended."""
+    POOL_CLOSED = "pool_closed"
+    """`Pool.close()`, a shutdown or a snapshot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Root of all events. `pool` is the pool's name."""
+
+    pool: str
+
+
+@dataclass(frozen=True, slots=True)
+class Opened(Event):
+    """A physical connection was opened in `seconds`, at the given `attempt` (1 is the first)."""
+
+    seconds: float
+    attempt: int
+    host: str
+    backend_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectFailed(Event):
+    """One attempt to connect failed. `kind` is the class of failure, `error` its text; `retrying` says what is next."""
+
+    seconds: float
+    attempt: int
+    kind: str
+    error: str
+    retrying: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Reused(Event):
+    """A cached connection was lent again; `seconds` is what the whole checkout took."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pinged(Event):
+    """A round trip checked a connection: `alive` is what it found."""
+
+    seconds: float
+    alive: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Replaced(Event):
+    """A cached connection was given up for a new one. `age` and `idle` are its own."""
+
+    reason: Reason
+    age: float
+    idle: float
+    backend_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Closed(Event):
+    """A connection was closed. Follows every `Replaced`, too."""
+
+    reason: Reason
+    age: float
+    backend_id: int
+
+
+@dataclass(frozen=True, slots=True)
+class Waited(Event):
+    """A borrower had to queue for `seconds` and got a connection."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut(Event):
+    """A borrower gave up after `seconds`."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Returned(Event):
+    """A connection came back after `held` seconds."""
+
+    held: float
+
+
+@dataclass(frozen=True, slots=True)
+class RolledBack(Event):
+    """A transaction was rolled back at return. `cause`: `error`, `failed transaction` or `leaked`."""
+
+    cause: str
+
+
+@dataclass(frozen=True, slots=True)
+class Leaked(Event):
+    """A borrower held a connection past the invocation's end or past `leak_after`; `where` is file:line of the borrower."""
+
+    held: float
+    where: str
+    stack: str
+
+
+@dataclass(frozen=True, slots=True)
+class CredentialsRefreshed(Event):
+    """A cached credential was rejected and fetched anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class EndpointRefreshed(Event):
+    """The address was looked up again after a failure or a failover."""
+
+    host: str
+
+
+@dataclass(frozen=True, slots=True)
+class SlowQuery(Event):
+    """A statement took longer than `slow_query`; its text is cut and holds no parameters."""
+
+    seconds: float
+    statement: str
+
+
+@dataclass(frozen=True, slots=True)
+class InvocationEnded(Event):
+    """A decorated handler returned or (`failed`) raised. `cold`: it was the environment's first invocation."""
+
+    failed: bool
+    cold: bool
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Closing(Event):
+    """The environment is about to shut down or to be snapshotted: what is not flushed now is lost."""
+
+
+class Observer(Protocol):
+    """Receives every event of the pools it is given to, in order, on the borrower's thread.
+
+    Must be quick and must not use the pool. What it raises is logged and goes no further.
+    """
+
+    def on_event(self, event: Event) -> None:
+        """Take one event."""
