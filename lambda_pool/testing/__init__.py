@@ -1,0 +1,36 @@
+"""What users test their own functions with: the genuine Lambda runtime, real servers, a faulty network.
+
+Names are resolved lazily, so that a test which needs one tool does not load the others.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from lambda_pool.testing.network import FaultyProxy as FaultyProxy
+    from lambda_pool.testing.runtime import Invocation as Invocation
+    from lambda_pool.testing.runtime import LambdaRuntime as LambdaRuntime
+    from lambda_pool.testing.servers import MariaDbServer as MariaDbServer
+    from lambda_pool.testing.servers import PostgresServer as PostgresServer
+
+# A new name is one line here and one import above.
+_HOMES = {
+    "FaultyProxy": "lambda_pool.testing.network",
+    "Invocation": "lambda_pool.testing.runtime",
+    "LambdaRuntime": "lambda_pool.testing.runtime",
+    "MariaDbServer": "lambda_pool.testing.servers",
+    "PostgresServer": "lambda_pool.testing.servers",
+}
+
+
+def __getattr__(name: str) -> object:
+    """Load the module that holds a public name, on first use."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

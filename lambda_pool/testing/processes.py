@@ -1,0 +1,113 @@
+"""Finding and ending the processes that a test tool started, and their descendants (Linux: reads /proc)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import time
+from pathlib import Path
+
+
+def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
+    """Return `count` different TCP ports that nobody listens on now.
+
+    Another process may take one before it is used, so a caller starts its server in a loop.
+    """
+    with contextlib.ExitStack() as stack:
+        ports = []
+        for _ in range(count):
+            listener = stack.enter_context(socket.socket())
+            listener.bind((address, 0))
+            ports.append(int(listener.getsockname()[1]))
+        return ports
+
+
+def listening_ports(root: int) -> set[int]:
+    """The TCP ports on which a process or a descendant of it listens, in its own network namespace."""
+    ports: set[int] = set()
+    for pid in [root, *descendants(root)]:
+        with contextlib.suppress(OSError):
+            sockets = {str(fd.readlink()) for fd in Path(f"/proc/{pid}/fd").iterdir()}
+            for line in Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]:
+                fields = line.split()
+                # 0A is LISTEN; the local address is hexadecimal, address:port.
+                if fields[3] == "0A" and f"socket:[{fields[9]}]" in sockets:
+                    ports.add(int(fields[1].rpartition(":")[2], 16))
+    return ports
+
+
+def _status(pid: int) -> tuple[str, int] | None:
+    """The state letter and the parent of a process, or None when it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return None
+    # The command name, in parentheses, may hold spaces and parentheses itself: cut behind the last one.
+    state, parent = text.rpartition(")")[2].split()[:2]
+    return state, int(parent)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process exists and is no zombie."""
+    status = _status(pid)
+    return status is not None and status[0] not in "ZX"
+
+
+def all_pids() -> list[int]:
+    """Every process id that is visible now."""
+    return [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+
+
+def descendants(root: int) -> list[int]:
+    """The children of a process, their children and so on; parents come before their children."""
+    children: dict[int, list[int]] = {}
+    for pid in all_pids():
+        status = _status(pid)
+        if status is not None and status[0] not in "ZX":
+            children.setdefault(status[1], []).append(pid)
+    found: list[int] = []
+    queue = [root]
+    while queue:
+        born = children.get(queue.pop(0), [])
+        found += born
+        queue += born
+    return found
+
+
+def command_line(pid: int) -> list[str]:
+    """The arguments a process was started with; empty when it is gone."""
+    try:
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return [part.decode(errors="replace") for part in raw.split(b"\0")[:-1]]
+
+
+def with_environment(entry: str) -> list[int]:
+    """The processes of this user that were started with the environment entry `NAME=value`."""
+    wanted = entry.encode()
+    found = []
+    for pid in all_pids():
+        with contextlib.suppress(OSError):
+            if wanted in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
+                found.append(pid)
+    return found
+
+
+def send(pids: list[int], signum: signal.Signals) -> None:
+    """Send a signal to each process; one that is gone already is no error."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signum)
+
+
+def wait_gone(pids: list[int], timeout: float) -> list[int]:
+    """Wait until the processes have ended, at most `timeout` seconds; returns those still alive."""
+    until = time.monotonic() + timeout
+    while True:
+        pids = [pid for pid in pids if is_alive(pid)]
+        if not pids or time.monotonic() >= until:
+            return pids
+        time.sleep(0.005)

@@ -1,0 +1,67 @@
+"""What all tests share: the emulator, the Pythons and the database servers."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from lambda_pool.testing.servers import MariaDbServer, PostgresServer
+
+pytest_plugins = ["pytester"]
+
+
+def pythons() -> list[str]:
+    """The interpreters to test on: those in LAMBDA_POOL_TEST_PYTHONS (a:b:c), else the running one alone."""
+    named = os.environ.get("LAMBDA_POOL_TEST_PYTHONS", sys.executable)
+    return [path for path in named.split(os.pathsep) if path]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """A test with the argument `any_python` runs once for each interpreter."""
+    if "any_python" in metafunc.fixturenames:
+        found = pythons()
+        metafunc.parametrize("any_python", found, ids=[Path(path).parent.parent.name for path in found])
+
+
+@pytest.fixture(scope="session")
+def lambda_rie() -> Path:
+    """The Runtime Interface Emulator, named by AWS_LAMBDA_RIE; `make test` sets it."""
+    from lambda_pool.testing.runtime import find_emulator
+
+    return find_emulator()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL with TLS and a log of all statements, shared by the whole run."""
+    from lambda_pool.testing.servers import PostgresServer
+
+    with PostgresServer(log_statements=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mariadb() -> Iterator[MariaDbServer]:
+    """A MariaDB with TLS and a log of all statements, shared by the whole run."""
+    from lambda_pool.testing.servers import MariaDbServer
+
+    with MariaDbServer(log_statements=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def pg_url(postgres: PostgresServer) -> str:
+    """The URL of the shared PostgreSQL, superuser and password included, TLS verified."""
+    return postgres.url()
+
+
+@pytest.fixture(scope="session")
+def mysql_url(mariadb: MariaDbServer) -> str:
+    """The URL of the shared MariaDB, superuser and password included, TLS verified."""
+    return mariadb.url()
