@@ -1,3 +1,77 @@
-"""One checked, reused database connection per AWS Lambda environment."""
+"""One checked, reused database connection per AWS Lambda environment.
+
+Importing this package costs next to nothing: each public name is loaded when it is first used, a driver when a pool is
+made for its engine, and an AWS SDK only if a credential or an endpoint needs it.
+"""
+
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .api import Pool, handler
+    from .auth.iam import IamToken
+    from .auth.secrets import SecretsManager
+    from .endpoints.rds import AuroraCluster, RdsProxy
+    from .errors import (
+        CommitUncertain,
+        ConfigError,
+        ConnectError,
+        CredentialsError,
+        DeadlineExceeded,
+        EndpointError,
+        LambdaPoolError,
+        PoolTimeout,
+    )
+    from .stats import PoolStats
+
+_HOMES = {
+    "Pool": "api",
+    "handler": "api",
+    "IamToken": "auth.iam",
+    "SecretsManager": "auth.secrets",
+    "RdsProxy": "endpoints.rds",
+    "AuroraCluster": "endpoints.rds",
+    "PoolStats": "stats",
+    "LambdaPoolError": "errors",
+    "ConfigError": "errors",
+    "CredentialsError": "errors",
+    "EndpointError": "errors",
+    "ConnectError": "errors",
+    "PoolTimeout": "errors",
+    "DeadlineExceeded": "errors",
+    "CommitUncertain": "errors",
+}
+
+__all__ = [
+    "AuroraCluster",
+    "CommitUncertain",
+    "ConfigError",
+    "ConnectError",
+    "CredentialsError",
+    "DeadlineExceeded",
+    "EndpointError",
+    "IamToken",
+    "LambdaPoolError",
+    "Pool",
+    "PoolStats",
+    "PoolTimeout",
+    "RdsProxy",
+    "SecretsManager",
+    "handler",
+]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -1,4 +1,4 @@
-"""Every error the package raises of its own. Each is raised `from` the driver's or the SDK's error, where there is one."""
+"""Every error the package raises of its own, `from` the driver's or the SDK's error where there is one."""
 
 
 class LambdaPoolError(Exception):

@@ -1,11 +1,11 @@
 """What a pool tells its observers, and the protocol they follow. Times are seconds; no event ever holds a secret."""
 
 from dataclasses import dataclass
-from enum import Enum
+from enum import StrEnum
 from typing import Protocol
 
 
-class Reason(str, Enum):
+class Reason(StrEnum):
     """Why a cached connection was replaced or closed."""
 
     DEAD = "dead"
@@ -124,7 +124,7 @@ class RolledBack(Event):
 
 @dataclass(frozen=True, slots=True)
 class Leaked(Event):
-    """A borrower held a connection past the invocation's end or past `leak_after`; `where` is file:line of the borrower."""
+    """A borrower held a connection past the invocation's end or past `leak_after`; `where` is its file and line."""
 
     held: float
     where: str

@@ -1,14 +1,48 @@
-"""Which encryption and which trust store for which host."""
+"""Which encryption and which trust store for which host.
 
+`sslrootcert` takes, besides a path: `rds` (the certificate authorities of RDS in all regions), `rds-REGION` (those
+of one region), `rds-proxy` (the public ones that RDS Proxy's certificates come from) and `system` (the operating
+system's). All but the last are shipped with the package.
+"""
+
+import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from . import certs
+from .endpoints.hosts import Kind, RdsHost, recognise
+from .errors import ConfigError
+
+if TYPE_CHECKING:
+    import ssl
 
 MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 """libpq's `sslmode` values, weakest first: https://www.postgresql.org/docs/current/libpq-ssl.html"""
 
+_PUBLIC = frozenset({"system", "rds-proxy"})
+"""Stores of public authorities, who vouch for anybody: worth nothing without the host name's check."""
+
+# Where distributions keep their authorities in one file, Lambda's first. Found without `import ssl`, whose
+# get_default_verify_paths() knows less and costs a cold start 13 ms.
+_SYSTEM_FILES = (
+    "/etc/pki/tls/certs/ca-bundle.crt",  # Amazon Linux, Fedora
+    "/etc/ssl/certs/ca-certificates.crt",  # Debian
+    "/etc/ssl/ca-bundle.pem",  # SUSE
+    "/etc/ssl/cert.pem",  # Alpine, macOS
+)
+
+_BUNDLES = {
+    "aws": "https://truststore.pki.rds.amazonaws.com/{region}/{region}-bundle.pem",
+    "aws-us-gov": "https://truststore.pki.us-gov-west-1.rds.amazonaws.com/{region}/{region}-bundle.pem",
+    "aws-cn": "https://rds-truststore.s3.cn-north-1.amazonaws.com.cn/{region}/{region}-bundle.pem",
+}
+"""Where AWS publishes a region's authorities:
+https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html and its edition for China."""
+
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """How to encrypt one connection: `mode` as libpq's sslmode, `ca_file` the trusted roots (None: the driver's default)."""
+    """How to encrypt one connection: `mode` as libpq's sslmode, `ca_file` the trusted roots (None: driver's own)."""
 
     mode: str
     ca_file: str | None = None
@@ -26,16 +60,168 @@ class Tls:
 
 def is_local(host: str) -> bool:
     """True for a Unix socket (empty or a path) and for loopback names and addresses."""
-    return not host or host.startswith(("/", "@", "127.")) or host in {"localhost", "::1"}
+    if _is_socket(host) or host.lower().removesuffix(".") in {"localhost", "::1"}:
+        return True
+    # Not just the beginning: 127.example.com is anybody's.
+    return host.startswith("127.") and host.replace(".", "").isdigit()
+
+
+def _is_socket(host: str) -> bool:
+    # A comma would make it a list of hosts for libpq, of which only the first is a socket.
+    return not host or (host.startswith(("/", "@")) and "," not in host)
 
 
 def choose(host: str, mode: str | None, root_cert: str | None, *, proxy: bool, required: bool) -> Tls:
     """The encryption for one connect.
 
-    In: the host, the user's sslmode and sslrootcert (None: not given), whether an RDS Proxy stands there, and whether
-    the credentials or the endpoint forbid plain text. A user's own mode and CA win; without them every host that is
-    neither loopback nor a Unix socket is verified in full.
+    In: the host, the user's sslmode and sslrootcert (None: not given), whether an RDS Proxy stands there, and
+    whether the credentials or the endpoint forbid plain text. A user's own mode and CA win; without them every host
+    that is neither loopback nor a Unix socket is verified in full. As in libpq, `require` with a CA means `verify-ca`.
+
+    Raises ConfigError for an sslrootcert that names authorities which are not shipped, or public ones together with
+    a mode that does not check the host name; and where the operating system has no trust store.
     """
     if mode is None:
-        mode = "verify-full" if not is_local(host) else "require" if required else "prefer"
-    return Tls(mode, root_cert)
+        if _is_socket(host) or (root_cert is None and is_local(host)):
+            mode = "require" if required else "prefer"
+        else:
+            mode = "verify-full"
+    if root_cert is None:
+        return Tls(mode, _store(host, proxy) if mode in {"verify-ca", "verify-full"} else None)
+    if root_cert in _PUBLIC and mode != "verify-full":
+        raise ConfigError(
+            f"sslrootcert={root_cert} with sslmode={mode} would accept any certificate that a public authority ever "
+            "issued: use sslmode=verify-full, or another sslrootcert"
+        )
+    return Tls("verify-ca" if mode == "require" else mode, _named(root_cert))
+
+
+def _store(host: str, proxy: bool) -> str:
+    """The trust store that fits the host's name."""
+    rds = recognise(host)
+    if rds is None:
+        return _system(host)
+    if rds.proxy or (proxy and rds.kind is Kind.OTHER):
+        return _shipped("proxy")
+    # A region that opened after this release, or a global database, whose writer may be anywhere.
+    return (rds.region and certs.path(rds.region)) or _shipped("all")
+
+
+def _named(root_cert: str) -> str:
+    """The file that an sslrootcert means."""
+    if root_cert == "system":
+        return _system("")
+    if root_cert == "rds":
+        return _shipped("all")
+    name = root_cert.removeprefix("rds-")
+    # Not rds-combined-ca-bundle.pem, a file that many people have.
+    if name == root_cert or not name.replace("-", "").isalnum() or not name.isascii():
+        return root_cert
+    file = certs.path(name)
+    if file is None:
+        raise ConfigError(
+            f"sslrootcert={root_cert}: no certificate authorities are shipped for a region {name!r}. Write "
+            "rds-REGION as in rds-eu-central-1, or download that region's bundle "
+            f"({_bundle_url(name, 'aws')}) into the function's package and give its path"
+        )
+    return file
+
+
+def _shipped(name: str) -> str:
+    file = certs.path(name)
+    if file is None:
+        raise ConfigError(f"lambda_pool/certs/{name}.pem is missing: install lambda-pool again")
+    return file
+
+
+def _system(host: str) -> str:
+    """One file with the operating system's authorities. A path, because libpq's own `system` looks for them where
+    psycopg's binary wheel was built.
+    """
+    # The variable by which OpenSSL itself is told.
+    chosen = os.environ.get("SSL_CERT_FILE")
+    if chosen:
+        return chosen
+    for file in _SYSTEM_FILES:
+        if os.path.isfile(file):  # noqa: PTH113 - importing pathlib takes 4 ms of a cold start
+            return file
+    raise ConfigError(
+        f"no trust store was found to verify {host or 'the server'} with (looked for {', '.join(_SYSTEM_FILES)}): "
+        "give the server's certificate authorities as sslrootcert=/path/to/file.pem"
+    )
+
+
+def context(tls: Tls, host: str) -> "ssl.SSLContext":
+    """An SSLContext that does for `host` what libpq does for the same mode and roots.
+
+    In: an encrypting mode (not `disable`). The context checks nothing for `require` and weaker, the chain for
+    `verify-ca`, chain and host name for `verify-full`. TLS 1.2 or later. Raises ConfigError for a CA file that is
+    missing or holds no certificate.
+    """
+    import ssl
+
+    # Not create_default_context(): since Python 3.13 that asks for RFC 5280 to the letter (VERIFY_X509_STRICT),
+    # which certificates of private authorities often miss, and which libpq does not ask for.
+    made = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if not tls.verifies:
+        made.check_hostname = False
+        made.verify_mode = ssl.CERT_NONE
+        return made
+    made.check_hostname = tls.mode == "verify-full"
+    if tls.ca_file is None:
+        made.load_default_certs()
+        return made
+    try:
+        made.load_verify_locations(tls.ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"sslrootcert={tls.ca_file!r} cannot be used to verify {host}: {error}. It must be a readable file of "
+            "certificates (PEM)"
+        ) from error
+    return made
+
+
+def advice(error: str, host: str, tls: Tls) -> str:
+    """What to do about an encryption error: one or two sentences to put behind its text.
+
+    In: the text of the driver's error, the host and the encryption that was asked for.
+    """
+    text = error.lower()
+    rds = recognise(host)
+    if "support ssl" in text or "support it" in text:
+        return (
+            "The server speaks no TLS. Switch it on there"
+            + (" (rds.force_ssl, require_secure_transport)" if rds else "")
+            + "; only where the network itself is trusted, write sslmode=disable."
+        )
+    if "expired" in text or "not yet valid" in text:
+        return "The server's certificate is out of date, or this machine's clock is wrong. " + (
+            "Rotate the instance's certificate (rds-ca-rsa2048-g1)." if rds else "Renew it on the server."
+        )
+    if "match" in text:
+        return (
+            "The certificate is for another name. Connect by the name that it is for"
+            + ("" if rds else ": for a CNAME of yours, RDS's own host name, or set sslmode=verify-ca")
+            + "."
+        )
+    return _about_roots(host, rds, tls)
+
+
+def _about_roots(host: str, rds: RdsHost | None, tls: Tls) -> str:
+    checked = f"It was checked against {tls.ca_file}. " if tls.ca_file else ""
+    if rds is not None and not rds.proxy and rds.region and certs.path(rds.region) is None:
+        return (
+            f"{checked}This release ships no certificate authorities for {rds.region}: download "
+            f"{_bundle_url(rds.region, rds.partition)} into the function's package and set sslrootcert to its path."
+        )
+    if rds is not None:
+        return f"{checked}Leave sslrootcert away to use the authorities that are shipped for {rds.region or 'RDS'}."
+    return (
+        f"{checked}If {host} is a name of yours for an RDS database, use RDS's own host name, or set "
+        "sslrootcert=rds-REGION with sslmode=verify-ca; otherwise set sslrootcert to a file (PEM) with the "
+        "authority that signed the server's certificate."
+    )
+
+
+def _bundle_url(region: str, partition: str) -> str:
+    return _BUNDLES.get(partition, _BUNDLES["aws"]).format(region=region)

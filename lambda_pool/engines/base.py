@@ -6,6 +6,7 @@ from enum import Enum
 from typing import Any, Protocol
 
 from ..auth.base import Credentials
+from ..errors import CommitUncertain
 from ..tls import Tls
 
 
@@ -93,11 +94,11 @@ class Link(Protocol):
     def closed_by_user(self) -> bool:
         """True if the borrower closed it on purpose (rather than lost it)."""
 
-    def begin(self, *, readonly: bool) -> None:
-        """Make the borrower's work one explicit transaction, whatever `autocommit` says."""
+    def begin(self, *, readonly: bool, guarded: bool) -> None:
+        """Make the borrower's work one transaction, whatever `autocommit` says.
 
-    def guard(self, on: bool) -> None:
-        """While on (`Pool.run`), the driver's `commit()` raises, so that the work cannot end its transaction unseen."""
+        `guarded` (`Pool.run`): the driver's `commit()` then raises, so that the work cannot end its transaction unseen.
+        """
 
     def replayable(self) -> bool:
         """False once the guarded work is known to have ended its own transaction."""
@@ -109,7 +110,7 @@ class Link(Protocol):
         """
 
     def restore(self, timeout: float | None) -> bool:
-        """Undo the borrower's changes of settings. False if the connection cannot be brought back and must be closed."""
+        """Undo the borrower's changes of settings. False if it cannot be brought back and must be closed."""
 
     def reset_session(self, timeout: float | None) -> None:
         """DISCARD ALL or COM_RESET_CONNECTION, and the settings of a new connection again."""
@@ -141,3 +142,11 @@ class Engine(Protocol):
 
     def classify(self, error: BaseException) -> Failure:
         """What an error, of the driver or the operating system, means."""
+
+
+def uncertain(error: BaseException) -> CommitUncertain:
+    """The error for a COMMIT whose answer was lost."""
+    return CommitUncertain(
+        f"COMMIT was sent and its answer was lost ({type(error).__name__}: {error}): "
+        "the transaction may or may not be saved; look before you write it again"
+    )

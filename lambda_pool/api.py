@@ -1,0 +1,206 @@
+"""The public `Pool` and `handler`: the one place that puts engine, credentials, endpoint and observers together."""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from . import config as configuration
+from . import lifecycle
+from .auth.base import Auth, UrlAuth
+from .decorator import Unavailable, decorate
+from .endpoints.base import Endpoint, EndpointSource, FixedEndpoint
+from .engines.base import Engine
+from .errors import ConfigError
+from .events import Observer
+from .pool import ConnectionPool
+
+if TYPE_CHECKING:
+    from typing import TypedDict, Unpack
+
+    class Options(TypedDict, total=False):
+        """Every option; seconds are floats."""
+
+        max_size: int
+        min_size: int
+        timeout: float
+        connect_timeout: float
+        ping_after: float
+        ping_timeout: float
+        max_lifetime: float
+        max_idle: float | None
+        autocommit: bool
+        reset: str
+        leak_after: float
+        slow_query: float
+        connect_args: Mapping[str, Any]
+
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class Pool(ConnectionPool):
+    """Connections to one logical database, kept across warm invocations. Made at module scope, it opens nothing.
+
+    In: a URL (`postgresql://…` or `mysql://…`; None reads LAMBDA_POOL_URL, else DATABASE_URL, and with it who
+    authenticates and where the endpoint is), `auth` (IamToken(), SecretsManager(…); default: the URL's user and
+    password), `endpoint` (RdsProxy(…), AuroraCluster(…); default: the URL's host), `name` for logs and metrics (default:
+    the database's name), `observers` (default: CloudWatch metrics inside Lambda), and options, which may also stand in
+    the environment as LAMBDA_POOL_<NAME>; a keyword wins. Raises ConfigError.
+    """
+
+    __module__ = "lambda_pool"
+
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        auth: Auth | None = None,
+        endpoint: EndpointSource | None = None,
+        name: str | None = None,
+        observers: Sequence[Observer] | None = None,
+        **options: "Unpack[Options]",
+    ) -> None:
+        environment = configuration.read_environment()
+        prefix = configuration.DEFAULT_PREFIX
+        if url is None:
+            auth = auth or _auth_of(environment)
+            endpoint = endpoint or _endpoint_of(environment)
+        checked = configuration.make(
+            url or environment.url,
+            name or (environment.name if url is None else None),
+            dict(options),
+            environment.options,
+            prefix,
+        )
+        self._assemble(checked, auth, endpoint, observers)
+
+    @classmethod
+    def from_env(cls, prefix: str = configuration.DEFAULT_PREFIX) -> "Pool":
+        """A pool made from the environment alone, all its variables under `prefix`. Raises ConfigError."""
+        environment = configuration.read_environment(prefix)
+        checked = configuration.make(environment.url, environment.name, {}, environment.options, prefix)
+        pool = cls.__new__(cls)
+        pool._assemble(checked, _auth_of(environment), _endpoint_of(environment), None)
+        return pool
+
+    def _assemble(
+        self,
+        config: configuration.Config,
+        auth: Auth | None,
+        endpoint: EndpointSource | None,
+        observers: Sequence[Observer] | None,
+    ) -> None:
+        for option, value, method in (("auth", auth, "credentials"), ("endpoint", endpoint, "resolve")):
+            if value is not None and not hasattr(value, method):
+                raise ConfigError(f"{option}={value!r} is not valid: it must have a method {method}()")
+        url = config.url
+        engine = _engine(url.engine)
+        engine.load()
+        super().__init__(
+            config,
+            engine,
+            auth or UrlAuth(url.password),
+            endpoint or FixedEndpoint(Endpoint(url.host, url.port)),
+            _observers() if observers is None else observers,
+        )
+        lifecycle.register(self)
+
+    @overload
+    def handler(
+        self, fn: Callable[P, R], *, inject: str = "conn", on_unavailable: Unavailable | None = None
+    ) -> Callable[..., R]: ...
+
+    @overload
+    def handler(
+        self, fn: None = None, *, inject: str = "conn", on_unavailable: Unavailable | None = None
+    ) -> Callable[[Callable[P, R]], Callable[..., R]]: ...
+
+    def handler(
+        self, fn: Callable[P, R] | None = None, *, inject: str = "conn", on_unavailable: Unavailable | None = None
+    ) -> Any:
+        """Decorate a Lambda handler: a live connection in `inject`, commit or roll back, deadline, clean-up, metrics.
+
+        The connection is passed as the keyword `inject` if the function takes it. `on_unavailable(event, context,
+        error)` answers instead of raising when no connection can be had. Raises ConfigError for a bad argument.
+        """
+        if fn is None:
+            return lambda function: decorate(lambda: self, function, inject, on_unavailable)
+        return decorate(lambda: self, fn, inject, on_unavailable)
+
+
+class _Default:
+    """The pool behind `lambda_pool.handler`."""
+
+    pool: Pool | None = None
+
+
+def default_pool() -> Pool:
+    """The module-scoped pool, built from the environment on first use. Raises ConfigError."""
+    if _Default.pool is None:
+        _Default.pool = Pool.from_env()
+    return _Default.pool
+
+
+@overload
+def handler(
+    fn: Callable[P, R], *, inject: str = "conn", on_unavailable: Unavailable | None = None
+) -> Callable[..., R]: ...
+
+
+@overload
+def handler(
+    fn: None = None, *, inject: str = "conn", on_unavailable: Unavailable | None = None
+) -> Callable[[Callable[P, R]], Callable[..., R]]: ...
+
+
+def handler(
+    fn: Callable[P, R] | None = None, *, inject: str = "conn", on_unavailable: Unavailable | None = None
+) -> Any:
+    """`Pool.handler` of a pool that is built from the environment on first use."""
+    if fn is None:
+        return lambda function: decorate(default_pool, function, inject, on_unavailable)
+    return decorate(default_pool, fn, inject, on_unavailable)
+
+
+def _engine(name: str) -> Engine:
+    if name == "postgresql":
+        from .engines.postgres import PostgresEngine
+
+        return PostgresEngine()
+    from .engines.mysql import MysqlEngine
+
+    return MysqlEngine()
+
+
+def _auth_of(environment: configuration.Environment) -> Auth | None:
+    kind = environment.auth or ("secret" if environment.secret_id else "url")
+    if kind == "iam":
+        from .auth.iam import IamToken
+
+        return IamToken()
+    if kind == "secret":
+        from .auth.secrets import SecretsManager
+
+        return SecretsManager(environment.secret_id or "")
+    return None
+
+
+def _endpoint_of(environment: configuration.Environment) -> EndpointSource | None:
+    if environment.rds_proxy:
+        from .endpoints.rds import RdsProxy
+
+        return RdsProxy(environment.rds_proxy)
+    if environment.aurora_cluster:
+        from .endpoints.rds import AuroraCluster
+
+        return AuroraCluster(environment.aurora_cluster)
+    return None
+
+
+def _observers() -> Sequence[Observer]:
+    """CloudWatch metrics inside Lambda; elsewhere nobody listens."""
+    if not configuration.in_lambda():
+        return ()
+    from .metrics.emf import EmfMetrics
+
+    return (EmfMetrics(),)

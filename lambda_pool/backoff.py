@@ -1,0 +1,18 @@
+"""How long to wait before another try, with randomness that survives snapshots."""
+
+import os
+
+# Full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/): the first wait is up to
+# 50 ms, which a server that restarts or sheds connections needs at least; the cap keeps several tries within 5 s.
+_BASE = 0.05
+_CAP = 1.0
+
+
+def uniform() -> float:
+    """A number in [0, 1) from the kernel: two clones of one snapshot never draw the same."""
+    return int.from_bytes(os.urandom(6), "big") / 2**48
+
+
+def backoff(attempt: int) -> float:
+    """Seconds to wait after the given attempt (1 is the first) failed."""
+    return uniform() * min(_CAP, _BASE * 2.0 ** min(attempt - 1, 10))

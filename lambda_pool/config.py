@@ -1,0 +1,376 @@
+"""A URL and options, checked and frozen. The only reader of the pool's environment variables."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
+from urllib.parse import unquote
+
+from .errors import ConfigError
+from .secret import Secret
+from .tls import MODES
+
+ENGINES = {
+    "postgresql": "postgresql",
+    "postgres": "postgresql",
+    "mysql": "mysql",
+    "mariadb": "mysql",
+}
+DEFAULT_PREFIX = "LAMBDA_POOL_"
+_MAX_PORT = 65535
+_ESCAPES = "in a user or a password write : / ? # @ % as %3A %2F %3F %23 %40 %25"
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """The parts of a database URL. `host` may be a Unix socket's path; `port` is None where the default is meant."""
+
+    engine: str
+    host: str = ""
+    port: int | None = None
+    user: str = ""
+    password: Secret | None = None
+    database: str = ""
+    sslmode: str | None = None
+    sslrootcert: str | None = None
+    pooled: bool = False
+    parameters: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """Everything a pool was told, checked. Seconds are floats; see the option table in the README."""
+
+    url: Url
+    name: str
+    max_size: int = 1
+    min_size: int = 0
+    timeout: float = 5.0
+    connect_timeout: float = 3.0
+    ping_after: float = 5.0
+    ping_timeout: float = 1.0
+    max_lifetime: float = 1800.0
+    max_idle: float | None = None
+    autocommit: bool = False
+    reset: str = "transaction"
+    leak_after: float = 0.0
+    slow_query: float = 0.0
+    connect_args: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+# --- values -----------------------------------------------------------------------------------------------------------
+
+
+def _bad(name: str, value: object, wanted: str) -> ConfigError:
+    return ConfigError(f"{name}={value!r} is not valid: it must be {wanted}")
+
+
+def _integer(least: int) -> Callable[[str, object], int]:
+    wanted = f"a whole number of at least {least}"
+
+    def check(name: str, value: object) -> int:
+        if isinstance(value, str):
+            try:
+                value = int(value)
+            except ValueError:
+                raise _bad(name, value, wanted) from None
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise _bad(name, value, wanted)
+        return value
+
+    return check
+
+
+def _seconds(*, zero: str = "") -> Callable[[str, object], float]:
+    """Seconds above 0; `zero` says what 0 means where it is allowed."""
+    wanted = f"a number of seconds above 0{f', or 0 {zero}' if zero else ''}"
+
+    def check(name: str, value: object) -> float:
+        if isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                raise _bad(name, value, wanted) from None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise _bad(name, value, wanted)
+        # "not (a < x)" refuses NaN too; 10 ** 9 seconds are 31 years, and poll() takes no more than 2 ** 31 ms.
+        if not (0 < value < 1e6) and not (zero and value == 0):
+            raise _bad(
+                name,
+                value,
+                wanted + " (at most 1000000)" if isinstance(value, int | float) and value > 0 else wanted,
+            )
+        return float(value)
+
+    return check
+
+
+def _optional_seconds(name: str, value: object) -> float | None:
+    if value is None or value in {"", "none", "None"}:
+        return None
+    return _seconds()(name, value)
+
+
+def _flag(name: str, value: object) -> bool:
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in {"true", "1", "yes", "on"}:
+        return True
+    if isinstance(value, str) and value.lower() in {"false", "0", "no", "off"}:
+        return False
+    raise _bad(name, value, "true or false")
+
+
+def _one_of(*choices: str) -> Callable[[str, object], str]:
+    wanted = " or ".join(repr(choice) for choice in choices)
+
+    def check(name: str, value: object) -> str:
+        if value not in choices:
+            raise _bad(name, value, wanted)
+        return str(value)
+
+    return check
+
+
+def _mapping(name: str, value: object) -> Mapping[str, Any]:
+    if isinstance(value, str):
+        import json
+
+        try:
+            value = json.loads(value)
+        except ValueError:
+            # The value may hold a password: it is not shown.
+            raise ConfigError(f"{name} is not valid: it must be a JSON object of the driver's arguments") from None
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ConfigError(f"{name} is not valid: it must be a mapping of the driver's argument names to values")
+    return dict(value)
+
+
+_OPTIONS: dict[str, Callable[[str, object], Any]] = {
+    "max_size": _integer(1),
+    "min_size": _integer(0),
+    "timeout": _seconds(),
+    "connect_timeout": _seconds(),
+    "ping_after": _seconds(zero="to ping at each checkout"),
+    "ping_timeout": _seconds(),
+    "max_lifetime": _seconds(),
+    "max_idle": _optional_seconds,
+    "autocommit": _flag,
+    "reset": _one_of("transaction", "session"),
+    "leak_after": _seconds(zero="to switch it off"),
+    "slow_query": _seconds(zero="to switch it off"),
+    "connect_args": _mapping,
+}
+
+
+def _closest(name: str, known: list[str]) -> str:
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+
+
+def make(
+    url: str | None,
+    name: str | None,
+    options: Mapping[str, object],
+    from_environment: Mapping[str, str],
+    prefix: str = DEFAULT_PREFIX,
+) -> Config:
+    """Check a URL and options; `options` win over those that stood in the environment under `prefix`.
+
+    Raises ConfigError for the first that is wrong.
+    """
+    if url is None:
+        raise ConfigError(
+            "no database URL: pass one to Pool(), or set LAMBDA_POOL_URL (or DATABASE_URL), "
+            "e.g. postgresql://user@host:5432/database"
+        )
+    checked: dict[str, Any] = {}
+    for key, text in from_environment.items():
+        checked[key] = _OPTIONS[key](prefix + key.upper(), text)
+    for key, value in options.items():
+        check = _OPTIONS.get(key)
+        if check is None:
+            raise ConfigError(f"{key} is not an option of Pool: {_closest(key, list(_OPTIONS))}")
+        checked[key] = check(key, value)
+    parsed = parse_url(url)
+    if name is not None and (not isinstance(name, str) or not name or len(name) > 100):
+        raise _bad("name", name, "a text of 1 to 100 characters")
+    config = Config(url=parsed, name=name or parsed.database or parsed.engine, **checked)
+    if config.min_size > config.max_size:
+        raise _bad("min_size", config.min_size, f"at most max_size ({config.max_size})")
+    return config
+
+
+# --- URLs -------------------------------------------------------------------------------------------------------------
+
+
+def _decode(part: str, text: str) -> str:
+    try:
+        return unquote(text, errors="strict")
+    except UnicodeDecodeError:
+        raise ConfigError(f"the URL's {part} is not valid: its %-escapes are not UTF-8") from None
+
+
+def parse_url(text: str) -> Url:
+    """Take a database URL apart. Raises ConfigError, which never shows the password.
+
+    `postgresql://user:password@host:port/database?sslmode=verify-full`; a Unix socket as `?host=/directory`
+    (PostgreSQL) or `?unix_socket=/path` (MySQL). Names SQLAlchemy knows (`postgres`, `mysql+pymysql`, …) are accepted.
+    """
+    if not isinstance(text, str):
+        raise ConfigError(f"the URL must be a text, not {type(text).__name__}")
+    scheme, colon, rest = text.strip().partition("://")
+    engine = ENGINES.get(scheme.partition("+")[0].lower())
+    if not colon or engine is None:
+        shown = scheme if colon and scheme.replace("+", "").isalnum() else "what was given"
+        raise ConfigError(f"the URL must start with postgresql:// or mysql://, and {shown!r} does not")
+    rest, hash_mark, _ = rest.partition("#")
+    if hash_mark:
+        raise ConfigError(f"the URL holds a '#' ({_ESCAPES})")
+    rest, _, query = rest.partition("?")
+    authority, _, path = rest.partition("/")
+    if "/" in path or "@" in path:
+        raise ConfigError(f"the URL's path must be one database name ({_ESCAPES})")
+    user, password, address = _split_authority(authority)
+    host, port = _split_address(address)
+    special, parameters = _split_query(query)
+    socket = parameters.pop("host" if engine == "postgresql" else "unix_socket", None)
+    if socket is not None:
+        if host:
+            raise ConfigError(f"the URL names two hosts: {host!r}, and {socket!r} in its query; keep one")
+        host = socket
+    for reserved in ("user", "password", "passwd", "port", "dbname", "database", "db"):
+        if reserved in parameters:
+            raise ConfigError(
+                f"the URL's query holds {reserved!r}: write it in front, as user:password@host:port/database"
+            )
+    return Url(
+        engine=engine,
+        host=host,
+        port=port,
+        user=_decode("user", user),
+        password=None if password is None else Secret(_decode("password", password)),
+        database=_decode("database", path),
+        parameters=parameters,
+        **special,
+    )
+
+
+def _split_authority(authority: str) -> tuple[str, str | None, str]:
+    login, at, address = authority.rpartition("@")
+    if not at:
+        return "", None, authority
+    if "@" in login:
+        raise ConfigError(f"the URL holds more than one '@' ({_ESCAPES})")
+    user, colon, password = login.partition(":")
+    return user, password if colon else None, address
+
+
+def _split_address(address: str) -> tuple[str, int | None]:
+    if address.startswith("["):
+        host, bracket, tail = address[1:].partition("]")
+        if not bracket or (tail and not tail.startswith(":")):
+            raise ConfigError(f"the URL's host [{host} is not valid: an IPv6 address stands in brackets, as [::1]:5432")
+        port = tail[1:]
+    else:
+        host, _, port = address.partition(":")
+        if "," in address:
+            raise ConfigError(
+                "the URL names several hosts: name one (RdsProxy and AuroraCluster find readers themselves)"
+            )
+        if ":" in port:
+            raise ConfigError(f"the URL's host is not valid: an IPv6 address stands in brackets ({_ESCAPES})")
+    host = _decode("host", host)
+    if any(character.isspace() or not character.isprintable() for character in host):
+        raise _bad("the URL's host", host, "a host name without spaces")
+    if not port:
+        return host, None
+    # Not shown where it is not a number: it may be half a password that was not escaped.
+    if not (port.isascii() and port.isdigit()):
+        raise ConfigError(f"the URL's port is not valid: it must be a whole number from 1 to 65535 ({_ESCAPES})")
+    if len(port) > 5 or not 1 <= int(port) <= _MAX_PORT:
+        raise ConfigError(f"the URL's port {port[:20]} is not valid: it must be a whole number from 1 to 65535")
+    return host, int(port)
+
+
+def _split_query(query: str) -> tuple[dict[str, Any], dict[str, str]]:
+    parameters: dict[str, str] = {}
+    for pair in query.split("&") if query else ():
+        key, equals, value = pair.partition("=")
+        key = _decode("query", key)
+        if not equals or not key:
+            raise ConfigError(f"the URL's query holds {key!r} without a value: write name=value, joined by '&'")
+        if key in parameters:
+            raise ConfigError(f"the URL's query holds {key!r} twice: keep one")
+        parameters[key] = _decode(key, value.replace("+", " "))
+    special: dict[str, Any] = {}
+    if "sslmode" in parameters:
+        mode = parameters.pop("sslmode")
+        if mode not in MODES:
+            raise _bad("sslmode", mode, f"one of {', '.join(MODES)}")
+        special["sslmode"] = mode
+    if "sslrootcert" in parameters:
+        special["sslrootcert"] = _root_cert(parameters.pop("sslrootcert"))
+    if "pooled" in parameters:
+        special["pooled"] = _flag("pooled", parameters.pop("pooled"))
+    return special, parameters
+
+
+def _root_cert(path: str) -> str:
+    if not path:
+        raise _bad("sslrootcert", path, "the path of a file of trusted certificates (PEM)")
+    return path
+
+
+# --- environment ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Environment:
+    """What the environment says: the URL, who authenticates, where the endpoint is found, and options."""
+
+    url: str | None = field(repr=False)
+    name: str | None
+    auth: str | None
+    secret_id: str | None
+    rds_proxy: str | None
+    aurora_cluster: str | None
+    options: Mapping[str, str] = field(repr=False)
+
+
+def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | None = None) -> Environment:
+    """Read the variables under `prefix`; `DATABASE_URL` stands in for a missing LAMBDA_POOL_URL.
+
+    Raises ConfigError for a variable under the prefix that means nothing, and for settings that contradict each other.
+    """
+    environ = os.environ if environ is None else environ
+    found = {key[len(prefix) :].lower(): value for key, value in environ.items() if key.startswith(prefix)}
+    known = [f.name for f in fields(Environment) if f.name != "options"]
+    for key in found:
+        if key not in known and key not in _OPTIONS:
+            names = [(prefix + name.upper()) for name in (*known, *_OPTIONS)]
+            raise ConfigError(
+                f"{prefix}{key.upper()} is not a variable of lambda_pool: {_closest(prefix + key.upper(), names)}"
+            )
+    special = {key: found.get(key) or None for key in known}
+    if special["auth"] is not None:
+        special["auth"] = _one_of("url", "iam", "secret")(f"{prefix}AUTH", special["auth"])
+    if special["auth"] == "secret" and special["secret_id"] is None:
+        raise ConfigError(f"{prefix}AUTH is 'secret': set {prefix}SECRET_ID to the secret's name or ARN")
+    if special["secret_id"] is not None and special["auth"] in {"url", "iam"}:
+        raise ConfigError(
+            f"{prefix}SECRET_ID is set but {prefix}AUTH is {special['auth']!r}: keep one, or set it to 'secret'"
+        )
+    if special["rds_proxy"] is not None and special["aurora_cluster"] is not None:
+        raise ConfigError(f"{prefix}RDS_PROXY and {prefix}AURORA_CLUSTER are both set: keep one")
+    if prefix == DEFAULT_PREFIX:
+        special["url"] = special["url"] or environ.get("DATABASE_URL") or None
+    options = {key: value for key, value in found.items() if key in _OPTIONS}
+    return Environment(options=options, **special)
+
+
+def in_lambda() -> bool:
+    """True inside a Lambda function's environment."""
+    return "AWS_LAMBDA_FUNCTION_NAME" in os.environ

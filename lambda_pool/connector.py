@@ -1,0 +1,162 @@
+"""Opens one connection: where to, as whom, how encrypted, how often tried, and what to say when it cannot be had."""
+
+import logging
+from time import monotonic, sleep
+
+from .auth.base import Auth, Credentials
+from .backoff import backoff
+from .config import Config
+from .endpoints.base import Endpoint, EndpointSource, Role
+from .engines.base import HEALS, ConnectRequest, Engine, Failure, Link
+from .errors import (
+    ConfigError,
+    ConnectError,
+    CredentialsError,
+    DeadlineExceeded,
+    EndpointError,
+    LambdaPoolError,
+)
+from .events import ConnectFailed, CredentialsRefreshed, Opened, TimedOut
+from .invocation import Limit
+from .tally import Tally
+from .tls import choose
+
+log = logging.getLogger("lambda_pool")
+
+# A timeout of 0 would mean "no bound" to a driver.
+_SHORTEST = 0.001
+
+
+class Connector:
+    """Makes the physical connections of one pool."""
+
+    def __init__(self, config: Config, engine: Engine, auth: Auth, endpoint: EndpointSource, tally: Tally) -> None:
+        self.last_failure = ""
+        self._config = config
+        self._engine = engine
+        self._auth = auth
+        self._endpoint = endpoint
+        self._tally = tally
+
+    def open(self, role: Role, limit: Limit) -> tuple[Link, Endpoint]:
+        """Open one connection, retrying what time heals until the limit.
+
+        Raises ConnectError, CredentialsError, EndpointError, DeadlineExceeded or ConfigError.
+        """
+        attempt = 0
+        refreshed = False
+        while True:
+            attempt += 1
+            start = monotonic()
+            request, endpoint = self._prepare(role, limit, attempt)
+            try:
+                link = self._engine.connect(request)
+            except Exception as error:
+                kind = self._engine.classify(error)
+                refresh = kind is Failure.REJECTED and request.credentials.cached and not refreshed
+                delay = 0.0 if refresh else backoff(attempt)
+                retrying = (refresh or kind in HEALS) and delay < limit.left()
+                self._note(error, kind, request.credentials, endpoint)
+                self._report(error, kind.value, attempt, start, retrying=retrying)
+                if not retrying:
+                    raise self._explain(error, kind, request, limit, attempt) from error
+                refreshed = refreshed or refresh
+            else:
+                seconds = monotonic() - start
+                self._tally.tell(Opened(self._tally.name, seconds, attempt, request.host, link.backend_id))
+                return link, endpoint
+            sleep(delay)
+
+    def _prepare(self, role: Role, limit: Limit, attempt: int) -> tuple[ConnectRequest, Endpoint]:
+        """Resolve everything that one attempt needs; nothing of it is kept for the next."""
+        start = monotonic()
+        try:
+            endpoint = self._resolve(role, limit)
+            credentials = self._auth.credentials(endpoint, self._config.url.user, max(limit.left(), _SHORTEST))
+            return self._request(endpoint, credentials, limit), endpoint
+        except LambdaPoolError as error:
+            self._report(error, type(error).__name__, attempt, start, retrying=False)
+            raise
+
+    def _resolve(self, role: Role, limit: Limit) -> Endpoint:
+        endpoint = self._endpoint.resolve(role, max(limit.left(), _SHORTEST))
+        engine = self._config.url.engine
+        if endpoint.engine and endpoint.engine != engine:
+            raise EndpointError(
+                f"pool {self._tally.name}: the endpoint {endpoint.host} is for {endpoint.engine}, and the URL starts "
+                f"with {engine}://: change one of them"
+            )
+        return endpoint
+
+    def _request(self, endpoint: Endpoint, credentials: Credentials, limit: Limit) -> ConnectRequest:
+        url = self._config.url
+        host = endpoint.host or credentials.host or ""
+        needs_tls = self._auth.needs_tls
+        tls = choose(
+            host, url.sslmode, url.sslrootcert, proxy=endpoint.proxy, required=needs_tls or endpoint.requires_tls
+        )
+        if needs_tls and not tls.required:
+            raise ConfigError(
+                f"sslmode={tls.mode!r} is not valid with {self._auth!r}: its password must never travel unencrypted; "
+                "leave sslmode out, or make it 'verify-full'"
+            )
+        return ConnectRequest(
+            host=host,
+            port=endpoint.port or credentials.port or self._engine.default_port,
+            database=url.database or credentials.database or "",
+            credentials=credentials,
+            tls=tls,
+            timeout=max(min(self._config.connect_timeout, limit.left()), _SHORTEST),
+            autocommit=self._config.autocommit,
+            pooled=url.pooled or endpoint.proxy,
+            application_name=self._tally.name,
+            parameters=url.parameters,
+            arguments=self._config.connect_args,
+        )
+
+    def _note(self, error: Exception, kind: Failure, credentials: Credentials, endpoint: Endpoint) -> None:
+        """Let the sources forget what this failure puts in doubt."""
+        if kind is Failure.REJECTED:
+            self._auth.rejected(credentials)
+            if credentials.cached:
+                self._tally.tell(CredentialsRefreshed(self._tally.name))
+        elif kind is not Failure.TOO_MANY:
+            self._endpoint.failed(endpoint)
+
+    def _report(self, error: Exception, kind: str, attempt: int, start: float, *, retrying: bool) -> None:
+        seconds = monotonic() - start
+        text = self.last_failure = one_line(error)
+        self._tally.tell(ConnectFailed(self._tally.name, seconds, attempt, kind, text, retrying))
+        log.log(
+            logging.INFO if retrying else logging.WARNING,
+            "pool %s: connecting failed (%s, attempt %d, %.2f s): %s",
+            self._tally.name,
+            kind,
+            attempt,
+            seconds,
+            text,
+        )
+
+    def _explain(
+        self, error: Exception, kind: Failure, request: ConnectRequest, limit: Limit, attempt: int
+    ) -> LambdaPoolError:
+        where = f"{request.host or 'the local socket'}:{request.port}"
+        text = f"pool {self._tally.name}: could not connect to {where}: {one_line(error)}"
+        if kind is Failure.REJECTED:
+            return CredentialsError(f"{text} (user {request.credentials.user!r}, {self._auth!r})")
+        if kind is Failure.UNTRUSTED:
+            roots = request.tls.ca_file or "the driver's default"
+            return ConnectError(f"{text} (sslmode {request.tls.mode}, trusted roots: {roots})")
+        if kind not in HEALS:
+            return ConnectError(text)
+        waited = limit.elapsed()
+        text += f" ({attempt} attempt{'s' if attempt > 1 else ''} in {waited:.2f} s)"
+        self._tally.tell(TimedOut(self._tally.name, waited))
+        if limit.by_invocation:
+            return DeadlineExceeded(f"{text}; the invocation had no more time")
+        return ConnectError(text)
+
+
+def one_line(error: BaseException) -> str:
+    """An error's text on one line, cut to 500 characters."""
+    return " ".join(str(error).split())[:500] or type(error).__name__

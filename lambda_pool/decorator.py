@@ -1,0 +1,123 @@
+"""The handler decorator: a connection in, clean-up out, and the invocation's deadline in between."""
+
+import functools
+from collections.abc import Callable
+from types import CodeType
+from typing import Any, ParamSpec, TypeVar
+
+from . import lifecycle
+from .endpoints.base import Role
+from .errors import ConfigError, ConnectError, CredentialsError, DeadlineExceeded, EndpointError, PoolTimeout
+from .invocation import Invocation, current, latest
+from .pool import ConnectionPool
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Unavailable = Callable[[Any, Any, Exception], Any]
+"""`on_unavailable(event, context, error)`: its answer becomes the invocation's."""
+
+UNAVAILABLE = (PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, EndpointError)
+
+# inspect.CO_VARKEYWORDS and CO_COROUTINE; inspect itself costs a cold start 10 ms.
+_VAR_KEYWORDS = 0x08
+_COROUTINE = 0x80
+
+
+def decorate(
+    find_pool: Callable[[], ConnectionPool],
+    fn: Callable[P, R],
+    inject: str,
+    on_unavailable: Unavailable | None,
+) -> Callable[..., R]:
+    """Wrap a handler. `find_pool` is called at each invocation, so that a default pool may be built on first use."""
+    if not callable(fn):
+        raise ConfigError(f"handler={fn!r} is not valid: it must be a function or another callable")
+    if not isinstance(inject, str) or not inject.isidentifier():
+        raise ConfigError(f"inject={inject!r} is not valid: it must be the name of one of the handler's parameters")
+    if on_unavailable is not None and not callable(on_unavailable):
+        raise ConfigError(f"on_unavailable={on_unavailable!r} is not valid: it must be callable")
+    code = _innermost_code(fn)
+    if code is not None and code.co_flags & _COROUTINE:
+        raise ConfigError(
+            f"the handler {code.co_name} is 'async def': Lambda's Python runtime calls plain functions only"
+        )
+    takes = code is None or _takes(code, inject)
+    where = f"handler {getattr(fn, '__qualname__', type(fn).__qualname__)}"
+
+    def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        # A connection that the caller passes itself, as a unit test does, is used as it is.
+        if not takes or inject in kwargs:
+            return fn(*args, **kwargs)
+        pool = find_pool()
+        try:
+            slot = pool.checkout(Role.WRITER, None)
+        except UNAVAILABLE as error:
+            if on_unavailable is None:
+                raise
+            event, context = _event_and_context(args, kwargs)
+            answer: R = on_unavailable(event, context, error)
+            return answer
+        slot.where = where
+        kwargs[inject] = slot.link.conn
+        try:
+            result = fn(*args, **kwargs)
+        except BaseException as error:
+            pool.checkin(slot, error)
+            raise
+        pool.checkin(slot, None)
+        return result
+
+    @functools.wraps(fn)
+    def wrapper(*args: Any, **kwargs: Any) -> R:
+        if current.get() is not None:  # inside another decorated handler, which does the rest
+            return call(args, kwargs)
+        context = _event_and_context(args, kwargs)[1]
+        invocation = Invocation(
+            getattr(context, "get_remaining_time_in_millis", None),
+            getattr(context, "aws_request_id", ""),
+            cold=lifecycle.take_cold(),
+        )
+        token = current.set(invocation)
+        latest.invocation = invocation
+        failed = True
+        try:
+            result = call(args, kwargs)
+            failed = False
+            return result
+        finally:
+            lifecycle.end_invocation(invocation, failed=failed)
+            latest.invocation = None
+            current.reset(token)
+
+    return wrapper
+
+
+def _event_and_context(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+    """Both of (event, context), of (self, event, context), or given by name."""
+    for index in (1, 2):
+        if len(args) > index and hasattr(args[index], "get_remaining_time_in_millis"):
+            return args[index - 1], args[index]
+    if "context" in kwargs:
+        return kwargs.get("event", args[-1] if args else None), kwargs["context"]
+    return (args[0] if args else kwargs.get("event")), (args[1] if len(args) > 1 else None)
+
+
+def _innermost_code(fn: Any) -> CodeType | None:
+    """The code that runs in the end, below decorators that keep `__wrapped__`. None for callables written in C."""
+    while True:
+        inner = getattr(fn, "__wrapped__", None) or getattr(fn, "__func__", None)
+        if inner is None and type(fn) is functools.partial:
+            inner = fn.func
+        if inner is None:
+            break
+        fn = inner
+    code = getattr(fn, "__code__", None)
+    if code is None:
+        code = getattr(type(fn).__call__, "__code__", None)
+    return code if isinstance(code, CodeType) else None
+
+
+def _takes(code: CodeType, name: str) -> bool:
+    """True if the code takes `name` as a keyword."""
+    positional = code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
+    return name in positional or bool(code.co_flags & _VAR_KEYWORDS)

@@ -1,0 +1,305 @@
+"""MySQL and MariaDB on PyMySQL."""
+
+import select
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, LambdaPoolError
+from .base import ConnectRequest, Failure, Outcome, uncertain
+from .sockets import shut_down
+
+if TYPE_CHECKING:
+    from .mysql_connection import BoundedConnection
+
+# Error numbers: https://dev.mysql.com/doc/mysql-errors/8.4/en/ (server from 1000, client from 2000); 9501 is RDS
+# Proxy's, 1927 MariaDB's "connection was killed".
+_BY_NUMBER = {
+    1040: Failure.TOO_MANY,
+    1203: Failure.TOO_MANY,
+    1226: Failure.TOO_MANY,
+    9501: Failure.TOO_MANY,
+    1045: Failure.REJECTED,
+    1698: Failure.REJECTED,
+    1053: Failure.SHUTDOWN,
+    1927: Failure.LOST,
+    2006: Failure.LOST,
+    2013: Failure.LOST,
+    2055: Failure.LOST,
+    4031: Failure.LOST,
+    2002: Failure.UNREACHABLE,
+    2003: Failure.UNREACHABLE,
+    2026: Failure.UNTRUSTED,
+    1290: Failure.READ_ONLY,
+    1836: Failure.READ_ONLY,
+    1205: Failure.CONFLICT,
+    1213: Failure.CONFLICT,
+}
+# What no time heals, though PyMySQL reports it as "can't connect" (2003) like all that the operating system says.
+_FINAL_TEXTS = (
+    ("certificate", Failure.UNTRUSTED),
+    ("SSL", Failure.UNTRUSTED),
+    ("Name or service not known", Failure.OTHER),
+    ("No address associated", Failure.OTHER),
+)
+# Arguments of PyMySQL that come as text in a URL and are no text.
+_NUMBERS = ("max_allowed_packet", "client_flag")
+_SECONDS = ("read_timeout", "write_timeout")
+_FLAGS = ("use_unicode", "local_infile")
+
+
+class MysqlLink:
+    """One PyMySQL connection."""
+
+    def __init__(self, conn: "BoundedConnection", *, autocommit: bool) -> None:
+        self.conn = conn
+        self._autocommit = autocommit
+        self._cursorclass = conn.cursorclass
+        poller = select.poll()
+        poller.register(conn._sock, select.POLLIN)
+        self._poll = poller.poll
+        self.backend_id: int = conn.thread_id()  # type: ignore[no-untyped-call]
+
+    # --- the warm path ------------------------------------------------------------------------------------------------
+
+    def quiet(self) -> bool:
+        """The free check, and PyMySQL's own word: a closed descriptor's number may be somebody else's now."""
+        return not self._poll(0) and self.conn.open
+
+    def clean(self) -> bool:
+        """No transaction, nothing unread and every setting as it was lent."""
+        conn = self.conn
+        return (
+            conn.open
+            and not conn.in_transaction
+            and not conn.unfinished
+            and not conn.session_changed
+            and not conn.guarded
+            and conn.get_autocommit() is self._autocommit
+            and conn.cursorclass is self._cursorclass
+        )
+
+    # --- everything else ----------------------------------------------------------------------------------------------
+
+    def ping(self, timeout: float) -> None:
+        """COM_PING."""
+        self.conn.ping_within(timeout)
+
+    def closed_by_user(self) -> bool:
+        """PyMySQL tells a close from a loss."""
+        return bool(self.conn._closed)
+
+    def begin(self, *, readonly: bool, guarded: bool) -> None:
+        """An explicit transaction: MySQL's implicit ones cannot be read-only, nor seen to end."""
+        if readonly:
+            self.conn.query("START TRANSACTION READ ONLY")
+        elif guarded or self._autocommit:
+            self.conn.begin()
+        self.conn.guarded = guarded
+        self.conn.ended = False
+
+    def replayable(self) -> bool:
+        """False once the server was seen outside the transaction while the work still ran."""
+        return not self.conn.ended
+
+    def finish(self, *, commit: bool, timeout: float | None) -> Outcome:
+        """COMMIT or ROLLBACK, where a transaction is, or may be, open."""
+        conn = self.conn
+        conn.guarded = False
+        if not conn.open:
+            return Outcome.FAILED
+        if conn.unfinished:
+            if not commit:
+                # Reading what may be a million rows, only to roll back, is dearer than a new connection.
+                raise LambdaPoolError("a streamed result was left unread")
+            with conn.bounded(timeout):
+                self._drain()
+        if not conn.in_transaction:
+            return Outcome.NONE
+        if not commit:
+            with conn.bounded(timeout):
+                conn.rollback()
+            return Outcome.ROLLED_BACK
+        self._commit(timeout)
+        return Outcome.COMMITTED
+
+    def _drain(self) -> None:
+        result = self.conn._result
+        if result.unbuffered_active:
+            result._finish_unbuffered_query()
+        while self.conn._result.has_next:
+            self.conn.next_result()
+
+    def _commit(self, timeout: float | None) -> None:
+        conn = self.conn
+        try:
+            with conn.bounded(timeout):
+                conn.commit()
+        except Exception as error:
+            # The server's own "no", on a connection that lives, is an answer. Anything else is none.
+            if conn.open and error.args and error.args[0] not in _NO_ANSWER:
+                raise
+            raise uncertain(error) from error
+
+    def restore(self, timeout: float | None) -> bool:
+        """Put back what a borrower changed; only what the server keeps costs a round trip."""
+        conn = self.conn
+        if not conn.open or conn.in_transaction or conn.unfinished:
+            return False
+        conn.cursorclass = self._cursorclass
+        with conn.bounded(timeout):
+            if conn.session_changed:
+                conn.query(_isolation_defaults(conn.server_version))
+                if conn.init_command:
+                    conn.query(conn.init_command)
+                conn.session_changed = False
+            if conn.get_autocommit() is not self._autocommit:
+                conn.autocommit(self._autocommit)
+        return self.clean()
+
+    def reset_session(self, timeout: float | None) -> None:
+        """COM_RESET_CONNECTION."""
+        conn = self.conn
+        with conn.bounded(timeout):
+            conn.reset()
+            conn.autocommit(self._autocommit)
+
+    def cancel(self, timeout: float) -> bool:
+        """Needs a second login, which only the pool can make: it severs instead."""
+        return False
+
+    def close(self, timeout: float) -> None:
+        """COM_QUIT."""
+        conn = self.conn
+        if not conn.open:
+            return
+        try:
+            with conn.bounded(timeout):
+                conn.close()
+        except Exception:  # noqa: BLE001 - a connection that cannot say good-bye is dropped
+            self.drop()
+
+    def drop(self) -> None:
+        """Close the descriptor alone."""
+        self.conn._force_close()
+
+    def sever(self) -> None:
+        """shutdown() on the socket; PyMySQL notices at its next read."""
+        with suppress(Exception):  # already closed: nothing is left to sever
+            shut_down(self.conn._sock.fileno())
+
+
+# Client errors 2006 and 2013: sent, or half sent, and not answered.
+_NO_ANSWER = (2006, 2013, 2014)
+
+
+def _isolation_defaults(version: str) -> str:
+    """Isolation level and read-only flag back to the server's defaults, by the names this server knows."""
+    prefix = "tx" if "MariaDB" in version else "transaction"
+    return f"SET SESSION {prefix}_isolation = DEFAULT, SESSION {prefix}_read_only = DEFAULT"
+
+
+class MysqlEngine:
+    """PyMySQL, on a socket that we open and bound ourselves."""
+
+    name = "mysql"
+    default_port = 3306
+
+    def load(self) -> None:
+        """Import PyMySQL."""
+        try:
+            import pymysql  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(
+                f"the URL is for MySQL and PyMySQL is not installed: pip install 'lambda-pool[mysql]' ({error})"
+            ) from error
+
+    def connect(self, request: ConnectRequest) -> MysqlLink:
+        """Open one connection within `request.timeout` seconds."""
+        from .mysql_connection import BoundedConnection
+
+        failure: BaseException
+        arguments: dict[str, Any] = {}
+        try:
+            arguments = _pymysql_arguments(request)
+            conn = BoundedConnection(**arguments, defer_connect=True)
+            conn.encrypt = request.tls.required and not request.host.startswith("/")
+            conn.connect_within(request.timeout)
+        except Exception as error:  # noqa: BLE001 - passed on below, without the frames that hold the password
+            failure = error.with_traceback(None)
+            if error.__cause__ is not None:
+                error.__cause__.__traceback__ = None
+            if error.__context__ is not None:
+                error.__context__.__traceback__ = None
+        else:
+            conn.password = b""
+            return MysqlLink(conn, autocommit=request.autocommit)
+        finally:
+            arguments.clear()
+        raise failure
+
+    def classify(self, error: BaseException) -> Failure:
+        """By the error's number, and by its text where the number says nothing."""
+        if isinstance(error, TimeoutError):
+            return Failure.UNREACHABLE
+        if not type(error).__module__.startswith("pymysql") or not error.args:
+            return Failure.OTHER
+        number = error.args[0]
+        if number == 0:  # InterfaceError(0, ""): used after the driver found it closed
+            return Failure.LOST
+        if not isinstance(number, int):
+            return Failure.OTHER
+        failure = _BY_NUMBER.get(number, Failure.OTHER)
+        if failure is Failure.UNREACHABLE:
+            for part, meaning in _FINAL_TEXTS:
+                if part in str(error):
+                    return meaning
+        if number == 1290 and "read-only" not in str(error):
+            return Failure.OTHER
+        return failure
+
+
+def _pymysql_arguments(request: ConnectRequest) -> dict[str, Any]:
+    password = request.credentials.password
+    arguments: dict[str, Any] = {key: _typed(key, value) for key, value in request.parameters.items()}
+    arguments.setdefault("charset", "utf8mb4")
+    arguments.setdefault("program_name", request.application_name)
+    arguments |= {
+        "user": request.credentials.user or None,
+        # PyMySQL would encode a text as Latin-1.
+        "password": b"" if password is None else password.reveal().encode(),
+        "database": request.database or None,
+        "autocommit": request.autocommit,
+        "port": request.port,
+        **request.arguments,
+    }
+    if request.host.startswith("/"):
+        arguments["unix_socket"] = request.host
+    else:
+        arguments["host"] = request.host or "localhost"
+    arguments |= _tls_arguments(request)
+    return arguments
+
+
+def _tls_arguments(request: ConnectRequest) -> dict[str, Any]:
+    """An SSLContext, or none at all: PyMySQL's own ssl arguments look safer than they are."""
+    mode = request.tls.mode
+    if mode in {"disable", "allow"} or request.host.startswith("/"):
+        return {"ssl_disabled": True}
+    if mode == "prefer":
+        return {}
+    from ..tls import context
+
+    return {"ssl": context(request.tls, request.host)}
+
+
+def _typed(key: str, value: str) -> Any:
+    try:
+        if key in _NUMBERS:
+            return int(value)
+        if key in _SECONDS:
+            return float(value)
+    except ValueError:
+        raise ConfigError(f"the URL's {key}={value!r} is not valid: it must be a number") from None
+    if key in _FLAGS:
+        return value.lower() in {"1", "true", "yes", "on"}
+    return value

@@ -1,0 +1,446 @@
+"""PostgreSQL on psycopg 3."""
+
+import select
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager, suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ..errors import ConfigError, LambdaPoolError
+from .base import ConnectRequest, Failure, Outcome, uncertain
+from .sockets import dead_end, shut_down
+
+if TYPE_CHECKING:
+    import psycopg
+    from psycopg.pq.abc import PGconn
+
+# libpq's enumerations as plain numbers (libpq-fe.h): psycopg's IntEnum members would cost an import and 30 ns each.
+_CONNECTION_OK = 0
+_IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = 0, 1, 2, 3
+_POLLING_READING, _POLLING_WRITING, _POLLING_OK = 1, 2, 3
+_PIPELINE_OFF = 0
+_READ, _WRITE = 1, 2
+
+# Seconds to read the rest of a result that a borrower left unread, where no deadline says better.
+_DRAIN_TIMEOUT = 30.0
+
+# Arguments of psycopg.Connection.connect() that never reach libpq.
+_OWN_ARGUMENTS = ("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory")
+
+# SQLSTATE to meaning: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_BY_STATE = {
+    "57P01": Failure.SHUTDOWN,
+    "57P02": Failure.LOST,
+    "57P03": Failure.UNREACHABLE,
+    "57P05": Failure.LOST,
+    "25006": Failure.READ_ONLY,
+    "25P03": Failure.LOST,
+    "53300": Failure.TOO_MANY,
+    "28000": Failure.REJECTED,
+    "28P01": Failure.REJECTED,
+    "40001": Failure.CONFLICT,
+    "40P01": Failure.CONFLICT,
+}
+
+# Errors while connecting carry no SQLSTATE; only the text tells. First match wins. Certificates come before login,
+# because libpq reports both kinds with "connection to server … failed".
+_BY_TEXT = (
+    ("certificate", Failure.UNTRUSTED),
+    ("SSL error", Failure.UNTRUSTED),
+    ("does not support SSL", Failure.UNTRUSTED),
+    ("root.crt", Failure.UNTRUSTED),
+    ("too many clients", Failure.TOO_MANY),
+    ("too many connections", Failure.TOO_MANY),
+    ("remaining connection slots", Failure.TOO_MANY),
+    ("no more connections allowed", Failure.TOO_MANY),
+    ("query_wait_timeout", Failure.TOO_MANY),
+    ("imed-out waiting to acquire", Failure.TOO_MANY),
+    ("the database system is", Failure.UNREACHABLE),
+    ("authentication failed", Failure.REJECTED),
+    ("no password supplied", Failure.REJECTED),
+    ("no pg_hba.conf entry", Failure.REJECTED),
+    ("credentials for the role", Failure.REJECTED),
+    ("Connection refused", Failure.UNREACHABLE),
+    ("timeout expired", Failure.UNREACHABLE),
+    ("Temporary failure in name resolution", Failure.UNREACHABLE),
+    ("No such file or directory", Failure.UNREACHABLE),
+    ("terminating connection due to administrator command", Failure.SHUTDOWN),
+    ("server closed the connection unexpectedly", Failure.LOST),
+    ("Connection reset by peer", Failure.LOST),
+    ("connection is closed", Failure.LOST),
+    ("connection is lost", Failure.LOST),
+    ("SSL connection has been closed unexpectedly", Failure.LOST),
+    ("Network is unreachable", Failure.UNREACHABLE),
+    ("No route to host", Failure.UNREACHABLE),
+    ("Connection timed out", Failure.UNREACHABLE),
+)
+
+
+class _Pooled:
+    """Stands in psycopg's `_pool`, so that a borrower's `with conn:` commits but does not close the connection."""
+
+    def __bool__(self) -> bool:
+        return True
+
+
+_POOLED = _Pooled()
+
+
+class PostgresLink:
+    """One psycopg connection."""
+
+    def __init__(self, conn: "psycopg.Connection[Any]") -> None:
+        self.conn = conn
+        self._pgconn: PGconn = conn.pgconn
+        poller = select.poll()
+        poller.register(self._pgconn.socket, select.POLLIN)
+        self._poll = poller.poll
+        self._autocommit = conn.autocommit
+        self._row_factory = conn.row_factory
+        self._cursor_factory = conn.cursor_factory
+        self._transaction: Any = None
+        self.backend_id: int = self._pgconn.backend_pid
+
+    # --- the warm path ------------------------------------------------------------------------------------------------
+
+    def quiet(self) -> bool:
+        """The free check, and libpq's own word: a closed descriptor's number may be somebody else's now."""
+        return not self._poll(0) and self._pgconn.status == _CONNECTION_OK
+
+    def clean(self) -> bool:
+        """No transaction and every setting as it was lent."""
+        conn = self.conn
+        return (
+            self._pgconn.transaction_status == _IDLE
+            and conn.autocommit is self._autocommit
+            and conn.isolation_level is None
+            and conn.read_only is None
+            and conn.deferrable is None
+            and conn.row_factory is self._row_factory
+            and conn.cursor_factory is self._cursor_factory
+            and self._pgconn.pipeline_status == _PIPELINE_OFF
+            and self._transaction is None
+        )
+
+    # --- everything else ----------------------------------------------------------------------------------------------
+
+    def ping(self, timeout: float) -> None:
+        """An empty query: what every server and pooler answers, and nothing that a proxy would pin for."""
+        pgconn = self._pgconn
+        deadline = monotonic() + timeout
+        pgconn.send_query(b"")
+        _wait(_exchange(pgconn), pgconn.socket, deadline)
+        if pgconn.status != _CONNECTION_OK or pgconn.transaction_status != _IDLE:
+            raise TimeoutError("the connection is not idle after a ping")
+
+    def closed_by_user(self) -> bool:
+        """Psycopg tells a close from a loss."""
+        return self.conn.closed and not self.conn.broken
+
+    def begin(self, *, readonly: bool, guarded: bool) -> None:
+        """Settings that shape the BEGIN that psycopg sends with the first statement.
+
+        Guarded, psycopg's own transaction block: `commit()` raises in it, and inner blocks become savepoints.
+        """
+        if self.conn.autocommit:
+            self.conn.autocommit = False
+        if readonly:
+            self.conn.read_only = True
+        if guarded:
+            self._transaction = self.conn.transaction()
+            self._transaction.__enter__()
+
+    def replayable(self) -> bool:
+        """A raw COMMIT inside the work leaves no trace on the client, so nothing is known against a replay."""
+        return True
+
+    def finish(self, *, commit: bool, timeout: float | None) -> Outcome:
+        """COMMIT or ROLLBACK, where a transaction is open."""
+        pgconn = self._pgconn
+        if pgconn.status != _CONNECTION_OK:
+            return Outcome.FAILED
+        if self.conn.lock.locked() or pgconn.pipeline_status != _PIPELINE_OFF:
+            raise LambdaPoolError(
+                "the connection was still at work when it was given back: finish or close a cursor.stream(), "
+                "a conn.notifies(), a conn.pipeline() or a thread before its block ends; nothing was committed"
+            )
+        if pgconn.transaction_status == _ACTIVE:
+            self._drain(timeout)
+        status = pgconn.transaction_status
+        if status == _IDLE:
+            return Outcome.NONE
+        if status == _IN_TRANSACTION and commit:
+            self._commit(timeout)
+            return Outcome.COMMITTED
+        with self._bounded(timeout):
+            self._rollback()
+        return Outcome.FAILED if commit else Outcome.ROLLED_BACK
+
+    def _commit(self, timeout: float | None) -> None:
+        try:
+            with self._bounded(timeout):
+                if self._transaction is None:
+                    self.conn.commit()
+                else:
+                    transaction, self._transaction = self._transaction, None
+                    transaction.__exit__(None, None, None)
+        except Exception as error:
+            # The server's own "no", on a connection that lives, is an answer. Anything else is none.
+            pgconn = self._pgconn
+            answered = pgconn.status == _CONNECTION_OK and pgconn.transaction_status != _ACTIVE
+            if answered and getattr(error, "sqlstate", None):
+                raise
+            raise uncertain(error) from error
+
+    def _rollback(self) -> None:
+        if self._transaction is None:
+            self.conn.rollback()
+            return
+        from psycopg import Rollback
+
+        transaction, self._transaction = self._transaction, None
+        transaction.__exit__(Rollback, Rollback(), None)
+
+    def _drain(self, timeout: float | None) -> None:
+        """Read a streamed result to its end, so that its transaction can be ended. An open COPY cannot be."""
+        deadline = monotonic() + (timeout if timeout is not None else _DRAIN_TIMEOUT)
+        _wait(_exchange(self._pgconn, refuse_copy=True), self._pgconn.socket, deadline)
+
+    def restore(self, timeout: float | None) -> bool:
+        """Settings live in the driver: putting them back costs no round trip."""
+        conn = self.conn
+        if self._pgconn.transaction_status != _IDLE or self._pgconn.pipeline_status != _PIPELINE_OFF:
+            return False
+        conn.row_factory = self._row_factory
+        conn.cursor_factory = self._cursor_factory
+        if conn.isolation_level is not None:
+            conn.isolation_level = None
+        if conn.read_only is not None:
+            conn.read_only = None
+        if conn.deferrable is not None:
+            conn.deferrable = None
+        if conn.autocommit is not self._autocommit:
+            conn.autocommit = self._autocommit
+        return self.clean()
+
+    def reset_session(self, timeout: float | None) -> None:
+        """DISCARD ALL, told to psycopg by its own cursor so that it forgets its prepared statements too."""
+        conn = self.conn
+        conn.autocommit = True
+        try:
+            with self._bounded(timeout):
+                conn.execute("DISCARD ALL", prepare=False)
+        finally:
+            if self._pgconn.status == _CONNECTION_OK:
+                conn.autocommit = self._autocommit
+
+    def cancel(self, timeout: float) -> bool:
+        """A cancel request over a second connection."""
+        try:
+            self.conn.cancel_safe(timeout=timeout)
+        except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to sever
+            return False
+        return True
+
+    def close(self, timeout: float) -> None:
+        """Libpq's Terminate does not block: psycopg keeps the socket non-blocking."""
+        if self.conn.lock.locked():
+            # Some other thread is inside libpq: freeing the connection under it would crash the process.
+            self.sever()
+            return
+        try:
+            self.conn.close()
+        except Exception:  # noqa: BLE001 - a connection that cannot say good-bye is dropped
+            self.drop()
+
+    def drop(self) -> None:
+        """Put a dead end in the socket's place, so that libpq's Terminate reaches nobody."""
+        with suppress(Exception):  # already closed: nothing is left to drop
+            dead_end(self._pgconn.socket)
+            self.conn.close()
+
+    def sever(self) -> None:
+        """shutdown() on the socket; libpq notices at its next call."""
+        with suppress(Exception):  # already closed: nothing is left to sever
+            shut_down(self._pgconn.socket)
+
+    @contextmanager
+    def _bounded(self, timeout: float | None) -> Iterator[None]:
+        """Bound every wait of the driver's own methods in this block by our clock."""
+        if timeout is None:
+            yield
+            return
+        deadline = monotonic() + timeout
+
+        def wait(generator: Generator[int, int, Any], *args: Any, **kwargs: Any) -> Any:
+            return _wait(generator, self._pgconn.socket, deadline)
+
+        # psycopg's public seam: every method of a connection waits through its `wait`.
+        self.conn.wait = wait  # type: ignore[method-assign,assignment]
+        try:
+            yield
+        finally:
+            del self.conn.wait
+
+
+def _exchange(pgconn: "PGconn", *, refuse_copy: bool = False) -> Generator[int, int, None]:
+    """Flush what was sent and read every result. Raises the server's error, if there is one."""
+    from psycopg import OperationalError
+    from psycopg.errors import error_from_result
+    from psycopg.pq import ExecStatus
+
+    failure: Exception | None = None
+    while pgconn.flush():
+        if (yield _READ | _WRITE) & _READ:
+            pgconn.consume_input()
+    while True:
+        while pgconn.is_busy():
+            yield _READ
+            pgconn.consume_input()
+        result = pgconn.get_result()
+        if result is None:
+            break
+        if result.status == ExecStatus.FATAL_ERROR:
+            failure = error_from_result(result)
+        elif refuse_copy and result.status in {ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH}:
+            raise OperationalError("a COPY was left unfinished, so its transaction cannot be committed")
+    if failure is not None:
+        raise failure
+
+
+def _wait(generator: Generator[int, int, Any], fd: int, deadline: float) -> Any:
+    """Drive one of psycopg's or our own generators until it ends or the deadline passes (TimeoutError)."""
+    poller = select.poll()
+    try:
+        wanted = next(generator)
+        while True:
+            wanted = generator.send(_poll_once(poller, fd, wanted, deadline))
+    except StopIteration as stop:
+        return stop.value
+
+
+def _poll_once(poller: "select.poll", fd: int, wanted: int, deadline: float) -> int:
+    """Wait until `fd` is ready, and say for what. Raises TimeoutError at the deadline."""
+    events = (select.POLLIN if wanted & _READ else 0) | (select.POLLOUT if wanted & _WRITE else 0)
+    poller.register(fd, events)
+    left = deadline - monotonic()
+    ready = poller.poll(left * 1000) if left > 0 else []
+    if not ready:
+        raise TimeoutError("no answer in time")
+    # Errors and hang-ups count as readable: the driver finds them when it reads.
+    got = ready[0][1]
+    return (_READ if got & ~select.POLLOUT else 0) | (_WRITE if got & select.POLLOUT else 0)
+
+
+class PostgresEngine:
+    """psycopg 3, driven through libpq's non-blocking calls so that our own clock bounds each attempt."""
+
+    name = "postgresql"
+    default_port = 5432
+
+    def load(self) -> None:
+        """Import psycopg."""
+        try:
+            import psycopg  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(
+                f"the URL is for PostgreSQL and psycopg is not installed: pip install 'lambda-pool[postgres]' ({error})"
+            ) from error
+
+    def connect(self, request: ConnectRequest) -> PostgresLink:
+        """Open one connection within `request.timeout` seconds."""
+        import psycopg
+
+        deadline = monotonic() + request.timeout
+        arguments = dict(request.arguments)
+        own = {key: arguments.pop(key) for key in _OWN_ARGUMENTS if key in arguments}
+        own.setdefault("autocommit", request.autocommit)
+        if request.pooled:
+            own.setdefault("prepare_threshold", None)
+        conninfo = psycopg.conninfo.make_conninfo(**_libpq_parameters(request), **arguments)
+        failure: BaseException
+        try:
+            pgconn = _open(conninfo, deadline)
+        except Exception as error:  # noqa: BLE001 - passed on below, without the frames that hold the password
+            failure = error.with_traceback(None)
+        else:
+            return PostgresLink(_connection(pgconn, own))
+        finally:
+            del conninfo, arguments, own
+        raise failure
+
+    def classify(self, error: BaseException) -> Failure:
+        """By SQLSTATE where there is one, else by type and text."""
+        state = getattr(error, "sqlstate", None)
+        if state:
+            if state.startswith("08"):
+                return Failure.LOST
+            return _BY_STATE.get(state, Failure.OTHER)
+        if isinstance(error, TimeoutError):
+            return Failure.UNREACHABLE
+        if type(error).__module__.startswith("psycopg"):
+            text = str(error)
+            for part, failure in _BY_TEXT:
+                if part in text:
+                    return failure
+        return Failure.OTHER
+
+
+def _libpq_parameters(request: ConnectRequest) -> dict[str, Any]:
+    password = request.credentials.password
+    parameters: dict[str, Any] = {
+        # A search for Kerberos tickets, which no login here uses, would come before each connect.
+        "gssencmode": "disable",
+        "application_name": request.application_name,
+        **request.parameters,
+        "host": request.host or None,
+        "port": request.port,
+        "dbname": request.database or None,
+        "user": request.credentials.user or None,
+        "password": None if password is None else password.reveal(),
+        "sslmode": request.tls.mode,
+        "sslrootcert": request.tls.ca_file,
+    }
+    return {key: value for key, value in parameters.items() if value is not None}
+
+
+def _open(conninfo: str, deadline: float) -> "PGconn":
+    """Libpq's non-blocking connect. Raises OperationalError, or TimeoutError at the deadline."""
+    from psycopg import OperationalError
+    from psycopg.pq import PGconn
+
+    pgconn = PGconn.connect_start(conninfo.encode())
+    try:
+        while pgconn.status != 1:  # CONNECTION_BAD
+            state = pgconn.connect_poll()
+            if state == _POLLING_OK:
+                pgconn.nonblocking = 1
+                return pgconn
+            if state not in {_POLLING_READING, _POLLING_WRITING}:
+                break
+            # A new poller each time: libpq may change its socket between two addresses.
+            _poll_once(select.poll(), pgconn.socket, _READ if state == _POLLING_READING else _WRITE, deadline)
+        raise OperationalError(bytes(pgconn.error_message).decode("utf-8", "replace").strip())
+    except BaseException:
+        pgconn.finish()
+        raise
+
+
+def _connection(pgconn: "PGconn", own: dict[str, Any]) -> "psycopg.Connection[Any]":
+    """What psycopg.Connection.connect() does once libpq is connected."""
+    import psycopg
+    from psycopg.adapt import AdaptersMap
+
+    conn: psycopg.Connection[Any] = psycopg.Connection(pgconn)
+    conn._pool = _POOLED  # type: ignore[assignment]
+    if own.get("row_factory"):
+        conn.row_factory = own["row_factory"]
+    if own.get("cursor_factory"):
+        conn.cursor_factory = own["cursor_factory"]
+    if own.get("context"):
+        conn._adapters = AdaptersMap(own["context"].adapters)
+    if "prepare_threshold" in own:
+        conn.prepare_threshold = own["prepare_threshold"]
+    if own.get("autocommit"):
+        conn.autocommit = True
+    return conn

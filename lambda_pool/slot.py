@@ -1,0 +1,99 @@
+"""One cached connection: its state, generation and ages. Pure: no clock, no lock, no I/O."""
+
+from enum import Enum
+from typing import cast
+
+from .endpoints.base import Endpoint, Role
+from .engines.base import Link
+
+
+class State(Enum):
+    """Where a slot stands. `move` is the one way from one to another."""
+
+    CONNECTING = "connecting"
+    """Reserved by a borrower who is opening its connection."""
+    IDLE = "idle"
+    """Cached, and nobody's."""
+    LENT = "lent"
+    """With a borrower: being checked, used or returned."""
+    GONE = "gone"
+    """No longer part of the pool. Final."""
+
+    sources: "tuple[State, ...]"
+
+
+# Kept on the members: a dictionary would call Enum's hash, written in Python, twice in each checkout.
+State.CONNECTING.sources = (State.LENT,)
+State.IDLE.sources = (State.LENT,)
+State.LENT.sources = (State.IDLE, State.CONNECTING)
+State.GONE.sources = (State.CONNECTING, State.IDLE, State.LENT)
+
+
+# A slot's link is read only where its state says that there is one; None would cost the warm path a check.
+_UNOPENED = cast(Link, None)
+_NOWHERE = Endpoint("")
+
+
+class Slot:
+    """Room for one connection. Its owner, while lent or connecting, is one thread.
+
+    Clock readings come in pairs, wall and monotonic, in seconds: either may jump or stop while Lambda freezes.
+    """
+
+    __slots__ = (
+        "borrowed_mono",
+        "created_mono",
+        "created_wall",
+        "endpoint",
+        "generation",
+        "idle_mono",
+        "idle_wall",
+        "lifetime",
+        "link",
+        "owner",
+        "pid",
+        "reuses",
+        "role",
+        "severed",
+        "state",
+        "where",
+    )
+
+    def __init__(self, role: Role, owner: int) -> None:
+        self.state = State.CONNECTING
+        self.role = role
+        self.owner = owner
+        self.link: Link = _UNOPENED
+        self.endpoint = _NOWHERE
+        self.reuses = 0
+        self.severed = False
+        self.generation = -1
+        self.pid = -1
+        self.lifetime = 0.0
+        self.created_wall = self.created_mono = 0.0
+        self.idle_wall = self.idle_mono = 0.0
+        self.borrowed_mono = 0.0
+        self.where: object = None
+
+    def move(self, to: State) -> None:
+        """Change state. Raises RuntimeError on a move that makes no sense: a bug in the pool, never the caller's."""
+        if self.state not in to.sources:
+            raise RuntimeError(f"a slot cannot go from {self.state.value} to {to.value}")
+        self.state = to
+
+    def opened(self, link: Link, *, generation: int, pid: int, lifetime: float, wall: float, mono: float) -> None:
+        """Take in a connection that was just opened (`lifetime` in seconds, jitter included)."""
+        self.link = link
+        self.generation = generation
+        self.pid = pid
+        self.lifetime = lifetime
+        self.created_wall = self.idle_wall = wall
+        self.created_mono = self.idle_mono = mono
+
+    def age(self, wall: float, mono: float) -> float:
+        """Seconds since it was opened: the larger of what both clocks say."""
+        return max(wall - self.created_wall, mono - self.created_mono)
+
+    def idle(self, wall: float, mono: float) -> float:
+        """Seconds since it was last used: the larger of what both clocks say."""
+        return max(wall - self.idle_wall, mono - self.idle_mono)

@@ -1,0 +1,64 @@
+"""Counts a pool's events and passes them on."""
+
+import logging
+from collections.abc import Sequence
+from threading import Lock
+
+from .events import (
+    Closed,
+    ConnectFailed,
+    CredentialsRefreshed,
+    Event,
+    Leaked,
+    Observer,
+    Opened,
+    Pinged,
+    Replaced,
+    RolledBack,
+    TimedOut,
+)
+
+log = logging.getLogger("lambda_pool")
+
+_COUNTER_OF: dict[type[Event], str] = {
+    Opened: "opened",
+    Replaced: "replaced",
+    Closed: "closed",
+    Pinged: "pings",
+    ConnectFailed: "connect_errors",
+    TimedOut: "timeouts",
+    RolledBack: "rolled_back",
+    Leaked: "leaked",
+    CredentialsRefreshed: "credentials_refreshed",
+}
+
+
+class Tally:
+    """One pool's counters, by the names of `PoolStats`, and its observers."""
+
+    def __init__(self, name: str, observers: Sequence[Observer]) -> None:
+        self.name = name
+        self.observers = tuple(observers)
+        self.start_afresh()
+
+    def start_afresh(self) -> None:
+        """All counters at zero and a lock that no other process holds (after a fork)."""
+        self._lock = Lock()
+        self._counts = dict.fromkeys(_COUNTER_OF.values(), 0)
+
+    def counts(self) -> dict[str, int]:
+        """A copy of the counters."""
+        with self._lock:
+            return dict(self._counts)
+
+    def tell(self, event: Event) -> None:
+        """Count one event and pass it to every observer; what an observer raises is logged and goes no further."""
+        counter = _COUNTER_OF.get(type(event))
+        if counter is not None:
+            with self._lock:
+                self._counts[counter] += 1
+        for observer in self.observers:
+            try:
+                observer.on_event(event)
+            except Exception:
+                log.exception("pool %s: an observer failed", self.name)
