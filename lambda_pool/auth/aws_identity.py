@@ -1,0 +1,102 @@
+"""Which AWS credentials a function acts with."""
+
+import threading
+import time
+from typing import Any
+
+from ..errors import CredentialsError
+from ..secret import Secret
+from .aws_environment import AwsCredentials, access_keys, container_credentials_win
+from .aws_sdk import bare, load_session, no_bodies_logged
+
+_CONTAINER_TIMEOUT = 2.0
+"""Seconds for one request to the local credentials endpoint: as botocore's ContainerMetadataFetcher."""
+
+
+class _ContainerHttp:
+    """Sends botocore's requests to the local credentials endpoint, within the caller's time."""
+
+    def __init__(self) -> None:
+        self.deadline = 0.0
+
+    def send(self, request: Any) -> Any:
+        import botocore.httpsession as http
+
+        left = max(0.01, self.deadline - time.monotonic())
+        session: Any = http.URLLib3Session  # the stubs know no fractions of a second
+        return session(timeout=min(_CONTAINER_TIMEOUT, left)).send(request)
+
+    def sleep(self, seconds: float) -> None:
+        if time.monotonic() + seconds >= self.deadline:
+            raise CredentialsError(
+                "the credentials endpoint at AWS_CONTAINER_CREDENTIALS_FULL_URI did not answer in time"
+            )
+        time.sleep(seconds)
+
+
+class AwsIdentity:
+    """The environment's access keys, as Lambda provides them, else what botocore finds.
+
+    botocore asks the container's endpoint (first of all in a restored SnapStart environment), profiles, web
+    identity, SSO and instance roles. What it found is kept, and refreshes itself before it expires. A
+    restored snapshot's container endpoint is asked within the caller's timeout; the others are bounded by
+    botocore's own settings.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._found: Any = None
+        self._http = _ContainerHttp()
+
+    def credentials(self, timeout: float) -> AwsCredentials:
+        """Valid credentials, within `timeout` seconds.
+
+        Raises ConfigError where botocore is needed and not installed, CredentialsError if there are none.
+        """
+        keys = None if container_credentials_win() else access_keys()
+        if keys is not None:
+            return keys
+        if not self._lock.acquire(timeout=max(0.0, timeout)):
+            raise CredentialsError(f"another thread was still fetching AWS credentials after {timeout:.1f} s")
+        try:
+            self._http.deadline = time.monotonic() + timeout
+            found, problem = self._find()
+        finally:
+            self._lock.release()
+        if isinstance(problem, CredentialsError):
+            raise problem
+        if problem is not None:
+            raise CredentialsError(
+                f"AWS credentials could not be loaded ({type(problem).__name__}: {problem}). Give the "
+                "function an execution role; elsewhere set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or "
+                "AWS_PROFILE after a fresh login"
+            ) from problem
+        if found is None:
+            raise CredentialsError(
+                "no AWS credentials were found. Give the function an execution role; elsewhere set "
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE"
+            )
+        return found
+
+    def _find(self) -> tuple[AwsCredentials | None, BaseException | None]:
+        # Returns the error instead of raising it: the frames on its way hold the credentials.
+        session = load_session() if self._found is None else None
+        try:
+            with no_bodies_logged():
+                if session is not None:
+                    self._found = self._from_container() if container_credentials_win() else session.get_credentials()
+                if self._found is None:
+                    return None, None
+                frozen = self._found.get_frozen_credentials()
+                token = Secret(frozen.token) if frozen.token else None
+                return AwsCredentials(frozen.access_key, Secret(frozen.secret_key), token), None
+        except Exception as error:  # noqa: BLE001 - a dozen providers raise whatever they like
+            self._found = None
+            return None, bare(error)
+
+    def _from_container(self) -> Any:
+        from botocore.credentials import ContainerProvider
+        from botocore.utils import ContainerMetadataFetcher
+
+        fetcher: Any = ContainerMetadataFetcher(session=self._http, sleep=self._http.sleep)
+        return ContainerProvider(fetcher=fetcher).load()

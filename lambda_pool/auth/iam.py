@@ -1,0 +1,164 @@
+"""Logs in with an IAM token instead of a password."""
+
+import threading
+import time
+
+from ..endpoints.base import Endpoint
+from ..endpoints.hosts import recognise
+from ..errors import ConfigError, CredentialsError
+from ..secret import Secret
+from . import aws_environment
+from .age import Birth, Clock
+from .aws_environment import AwsCredentials
+from .aws_identity import AwsIdentity
+from .base import Credentials
+from .signature import VALID_FOR, sign
+
+REFRESH_AFTER = VALID_FOR * 2 / 3
+"""Seconds after which a token is signed anew: ten of its fifteen minutes.
+
+The remaining five are for a clock here that lags behind the server's, and for the connect itself. Signing
+costs 0.1 ms, so nothing is gained by using a token to its end.
+"""
+
+MAX_TOKENS = 32
+"""Most tokens one object keeps: more than the endpoints times the users of any function, at 1.3 kB each."""
+
+_SDK_TIMEOUT = 5.0
+"""Seconds that `token()` may spend on finding AWS credentials: the pool's default `timeout`."""
+
+_PORTS = {"postgresql": 5432, "mysql": 3306}
+_HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
+_IPV6_CHARACTERS = frozenset("abcdefABCDEF0123456789:.")
+
+_Key = tuple[str, str, str, AwsCredentials]
+
+
+class IamToken:
+    """Signs a login token for the endpoint that is connected to, with the function's own AWS credentials.
+
+    `region` is the database's. Without it: the region inside an RDS host name, else AWS_REGION, else
+    AWS_DEFAULT_REGION. The host name goes first because RDS checks the signature against its own region, and
+    Lambda always sets AWS_REGION to the function's, which another region's database would refuse.
+
+    Credentials come from the environment's access keys, as Lambda provides them, and then neither the
+    signature nor anything else needs an AWS SDK. Without them, or in a restored SnapStart environment,
+    botocore finds them.
+
+    `clock` tells the wall-clock time (seconds since 1970): for tests that travel in time.
+
+    Raises ConfigError for a region that cannot be one.
+    """
+
+    needs_tls = True
+
+    def __init__(self, region: str | None = None, *, clock: Clock = time.time) -> None:
+        if region is not None and not (isinstance(region, str) and aws_environment.is_region(region)):
+            raise ConfigError(f"IamToken(region={region!r}): not an AWS region; write it like 'eu-central-1'")
+        self._region = region
+        self._clock = clock
+        self.forget()
+
+    def token(self, host: str, port: int, user: str) -> str:
+        """A token for `user` at exactly this endpoint, ready to be the password, valid for five minutes or more.
+
+        Raises ConfigError for a host, port or user that cannot be signed for, or when no region is to be
+        found; CredentialsError when there are no AWS credentials.
+        """
+        return self._token(host, port, user, _SDK_TIMEOUT)[0].reveal()
+
+    def credentials(self, endpoint: Endpoint, user: str, timeout: float) -> Credentials:
+        """The user and a token for this endpoint. Raises as `token` does."""
+        if endpoint.iam is False:
+            raise CredentialsError(
+                f"IAM logins are not enabled on {endpoint.host!r}: enable IAM database authentication on the "
+                "instance or cluster, or IAM authentication for the user's secret on the proxy"
+            )
+        port = endpoint.port or _PORTS.get(endpoint.engine)
+        if port is None:
+            raise ConfigError(f"IamToken signs the port too: name it in the URL, after the host {endpoint.host!r}")
+        token, cached = self._token(endpoint.host, port, user, timeout)
+        return Credentials(user=user, password=token, cached=cached)
+
+    def rejected(self, credentials: Credentials) -> None:
+        """Forget the refused token and what the SDK found: the next token is signed from scratch."""
+        with self._lock:
+            for key in [key for key, (token, _) in self._tokens.items() if token == credentials.password]:
+                del self._tokens[key]
+        self._identity = AwsIdentity()
+
+    def forget(self) -> None:
+        """Forget all tokens and credentials. Takes no lock: after a fork, a thread long gone may hold it."""
+        self._lock = threading.Lock()
+        self._tokens: dict[_Key, tuple[Secret, Birth]] = {}
+        self._identity = AwsIdentity()
+
+    def hint(self, host: str, user: str) -> str:
+        """What to check when a fresh token for `user` at `host` was refused."""
+        region = self._region_for(host)
+        clock = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self._clock()))
+        return (
+            f"Check that user {user!r} may log in with IAM (PostgreSQL: GRANT rds_iam TO it; MySQL: IDENTIFIED WITH "
+            f"AWSAuthenticationPlugin AS 'RDS'; proxy: IAM authentication allowed); that the role allows rds-db:connect"
+            f" on arn:…:rds-db:{region}:ACCOUNT:dbuser:RESOURCE-ID/{user}; that {host!r} is the name AWS gave the "
+            f"endpoint, not an alias or address; that {region} is the database's region; that it is now {clock} UTC"
+        )
+
+    def __repr__(self) -> str:
+        return f"IamToken(region={self._region!r})"
+
+    def _token(self, host: str, port: int, user: str, timeout: float) -> tuple[Secret, bool]:
+        authority = _authority(host, port)
+        region = self._region_for(host)
+        if not region:
+            raise ConfigError(f"the AWS region of {host!r} is unknown: write IamToken(region='…'), or set AWS_REGION")
+        _check_user(user)
+        key = (authority, user, region, self._identity.credentials(timeout))
+        with self._lock:
+            token, birth = self._tokens.get(key, (None, None))
+            if token is not None and birth is not None and birth.age(self._clock) < REFRESH_AFTER:
+                return token, True
+            birth = Birth(self._clock)
+            token = _signed(key, birth.wall)
+            self._tokens.pop(key, None)
+            while len(self._tokens) >= MAX_TOKENS:
+                del self._tokens[next(iter(self._tokens))]
+            self._tokens[key] = token, birth
+            return token, False
+
+    def _region_for(self, host: str) -> str | None:
+        rds = recognise(host)
+        return self._region or (rds.region if rds else None) or aws_environment.region()
+
+
+def _authority(host: str, port: int) -> str:
+    """`host:port` as it is signed. Raises ConfigError where there is nothing to sign for."""
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not host or host.startswith(("/", "@")):
+        raise ConfigError(f"IamToken signs the host name: it needs the database's endpoint, not {host or 'no host'!r}")
+    if bare.count(":") > 1 and _IPV6_CHARACTERS.issuperset(bare):
+        bare = f"[{bare}]"
+    elif bare != host or not _HOST_CHARACTERS.issuperset(host):
+        raise ConfigError(f"{host!r} is not a host name: an IAM token is signed for a single endpoint, as AWS shows it")
+    if not isinstance(port, int) or not 1 <= port <= 65535:
+        raise ConfigError(f"port {port!r} is not between 1 and 65535")
+    return f"{bare}:{port}"
+
+
+def _check_user(user: str) -> None:
+    if not user:
+        raise ConfigError("IamToken needs the database user: name it in the URL, as in postgresql://app@host/database")
+    if any("\ud800" <= character <= "\udfff" for character in user):
+        raise ConfigError(f"the database user {user!r} holds characters that UTF-8 cannot carry")
+
+
+def _signed(key: _Key, when: float) -> Secret:
+    authority, user, region, credentials = key
+    try:
+        return Secret(sign(authority, user, region, credentials, when))
+    except UnicodeEncodeError:
+        pass  # raised outside, because this error and its frames hold the credentials
+    raise CredentialsError(
+        "the AWS credentials hold characters that are not text: check AWS_ACCESS_KEY_ID, "
+        "AWS_SECRET_ACCESS_KEY and AWS_SESSION_TOKEN"
+    )

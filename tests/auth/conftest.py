@@ -1,0 +1,35 @@
+"""AWS environments for the tests of credentials: none of the machine's own may leak in."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+ACCESS_KEY = "ASIAEXAMPLEKEY000001"
+SECRET_KEY = "secret/key+example=1"
+SESSION_TOKEN = "IQoJb3JpZ2luX2VjEA+/" * 38 + "=="
+"""As long, and as full of characters to be escaped, as those that Lambda gives."""
+
+
+@pytest.fixture
+def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
+    """No AWS variable, profile or instance role to be found."""
+    for name in list(os.environ):
+        if name.startswith("AWS_"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    return monkeypatch
+
+
+@pytest.fixture
+def in_lambda(no_aws: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """The AWS variables that Lambda gives every function."""
+    no_aws.setenv("AWS_REGION", "eu-central-1")
+    no_aws.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    no_aws.setenv("AWS_ACCESS_KEY_ID", ACCESS_KEY)
+    no_aws.setenv("AWS_SECRET_ACCESS_KEY", SECRET_KEY)
+    no_aws.setenv("AWS_SESSION_TOKEN", SESSION_TOKEN)
+    no_aws.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
+    return no_aws
