@@ -94,7 +94,7 @@ class Pool(ConnectionPool):
             if value is not None and not hasattr(value, method):
                 raise ConfigError(f"{option}={value!r} is not valid: it must have a method {method}()")
         url = config.url
-        engine = _engine(url.engine)
+        engine = self._engine_for(url.engine)
         engine.load()
         super().__init__(
             config,
@@ -104,6 +104,15 @@ class Pool(ConnectionPool):
             _observers() if observers is None else observers,
         )
         lifecycle.register(self)
+
+    def _engine_for(self, name: str) -> Engine:
+        if name == "postgresql":
+            from .engines.postgres import PostgresEngine
+
+            return PostgresEngine()
+        from .engines.mysql import MysqlEngine
+
+        return MysqlEngine()
 
     @overload
     def handler(
@@ -160,16 +169,6 @@ def handler(
     if fn is None:
         return lambda function: decorate(default_pool, function, inject, on_unavailable)
     return decorate(default_pool, fn, inject, on_unavailable)
-
-
-def _engine(name: str) -> Engine:
-    if name == "postgresql":
-        from .engines.postgres import PostgresEngine
-
-        return PostgresEngine()
-    from .engines.mysql import MysqlEngine
-
-    return MysqlEngine()
 
 
 def _auth_of(environment: configuration.Environment) -> Auth | None:

@@ -62,7 +62,7 @@ def decide(
         return _DEAD_WEIGHT[Reason.GENERATION]
     if wall_idle < 0.0 or mono_idle < 0.0:
         return _DEAD_WEIGHT[Reason.CLOCK]
-    if wall - slot.created_wall > slot.lifetime or mono - slot.created_mono > slot.lifetime:
+    if wall > slot.expires_wall or mono > slot.expires_mono:
         return _DEAD_WEIGHT[Reason.LIFETIME]
     if config.max_idle is not None and idle > config.max_idle:
         return _DEAD_WEIGHT[Reason.IDLE]

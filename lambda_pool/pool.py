@@ -3,9 +3,8 @@
 import logging
 import os
 import sys
-from collections import deque
 from collections.abc import Callable, Sequence
-from threading import Lock, get_ident
+from threading import get_ident
 from time import monotonic, sleep, time
 from types import CodeType, TracebackType
 from typing import Any, NoReturn, TypeVar
@@ -34,6 +33,7 @@ from .events import (
 )
 from .invocation import Limit
 from .policy import PING, REUSE, Replace, decide, replace
+from .shelf import Shelf, Waiter
 from .slot import Slot, State
 from .stats import PoolStats
 from .tally import Tally
@@ -42,9 +42,10 @@ T = TypeVar("T")
 
 log = logging.getLogger("lambda_pool")
 
-_IDLE, _LENT, _CONNECTING, _GONE = State.IDLE, State.LENT, State.CONNECTING, State.GONE
+_LENT, _CONNECTING = State.LENT, State.CONNECTING
 _WRITER, _READER = Role.WRITER, Role.READER
 
+_TWICE = "this connection() was entered twice: call pool.connection() for each block"
 _JITTER = 0.1  # of max_lifetime, either way
 # Seconds for a good-bye; Lambda's shutdown leaves 300 ms for everything.
 _GOODBYE = 0.1
@@ -52,41 +53,22 @@ _GOODBYE = 0.1
 _LEAST = 0.05
 
 
-class _Waiter:
-    """One borrower in the queue. `lock` is held until `slot` is granted."""
-
-    __slots__ = ("lock", "owner", "role", "slot")
-
-    def __init__(self, owner: int, role: Role) -> None:
-        self.owner = owner
-        self.role = role
-        self.slot: Slot | None = None
-        self.lock = Lock()
-        self.lock.acquire()
-
-
 class Lease:
     """One borrowed connection, as a context manager: commit on success, roll back on error."""
 
-    __slots__ = ("_pool", "_readonly", "_role", "_slot", "_timeout")
+    __slots__ = ("_pool", "_slot")
 
-    def __init__(self, pool: "ConnectionPool", role: Role, readonly: bool, timeout: float | None) -> None:
+    def __init__(self, pool: "ConnectionPool") -> None:
         self._pool = pool
-        self._role = role
-        self._readonly = readonly
-        self._timeout = timeout
         self._slot: Slot | None = None
 
     def __enter__(self) -> Any:
         if self._slot is not None:
-            raise LambdaPoolError("this connection() was entered twice: call pool.connection() for each block")
-        if self._readonly:
-            slot = self._pool.checkout_transaction(self._role, self._timeout, readonly=True, guarded=False)
-        else:
-            slot = self._pool.checkout(self._role, self._timeout)
-        self._slot = slot
+            raise LambdaPoolError(_TWICE)
+        slot = self._slot = self._pool.checkout(_WRITER, None)
         frame = sys._getframe(1)
-        slot.where = (frame.f_code, frame.f_lasti)
+        slot.where = frame.f_code
+        slot.instruction = frame.f_lasti
         return slot.link.conn
 
     def __exit__(
@@ -100,7 +82,31 @@ class Lease:
             self._pool.checkin(slot, exc)
 
 
-class ConnectionPool:
+class SpecialLease(Lease):
+    """A lease with a timeout of its own, or of a read-only transaction."""
+
+    __slots__ = ("_readonly", "_timeout")
+
+    def __init__(self, pool: "ConnectionPool", timeout: float | None, *, readonly: bool) -> None:
+        super().__init__(pool)
+        self._timeout = timeout
+        self._readonly = readonly
+
+    def __enter__(self) -> Any:
+        if self._slot is not None:
+            raise LambdaPoolError(_TWICE)
+        if self._readonly:
+            slot = self._pool.checkout_transaction(self._timeout, readonly=True, guarded=False)
+        else:
+            slot = self._pool.checkout(_WRITER, self._timeout)
+        self._slot = slot
+        frame = sys._getframe(1)
+        slot.where = frame.f_code
+        slot.instruction = frame.f_lasti
+        return slot.link.conn
+
+
+class ConnectionPool(Shelf):
     """Connections to one logical database. `lambda_pool.Pool` adds the decorator and picks the adapters."""
 
     def __init__(
@@ -111,6 +117,7 @@ class ConnectionPool:
         endpoint: EndpointSource,
         observers: Sequence[Observer] = (),
     ) -> None:
+        super().__init__(config.max_size)
         self.config = config
         self._engine = engine
         self._auth = auth
@@ -121,15 +128,7 @@ class ConnectionPool:
         self._reader_role = _READER if endpoint.has_reader else _WRITER
         self._reset_session = config.reset == "session"
         self._generation = 0
-        self._start_afresh()
-
-    def _start_afresh(self) -> None:
         self._pid = os.getpid()
-        self._lock = Lock()
-        self._slots: list[Slot] = []
-        self._idle: list[Slot] = []
-        self._waiters: deque[_Waiter] = deque()
-        self._reused = 0  # by slots that are gone; the living count their own
 
     # --- what users call ----------------------------------------------------------------------------------------------
 
@@ -146,9 +145,11 @@ class ConnectionPool:
         Entering raises PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, EndpointError or ConfigError;
         leaving raises the driver's error if COMMIT is refused, or CommitUncertain if its answer is lost.
         """
+        if not readonly and timeout is None:
+            return Lease(self)
         if timeout is not None and not timeout > 0:
             raise ConfigError(f"timeout={timeout!r} is not valid: it must be a number of seconds above 0")
-        return Lease(self, self._reader_role if readonly else _WRITER, readonly, timeout)
+        return SpecialLease(self, timeout, readonly=readonly)
 
     def run(self, work: Callable[[Any], T], *, attempts: int = 3, readonly: bool = False) -> T:
         """Run `work(conn)` in one transaction and return what it returns.
@@ -160,10 +161,9 @@ class ConnectionPool:
         """
         if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
             raise ConfigError(f"attempts={attempts!r} is not valid: it must be a whole number of at least 1")
-        role = self._reader_role if readonly else _WRITER
         attempt = 1
         while True:
-            slot = self.checkout_transaction(role, None, readonly=readonly, guarded=True)
+            slot = self.checkout_transaction(None, readonly=readonly, guarded=True)
             slot.where = "Pool.run"
             try:
                 result = work(slot.link.conn)
@@ -197,14 +197,14 @@ class ConnectionPool:
 
     def stats(self) -> PoolStats:
         """The pool's figures now."""
-        with self._lock:
-            size, idle = len(self._slots), len(self._idle)
+        with self.lock:
+            size, idle = len(self.slots), len(self.idle)
             return PoolStats(
                 size=size,
                 idle=idle,
                 in_use=size - idle,
-                waiting=len(self._waiters),
-                reused=self._reused + sum(slot.reuses for slot in self._slots),
+                waiting=len(self.waiters),
+                reused=self.reused + sum(slot.reuses for slot in self.slots),
                 **self._tally.counts(),
             )
 
@@ -215,7 +215,8 @@ class ConnectionPool:
         slots: list[Slot] = []
         limit = Limit(self.config.timeout)
         try:
-            while (slot := self._reserve_spare(max(1, self.config.min_size))) is not None:
+            wanted = max(1, self.config.min_size)
+            while isinstance(slot := self.reserve(_WRITER, wait=False, limit=wanted), Slot):
                 slots.append(slot)
                 self._open(slot, limit)
         except Exception as error:
@@ -232,12 +233,10 @@ class ConnectionPool:
 
     def close(self) -> None:
         """Close every connection: idle ones now, lent ones when they come back. A later checkout opens anew."""
-        with self._lock:
+        with self.lock:
             self._generation += 1
-            idle, self._idle = self._idle, []
-        for slot in idle:
-            slot.move(_LENT)
-            self._discard(slot, Reason.POOL_CLOSED)
+        for slot in self.remove_idle():
+            self._close_link(slot, Reason.POOL_CLOSED)
 
     def __repr__(self) -> str:
         url = self.config.url
@@ -249,12 +248,7 @@ class ConnectionPool:
         """Lend a live connection. The first half is the warm path: no round trip, one lock, one poll(0)."""
         wall = time()
         mono = monotonic()
-        slot: Slot | None = None
-        with self._lock:
-            if self._idle and not self._waiters and self._idle[-1].role is role:
-                slot = self._idle.pop()
-                slot.move(_LENT)
-                slot.owner = get_ident()
+        slot = self.take(role)
         if slot is None:
             return self._checkout_slowly(role, timeout)
         decision = decide(slot, wall, mono, self._generation, self._pid, role, slot.link.quiet(), self.config)
@@ -268,8 +262,7 @@ class ConnectionPool:
 
     def _checkout_slowly(self, role: Role, timeout: float | None) -> Slot:
         limit = Limit(timeout or self.config.timeout)
-        slot = self._reserve(role, limit)
-        return self._check(slot, role, limit)
+        return self._check(self._wait(role, limit), role, limit)
 
     def _check(self, slot: Slot, role: Role, limit: Limit) -> Slot:
         """Make a reserved slot fit to lend: reuse, ping or replace what it holds, or open what it lacks."""
@@ -301,8 +294,9 @@ class ConnectionPool:
         slot.borrowed_mono = monotonic()
         return slot
 
-    def checkout_transaction(self, role: Role, timeout: float | None, *, readonly: bool, guarded: bool) -> Slot:
+    def checkout_transaction(self, timeout: float | None, *, readonly: bool, guarded: bool) -> Slot:
         """Lend a live connection with an explicit transaction begun on it."""
+        role = self._reader_role if readonly else _WRITER
         for last in (False, True):
             slot = self.checkout(role, timeout)
             try:
@@ -317,79 +311,41 @@ class ConnectionPool:
                 return slot
         raise AssertionError("unreachable")
 
-    def _reserve(self, role: Role, limit: Limit) -> Slot:
-        """An idle slot, room for a new one, or a place in the queue until there is either."""
-        me = get_ident()
-        with self._lock:
-            if not self._waiters:
-                slot = self._take_idle(role, me)
-                if slot is not None:
-                    return slot
-                if len(self._slots) < self.config.max_size:
-                    slot = Slot(role, me)
-                    self._slots.append(slot)
-                    return slot
-            hopeless = not self._idle and all(slot.owner == me for slot in self._slots)
-            if not hopeless:
-                waiter = _Waiter(me, role)
-                self._waiters.append(waiter)
-        if hopeless:
-            raise self._timed_out(
-                PoolTimeout(
-                    f"pool {self.name}: this thread already holds {self._held()}, so waiting for another could never "
-                    f"end: use the one it has, or raise max_size ({self.config.max_size})"
-                ),
-                0.0,
+    def _wait(self, role: Role, limit: Limit) -> Slot:
+        """An idle slot, or room for a new one, waiting in the queue until there is either."""
+        place = self.reserve(role)
+        if isinstance(place, Slot):
+            return place
+        if place is None:
+            held = "the only connection" if self.max_size == 1 else f"all {self.max_size} connections"
+            text = (
+                f"pool {self.name}: this thread already holds {held}, so waiting for another could never end: "
+                f"use the one it has, or raise max_size ({self.max_size})"
             )
-        return self._queue(waiter, limit)
-
-    def _held(self) -> str:
-        return "the only connection" if self.config.max_size == 1 else f"all {self.config.max_size} connections"
-
-    def _take_idle(self, role: Role, owner: int) -> Slot | None:
-        """The idle slot used last, of this role; of the other role only if there is no room for a new one."""
-        slot = next((slot for slot in reversed(self._idle) if slot.role is role), None)
-        if slot is None:
-            if not self._idle or len(self._slots) < self.config.max_size:
-                return None
-            slot = self._idle[0]
-        self._idle.remove(slot)
-        slot.move(_LENT)
-        slot.owner = owner
-        return slot
-
-    def _queue(self, waiter: _Waiter, limit: Limit) -> Slot:
+            raise self._timed_out(PoolTimeout(text), 0.0)
         try:
-            granted = waiter.lock.acquire(timeout=max(limit.left(), 0.0))
+            granted = place.lock.acquire(timeout=max(limit.left(), 0.0))
         except BaseException:
-            self._leave_queue(waiter)
+            self._leave_queue(place)
             raise
-        if not granted and (slot := self._step_out(waiter)) is None:
-            waited = monotonic() - limit.start
-            self._raise_timed_out(limit, waited)
-        slot = waiter.slot
-        assert slot is not None
-        self._tally.tell(Waited(self.name, monotonic() - limit.start))
+        slot = place.slot if granted else self.step_out(place)
+        if slot is None:
+            self._raise_timed_out(limit)
+        self._tally.tell(Waited(self.name, limit.elapsed()))
         return slot
 
-    def _step_out(self, waiter: _Waiter) -> Slot | None:
-        """Leave the queue, unless a slot was granted in the very last moment: then it is the waiter's all the same."""
-        with self._lock:
-            if waiter.slot is None:
-                self._waiters.remove(waiter)
-            return waiter.slot
-
-    def _leave_queue(self, waiter: _Waiter) -> None:
+    def _leave_queue(self, waiter: Waiter) -> None:
         """Leave the queue for good, passing on what may have been granted meanwhile."""
-        slot = self._step_out(waiter)
+        slot = self.step_out(waiter)
         if slot is None:
             return
-        if slot.state is _CONNECTING:
-            self._discard(slot, None)
+        if slot.state is _LENT:
+            self.put(slot)
         else:
-            self._give_back(slot)
+            self.remove(slot)
 
-    def _raise_timed_out(self, limit: Limit, waited: float) -> NoReturn:
+    def _raise_timed_out(self, limit: Limit) -> NoReturn:
+        waited = limit.elapsed()
         text = (
             f"pool {self.name}: no connection came free within {waited:.2f} s ({self.stats()}"
             f"{'; last failure to connect: ' + self._connector.last_failure if self._connector.last_failure else ''})"
@@ -421,7 +377,7 @@ class ConnectionPool:
         """A server that said good-bye, or turned reader, condemns every connection that is as old as this one."""
         if kind not in FAILED_OVER:
             return
-        with self._lock:
+        with self.lock:
             if slot.generation == self._generation:
                 self._generation += 1
         self._endpoint.failed(slot.endpoint)
@@ -461,15 +417,6 @@ class ConnectionPool:
         )
         slot.move(_LENT)
 
-    def _reserve_spare(self, wanted: int) -> Slot | None:
-        """Room for one more connection, up to `wanted` in all; nobody waits for it."""
-        with self._lock:
-            if len(self._slots) >= min(wanted, self.config.max_size):
-                return None
-            slot = Slot(_WRITER, get_ident())
-            self._slots.append(slot)
-            return slot
-
     # --- return -------------------------------------------------------------------------------------------------------
 
     def checkin(self, slot: Slot, error: BaseException | None, *, strict: bool = False) -> None:
@@ -485,35 +432,20 @@ class ConnectionPool:
 
     def _give_back(self, slot: Slot) -> None:
         """Cache a clean connection, or hand it to the borrower who has waited longest."""
-        wall = time()
-        mono = monotonic()
-        with self._lock:
-            if slot.state is _LENT and slot.generation == self._generation:
-                slot.idle_wall = wall
-                slot.idle_mono = mono
-                slot.move(_IDLE)
-                if self._waiters:
-                    self._grant(slot)
-                else:
-                    self._idle.append(slot)
-                kept = True
+        slot.idle_wall = time()
+        mono = slot.idle_mono = monotonic()
+        try:
+            if slot.generation != self._generation:
+                self._discard(slot, Reason.GENERATION)
             else:
-                kept = False
-        if not kept:
-            self._discard(slot, Reason.GENERATION)
+                self.put(slot)
+        except RuntimeError:
+            # Taken out when its invocation ended, and severed: this thread, its last user, closes it.
+            slot.link.close(_GOODBYE)
         if self.observed:
             self._tally.tell(Returned(self.name, mono - slot.borrowed_mono))
         if self.config.leak_after and mono - slot.borrowed_mono > self.config.leak_after:
             self._leaked(slot, mono)
-
-    def _grant(self, slot: Slot) -> None:
-        """Under the lock: give the slot to the first in the queue."""
-        waiter = self._waiters.popleft()
-        if slot.state is _IDLE:
-            slot.move(_LENT)
-        slot.owner = waiter.owner
-        waiter.slot = slot
-        waiter.lock.release()
 
     def _settle(self, slot: Slot, error: BaseException | None, *, strict: bool) -> None:
         """End the borrower's transaction and bring the connection back to how it was lent, or close it."""
@@ -577,23 +509,9 @@ class ConnectionPool:
 
     def _discard(self, slot: Slot, reason: Reason | None) -> None:
         """Take a slot out of the pool, close what it holds (`reason` None: nothing), and wake who waits for room."""
-        with self._lock:
-            mine = slot.state is not _GONE
-            if mine:
-                slot.move(_GONE)
-                self._slots.remove(slot)
-                self._reused += slot.reuses
-                self._make_room()
+        mine = self.remove(slot)
         if reason is not None and (mine or not slot.severed):
             self._close_link(slot, reason)
-
-    def _make_room(self) -> None:
-        """Under the lock: let the first in the queue open a connection, if there is room for one."""
-        if self._waiters and len(self._slots) < self.config.max_size:
-            waiter = self._waiters[0]
-            slot = Slot(waiter.role, waiter.owner)
-            self._slots.append(slot)
-            self._grant(slot)
 
     def _close_link(self, slot: Slot, reason: Reason) -> None:
         if slot.pid != self._pid:
@@ -606,19 +524,9 @@ class ConnectionPool:
 
     def end_invocation(self) -> None:
         """Take back what borrowers still hold: an environment is never frozen with an open transaction."""
-        if len(self._idle) == len(self._slots):
+        if len(self.idle) == len(self.slots):
             return
-        with self._lock:
-            held = [slot for slot in self._slots if slot.state is _LENT]
-            for slot in held:
-                slot.move(_GONE)
-                self._slots.remove(slot)
-                self._reused += slot.reuses
-                self._make_room()
-            # A slot that an interrupt (a signal's exception) caught between the list and its borrower.
-            for slot in self._slots:
-                if slot.state is _IDLE and slot not in self._idle:
-                    self._idle.append(slot)
+        held = self.remove_lent()
         mono = monotonic()
         for slot in held:
             self._leaked(slot, mono)
@@ -631,17 +539,17 @@ class ConnectionPool:
                 self._tally.tell(Closed(self.name, Reason.LEAKED, slot.age(time(), mono), slot.link.backend_id))
 
     def _leaked(self, slot: Slot, mono: float) -> None:
-        where, stack = _describe(slot.where)
+        where, stack = _describe(slot)
         held = mono - slot.borrowed_mono
         self._tally.tell(Leaked(self.name, held, where, stack))
         log.warning("pool %s: a connection was held for %.1f s, borrowed at %s%s", self.name, held, where, stack)
 
     def after_fork(self) -> None:
         """In a forked child: start empty, and let go of the parent's sockets without a word to the server."""
-        for slot in self._slots:
-            if slot.state is _IDLE:
-                slot.link.drop()
-        self._start_afresh()
+        for slot in self.idle:
+            slot.link.drop()
+        self.clear()
+        self._pid = os.getpid()
         self._tally.start_afresh()
 
     def tell(self, event: Event) -> None:
@@ -649,10 +557,10 @@ class ConnectionPool:
         self._tally.tell(event)
 
 
-def _describe(where: object) -> tuple[str, str]:
+def _describe(slot: Slot) -> tuple[str, str]:
     """file:line of a borrower, and its stack where one was recorded."""
-    if isinstance(where, tuple) and isinstance(where[0], CodeType):
-        code, instruction = where
-        line = next((ln for start, end, ln in code.co_lines() if start <= instruction < end), code.co_firstlineno)
-        return f"{code.co_filename}:{line} in {code.co_name}", ""
+    where = slot.where
+    if isinstance(where, CodeType):
+        lines = (line for start, end, line in where.co_lines() if start <= slot.instruction < end)
+        return f"{where.co_filename}:{next(lines, where.co_firstlineno)} in {where.co_name}", ""
     return str(where), ""

@@ -45,9 +45,12 @@ class Slot:
         "created_mono",
         "created_wall",
         "endpoint",
+        "expires_mono",
+        "expires_wall",
         "generation",
         "idle_mono",
         "idle_wall",
+        "instruction",
         "lifetime",
         "link",
         "owner",
@@ -70,10 +73,12 @@ class Slot:
         self.generation = -1
         self.pid = -1
         self.lifetime = 0.0
+        self.expires_wall = self.expires_mono = 0.0
         self.created_wall = self.created_mono = 0.0
         self.idle_wall = self.idle_mono = 0.0
         self.borrowed_mono = 0.0
         self.where: object = None
+        self.instruction = 0
 
     def move(self, to: State) -> None:
         """Change state. Raises RuntimeError on a move that makes no sense: a bug in the pool, never the caller's."""
@@ -87,6 +92,8 @@ class Slot:
         self.generation = generation
         self.pid = pid
         self.lifetime = lifetime
+        self.expires_wall = wall + lifetime
+        self.expires_mono = mono + lifetime
         self.created_wall = self.idle_wall = wall
         self.created_mono = self.idle_mono = mono
 

@@ -36,8 +36,10 @@ _BUNDLES = {
     "aws-us-gov": "https://truststore.pki.us-gov-west-1.rds.amazonaws.com/{region}/{region}-bundle.pem",
     "aws-cn": "https://rds-truststore.s3.cn-north-1.amazonaws.com.cn/{region}/{region}-bundle.pem",
 }
-"""Where AWS publishes a region's authorities:
-https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html and its edition for China."""
+"""Where AWS publishes a region's authorities.
+
+https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html and its edition for China.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,53 +80,54 @@ def choose(host: str, mode: str | None, root_cert: str | None, *, proxy: bool, r
     whether the credentials or the endpoint forbid plain text. A user's own mode and CA win; without them every host
     that is neither loopback nor a Unix socket is verified in full. As in libpq, `require` with a CA means `verify-ca`.
 
-    Raises ConfigError for an sslrootcert that names authorities which are not shipped, or public ones together with
-    a mode that does not check the host name; and where the operating system has no trust store.
+    Raises ConfigError for an sslrootcert that names authorities which are not shipped, for public authorities with
+    a mode that does not check the host name, and where the operating system has no trust store.
     """
     if mode is None:
         if _is_socket(host) or (root_cert is None and is_local(host)):
             mode = "require" if required else "prefer"
         else:
             mode = "verify-full"
-    if root_cert is None:
-        return Tls(mode, _store(host, proxy) if mode in {"verify-ca", "verify-full"} else None)
-    if root_cert in _PUBLIC and mode != "verify-full":
+    if root_cert is None and mode not in {"verify-ca", "verify-full"}:
+        return Tls(mode)
+    name, file = _store(host, proxy=proxy) if root_cert is None else _named(root_cert)
+    if name in _PUBLIC and mode != "verify-full":
         raise ConfigError(
-            f"sslrootcert={root_cert} with sslmode={mode} would accept any certificate that a public authority ever "
-            "issued: use sslmode=verify-full, or another sslrootcert"
+            f"sslmode={mode} with sslrootcert={name} would accept any certificate that a public authority ever "
+            "issued: write sslmode=verify-full, or give sslrootcert=/path/to/the/server's/authorities.pem"
         )
-    return Tls("verify-ca" if mode == "require" else mode, _named(root_cert))
+    return Tls("verify-ca" if mode == "require" else mode, file)
 
 
-def _store(host: str, proxy: bool) -> str:
-    """The trust store that fits the host's name."""
+def _store(host: str, *, proxy: bool) -> tuple[str, str]:
+    """The trust store that fits the host's name: what sslrootcert calls it, and its file."""
     rds = recognise(host)
     if rds is None:
-        return _system(host)
+        return "system", _system(host)
     if rds.proxy or (proxy and rds.kind is Kind.OTHER):
-        return _shipped("proxy")
+        return "rds-proxy", _shipped("proxy")
     # A region that opened after this release, or a global database, whose writer may be anywhere.
-    return (rds.region and certs.path(rds.region)) or _shipped("all")
+    return "rds", (rds.region and certs.path(rds.region)) or _shipped("all")
 
 
-def _named(root_cert: str) -> str:
-    """The file that an sslrootcert means."""
+def _named(root_cert: str) -> tuple[str, str]:
+    """The trust store that an sslrootcert means: its name (empty for a file of the user's) and its file."""
     if root_cert == "system":
-        return _system("")
+        return "system", _system("")
     if root_cert == "rds":
-        return _shipped("all")
-    name = root_cert.removeprefix("rds-")
+        return "rds", _shipped("all")
+    region = root_cert.removeprefix("rds-")
     # Not rds-combined-ca-bundle.pem, a file that many people have.
-    if name == root_cert or not name.replace("-", "").isalnum() or not name.isascii():
-        return root_cert
-    file = certs.path(name)
+    if region == root_cert or not region.replace("-", "").isalnum() or not region.isascii():
+        return "", root_cert
+    file = certs.path(region)
     if file is None:
         raise ConfigError(
-            f"sslrootcert={root_cert}: no certificate authorities are shipped for a region {name!r}. Write "
+            f"sslrootcert={root_cert}: no certificate authorities are shipped for a region {region!r}. Write "
             "rds-REGION as in rds-eu-central-1, or download that region's bundle "
-            f"({_bundle_url(name, 'aws')}) into the function's package and give its path"
+            f"({_bundle_url(region)}) into the function's package and give its path"
         )
-    return file
+    return root_cert, file
 
 
 def _shipped(name: str) -> str:
@@ -135,9 +138,8 @@ def _shipped(name: str) -> str:
 
 
 def _system(host: str) -> str:
-    """One file with the operating system's authorities. A path, because libpq's own `system` looks for them where
-    psycopg's binary wheel was built.
-    """
+    """One file with the operating system's authorities."""
+    # A path, because libpq's own "system" looks for them where psycopg's binary wheel was built.
     # The variable by which OpenSSL itself is told.
     chosen = os.environ.get("SSL_CERT_FILE")
     if chosen:
@@ -201,7 +203,7 @@ def advice(error: str, host: str, tls: Tls) -> str:
     if "match" in text:
         return (
             "The certificate is for another name. Connect by the name that it is for"
-            + ("" if rds else ": for a CNAME of yours, RDS's own host name, or set sslmode=verify-ca")
+            + ("" if rds else "; for a name of your own in front of RDS, by RDS's own, or with sslmode=verify-ca")
             + "."
         )
     return _about_roots(host, rds, tls)
@@ -212,7 +214,7 @@ def _about_roots(host: str, rds: RdsHost | None, tls: Tls) -> str:
     if rds is not None and not rds.proxy and rds.region and certs.path(rds.region) is None:
         return (
             f"{checked}This release ships no certificate authorities for {rds.region}: download "
-            f"{_bundle_url(rds.region, rds.partition)} into the function's package and set sslrootcert to its path."
+            f"{_bundle_url(rds.region)} into the function's package and set sslrootcert to its path."
         )
     if rds is not None:
         return f"{checked}Leave sslrootcert away to use the authorities that are shipped for {rds.region or 'RDS'}."
@@ -223,5 +225,6 @@ def _about_roots(host: str, rds: RdsHost | None, tls: Tls) -> str:
     )
 
 
-def _bundle_url(region: str, partition: str) -> str:
-    return _BUNDLES.get(partition, _BUNDLES["aws"]).format(region=region)
+def _bundle_url(region: str) -> str:
+    partition = "aws-cn" if region.startswith("cn-") else "aws-us-gov" if region.startswith("us-gov-") else "aws"
+    return _BUNDLES[partition].format(region=region)

@@ -112,10 +112,10 @@ class PostgresLink:
         conn = self.conn
         return (
             self._pgconn.transaction_status == _IDLE
-            and conn.autocommit is self._autocommit
-            and conn.isolation_level is None
-            and conn.read_only is None
-            and conn.deferrable is None
+            and conn._autocommit is self._autocommit
+            and conn._isolation_level is None
+            and conn._read_only is None
+            and conn._deferrable is None
             and conn.row_factory is self._row_factory
             and conn.cursor_factory is self._cursor_factory
             and self._pgconn.pipeline_status == _PIPELINE_OFF

@@ -9,6 +9,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lambda_pool.testing.fakes import FakeDriver as FakeDriver
+    from lambda_pool.testing.fakes import FakeError as FakeError
     from lambda_pool.testing.network import FaultyProxy as FaultyProxy
     from lambda_pool.testing.runtime import Invocation as Invocation
     from lambda_pool.testing.runtime import LambdaRuntime as LambdaRuntime
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 # A new name is one line here and one import above.
 _HOMES = {
+    "FakeDriver": "lambda_pool.testing.fakes",
+    "FakeError": "lambda_pool.testing.fakes",
     "FaultyProxy": "lambda_pool.testing.network",
     "Invocation": "lambda_pool.testing.runtime",
     "LambdaRuntime": "lambda_pool.testing.runtime",

@@ -1,0 +1,207 @@
+"""A scripted database: a driver without a server, for tests of pure logic and of functions that use a pool."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from ..engines.base import ConnectRequest, Failure, Outcome
+
+if TYPE_CHECKING:
+    from ..api import Pool
+
+
+class FakeError(Exception):
+    """What the scripted database raises. `failure` is what the pool takes it for."""
+
+    def __init__(self, failure: Failure, text: str = "") -> None:
+        super().__init__(text or f"scripted: {failure.value}")
+        self.failure = failure
+
+
+class FakeConnection:
+    """What a borrower gets: remembers every statement, and answers from the driver's script."""
+
+    def __init__(self, driver: "FakeDriver", number: int) -> None:
+        self.number = number
+        self.statements: list[str] = []
+        self.closed = False
+        self._driver = driver
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> "FakeCursor":
+        """Run a statement: it begins a transaction, and raises what the driver's `fail` ordered for "execute"."""
+        link = self._driver.links[self.number]
+        self.statements.append(statement)
+        self._driver.trip("execute")
+        if not link.alive:
+            raise FakeError(Failure.LOST)
+        link.in_transaction = link.in_transaction or not link.autocommit
+        return FakeCursor(self._driver.answers.get(statement, ()))
+
+    def close(self) -> None:
+        """Close it, as a borrower might."""
+        self.closed = True
+
+
+class FakeCursor:
+    """The rows that the script holds for one statement."""
+
+    def __init__(self, rows: Sequence[Any]) -> None:
+        self._rows = list(rows)
+
+    def fetchone(self) -> Any:
+        """The next row, or None."""
+        return self._rows.pop(0) if self._rows else None
+
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+        rows, self._rows = self._rows, []
+        return rows
+
+
+class FakeLink:
+    """One scripted connection, as the pool sees it."""
+
+    def __init__(self, driver: "FakeDriver", number: int, *, autocommit: bool) -> None:
+        self.autocommit = autocommit
+        self.conn = FakeConnection(driver, number)
+        self.backend_id = number
+        self.alive = True
+        self.readable = False
+        self.in_transaction = False
+        self.readonly = False
+        self.history: list[str] = []
+        self._driver = driver
+
+    def kill(self) -> None:
+        """The server closes it: the socket turns readable, and every use fails."""
+        self.alive = False
+        self.readable = True
+
+    def _do(self, name: str) -> None:
+        self.history.append(name)
+        self._driver.trip(name)
+
+    def quiet(self) -> bool:
+        """See `Link`."""
+        return not self.readable and not self.conn.closed
+
+    def ping(self, timeout: float) -> None:
+        """See `Link`."""
+        self._do("ping")
+        if not self.alive or self.conn.closed:
+            raise FakeError(Failure.LOST)
+        self.readable = False
+
+    def clean(self) -> bool:
+        """See `Link`."""
+        return self.alive and not self.conn.closed and not self.in_transaction and not self.readonly
+
+    def closed_by_user(self) -> bool:
+        """See `Link`."""
+        return self.conn.closed
+
+    def begin(self, *, readonly: bool, guarded: bool) -> None:
+        """See `Link`."""
+        self._do("begin")
+        self.in_transaction = True
+        self.readonly = readonly
+
+    def replayable(self) -> bool:
+        """See `Link`."""
+        return True
+
+    def finish(self, *, commit: bool, timeout: float | None) -> Outcome:
+        """See `Link`."""
+        if not self.alive:
+            return Outcome.FAILED
+        if not self.in_transaction:
+            return Outcome.NONE
+        self._do("commit" if commit else "rollback")
+        self.in_transaction = False
+        return Outcome.COMMITTED if commit else Outcome.ROLLED_BACK
+
+    def restore(self, timeout: float | None) -> bool:
+        """See `Link`."""
+        self._do("restore")
+        self.readonly = False
+        return self.clean()
+
+    def reset_session(self, timeout: float | None) -> None:
+        """See `Link`."""
+        self._do("reset_session")
+
+    def cancel(self, timeout: float) -> bool:
+        """See `Link`."""
+        self._do("cancel")
+        return True
+
+    def close(self, timeout: float) -> None:
+        """See `Link`."""
+        self.history.append("close")
+        self.alive = False
+
+    def drop(self) -> None:
+        """See `Link`."""
+        self.history.append("drop")
+        self.alive = False
+
+    def sever(self) -> None:
+        """See `Link`."""
+        self.history.append("sever")
+        self.alive = False
+
+
+class FakeDriver:
+    """A scripted engine. `pool()` makes a `lambda_pool.Pool` on it that reaches no network.
+
+        driver = FakeDriver(answers={"select 1": [(1,)]})
+        with driver.pool().connection() as conn:
+            assert conn.execute("select 1").fetchone() == (1,)
+
+    `links` are the connections it opened, oldest first. `fail(name, error, …)` orders what the next calls of one of the
+    driver's methods raise (`connect`, `ping`, `begin`, `commit`, `rollback`, `restore`, `execute`, …).
+    """
+
+    name = "postgresql"
+    default_port = 5432
+
+    def __init__(self, *, answers: dict[str, Sequence[Any]] | None = None) -> None:
+        self.answers = answers or {}
+        self.links: list[FakeLink] = []
+        self.requests: list[ConnectRequest] = []
+        self._orders: dict[str, list[BaseException | None]] = {}
+
+    def pool(self, url: str = "postgresql://fake@fake.example/fake", **arguments: Any) -> "Pool":
+        """A pool on this driver; arguments as `Pool`'s."""
+        from ..api import Pool
+
+        class FakePool(Pool):
+            def _engine_for(_, name: str) -> FakeDriver:  # noqa: N805 - `self` is the driver here
+                return self
+
+        return FakePool(url, **arguments)
+
+    def fail(self, name: str, *errors: BaseException | None) -> None:
+        """Order what the next calls of `name` raise, one each; None lets a call pass."""
+        self._orders.setdefault(name, []).extend(errors)
+
+    def trip(self, name: str) -> None:
+        """Raise what was ordered for this call, if anything was."""
+        orders = self._orders.get(name)
+        error = orders.pop(0) if orders else None
+        if error is not None:
+            raise error
+
+    def load(self) -> None:
+        """See `Engine`."""
+
+    def connect(self, request: ConnectRequest) -> FakeLink:
+        """See `Engine`."""
+        self.requests.append(request)
+        self.trip("connect")
+        link = FakeLink(self, len(self.links), autocommit=request.autocommit)
+        self.links.append(link)
+        return link
+
+    def classify(self, error: BaseException) -> Failure:
+        """See `Engine`."""
+        return error.failure if isinstance(error, FakeError) else Failure.OTHER
