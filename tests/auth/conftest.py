@@ -1,9 +1,12 @@
 """AWS environments for the tests of credentials: none of the machine's own may leak in."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.support.iam_servers import IamServer, iam_mariadb, iam_postgres
 
 ACCESS_KEY = "ASIAEXAMPLEKEY000001"
 SECRET_KEY = "secret/key+example=1"
@@ -33,3 +36,26 @@ def in_lambda(no_aws: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     no_aws.setenv("AWS_SESSION_TOKEN", SESSION_TOKEN)
     no_aws.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
     return no_aws
+
+
+@pytest.fixture(scope="session")
+def iam_postgres_server() -> Iterator[IamServer]:
+    """A PostgreSQL that checks IAM tokens, shared by the whole run."""
+    with iam_postgres() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def iam_mariadb_server() -> Iterator[IamServer]:
+    """A MariaDB that checks IAM tokens, shared by the whole run."""
+    with iam_mariadb() as server:
+        yield server
+
+
+@pytest.fixture(params=["postgresql", "mysql"])
+def iam_server(request: pytest.FixtureRequest) -> IamServer:
+    """Each of both servers in turn, knowing the key of `in_lambda`, its clock right and its log empty."""
+    name = "iam_postgres_server" if request.param == "postgresql" else "iam_mariadb_server"
+    server: IamServer = request.getfixturevalue(name)
+    server.checker.reset(ACCESS_KEY, SECRET_KEY, SESSION_TOKEN)
+    return server

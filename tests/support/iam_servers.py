@@ -1,0 +1,140 @@
+"""Database servers that let users in with genuine IAM tokens only: over TLS, and checked as RDS does.
+
+The check is PAM's, in Python (Debian's package libpam-python), so this needs root to write a file to /etc/pam.d.
+"""
+
+import contextlib
+import json
+import secrets
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lambda_pool.testing.servers import MariaDbServer, PostgresServer
+
+REGION = "eu-central-1"
+USERS = ("app", "bob")
+RDS_HOST = f"orders.c0ffee123456.{REGION}.rds.amazonaws.com"
+"""A name of RDS's own, which the servers' certificates carry beside `localhost`."""
+
+
+class TokenChecker:
+    """A PAM service that lets in whoever shows a token of a key in `keys`, for an endpoint in `authorities`."""
+
+    def __init__(self) -> None:
+        # Unique, because the directory of PAM services is the whole machine's.
+        self.service = f"lambda-pool-test-{secrets.token_hex(8)}"
+        self.authorities: list[str] = []
+        self.keys: dict[str, dict[str, str | None]] = {}
+        self.travel = 0.0
+        """Seconds that the server's clock is ahead of the machine's."""
+        self._folder = Path(tempfile.mkdtemp(prefix="iam-checker-"))
+        self._file = Path("/etc/pam.d") / self.service
+
+    def __enter__(self) -> Self:
+        # The servers run as users of their own, and load the checker and its rules from here.
+        self._folder.chmod(0o755)
+        checker = self._folder / "iam_checker.py"
+        shutil.copy(Path(__file__).with_name("iam_checker.py"), checker)
+        checker.chmod(0o644)
+        self._log.touch()
+        self._log.chmod(0o666)
+        self.write()
+        module = f"required pam_python.so {checker} {self._rules}"
+        self._file.write_text(f"auth {module}\naccount {module}\n")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.unlink(missing_ok=True)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    @property
+    def _rules(self) -> Path:
+        return self._folder / "rules.json"
+
+    @property
+    def _log(self) -> Path:
+        return self._folder / "log"
+
+    def write(self) -> None:
+        """Make the rules known to the servers, from the next login on."""
+        rules = {
+            "authorities": self.authorities,
+            "keys": self.keys,
+            "region": REGION,
+            "travel": self.travel,
+            "log": str(self._log),
+        }
+        temporary = self._rules.with_suffix(".new")
+        temporary.write_text(json.dumps(rules))
+        temporary.chmod(0o644)
+        temporary.replace(self._rules)
+
+    def reset(self, access_key: str, secret_key: str, session_token: str | None) -> None:
+        """One key, no travel in time, and an empty log."""
+        self.keys = {access_key: {"secret_key": secret_key, "session_token": session_token}}
+        self.travel = 0.0
+        self._log.write_text("")
+        self.write()
+
+    @property
+    def verdicts(self) -> list[str]:
+        """One line for each login so far: the user, the token's length, and `let in` or why not."""
+        return self._log.read_text().splitlines()
+
+
+class IamServer:
+    """A server and its checker, and the facts that a client needs."""
+
+    def __init__(self, server: PostgresServer | MariaDbServer, checker: TokenChecker) -> None:
+        self.server = server
+        self.checker = checker
+        self.scheme = server.scheme
+
+    @property
+    def port(self) -> int:
+        """Where the server listens, on 127.0.0.1."""
+        return self.server.port
+
+    @property
+    def ca(self) -> str:
+        """The PEM file to verify the server with."""
+        return str(self.server.ca_path)
+
+    def url(self, user: str = "app", *, host: str = "localhost", sslmode: str = "verify-full") -> str:
+        """The URL for a user without a password."""
+        return self.server.url(user, host=host, sslmode=sslmode)
+
+
+def _open(server: PostgresServer | MariaDbServer, checker: TokenChecker) -> IamServer:
+    checker.authorities = [f"localhost:{server.port}", f"{RDS_HOST}:{server.port}"]
+    checker.write()
+    return IamServer(server, checker)
+
+
+@contextlib.contextmanager
+def iam_postgres() -> Iterator[IamServer]:
+    """A PostgreSQL whose users `app` and `bob` log in with IAM tokens, and only over TLS."""
+    with TokenChecker() as checker:
+        rules = [f"hostssl all {','.join(USERS)} 127.0.0.1/32 pam pamservice={checker.service}"]
+        with PostgresServer(hba=rules, certificate_names=[RDS_HOST], log_statements=True) as server:
+            for user in USERS:
+                server.execute(f"CREATE ROLE {user} LOGIN")
+            yield _open(server, checker)
+
+
+@contextlib.contextmanager
+def iam_mariadb() -> Iterator[IamServer]:
+    """A MariaDB whose users `app` and `bob` log in with IAM tokens, and only over TLS."""
+    # The plugin's second version runs a helper program that needs privileges; the first checks in the server itself.
+    options = ["--plugin-load-add=auth_pam_v1", "--pam-use-cleartext-plugin=ON"]
+    with TokenChecker() as checker, MariaDbServer(extra_config=options, certificate_names=[RDS_HOST]) as server:
+        for user in USERS:
+            server.execute(f"CREATE USER {user}@'%' IDENTIFIED VIA pam USING '{checker.service}' REQUIRE SSL")
+            server.execute(f"GRANT ALL ON {server.database}.* TO {user}@'%'")
+        yield _open(server, checker)
