@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         reset: str
         leak_after: float
         slow_query: float
+        metrics: str
+        metrics_interval: float
         connect_args: Mapping[str, Any]
 
 
@@ -43,8 +45,8 @@ class Pool(ConnectionPool):
 
     In: a URL (`postgresql://…` or `mysql://…`; None reads LAMBDA_POOL_URL, else DATABASE_URL, and with it who
     authenticates and where the endpoint is), `auth` (IamToken(), SecretsManager(…); default: the URL's user and
-    password), `endpoint` (RdsProxy(…), AuroraCluster(…); default: the URL's host), `name` for logs and metrics (default:
-    the database's name), `observers` (default: CloudWatch metrics inside Lambda), and options, which may also stand in
+    password), `endpoint` (RdsProxy(…), AuroraCluster(…); default: the URL's host), `name` for logs and metrics (the
+    database's, by default), `observers` (default: CloudWatch metrics inside Lambda), and options, which may also stand in
     the environment as LAMBDA_POOL_<NAME>; a keyword wins. Raises ConfigError.
     """
 
@@ -101,7 +103,7 @@ class Pool(ConnectionPool):
             engine,
             auth or UrlAuth(url.password),
             endpoint or FixedEndpoint(Endpoint(url.host, url.port)),
-            _observers() if observers is None else observers,
+            _observers(config) if observers is None else observers,
         )
         lifecycle.register(self)
 
@@ -196,10 +198,17 @@ def _endpoint_of(environment: configuration.Environment) -> EndpointSource | Non
     return None
 
 
-def _observers() -> Sequence[Observer]:
-    """CloudWatch metrics inside Lambda; elsewhere nobody listens."""
-    if not configuration.in_lambda():
-        return ()
-    from .metrics.emf import EmfMetrics
+def _observers(config: configuration.Config) -> Sequence[Observer]:
+    """Who listens when the user names no observers: CloudWatch's metrics inside Lambda, elsewhere nobody."""
+    kind = config.metrics
+    if kind == "auto":
+        kind = "emf" if configuration.in_lambda() else "off"
+    if kind == "emf":
+        from .metrics.emf import EmfMetrics
 
-    return (EmfMetrics(),)
+        return (EmfMetrics(interval=config.metrics_interval),)
+    if kind == "cloudwatch":
+        from .metrics.cloudwatch import PutMetrics
+
+        return (PutMetrics(interval=config.metrics_interval),)
+    return ()

@@ -55,6 +55,8 @@ class Config:
     reset: str = "transaction"
     leak_after: float = 0.0
     slow_query: float = 0.0
+    metrics: str = "auto"
+    metrics_interval: float = 60.0
     connect_args: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
 
@@ -159,6 +161,8 @@ _OPTIONS: dict[str, Callable[[str, object], Any]] = {
     "reset": _one_of("transaction", "session"),
     "leak_after": _seconds(zero="to switch it off"),
     "slow_query": _seconds(zero="to switch it off"),
+    "metrics": _one_of("auto", "emf", "cloudwatch", "off"),
+    "metrics_interval": _seconds(zero="to report at the end of each invocation"),
     "connect_args": _mapping,
 }
 
@@ -374,3 +378,32 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
 def in_lambda() -> bool:
     """True inside a Lambda function's environment."""
     return "AWS_LAMBDA_FUNCTION_NAME" in os.environ
+
+
+@dataclass(frozen=True, slots=True)
+class MetricsEnvironment:
+    """What metrics take from the environment: Powertools' variables, and Lambda's own name for the function."""
+
+    namespace: str
+    service: str
+    function_name: str
+    disabled: bool
+
+
+_TRUE = {"1", "y", "yes", "t", "true", "on"}
+
+
+def read_metrics_environment() -> MetricsEnvironment:
+    """Read POWERTOOLS_METRICS_NAMESPACE (else "lambda_pool"), POWERTOOLS_SERVICE_NAME (else the function's name),
+    AWS_LAMBDA_FUNCTION_NAME (else "local"), and whether Powertools' variables switch metrics off.
+
+    https://docs.powertools.aws.dev/lambda/python/latest/#environment-variables
+    """
+    function_name = os.environ.get("AWS_LAMBDA_FUNCTION_NAME") or "local"
+    disabled = os.environ.get("POWERTOOLS_METRICS_DISABLED") or os.environ.get("POWERTOOLS_DEV") or ""
+    return MetricsEnvironment(
+        namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or "lambda_pool",
+        service=os.environ.get("POWERTOOLS_SERVICE_NAME") or function_name,
+        function_name=function_name,
+        disabled=disabled.lower() in _TRUE,
+    )

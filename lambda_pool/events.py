@@ -68,6 +68,13 @@ class Reused(Event):
 
 
 @dataclass(frozen=True, slots=True)
+class CheckedOut(Event):
+    """A connection was lent to the borrower it was opened for; `seconds` is what the whole checkout took."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Pinged(Event):
     """A round trip checked a connection: `alive` is what it found."""
 
@@ -110,9 +117,10 @@ class TimedOut(Event):
 
 @dataclass(frozen=True, slots=True)
 class Returned(Event):
-    """A connection came back after `held` seconds."""
+    """A connection came back after `held` seconds. `in_use`: connections lent at that moment, itself included."""
 
     held: float
+    in_use: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +171,11 @@ class InvocationEnded(Event):
 @dataclass(frozen=True, slots=True)
 class Closing(Event):
     """The environment is about to shut down or to be snapshotted: what is not flushed now is lost."""
+
+
+@dataclass(frozen=True, slots=True)
+class Forked(Event):
+    """The process was forked off: it has no connections, and its parent reports what happened before."""
 
 
 class Observer(Protocol):

@@ -18,8 +18,10 @@ from .endpoints.base import EndpointSource, Role
 from .engines.base import FAILED_OVER, HEALS, Engine, Failure, Outcome
 from .errors import CommitUncertain, ConfigError, DeadlineExceeded, LambdaPoolError, PoolTimeout
 from .events import (
+    CheckedOut,
     Closed,
     Event,
+    Forked,
     Leaked,
     Observer,
     Pinged,
@@ -292,6 +294,7 @@ class ConnectionPool(Shelf):
             self._discard(slot, Reason.DEAD if slot.state is _LENT else None)
             raise
         slot.borrowed_mono = monotonic()
+        self._tally.tell(CheckedOut(self.name, slot.borrowed_mono - limit.start))
         return slot
 
     def checkout_transaction(self, timeout: float | None, *, readonly: bool, guarded: bool) -> Slot:
@@ -434,6 +437,11 @@ class ConnectionPool(Shelf):
         """Cache a clean connection, or hand it to the borrower who has waited longest."""
         slot.idle_wall = time()
         mono = slot.idle_mono = monotonic()
+        # Read before `put`: afterwards the slot is the next borrower's. 0: opened by `warm`, and lent to nobody yet.
+        since = slot.borrowed_mono
+        in_use = len(self.slots) - len(self.idle) if self.observed else 0
+        if self.config.leak_after and since and mono - since > self.config.leak_after:
+            self._leaked(slot, mono)
         try:
             if slot.generation != self._generation:
                 self._discard(slot, Reason.GENERATION)
@@ -442,10 +450,8 @@ class ConnectionPool(Shelf):
         except RuntimeError:
             # Taken out when its invocation ended, and severed: this thread, its last user, closes it.
             slot.link.close(_GOODBYE)
-        if self.observed:
-            self._tally.tell(Returned(self.name, mono - slot.borrowed_mono))
-        if self.config.leak_after and mono - slot.borrowed_mono > self.config.leak_after:
-            self._leaked(slot, mono)
+        if self.observed and since:
+            self._tally.tell(Returned(self.name, mono - since, in_use))
 
     def _settle(self, slot: Slot, error: BaseException | None, *, strict: bool) -> None:
         """End the borrower's transaction and bring the connection back to how it was lent, or close it."""
@@ -468,7 +474,9 @@ class ConnectionPool(Shelf):
         if keep:
             self._give_back(slot)
         else:
+            in_use = len(self.slots) - len(self.idle)
             self._discard(slot, reason)
+            self._tally.tell(Returned(self.name, monotonic() - slot.borrowed_mono, in_use))
         if problem is None:
             return
         if error is None or not isinstance(problem, Exception):
@@ -551,6 +559,7 @@ class ConnectionPool(Shelf):
         self.clear()
         self._pid = os.getpid()
         self._tally.start_afresh()
+        self._tally.tell(Forked(self.name))
 
     def tell(self, event: Event) -> None:
         """Count one event and pass it to every observer."""

@@ -1,0 +1,1 @@
+"""Observers that turn a pool's events into CloudWatch metrics."""

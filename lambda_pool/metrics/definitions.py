@@ -1,0 +1,41 @@
+"""Every metric: its name, unit and meaning. What is emitted, drawn on a dashboard or documented is taken from here."""
+
+from typing import NamedTuple
+
+COUNT = "Count"
+MILLISECONDS = "Milliseconds"
+
+DIMENSIONS = ("service", "function_name", "pool")
+"""The dimensions of every metric. Anything that could take many values is a property instead."""
+
+
+class Definition(NamedTuple):
+    """One metric. `statistic` is the one that answers a question; `decimals` is the precision of a time in the log."""
+
+    unit: str
+    statistic: str
+    meaning: str
+    decimals: int = 0
+
+
+METRICS: dict[str, Definition] = {
+    "ConnectionsOpened": Definition(COUNT, "Sum", "Physical connections opened."),
+    "ConnectionsReused": Definition(COUNT, "Sum", "Checkouts served by a cached connection."),
+    "ConnectionsReplaced": Definition(COUNT, "Sum", "Cached connections given up for a new one, by reason."),
+    "ConnectionsClosed": Definition(COUNT, "Sum", "Connections closed, by reason."),
+    "ConnectErrors": Definition(COUNT, "Sum", "Attempts to connect that failed, by error_class."),
+    "ConnectTime": Definition(MILLISECONDS, "p99", "What a successful attempt to connect took.", 3),
+    # 0.1 µs: a warm checkout takes 2.
+    "CheckoutTime": Definition(MILLISECONDS, "p99", "What a checkout took, waiting and connecting included.", 4),
+    "WaitTime": Definition(MILLISECONDS, "p99", "What a borrower that got a connection had queued for it.", 3),
+    "HoldTime": Definition(MILLISECONDS, "p99", "How long a connection was lent.", 3),
+    "PingTime": Definition(MILLISECONDS, "p99", "What a liveness round trip took.", 3),
+    "PoolTimeouts": Definition(COUNT, "Sum", "Borrowers that gave up, in the queue or while connecting."),
+    "CredentialsRefreshed": Definition(COUNT, "Sum", "Cached credentials rejected and fetched anew."),
+    "EndpointRefreshed": Definition(COUNT, "Sum", "Addresses looked up again after a failure or a failover."),
+    "TransactionsRolledBack": Definition(COUNT, "Sum", "Transactions rolled back at return, by reason."),
+    "ConnectionsLeaked": Definition(COUNT, "Sum", "Connections held past leak_after or the invocation's end."),
+    "ConnectionsOpen": Definition(COUNT, "Maximum", "Most connections open at once since the last report."),
+    "ConnectionsInUse": Definition(COUNT, "Maximum", "Most connections lent at once since the last report."),
+    "SlowQueries": Definition(COUNT, "Sum", "Statements slower than slow_query."),
+}

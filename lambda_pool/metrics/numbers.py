@@ -1,0 +1,247 @@
+"""One pool's numbers between two reports. Knows events and metrics, no clock and no output."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from .. import invocation
+from ..events import (
+    Closed,
+    ConnectFailed,
+    CredentialsRefreshed,
+    EndpointRefreshed,
+    Event,
+    Leaked,
+    Opened,
+    Pinged,
+    Replaced,
+    RolledBack,
+    SlowQuery,
+    TimedOut,
+    Waited,
+)
+from .definitions import METRICS
+
+MOST_VALUES = 100
+"""Values of one metric in one EMF object:
+https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html"""
+
+_MOST_DETAILS = 20
+_MOST_TEXT = 300
+
+Values = dict[str, list[float]]
+Properties = dict[str, str | int | float]
+
+
+class Entry(NamedTuple):
+    """What belongs into one report line: at most MOST_VALUES values of each metric, and the detail they share."""
+
+    properties: Properties
+    values: Values
+
+
+class Numbers:
+    """Everything that happened to one pool since the last `take`.
+
+    The lists of the warm path only ever see `append` from borrowers, and `take` cuts off what it saw: no lock.
+    """
+
+    __slots__ = (
+        "_details",
+        "_open",
+        "_reused_before",
+        "_values",
+        "checkouts",
+        "flushed_mono",
+        "flushed_wall",
+        "held",
+        "most_in_use",
+        "most_open",
+        "reused",
+        "stirred",
+        "urgent",
+    )
+
+    def __init__(self, wall: float, mono: float) -> None:
+        self.flushed_wall = wall
+        self.flushed_mono = mono
+        self._open = 0
+        self.forget()
+
+    def forget(self) -> None:
+        """Start from nothing: in a forked child, whose parent reports what happened before."""
+        self.reused: list[float] = []
+        self.checkouts: list[float] = []
+        self.held: list[float] = []
+        self._reused_before = 0
+        self._values: Values = {}
+        self._details: dict[tuple[tuple[str, str | int | float], ...], Values] = {}
+        self.most_open = self._open
+        self.most_in_use = 0
+        self.stirred = False
+        self.urgent = False
+
+    def forked(self) -> None:
+        """The child of a fork has no connections, and nothing of its parent's to report."""
+        self._open = 0
+        self.forget()
+
+    @property
+    def full(self) -> bool:
+        """True if warm invocations alone have filled a report line."""
+        return len(self.held) >= MOST_VALUES
+
+    @property
+    def crowded(self) -> bool:
+        """True if so much has gathered that it should be reported before its time."""
+        return len(self._details) >= _MOST_DETAILS or any(len(v) >= MOST_VALUES for v in self._values.values())
+
+    # --- in -----------------------------------------------------------------------------------------------------------
+
+    def note(self, event: Event) -> bool:
+        """Take in an event that is none of the warm path's. True if it should be reported at once."""
+        handle = _HANDLERS.get(type(event))
+        if handle is None:
+            return False
+        self.stirred = True
+        handle(self, event)
+        return self.urgent and not (isinstance(event, ConnectFailed) and event.retrying)
+
+    def _value(self, metric: str, value: float) -> None:
+        self._values.setdefault(metric, []).append(value)
+
+    def _detail(self, metrics: Values, **properties: str | int | float) -> None:
+        """Add values under the detail they share. Times are seconds."""
+        running = invocation.current.get() or invocation.latest.invocation
+        if running is not None and running.request_id:
+            properties["request_id"] = running.request_id
+        key = tuple(
+            (name, value[:_MOST_TEXT] if isinstance(value, str) else value) for name, value in properties.items()
+        )
+        shared = self._details.setdefault(key, {})
+        for metric, values in metrics.items():
+            shared.setdefault(metric, []).extend(values)
+
+    def _opened(self, event: Opened) -> None:
+        self._open += 1
+        self.most_open = max(self.most_open, self._open)
+        values: Values = {"ConnectionsOpened": [1], "ConnectTime": [event.seconds]}
+        self._detail(values, host=event.host, backend_id=event.backend_id)
+
+    def _connect_failed(self, event: ConnectFailed) -> None:
+        self.urgent = True
+        self._detail({"ConnectErrors": [1]}, error_class=event.kind, error=event.error)
+
+    def _replaced(self, event: Replaced) -> None:
+        self._detail({"ConnectionsReplaced": [1]}, reason=event.reason.value, backend_id=event.backend_id)
+
+    def _closed(self, event: Closed) -> None:
+        self._open = max(self._open - 1, 0)
+        self._detail({"ConnectionsClosed": [1]}, reason=event.reason.value, backend_id=event.backend_id)
+
+    def _timed_out(self, event: TimedOut) -> None:
+        self.urgent = True
+        self._detail({"PoolTimeouts": [1]}, waited=round(event.seconds, 3))
+
+    def _rolled_back(self, event: RolledBack) -> None:
+        self._detail({"TransactionsRolledBack": [1]}, reason=event.cause)
+
+    def _leaked(self, event: Leaked) -> None:
+        self.urgent = True
+        self._detail({"ConnectionsLeaked": [1]}, where=event.where, held=round(event.held, 3))
+
+    def _credentials_refreshed(self, event: CredentialsRefreshed) -> None:
+        self._detail({"CredentialsRefreshed": [1]})
+
+    def _endpoint_refreshed(self, event: EndpointRefreshed) -> None:
+        self._detail({"EndpointRefreshed": [1]}, host=event.host)
+
+    def _slow_query(self, event: SlowQuery) -> None:
+        self._detail({"SlowQueries": [1]}, statement=event.statement, seconds=round(event.seconds, 3))
+
+    def _pinged(self, event: Pinged) -> None:
+        self._value("PingTime", event.seconds)
+
+    def _waited(self, event: Waited) -> None:
+        self._value("WaitTime", event.seconds)
+
+    # --- out ----------------------------------------------------------------------------------------------------------
+
+    def take_full(self) -> list[Entry]:
+        """Give out the times of warm invocations alone, by hundreds, and keep everything else."""
+        reused = _drain(self.reused)
+        self._reused_before += len(reused)
+        return _entries({}, {"CheckoutTime": reused + _drain(self.checkouts), "HoldTime": _drain(self.held)})
+
+    def take(self, *, gauges: bool) -> list[Entry]:
+        """Give out everything, and start anew. `gauges`: with the gauges, if anything happened at all."""
+        reused = _drain(self.reused)
+        count = len(reused) + self._reused_before
+        values, self._values = self._values, {}
+        details, self._details = self._details, {}
+        values["CheckoutTime"] = reused + _drain(self.checkouts)
+        values["HoldTime"] = _drain(self.held)
+        if count:
+            values["ConnectionsReused"] = [count]
+        if gauges and (count or self.stirred or values["HoldTime"]):
+            values["ConnectionsOpen"] = [self.most_open]
+            values["ConnectionsInUse"] = [self.most_in_use]
+            self.stirred = False
+            self.most_open = self._open
+            self.most_in_use = 0
+        self._reused_before = 0
+        self.urgent = False
+        entries = _entries({}, values)
+        for key, shared in details.items():
+            entries += _entries(dict(key), shared)
+        return entries
+
+
+_HANDLERS: dict[type[Event], Callable[[Numbers, Any], None]] = {
+    Opened: Numbers._opened,
+    ConnectFailed: Numbers._connect_failed,
+    Replaced: Numbers._replaced,
+    Closed: Numbers._closed,
+    TimedOut: Numbers._timed_out,
+    RolledBack: Numbers._rolled_back,
+    Leaked: Numbers._leaked,
+    CredentialsRefreshed: Numbers._credentials_refreshed,
+    EndpointRefreshed: Numbers._endpoint_refreshed,
+    SlowQuery: Numbers._slow_query,
+    Pinged: Numbers._pinged,
+    Waited: Numbers._waited,
+}
+
+
+def _drain(values: list[float]) -> list[float]:
+    """Take what is there now; what another thread appends meanwhile stays for the next time."""
+    count = len(values)
+    taken = values[:count]
+    del values[:count]
+    return taken
+
+
+def _entries(properties: Properties, values: Values) -> list[Entry]:
+    """Split into entries of at most MOST_VALUES values of each metric; times in milliseconds."""
+    most = max(map(len, values.values()), default=0)
+    return [
+        Entry(
+            properties,
+            {
+                metric: _scaled(metric, chunk)
+                for metric, all_values in values.items()
+                if (chunk := all_values[start : start + MOST_VALUES])
+            },
+        )
+        for start in range(0, most, MOST_VALUES)
+    ]
+
+
+def _scaled(metric: str, values: list[float]) -> list[float]:
+    """Seconds to milliseconds, rounded half up to the metric's decimals; counts stay as they are."""
+    decimals = METRICS[metric].decimals
+    if not decimals:
+        return values
+    # int() and a division: round() takes four times as long, and 200 values of it would be half of a report's time.
+    unit = 10.0**decimals
+    scale = 1000 * unit
+    return [int(value * scale + 0.5) / unit for value in values]
