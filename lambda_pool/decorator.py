@@ -2,12 +2,12 @@
 
 import functools
 from collections.abc import Callable
-from types import CodeType
 from typing import Any, ParamSpec, TypeVar
 
 from . import lifecycle
 from .endpoints.base import Role
 from .errors import ConfigError, ConnectError, CredentialsError, DeadlineExceeded, EndpointError, PoolTimeout
+from .injection import code_of, injector, layers, takes
 from .invocation import Invocation, current, latest
 from .pool import ConnectionPool
 
@@ -18,9 +18,7 @@ Unavailable = Callable[[Any, Any, Exception], Any]
 
 UNAVAILABLE = (PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, EndpointError)
 
-# inspect.CO_VARKEYWORDS and CO_COROUTINE; inspect itself costs a cold start 10 ms.
-_VAR_KEYWORDS = 0x08
-_COROUTINE = 0x80
+_COROUTINE = 0x80  # inspect.CO_COROUTINE; inspect itself costs a cold start 10 ms
 
 
 def decorate(
@@ -36,17 +34,18 @@ def decorate(
         raise ConfigError(f"inject={inject!r} is not valid: it must be the name of one of the handler's parameters")
     if on_unavailable is not None and not callable(on_unavailable):
         raise ConfigError(f"on_unavailable={on_unavailable!r} is not valid: it must be callable")
-    code = _innermost_code(fn)
+    code = code_of(layers(fn)[-1])
     if code is not None and code.co_flags & _COROUTINE:
         raise ConfigError(
             f"the handler {code.co_name} is 'async def': Lambda's Python runtime calls plain functions only"
         )
-    takes = code is None or _takes(code, inject)
+    wanted = code is None or takes(code, inject)
+    call_with = injector(fn, inject) if wanted else None
     where = f"handler {getattr(fn, '__qualname__', type(fn).__qualname__)}"
 
     def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         # A connection that the caller passes itself, as a unit test does, is used as it is.
-        if not takes or inject in kwargs:
+        if call_with is None or inject in kwargs:
             return fn(*args, **kwargs)
         pool = find_pool()
         try:
@@ -58,9 +57,8 @@ def decorate(
             answer: R = on_unavailable(event, context, error)
             return answer
         slot.where = where
-        kwargs[inject] = slot.link.conn
         try:
-            result = fn(*args, **kwargs)
+            result: R = call_with(slot.link.conn, args, kwargs)
         except BaseException as error:
             pool.checkin(slot, error)
             raise
@@ -100,24 +98,3 @@ def _event_and_context(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[A
     if "context" in kwargs:
         return kwargs.get("event", args[-1] if args else None), kwargs["context"]
     return (args[0] if args else kwargs.get("event")), (args[1] if len(args) > 1 else None)
-
-
-def _innermost_code(fn: Any) -> CodeType | None:
-    """The code that runs in the end, below decorators that keep `__wrapped__`. None for callables written in C."""
-    while True:
-        inner = getattr(fn, "__wrapped__", None) or getattr(fn, "__func__", None)
-        if inner is None and type(fn) is functools.partial:
-            inner = fn.func
-        if inner is None:
-            break
-        fn = inner
-    code = getattr(fn, "__code__", None)
-    if code is None:
-        code = getattr(type(fn).__call__, "__code__", None)
-    return code if isinstance(code, CodeType) else None
-
-
-def _takes(code: CodeType, name: str) -> bool:
-    """True if the code takes `name` as a keyword."""
-    positional = code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
-    return name in positional or bool(code.co_flags & _VAR_KEYWORDS)

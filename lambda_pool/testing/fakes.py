@@ -30,7 +30,7 @@ class FakeConnection:
         """Run a statement: it begins a transaction, and raises what the driver's `fail` ordered for "execute"."""
         link = self._driver.links[self.number]
         self.statements.append(statement)
-        self._driver.trip("execute")
+        link.do("execute")
         if not link.alive:
             raise FakeError(Failure.LOST)
         link.in_transaction = link.in_transaction or not link.autocommit
@@ -76,9 +76,15 @@ class FakeLink:
         self.alive = False
         self.readable = True
 
-    def _do(self, name: str) -> None:
+    def do(self, name: str) -> None:
+        """Note a call and raise what was ordered for it; a loss or a shutdown also kills the connection."""
         self.history.append(name)
-        self._driver.trip(name)
+        try:
+            self._driver.trip(name)
+        except FakeError as error:
+            if error.failure in {Failure.LOST, Failure.SHUTDOWN}:
+                self.kill()
+            raise
 
     def quiet(self) -> bool:
         """See `Link`."""
@@ -86,7 +92,7 @@ class FakeLink:
 
     def ping(self, timeout: float) -> None:
         """See `Link`."""
-        self._do("ping")
+        self.do("ping")
         if not self.alive or self.conn.closed:
             raise FakeError(Failure.LOST)
         self.readable = False
@@ -101,7 +107,7 @@ class FakeLink:
 
     def begin(self, *, readonly: bool, guarded: bool) -> None:
         """See `Link`."""
-        self._do("begin")
+        self.do("begin")
         self.in_transaction = True
         self.readonly = readonly
 
@@ -115,23 +121,23 @@ class FakeLink:
             return Outcome.FAILED
         if not self.in_transaction:
             return Outcome.NONE
-        self._do("commit" if commit else "rollback")
+        self.do("commit" if commit else "rollback")
         self.in_transaction = False
         return Outcome.COMMITTED if commit else Outcome.ROLLED_BACK
 
     def restore(self, timeout: float | None) -> bool:
         """See `Link`."""
-        self._do("restore")
+        self.do("restore")
         self.readonly = False
         return self.clean()
 
     def reset_session(self, timeout: float | None) -> None:
         """See `Link`."""
-        self._do("reset_session")
+        self.do("reset_session")
 
     def cancel(self, timeout: float) -> bool:
         """See `Link`."""
-        self._do("cancel")
+        self.do("cancel")
         return True
 
     def close(self, timeout: float) -> None:

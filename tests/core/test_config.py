@@ -1,0 +1,239 @@
+"""URLs, options and environment variables: what is wrong raises, names itself and the fix, and shows no password."""
+
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lambda_pool import ConfigError, config
+
+URL = "postgresql://app:s3cr3t@db.example:5433/orders"
+
+
+def make(url: str | None = URL, **options: Any) -> config.Config:
+    return config.make(url, None, options, {})
+
+
+def test_every_part_of_a_url() -> None:
+    url = make(URL + "?sslmode=require&sslrootcert=/ca.pem&pooled=true&target_session_attrs=any").url
+    assert (url.engine, url.host, url.port, url.user, url.database) == (
+        "postgresql",
+        "db.example",
+        5433,
+        "app",
+        "orders",
+    )
+    assert url.password is not None
+    assert url.password.reveal() == "s3cr3t"
+    assert (url.sslmode, url.sslrootcert, url.pooled) == ("require", "/ca.pem", True)
+    assert url.parameters == {"target_session_attrs": "any"}
+
+
+@pytest.mark.parametrize(
+    ("scheme", "engine"),
+    [
+        ("postgresql", "postgresql"),
+        ("postgres", "postgresql"),
+        ("postgresql+psycopg", "postgresql"),
+        ("mysql", "mysql"),
+        ("mysql+pymysql", "mysql"),
+        ("mariadb", "mysql"),
+        ("MySQL", "mysql"),
+    ],
+)
+def test_schemes(scheme: str, engine: str) -> None:
+    assert make(f"{scheme}://h/d").url.engine == engine
+
+
+def test_escapes_ipv6_and_sockets() -> None:
+    url = make("postgresql://us%40er:p%3A%2F%3F%23%40%25@[::1]:5432/my%20db").url
+    assert (url.user, url.host, url.database) == ("us@er", "::1", "my db")
+    assert url.password is not None
+    assert url.password.reveal() == "p:/?#@%"
+    assert make("postgresql:///d?host=/run/pg").url.host == "/run/pg"
+    assert make("mysql:///d?unix_socket=/run/my.sock").url.host == "/run/my.sock"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("oracle://h/d", "postgresql:// or mysql://"),
+        ("db.example/orders", "postgresql:// or mysql://"),
+        ("", "postgresql:// or mysql://"),
+        ("postgresql://app:s3cr3t@h:port/d", "1 to 65535"),
+        ("postgresql://app:s3cr3t@h:0/d", "1 to 65535"),
+        ("postgresql://app:s3cr3t@h:65536/d", "1 to 65535"),
+        ("postgresql://app:s3cr3t@h:99999999999999999999/d", "1 to 65535"),
+        ("postgresql://app:s3@cr3t@h/d", "more than one '@'"),
+        ("postgresql://app:s3/cr3t@h/d", "%2F"),
+        ("postgresql://app:s3#cr3t@h/d", "%23"),
+        ("postgresql://app:s3?cr3t@h/d", "%3F"),
+        ("postgresql://app:12/s3cr3t@h", "%2F"),
+        ("postgresql://app:s3cr3t@h/d/e", "one database name"),
+        ("postgresql://app:s3cr3t@h one/d", "without spaces"),
+        ("postgresql://app:s3cr3t@h1,h2/d", "several hosts"),
+        ("postgresql://app:s3cr3t@::1/d", "IPv6"),
+        ("postgresql://app:s3cr3t@[::1/d", "IPv6"),
+        ("postgresql://%ff@h/d", "user.*UTF-8"),
+        ("postgresql://app:%ff@h/d", "password.*UTF-8"),
+        ("postgresql://h/%ff", "database.*UTF-8"),
+        ("postgresql://h/d?sslmode=verify", "sslmode='verify'.*verify-full"),
+        ("postgresql://h/d?sslrootcert=", "sslrootcert=''.*path"),
+        ("postgresql://h/d?pooled=maybe", "pooled='maybe'.*true or false"),
+        ("postgresql://h/d?application_name", "without a value"),
+        ("postgresql://h/d?a=1&a=2", "twice"),
+        ("postgresql://h/d?password=s3cr3t", "'password'.*in front"),
+        ("postgresql://h/d?user=app", "'user'.*in front"),
+        ("postgresql://h/d?host=/run/pg", "two hosts"),
+    ],
+)
+def test_a_wrong_url(url: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said) as caught:
+        make(url)
+    assert "s3cr3t" not in str(caught.value)
+    assert "cr3t" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("max_size", 0, "at least 1"),
+        ("max_size", 1.5, "whole number"),
+        ("max_size", True, "whole number"),
+        ("max_size", "many", "whole number"),
+        ("min_size", -1, "at least 0"),
+        ("min_size", 2, "max_size"),
+        ("timeout", 0, "seconds above 0"),
+        ("timeout", float("nan"), "seconds above 0"),
+        ("timeout", float("inf"), "1000000"),
+        ("timeout", "soon", "seconds above 0"),
+        ("timeout", None, "seconds above 0"),
+        ("connect_timeout", -1, "seconds above 0"),
+        ("ping_after", -0.1, "0 to ping at each checkout"),
+        ("ping_timeout", 0, "seconds above 0"),
+        ("max_lifetime", 0, "seconds above 0"),
+        ("max_idle", 0, "seconds above 0"),
+        ("max_idle", "never", "seconds above 0"),
+        ("autocommit", "maybe", "true or false"),
+        ("autocommit", 1, "true or false"),
+        ("reset", "all", "'transaction' or 'session'"),
+        ("leak_after", -1, "0 to switch it off"),
+        ("slow_query", -1, "0 to switch it off"),
+        ("metrics", "loud", "'emf'"),
+        ("metrics_interval", -1, "seconds above 0"),
+        ("connect_args", "not json", "JSON object"),
+        ("connect_args", [1], "mapping"),
+    ],
+)
+def test_a_wrong_option(option: str, value: Any, said: str) -> None:
+    with pytest.raises(ConfigError, match=f"(?s){option}.*{said}"):
+        make(**{option: value})
+
+
+def test_every_option_has_a_wrong_value_here() -> None:
+    """A new option without a test of its check fails this."""
+    tried = {mark.args[1][index][0] for mark in test_a_wrong_option.pytestmark for index in range(len(mark.args[1]))}  # type: ignore[attr-defined]
+    assert tried == set(config._OPTIONS)
+
+
+def test_an_unknown_option_names_the_nearest() -> None:
+    with pytest.raises(ConfigError, match=r"max_sise is not an option.*did you mean max_size"):
+        make(max_sise=2)
+
+
+@pytest.mark.parametrize("name", ["", "x" * 101, 5])
+def test_a_wrong_name(name: object) -> None:
+    with pytest.raises(ConfigError, match="name="):
+        config.make(URL, name, {}, {})  # type: ignore[arg-type]
+
+
+def test_no_url_says_what_to_set() -> None:
+    with pytest.raises(ConfigError, match="LAMBDA_POOL_URL"):
+        make(None)
+
+
+def test_the_password_is_in_no_repr() -> None:
+    made = make(connect_args={"password": "s3cr3t"})
+    assert "s3cr3t" not in repr(made)
+    assert "s3cr3t" not in str(made.url)
+
+
+class TestEnvironment:
+    def test_everything(self) -> None:
+        read = config.read_environment(
+            environ={
+                "LAMBDA_POOL_URL": URL,
+                "LAMBDA_POOL_NAME": "main",
+                "LAMBDA_POOL_AUTH": "secret",
+                "LAMBDA_POOL_SECRET_ID": "orders",
+                "LAMBDA_POOL_RDS_PROXY": "proxy",
+                "LAMBDA_POOL_MAX_SIZE": "3",
+                "LAMBDA_POOL_AUTOCOMMIT": "true",
+                "LAMBDA_POOL_MAX_IDLE": "60",
+                "PATH": "/bin",
+            }
+        )
+        assert (read.url, read.name, read.auth, read.secret_id, read.rds_proxy) == (
+            URL,
+            "main",
+            "secret",
+            "orders",
+            "proxy",
+        )
+        made = config.make(read.url, read.name, {}, read.options)
+        assert (made.max_size, made.autocommit, made.max_idle, made.name) == (3, True, 60.0, "main")
+        assert "s3cr3t" not in repr(read)
+
+    def test_a_keyword_wins(self) -> None:
+        assert config.make(URL, None, {"max_size": 2}, {"max_size": "3"}).max_size == 2
+
+    def test_database_url_stands_in_for_the_default_prefix_only(self) -> None:
+        environ = {"DATABASE_URL": URL}
+        assert config.read_environment(environ=environ).url == URL
+        assert config.read_environment("ORDERS_", environ).url is None
+
+    @pytest.mark.parametrize(
+        ("environ", "said"),
+        [
+            ({"LAMBDA_POOL_TIMEOUTS": "1"}, "LAMBDA_POOL_TIMEOUTS is not a variable.*LAMBDA_POOL_TIMEOUT"),
+            ({"LAMBDA_POOL_AUTH": "kerberos"}, "LAMBDA_POOL_AUTH.*'iam'"),
+            ({"LAMBDA_POOL_AUTH": "secret"}, "set LAMBDA_POOL_SECRET_ID"),
+            ({"LAMBDA_POOL_AUTH": "iam", "LAMBDA_POOL_SECRET_ID": "x"}, "keep one"),
+            ({"LAMBDA_POOL_RDS_PROXY": "x", "LAMBDA_POOL_AURORA_CLUSTER": "y"}, "keep one"),
+        ],
+    )
+    def test_contradictions_and_unknown_variables(self, environ: dict[str, str], said: str) -> None:
+        with pytest.raises(ConfigError, match=said):
+            config.read_environment(environ=environ)
+
+    def test_a_wrong_value_names_the_variable(self) -> None:
+        with pytest.raises(ConfigError, match="LAMBDA_POOL_TIMEOUT='soon'"):
+            config.make(URL, None, {}, {"timeout": "soon"})
+
+
+@settings(max_examples=2000, deadline=None)
+@given(st.text() | st.text(alphabet="postgresql:/@?&=#%[]0123456789abc ").map("postgresql://".__add__))
+def test_any_text_is_a_url_or_one_clear_error(text: str) -> None:
+    try:
+        config.parse_url(text)
+    except ConfigError as error:
+        assert str(error)
+
+
+@settings(max_examples=500, deadline=None)
+@given(
+    user=st.text(min_size=1, max_size=20),
+    password=st.text(min_size=1, max_size=40),
+    database=st.text(min_size=1, max_size=20),
+)
+def test_quoted_parts_come_back_as_they_were(user: str, password: str, database: str) -> None:
+    from urllib.parse import quote
+
+    try:
+        text = f"mysql://{quote(user, safe='')}:{quote(password, safe='')}@h:1/{quote(database, safe='')}"
+    except UnicodeEncodeError:  # a lone surrogate has no UTF-8
+        return
+    url = config.parse_url(text)
+    assert url.password is not None
+    assert (url.user, url.password.reveal(), url.database) == (user, password, database)

@@ -1,0 +1,308 @@
+"""The handler decorator on a scripted driver."""
+
+import logging
+import threading
+from typing import Any
+
+import pytest
+from aws_lambda_powertools import Logger, Metrics
+from aws_lambda_powertools.utilities.data_classes import SQSEvent, event_source
+
+import lambda_pool
+from lambda_pool import api, invocation, lifecycle
+from lambda_pool.engines.base import Failure
+from lambda_pool.events import InvocationEnded
+from lambda_pool.testing import FakeDriver, FakeError
+
+
+class Context:
+    """What the Lambda runtime passes, as far as anybody here looks."""
+
+    function_name = memory_limit_in_mb = "function"
+    invoked_function_arn = "arn:aws:lambda:eu-west-1:123456789012:function:function"
+    aws_request_id = "request-1"
+
+    def __init__(self, milliseconds: int = 3000) -> None:
+        self.milliseconds = milliseconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        return self.milliseconds
+
+
+@pytest.fixture
+def driver() -> FakeDriver:
+    return FakeDriver(answers={"select 1": [(1,)]})
+
+
+@pytest.fixture
+def pool(driver: FakeDriver) -> lambda_pool.Pool:
+    return driver.pool(timeout=0.2)
+
+
+class TestInjection:
+    def test_by_keyword_and_metadata_is_kept(self, pool: lambda_pool.Pool) -> None:
+        @pool.handler
+        def handler(event: int, context: Context, conn: Any) -> tuple[int, Any]:
+            """Does it."""
+            return event, conn.execute("select 1").fetchone()
+
+        assert handler(5, Context()) == (5, (1,))
+        assert (handler.__name__, handler.__doc__) == ("handler", "Does it.")
+        assert handler.__wrapped__(6, None, pool.slots[0].link.conn) == (6, (1,))  # type: ignore[attr-defined]
+
+    def test_under_another_name(self, pool: lambda_pool.Pool) -> None:
+        @pool.handler(inject="db")
+        def handler(event: Any, context: Any, *, db: Any) -> Any:
+            return db.number
+
+        assert handler({}, Context()) == 0
+
+    def test_a_function_that_does_not_take_it_opens_nothing(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        @pool.handler
+        def handler(event: Any, context: Any) -> float | None:
+            return invocation.remaining()
+
+        assert handler({}, Context(1100)) == pytest.approx(1.0)
+        assert driver.links == []
+
+    def test_a_connection_that_the_caller_passes_is_used(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        @pool.handler
+        def handler(event: Any, context: Any, conn: Any) -> Any:
+            return conn
+
+        assert handler({}, None, conn="mine") == "mine"
+        assert driver.links == []
+
+    def test_methods_and_callables(self, pool: lambda_pool.Pool) -> None:
+        class Service:
+            @pool.handler
+            def handle(self, event: Any, context: Any, conn: Any) -> Any:
+                return conn.number, invocation.remaining()
+
+        class Callable:
+            def __call__(self, event: Any, context: Any, conn: Any) -> Any:
+                return conn.number
+
+        assert Service().handle({}, Context(1100)) == (0, pytest.approx(1.0))
+        assert pool.handler(Callable())({}, Context()) == 0
+
+    def test_keyword_arguments(self, pool: lambda_pool.Pool) -> None:
+        @pool.handler(on_unavailable=lambda event, context, error: (event, context))
+        def handler(event: Any, context: Any, conn: Any) -> Any:
+            return event, context
+
+        context = Context()
+        assert handler(event=1, context=context) == (1, context)
+
+    def test_two_pools_on_one_handler(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        other = driver.pool("postgresql://fake@fake.example/other")
+
+        @pool.handler(inject="a")
+        @other.handler(inject="b")
+        def handler(event: Any, context: Any, a: Any, b: Any) -> tuple[int, int]:
+            return a.number, b.number
+
+        assert handler({}, Context()) == (0, 1)
+        assert (pool.stats().idle, other.stats().idle) == (1, 1)
+
+    @pytest.mark.parametrize("value", ["", "two words", 5])
+    def test_a_wrong_inject(self, pool: lambda_pool.Pool, value: Any) -> None:
+        with pytest.raises(lambda_pool.ConfigError, match="inject="):
+            pool.handler(inject=value)(lambda event, context: None)
+
+    def test_async_and_uncallable_are_refused(self, pool: lambda_pool.Pool) -> None:
+        async def handler(event: Any, context: Any) -> None: ...
+
+        with pytest.raises(lambda_pool.ConfigError, match="async def"):
+            pool.handler(handler)
+        with pytest.raises(lambda_pool.ConfigError, match="handler=5"):
+            pool.handler(5)  # type: ignore[call-overload]
+        with pytest.raises(lambda_pool.ConfigError, match="on_unavailable=5"):
+            pool.handler(on_unavailable=5)(lambda event, context: None)  # type: ignore[call-overload]
+
+
+class TestPowertools:
+    @pytest.mark.parametrize("outside", [True, False])
+    def test_logger_and_metrics(
+        self, pool: lambda_pool.Pool, outside: bool, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        logger = Logger(service="orders")
+        metrics = Metrics(namespace="orders", service="orders")
+
+        def work(event: Any, context: Any, conn: Any) -> Any:
+            metrics.add_metric(name="Orders", unit="Count", value=1)
+            return conn.number
+
+        handler: Any = work
+        if outside:
+            handler = logger.inject_lambda_context(metrics.log_metrics(pool.handler(work)))
+        else:
+            handler = pool.handler(logger.inject_lambda_context(metrics.log_metrics(work)))
+        assert handler({}, Context()) == 0
+        assert '"Orders":[1.0]' in capsys.readouterr().out
+
+    @pytest.mark.parametrize("outside", [True, False])
+    def test_event_source(self, pool: lambda_pool.Pool, outside: bool) -> None:
+        def work(event: Any, context: Any, conn: Any) -> Any:
+            return [record.body for record in event.records], conn.number
+
+        handler: Any
+        if outside:
+            handler = event_source(data_class=SQSEvent)(pool.handler(work))
+        else:
+            handler = pool.handler(event_source(data_class=SQSEvent)(work))
+        assert handler({"Records": [{"body": "x"}]}, Context()) == (["x"], 0)
+
+
+class TestOutcome:
+    def test_commit_or_roll_back(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        @pool.handler
+        def handler(event: bool, context: Any, conn: Any) -> None:
+            conn.execute("insert")
+            if event:
+                raise ZeroDivisionError
+
+        handler(False, Context())
+        with pytest.raises(ZeroDivisionError):
+            handler(True, Context())
+        assert [step for step in driver.links[0].history if step in {"commit", "rollback"}] == ["commit", "rollback"]
+
+    def test_its_own_error_is_not_hidden(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        @pool.handler
+        def handler(event: Any, context: Any, conn: Any) -> None:
+            conn.execute("insert")
+            raise ZeroDivisionError
+
+        driver.fail("rollback", FakeError(Failure.LOST))
+        with pytest.raises(ZeroDivisionError):
+            handler({}, Context())
+        assert handler.__name__ == "handler"
+        assert pool.stats().size == 0
+
+    def test_on_unavailable_answers(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        def busy(event: Any, context: Any, error: Exception) -> Any:
+            return {"statusCode": 503, "event": event, "error": type(error).__name__}
+
+        @pool.handler(on_unavailable=busy)
+        def handler(event: Any, context: Any, conn: Any) -> Any:
+            return 1
+
+        driver.fail("connect", FakeError(Failure.OTHER))
+        assert handler(7, Context()) == {"statusCode": 503, "event": 7, "error": "ConnectError"}
+        assert handler(7, Context()) == 1
+
+    def test_on_unavailable_does_not_answer_for_the_handler(self, pool: lambda_pool.Pool) -> None:
+        @pool.handler(on_unavailable=lambda event, context, error: "hidden")
+        def handler(event: Any, context: Any, conn: Any) -> Any:
+            raise lambda_pool.ConnectError("some other database")
+
+        with pytest.raises(lambda_pool.ConnectError):
+            handler({}, Context())
+
+
+class TestEndOfInvocation:
+    def test_a_leak_is_closed_and_its_borrower_named(
+        self, pool: lambda_pool.Pool, driver: FakeDriver, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        kept: list[Any] = []
+
+        @pool.handler
+        def handler(event: Any, context: Any) -> None:
+            lease = pool.connection()
+            kept.append(lease)
+            lease.__enter__().execute("insert")
+
+        with caplog.at_level(logging.WARNING, "lambda_pool"):
+            handler({}, Context())
+        assert "test_decorator.py:" in caplog.text
+        assert "in handler" in caplog.text
+        assert driver.links[0].history[-1] == "close"
+        assert (pool.stats().leaked, pool.stats().size) == (1, 0)
+        kept[0].__exit__(None, None, None)
+        assert pool.stats().size == 0
+
+    def test_a_thread_that_still_holds_one_is_severed_and_never_lent_again(
+        self, pool: lambda_pool.Pool, driver: FakeDriver
+    ) -> None:
+        inside, go = threading.Event(), threading.Event()
+        failed: list[BaseException] = []
+
+        def straggler() -> None:
+            try:
+                with pool.connection() as conn:
+                    inside.set()
+                    go.wait(10)
+                    conn.execute("insert")
+            except FakeError as error:
+                failed.append(error)
+
+        thread = threading.Thread(target=straggler)
+
+        @pool.handler
+        def handler(event: Any, context: Any) -> None:
+            thread.start()
+            inside.wait(10)
+
+        handler({}, Context())
+        assert driver.links[0].history == ["sever"]
+        assert pool.stats().leaked == 1
+        go.set()
+        thread.join(10)
+        assert len(failed) == 1
+        assert pool.stats().size == 0
+        with pool.connection() as conn:
+            assert conn.number == 1
+
+    def test_threads_have_the_invocations_deadline(self, pool: lambda_pool.Pool) -> None:
+        found: list[float | None] = []
+
+        @pool.handler
+        def handler(event: Any, context: Any) -> None:
+            thread = threading.Thread(target=lambda: found.append(invocation.remaining()))
+            thread.start()
+            thread.join(10)
+
+        handler({}, Context(1100))
+        assert found == [pytest.approx(1.0)]
+        assert invocation.remaining() is None
+
+    def test_observers_hear_of_each_invocation(self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(lifecycle._Process, "cold", True)
+        ended: list[InvocationEnded] = []
+
+        class Observer:
+            def on_event(self, event: Any) -> None:
+                if isinstance(event, InvocationEnded):
+                    ended.append(event)
+
+        pool = driver.pool(observers=[Observer()])
+
+        @pool.handler
+        def handler(event: bool, context: Any) -> None:
+            if event:
+                raise ZeroDivisionError
+
+        handler(False, Context())
+        with pytest.raises(ZeroDivisionError):
+            handler(True, Context())
+        assert [(event.failed, event.cold, event.request_id) for event in ended] == [
+            (False, True, "request-1"),
+            (True, False, "request-1"),
+        ]
+
+
+class TestDefaultPool:
+    def test_built_from_the_environment_on_first_use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(api._Default, "pool", None)
+
+        @lambda_pool.handler
+        def handler(event: Any, context: Any, conn: Any) -> None: ...
+
+        with pytest.raises(lambda_pool.ConfigError, match="LAMBDA_POOL_URL"):
+            handler({}, Context())
+        monkeypatch.setenv("LAMBDA_POOL_URL", "postgresql://127.0.0.1:1/d")
+        monkeypatch.setenv("LAMBDA_POOL_TIMEOUT", "0.1")
+        with pytest.raises(lambda_pool.ConnectError, match=r"127\.0\.0\.1:1"):
+            handler({}, Context())
+        assert api.default_pool().config.timeout == 0.1
+        assert api.default_pool() is api.default_pool()

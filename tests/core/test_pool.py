@@ -1,0 +1,541 @@
+"""The pool on a scripted driver: queue, retries, returns, replays. No server, no network."""
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import lambda_pool
+from lambda_pool import invocation
+from lambda_pool.engines.base import Failure
+from lambda_pool.events import (
+    CheckedOut,
+    Closed,
+    ConnectFailed,
+    Event,
+    Leaked,
+    Opened,
+    Pinged,
+    Reason,
+    Replaced,
+    Returned,
+    Reused,
+    RolledBack,
+    TimedOut,
+    Waited,
+)
+from lambda_pool.testing import FakeDriver, FakeError
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if type(event) is kind]
+
+
+@pytest.fixture
+def driver() -> FakeDriver:
+    return FakeDriver()
+
+
+@pytest.fixture
+def seen() -> Recorder:
+    return Recorder()
+
+
+@pytest.fixture
+def pool(driver: FakeDriver, seen: Recorder) -> lambda_pool.Pool:
+    return driver.pool(observers=[seen])
+
+
+def in_thread(work: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    return thread
+
+
+def until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < end, "waited 10 s in vain"
+        time.sleep(0.001)
+
+
+class TestCheckout:
+    def test_one_connection_is_reused(self, pool: lambda_pool.Pool, driver: FakeDriver, seen: Recorder) -> None:
+        for _ in range(5):
+            with pool.connection() as conn:
+                assert conn is driver.links[0].conn
+        stats = pool.stats()
+        assert (stats.size, stats.idle, stats.in_use, stats.opened, stats.reused) == (1, 1, 0, 1, 4)
+        assert [type(event) for event in seen.events] == [Opened, CheckedOut, Returned, *[Reused, Returned] * 4]
+
+    def test_construction_opens_nothing(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        assert driver.requests == []
+        assert pool.stats().size == 0
+
+    def test_a_dead_one_is_replaced_before_it_is_seen(
+        self, pool: lambda_pool.Pool, driver: FakeDriver, seen: Recorder
+    ) -> None:
+        with pool.connection():
+            pass
+        driver.links[0].kill()
+        with pool.connection() as conn:
+            assert conn is driver.links[1].conn
+        assert seen.of(Pinged)[0].alive is False
+        assert seen.of(Replaced)[0].reason is Reason.DEAD
+        assert seen.of(Closed)[0].reason is Reason.DEAD
+        stats = pool.stats()
+        assert (stats.opened, stats.replaced, stats.closed, stats.pings) == (2, 1, 1, 1)
+
+    def test_a_readable_one_that_answers_is_kept(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        with pool.connection():
+            pass
+        driver.links[0].readable = True
+        with pool.connection() as conn:
+            assert conn is driver.links[0].conn
+        assert driver.links[0].history == ["ping"]
+
+    def test_ping_after_zero_pings_each_time(self, driver: FakeDriver) -> None:
+        pool = driver.pool(ping_after=0)
+        for _ in range(3):
+            with pool.connection():
+                time.sleep(0.001)
+        assert pool.stats().pings == 2
+
+    def test_lifetime_has_jitter_of_a_tenth(self, driver: FakeDriver) -> None:
+        pool = driver.pool(max_size=50, min_size=50, max_lifetime=100.0)
+        pool.warm()
+        lifetimes = [slot.lifetime for slot in pool.slots]
+        assert all(90 <= lifetime <= 110 for lifetime in lifetimes)
+        assert max(lifetimes) - min(lifetimes) > 5
+
+    def test_a_shutdown_condemns_the_older_ones(self, driver: FakeDriver, seen: Recorder) -> None:
+        pool = driver.pool(max_size=3, min_size=3, observers=[seen])
+        pool.warm()
+        driver.links[2].readable = True
+        driver.fail("ping", FakeError(Failure.SHUTDOWN))
+        for _ in range(3):
+            with pool.connection():
+                pass
+        with pool.connection(), pool.connection(), pool.connection():
+            pass
+        reasons = [event.reason for event in seen.of(Replaced)]
+        assert sorted(reasons) == [Reason.DEAD, Reason.GENERATION, Reason.GENERATION]
+        assert pool.stats().pings == 1
+
+    def test_entering_twice_is_refused(self, pool: lambda_pool.Pool) -> None:
+        lease = pool.connection()
+        with lease, pytest.raises(lambda_pool.LambdaPoolError, match="twice"), lease:
+            pass
+
+    @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
+    def test_a_wrong_timeout(self, pool: lambda_pool.Pool, timeout: float) -> None:
+        with pytest.raises(lambda_pool.ConfigError, match="timeout="):
+            pool.connection(timeout=timeout)
+
+
+class TestQueue:
+    def test_first_come_first_served(self, driver: FakeDriver) -> None:
+        pool = driver.pool(max_size=1)
+        order: list[int] = []
+        threads = []
+
+        def borrow(number: int) -> None:
+            with pool.connection():
+                order.append(number)
+
+        with pool.connection():
+            for number in range(8):
+                threads.append(in_thread(lambda number=number: borrow(number)))  # type: ignore[misc]
+                until(lambda number=number: pool.stats().waiting == number + 1)  # type: ignore[misc]
+        for thread in threads:
+            thread.join(10)
+        assert order == list(range(8))
+        assert len(driver.links) == 1
+
+    def test_a_waiter_times_out_with_stats_and_the_last_cause(self, driver: FakeDriver, seen: Recorder) -> None:
+        pool = driver.pool(max_size=1, timeout=0.05, observers=[seen])
+        driver.fail("connect", FakeError(Failure.OTHER, "no such database"))
+        with pytest.raises(lambda_pool.ConnectError):
+            pool.connection().__enter__()
+        caught: list[BaseException] = []
+
+        def wait() -> None:
+            try:
+                pool.connection().__enter__()
+            except lambda_pool.PoolTimeout as error:
+                caught.append(error)
+
+        with pool.connection():
+            in_thread(wait).join(10)
+        assert "in_use=1" in str(caught[0])
+        assert "no such database" in str(caught[0])
+        assert pool.stats().timeouts == 1
+        assert len(seen.of(TimedOut)) == 1
+        assert pool.stats().waiting == 0
+
+    def test_a_wait_that_cannot_end_is_not_begun(self, driver: FakeDriver) -> None:
+        pool = driver.pool(max_size=1, timeout=60.0)
+        start = time.monotonic()
+        with (
+            pool.connection(),
+            pytest.raises(lambda_pool.PoolTimeout, match=r"already holds the only connection.*max_size"),
+            pool.connection(),
+        ):
+            pass
+        assert time.monotonic() - start < 10
+        two = driver.pool(max_size=2, timeout=60.0)
+        with (
+            two.connection(),
+            two.connection(),
+            pytest.raises(lambda_pool.PoolTimeout, match="all 2 connections"),
+            two.connection(),
+        ):
+            pass
+
+    def test_a_failed_connect_lets_the_next_in_the_queue_try(self, driver: FakeDriver) -> None:
+        pool = driver.pool(max_size=1)
+        connecting, go = threading.Event(), threading.Event()
+        real = driver.connect
+
+        def slow(request: Any) -> Any:
+            connecting.set()
+            go.wait(10)
+            return real(request)
+
+        driver.connect = slow  # type: ignore[method-assign]
+        driver.fail("connect", FakeError(Failure.OTHER))
+        failed: list[BaseException] = []
+
+        def first() -> None:
+            try:
+                pool.connection().__enter__()
+            except lambda_pool.ConnectError as error:
+                failed.append(error)
+
+        served: list[Any] = []
+
+        def second() -> None:
+            with pool.connection() as conn:
+                served.append(conn)
+
+        a = in_thread(first)
+        connecting.wait(10)
+        b = in_thread(second)
+        until(lambda: pool.stats().waiting == 1)
+        go.set()
+        a.join(10)
+        b.join(10)
+        assert len(failed) == 1
+        assert len(served) == 1
+        assert pool.stats().size == 1
+
+    def test_hammered_by_threads_nothing_is_lost(self, driver: FakeDriver, seen: Recorder) -> None:
+        """Borrowers that time out, fail and succeed at once: never two of one connection, never a lost slot."""
+        pool = driver.pool(max_size=3, timeout=0.002, observers=[seen])
+        holders: dict[int, int] = {}
+        doubled: list[int] = []
+
+        def work(seed: int) -> None:
+            for turn in range(300):
+                try:
+                    with pool.connection() as conn:
+                        if holders.setdefault(conn.number, seed) != seed:
+                            doubled.append(conn.number)
+                        if turn % 7 == 0:
+                            time.sleep(0.001)
+                        if turn % 31 == 0:
+                            driver.links[conn.number].kill()
+                        del holders[conn.number]
+                        if turn % 11 == 0:
+                            raise KeyError(turn)
+                except (KeyError, lambda_pool.PoolTimeout):
+                    pass
+
+        threads = [in_thread(lambda seed=seed: work(seed)) for seed in range(8)]  # type: ignore[misc]
+        for thread in threads:
+            thread.join(60)
+        stats = pool.stats()
+        assert doubled == []
+        assert stats.size == stats.idle <= 3
+        assert (stats.in_use, stats.waiting) == (0, 0)
+        assert stats.opened == stats.closed + stats.size
+        assert stats.opened + stats.reused == len(seen.of(Opened)) + len(seen.of(Reused))
+        assert len(seen.of(Waited)) > 0
+
+
+class TestConnect:
+    def test_what_time_heals_is_retried_within_the_limit(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        driver.fail("connect", FakeError(Failure.UNREACHABLE), FakeError(Failure.TOO_MANY), FakeError(Failure.LOST))
+        with pool.connection():
+            pass
+        assert pool.stats().connect_errors == 3
+
+    @pytest.mark.parametrize(
+        ("failure", "error"),
+        [
+            (Failure.OTHER, lambda_pool.ConnectError),
+            (Failure.UNTRUSTED, lambda_pool.ConnectError),
+            (Failure.REJECTED, lambda_pool.CredentialsError),
+        ],
+    )
+    def test_what_time_does_not_heal_raises_at_once(
+        self, pool: lambda_pool.Pool, driver: FakeDriver, seen: Recorder, failure: Failure, error: type[Exception]
+    ) -> None:
+        cause = FakeError(failure, "because")
+        driver.fail("connect", cause)
+        with pytest.raises(error, match="because") as caught:
+            pool.connection().__enter__()
+        assert caught.value.__cause__ is cause
+        assert pool.stats().size == 0
+        assert [event.retrying for event in seen.of(ConnectFailed)] == [False]
+
+    def test_it_gives_up_at_the_limit(self, driver: FakeDriver) -> None:
+        pool = driver.pool(timeout=0.3)
+        driver.fail("connect", *[FakeError(Failure.UNREACHABLE)] * 1000)
+        start = time.monotonic()
+        with pytest.raises(lambda_pool.ConnectError, match="attempts in"):
+            pool.connection().__enter__()
+        assert time.monotonic() - start < 5
+        assert pool.stats().timeouts == 1
+
+    def test_the_invocation_cuts_the_limit(self, driver: FakeDriver) -> None:
+        pool = driver.pool(timeout=600.0)
+        driver.fail("connect", *[FakeError(Failure.UNREACHABLE)] * 1000)
+        end = time.monotonic() + 0.5
+        token = invocation.current.set(invocation.Invocation(lambda: int((end - time.monotonic()) * 1000)))
+        try:
+            with pytest.raises(lambda_pool.DeadlineExceeded, match="no more time"):
+                pool.connection().__enter__()
+            assert time.monotonic() < end + 5
+        finally:
+            invocation.current.reset(token)
+
+    def test_tls_and_driver_arguments_reach_the_driver(self, driver: FakeDriver) -> None:
+        pool = driver.pool("postgresql://u@h:1/d?keepalives=1", connect_args={"row_factory": str})
+        with pool.connection():
+            pass
+        request = driver.requests[0]
+        assert (request.host, request.port, request.database, request.tls.mode) == ("h", 1, "d", "verify-full")
+        assert request.parameters == {"keepalives": "1"}
+        assert request.arguments == {"row_factory": str}
+
+
+class TestReturn:
+    def test_commit_on_success_rollback_on_error(
+        self, pool: lambda_pool.Pool, driver: FakeDriver, seen: Recorder
+    ) -> None:
+        with pool.connection() as conn:
+            conn.execute("insert")
+        with pytest.raises(ZeroDivisionError), pool.connection() as conn:
+            conn.execute("insert")
+            1 / 0  # noqa: B018
+        assert driver.links[0].history == ["execute", "commit", "restore", "execute", "rollback", "restore"]
+        assert pool.stats().rolled_back == 1
+        assert seen.of(RolledBack)[0].cause == "error"
+        assert len(driver.links) == 1
+
+    def test_no_statement_no_transaction(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        with pool.connection():
+            pass
+        assert driver.links[0].history == []
+
+    def test_a_failing_clean_up_never_hides_the_blocks_own_error(
+        self, pool: lambda_pool.Pool, driver: FakeDriver
+    ) -> None:
+        driver.fail("rollback", FakeError(Failure.LOST))
+        with pytest.raises(ZeroDivisionError), pool.connection() as conn:
+            conn.execute("insert")
+            1 / 0  # noqa: B018
+        assert pool.stats().size == 0
+        assert driver.links[0].history[-1] == "close"
+
+    def test_a_refused_commit_raises(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        driver.fail("commit", FakeError(Failure.OTHER, "deferred constraint"))
+        with pytest.raises(FakeError, match="deferred"), pool.connection() as conn:
+            conn.execute("insert")
+
+    def test_closed_by_the_borrower(self, pool: lambda_pool.Pool, driver: FakeDriver, seen: Recorder) -> None:
+        with pool.connection() as conn:
+            conn.close()
+        assert seen.of(Closed)[0].reason is Reason.USER_CLOSED
+        with pool.connection() as conn:
+            assert conn.number == 1
+
+    def test_lost_in_use_is_not_cached(
+        self, pool: lambda_pool.Pool, driver: FakeDriver, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        with caplog.at_level(logging.WARNING, "lambda_pool"), pool.connection():
+            driver.links[0].kill()
+        assert pool.stats().size == 0
+        assert "nothing of the transaction is saved" in caplog.text
+
+    def test_reset_session(self, driver: FakeDriver) -> None:
+        pool = driver.pool(reset="session")
+        with pool.connection() as conn:
+            conn.execute("set x")
+        assert driver.links[0].history == ["execute", "commit", "restore", "reset_session"]
+        assert pool.stats().idle == 1
+
+    def test_readonly_begins_a_read_only_transaction(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        with pool.connection(readonly=True):
+            assert driver.links[0].readonly
+        assert driver.links[0].history == ["begin", "commit", "restore"]
+
+    def test_a_connection_lost_at_begin_is_replaced_unseen(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        driver.fail("begin", FakeError(Failure.LOST))
+        with pool.connection(readonly=True) as conn:
+            assert conn.number == 1
+
+    def test_close_closes_and_a_later_checkout_opens_anew(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        with pool.connection():
+            pool.close()
+            pool.close()
+        assert pool.stats().size == 0
+        with pool.connection() as conn:
+            assert conn.number == 1
+        pool.close()
+        assert pool.stats().size == 0
+        assert [link.history for link in driver.links] == [["close"], ["close"]]
+
+
+class TestRun:
+    def test_the_result(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        assert pool.run(lambda conn: conn.number) == 0
+        assert driver.links[0].history == ["begin", "commit", "restore"]
+
+    @pytest.mark.parametrize("failure", [Failure.CONFLICT, Failure.READ_ONLY])
+    def test_replayed_before_commit(self, pool: lambda_pool.Pool, driver: FakeDriver, failure: Failure) -> None:
+        driver.fail("execute", FakeError(failure), FakeError(failure))
+        calls: list[int] = []
+
+        def work(conn: Any) -> int:
+            calls.append(conn.number)
+            conn.execute("update")
+            return len(calls)
+
+        assert pool.run(work) == 3
+
+    def test_replayed_after_a_loss_only_if_it_was_our_connection(
+        self, pool: lambda_pool.Pool, driver: FakeDriver
+    ) -> None:
+        calls: list[int] = []
+
+        def loses_ours(conn: Any) -> int:
+            calls.append(conn.number)
+            if len(calls) == 1:
+                driver.links[conn.number].kill()
+            conn.execute("update")
+            return len(calls)
+
+        assert pool.run(loses_ours) == 2
+        calls.clear()
+
+        def loses_another(conn: Any) -> None:
+            calls.append(1)
+            raise FakeError(Failure.LOST, "some other database")
+
+        with pytest.raises(FakeError):
+            pool.run(loses_another)
+        assert calls == [1]
+
+    def test_attempts_are_counted(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        driver.fail("execute", *[FakeError(Failure.CONFLICT)] * 9)
+        with pytest.raises(FakeError):
+            pool.run(lambda conn: conn.execute("update"), attempts=2)
+        assert driver.links[0].conn.statements == ["update", "update"]
+
+    def test_never_after_an_uncertain_commit(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        driver.fail("commit", lambda_pool.CommitUncertain("lost"))
+        calls: list[int] = []
+        with pytest.raises(lambda_pool.CommitUncertain):
+            pool.run(lambda conn: calls.append(1))
+        assert calls == [1]
+        assert pool.stats().size == 0
+
+    def test_a_conflict_reported_by_commit_itself_is_replayed(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        driver.fail("commit", FakeError(Failure.CONFLICT))
+        calls: list[int] = []
+        pool.run(lambda conn: calls.append(1))
+        assert calls == [1, 1]
+
+    def test_the_works_own_error_passes(self, pool: lambda_pool.Pool) -> None:
+        with pytest.raises(ZeroDivisionError):
+            pool.run(lambda conn: 1 / 0)
+        assert pool.stats().rolled_back == 1
+
+    def test_a_swallowed_loss_is_no_success(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        with pytest.raises(lambda_pool.LambdaPoolError, match="nothing of the transaction is saved"):
+            pool.run(lambda conn: driver.links[conn.number].kill())
+
+    @pytest.mark.parametrize("attempts", [0, -1, True, 1.5])
+    def test_wrong_attempts(self, pool: lambda_pool.Pool, attempts: Any) -> None:
+        with pytest.raises(lambda_pool.ConfigError, match="attempts="):
+            pool.run(lambda conn: None, attempts=attempts)
+
+
+class TestWarm:
+    def test_opens_min_size(self, driver: FakeDriver) -> None:
+        pool = driver.pool(max_size=4, min_size=3)
+        pool.warm()
+        pool.warm()
+        assert (pool.stats().idle, len(driver.links)) == (3, 3)
+
+    def test_at_least_one(self, pool: lambda_pool.Pool) -> None:
+        pool.warm()
+        assert pool.stats().idle == 1
+
+    def test_a_failure_is_left_to_the_first_checkout(
+        self, pool: lambda_pool.Pool, driver: FakeDriver, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        driver.fail("connect", FakeError(Failure.OTHER, "not there"))
+        with caplog.at_level(logging.WARNING, "lambda_pool"):
+            pool.warm()
+        assert "could not be warmed" in caplog.text
+        assert pool.stats().size == 0
+        driver.fail("connect", FakeError(Failure.OTHER, "not there"))
+        with pytest.raises(lambda_pool.ConnectError):
+            pool.warm(strict=True)
+        with pool.connection():
+            pass
+
+
+class TestObservers:
+    def test_what_an_observer_raises_goes_no_further(
+        self, driver: FakeDriver, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        class Broken:
+            def on_event(self, event: Event) -> None:
+                raise ValueError("broken")
+
+        with driver.pool(observers=[Broken()]).connection():
+            pass
+        assert "an observer failed" in caplog.text
+
+    def test_leak_after(self, driver: FakeDriver, seen: Recorder, caplog: pytest.LogCaptureFixture) -> None:
+        pool = driver.pool(leak_after=0.01, observers=[seen])
+        with pool.connection():
+            time.sleep(0.02)
+        assert f"{os.path.basename(__file__)}:" in seen.of(Leaked)[0].where  # noqa: PTH119
+        assert "test_leak_after" in caplog.text
+
+
+def test_nothing_starts_a_thread(pool: lambda_pool.Pool) -> None:
+    before = threading.active_count()
+    pool.warm()
+    with pool.connection():
+        assert threading.active_count() == before
+
+
+def test_repr_shows_no_password(driver: FakeDriver) -> None:
+    assert "s3cr3t" not in repr(driver.pool("postgresql://u:s3cr3t@h/d"))
