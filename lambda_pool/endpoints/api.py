@@ -1,0 +1,238 @@
+"""Read-only calls to the RDS API, bounded in time, with errors that say what to do.
+
+botocore is loaded at the first call. From process start to a client, CPU time on a 2-core machine: boto3 199 ms,
+botocore 163 ms; each further client of the same session 3 ms. A host name in the URL costs none of it.
+"""
+
+import random
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+from urllib.parse import urlsplit
+
+from ..auth import aws_environment
+from ..auth.aws_environment import AwsCredentials
+from ..auth.aws_identity import AwsIdentity
+from ..auth.aws_sdk import bare, load_session, no_bodies_logged
+from ..errors import ConfigError, CredentialsError, EndpointError
+
+_LEAST = 0.1
+"""Seconds under which no call is begun: a TLS handshake and an answer take longer."""
+_PAGES = 100
+"""Pages of one listing at most; with 100 entries on each (the API's default) that is beyond every quota of RDS."""
+_LONGEST_PAUSE = 1.0
+"""Seconds: the longest pause before another try; half of it on average (full jitter)."""
+_ACTIONS = {
+    "describe_db_proxies": "rds:DescribeDBProxies",
+    "describe_db_proxy_endpoints": "rds:DescribeDBProxyEndpoints",
+    "describe_db_clusters": "rds:DescribeDBClusters",
+}
+"""The operations that are called, and the IAM actions that allow them."""
+# https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/CommonErrors.html
+_THROTTLED = frozenset({"Throttling", "ThrottlingException", "RequestLimitExceeded"})
+_DENIED = frozenset({"AccessDenied", "AccessDeniedException", "NotAuthorized", "UnauthorizedOperation"})
+_BAD_KEYS = frozenset(
+    {
+        "ExpiredToken",
+        "ExpiredTokenException",
+        "IncompleteSignature",
+        "InvalidClientTokenId",
+        "MissingAuthenticationToken",
+        "RequestExpired",
+        "SignatureDoesNotMatch",
+        "UnrecognizedClientException",
+    }
+)
+
+
+class NotFoundError(Exception):
+    """The API answered that there is nothing of that name."""
+
+
+class NoAnswerError(EndpointError):
+    """The API gave no answer: out of reach, throttled or not allowed. What it said before may well still be true."""
+
+
+class RdsApi:
+    """The RDS API of one region (None: the function's own). Used by one thread at a time."""
+
+    def __init__(self, region: str | None) -> None:
+        self._region = region
+        self._session: Any = None
+        self._identity = AwsIdentity()
+
+    def forget(self) -> None:
+        """Forget the session and the credentials."""
+        self._session = None
+        self._identity = AwsIdentity()
+
+    @contextmanager
+    def calls(self, timeout: float) -> Iterator["Calls"]:
+        """For calls that together take at most `timeout` seconds from now.
+
+        Raises NoAnswerError without credentials, a region or time, ConfigError without botocore.
+        """
+        deadline = time.monotonic() + timeout
+        try:
+            client = self._client(deadline)
+        except (ConfigError, NoAnswerError):
+            raise
+        except CredentialsError as error:
+            raise NoAnswerError(f"the RDS API could not be asked: {error}") from error
+        except Exception as error:  # noqa: BLE001 - botocore parses the user's own files and variables here
+            raise NoAnswerError(f"the RDS API could not be asked: {type(error).__name__}: {error}") from bare(error)
+        try:
+            yield Calls(client, deadline)
+        finally:
+            # No idle connection is left to die in a frozen environment.
+            client.close()
+
+    def _client(self, deadline: float) -> Any:
+        try:
+            session = self._session = self._session or load_session()
+        except ConfigError as error:
+            raise ConfigError(
+                "RdsProxy and AuroraCluster ask the RDS API through botocore, which is not installed: pip install "
+                "'lambda-pool[aws]', or write the host name into the URL instead"
+            ) from error
+        keys = self._identity.credentials(max(_LEAST, deadline - time.monotonic()))
+        region = self._region or aws_environment.region() or session.get_config_variable("region")
+        if not region:
+            raise NoAnswerError("the AWS region is not known: give region=, or set AWS_REGION")
+        addresses = _addresses(_create(session, region, keys, 1.0, 1.0).meta.endpoint_url)
+        left = deadline - time.monotonic()
+        if left < _LEAST:
+            raise NoAnswerError("there was no time left to ask the RDS API: raise the option timeout")
+        # A quarter for connecting (botocore tries each address for its connect_timeout), one for each wait for data.
+        return _create(session, region, keys, left / 4 / addresses, left / 4)
+
+
+def _addresses(url: str) -> int:
+    parts = urlsplit(url)
+    try:
+        return len(socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)) or 1
+    except (OSError, UnicodeError):
+        # An HTTP proxy may know the name; else botocore says it better.
+        return 1
+
+
+def _create(session: Any, region: str, keys: AwsCredentials, connect_timeout: float, read_timeout: float) -> Any:
+    from botocore.config import Config
+
+    return session.create_client(
+        "rds",
+        region_name=region,
+        aws_access_key_id=keys.access_key,
+        aws_secret_access_key=keys.secret_key.reveal(),
+        aws_session_token=keys.session_token.reveal() if keys.session_token else None,
+        config=Config(
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            # botocore's own retries know no deadline.
+            retries={"total_max_attempts": 1, "mode": "standard"},
+        ),
+    )
+
+
+class Calls:
+    """Calls within one deadline (monotonic seconds)."""
+
+    def __init__(self, client: Any, deadline: float) -> None:
+        self._client = client
+        self._deadline = deadline
+        # What one call may take, by RdsApi._client; none is begun with less time left.
+        self._longest = (deadline - time.monotonic()) / 2
+
+    @property
+    def region(self) -> str:
+        """The region that is asked."""
+        return str(self._client.meta.region_name)
+
+    def list(self, operation: str, key: str, **parameters: str) -> list[Any]:
+        """Every entry under `key`, of all pages. Raises NotFoundError and NoAnswerError."""
+        entries: list[Any] = []
+        for _ in range(_PAGES):
+            answer = self._call(operation, parameters)
+            found = answer.get(key) if isinstance(answer, dict) else None
+            if not isinstance(found, list):
+                raise NoAnswerError(f"the answer to {_ACTIONS[operation]} holds no {key}")
+            entries += found
+            marker = answer.get("Marker")
+            if not isinstance(marker, str) or not marker:
+                return entries
+            parameters["Marker"] = marker
+        raise NoAnswerError(f"the answer to {_ACTIONS[operation]} has no end after {_PAGES} pages")
+
+    def _call(self, operation: str, parameters: dict[str, str]) -> Any:
+        attempt = 0
+        pause = 0.0
+        answer: Any = TimeoutError("no time left")
+        while time.monotonic() + pause + self._longest <= self._deadline:
+            time.sleep(pause)
+            answer = self._attempt(operation, parameters)
+            if not isinstance(answer, Exception):
+                return answer
+            if _code(answer).endswith("NotFoundFault"):
+                raise NotFoundError from bare(answer)
+            if not _passing(answer):
+                break
+            pause = random.uniform(0, min(_LONGEST_PAUSE, 0.1 * 2**attempt))  # noqa: S311 - jitter is no secret
+            attempt += 1
+        raise self._explain(operation, answer)
+
+    def _attempt(self, operation: str, parameters: dict[str, str]) -> Any:
+        # Returns the error instead of raising it: the frames on its way hold the credentials.
+        try:
+            with no_bodies_logged():
+                return getattr(self._client, operation)(**parameters)
+        except Exception as error:  # noqa: BLE001 - botocore's errors have no common root
+            return error
+
+    def _explain(self, operation: str, error: Exception) -> NoAnswerError:
+        action = _ACTIONS[operation]
+        code = _code(error)
+        said = " ".join(str(error).split())[:500]
+        instead = "or write the host name into the URL instead"
+        cause: BaseException | None = bare(error)
+        if code in _DENIED:
+            text = f"the function's role may not call {action}: allow it ({said}), {instead}"
+        elif code in _BAD_KEYS:
+            text = f"the RDS API refused the AWS credentials ({code}): they, or this machine's clock, are wrong"
+            # AWS's text for a wrong signature quotes the session token.
+            cause = None
+        elif code in _THROTTLED:
+            text = f"the RDS API throttles {action}: too many environments ask at once; try again, {instead}"
+        elif code:
+            text = f"the RDS API answered {action} with {code}: {said}"
+        elif type(error).__module__.startswith("botocore.exceptions") or isinstance(error, TimeoutError):
+            text = (
+                f"the RDS API in {self.region} gave no answer to {action} ({type(error).__name__}: {said}). In a VPC "
+                f"without a NAT gateway, create the interface endpoint com.amazonaws.{self.region}.rds, with private "
+                f"DNS and a security group that lets the function in on port 443, {instead}"
+            )
+        else:
+            text = f"the RDS API's answer to {action} could not be read ({type(error).__name__})"
+        made = NoAnswerError(text)
+        made.__cause__ = cause
+        made.__suppress_context__ = True
+        return made
+
+
+def _code(error: Exception) -> str:
+    """The error code of the API's answer; empty where none came."""
+    answer = getattr(error, "response", None)
+    fault = answer.get("Error") if isinstance(answer, dict) else None
+    code = fault.get("Code") if isinstance(fault, dict) else None
+    return code if isinstance(code, str) else ""
+
+
+def _passing(error: Exception) -> bool:
+    """True for what another try soon may overcome: throttling, a fault of AWS's, a broken connection."""
+    answer = getattr(error, "response", None)
+    if isinstance(answer, dict):
+        about = answer.get("ResponseMetadata")
+        status = about.get("HTTPStatusCode") if isinstance(about, dict) else None
+        return _code(error) in _THROTTLED or (isinstance(status, int) and status >= 500)
+    return type(error).__name__ in {"ConnectionClosedError", "EndpointConnectionError"}
