@@ -1,0 +1,74 @@
+"""The command `lambda-pool`: a frame that loads the subcommand that was asked for, and no other."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol, cast
+
+import lambda_pool
+
+
+class Command(Protocol):
+    """What a subcommand's module offers."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declare the options."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Do the work and return the exit code: 0 for success, 1 for a bad finding, 2 if it could not be done."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    module: str
+    help: str
+
+
+# A new subcommand is one line here and one module.
+_COMMANDS = {
+    "demo": _Entry("lambda_pool.cli.demo", "see three ways to connect survive, or not, on the genuine Lambda runtime"),
+}
+
+
+def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, Command | None]:
+    """The parser, with the options of the chosen subcommand alone, and that subcommand's module."""
+    parser = argparse.ArgumentParser(
+        prog="lambda-pool",
+        description="One checked, reused database connection per AWS Lambda environment.",
+        epilog="`lambda-pool COMMAND --help` shows the options of one command.",
+    )
+    parser.add_argument("--version", action="version", version=f"lambda-pool {lambda_pool.__version__}")
+    commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
+    command: Command | None = None
+    for name, entry in _COMMANDS.items():
+        subparser = commands.add_parser(
+            name, help=entry.help, description=entry.help[:1].upper() + entry.help[1:] + "."
+        )
+        if name == chosen:
+            command = cast(Command, import_module(entry.module))
+            command.add_arguments(subparser)
+    return parser, command
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return the exit code; wrong arguments end in SystemExit(2), as argparse does it."""
+    arguments = sys.argv[1:] if argv is None else list(argv)
+    # The frame's own options take no value, so the first word is the subcommand.
+    chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+    parser, command = _parser(chosen)
+    args = parser.parse_args(arguments)
+    assert command is not None  # argparse refused every other word
+    try:
+        return command.run(args)
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130  # what a shell reports for SIGINT
+    except BrokenPipeError:
+        # The reader, such as `head`, has gone; Python's own flush at exit must not find the broken pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # what a shell reports for SIGPIPE
