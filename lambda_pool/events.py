@@ -1,4 +1,8 @@
-"""What a pool tells its observers, and the protocol they follow. Times are seconds; no event ever holds a secret."""
+"""What a pool tells its observers, and the protocol they follow. Times are seconds; no event ever holds a secret.
+
+Nobody changes an event. They are not frozen all the same, because a frozen dataclass takes 0.3 µs longer to make, and
+each warm invocation makes three.
+"""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -32,14 +36,14 @@ class Reason(StrEnum):
     """`Pool.close()`, a shutdown or a snapshot."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Event:
     """Root of all events. `pool` is the pool's name."""
 
     pool: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Opened(Event):
     """A physical connection was opened in `seconds`, at the given `attempt` (1 is the first)."""
 
@@ -49,7 +53,7 @@ class Opened(Event):
     backend_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ConnectFailed(Event):
     """One attempt to connect failed. `kind` is the class of failure, `error` its text; `retrying` says what is next."""
 
@@ -60,21 +64,21 @@ class ConnectFailed(Event):
     retrying: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reused(Event):
     """A cached connection was lent again; `seconds` is what the whole checkout took."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CheckedOut(Event):
     """A connection was lent to the borrower it was opened for; `seconds` is what the whole checkout took."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Pinged(Event):
     """A round trip checked a connection: `alive` is what it found."""
 
@@ -82,7 +86,7 @@ class Pinged(Event):
     alive: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Replaced(Event):
     """A cached connection was given up for a new one. `age` and `idle` are its own."""
 
@@ -92,7 +96,7 @@ class Replaced(Event):
     backend_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Closed(Event):
     """A connection was closed. Follows every `Replaced`, too."""
 
@@ -101,21 +105,21 @@ class Closed(Event):
     backend_id: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Waited(Event):
     """A borrower had to queue for `seconds` and got a connection."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TimedOut(Event):
     """A borrower gave up after `seconds`."""
 
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Returned(Event):
     """A connection came back after `held` seconds. `in_use`: connections lent at that moment, itself included."""
 
@@ -123,14 +127,14 @@ class Returned(Event):
     in_use: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RolledBack(Event):
     """A transaction was rolled back at return. `cause`: `error`, `failed transaction` or `leaked`."""
 
     cause: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Leaked(Event):
     """A borrower held a connection past the invocation's end or past `leak_after`; `where` is its file and line."""
 
@@ -139,19 +143,19 @@ class Leaked(Event):
     stack: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class CredentialsRefreshed(Event):
     """A cached credential was rejected and fetched anew."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class EndpointRefreshed(Event):
     """The address was looked up again after a failure or a failover."""
 
     host: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SlowQuery(Event):
     """A statement took longer than `slow_query`; its text is cut and holds no parameters."""
 
@@ -159,7 +163,7 @@ class SlowQuery(Event):
     statement: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class InvocationEnded(Event):
     """A decorated handler returned or (`failed`) raised. `cold`: it was the environment's first invocation."""
 
@@ -168,12 +172,12 @@ class InvocationEnded(Event):
     request_id: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Closing(Event):
     """The environment is about to shut down or to be snapshotted: what is not flushed now is lost."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Forked(Event):
     """The process was forked off: it has no connections, and its parent reports what happened before."""
 

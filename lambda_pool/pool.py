@@ -259,7 +259,7 @@ class ConnectionPool(Shelf):
         slot.reuses += 1
         slot.borrowed_mono = mono
         if self.observed:
-            self._tally.tell(Reused(self.name, monotonic() - mono))
+            self._tally.pass_on(Reused(self.config.name, monotonic() - mono))
         return slot
 
     def _checkout_slowly(self, role: Role, timeout: float | None) -> Slot:
@@ -451,7 +451,7 @@ class ConnectionPool(Shelf):
             # Taken out when its invocation ended, and severed: this thread, its last user, closes it.
             slot.link.close(_GOODBYE)
         if self.observed and since:
-            self._tally.tell(Returned(self.name, mono - since, in_use))
+            self._tally.pass_on(Returned(self.config.name, mono - since, in_use))
 
     def _settle(self, slot: Slot, error: BaseException | None, *, strict: bool) -> None:
         """End the borrower's transaction and bring the connection back to how it was lent, or close it."""
@@ -562,8 +562,8 @@ class ConnectionPool(Shelf):
         self._tally.tell(Forked(self.name))
 
     def tell(self, event: Event) -> None:
-        """Count one event and pass it to every observer."""
-        self._tally.tell(event)
+        """Pass one event that is not counted to every observer."""
+        self._tally.pass_on(event)
 
 
 def _describe(slot: Slot) -> tuple[str, str]:

@@ -52,11 +52,15 @@ class Tally:
             return dict(self._counts)
 
     def tell(self, event: Event) -> None:
-        """Count one event and pass it to every observer; what an observer raises is logged and goes no further."""
+        """Count one event, if it is one that is counted, and pass it on."""
         counter = _COUNTER_OF.get(type(event))
         if counter is not None:
             with self._lock:
                 self._counts[counter] += 1
+        self.pass_on(event)
+
+    def pass_on(self, event: Event) -> None:
+        """Pass an event to every observer; what an observer raises is logged and goes no further."""
         for observer in self.observers:
             try:
                 observer.on_event(event)

@@ -5,7 +5,7 @@ from time import monotonic, time
 
 from ..errors import ConfigError
 from ..events import CheckedOut, Closing, Event, Forked, InvocationEnded, Returned, Reused
-from .numbers import MOST_VALUES, Entry, Numbers
+from .numbers import MOST_VALUES, Entry, Numbers, micros
 
 
 class Collector:
@@ -31,22 +31,38 @@ class Collector:
     def on_event(self, event: Event) -> None:
         """Take one event, and report if it is time."""
         kind = type(event)
-        numbers = self._pools.get(event.pool)
-        if numbers is None:
-            numbers = self._pools.setdefault(event.pool, Numbers(time(), monotonic()))
+        numbers = self._pools.get(event.pool) or self._adopt(event.pool)
+        # Three of these are the price of a warm invocation. Events and clocks are read here, not in methods of
+        # `Numbers`: that takes 0.2 µs off a price of 1.
         if kind is Reused:
-            numbers.reused.append(event.seconds)  # type: ignore[attr-defined]
+            numbers.reused.append(int(event.seconds * 1e6 + 0.5))  # type: ignore[attr-defined]
         elif kind is Returned:
-            numbers.held.append(event.held)  # type: ignore[attr-defined]
+            numbers.held.append(int(event.held * 1e6 + 0.5))  # type: ignore[attr-defined]
             if event.in_use > numbers.most_in_use:  # type: ignore[attr-defined]  # noqa: PLR1730 - 0.1 µs less
                 numbers.most_in_use = event.in_use  # type: ignore[attr-defined]
             if len(numbers.held) >= MOST_VALUES:
                 self._report_full(event.pool, numbers)
         elif kind is InvocationEnded:
-            if event.cold or event.failed or numbers.urgent or self._due(numbers):  # type: ignore[attr-defined]
+            if (
+                monotonic() >= numbers.due_mono
+                or not numbers.reported_wall <= time() < numbers.due_wall
+                or numbers.urgent
+                or event.failed  # type: ignore[attr-defined]
+                or event.cold  # type: ignore[attr-defined]
+            ):
                 self._at_end(event, numbers)  # type: ignore[arg-type]
         else:
             self._rare(event, numbers)
+
+    def _adopt(self, pool: str) -> Numbers:
+        numbers = self._pools.setdefault(pool, Numbers())
+        self._note_time(numbers)
+        return numbers
+
+    def _note_time(self, numbers: Numbers) -> None:
+        numbers.reported_wall = time()
+        numbers.due_wall = numbers.reported_wall + self._interval
+        numbers.due_mono = monotonic() + self._interval
 
     def _rare(self, event: Event, numbers: Numbers) -> None:
         if isinstance(event, Forked):
@@ -58,19 +74,12 @@ class Collector:
                 self._report(event.pool, numbers, gauges=True)
                 return
             if isinstance(event, CheckedOut):
-                numbers.checkouts.append(event.seconds)
+                numbers.checkouts.append(micros(event.seconds))
                 return
             if numbers.note(event):
                 self._report(event.pool, numbers, gauges=False)
             elif numbers.crowded:
                 self._report(event.pool, numbers, gauges=True)
-
-    def _due(self, numbers: Numbers) -> bool:
-        """True once the interval has passed on either clock, or a clock went backwards."""
-        interval = self._interval
-        return not (
-            0 <= time() - numbers.flushed_wall < interval and 0 <= monotonic() - numbers.flushed_mono < interval
-        )
 
     def _at_end(self, event: InvocationEnded, numbers: Numbers) -> None:
         with self._lock:
@@ -81,15 +90,15 @@ class Collector:
         with self._lock:
             if not numbers.full:  # another thread was faster
                 return
-            if self._due(numbers):
+            # Where no handler is decorated, nothing but this tells that time has passed.
+            if monotonic() >= numbers.due_mono:
                 self._report(pool, numbers, gauges=True)
             else:
                 self._write(pool, numbers.take_full(), at_leisure=False)
 
     def _report(self, pool: str, numbers: Numbers, *, gauges: bool, at_leisure: bool = False) -> None:
         if gauges:
-            numbers.flushed_wall = time()
-            numbers.flushed_mono = monotonic()
+            self._note_time(numbers)
         entries = numbers.take(gauges=gauges)
         if entries:
             self._write(pool, entries, at_leisure=at_leisure)

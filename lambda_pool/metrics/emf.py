@@ -5,7 +5,7 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedd
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from time import time
 from typing import Any
 
@@ -20,7 +20,7 @@ _LONGEST_DIMENSION = 1024
 _PROVIDER = "aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch"
 
 Document = dict[str, Any]
-Format = Callable[[dict[str, str], Entry], Document]
+Format = Callable[[Entry], Document]
 
 
 class EmfMetrics(Collector):
@@ -39,7 +39,8 @@ class EmfMetrics(Collector):
         self._namespace = namespace
         self._service = service
         self._environment: MetricsEnvironment | None = None
-        self._format: Format | None = None
+        self._with_powertools: bool | None = None
+        self._formats: dict[str, Format] = {}
 
     def _write(self, pool: str, entries: list[Entry], *, at_leisure: bool) -> None:
         environment = self._environment
@@ -47,33 +48,41 @@ class EmfMetrics(Collector):
             environment = self._environment = read_metrics_environment()
         if environment.disabled:
             return
-        import json
+        if self._with_powertools is None and (at_leisure or _PROVIDER in sys.modules):
+            self._with_powertools = powertools_is_installed()
+            self._formats.clear()
+        make = self._formats.get(pool)
+        if make is None:
+            make = self._formats[pool] = self._format(pool, environment)
+        write(make(entry) for entry in entries)
 
+    def _format(self, pool: str, environment: MetricsEnvironment) -> Format:
+        namespace = self._namespace or environment.namespace
         dimensions = {
             "service": dimension(self._service or environment.service),
             "function_name": dimension(environment.function_name),
             "pool": dimension(pool),
         }
-        make = self._find_format(self._namespace or environment.namespace, at_leisure=at_leisure)
-        for entry in entries:
-            # One write for text and line end: threads would come between two.
-            sys.stdout.write(json.dumps(make(dimensions, entry), separators=(",", ":")) + "\n")
-        sys.stdout.flush()
+        return (powertools_format if self._with_powertools else plain_format)(namespace, dimensions)
 
-    def _find_format(self, namespace: str, *, at_leisure: bool) -> Format:
-        if self._format is not None:
-            return self._format
-        if at_leisure or _PROVIDER in sys.modules:
-            try:
-                self._format = powertools_format(namespace)
-            except ImportError:
-                log.warning(
-                    "Powertools is not installed, so lambda_pool writes its metrics itself: "
-                    "pip install 'lambda-pool[metrics]', or set LAMBDA_POOL_METRICS=off"
-                )
-                self._format = plain_format(namespace)
-            return self._format
-        return plain_format(namespace)
+
+class _Encoder:
+    """The JSON encoder, made at the first report: Lambda's runtime has imported json by then."""
+
+    encode: Callable[[Document], str] | None = None
+
+
+def write(documents: Iterable[Document]) -> None:
+    """Write each document to standard output, as a line of its own."""
+    encode = _Encoder.encode
+    if encode is None:
+        from json import JSONEncoder
+
+        encode = _Encoder.encode = JSONEncoder(separators=(",", ":"), allow_nan=False).encode
+    for document in documents:
+        # One write for text and line end: another thread's output would come between two.
+        sys.stdout.write(encode(document) + "\n")
+    sys.stdout.flush()
 
 
 def dimension(value: str) -> str:
@@ -82,15 +91,26 @@ def dimension(value: str) -> str:
     return text[:_LONGEST_DIMENSION] or "unknown"
 
 
-def powertools_format(namespace: str) -> Format:
-    """Documents by Powertools' provider, with state of its own: `Metrics` would share its with the user's.
+def powertools_is_installed() -> bool:
+    """Import Powertools' provider. Warns once if there is none."""
+    try:
+        import aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch  # noqa: F401
+    except ImportError:
+        log.warning(
+            "Powertools is not installed, so lambda_pool writes its metrics itself: "
+            "pip install 'lambda-pool[metrics]', or set LAMBDA_POOL_METRICS=off"
+        )
+        return False
+    return True
 
-    Raises ImportError.
-    """
+
+def powertools_format(namespace: str, dimensions: dict[str, str]) -> Format:
+    """Documents by Powertools' provider, with state of its own: `Metrics` would share its with the user's."""
     from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
 
-    def make(dimensions: dict[str, str], entry: Entry) -> Document:
-        provider = AmazonCloudWatchEMFProvider(namespace=namespace, dimension_set=dimensions)
+    provider = AmazonCloudWatchEMFProvider(namespace=namespace, dimension_set=dimensions)
+
+    def make(entry: Entry) -> Document:
         metrics = {
             name: {"Unit": METRICS[name].unit, "StorageResolution": 60, "Value": values}
             for name, values in entry.values.items()
@@ -100,21 +120,17 @@ def powertools_format(namespace: str) -> Format:
     return make
 
 
-def plain_format(namespace: str) -> Format:
+def plain_format(namespace: str, dimensions: dict[str, str]) -> Format:
     """The same documents without Powertools."""
 
-    def make(dimensions: dict[str, str], entry: Entry) -> Document:
+    def make(entry: Entry) -> Document:
+        directive = {
+            "Namespace": namespace,
+            "Dimensions": [list(dimensions)],
+            "Metrics": [{"Name": name, "Unit": METRICS[name].unit} for name in entry.values],
+        }
         return {
-            "_aws": {
-                "Timestamp": int(time() * 1000),
-                "CloudWatchMetrics": [
-                    {
-                        "Namespace": namespace,
-                        "Dimensions": [list(dimensions)],
-                        "Metrics": [{"Name": name, "Unit": METRICS[name].unit} for name in entry.values],
-                    }
-                ],
-            },
+            "_aws": {"Timestamp": int(time() * 1000), "CloudWatchMetrics": [directive]},
             **dimensions,
             **entry.properties,
             **entry.values,

@@ -19,7 +19,6 @@ from ..events import (
     TimedOut,
     Waited,
 )
-from .definitions import METRICS
 
 MOST_VALUES = 100
 """Values of one metric in one EMF object:
@@ -28,8 +27,13 @@ https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedd
 _MOST_DETAILS = 20
 _MOST_TEXT = 300
 
-Values = dict[str, list[float]]
+Values = dict[str, list[int]]
 Properties = dict[str, str | int | float]
+
+
+def micros(seconds: float) -> int:
+    """Seconds as whole microseconds."""
+    return int(seconds * 1e6 + 0.5)
 
 
 class Entry(NamedTuple):
@@ -51,27 +55,27 @@ class Numbers:
         "_reused_before",
         "_values",
         "checkouts",
-        "flushed_mono",
-        "flushed_wall",
+        "due_mono",
+        "due_wall",
         "held",
         "most_in_use",
         "most_open",
+        "reported_wall",
         "reused",
         "stirred",
         "urgent",
     )
 
-    def __init__(self, wall: float, mono: float) -> None:
-        self.flushed_wall = wall
-        self.flushed_mono = mono
+    def __init__(self) -> None:
+        self.reported_wall = self.due_wall = self.due_mono = 0.0
         self._open = 0
         self.forget()
 
     def forget(self) -> None:
         """Start from nothing: in a forked child, whose parent reports what happened before."""
-        self.reused: list[float] = []
-        self.checkouts: list[float] = []
-        self.held: list[float] = []
+        self.reused: list[int] = []
+        self.checkouts: list[int] = []
+        self.held: list[int] = []
         self._reused_before = 0
         self._values: Values = {}
         self._details: dict[tuple[tuple[str, str | int | float], ...], Values] = {}
@@ -106,11 +110,11 @@ class Numbers:
         handle(self, event)
         return self.urgent and not (isinstance(event, ConnectFailed) and event.retrying)
 
-    def _value(self, metric: str, value: float) -> None:
-        self._values.setdefault(metric, []).append(value)
+    def _time(self, metric: str, seconds: float) -> None:
+        self._values.setdefault(metric, []).append(micros(seconds))
 
     def _detail(self, metrics: Values, **properties: str | int | float) -> None:
-        """Add values under the detail they share. Times are seconds."""
+        """Add values under the detail they share."""
         running = invocation.current.get() or invocation.latest.invocation
         if running is not None and running.request_id:
             properties["request_id"] = running.request_id
@@ -124,7 +128,7 @@ class Numbers:
     def _opened(self, event: Opened) -> None:
         self._open += 1
         self.most_open = max(self.most_open, self._open)
-        values: Values = {"ConnectionsOpened": [1], "ConnectTime": [event.seconds]}
+        values: Values = {"ConnectionsOpened": [1], "ConnectTime": [micros(event.seconds)]}
         self._detail(values, host=event.host, backend_id=event.backend_id)
 
     def _connect_failed(self, event: ConnectFailed) -> None:
@@ -159,10 +163,10 @@ class Numbers:
         self._detail({"SlowQueries": [1]}, statement=event.statement, seconds=round(event.seconds, 3))
 
     def _pinged(self, event: Pinged) -> None:
-        self._value("PingTime", event.seconds)
+        self._time("PingTime", event.seconds)
 
     def _waited(self, event: Waited) -> None:
-        self._value("WaitTime", event.seconds)
+        self._time("WaitTime", event.seconds)
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -212,7 +216,7 @@ _HANDLERS: dict[type[Event], Callable[[Numbers, Any], None]] = {
 }
 
 
-def _drain(values: list[float]) -> list[float]:
+def _drain(values: list[int]) -> list[int]:
     """Take what is there now; what another thread appends meanwhile stays for the next time."""
     count = len(values)
     taken = values[:count]
@@ -221,27 +225,16 @@ def _drain(values: list[float]) -> list[float]:
 
 
 def _entries(properties: Properties, values: Values) -> list[Entry]:
-    """Split into entries of at most MOST_VALUES values of each metric; times in milliseconds."""
+    """Split into entries of at most MOST_VALUES values of each metric."""
     most = max(map(len, values.values()), default=0)
     return [
         Entry(
             properties,
             {
-                metric: _scaled(metric, chunk)
+                metric: chunk
                 for metric, all_values in values.items()
                 if (chunk := all_values[start : start + MOST_VALUES])
             },
         )
         for start in range(0, most, MOST_VALUES)
     ]
-
-
-def _scaled(metric: str, values: list[float]) -> list[float]:
-    """Seconds to milliseconds, rounded half up to the metric's decimals; counts stay as they are."""
-    decimals = METRICS[metric].decimals
-    if not decimals:
-        return values
-    # int() and a division: round() takes four times as long, and 200 values of it would be half of a report's time.
-    unit = 10.0**decimals
-    scale = 1000 * unit
-    return [int(value * scale + 0.5) / unit for value in values]
