@@ -51,6 +51,9 @@ class Connector:
             request, endpoint = self._prepare(role, limit, attempt)
             try:
                 link = self._engine.connect(request)
+            except LambdaPoolError as error:
+                self._report(error, type(error).__name__, attempt, start, retrying=False)
+                raise
             except Exception as error:
                 kind = self._engine.classify(error)
                 refresh = kind is Failure.REJECTED and request.credentials.cached and not refreshed

@@ -170,7 +170,7 @@ class ConnectionPool(Shelf):
             try:
                 result = work(slot.link.conn)
             except BaseException as error:
-                again = attempt < attempts and self._may_replay(slot, error, readonly=readonly)
+                again = attempt < attempts and self._may_replay(slot, error)
                 self.checkin(slot, error)
                 if not again:
                     raise
@@ -186,16 +186,21 @@ class ConnectionPool(Shelf):
             sleep(backoff(attempt))
             attempt += 1
 
-    def _may_replay(self, slot: Slot, error: BaseException, *, readonly: bool) -> bool:
+    def _may_replay(self, slot: Slot, error: BaseException) -> bool:
         """True if the work's transaction is surely undone, and another try could fare better."""
         left = invocation.remaining()
         if not isinstance(error, Exception) or not slot.link.replayable() or (left is not None and left <= 0):
             return False
-        kind = self._engine.classify(error)
+        kind = self._classify(slot, error)
         if kind in {Failure.LOST, Failure.SHUTDOWN}:
             # The work may have failed on a connection of its own: only the loss of ours undid its transaction.
             return not slot.link.quiet()
-        return kind is Failure.CONFLICT or (kind is Failure.READ_ONLY and not readonly)
+        return kind in {Failure.CONFLICT, Failure.READ_ONLY}
+
+    def _classify(self, slot: Slot, error: BaseException) -> Failure:
+        """What an error of the borrower's means. A write refused by its own read-only transaction is no failover."""
+        kind = self._engine.classify(error)
+        return Failure.OTHER if kind is Failure.READ_ONLY and slot.link.read_only() else kind
 
     def stats(self) -> PoolStats:
         """The pool's figures now."""
@@ -460,7 +465,7 @@ class ConnectionPool(Shelf):
             # Borrowed before a fork: this process owns nothing of it but a descriptor.
             self._discard(slot, Reason.FORKED)
             return
-        kind = Failure.OTHER if error is None else self._engine.classify(error)
+        kind = Failure.OTHER if error is None else self._classify(slot, error)
         self._note_failover(slot, kind)
         reason = Reason.USER_CLOSED if link.closed_by_user() else Reason.BROKEN
         problem: BaseException | None = None

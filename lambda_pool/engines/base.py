@@ -94,6 +94,9 @@ class Link(Protocol):
     def closed_by_user(self) -> bool:
         """True if the borrower closed it on purpose (rather than lost it)."""
 
+    def read_only(self) -> bool:
+        """True if the borrower's own transaction is a read-only one, so that a refused write is no failover."""
+
     def begin(self, *, readonly: bool, guarded: bool) -> None:
         """Make the borrower's work one transaction, whatever `autocommit` says.
 

@@ -53,6 +53,7 @@ class MysqlLink:
     def __init__(self, conn: "BoundedConnection", *, autocommit: bool) -> None:
         self.conn = conn
         self._autocommit = autocommit
+        self._read_only = False
         self._cursorclass = conn.cursorclass
         poller = select.poll()
         poller.register(conn._sock, select.POLLIN)
@@ -88,12 +89,17 @@ class MysqlLink:
         """PyMySQL tells a close from a loss."""
         return bool(self.conn._closed)
 
+    def read_only(self) -> bool:
+        """What `begin` sent."""
+        return self._read_only
+
     def begin(self, *, readonly: bool, guarded: bool) -> None:
         """An explicit transaction: MySQL's implicit ones cannot be read-only, nor seen to end."""
         if readonly:
             self.conn.query("START TRANSACTION READ ONLY")
         elif guarded or self._autocommit:
             self.conn.begin()
+        self._read_only = readonly
         self.conn.guarded = guarded
         self.conn.ended = False
 
@@ -170,6 +176,7 @@ class MysqlLink:
     def close(self, timeout: float) -> None:
         """COM_QUIT."""
         conn = self.conn
+        self._abandon_result()
         if not conn.open:
             return
         try:
@@ -180,7 +187,14 @@ class MysqlLink:
 
     def drop(self) -> None:
         """Close the descriptor alone."""
+        self._abandon_result()
         self.conn._force_close()
+
+    def _abandon_result(self) -> None:
+        """A streamed result's destructor would go on to read from the closed connection."""
+        result = self.conn._result
+        if result is not None:
+            result.unbuffered_active = False
 
     def sever(self) -> None:
         """shutdown() on the socket; PyMySQL notices at its next read."""
@@ -221,7 +235,11 @@ class MysqlEngine:
         arguments: dict[str, Any] = {}
         try:
             arguments = _pymysql_arguments(request)
-            conn = BoundedConnection(**arguments, defer_connect=True)
+            try:
+                conn = BoundedConnection(**arguments, defer_connect=True)
+            except (TypeError, ValueError, NotImplementedError) as error:
+                # The argument's name is in the text, its value is not.
+                raise ConfigError(f"connect_args or the URL's query is not valid for PyMySQL: {error}") from None
             conn.encrypt = request.tls.required and not request.host.startswith("/")
             conn.connect_within(request.timeout)
         except Exception as error:  # noqa: BLE001 - passed on below, without the frames that hold the password

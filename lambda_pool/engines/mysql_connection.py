@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pymysql
 from pymysql.connections import Connection
@@ -23,7 +23,13 @@ _SESSION_WORDS = ("transaction", "tx_")
 _SET = ("SET", b"SET")
 
 
-class BoundedConnection(Connection[Any]):
+if TYPE_CHECKING:
+    _Connection = Connection[Any]
+else:  # generic in its type stubs only
+    _Connection = Connection
+
+
+class BoundedConnection(_Connection):
     """A `pymysql.connections.Connection`; to its borrowers no different."""
 
     # PyMySQL's own, which its type stubs leave out.

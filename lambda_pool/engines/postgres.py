@@ -137,6 +137,10 @@ class PostgresLink:
         """Psycopg tells a close from a loss."""
         return self.conn.closed and not self.conn.broken
 
+    def read_only(self) -> bool:
+        """What psycopg sends with BEGIN."""
+        return bool(self.conn.read_only)
+
     def begin(self, *, readonly: bool, guarded: bool) -> None:
         """Settings that shape the BEGIN that psycopg sends with the first statement.
 
@@ -304,6 +308,10 @@ def _exchange(pgconn: "PGconn", *, refuse_copy: bool = False) -> Generator[int, 
             failure = error_from_result(result)
         elif refuse_copy and result.status in {ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH}:
             raise OperationalError("a COPY was left unfinished, so its transaction cannot be committed")
+    # What the server sent unasked came in with the answer: psycopg looks for it only when the socket turns readable.
+    while notify := pgconn.notifies():
+        if pgconn.notify_handler:
+            pgconn.notify_handler(notify)
     if failure is not None:
         raise failure
 
@@ -357,9 +365,14 @@ class PostgresEngine:
         own.setdefault("autocommit", request.autocommit)
         if request.pooled:
             own.setdefault("prepare_threshold", None)
-        conninfo = psycopg.conninfo.make_conninfo(**_libpq_parameters(request), **arguments)
+        conninfo = ""
         failure: BaseException
         try:
+            try:
+                conninfo = psycopg.conninfo.make_conninfo(**(_libpq_parameters(request) | arguments))
+            except psycopg.ProgrammingError as error:
+                # libpq names the option, never its value.
+                raise ConfigError(f"connect_args or the URL's query is not valid for libpq: {error}") from None
             pgconn = _open(conninfo, deadline)
         except Exception as error:  # noqa: BLE001 - passed on below, without the frames that hold the password
             failure = error.with_traceback(None)

@@ -105,6 +105,10 @@ class FakeLink:
         """See `Link`."""
         return self.conn.closed
 
+    def read_only(self) -> bool:
+        """See `Link`."""
+        return self.readonly
+
     def begin(self, *, readonly: bool, guarded: bool) -> None:
         """See `Link`."""
         self.do("begin")
