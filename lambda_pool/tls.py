@@ -184,44 +184,49 @@ def context(tls: Tls, host: str) -> "ssl.SSLContext":
 
 
 def advice(error: str, host: str, tls: Tls) -> str:
-    """What to do about an encryption error: one or two sentences to put behind its text.
+    """What to do about an encryption error: a few sentences to put behind its text.
 
     In: the text of the driver's error, the host and the encryption that was asked for.
     """
     text = error.lower()
     rds = recognise(host)
     if "support ssl" in text or "support it" in text:
+        switch = " (rds.force_ssl, require_secure_transport)" if rds else ""
         return (
-            "The server speaks no TLS. Switch it on there"
-            + (" (rds.force_ssl, require_secure_transport)" if rds else "")
-            + "; only where the network itself is trusted, write sslmode=disable."
+            f"The server speaks no TLS. Switch it on there{switch}; only where the network itself is trusted, write "
+            "sslmode=disable."
         )
     if "expired" in text or "not yet valid" in text:
-        return "The server's certificate is out of date, or this machine's clock is wrong. " + (
-            "Rotate the instance's certificate (rds-ca-rsa2048-g1)." if rds else "Renew it on the server."
+        return (
+            "The server's certificate is out of date, or this machine's clock is wrong. "
+            f"{'Rotate the certificate of the database instance.' if rds else 'Renew it on the server.'}"
         )
     if "match" in text:
         return (
-            "The certificate is for another name. Connect by the name that it is for"
-            + ("" if rds else "; for a name of your own in front of RDS, by RDS's own, or with sslmode=verify-ca")
-            + "."
+            "The certificate is for another name: connect by that one. For a name of your own in front of RDS, write "
+            "RDS's own host name, or sslmode=verify-ca with sslrootcert=rds-REGION."
         )
-    return _about_roots(host, rds, tls)
+    if "does not exist" in text:
+        return "Give sslrootcert the path that the file has inside the function, or leave sslrootcert away."
+    # libpq gives no reason.
+    maybe = "" if "certificate verify failed:" in text else " Or it is out of date, or this machine's clock is wrong."
+    return _about_roots(host, rds, tls) + maybe
 
 
 def _about_roots(host: str, rds: RdsHost | None, tls: Tls) -> str:
-    checked = f"It was checked against {tls.ca_file}. " if tls.ca_file else ""
-    if rds is not None and not rds.proxy and rds.region and certs.path(rds.region) is None:
-        return (
-            f"{checked}This release ships no certificate authorities for {rds.region}: download "
-            f"{_bundle_url(rds.region)} into the function's package and set sslrootcert to its path."
+    checked = f"None of the authorities in {tls.ca_file or 'the default store'} signed the server's certificate. "
+    if rds is None:
+        return checked + (
+            f"If {host} is a name of your own in front of RDS, write RDS's own host name, or sslmode=verify-ca with "
+            "sslrootcert=rds-REGION; else set sslrootcert to a file (PEM) with the authority that did."
         )
-    if rds is not None:
-        return f"{checked}Leave sslrootcert away to use the authorities that are shipped for {rds.region or 'RDS'}."
-    return (
-        f"{checked}If {host} is a name of yours for an RDS database, use RDS's own host name, or set "
-        "sslrootcert=rds-REGION with sslmode=verify-ca; otherwise set sslrootcert to a file (PEM) with the "
-        "authority that signed the server's certificate."
+    if tls.ca_file not in {certs.path("all"), _store(host, proxy=False)[1]}:
+        return checked + "Leave sslrootcert away, to use those that are shipped for RDS."
+    if rds.proxy or not rds.region:
+        return checked + "RDS may have newer ones than this release: install a newer lambda-pool."
+    return checked + (
+        f"RDS may have newer ones in {rds.region} than this release: install a newer lambda-pool, or put "
+        f"{_bundle_url(rds.region)} into the function's package and set sslrootcert to its path."
     )
 
 
