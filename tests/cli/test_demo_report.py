@@ -40,8 +40,9 @@ def made_up(ours_failed: int = 0, engine: str = "postgresql") -> Result:
     cells = {
         EACH_TIME: [Measured(1, 1, traffic=Traffic(1, 0), milliseconds=[99.96]) for _ in titles],
         GLOBAL: [cell(100) for _ in titles],
-        OURS: [Measured(1, 1, ours_failed, traffic=Traffic(1, 0), milliseconds=[1.26]) for _ in titles],
+        OURS: [Measured(200, 1, ours_failed, traffic=Traffic(1, 0), milliseconds=[1.26]) for _ in titles],
     }
+    cells[OURS][2].ended = 5
     return Result("PostgreSQL 18.6 without TLS", engine, titles, cells)
 
 
@@ -77,13 +78,12 @@ def test_sentences_come_from_the_figures() -> None:
     assert "no errors" in each
     assert "6 connections for 6 invocations" in each
     assert "100 ms, with lambda_pool 1.3 ms" in each
-    assert ours.startswith("lambda_pool made no errors and opened 6 connections; in the last 1 invocations")
-    assert ours.endswith("the server saw no statements that the handler had not sent.")
+    assert "no errors and opened 6 connections, the first and one for each of the 5 that the server ended;" in ours
+    assert ours.endswith("its last 200 invocations sent no statements beyond the handler's own.")
     result = made_up()
-    result.cells[OURS][2].ended = 5
+    result.cells[OURS][2].ended += 1
     result.cells[OURS][5].traffic += Traffic(extra=7)
-    assert "saw 7 statements that" in report.sentences(result)[2]
-    assert "6 connections, the first and one after each of the 5 times" in report.sentences(result)[2]
+    assert "6 connections; its last 200 invocations sent 7 statements" in report.sentences(result)[2]
 
 
 def test_colours_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -114,10 +114,10 @@ def _ours(result: Result) -> str:
     total, last = result.total(OURS), result.cells[OURS][-1]
     connections = _count(total.traffic.connections, "connection")
     if total.traffic.connections == 1 + total.ended:
-        connections += f", the first and one after each of the {total.ended} times that the server ended it"
+        connections += f", the first and one for each of the {total.ended} that the server ended"
     return (
-        f"lambda_pool made {_count(total.errors, 'error')} and opened {connections}; in the last {last.invocations} "
-        f"invocations the server saw {_count(last.traffic.extra, 'statement')} that the handler had not sent."
+        f"lambda_pool made {_count(total.errors, 'error')} and opened {connections}; its last {last.invocations} "
+        f"invocations sent {_count(last.traffic.extra, 'statement')} beyond the handler's own."
     )
 
 
