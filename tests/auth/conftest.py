@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -59,3 +60,28 @@ def iam_server(request: pytest.FixtureRequest) -> IamServer:
     server: IamServer = request.getfixturevalue(name)
     server.checker.reset(ACCESS_KEY, SECRET_KEY, SESSION_TOKEN)
     return server
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """Where moto's server plays AWS's control planes."""
+    from moto.server import ThreadedMotoServer
+
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture
+def vault(in_lambda: pytest.MonkeyPatch, moto_url: str) -> Iterator[Any]:
+    """A client of an empty Secrets Manager, to which AWS_ENDPOINT_URL also leads the code under test."""
+    import boto3
+
+    in_lambda.setenv("AWS_ENDPOINT_URL", moto_url)
+    client = boto3.client("secretsmanager")
+    yield client
+    for secret in client.list_secrets()["SecretList"]:
+        client.delete_secret(SecretId=secret["ARN"], ForceDeleteWithoutRecovery=True)
+    client.close()
