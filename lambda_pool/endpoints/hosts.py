@@ -6,8 +6,6 @@ Only text is looked at: no DNS, no API call, no regular expression (this runs in
 from dataclasses import dataclass
 from enum import Enum
 
-from ..auth.aws_environment import is_region
-
 
 class Kind(Enum):
     """What stands behind an RDS host name."""
@@ -127,3 +125,17 @@ def _after(prefix: str, label: str) -> bool:
 def _is_label(label: str) -> bool:
     """True for one label of a host name: RFC 1123, section 2.1."""
     return 0 < len(label) <= 63 and label.replace("-", "a").isalnum() and label[0] != "-" and label[-1] != "-"
+
+
+def is_region(name: str) -> bool:
+    """True for a text shaped like a region's name: `eu-central-1`, `us-gov-west-1`, `eusc-de-east-1`."""
+    *words, number = name.split("-")
+    letters = "".join(words)
+    return (
+        name.isascii()
+        and len(words) > 1
+        and number.isdigit()
+        and all(words)
+        and letters.isalpha()
+        and letters.islower()
+    )

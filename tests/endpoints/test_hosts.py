@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lambda_pool.endpoints.hosts import Kind, RdsHost, recognise
+from lambda_pool.endpoints.hosts import Kind, RdsHost, is_region, recognise
 
 HASH = "c0ffee123abc"
 
@@ -162,3 +162,21 @@ def test_every_made_endpoint_is_recognised(parts: tuple[str, tuple[str, Kind], s
     found = recognise(f"{name}.{form.format(number)}.{tail.format(region)}")
     assert found is not None
     assert (found.kind, found.identifier, found.region) == (kind, name.lower(), region)
+
+
+def test_the_shape_of_a_region() -> None:
+    for name in ("eu-central-1", "us-gov-west-1", "us-isob-east-1", "ap-southeast-12"):
+        assert is_region(name)
+    for name in (
+        "",
+        "-",
+        "eu",
+        "eu-1",
+        "eu-central",
+        "eu--1",
+        "EU-central-1",
+        "eu-central-\u0661",
+        "eu-\u00e9st-1",
+        "-a-1",
+    ):
+        assert not is_region(name)
