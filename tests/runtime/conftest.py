@@ -1,0 +1,59 @@
+"""A small function on lambda_pool, on the genuine runtime, against real servers."""
+
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lambda_pool.testing import LambdaRuntime
+
+FUNCTION = """
+import os, time
+import lambda_pool
+
+POOL = lambda_pool.Pool(os.environ["URL"], **eval(os.environ.get("OPTIONS", "{}")))
+
+@POOL.handler
+def handler(event, context, conn):
+    event = event or {}
+    if event.get("sleep"):
+        time.sleep(event["sleep"])
+    with conn.cursor() as cursor:
+        cursor.execute(event.get("sql", "select 1"))
+        rows = list(cursor.fetchall()) if cursor.description else []
+    if event.get("fail"):
+        raise RuntimeError("half way")
+    backend = conn.info.backend_pid if hasattr(conn, "info") else conn.thread_id()
+    return {"rows": rows, "backend": backend, "stats": {n: getattr(POOL.stats(), n) for n in POOL.stats().__slots__}}
+"""
+
+Start = Callable[..., LambdaRuntime]
+
+
+@pytest.fixture
+def start(tmp_path: Path, lambda_rie: Path) -> Iterator[Start]:
+    """start(url, options={}, code=…, **arguments of LambdaRuntime): an environment that ends with the test."""
+    started: list[LambdaRuntime] = []
+
+    def begin(
+        url: str,
+        *,
+        options: dict[str, Any] | None = None,
+        code: str = FUNCTION,
+        env: dict[str, str] | None = None,
+        **arguments: Any,
+    ) -> LambdaRuntime:
+        folder = tmp_path / f"function{len(started)}"
+        folder.mkdir()
+        (folder / "function.py").write_text(textwrap.dedent(code))
+        environment = {"URL": url, "OPTIONS": repr(options or {}), **(env or {})}
+        runtime = LambdaRuntime("function.handler", code_dir=folder, env=environment, **arguments)
+        started.append(runtime)
+        runtime.start()
+        return runtime
+
+    yield begin
+    for runtime in started:
+        runtime.close()
