@@ -19,7 +19,7 @@ _MOST_REASONS = 3
 
 _NOTES = (
     "errors: invocations that went wrong, and orders saved though their invocation had failed. conns: connections "
-    "opened; extra: statements beyond the handler's and BEGIN, COMMIT, ROLLBACK; both as the server's log has it. "
+    "opened; extra: statements beyond the handler's and BEGIN, COMMIT, ROLLBACK; both by the server's own record. "
     "ms: median of the good orders, as the caller sees them. fails half way: in turn the handler raises and the "
     "server refuses a statement; then a freeze, and a good order."
 )
