@@ -20,7 +20,6 @@ from .errors import CommitUncertain, ConfigError, DeadlineExceeded, LambdaPoolEr
 from .events import (
     CheckedOut,
     Closed,
-    Event,
     Forked,
     Leaked,
     Observer,
@@ -125,6 +124,7 @@ class ConnectionPool(Shelf):
         self._auth = auth
         self._endpoint = endpoint
         self._tally = Tally(config.name, observers)
+        self.tell = self._tally.pass_on  # not a method of its own: each warm invocation would pay three calls for it
         self.observed = bool(observers)
         self._connector = Connector(config, engine, auth, endpoint, self._tally)
         self._reader_role = _READER if endpoint.has_reader else _WRITER
@@ -264,7 +264,10 @@ class ConnectionPool(Shelf):
         slot.reuses += 1
         slot.borrowed_mono = mono
         if self.observed:
-            self._tally.pass_on(Reused(self.config.name, monotonic() - mono))
+            slot.checkout = monotonic() - mono
+            slot.fresh = False
+            if self._tally.checkouts_wanted:
+                self.tell(Reused(self.config.name, slot.checkout))
         return slot
 
     def _checkout_slowly(self, role: Role, timeout: float | None) -> Slot:
@@ -289,8 +292,7 @@ class ConnectionPool(Shelf):
                     decision = self._ping(slot, limit)
                 if decision is REUSE:
                     slot.reuses += 1
-                    slot.borrowed_mono = monotonic()
-                    self._tally.tell(Reused(self.name, slot.borrowed_mono - limit.start))
+                    self._lend(slot, limit, fresh=False)
                     return slot
                 assert isinstance(decision, Replace)
                 self._replace(slot, role, decision.reason)
@@ -298,9 +300,15 @@ class ConnectionPool(Shelf):
         except BaseException:
             self._discard(slot, Reason.DEAD if slot.state is _LENT else None)
             raise
-        slot.borrowed_mono = monotonic()
-        self._tally.tell(CheckedOut(self.name, slot.borrowed_mono - limit.start))
+        self._lend(slot, limit, fresh=True)
         return slot
+
+    def _lend(self, slot: Slot, limit: Limit, *, fresh: bool) -> None:
+        slot.borrowed_mono = monotonic()
+        slot.checkout = slot.borrowed_mono - limit.start
+        slot.fresh = fresh
+        if self._tally.checkouts_wanted:
+            self.tell((CheckedOut if fresh else Reused)(self.name, slot.checkout))
 
     def checkout_transaction(self, timeout: float | None, *, readonly: bool, guarded: bool) -> Slot:
         """Lend a live connection with an explicit transaction begun on it."""
@@ -442,9 +450,13 @@ class ConnectionPool(Shelf):
         """Cache a clean connection, or hand it to the borrower who has waited longest."""
         slot.idle_wall = time()
         mono = slot.idle_mono = monotonic()
-        # Read before `put`: afterwards the slot is the next borrower's. 0: opened by `warm`, and lent to nobody yet.
+        # Made before `put`: afterwards the slot is the next borrower's. 0: opened by `warm`, and lent to nobody yet.
         since = slot.borrowed_mono
-        in_use = len(self.slots) - len(self.idle) if self.observed else 0
+        if self.observed and since:
+            in_use = len(self.slots) - len(self.idle)
+            event = Returned(self.config.name, mono - since, slot.checkout, not slot.fresh, in_use)
+        else:
+            event = None
         if self.config.leak_after and since and mono - since > self.config.leak_after:
             self._leaked(slot, mono)
         try:
@@ -453,10 +465,11 @@ class ConnectionPool(Shelf):
             else:
                 self.put(slot)
         except RuntimeError:
-            # Taken out when its invocation ended, and severed: this thread, its last user, closes it.
+            # Taken out (and told of) when its invocation ended, and severed: this thread, its last user, closes it.
             slot.link.close(_GOODBYE)
-        if self.observed and since:
-            self._tally.pass_on(Returned(self.config.name, mono - since, in_use))
+            return
+        if event is not None:
+            self.tell(event)
 
     def _settle(self, slot: Slot, error: BaseException | None, *, strict: bool) -> None:
         """End the borrower's transaction and bring the connection back to how it was lent, or close it."""
@@ -479,9 +492,8 @@ class ConnectionPool(Shelf):
         if keep:
             self._give_back(slot)
         else:
-            in_use = len(self.slots) - len(self.idle)
+            self._tell_returned(slot, len(self.slots) - len(self.idle))
             self._discard(slot, reason)
-            self._tally.tell(Returned(self.name, monotonic() - slot.borrowed_mono, in_use))
         if problem is None:
             return
         if error is None or not isinstance(problem, Exception):
@@ -520,6 +532,12 @@ class ConnectionPool(Shelf):
             return False
         return True
 
+    def _tell_returned(self, slot: Slot, in_use: int) -> None:
+        """Tell of a borrow whose connection leaves the pool; only once, should it come back all the same."""
+        since, slot.borrowed_mono = slot.borrowed_mono, 0.0
+        if since:
+            self.tell(Returned(self.name, monotonic() - since, slot.checkout, not slot.fresh, in_use))
+
     def _discard(self, slot: Slot, reason: Reason | None) -> None:
         """Take a slot out of the pool, close what it holds (`reason` None: nothing), and wake who waits for room."""
         mine = self.remove(slot)
@@ -543,6 +561,7 @@ class ConnectionPool(Shelf):
         mono = monotonic()
         for slot in held:
             self._leaked(slot, mono)
+            self._tell_returned(slot, len(held))
             if slot.owner == get_ident():
                 self._close_link(slot, Reason.LEAKED)
             else:
@@ -557,6 +576,32 @@ class ConnectionPool(Shelf):
         self._tally.tell(Leaked(self.name, held, where, stack))
         log.warning("pool %s: a connection was held for %.1f s, borrowed at %s%s", self.name, held, where, stack)
 
+    def forget(self) -> None:
+        """Close every idle connection, and forget every token, secret and address (around a snapshot)."""
+        self.close()
+        self._auth.forget()
+        self._endpoint.forget()
+
+    def cancel_running(self, left: float, within: float) -> None:
+        """In a signal handler, `left` seconds before the invocation ends: make the server end what runs now.
+
+        The first call asks the server, in at most `within` seconds; a statement that still runs at a later call loses
+        its connection. Takes no lock that the interrupted code may hold.
+        """
+        for slot in list(self.slots):
+            if slot.state is not _LENT or not slot.link.running():
+                continue
+            if slot.cancelled == "":
+                slot.cancelled = "asked"
+                if slot.endpoint.proxy or not self._ask_to_cancel(slot, within):
+                    slot.cancelled = "cut"
+                    slot.link.sever()
+                else:
+                    slot.cancelled_mono = monotonic()
+            elif slot.cancelled == "asked" and monotonic() - slot.cancelled_mono > within:
+                slot.cancelled = "cut"
+                slot.link.sever()
+
     def after_fork(self) -> None:
         """In a forked child: start empty, and let go of the parent's sockets without a word to the server."""
         for slot in self.idle:
@@ -565,10 +610,6 @@ class ConnectionPool(Shelf):
         self._pid = os.getpid()
         self._tally.start_afresh()
         self._tally.tell(Forked(self.name))
-
-    def tell(self, event: Event) -> None:
-        """Pass one event that is not counted to every observer."""
-        self._tally.pass_on(event)
 
 
 def _describe(slot: Slot) -> tuple[str, str]:

@@ -42,11 +42,13 @@ class Slot:
 
     __slots__ = (
         "borrowed_mono",
+        "checkout",
         "created_mono",
         "created_wall",
         "endpoint",
         "expires_mono",
         "expires_wall",
+        "fresh",
         "generation",
         "idle_mono",
         "idle_wall",
@@ -76,7 +78,10 @@ class Slot:
         self.expires_wall = self.expires_mono = 0.0
         self.created_wall = self.created_mono = 0.0
         self.idle_wall = self.idle_mono = 0.0
+        # Of the borrow that is on, or was last: since when, how long its checkout took, and whether it opened anew.
         self.borrowed_mono = 0.0
+        self.checkout = 0.0
+        self.fresh = False
         self.where: object = None
         self.instruction = 0
 

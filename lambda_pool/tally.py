@@ -38,7 +38,8 @@ class Tally:
 
     def __init__(self, name: str, observers: Sequence[Observer]) -> None:
         self.name = name
-        self.observers = tuple(observers)
+        self.checkouts_wanted = any(getattr(observer, "wants_checkouts", True) for observer in observers)
+        self._takers = [observer.on_event for observer in observers]
         self.start_afresh()
 
     def start_afresh(self) -> None:
@@ -61,8 +62,8 @@ class Tally:
 
     def pass_on(self, event: Event) -> None:
         """Pass an event to every observer; what an observer raises is logged and goes no further."""
-        for observer in self.observers:
+        for take in self._takers:
             try:
-                observer.on_event(event)
+                take(event)
             except Exception:
                 log.exception("pool %s: an observer failed", self.name)
