@@ -19,7 +19,7 @@ SESSION_TOKEN = "IQoJb3JpZ2luX2VjEA+/" * 38 + "=="
 def no_aws(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> pytest.MonkeyPatch:
     """No AWS variable, profile or instance role to be found."""
     for name in list(os.environ):
-        if name.startswith("AWS_"):
+        if name.startswith("AWS_") and name != "AWS_LAMBDA_RIE":  # where the emulator is: ours, not AWS's
             monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
