@@ -1,1 +1,27 @@
-"""Observers that turn a pool's events into CloudWatch metrics."""
+"""Observers that turn a pool's events into metrics. Each is loaded when it is first named."""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .cloudwatch import PutMetrics
+    from .emf import EmfMetrics
+    from .otel import OtelMetrics
+    from .powertools import PowertoolsMetrics
+
+_HOMES = {
+    "EmfMetrics": "emf",
+    "OtelMetrics": "otel",
+    "PowertoolsMetrics": "powertools",
+    "PutMetrics": "cloudwatch",
+}
+
+__all__ = ["EmfMetrics", "OtelMetrics", "PowertoolsMetrics", "PutMetrics"]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(f".{home}", __name__), name)

@@ -1,11 +1,22 @@
 """Gathers the events of pools and decides when their numbers are reported. Where they go, its children know."""
 
+from enum import Enum
 from threading import RLock
 from time import monotonic, time
 
 from ..errors import ConfigError
 from ..events import CheckedOut, Closing, Event, Forked, InvocationEnded, Returned, Reused
 from .numbers import MOST_VALUES, Entry, Numbers
+
+
+class Why(Enum):
+    """Why a report is made."""
+
+    FIRST = "the environment's first invocation ended"
+    INTERVAL = "the interval has passed"
+    PROBLEM = "an invocation failed, or something went wrong"
+    FULL = "a hundred values have gathered"
+    CLOSING = "a shutdown or a snapshot is near"
 
 
 class Collector:
@@ -69,20 +80,22 @@ class Collector:
         if isinstance(event, Forked):
             self._lock = RLock()
             numbers.forked()
+            self._forget()
             return
         with self._lock:
             if isinstance(event, Closing):
-                self._report(event.pool, numbers, gauges=True)
+                self._report(event.pool, numbers, Why.CLOSING)
                 return
             if numbers.note(event):
-                self._report(event.pool, numbers, gauges=False)
+                self._report(event.pool, numbers, Why.PROBLEM, gauges=False)
             elif numbers.crowded:
-                self._report(event.pool, numbers, gauges=True)
+                self._report(event.pool, numbers, Why.FULL)
 
     def _at_end(self, event: InvocationEnded, numbers: Numbers) -> None:
         with self._lock:
-            at_leisure = not (event.cold or event.failed or numbers.urgent)
-            self._report(event.pool, numbers, gauges=True, at_leisure=at_leisure)
+            problem = event.failed or numbers.urgent
+            why = Why.FIRST if event.cold else Why.PROBLEM if problem else Why.INTERVAL
+            self._report(event.pool, numbers, why)
 
     def _report_full(self, pool: str, numbers: Numbers) -> None:
         with self._lock:
@@ -90,17 +103,20 @@ class Collector:
                 return
             # Where no handler is decorated, nothing but this tells that time has passed.
             if monotonic() >= numbers.due_mono:
-                self._report(pool, numbers, gauges=True)
+                self._report(pool, numbers, Why.FULL)
             else:
-                self._write(pool, numbers.take_full(), at_leisure=False)
+                self._write(pool, numbers.take_full(), Why.FULL)
 
-    def _report(self, pool: str, numbers: Numbers, *, gauges: bool, at_leisure: bool = False) -> None:
+    def _report(self, pool: str, numbers: Numbers, why: Why, *, gauges: bool = True) -> None:
         if gauges:
             self._note_time(numbers)
         entries = numbers.take(gauges=gauges)
         if entries:
-            self._write(pool, entries, at_leisure=at_leisure)
+            self._write(pool, entries, why)
 
-    def _write(self, pool: str, entries: list[Entry], *, at_leisure: bool) -> None:
-        """Put the entries out. `at_leisure`: no first response, failure or shutdown waits for it."""
+    def _forget(self) -> None:
+        """In a forked child: drop what is left of the parent's reports."""
+
+    def _write(self, pool: str, entries: list[Entry], why: Why) -> None:
+        """Put the entries out."""
         raise NotImplementedError

@@ -3,19 +3,17 @@
 https://docs.aws.amazon.com/AmazonCloudWatch/latest/monitoring/CloudWatch_Embedded_Metric_Format_Specification.html
 """
 
-import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from time import time
 from typing import Any
 
 from ..config import MetricsEnvironment, read_metrics_environment
-from .collector import Collector
+from .collector import Collector, Why
 from .definitions import METRICS
 from .numbers import Entry
 
-log = logging.getLogger("lambda_pool")
-
+MOST_DIMENSIONS = 30
 _LONGEST_DIMENSION = 1024
 _PROVIDER = "aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch"
 
@@ -42,13 +40,15 @@ class EmfMetrics(Collector):
         self._with_powertools: bool | None = None
         self._formats: dict[str, Format] = {}
 
-    def _write(self, pool: str, entries: list[Entry], *, at_leisure: bool) -> None:
+    def _write(self, pool: str, entries: list[Entry], why: Why) -> None:
         environment = self._environment
         if environment is None:
             environment = self._environment = read_metrics_environment()
         if environment.disabled:
             return
-        if self._with_powertools is None and (at_leisure or _PROVIDER in sys.modules):
+        if self._with_powertools is None and (why is Why.INTERVAL or _PROVIDER in sys.modules):
+            from .powertools import powertools_is_installed
+
             self._with_powertools = powertools_is_installed()
             self._formats.clear()
         make = self._formats.get(pool)
@@ -63,7 +63,11 @@ class EmfMetrics(Collector):
             "function_name": dimension(environment.function_name),
             "pool": dimension(pool),
         }
-        return (powertools_format if self._with_powertools else plain_format)(namespace, dimensions)
+        if self._with_powertools:
+            from .powertools import powertools_format
+
+            return powertools_format(namespace, dimensions)
+        return plain_format(namespace, dimensions)
 
 
 class _Encoder:
@@ -91,37 +95,8 @@ def dimension(value: str) -> str:
     return text[:_LONGEST_DIMENSION] or "unknown"
 
 
-def powertools_is_installed() -> bool:
-    """Import Powertools' provider. Warns once if there is none."""
-    try:
-        import aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch  # noqa: F401
-    except ImportError:
-        log.warning(
-            "Powertools is not installed, so lambda_pool writes its metrics itself: "
-            "pip install 'lambda-pool[metrics]', or set LAMBDA_POOL_METRICS=off"
-        )
-        return False
-    return True
-
-
-def powertools_format(namespace: str, dimensions: dict[str, str]) -> Format:
-    """Documents by Powertools' provider, with state of its own: `Metrics` would share its with the user's."""
-    from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
-
-    provider = AmazonCloudWatchEMFProvider(namespace=namespace, dimension_set=dimensions)
-
-    def make(entry: Entry) -> Document:
-        metrics = {
-            name: {"Unit": METRICS[name].unit, "StorageResolution": 60, "Value": values}
-            for name, values in entry.values.items()
-        }
-        return dict(provider.serialize_metric_set(metrics, dimensions, entry.properties))
-
-    return make
-
-
-def plain_format(namespace: str, dimensions: dict[str, str]) -> Format:
-    """The same documents without Powertools."""
+def plain_format(namespace: str, dimensions: Mapping[str, str]) -> Format:
+    """The documents that Powertools' provider would make, made without it."""
 
     def make(entry: Entry) -> Document:
         directive = {
