@@ -1,0 +1,82 @@
+"""Metrics through Powertools: its EMF provider, and the namespace of a `Metrics` that the function already has."""
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from ..config import read_metrics_environment
+from ..errors import ConfigError
+from .collector import Collector, Why
+from .definitions import METRICS
+from .emf import MOST_DIMENSIONS, Document, Format, dimension, write
+from .numbers import Entry
+
+log = logging.getLogger("lambda_pool")
+
+
+class PowertoolsMetrics(Collector):
+    """Writes EMF under the namespace, service and default dimensions of the user's own `Metrics`.
+
+    Everything about the report but these is its own: nothing is added to the user's metric set, which all `Metrics` of
+    a process share and whichever is flushed first would take along under its namespace. Where the decorator stands
+    beside `log_metrics` makes no difference. `interval`: seconds between two reports. Raises ConfigError.
+    """
+
+    def __init__(self, metrics: Any, *, interval: float = 60.0) -> None:
+        super().__init__(interval)
+        try:
+            from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
+        except ImportError:
+            raise ConfigError("Powertools is not installed: pip install 'lambda-pool[metrics]'") from None
+        provider = getattr(metrics, "provider", metrics)
+        if not isinstance(provider, AmazonCloudWatchEMFProvider):
+            raise ConfigError(f"metrics={metrics!r} is not valid: it must be a Powertools Metrics that writes EMF")
+        if not provider.namespace:
+            raise ConfigError("this Metrics has no namespace: give it one, or set POWERTOOLS_METRICS_NAMESPACE")
+        self._provider = provider
+
+    def _write(self, pool: str, entries: list[Entry], why: Why) -> None:
+        environment = read_metrics_environment()
+        if environment.disabled:
+            return
+        user = self._provider
+        dimensions = {
+            "service": dimension(user.service or environment.service),
+            "function_name": dimension(environment.function_name),
+            "pool": dimension(pool),
+        }
+        for name, value in user.default_dimensions.items():
+            if len(dimensions) < MOST_DIMENSIONS:
+                dimensions.setdefault(name, dimension(str(value)))
+        make = powertools_format(str(user.namespace), dimensions)
+        write(make(entry) for entry in entries)
+
+
+def powertools_is_installed() -> bool:
+    """Import Powertools' provider. Warns if there is none."""
+    try:
+        import aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch  # noqa: F401
+    except ImportError:
+        log.warning(
+            "Powertools is not installed, so lambda_pool writes its metrics itself: "
+            "pip install 'lambda-pool[metrics]', or set LAMBDA_POOL_METRICS=off"
+        )
+        return False
+    return True
+
+
+def powertools_format(namespace: str, dimensions: Mapping[str, str]) -> Format:
+    """Documents by Powertools' provider, with a state of its own: `Metrics` would share its with the user's."""
+    from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
+
+    own = dict(dimensions)
+    provider = AmazonCloudWatchEMFProvider(namespace=namespace, dimension_set=own)
+
+    def make(entry: Entry) -> Document:
+        metrics = {
+            name: {"Unit": METRICS[name].unit, "StorageResolution": 60, "Value": values}
+            for name, values in entry.values.items()
+        }
+        return dict(provider.serialize_metric_set(metrics, own, entry.properties))
+
+    return make
