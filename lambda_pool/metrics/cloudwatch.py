@@ -10,8 +10,6 @@ from importlib.util import find_spec
 from time import time
 from typing import Any
 
-from ..auth.aws_environment import region
-from ..auth.aws_sdk import load_session
 from ..config import read_metrics_environment
 from ..errors import ConfigError
 from .collector import Collector, Why
@@ -74,12 +72,12 @@ class PutMetrics(Collector):
                 "pool": dimension(name),
             }
             self._unsent += _data(metric, counts, dimensions, now)
-        self._send(self._namespace or environment.namespace)
+        self._send(self._namespace or environment.namespace, environment.region)
         if why is Why.CLOSING:
             # A restored snapshot has other credentials, and no connections.
             self._client = None
 
-    def _send(self, namespace: str) -> None:
+    def _send(self, namespace: str, region: str | None) -> None:
         """Send what is unsent, and keep what CloudWatch surely did not take but may take later."""
         from botocore.exceptions import BotoCoreError, ClientError
 
@@ -89,7 +87,7 @@ class PutMetrics(Collector):
             del self._unsent[:_BATCH]
             try:
                 if self._client is None:
-                    self._client = _client()
+                    self._client = _client(region)
                 self._client.put_metric_data(Namespace=namespace, MetricData=batch)
             except (BotoCoreError, ClientError) as error:
                 fate = "lost"
@@ -116,15 +114,16 @@ def _data(metric: str, counts: Counter[int], dimensions: dict[str, str], now: fl
     ]
 
 
-def _client() -> Any:
+def _client(region: str | None) -> Any:
     from botocore.config import Config
+    from botocore.session import get_session
 
     config = Config(
         connect_timeout=_CONNECT_TIMEOUT,
         read_timeout=_READ_TIMEOUT,
         retries={"mode": "standard", "total_max_attempts": 1},
     )
-    return load_session().create_client("cloudwatch", region_name=region(), config=config)
+    return get_session().create_client("cloudwatch", region_name=region, config=config)
 
 
 def _not_taken(error: Exception) -> bool:
