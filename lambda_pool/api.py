@@ -8,6 +8,7 @@ from . import lifecycle
 from .auth.base import Auth, UrlAuth
 from .decorator import Unavailable, decorate
 from .endpoints.base import Endpoint, EndpointSource, FixedEndpoint
+from .endpoints.hosts import recognise
 from .engines.base import Engine
 from .errors import ConfigError
 from .events import Observer
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
         reset: str
         leak_after: float
         slow_query: float
+        cancel_before_deadline: float
+        graceful_shutdown: bool
         metrics: str
         metrics_interval: float
         connect_args: Mapping[str, Any]
@@ -44,10 +47,10 @@ class Pool(ConnectionPool):
     """Connections to one logical database, kept across warm invocations. Made at module scope, it opens nothing.
 
     In: a URL (`postgresql://…` or `mysql://…`; None reads LAMBDA_POOL_URL, else DATABASE_URL, and with it who
-    authenticates and where the endpoint is), `auth` (IamToken(), SecretsManager(…); default: the URL's user and
-    password), `endpoint` (RdsProxy(…), AuroraCluster(…); default: the URL's host), `name` for logs and metrics (the
-    database's, by default), `observers` (default: CloudWatch metrics inside Lambda), and options, which may also stand in
-    the environment as LAMBDA_POOL_<NAME>; a keyword wins. Raises ConfigError.
+    authenticates and where the endpoint is), `auth` (IamToken(), SecretsManager(…); by default the URL's user and
+    password), `endpoint` (RdsProxy(…), AuroraCluster(…); by default the URL's host), `name` for logs and metrics (by
+    default the database's), `observers` (by default CloudWatch metrics inside Lambda), and options, which may also
+    stand in the environment as LAMBDA_POOL_<NAME>; a keyword wins. Raises ConfigError.
     """
 
     __module__ = "lambda_pool"
@@ -102,7 +105,7 @@ class Pool(ConnectionPool):
             config,
             engine,
             auth or UrlAuth(url.password),
-            endpoint or FixedEndpoint(Endpoint(url.host, url.port)),
+            endpoint or _endpoint_at(url),
             _observers(config) if observers is None else observers,
         )
         lifecycle.register(self)
@@ -134,6 +137,9 @@ class Pool(ConnectionPool):
         The connection is passed as the keyword `inject` if the function takes it. `on_unavailable(event, context,
         error)` answers instead of raising when no connection can be had. Raises ConfigError for a bad argument.
         """
+        if configuration.lambda_initialization() == "provisioned-concurrency":
+            # Init is paid for and nobody waits: the first caller should find the connection open.
+            self.warm()
         if fn is None:
             return lambda function: decorate(lambda: self, function, inject, on_unavailable)
         return decorate(lambda: self, fn, inject, on_unavailable)
@@ -167,10 +173,19 @@ def handler(
 def handler(
     fn: Callable[P, R] | None = None, *, inject: str = "conn", on_unavailable: Unavailable | None = None
 ) -> Any:
-    """`Pool.handler` of a pool that is built from the environment on first use."""
+    """`Pool.handler` of a pool that is built from the environment on first use: in Lambda, during Init."""
+    if configuration.in_lambda():
+        # A wrong setting then fails the deployment and not the first user, and the shutdown can still be prepared.
+        default_pool()
     if fn is None:
         return lambda function: decorate(default_pool, function, inject, on_unavailable)
     return decorate(default_pool, fn, inject, on_unavailable)
+
+
+def _endpoint_at(url: configuration.Url) -> EndpointSource:
+    """The URL's own host; one of RDS's is recognised by its name."""
+    rds = recognise(url.host)
+    return FixedEndpoint(Endpoint(rds.name if rds else url.host, url.port, proxy=rds is not None and rds.proxy))
 
 
 def _auth_of(environment: configuration.Environment) -> Auth | None:

@@ -55,6 +55,8 @@ class Config:
     reset: str = "transaction"
     leak_after: float = 0.0
     slow_query: float = 0.0
+    cancel_before_deadline: float = 0.0
+    graceful_shutdown: bool = True
     metrics: str = "auto"
     metrics_interval: float = 60.0
     connect_args: Mapping[str, Any] = field(default_factory=dict, repr=False)
@@ -161,6 +163,8 @@ _OPTIONS: dict[str, Callable[[str, object], Any]] = {
     "reset": _one_of("transaction", "session"),
     "leak_after": _seconds(zero="to switch it off"),
     "slow_query": _seconds(zero="to switch it off"),
+    "cancel_before_deadline": _seconds(zero="to switch it off"),
+    "graceful_shutdown": _flag,
     "metrics": _one_of("auto", "emf", "cloudwatch", "off"),
     "metrics_interval": _seconds(zero="to report at the end of each invocation"),
     "connect_args": _mapping,
@@ -378,6 +382,20 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
 def in_lambda() -> bool:
     """True inside a Lambda function's environment."""
     return "AWS_LAMBDA_FUNCTION_NAME" in os.environ
+
+
+def lambda_initialization() -> str:
+    """How Lambda initialised this environment: `on-demand`, `provisioned-concurrency`, `snap-start` or
+    `lambda-managed-instances`; empty outside of Lambda.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+    """
+    return os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") or ("on-demand" if in_lambda() else "")
+
+
+def runtime_api() -> str:
+    """`host:port` of Lambda's runtime API; empty outside of Lambda."""
+    return os.environ.get("AWS_LAMBDA_RUNTIME_API", "")
 
 
 @dataclass(frozen=True, slots=True)

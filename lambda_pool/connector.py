@@ -19,7 +19,7 @@ from .errors import (
 from .events import ConnectFailed, CredentialsRefreshed, Opened, TimedOut
 from .invocation import Limit
 from .tally import Tally
-from .tls import choose
+from .tls import advice, choose
 
 log = logging.getLogger("lambda_pool")
 
@@ -69,6 +69,10 @@ class Connector:
                 self._tally.tell(Opened(self._tally.name, seconds, attempt, request.host, link.backend_id))
                 return link, endpoint
             sleep(delay)
+
+    def open_aside(self, role: Role, limit: Limit) -> Link:
+        """One attempt at a connection that does not belong to the pool. Raises as `open`, or what the driver raises."""
+        return self._engine.connect(self._prepare(role, limit, 1)[0])
 
     def _prepare(self, role: Role, limit: Limit, attempt: int) -> tuple[ConnectRequest, Endpoint]:
         """Resolve everything that one attempt needs; nothing of it is kept for the next."""
@@ -148,8 +152,7 @@ class Connector:
         if kind is Failure.REJECTED:
             return CredentialsError(f"{text} (user {request.credentials.user!r}, {self._auth!r})")
         if kind is Failure.UNTRUSTED:
-            roots = request.tls.ca_file or "the driver's default"
-            return ConnectError(f"{text} (sslmode {request.tls.mode}, trusted roots: {roots})")
+            return ConnectError(f"{text} ({advice(str(error), request.host, request.tls)})")
         if kind not in HEALS:
             return ConnectError(text)
         waited = limit.elapsed()

@@ -77,12 +77,15 @@ def decorate(
         )
         token = current.set(invocation)
         latest.invocation = invocation
+        disarm = lifecycle.arm(invocation)
         failed = True
         try:
             result = call(args, kwargs)
             failed = False
             return result
         finally:
+            if disarm is not None:
+                disarm()
             lifecycle.end_invocation(invocation, failed=failed)
             latest.invocation = None
             current.reset(token)

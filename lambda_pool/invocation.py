@@ -12,10 +12,18 @@ the same network takes a millisecond; Lambda's own runtime needs 1 to 2 to send 
 class Invocation:
     """One running invocation. `remaining_ms` is the Lambda context's own method."""
 
-    __slots__ = ("cold", "remaining_ms", "request_id")
+    __slots__ = ("cold", "remaining_ms", "request_id", "reserve")
 
-    def __init__(self, remaining_ms: Callable[[], int] | None, request_id: str = "", *, cold: bool = False) -> None:
+    def __init__(
+        self,
+        remaining_ms: Callable[[], int] | None,
+        request_id: str = "",
+        *,
+        cold: bool = False,
+        reserve: float = RESERVE,
+    ) -> None:
         self.remaining_ms = remaining_ms
+        self.reserve = reserve
         self.request_id = request_id
         self.cold = cold
 
@@ -41,19 +49,21 @@ latest = _Latest()
 
 
 def remaining() -> float | None:
-    """Seconds that the running invocation still has for waiting (RESERVE already taken off); None outside of one."""
+    """Seconds that the running invocation still has for waiting, without its reserve; None outside of one."""
     invocation = current.get() or latest.invocation
-    left = None if invocation is None else invocation.remaining()
-    return None if left is None else left - RESERVE
+    if invocation is None:
+        return None
+    left = invocation.remaining()
+    return None if left is None else left - invocation.reserve
 
 
 class Limit:
-    """Until when a borrower may wait: `seconds` from now, cut to what the invocation has left (`by_invocation`)."""
+    """Until when somebody may wait: `seconds` from now, cut (unless `uncut`) to what the invocation has left."""
 
     __slots__ = ("at", "by_invocation", "start")
 
-    def __init__(self, seconds: float) -> None:
-        left = remaining()
+    def __init__(self, seconds: float, *, uncut: bool = False) -> None:
+        left = None if uncut else remaining()
         self.by_invocation = left is not None and left < seconds
         self.start = monotonic()
         self.at = self.start + (max(left, 0.0) if left is not None and left < seconds else seconds)

@@ -15,7 +15,7 @@ from .backoff import backoff, uniform
 from .config import Config
 from .connector import Connector
 from .endpoints.base import EndpointSource, Role
-from .engines.base import FAILED_OVER, HEALS, Engine, Failure, Outcome
+from .engines.base import FAILED_OVER, HEALS, Engine, Failure, Link, Outcome
 from .errors import CommitUncertain, ConfigError, DeadlineExceeded, LambdaPoolError, PoolTimeout
 from .events import (
     CheckedOut,
@@ -130,6 +130,7 @@ class ConnectionPool(Shelf):
         self._reader_role = _READER if endpoint.has_reader else _WRITER
         self._reset_session = config.reset == "session"
         self._generation = 0
+        self.warmed = False
         self._pid = os.getpid()
 
     # --- what users call ----------------------------------------------------------------------------------------------
@@ -219,6 +220,7 @@ class ConnectionPool(Shelf):
         """Open `min_size` connections (at least one) now. A failure is logged and left to the first checkout, unless
         `strict`, which raises it.
         """
+        self.warmed = True
         slots: list[Slot] = []
         limit = Limit(self.config.timeout)
         try:
@@ -431,6 +433,8 @@ class ConnectionPool(Shelf):
             wall=time(),
             mono=monotonic(),
         )
+        if self.config.cancel_before_deadline:
+            link.watch()
         slot.move(_LENT)
 
     # --- return -------------------------------------------------------------------------------------------------------
@@ -582,8 +586,8 @@ class ConnectionPool(Shelf):
         self._auth.forget()
         self._endpoint.forget()
 
-    def cancel_running(self, left: float, within: float) -> None:
-        """In a signal handler, `left` seconds before the invocation ends: make the server end what runs now.
+    def cancel_running(self, within: float) -> None:
+        """In a signal handler, shortly before the invocation ends: make the server end what runs now.
 
         The first call asks the server, in at most `within` seconds; a statement that still runs at a later call loses
         its connection. Takes no lock that the interrupted code may hold.
@@ -591,16 +595,19 @@ class ConnectionPool(Shelf):
         for slot in list(self.slots):
             if slot.state is not _LENT or not slot.link.running():
                 continue
-            if slot.cancelled == "":
-                slot.cancelled = "asked"
-                if slot.endpoint.proxy or not self._ask_to_cancel(slot, within):
-                    slot.cancelled = "cut"
-                    slot.link.sever()
-                else:
-                    slot.cancelled_mono = monotonic()
-            elif slot.cancelled == "asked" and monotonic() - slot.cancelled_mono > within:
-                slot.cancelled = "cut"
-                slot.link.sever()
+            now = monotonic()
+            asked = slot.cancel_mono >= slot.borrowed_mono
+            if not asked:
+                slot.cancel_mono = now
+                # An RDS Proxy passes no cancel on, but ends the statement of a client that is gone.
+                if not slot.endpoint.proxy and slot.link.cancel(within, lambda slot=slot: self._aside(slot, within)):  # type: ignore[misc]
+                    continue
+            if not asked or now - slot.cancel_mono > within:
+                slot.link.cut()
+
+    def _aside(self, slot: Slot, within: float) -> Link:
+        """A connection beside the pool, to the same place."""
+        return self._connector.open_aside(slot.role, Limit(within, uncut=True))
 
     def after_fork(self) -> None:
         """In a forked child: start empty, and let go of the parent's sockets without a word to the server."""

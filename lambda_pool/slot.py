@@ -42,6 +42,7 @@ class Slot:
 
     __slots__ = (
         "borrowed_mono",
+        "cancel_mono",
         "checkout",
         "created_mono",
         "created_wall",
@@ -81,6 +82,7 @@ class Slot:
         # Of the borrow that is on, or was last: since when, how long its checkout took, and whether it opened anew.
         self.borrowed_mono = 0.0
         self.checkout = 0.0
+        self.cancel_mono = -1.0  # when its statement was cancelled last
         self.fresh = False
         self.where: object = None
         self.instruction = 0

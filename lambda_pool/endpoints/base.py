@@ -18,7 +18,7 @@ class Endpoint:
 
     `host` may be a Unix socket's directory or path, or empty if only the credentials know it. `proxy`: an RDS Proxy or
     another transaction-mode pooler stands there. `engine` is `postgresql`, `mysql`, or empty when unknown. `iam`: what
-    the service says of IAM logins there (None: unknown). `requires_tls`: it refuses unencrypted connections.
+    the service says of IAM logins there (True: only those; False: none; None: both, or unknown). `requires_tls`: it refuses unencrypted connections.
     """
 
     host: str
@@ -34,7 +34,7 @@ class EndpointSource(Protocol):
 
     @property
     def has_reader(self) -> bool:
-        """True where a reader's address may differ from the writer's; read-only borrowers then get their own connection."""
+        """True where a reader's address may differ from the writer's; read-only borrowers then get their own."""
 
     def resolve(self, role: Role, timeout: float) -> Endpoint:
         """The address for `role`, from the cache where that is fresh enough, spending at most `timeout` seconds.

@@ -1,12 +1,12 @@
 """The protocol of engines: all that the pool knows of a database driver."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any, Protocol
 
 from ..auth.base import Credentials
-from ..errors import CommitUncertain
+from ..errors import CommitUncertain, DeadlineExceeded
 from ..tls import Tls
 
 
@@ -118,14 +118,27 @@ class Link(Protocol):
     def reset_session(self, timeout: float | None) -> None:
         """DISCARD ALL or COM_RESET_CONNECTION, and the settings of a new connection again."""
 
-    def cancel(self, timeout: float) -> bool:
-        """Ask the server, over a second connection, to end the running statement. False where that cannot work."""
+    def watch(self) -> None:
+        """From now on, a statement that `cancel` or `sever` ended raises DeadlineExceeded from the driver's error."""
+
+    def running(self) -> bool:
+        """True while a borrower's statement is on the wire. Callable from a signal handler."""
+
+    def cancel(self, timeout: float, aside: "Callable[[], Link]") -> bool:
+        """Ask the server to end the running statement, over a second connection, in at most `timeout` seconds.
+
+        `aside` opens one, where the driver has no cancel of its own. False if it did not work. Callable from a signal
+        handler that interrupted the statement itself.
+        """
 
     def close(self, timeout: float) -> None:
         """Say good-bye and close, in at most `timeout` seconds. Never raises."""
 
     def drop(self) -> None:
         """Close this process's end without a word to the server, e.g. after a fork. Never raises."""
+
+    def cut(self) -> None:
+        """As `sever`, and what runs raises DeadlineExceeded, as after `cancel`."""
 
     def sever(self) -> None:
         """Shut the socket down from any thread or signal handler: the server rolls back now. Never raises."""
@@ -152,4 +165,11 @@ def uncertain(error: BaseException) -> CommitUncertain:
     return CommitUncertain(
         f"COMMIT was sent and its answer was lost ({type(error).__name__}: {error}): "
         "the transaction may or may not be saved; look before you write it again"
+    )
+
+
+def cancelled(error: BaseException) -> DeadlineExceeded:
+    """The error for a statement that was ended because its invocation ends."""
+    return DeadlineExceeded(
+        f"the statement was ended because its invocation ends (cancel_before_deadline): {type(error).__name__}: {error}"
     )

@@ -1,11 +1,12 @@
 """MySQL and MariaDB on PyMySQL."""
 
 import select
+from collections.abc import Callable
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, LambdaPoolError
-from .base import ConnectRequest, Failure, Outcome, uncertain
+from .base import ConnectRequest, Failure, Link, Outcome, uncertain
 from .sockets import shut_down
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class MysqlLink:
             and not conn.unfinished
             and not conn.session_changed
             and not conn.guarded
+            and not conn.doomed
             and conn.get_autocommit() is self._autocommit
             and conn.cursorclass is self._cursorclass
         )
@@ -111,6 +113,7 @@ class MysqlLink:
         """COMMIT or ROLLBACK, where a transaction is, or may be, open."""
         conn = self.conn
         conn.guarded = False
+        doomed, conn.doomed = conn.doomed, False
         if not conn.open:
             return Outcome.FAILED
         if conn.unfinished:
@@ -119,12 +122,13 @@ class MysqlLink:
                 raise LambdaPoolError("a streamed result was left unread")
             with conn.bounded(timeout):
                 self._drain()
+        commit = commit and not doomed
         if not conn.in_transaction:
             return Outcome.NONE
         if not commit:
             with conn.bounded(timeout):
                 conn.rollback()
-            return Outcome.ROLLED_BACK
+            return Outcome.FAILED if doomed else Outcome.ROLLED_BACK
         self._commit(timeout)
         return Outcome.COMMITTED
 
@@ -169,9 +173,28 @@ class MysqlLink:
             conn.reset()
             conn.autocommit(self._autocommit)
 
-    def cancel(self, timeout: float) -> bool:
-        """Needs a second login, which only the pool can make: it severs instead."""
-        return False
+    def watch(self) -> None:
+        """The connection looks for it after each statement anyway."""
+
+    def running(self) -> bool:
+        """What the connection itself noted."""
+        return self.conn.running
+
+    def cancel(self, timeout: float, aside: Callable[[], Link]) -> bool:
+        """KILL QUERY, which needs a second login."""
+        conn = self.conn
+        conn.cancelled = True
+        try:
+            helper = aside()
+            try:
+                with helper.conn.bounded(timeout):
+                    # Without parameters PyMySQL sends it as it is; the number is the server's own.
+                    helper.conn.query(f"KILL QUERY {self.backend_id:d}")
+            finally:
+                helper.close(timeout)
+        except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to sever
+            return False
+        return True
 
     def close(self, timeout: float) -> None:
         """COM_QUIT."""
@@ -195,6 +218,11 @@ class MysqlLink:
         result = self.conn._result
         if result is not None:
             result.unbuffered_active = False
+
+    def cut(self) -> None:
+        """As `sever`, noted for the statement that runs."""
+        self.conn.cancelled = True
+        self.sever()
 
     def sever(self) -> None:
         """shutdown() on the socket; PyMySQL notices at its next read."""

@@ -13,6 +13,9 @@ import pymysql
 from pymysql.connections import Connection
 from pymysql.constants import CLIENT, COMMAND, CR, SERVER_STATUS
 
+from ..errors import DeadlineExceeded
+from .base import cancelled
+
 # Not in pymysql.constants: https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_reset_connection.html
 _COM_RESET_CONNECTION = 0x1F
 _IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS
@@ -50,6 +53,12 @@ class BoundedConnection(_Connection):
     """A statement failed or streams, so that the transaction flag of the last answer may be out of date."""
     session_changed = False
     """The session's isolation level or read-only flag was set."""
+    running = False
+    """A statement is on the wire."""
+    cancelled = False
+    """It is being ended because its invocation ends."""
+    doomed = False
+    """So was a statement of this transaction, which must not be committed: KILL QUERY undoes the statement alone."""
     encrypt = False
     """An unencrypted connection is refused."""
     guarded = False
@@ -60,7 +69,17 @@ class BoundedConnection(_Connection):
     def query(self, sql: Any, unbuffered: bool = False) -> int:
         """Run one statement (every cursor's way to the server)."""
         self.in_doubt = True
-        affected: int = super().query(sql, unbuffered)
+        self.running = True
+        try:
+            affected: int = super().query(sql, unbuffered)
+        except Exception as error:
+            if self.cancelled:
+                raise self._given_up(error) from error
+            raise
+        finally:
+            self.running = False
+        if self.cancelled:  # SLEEP() and the like return early instead of failing
+            raise self._given_up(TimeoutError("the statement returned early"))
         # A streamed result reports the transaction only with its last packet, and PyMySQL does not look there.
         self.in_doubt = unbuffered
         if sql.lstrip()[:3].upper() in _SET:
@@ -68,6 +87,11 @@ class BoundedConnection(_Connection):
         if self.guarded and not self.server_status & _IN_TRANSACTION and not unbuffered:
             self.ended = True
         return affected
+
+    def _given_up(self, error: BaseException) -> DeadlineExceeded:
+        self.cancelled = False
+        self.doomed = True
+        return cancelled(error)
 
     def _look_at(self, statement: str | bytes) -> None:
         text = (statement if isinstance(statement, str) else statement.decode("latin1")).lower()

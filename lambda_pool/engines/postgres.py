@@ -1,13 +1,13 @@
 """PostgreSQL on psycopg 3."""
 
 import select
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, LambdaPoolError
-from .base import ConnectRequest, Failure, Outcome, uncertain
+from .base import ConnectRequest, Failure, Link, Outcome, cancelled, uncertain
 from .sockets import dead_end, shut_down
 
 if TYPE_CHECKING:
@@ -20,6 +20,10 @@ _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = 0, 1, 2, 3
 _POLLING_READING, _POLLING_WRITING, _POLLING_OK = 1, 2, 3
 _PIPELINE_OFF = 0
 _READ, _WRITE = 1, 2
+
+# Seconds after which psycopg's wait lets Python handle a signal; its own 0.1 would take a third of the time that a
+# cancel before the deadline leaves.
+_SIGNAL_INTERVAL = 0.02
 
 # Seconds to read the rest of a result that a borrower left unread, where no deadline says better.
 _DRAIN_TIMEOUT = 30.0
@@ -99,6 +103,8 @@ class PostgresLink:
         self._row_factory = conn.row_factory
         self._cursor_factory = conn.cursor_factory
         self._transaction: Any = None
+        self._cancelled = False
+        self._finishing = False
         self.backend_id: int = self._pgconn.backend_pid
 
     # --- the warm path ------------------------------------------------------------------------------------------------
@@ -238,8 +244,29 @@ class PostgresLink:
             if self._pgconn.status == _CONNECTION_OK:
                 conn.autocommit = self._autocommit
 
-    def cancel(self, timeout: float) -> bool:
-        """A cancel request over a second connection."""
+    def watch(self) -> None:
+        """Through psycopg's public seam: every method of a connection waits through its `wait`."""
+        conn = self.conn
+        wait = conn.wait
+
+        def watched(generator: Any, interval: float = _SIGNAL_INTERVAL, **kwargs: Any) -> Any:
+            try:
+                return wait(generator, min(interval, _SIGNAL_INTERVAL), **kwargs)
+            except Exception as error:
+                if not self._cancelled:
+                    raise
+                self._cancelled = False
+                raise cancelled(error) from error
+
+        conn.wait = watched  # type: ignore[method-assign,assignment]
+
+    def running(self) -> bool:
+        """What libpq knows, without a look at the socket. Our own COMMIT is not the borrower's statement."""
+        return self._pgconn.transaction_status == _ACTIVE and not self._finishing
+
+    def cancel(self, timeout: float, aside: Callable[[], Link]) -> bool:
+        """PostgreSQL's own cancel request."""
+        self._cancelled = True
         try:
             self.conn.cancel_safe(timeout=timeout)
         except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to sever
@@ -263,6 +290,11 @@ class PostgresLink:
             dead_end(self._pgconn.socket)
             self.conn.close()
 
+    def cut(self) -> None:
+        """As `sever`, noted for `watch`."""
+        self._cancelled = True
+        self.sever()
+
     def sever(self) -> None:
         """shutdown() on the socket; libpq notices at its next call."""
         with suppress(Exception):  # already closed: nothing is left to sever
@@ -270,21 +302,23 @@ class PostgresLink:
 
     @contextmanager
     def _bounded(self, timeout: float | None) -> Iterator[None]:
-        """Bound every wait of the driver's own methods in this block by our clock."""
-        if timeout is None:
-            yield
-            return
-        deadline = monotonic() + timeout
+        """Bound every wait of the driver's own methods in this block by our clock (None: no bound)."""
+        conn = self.conn
+        watched = vars(conn).get("wait")
+        deadline = None if timeout is None else monotonic() + timeout
 
         def wait(generator: Generator[int, int, Any], *args: Any, **kwargs: Any) -> Any:
             return _wait(generator, self._pgconn.socket, deadline)
 
-        # psycopg's public seam: every method of a connection waits through its `wait`.
-        self.conn.wait = wait  # type: ignore[method-assign,assignment]
+        self._finishing = True
+        conn.wait = wait  # type: ignore[method-assign,assignment]
         try:
             yield
         finally:
-            del self.conn.wait
+            del conn.wait
+            if watched is not None:
+                conn.wait = watched  # type: ignore[method-assign]
+            self._finishing = False
 
 
 def _exchange(pgconn: "PGconn", *, refuse_copy: bool = False) -> Generator[int, int, None]:
@@ -316,8 +350,8 @@ def _exchange(pgconn: "PGconn", *, refuse_copy: bool = False) -> Generator[int, 
         raise failure
 
 
-def _wait(generator: Generator[int, int, Any], fd: int, deadline: float) -> Any:
-    """Drive one of psycopg's or our own generators until it ends or the deadline passes (TimeoutError)."""
+def _wait(generator: Generator[int, int, Any], fd: int, deadline: float | None) -> Any:
+    """Drive one of psycopg's or our own generators to its end. Raises TimeoutError at the deadline (None: never)."""
     poller = select.poll()
     try:
         wanted = next(generator)
@@ -327,12 +361,12 @@ def _wait(generator: Generator[int, int, Any], fd: int, deadline: float) -> Any:
         return stop.value
 
 
-def _poll_once(poller: "select.poll", fd: int, wanted: int, deadline: float) -> int:
+def _poll_once(poller: "select.poll", fd: int, wanted: int, deadline: float | None) -> int:
     """Wait until `fd` is ready, and say for what. Raises TimeoutError at the deadline."""
     events = (select.POLLIN if wanted & _READ else 0) | (select.POLLOUT if wanted & _WRITE else 0)
     poller.register(fd, events)
-    left = deadline - monotonic()
-    ready = poller.poll(left * 1000) if left > 0 else []
+    left = None if deadline is None else max(deadline - monotonic(), 0.0) * 1000
+    ready = poller.poll(left)
     if not ready:
         raise TimeoutError("no answer in time")
     # Errors and hang-ups count as readable: the driver finds them when it reads.

@@ -1,9 +1,9 @@
 """A scripted database: a driver without a server, for tests of pure logic and of functions that use a pool."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..engines.base import ConnectRequest, Failure, Outcome
+from ..engines.base import ConnectRequest, Failure, Link, Outcome
 
 if TYPE_CHECKING:
     from ..api import Pool
@@ -139,10 +139,22 @@ class FakeLink:
         """See `Link`."""
         self.do("reset_session")
 
-    def cancel(self, timeout: float) -> bool:
+    def watch(self) -> None:
+        """See `Link`."""
+        self.do("watch")
+
+    def running(self) -> bool:
+        """See `Link`."""
+        return False
+
+    def cancel(self, timeout: float, aside: "Callable[[], Link]") -> bool:
         """See `Link`."""
         self.do("cancel")
         return True
+
+    def cut(self) -> None:
+        """See `Link`."""
+        self.sever()
 
     def close(self, timeout: float) -> None:
         """See `Link`."""

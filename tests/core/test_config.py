@@ -120,6 +120,8 @@ def test_a_wrong_url(url: str, said: str) -> None:
         ("reset", "all", "'transaction' or 'session'"),
         ("leak_after", -1, "0 to switch it off"),
         ("slow_query", -1, "0 to switch it off"),
+        ("cancel_before_deadline", -1, "0 to switch it off"),
+        ("graceful_shutdown", "maybe", "true or false"),
         ("metrics", "loud", "'emf'"),
         ("metrics_interval", -1, "seconds above 0"),
         ("connect_args", "not json", "JSON object"),

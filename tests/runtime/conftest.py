@@ -1,5 +1,7 @@
 """A small function on lambda_pool, on the genuine runtime, against real servers."""
 
+import os
+import sys
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +25,8 @@ def handler(event, context, conn):
     with conn.cursor() as cursor:
         cursor.execute(event.get("sql", "select 1"))
         rows = list(cursor.fetchall()) if cursor.description else []
+    if event.get("sleep_after"):
+        time.sleep(event["sleep_after"])
     if event.get("fail"):
         raise RuntimeError("half way")
     backend = conn.info.backend_pid if hasattr(conn, "info") else conn.thread_id()
@@ -49,6 +53,10 @@ def start(tmp_path: Path, lambda_rie: Path) -> Iterator[Start]:
         folder.mkdir()
         (folder / "function.py").write_text(textwrap.dedent(code))
         environment = {"URL": url, "OPTIONS": repr(options or {}), **(env or {})}
+        # Lambda's runtime for Python 3.11 waits for its next event on the main thread, where no Python signal handler
+        # can run meanwhile; from 3.12 on it waits on another, and that is what is tested on every interpreter.
+        if "python3.11" in os.path.realpath(arguments.get("python", sys.executable)):
+            environment.setdefault("AWS_EXECUTION_ENV", "AWS_Lambda_python3.12")
         runtime = LambdaRuntime("function.handler", code_dir=folder, env=environment, **arguments)
         started.append(runtime)
         runtime.start()

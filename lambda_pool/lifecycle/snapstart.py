@@ -1,0 +1,50 @@
+"""SnapStart: nothing that is unique, or that ages, goes into a snapshot that a thousand environments are made from."""
+
+import logging
+
+from ..events import Closing
+from . import pools
+
+log = logging.getLogger("lambda_pool")
+
+
+class _Installed:
+    """The hooks of this process."""
+
+    done = False
+
+
+def install() -> None:
+    """Register the runtime's hooks, once for each process. They run under SnapStart only."""
+    if _Installed.done:
+        return
+    _Installed.done = True
+    try:
+        from snapshot_restore_py import (  # type: ignore[import-untyped]
+            register_after_restore,
+            register_before_snapshot,
+        )
+    except ImportError as error:
+        log.warning(
+            "SnapStart is on, and snapshot_restore_py, which Lambda's own Python runtime carries, is missing: "
+            "connections will be found dead and replaced after each restore (%s)",
+            error,
+        )
+        return
+    register_before_snapshot(before_snapshot)
+    register_after_restore(after_restore)
+
+
+def before_snapshot() -> None:
+    """Close every connection and forget every token, secret and address."""
+    for pool in pools():
+        pool.forget()
+        pool.tell(Closing(pool.name))
+
+
+def after_restore() -> None:
+    """A new generation, and connections again where the user had called `warm()` before the snapshot."""
+    for pool in pools():
+        pool.forget()
+        if pool.warmed:
+            pool.warm()
