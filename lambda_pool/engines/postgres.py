@@ -1,8 +1,9 @@
 """PostgreSQL on psycopg 3."""
 
 import select
-from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -182,18 +183,16 @@ class PostgresLink:
         if status == _IN_TRANSACTION and commit:
             self._commit(timeout)
             return Outcome.COMMITTED
-        with self._bounded(timeout):
-            self._rollback()
+        self._within(timeout, self._rollback)
         return Outcome.FAILED if commit else Outcome.ROLLED_BACK
 
     def _commit(self, timeout: float | None) -> None:
         try:
-            with self._bounded(timeout):
-                if self._transaction is None:
-                    self.conn.commit()
-                else:
-                    transaction, self._transaction = self._transaction, None
-                    transaction.__exit__(None, None, None)
+            if self._transaction is None:
+                self._within(timeout, self.conn.commit)
+            else:
+                transaction, self._transaction = self._transaction, None
+                self._within(timeout, partial(transaction.__exit__, None, None, None))
         except Exception as error:
             # The server's own "no", on a connection that lives, is an answer. Anything else is none.
             pgconn = self._pgconn
@@ -238,8 +237,7 @@ class PostgresLink:
         conn = self.conn
         conn.autocommit = True
         try:
-            with self._bounded(timeout):
-                conn.execute("DISCARD ALL", prepare=False)
+            self._within(timeout, partial(conn.execute, "DISCARD ALL", prepare=False))
         finally:
             if self._pgconn.status == _CONNECTION_OK:
                 conn.autocommit = self._autocommit
@@ -300,20 +298,17 @@ class PostgresLink:
         with suppress(Exception):  # already closed: nothing is left to sever
             shut_down(self._pgconn.socket)
 
-    @contextmanager
-    def _bounded(self, timeout: float | None) -> Iterator[None]:
-        """Bound every wait of the driver's own methods in this block by our clock (None: no bound)."""
+    def _within(self, timeout: float | None, work: Callable[[], object]) -> None:
+        """Call one of the driver's methods with all its waits bound to `timeout` seconds (None: no bound).
+
+        Through psycopg's public seam: every method of a connection waits through its `wait`, which takes a timeout.
+        """
         conn = self.conn
         watched = vars(conn).get("wait")
-        deadline = None if timeout is None else monotonic() + timeout
-
-        def wait(generator: Generator[int, int, Any], *args: Any, **kwargs: Any) -> Any:
-            return _wait(generator, self._pgconn.socket, deadline)
-
         self._finishing = True
-        conn.wait = wait  # type: ignore[method-assign,assignment]
+        conn.wait = partial(type(conn).wait, conn, timeout=timeout)  # type: ignore[method-assign]
         try:
-            yield
+            work()
         finally:
             del conn.wait
             if watched is not None:
@@ -350,8 +345,8 @@ def _exchange(pgconn: "PGconn", *, refuse_copy: bool = False) -> Generator[int, 
         raise failure
 
 
-def _wait(generator: Generator[int, int, Any], fd: int, deadline: float | None) -> Any:
-    """Drive one of psycopg's or our own generators to its end. Raises TimeoutError at the deadline (None: never)."""
+def _wait(generator: Generator[int, int, Any], fd: int, deadline: float) -> Any:
+    """Drive one of our own generators to its end. Raises TimeoutError at the deadline."""
     poller = select.poll()
     try:
         wanted = next(generator)
@@ -361,12 +356,11 @@ def _wait(generator: Generator[int, int, Any], fd: int, deadline: float | None) 
         return stop.value
 
 
-def _poll_once(poller: "select.poll", fd: int, wanted: int, deadline: float | None) -> int:
+def _poll_once(poller: "select.poll", fd: int, wanted: int, deadline: float) -> int:
     """Wait until `fd` is ready, and say for what. Raises TimeoutError at the deadline."""
     events = (select.POLLIN if wanted & _READ else 0) | (select.POLLOUT if wanted & _WRITE else 0)
     poller.register(fd, events)
-    left = None if deadline is None else max(deadline - monotonic(), 0.0) * 1000
-    ready = poller.poll(left)
+    ready = poller.poll(max(deadline - monotonic(), 0.0) * 1000)
     if not ready:
         raise TimeoutError("no answer in time")
     # Errors and hang-ups count as readable: the driver finds them when it reads.
