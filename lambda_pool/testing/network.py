@@ -1,0 +1,199 @@
+"""A network that fails on command: a TCP proxy on loopback between a client and a server."""
+
+from __future__ import annotations
+
+import socket
+import struct
+import threading
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import Literal, Self
+
+Direction = Literal["to_server", "to_client"]
+
+_PIECE = 65536
+
+
+class _Fault:
+    """What happens to the bytes of one connection. One object may govern several."""
+
+    def __init__(self) -> None:
+        self.swallow: set[Direction] = set()
+        self.delay = 0.0
+        self.left: dict[Direction, int] = {}
+
+
+class _Connection:
+    """One client, its way to the server, and the two threads that carry the bytes."""
+
+    def __init__(self, client: socket.socket, server: socket.socket, fault: _Fault) -> None:
+        self.client = client
+        self.server = server
+        self.fault = fault
+        self.ended = False
+
+    def start(self) -> None:
+        """Begin to carry."""
+        for source, target, direction in (
+            (self.client, self.server, "to_server"),
+            (self.server, self.client, "to_client"),
+        ):
+            threading.Thread(target=self._carry, args=(source, target, direction), daemon=True).start()
+
+    def _carry(self, source: socket.socket, target: socket.socket, direction: Direction) -> None:
+        with suppress(OSError):
+            while data := source.recv(_PIECE):
+                fault = self.fault
+                if fault.delay:
+                    time.sleep(fault.delay)
+                if direction in fault.swallow:
+                    continue
+                left = fault.left.get(direction)
+                if left is not None:
+                    fault.left[direction] = left - len(data[:left])
+                    target.sendall(data[:left])
+                    if len(data) >= left:
+                        self.reset()
+                        return
+                else:
+                    target.sendall(data)
+            if direction not in self.fault.swallow and not self.ended:
+                target.shutdown(socket.SHUT_WR)
+
+    def reset(self) -> None:
+        """RST to both sides."""
+        self.ended = True
+        for end in (self.client, self.server):
+            with suppress(OSError):
+                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            _end(end)
+
+    def close(self) -> None:
+        """FIN to both sides."""
+        self.ended = True
+        for end in (self.client, self.server):
+            _end(end)
+
+
+def _end(end: socket.socket) -> None:
+    # The thread that reads from it holds the kernel's file: only shutdown wakes it, and only then close() takes effect.
+    lingers = end.fileno() != -1 and end.getsockopt(socket.SOL_SOCKET, socket.SO_LINGER, 8) == struct.pack("ii", 1, 0)
+    with suppress(OSError):
+        end.shutdown(socket.SHUT_RD if lingers else socket.SHUT_RDWR)
+    end.close()
+
+
+class FaultyProxy:
+    """Listens on 127.0.0.1:`port` and carries bytes to and from `host:target_port` until told otherwise.
+
+    Each fault strikes the connections that exist (`existing`), those to come (`new`), or both. Use it as a context
+    manager: leaving closes every connection.
+    """
+
+    def __init__(self, host: str, target_port: int) -> None:
+        self._target = (host, target_port)
+        self._connections: list[_Connection] = []
+        self._new_fault = _Fault()
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port: int = self._listener.getsockname()[1]
+        self.accepted = 0
+        self._start()
+
+    def _start(self) -> None:
+        threading.Thread(target=self._accept, args=(self._listener,), daemon=True).start()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stop_listening()
+        self.close()
+
+    def _accept(self, listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = listener.accept()
+                self.accepted += 1
+                try:
+                    server = socket.create_connection(self._target, timeout=10)
+                except OSError:
+                    client.close()
+                    continue
+                server.settimeout(None)
+                for end in (client, server):
+                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                connection = _Connection(client, server, self._new_fault)
+                self._connections.append(connection)
+                connection.start()
+
+    def _faults(self, *, existing: bool, new: bool) -> list[_Fault]:
+        """A fault of its own for each connection concerned, so that later ones strike only whom they name."""
+        found = []
+        if existing:
+            for connection in self._connections:
+                connection.fault = _copy(connection.fault)
+                found.append(connection.fault)
+        if new:
+            self._new_fault = _copy(self._new_fault)
+            found.append(self._new_fault)
+        return found
+
+    def black_hole(self, *, existing: bool = True, new: bool = True) -> None:
+        """Accept and read, and never forward or answer: what a vanished peer looks like."""
+        for fault in self._faults(existing=existing, new=new):
+            fault.swallow = {"to_server", "to_client"}
+
+    def swallow(self, direction: Direction, *, existing: bool = True, new: bool = True) -> None:
+        """Lose every byte of one direction from now on."""
+        for fault in self._faults(existing=existing, new=new):
+            fault.swallow = fault.swallow | {direction}
+
+    def delay(self, seconds: float, *, existing: bool = True, new: bool = True) -> None:
+        """Hold every piece back for so long."""
+        for fault in self._faults(existing=existing, new=new):
+            fault.delay = seconds
+
+    def cut(self, *, after: int, direction: Direction, existing: bool = True, new: bool = False) -> None:
+        """Carry so many bytes more in one direction, then reset the connection."""
+        for fault in self._faults(existing=existing, new=new):
+            fault.left = fault.left | {direction: after}
+
+    def heal(self) -> None:
+        """Carry everything again. What was swallowed is lost."""
+        for fault in self._faults(existing=True, new=True):
+            fault.swallow, fault.delay, fault.left = set(), 0.0, {}
+
+    def reset(self) -> None:
+        """RST on every connection that exists."""
+        for connection in self._connections:
+            connection.reset()
+        self._connections.clear()
+
+    def close(self) -> None:
+        """FIN on every connection that exists."""
+        for connection in self._connections:
+            connection.close()
+        self._connections.clear()
+
+    def refuse(self) -> None:
+        """Stop listening: new clients get "connection refused"."""
+        self._stop_listening()
+
+    def listen(self) -> None:
+        """Listen again, on the same port, after `refuse`."""
+        self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
+        self._start()
+
+    def _stop_listening(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def _copy(fault: _Fault) -> _Fault:
+    copy = _Fault()
+    copy.swallow, copy.delay, copy.left = set(fault.swallow), fault.delay, dict(fault.left)
+    return copy

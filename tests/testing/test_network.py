@@ -1,0 +1,120 @@
+"""The faulty proxy, against a server that echoes."""
+
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+
+import pytest
+
+from lambda_pool.testing import FaultyProxy
+
+
+@pytest.fixture
+def echo() -> Iterator[int]:
+    listener = socket.create_server(("127.0.0.1", 0))
+
+    def serve(client: socket.socket) -> None:
+        with suppress(OSError), client:
+            while data := client.recv(100):
+                client.sendall(data)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=accept, daemon=True).start()
+    yield listener.getsockname()[1]
+    with suppress(OSError):
+        listener.shutdown(socket.SHUT_RDWR)
+    listener.close()
+
+
+@pytest.fixture
+def proxy(echo: int) -> Iterator[FaultyProxy]:
+    with FaultyProxy("127.0.0.1", echo) as made:
+        yield made
+
+
+def connect(proxy: FaultyProxy, timeout: float = 5.0) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout=timeout)
+
+
+def ask(client: socket.socket, text: bytes) -> bytes:
+    client.sendall(text)
+    return client.recv(100)
+
+
+def test_carries_bytes_and_counts(proxy: FaultyProxy) -> None:
+    with connect(proxy) as one, connect(proxy) as two:
+        assert ask(one, b"a") == b"a"
+        assert ask(two, b"b") == b"b"
+    assert proxy.accepted == 2
+
+
+def test_black_hole_for_existing_only_and_healing(proxy: FaultyProxy) -> None:
+    with connect(proxy, 0.2) as old:
+        assert ask(old, b"a") == b"a"
+        proxy.black_hole(new=False)
+        with pytest.raises(TimeoutError):
+            ask(old, b"lost")
+        with connect(proxy) as new:
+            assert ask(new, b"b") == b"b"
+        proxy.heal()
+        assert ask(old, b"c") == b"c"
+
+
+def test_one_direction_is_swallowed(proxy: FaultyProxy) -> None:
+    with connect(proxy, 0.2) as client:
+        assert ask(client, b"a") == b"a"
+        proxy.swallow("to_client")
+        with pytest.raises(TimeoutError):
+            ask(client, b"b")
+
+
+def test_delay(proxy: FaultyProxy) -> None:
+    proxy.delay(0.3)
+    with connect(proxy, 0.1) as client, pytest.raises(TimeoutError):
+        ask(client, b"a")
+
+
+@pytest.mark.parametrize("after", [0, 2])
+def test_cut_after_so_many_bytes(proxy: FaultyProxy, after: int) -> None:
+    with connect(proxy) as client:
+        assert ask(client, b"a") == b"a"
+        proxy.cut(after=after, direction="to_client")
+        client.sendall(b"hello")
+        received = b""
+        with suppress(ConnectionResetError):
+            while piece := client.recv(100):
+                received += piece
+        assert received == b"hello"[:after] or received == b""
+
+
+def test_reset_and_close(proxy: FaultyProxy) -> None:
+    with connect(proxy) as client:
+        assert ask(client, b"a") == b"a"
+        proxy.reset()
+        with pytest.raises(ConnectionResetError):
+            client.recv(100)
+    with connect(proxy) as client:
+        assert ask(client, b"a") == b"a"
+        proxy.close()
+        assert client.recv(100) == b""
+
+
+def test_refuse_and_listen_again(proxy: FaultyProxy) -> None:
+    proxy.refuse()
+    with pytest.raises(ConnectionRefusedError):
+        connect(proxy)
+    proxy.listen()
+    with connect(proxy) as client:
+        assert ask(client, b"a") == b"a"
+
+
+def test_an_unreachable_server_closes_the_client() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as unused:
+        port = unused.getsockname()[1]
+    with FaultyProxy("127.0.0.1", port) as proxy, connect(proxy) as client:
+        assert client.recv(1) == b""
