@@ -1,0 +1,200 @@
+"""PutMetricData, against a server that speaks CloudWatch's API."""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
+from botocore.session import get_session
+from moto.server import ThreadedMotoServer
+
+from lambda_pool.errors import ConfigError
+from lambda_pool.events import Closing, Event, Forked, InvocationEnded, Opened, Returned, TimedOut
+from lambda_pool.metrics import cloudwatch
+from lambda_pool.metrics.cloudwatch import PutMetrics
+
+from .conftest import Clock
+
+
+def borrow(held: float = 0.001) -> Returned:
+    return Returned("orders", held, 2e-6, reused=True, in_use=1)
+
+
+def ended(*, cold: bool = False) -> InvocationEnded:
+    return InvocationEnded("orders", failed=False, cold=cold, request_id="r")
+
+
+def tell(observer: PutMetrics, *events: Event) -> None:
+    for event in events:
+        observer.on_event(event)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[str]:
+    found = ThreadedMotoServer("127.0.0.1", port=0)
+    found.start()
+    host, port = found.get_host_and_port()
+    yield f"http://{host}:{port}"
+    found.stop()
+
+
+@pytest.fixture
+def api(server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """A client of the server, which is empty and which AWS's variables point to."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    from urllib.request import Request, urlopen
+
+    with urlopen(Request(f"{server}/moto-api/reset", method="POST"), timeout=10) as answer:
+        assert answer.status == 200
+    return get_session().create_client("cloudwatch", region_name="eu-central-1")
+
+
+def stored(api: Any, metric: str, namespace: str = "lambda_pool") -> tuple[float, float, str]:
+    """(sum, number, unit) of what the server has of a metric, with exactly our dimensions."""
+    now = datetime.now(UTC)
+    points = api.get_metric_statistics(
+        Namespace=namespace,
+        MetricName=metric,
+        StartTime=now - timedelta(hours=1),
+        EndTime=now + timedelta(hours=1),
+        Period=86_400,
+        Statistics=["Sum", "SampleCount"],
+        Dimensions=[
+            {"Name": "service", "Value": "orders-fn"},
+            {"Name": "function_name", "Value": "orders-fn"},
+            {"Name": "pool", "Value": "orders"},
+        ],
+    )["Datapoints"]
+    units = {point["Unit"] for point in points}
+    return sum(p["Sum"] for p in points), sum(p["SampleCount"] for p in points), units.pop() if units else ""
+
+
+def test_sums_arrive(api: Any, clock: Clock) -> None:
+    put = PutMetrics()
+    tell(put, Opened("orders", 0.012, 1, "db", 7), borrow(0.5), ended(cold=True))
+    assert stored(api, "HoldTime") == (500_000, 1, "Microseconds")
+    for number in range(1_000):
+        tell(put, borrow(0.001 + number / 1e6), ended())
+    assert stored(api, "HoldTime") == (500_000, 1, "Microseconds")  # gathered, not sent by hundreds
+    clock.pass_time(60)
+    tell(put, ended())
+    assert stored(api, "HoldTime") == (500_000 + 1_000 * 1_000 + 499_500, 1_001, "Microseconds")
+    assert stored(api, "ConnectionsReused") == (1_001, 2, "Count")
+    assert stored(api, "ConnectTime") == (12_000, 1, "Microseconds")
+
+
+def test_trouble_is_sent_at_once_and_a_shutdown_sends_the_rest(api: Any) -> None:
+    put = PutMetrics()
+    tell(put, TimedOut("orders", 5.0))
+    assert stored(api, "PoolTimeouts") == (1, 1, "Count")
+    tell(put, borrow(), Closing("orders"), Closing("orders"))
+    assert stored(api, "ConnectionsReused") == (1, 1, "Count")
+
+
+def test_one_call_takes_many(api: Any, clock: Clock, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = watch(monkeypatch)
+    put = PutMetrics()
+    for number in range(1_000):
+        tell(put, borrow(0.001 + number / 1e6))
+    tell(put, Closing("orders"))
+    assert len(calls) == 1
+    assert all(len(datum["Values"]) == len(datum["Counts"]) <= 150 for datum in calls[0])
+    assert stored(api, "HoldTime")[1] == 1_000
+
+
+def test_own_namespace(api: Any) -> None:
+    tell(PutMetrics(namespace="Shop"), borrow(), Closing("orders"))
+    assert stored(api, "ConnectionsReused", "Shop") == (1, 1, "Count")
+    assert stored(api, "ConnectionsReused") == (0, 0, "")
+
+
+def watch(monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> list[list[dict[str, Any]]]:
+    """Every batch that is sent. The first calls raise `errors`."""
+    calls: list[list[dict[str, Any]]] = []
+    left = list(errors)
+    real: Callable[[str | None], Any] = cloudwatch._client
+
+    class Client:
+        def __init__(self, region: str | None) -> None:
+            self._real = real(region)
+
+        def put_metric_data(self, **arguments: Any) -> Any:
+            calls.append(arguments["MetricData"])
+            if left:
+                raise left.pop(0)
+            return self._real.put_metric_data(**arguments)
+
+    monkeypatch.setattr(cloudwatch, "_client", Client)
+    return calls
+
+
+def refused(code: str) -> ClientError:
+    return ClientError({"Error": {"Code": code, "Message": "no"}}, "PutMetricData")
+
+
+@pytest.mark.parametrize(
+    ("error", "kept"),
+    [
+        (refused("Throttling"), True),
+        (refused("AccessDenied"), False),
+        (refused("InternalServiceFault"), False),
+        (EndpointConnectionError(endpoint_url="https://monitoring"), True),
+        (NoCredentialsError(), True),
+        (ReadTimeoutError(endpoint_url="https://monitoring"), False),
+    ],
+    ids=str,
+)
+def test_a_failure_is_said_and_nothing_is_sent_twice(
+    api: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, error: Exception, *, kept: bool
+) -> None:
+    watch(monkeypatch, error)
+    put = PutMetrics()
+    with caplog.at_level(logging.WARNING, "lambda_pool"):
+        tell(put, borrow(), ended(cold=True))
+    assert [record.name for record in caplog.records] == ["lambda_pool"]
+    assert ("kept" in caplog.text, "lost" in caplog.text) == (kept, not kept)
+    assert stored(api, "ConnectionsReused")[0] == 0
+    tell(put, borrow(), Closing("orders"))
+    assert stored(api, "ConnectionsReused")[0] == (2 if kept else 1)
+
+
+def test_what_cannot_be_sent_is_bounded(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch(monkeypatch, *[NoCredentialsError() for _ in range(3_000)])
+    put = PutMetrics(interval=0)
+    for _ in range(500):
+        tell(put, borrow(), ended())
+    assert len(put._unsent) == 1_000
+
+
+def test_a_forked_child_sends_nothing_of_its_parent(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    watch(monkeypatch, NoCredentialsError())
+    put = PutMetrics()
+    tell(put, borrow(), ended(cold=True))
+    assert put._unsent
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", DeprecationWarning
+        )  # from Python 3.12 on: the server's threads are ours to keep
+        child = os.fork()
+    if child == 0:
+        try:
+            tell(put, Forked("orders"))
+            os._exit(len(put._unsent))
+        finally:
+            os._exit(99)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_without_botocore(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloudwatch, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"lambda-pool\[aws\]"):
+        PutMetrics()
