@@ -39,7 +39,8 @@ def main() -> None:
         ratios = sorted(a / b for a, b in rounds)
         print(f"lambda_pool, validated      {mine:6.2f} us")
         print(f"psycopg_pool, no check      {peer:6.2f} us")
-        print(f"ratio (median of {ROUNDS})         {statistics.median(ratios):6.2f}   ({ratios[0]:.2f} to {ratios[-1]:.2f})")
+        spread = f"({ratios[0]:.2f} to {ratios[-1]:.2f})"
+        print(f"ratio (median of {ROUNDS})         {statistics.median(ratios):6.2f}   {spread}")
         ours.close()
         theirs.close()
 

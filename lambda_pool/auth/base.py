@@ -12,8 +12,8 @@ class Credentials:
     """What one physical connect logs in with: resolved for it, immutable, and thrown away after it.
 
     `cached` says that they were not fetched or signed for this very connect, so that a rejection may only mean that
-    they are out of date. `host`, `port` and `database` are what the source itself knows (a secret often does): used where
-    URL and endpoint leave them open.
+    they are out of date. `host`, `port` and `database` are what the source itself knows (a secret often does): used
+    where URL and endpoint leave them open.
     """
 
     user: str

@@ -18,7 +18,8 @@ class Endpoint:
 
     `host` may be a Unix socket's directory or path, or empty if only the credentials know it. `proxy`: an RDS Proxy or
     another transaction-mode pooler stands there. `engine` is `postgresql`, `mysql`, or empty when unknown. `iam`: what
-    the service says of IAM logins there (True: only those; False: none; None: both, or unknown). `requires_tls`: it refuses unencrypted connections.
+    the service says of IAM logins there (True: only those; False: none; None: both, or unknown). `requires_tls`: it
+    refuses unencrypted connections.
     """
 
     host: str

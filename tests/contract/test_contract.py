@@ -61,7 +61,7 @@ class TestConnection:
     def test_readonly(self, database: Database) -> None:
         for autocommit in (False, True):
             pool = database.pool(autocommit=autocommit)
-            with pytest.raises(DRIVER_ERRORS, match="(?i)read.only"), pool.connection(readonly=True) as conn:
+            with pytest.raises(DRIVER_ERRORS, match=r"(?i)read.only"), pool.connection(readonly=True) as conn:
                 database.insert(conn, 1)
             with pool.connection() as conn:
                 database.insert(conn, 1 + autocommit)
@@ -542,7 +542,7 @@ class TestRun:
             database.insert(conn, 1)
             conn.commit()
 
-        with pytest.raises(DRIVER_ERRORS, match="(?i)commit"):
+        with pytest.raises(DRIVER_ERRORS, match=r"(?i)commit"):
             pool.run(work)
         assert database.rows() == []
         with pool.connection() as conn:
@@ -581,7 +581,7 @@ class TestRun:
 
     def test_readonly(self, database: Database) -> None:
         pool = database.pool()
-        with pytest.raises(DRIVER_ERRORS, match="(?i)read.only"):
+        with pytest.raises(DRIVER_ERRORS, match=r"(?i)read.only"):
             pool.run(lambda conn: database.insert(conn, 1), readonly=True)
         pool.run(lambda conn: database.insert(conn, 1))
         assert pool.stats().opened == 1

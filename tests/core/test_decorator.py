@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aws_lambda_powertools import Logger, Metrics
@@ -150,7 +150,7 @@ class TestPowertools:
         if outside:
             handler = event_source(data_class=SQSEvent)(pool.handler(work))
         else:
-            handler = pool.handler(event_source(data_class=SQSEvent)(work))
+            handler = pool.handler(event_source(data_class=SQSEvent)(cast(Any, work)))
         assert handler({"Records": [{"body": "x"}]}, Context()) == (["x"], 0)
 
 

@@ -49,7 +49,7 @@ MODULES = modules()
 
 
 def imports(name: str) -> tuple[set[str], set[str]]:
-    """What a module imports, anywhere in it: our own modules, and top-level names of others. Type-only ones left out."""
+    """What a module imports, anywhere in it: our own modules, and top-level names of others; not for types alone."""
     tree = ast.parse(MODULES[name].read_text())
     typing_only = {
         id(inner)
@@ -144,7 +144,13 @@ def test_drivers_and_sdks_stay_in_their_rooms(name: str) -> None:
 
 def loaded_after(code: str) -> set[str]:
     """Top-level names in sys.modules of a bare interpreter after `code`, without those it had before."""
-    script = f"import sys; before = set(sys.modules); {code}; import json; print(json.dumps(sorted(set(sys.modules) - before)))"
+    script = f"""
+import sys
+before = set(sys.modules)
+{code}
+import json
+print(json.dumps(sorted(set(sys.modules) - before)))
+"""
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
     return {name.partition(".")[0] for name in json.loads(out.stdout)}
 

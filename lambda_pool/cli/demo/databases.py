@@ -7,7 +7,7 @@ import importlib.util
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Protocol, Self
 
 from lambda_pool.cli.demo import INSTALL, traffic
 from lambda_pool.cli.demo.traffic import Traffic

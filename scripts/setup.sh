@@ -1,0 +1,174 @@
+#!/usr/bin/env bash
+# Sets up what one of the Makefile's targets needs, once. What cannot be done is said in one line on standard error.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+EMULATOR_PACKAGE=aws-sam-cli==1.170.0
+OTHER_PYTHONS=(3.11 3.12 3.13 3.14)
+
+fail() {
+    printf 'setup: %s\n' "$*" >&2
+    exit 1
+}
+
+as_root() {
+    if [ "$(id -u)" = 0 ]; then
+        "$@"
+    elif command -v sudo >/dev/null && sudo -n true 2>/dev/null; then
+        sudo -n "$@"
+    else
+        return 1
+    fi
+}
+
+install_packages() { # the system's packages, none of whose services is to be started (RUNLEVEL=1)
+    command -v apt-get >/dev/null || fail "no apt-get here: install $* by hand"
+    local try
+    for try in 1 2; do
+        if as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+            apt-get install -y -q --no-install-recommends "$@" >.setup.log 2>&1; then
+            rm -f .setup.log
+            return
+        fi
+        as_root apt-get update -q >>.setup.log 2>&1 || true
+    done
+    tail -n 5 .setup.log >&2 || true
+    rm -f .setup.log
+    fail "could not install the packages $* (root or password-less sudo is needed): install them by hand"
+}
+
+usable() { # an interpreter that runs, is 3.11 or newer, and is not a shim without a Python behind it
+    "$1" -c 'import sys, ssl; sys.exit(sys.version_info < (3, 11))' 2>/dev/null
+}
+
+find_python() {
+    local name
+    for name in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11; do
+        if usable "$name"; then
+            command -v "$name"
+            return
+        fi
+    done
+    fail "no Python 3.11 or newer was found: install one, or name it with PYTHON=/path/to/python3"
+}
+
+make_venv() { # make_venv FOLDER PYTHON
+    [ -x "$1/bin/pip" ] && return
+    rm -rf "$1"
+    if ! "$2" -m venv "$1" >/dev/null 2>&1; then
+        rm -rf "$1"
+        # Debian keeps ensurepip in a package of its own.
+        local version
+        version=$("$2" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+        install_packages "python$version-venv"
+        "$2" -m venv "$1" >/dev/null || fail "$2 cannot make a virtual environment in $1"
+    fi
+    "$1/bin/pip" install -q --disable-pip-version-check --upgrade 'pip>=25.1' || fail "pip could not upgrade itself in $1"
+}
+
+once() { # once STAMP COMMAND…: run a command unless it has succeeded since the files it depends on changed
+    local stamp=$1
+    shift
+    [ -e "$stamp" ] && [ "$stamp" -nt pyproject.toml ] && [ "$stamp" -nt constraints.txt ] && return
+    "$@"
+    mkdir -p "$(dirname "$stamp")"
+    touch "$stamp"
+}
+
+install_all() {
+    make_venv .venv "$(find_python)"
+    echo "setup: installing the package, its extras and the development tools into .venv"
+    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[all,otel,testing,demo]' --group dev ||
+        fail "pip could not install the package's dependencies into .venv"
+}
+
+install_demo() {
+    make_venv .venv "$(find_python)"
+    echo "setup: installing the package and the demo's dependencies into .venv"
+    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[demo]' ||
+        fail "pip could not install the demo's dependencies into .venv"
+}
+
+fetch_emulator() { # Lambda's Runtime Interface Emulator, which the SAM CLI's wheel carries
+    [ -x .tools/rie/aws-lambda-rie ] && return
+    echo "setup: fetching the Lambda Runtime Interface Emulator"
+    mkdir -p .tools/rie
+    .venv/bin/pip download -q --disable-pip-version-check --no-deps -d .tools/rie "$EMULATOR_PACKAGE" ||
+        fail "pip could not download $EMULATOR_PACKAGE, which carries the Lambda emulator"
+    .venv/bin/python - <<'PYTHON' || fail "the Lambda emulator is not in $EMULATOR_PACKAGE for this machine"
+import pathlib, platform, zipfile
+
+folder = pathlib.Path(".tools/rie")
+(wheel,) = folder.glob("*.whl")
+name = {"x86_64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}[platform.machine()]
+with zipfile.ZipFile(wheel) as archive:
+    (folder / "aws-lambda-rie").write_bytes(archive.read(f"samcli/local/rapid/aws-lambda-rie-{name}"))
+(folder / "aws-lambda-rie").chmod(0o755)
+wheel.unlink()
+PYTHON
+}
+
+pythons() { # every other supported Python of this machine, one path each
+    local version candidate own
+    own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    for version in "${OTHER_PYTHONS[@]}"; do
+        [ "$version" = "$own" ] && continue
+        for candidate in "$(command -v "python$version" || true)" "$HOME/.pyenv/versions/$version."*/bin/"python$version"; do
+            if [ -n "$candidate" ] && [ -x "$candidate" ] && usable "$candidate"; then
+                echo "$version $candidate"
+                break
+            fi
+        done
+    done
+}
+
+install_pythons() {
+    local version path
+    pythons | while read -r version path; do
+        echo "setup: preparing Python $version for the tests"
+        make_venv ".venv-$version" "$path"
+        ".venv-$version/bin/pip" install -q --disable-pip-version-check -c constraints.txt \
+            'psycopg[binary]' PyMySQL awslambdaric aws-lambda-powertools ||
+            fail "pip could not install the drivers for Python $version"
+        ".venv-$version/bin/pip" install -q --disable-pip-version-check --no-deps -e . ||
+            fail "pip could not install the package for Python $version"
+    done
+}
+
+list_pythons() {
+    local list=$PWD/.venv/bin/python version path
+    while read -r version path; do
+        list=$list:$PWD/.venv-$version/bin/python
+    done < <(pythons)
+    echo "$list"
+}
+
+install_servers() {
+    local missing=()
+    compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
+    [ -x /usr/sbin/mariadbd ] || command -v mariadbd >/dev/null || missing+=(mariadb-server)
+    [ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null || missing+=(pgbouncer)
+    compgen -G '/lib/*/security/pam_python.so' >/dev/null || compgen -G '/usr/lib/*/security/pam_python.so' >/dev/null ||
+        missing+=(libpam-python)
+    command -v openssl >/dev/null || missing+=(openssl)
+    command -v ip >/dev/null || [ -x /usr/sbin/ip ] || missing+=(iproute2)
+    [ ${#missing[@]} = 0 ] && return
+    echo "setup: installing the system packages ${missing[*]}"
+    install_packages "${missing[@]}"
+}
+
+case ${1:-} in
+environment) once .venv/.ready-all install_all ;;
+demo)
+    [ -e .venv/.ready-all ] || once .venv/.ready-demo install_demo
+    if [ "${2:-postgres}" = mysql ] && ! [ -x /usr/sbin/mariadbd ] && ! command -v mariadbd >/dev/null; then
+        echo "setup: installing the system package mariadb-server"
+        install_packages mariadb-server openssl
+    fi
+    ;;
+emulator) fetch_emulator ;;
+pythons) once .venv/.ready-pythons install_pythons ;;
+list-pythons) list_pythons ;;
+servers) install_servers ;;
+*) fail "unknown part '${1:-}': see the Makefile" ;;
+esac
