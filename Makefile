@@ -2,7 +2,7 @@
 # database servers from the system's packages (with sudo where needed). `make help` lists the targets.
 
 SHELL := /bin/bash
-ENGINE ?= postgres
+ENGINE ?= postgresql
 export PYTHON
 export AWS_LAMBDA_RIE := $(CURDIR)/.tools/rie/aws-lambda-rie
 
@@ -18,7 +18,7 @@ setup: ## install everything that the tests need
 	@scripts/setup.sh pythons
 	@scripts/setup.sh servers
 
-demo: ## three ways to connect, through one bad day on the genuine Lambda runtime (ENGINE=postgres or mysql)
+demo: ## three ways to connect, through one bad day on the genuine Lambda runtime (ENGINE=postgresql or mysql)
 	@scripts/setup.sh demo $(ENGINE)
 	@scripts/setup.sh emulator
 	@.venv/bin/lambda-pool demo --engine $(ENGINE)
