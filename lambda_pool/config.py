@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import unquote
 
 from .errors import ConfigError
+from .record import Record
 from .secret import Secret
 from .tls import MODES
 
@@ -21,8 +22,7 @@ _MAX_PORT = 65535
 _ESCAPES = "in a user or a password write : / ? # @ % as %3A %2F %3F %23 %40 %25"
 
 
-@dataclass(frozen=True, slots=True)
-class Url:
+class Url(Record):
     """The parts of a database URL. `host` may be a Unix socket's path; `port` is None where the default is meant."""
 
     engine: str
@@ -34,11 +34,10 @@ class Url:
     sslmode: str | None = None
     sslrootcert: str | None = None
     pooled: bool = False
-    parameters: Mapping[str, str] = field(default_factory=dict)
+    parameters: Mapping[str, str] = MappingProxyType({})
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(Record):
     """Everything a pool was told, checked. Seconds are floats; see the option table in the README."""
 
     url: Url
@@ -59,7 +58,9 @@ class Config:
     graceful_shutdown: bool = True
     metrics: str = "auto"
     metrics_interval: float = 60.0
-    connect_args: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    connect_args: Mapping[str, Any] = MappingProxyType({})
+
+    _hidden = frozenset({"connect_args"})
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -335,17 +336,18 @@ def _root_cert(path: str) -> str:
 # --- environment ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Environment:
+class Environment(Record):
     """What the environment says: the URL, who authenticates, where the endpoint is found, and options."""
 
-    url: str | None = field(repr=False)
+    url: str | None
     name: str | None
     auth: str | None
     secret_id: str | None
     rds_proxy: str | None
     aurora_cluster: str | None
-    options: Mapping[str, str] = field(repr=False)
+    options: Mapping[str, str]
+
+    _hidden = frozenset({"url", "options"})
 
 
 def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | None = None) -> Environment:
@@ -355,7 +357,7 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
     """
     environ = os.environ if environ is None else environ
     found = {key[len(prefix) :].lower(): value for key, value in environ.items() if key.startswith(prefix)}
-    known = [f.name for f in fields(Environment) if f.name != "options"]
+    known = [name for name in Environment._fields if name != "options"]
     for key in found:
         if key not in known and key not in _OPTIONS:
             names = [(prefix + name.upper()) for name in (*known, *_OPTIONS)]
@@ -398,8 +400,7 @@ def runtime_api() -> str:
     return os.environ.get("AWS_LAMBDA_RUNTIME_API", "")
 
 
-@dataclass(frozen=True, slots=True)
-class MetricsEnvironment:
+class MetricsEnvironment(Record):
     """What metrics take from the environment: Powertools' variables, and Lambda's own name for the function."""
 
     namespace: str

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from . import lifecycle
+from .borrower import place
 from .endpoints.base import Role
 from .errors import ConfigError, ConnectError, CredentialsError, DeadlineExceeded, EndpointError, PoolTimeout
 from .injection import code_of, injector, layers, takes
@@ -41,7 +42,7 @@ def decorate(
         )
     wanted = code is None or takes(code, inject)
     call_with = injector(fn, inject) if wanted else None
-    where = f"handler {getattr(fn, '__qualname__', type(fn).__qualname__)}"
+    where = f"handler {type(fn).__qualname__}" if code is None else place(code)
 
     def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
         # A connection that the caller passes itself, as a unit test does, is used as it is.

@@ -6,10 +6,10 @@ import sys
 from collections.abc import Callable, Sequence
 from threading import get_ident
 from time import monotonic, sleep, time
-from types import CodeType, TracebackType
-from typing import Any, NoReturn, TypeVar
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
-from . import invocation
+from . import borrower, invocation
 from .auth.base import Auth
 from .backoff import backoff, uniform
 from .config import Config
@@ -36,8 +36,10 @@ from .invocation import Limit
 from .policy import PING, REUSE, Replace, decide, replace
 from .shelf import Shelf, Waiter
 from .slot import Slot, State
-from .stats import PoolStats
 from .tally import Tally
+
+if TYPE_CHECKING:
+    from .stats import PoolStats
 
 T = TypeVar("T")
 
@@ -84,11 +86,11 @@ class Lease:
 
 
 class SpecialLease(Lease):
-    """A lease with a timeout of its own, or of a read-only transaction."""
+    """A lease with a timeout of its own, of a read-only transaction, or of a pool that wants to know its borrowers."""
 
     __slots__ = ("_readonly", "_timeout")
 
-    def __init__(self, pool: "ConnectionPool", timeout: float | None, *, readonly: bool) -> None:
+    def __init__(self, pool: "ConnectionPool", timeout: float | None = None, *, readonly: bool = False) -> None:
         super().__init__(pool)
         self._timeout = timeout
         self._readonly = readonly
@@ -101,9 +103,7 @@ class SpecialLease(Lease):
         else:
             slot = self._pool.checkout(_WRITER, self._timeout)
         self._slot = slot
-        frame = sys._getframe(1)
-        slot.where = frame.f_code
-        slot.instruction = frame.f_lasti
+        self._pool.note_borrower(slot, sys._getframe(1))
         return slot.link.conn
 
 
@@ -128,6 +128,8 @@ class ConnectionPool(Shelf):
         self.observed = bool(observers)
         self._connector = Connector(config, engine, auth, endpoint, self._tally)
         self._reader_role = _READER if endpoint.has_reader else _WRITER
+        self._lease: type[Lease] = SpecialLease if config.leak_after else Lease
+        self.note_borrower = borrower.note_stack if config.leak_after else borrower.note
         self._reset_session = config.reset == "session"
         self._generation = 0
         self.warmed = False
@@ -149,7 +151,7 @@ class ConnectionPool(Shelf):
         leaving raises the driver's error if COMMIT is refused, or CommitUncertain if its answer is lost.
         """
         if not readonly and timeout is None:
-            return Lease(self)
+            return self._lease(self)
         if timeout is not None and not timeout > 0:
             raise ConfigError(f"timeout={timeout!r} is not valid: it must be a number of seconds above 0")
         return SpecialLease(self, timeout, readonly=readonly)
@@ -167,7 +169,7 @@ class ConnectionPool(Shelf):
         attempt = 1
         while True:
             slot = self.checkout_transaction(None, readonly=readonly, guarded=True)
-            slot.where = "Pool.run"
+            self.note_borrower(slot, sys._getframe(1))
             try:
                 result = work(slot.link.conn)
             except BaseException as error:
@@ -203,8 +205,10 @@ class ConnectionPool(Shelf):
         kind = self._engine.classify(error)
         return Failure.OTHER if kind is Failure.READ_ONLY and slot.link.read_only() else kind
 
-    def stats(self) -> PoolStats:
+    def stats(self) -> "PoolStats":
         """The pool's figures now."""
+        from .stats import PoolStats  # a dataclass: 1 ms of import that a cold start does without
+
         with self.lock:
             size, idle = len(self.slots), len(self.idle)
             return PoolStats(
@@ -575,7 +579,7 @@ class ConnectionPool(Shelf):
                 self._tally.tell(Closed(self.name, Reason.LEAKED, slot.age(time(), mono), slot.link.backend_id))
 
     def _leaked(self, slot: Slot, mono: float) -> None:
-        where, stack = _describe(slot)
+        where, stack = borrower.describe(slot)
         held = mono - slot.borrowed_mono
         self._tally.tell(Leaked(self.name, held, where, stack))
         log.warning("pool %s: a connection was held for %.1f s, borrowed at %s%s", self.name, held, where, stack)
@@ -617,12 +621,3 @@ class ConnectionPool(Shelf):
         self._pid = os.getpid()
         self._tally.start_afresh()
         self._tally.tell(Forked(self.name))
-
-
-def _describe(slot: Slot) -> tuple[str, str]:
-    """file:line of a borrower, and its stack where one was recorded."""
-    where = slot.where
-    if isinstance(where, CodeType):
-        lines = (line for start, end, line in where.co_lines() if start <= slot.instruction < end)
-        return f"{where.co_filename}:{next(lines, where.co_firstlineno)} in {where.co_name}", ""
-    return str(where), ""

@@ -1,6 +1,7 @@
 """One cached connection: its state, generation and ages. Pure: no clock, no lock, no I/O."""
 
 from enum import Enum
+from types import CodeType
 from typing import cast
 
 from .endpoints.base import Endpoint, Role
@@ -61,6 +62,7 @@ class Slot:
         "reuses",
         "role",
         "severed",
+        "stack",
         "state",
         "where",
     )
@@ -86,6 +88,7 @@ class Slot:
         self.fresh = False
         self.where: object = None
         self.instruction = 0
+        self.stack: tuple[tuple[CodeType, int], ...] = ()
 
     def move(self, to: State) -> None:
         """Change state. Raises RuntimeError on a move that makes no sense: a bug in the pool, never the caller's."""

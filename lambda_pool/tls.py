@@ -6,12 +6,12 @@ system's). All but the last are shipped with the package.
 """
 
 import os
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from . import certs
 from .endpoints.hosts import Kind, RdsHost, recognise
 from .errors import ConfigError
+from .record import Record
 
 if TYPE_CHECKING:
     import ssl
@@ -42,8 +42,7 @@ https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html and
 """
 
 
-@dataclass(frozen=True, slots=True)
-class Tls:
+class Tls(Record):
     """How to encrypt one connection: `mode` as libpq's sslmode, `ca_file` the trusted roots (None: driver's own)."""
 
     mode: str

@@ -1,14 +1,13 @@
 """The protocol of credential sources, and the simplest one."""
 
-from dataclasses import dataclass
 from typing import Protocol
 
 from ..endpoints.base import Endpoint
+from ..record import Record
 from ..secret import Secret
 
 
-@dataclass(frozen=True, slots=True)
-class Credentials:
+class Credentials(Record):
     """What one physical connect logs in with: resolved for it, immutable, and thrown away after it.
 
     `cached` says that they were not fetched or signed for this very connect, so that a rejection may only mean that

@@ -5,7 +5,6 @@ treated as not said where that is harmless.
 """
 
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from ..errors import EndpointError
@@ -91,7 +90,7 @@ def read_proxy_reader(endpoints: Iterable[object], name: str, writer: Endpoint) 
             found[_text(endpoint, "DBProxyEndpointName") or host] = host
     if not found:
         return None
-    return replace(writer, host=found[min(found)])
+    return writer.replace(host=found[min(found)])
 
 
 def read_cluster(clusters: Iterable[object], name: str) -> tuple[Endpoint, Endpoint] | None:
@@ -120,7 +119,7 @@ def read_cluster(clusters: Iterable[object], name: str) -> tuple[Endpoint, Endpo
     reader = _plausible(_text(cluster, "ReaderEndpoint"))
     if reader is None or not _has_reader(cluster):
         return writer, writer
-    return writer, replace(writer, host=reader)
+    return writer, writer.replace(host=reader)
 
 
 def _has_reader(cluster: dict[str, Any]) -> bool:

@@ -1,8 +1,9 @@
 """The protocol of endpoint sources, and the simplest one."""
 
-from dataclasses import dataclass
 from enum import Enum
 from typing import Protocol
+
+from ..record import Record
 
 
 class Role(Enum):
@@ -12,8 +13,7 @@ class Role(Enum):
     READER = "reader"
 
 
-@dataclass(frozen=True, slots=True)
-class Endpoint:
+class Endpoint(Record):
     """Where one physical connect leads, resolved for it.
 
     `host` may be a Unix socket's directory or path, or empty if only the credentials know it. `proxy`: an RDS Proxy or

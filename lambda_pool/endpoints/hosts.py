@@ -3,8 +3,9 @@
 Only text is looked at: no DNS, no API call, no regular expression (this runs in a cold start).
 """
 
-from dataclasses import dataclass
 from enum import Enum
+
+from ..record import Record
 
 
 class Kind(Enum):
@@ -22,8 +23,7 @@ class Kind(Enum):
     """A form of endpoint that this version does not know, in RDS's own domain (shard groups, for example)."""
 
 
-@dataclass(frozen=True, slots=True)
-class RdsHost:
+class RdsHost(Record):
     """One recognised host name, in lower case and without a trailing dot.
 
     `identifier`: the instance's, cluster's, proxy's, custom or proxy endpoint's own name. `region`: empty for a

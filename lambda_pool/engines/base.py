@@ -1,12 +1,13 @@
 """The protocol of engines: all that the pool knows of a database driver."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from ..auth.base import Credentials
 from ..errors import CommitUncertain, DeadlineExceeded
+from ..record import Record
 from ..tls import Tls
 
 
@@ -50,8 +51,7 @@ class Outcome(Enum):
     """It had failed before: the server made a rollback of our COMMIT, or there is nothing left to commit."""
 
 
-@dataclass(frozen=True, slots=True)
-class ConnectRequest:
+class ConnectRequest(Record):
     """All that one attempt to connect needs. `timeout` (seconds) bounds TCP, TLS and login together.
 
     `pooled`: behind a transaction-mode pooler: nothing may be sent or kept that would pin a backend.
@@ -67,8 +67,10 @@ class ConnectRequest:
     autocommit: bool
     pooled: bool
     application_name: str
-    parameters: Mapping[str, str] = field(default_factory=dict)
-    arguments: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, str] = MappingProxyType({})
+    arguments: Mapping[str, Any] = MappingProxyType({})
+
+    _hidden = frozenset({"arguments"})
 
 
 class Link(Protocol):

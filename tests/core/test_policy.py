@@ -1,7 +1,5 @@
 """decide(): plain facts in, a decision out."""
 
-from dataclasses import replace as change
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -73,7 +71,7 @@ def test_replaced_with_its_reason(facts: dict[str, object], wanted: Reason) -> N
 
 
 def test_max_idle_replaces_without_a_ping() -> None:
-    config = change(CONFIG, max_idle=60.0)
+    config = CONFIG.replace(max_idle=60.0)
     assert ask(slot(opened=100, used=59), config=config) is PING
     assert reason(ask(slot(opened=100, used=61), config=config)) is Reason.IDLE
 

@@ -14,7 +14,7 @@ ROOT = Path(lambda_pool.__file__).parent
 
 # Lowest first; a module may import from its own level or below. Rooms (packages) count as one, but for their protocols.
 LEVELS = [
-    {"errors", "secret", "regions"},
+    {"errors", "secret", "regions", "record"},
     {"config", "events", "tls", "endpoints.base", "auth.base", "engines.base", "stats", "certs"},
     {"slot", "backoff", "invocation"},
     {"policy", "shelf", "tally"},
@@ -27,7 +27,7 @@ LEVELS = [
     {"cli"},
 ]
 ADAPTERS = ("engines", "auth", "endpoints", "metrics")
-ADAPTERS_MAY_IMPORT = {"errors", "secret", "regions", "config", "events", "tls", "certs"}
+ADAPTERS_MAY_IMPORT = {"errors", "secret", "regions", "record", "config", "events", "tls", "certs"}
 
 DRIVERS = {"psycopg", "pymysql", "MySQLdb"}
 SDKS = {"boto3", "botocore", "aws_lambda_powertools"}
