@@ -142,6 +142,7 @@ class Connector:
             attempt,
             seconds,
             text,
+            extra={"pool": self._tally.name, "error_class": kind, "attempt": attempt, "seconds": seconds},
         )
 
     def _explain(

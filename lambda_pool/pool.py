@@ -409,13 +409,15 @@ class ConnectionPool(Shelf):
         wall, mono = time(), monotonic()
         age, idle = slot.age(wall, mono), slot.idle(wall, mono)
         self._tally.tell(Replaced(self.name, reason, age, idle, slot.link.backend_id))
+        backend = slot.link.backend_id
         log.info(
             "pool %s: connection replaced: %s, age %.1f s, idle %.1f s, backend %d",
             self.name,
             reason.value,
             age,
             idle,
-            slot.link.backend_id,
+            backend,
+            extra={"pool": self.name, "reason": reason.value, "age": age, "idle": idle, "backend_id": backend},
         )
         self._close_link(slot, reason)
         slot.role = role
@@ -582,7 +584,14 @@ class ConnectionPool(Shelf):
         where, stack = borrower.describe(slot)
         held = mono - slot.borrowed_mono
         self._tally.tell(Leaked(self.name, held, where, stack))
-        log.warning("pool %s: a connection was held for %.1f s, borrowed at %s%s", self.name, held, where, stack)
+        log.warning(
+            "pool %s: a connection was held for %.1f s, borrowed at %s%s",
+            self.name,
+            held,
+            where,
+            stack,
+            extra={"pool": self.name, "held": held, "where": where},
+        )
 
     def forget(self) -> None:
         """Close every idle connection, and forget every token, secret and address (around a snapshot)."""
