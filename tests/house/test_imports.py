@@ -17,7 +17,7 @@ LEVELS = [
     {"errors", "secret", "regions", "record"},
     {"config", "events", "tls", "endpoints.base", "auth.base", "engines.base", "stats", "certs"},
     {"slot", "backoff", "invocation"},
-    {"policy", "shelf", "tally"},
+    {"policy", "shelf", "tally", "borrower"},
     {"connector"},
     {"pool"},
     {"lifecycle", "injection"},
@@ -27,7 +27,8 @@ LEVELS = [
     {"cli"},
 ]
 ADAPTERS = ("engines", "auth", "endpoints", "metrics")
-ADAPTERS_MAY_IMPORT = {"errors", "secret", "regions", "record", "config", "events", "tls", "certs"}
+# `invocation` is where an adapter may ask whose request it is and how long there still is.
+ADAPTERS_MAY_IMPORT = {"errors", "secret", "regions", "record", "config", "events", "tls", "certs", "invocation"}
 
 DRIVERS = {"psycopg", "pymysql", "MySQLdb"}
 SDKS = {"boto3", "botocore", "aws_lambda_powertools"}
