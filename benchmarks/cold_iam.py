@@ -11,7 +11,7 @@ import subprocess
 import sys
 import time
 
-from lambda_pool.auth.aws_environment import AwsCredentials
+from lambda_pool.aws.environment import AwsCredentials
 from lambda_pool.auth.signature import sign
 from lambda_pool.secret import Secret
 from tests.support.iam_servers import REGION, IamServer, iam_mariadb, iam_postgres

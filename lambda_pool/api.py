@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 from . import config as configuration
 from . import lifecycle
 from .auth.base import Auth, UrlAuth
+from .aws.hosts import recognise
 from .decorator import Unavailable, decorate
 from .endpoints.base import Endpoint, EndpointSource, FixedEndpoint
-from .endpoints.hosts import recognise
 from .engines.base import Engine
 from .errors import ConfigError
 from .events import Observer

@@ -9,7 +9,7 @@ import os
 from typing import TYPE_CHECKING
 
 from . import certs
-from .endpoints.hosts import Kind, RdsHost, recognise
+from .aws.hosts import Kind, RdsHost, recognise
 from .errors import ConfigError
 from .record import Record
 

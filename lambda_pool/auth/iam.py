@@ -3,14 +3,14 @@
 import threading
 import time
 
+from ..age import Birth, Clock
+from ..aws import environment as aws_environment
+from ..aws.environment import AwsCredentials
+from ..aws.hosts import recognise
+from ..aws.identity import AwsIdentity
 from ..endpoints.base import Endpoint
-from ..endpoints.hosts import recognise
 from ..errors import ConfigError, CredentialsError
 from ..secret import Secret
-from . import aws_environment
-from .age import Birth, Clock
-from .aws_environment import AwsCredentials
-from .aws_identity import AwsIdentity
 from .base import Credentials
 from .signature import VALID_FOR, sign
 

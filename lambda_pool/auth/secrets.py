@@ -12,14 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
+from ..age import Birth, Clock
+from ..aws import environment as aws_environment
+from ..aws.environment import AwsCredentials
+from ..aws.identity import AwsIdentity
+from ..aws.sdk import bare, load_session, no_bodies_logged
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
 from ..secret import Secret
-from . import aws_environment
-from .age import Birth, Clock
-from .aws_environment import AwsCredentials
-from .aws_identity import AwsIdentity
-from .aws_sdk import bare, load_session, no_bodies_logged
 from .base import Credentials
 
 MAX_AGE = 300.0

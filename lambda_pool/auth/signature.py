@@ -11,7 +11,7 @@ import hmac
 import time
 from urllib.parse import quote
 
-from .aws_environment import AwsCredentials
+from ..aws.environment import AwsCredentials
 
 VALID_FOR = 900
 """Seconds that RDS accepts a token; no more can be asked for (the user guide above)."""

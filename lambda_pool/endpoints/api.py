@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-from ..auth import aws_environment
-from ..auth.aws_environment import AwsCredentials
-from ..auth.aws_identity import AwsIdentity
-from ..auth.aws_sdk import bare, load_session, no_bodies_logged
+from ..aws import environment as aws_environment
+from ..aws.environment import AwsCredentials
+from ..aws.identity import AwsIdentity
+from ..aws.sdk import bare, load_session, no_bodies_logged
 from ..errors import ConfigError, CredentialsError, EndpointError
 
 _LEAST = 0.1

@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ..auth.age import Birth, Clock
+from ..age import Birth, Clock
+from ..aws.hosts import is_region
 from ..errors import ConfigError, EndpointError
 from .answers import read_cluster, read_proxy, read_proxy_reader
 from .api import Calls, NoAnswerError, NotFoundError, RdsApi
 from .base import Endpoint, Role
-from .hosts import is_region
 
 _MAX_AGE = 3600.0
 """Seconds. RDS changes an endpoint's name only when somebody renames or makes it anew; then connects fail, which

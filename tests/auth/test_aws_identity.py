@@ -17,9 +17,9 @@ from typing import Any
 import botocore.session
 import pytest
 
-from lambda_pool.auth.aws_environment import AwsCredentials
-from lambda_pool.auth.aws_identity import AwsIdentity
 from lambda_pool.auth.iam import IamToken
+from lambda_pool.aws.environment import AwsCredentials
+from lambda_pool.aws.identity import AwsIdentity
 from lambda_pool.endpoints.base import Endpoint
 from lambda_pool.errors import CredentialsError
 from lambda_pool.secret import Secret

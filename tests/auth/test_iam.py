@@ -188,7 +188,7 @@ def test_a_wall_clock_set_back_cannot_make_an_old_token_young(
     auth = IamToken(clock=clock)
     auth.credentials(ENDPOINT, "app", 1.0)
     real = time.monotonic
-    in_lambda.setattr("lambda_pool.auth.age.time.monotonic", lambda: real() + VALID_FOR)
+    in_lambda.setattr("lambda_pool.age.time.monotonic", lambda: real() + VALID_FOR)
     assert not auth.credentials(ENDPOINT, "app", 1.0).cached
 
 

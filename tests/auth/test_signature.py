@@ -12,9 +12,9 @@ from botocore.model import ServiceId
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lambda_pool.auth.aws_environment import AwsCredentials
 from lambda_pool.auth.iam import IamToken
 from lambda_pool.auth.signature import VALID_FOR, sign
+from lambda_pool.aws.environment import AwsCredentials
 from lambda_pool.secret import Secret
 
 UTC = datetime.UTC

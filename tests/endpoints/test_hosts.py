@@ -4,7 +4,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from lambda_pool.endpoints.hosts import Kind, RdsHost, is_region, recognise
+from lambda_pool.aws.hosts import Kind, RdsHost, is_region, recognise
 
 HASH = "c0ffee123abc"
 

@@ -14,7 +14,8 @@ ROOT = Path(lambda_pool.__file__).parent
 
 # Lowest first; a module may import from its own level or below. Rooms (packages) count as one, but for their protocols.
 LEVELS = [
-    {"errors", "secret", "regions", "record"},
+    {"errors", "secret", "record"},
+    {"age", "aws"},
     {"config", "events", "tls", "endpoints.base", "auth.base", "engines.base", "stats", "certs"},
     {"slot", "backoff", "invocation"},
     {"policy", "shelf", "tally", "borrower"},
@@ -28,7 +29,7 @@ LEVELS = [
 ]
 ADAPTERS = ("engines", "auth", "endpoints", "metrics")
 # `invocation` is where an adapter may ask whose request it is and how long there still is.
-ADAPTERS_MAY_IMPORT = {"errors", "secret", "regions", "record", "config", "events", "tls", "certs", "invocation"}
+ADAPTERS_MAY_IMPORT = {"errors", "secret", "record", "age", "aws", "config", "events", "tls", "certs", "invocation"}
 
 DRIVERS = {"psycopg", "pymysql", "MySQLdb"}
 SDKS = {"boto3", "botocore", "aws_lambda_powertools"}
@@ -134,11 +135,11 @@ def test_drivers_and_sdks_stay_in_their_rooms(name: str) -> None:
     room = name.partition(".")[0]
     if room not in {"engines", "testing", "cli"}:
         assert not others & DRIVERS
-    if room not in {"auth", "endpoints", "metrics", "testing", "cli"}:
+    if room not in {"aws", "auth", "endpoints", "metrics", "testing", "cli"}:
         assert not others & SDKS
     if name in PURE:
         assert not others & NOT_IN_PURE
-    if name != "lifecycle" and room not in {"testing", "cli"}:
+    if room not in {"lifecycle", "testing", "cli"}:
         assert not others & SYSTEM
         assert "register_at_fork" not in MODULES[name].read_text()
 

@@ -6,8 +6,8 @@ from typing import Any
 
 from ..errors import CredentialsError
 from ..secret import Secret
-from .aws_environment import AwsCredentials, access_keys, container_credentials_win
-from .aws_sdk import bare, load_session, no_bodies_logged
+from .environment import AwsCredentials, access_keys, container_credentials_win
+from .sdk import bare, load_session, no_bodies_logged
 
 _CONTAINER_TIMEOUT = 2.0
 """Seconds for one request to the local credentials endpoint: as botocore's ContainerMetadataFetcher."""
