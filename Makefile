@@ -24,7 +24,7 @@ demo: ## three ways to connect, through one bad day on the genuine Lambda runtim
 	@.venv/bin/lambda-pool demo --engine $(ENGINE)
 
 test: setup ## run all tests, on real servers and the genuine Lambda runtime
-	LAMBDA_POOL_TEST_PYTHONS="$$(scripts/setup.sh list-pythons)" .venv/bin/pytest $(ARGS)
+	TEST_PYTHONS="$$(scripts/setup.sh list-pythons)" .venv/bin/pytest $(ARGS)
 
 lint: ## check style and types
 	@scripts/setup.sh environment

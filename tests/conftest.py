@@ -17,8 +17,8 @@ pytest_plugins = ["pytester"]
 
 
 def pythons() -> list[str]:
-    """The interpreters to test on: those in LAMBDA_POOL_TEST_PYTHONS (a:b:c), else the running one alone."""
-    named = os.environ.get("LAMBDA_POOL_TEST_PYTHONS", sys.executable)
+    """The interpreters to test on: those in TEST_PYTHONS (a:b:c), else the running one alone."""
+    named = os.environ.get("TEST_PYTHONS", sys.executable)
     return [path for path in named.split(os.pathsep) if path]
 
 
