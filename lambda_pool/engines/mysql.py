@@ -51,9 +51,10 @@ _FLAGS = ("use_unicode", "local_infile")
 class MysqlLink:
     """One PyMySQL connection."""
 
-    def __init__(self, conn: "BoundedConnection", *, autocommit: bool) -> None:
+    def __init__(self, conn: "BoundedConnection", *, autocommit: bool, pooled: bool) -> None:
         self.conn = conn
         self._autocommit = autocommit
+        self._pooled = pooled
         self._read_only = False
         self._cursorclass = conn.cursorclass
         poller = select.poll()
@@ -155,6 +156,9 @@ class MysqlLink:
         conn = self.conn
         if not conn.open or conn.in_transaction or conn.unfinished:
             return False
+        if conn.session_changed and self._pooled:
+            # The borrower's SET pinned it; putting it back would not unpin it, a new connection is not pinned.
+            return False
         conn.cursorclass = self._cursorclass
         with conn.bounded(timeout):
             if conn.session_changed:
@@ -181,7 +185,9 @@ class MysqlLink:
         return self.conn.running
 
     def cancel(self, timeout: float, aside: Callable[[], Link]) -> bool:
-        """KILL QUERY, which needs a second login."""
+        """KILL QUERY, which needs a second login. Not through a pooler, where the number may be somebody else's."""
+        if self._pooled:
+            return False
         conn = self.conn
         conn.cancelled = True
         try:
@@ -278,7 +284,7 @@ class MysqlEngine:
                 error.__context__.__traceback__ = None
         else:
             conn.password = b""
-            return MysqlLink(conn, autocommit=request.autocommit)
+            return MysqlLink(conn, autocommit=request.autocommit, pooled=request.pooled)
         finally:
             arguments.clear()
         raise failure

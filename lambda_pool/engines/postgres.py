@@ -29,6 +29,11 @@ _SIGNAL_INTERVAL = 0.02
 # Seconds to read the rest of a result that a borrower left unread, where no deadline says better.
 _DRAIN_TIMEOUT = 30.0
 
+_NO_OPTIONS = (
+    "start-up options are not valid behind an RDS Proxy or a pooler (pooled=true), which refuses them: take 'options' out "
+    "of the URL, of connect_args and of PGOPTIONS, and write ALTER ROLE … SET … (or ALTER DATABASE … SET …) instead"
+)
+
 # Arguments of psycopg.Connection.connect() that never reach libpq.
 _OWN_ARGUMENTS = ("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory")
 
@@ -401,7 +406,7 @@ class PostgresEngine:
             except psycopg.ProgrammingError as error:
                 # libpq names the option, never its value.
                 raise ConfigError(f"connect_args or the URL's query is not valid for libpq: {error}") from None
-            pgconn = _open(conninfo, deadline)
+            pgconn = _open(conninfo, deadline, pooled=request.pooled)
         except Exception as error:  # noqa: BLE001 - passed on below, without the frames that hold the password
             failure = error.with_traceback(None)
         else:
@@ -445,13 +450,16 @@ def _libpq_parameters(request: ConnectRequest) -> dict[str, Any]:
     return {key: value for key, value in parameters.items() if value is not None}
 
 
-def _open(conninfo: str, deadline: float) -> "PGconn":
-    """Libpq's non-blocking connect. Raises OperationalError, or TimeoutError at the deadline."""
+def _open(conninfo: str, deadline: float, *, pooled: bool) -> "PGconn":
+    """Libpq's non-blocking connect. Raises OperationalError, TimeoutError at the deadline, or ConfigError."""
     from psycopg import OperationalError
     from psycopg.pq import PGconn
 
     pgconn = PGconn.connect_start(conninfo.encode())
     try:
+        # Asked of libpq itself, because they may also come from PGOPTIONS or a service file. Nothing was sent yet.
+        if pooled and pgconn.options:
+            raise ConfigError(_NO_OPTIONS)
         while pgconn.status != 1:  # CONNECTION_BAD
             state = pgconn.connect_poll()
             if state == _POLLING_OK:
