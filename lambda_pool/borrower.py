@@ -17,7 +17,7 @@ def note(slot: Slot, frame: FrameType) -> None:
 def note_stack(slot: Slot, frame: FrameType) -> None:
     """Note the line that runs in `frame` as the borrower, and the calls that led to it."""
     note(slot, frame)
-    calls = []
+    calls: list[tuple[CodeType, int]] = []
     outer: FrameType | None = frame
     while outer is not None and len(calls) < _DEEPEST:
         calls.append((outer.f_code, outer.f_lasti))

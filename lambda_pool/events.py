@@ -1,7 +1,7 @@
 """What a pool tells its observers, and the protocol they follow. Times are seconds; no event ever holds a secret."""
 
 from enum import StrEnum
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from .record import Record
 
@@ -38,6 +38,9 @@ class Event(Record):
 
     pool: str
 
+    if not TYPE_CHECKING:
+        __setattr__ = object.__setattr__
+
 
 class Opened(Event):
     """A physical connection was opened in `seconds`, at the given `attempt` (1 is the first)."""
@@ -62,6 +65,12 @@ class Reused(Event):
     """A cached connection was lent again; `seconds` is what the whole checkout took. See `wants_checkouts`."""
 
     seconds: float
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, pool: str, seconds: float) -> None:
+            self.pool = pool
+            self.seconds = seconds
 
 
 class CheckedOut(Event):
@@ -127,6 +136,15 @@ class RolledBack(Event):
 
     cause: str
 
+    if not TYPE_CHECKING:
+
+        def __init__(self, pool: str, held: float, checkout: float, reused: bool, in_use: int) -> None:
+            self.pool = pool
+            self.held = held
+            self.checkout = checkout
+            self.reused = reused
+            self.in_use = in_use
+
 
 class Leaked(Event):
     """A borrower held a connection past the invocation's end or past `leak_after`; `where` is its file and line."""
@@ -163,6 +181,14 @@ class InvocationEnded(Event):
 
 class Closing(Event):
     """The environment is about to shut down or to be snapshotted: what is not flushed now is lost."""
+
+    if not TYPE_CHECKING:
+
+        def __init__(self, pool: str, failed: bool, cold: bool, request_id: str) -> None:
+            self.pool = pool
+            self.failed = failed
+            self.cold = cold
+            self.request_id = request_id
 
 
 class Forked(Event):
