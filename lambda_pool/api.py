@@ -185,7 +185,8 @@ def handler(
 def _endpoint_at(url: configuration.Url) -> EndpointSource:
     """The URL's own host; one of RDS's is recognised by its name."""
     rds = recognise(url.host)
-    return FixedEndpoint(Endpoint(rds.name if rds else url.host, url.port, proxy=rds is not None and rds.proxy))
+    proxy = rds is not None and rds.proxy
+    return FixedEndpoint(Endpoint(rds.name if rds else url.host, url.port, proxy=proxy, engine=url.engine))
 
 
 def _auth_of(environment: configuration.Environment) -> Auth | None:

@@ -209,7 +209,19 @@ def make(
     config = Config(url=parsed, name=name or parsed.database or parsed.engine, **checked)
     if config.min_size > config.max_size:
         raise _bad("min_size", config.min_size, f"at most max_size ({config.max_size})")
+    if config.url.pooled:
+        check_pooled(config)
     return config
+
+
+def check_pooled(config: Config) -> None:
+    """Raise ConfigError for what cannot be done through an RDS Proxy or another transaction-mode pooler."""
+    if config.reset == "session":
+        raise ConfigError(
+            "reset='session' is not valid behind an RDS Proxy or a pooler (pooled=true): there DISCARD ALL and "
+            "COM_RESET_CONNECTION pin the connection, or reset what others use. Leave reset out; between transactions "
+            "nothing is kept there anyway"
+        )
 
 
 # --- URLs -------------------------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ from time import monotonic, sleep
 
 from .auth.base import Auth, Credentials
 from .backoff import backoff
-from .config import Config
+from .config import Config, check_pooled
 from .endpoints.base import Endpoint, EndpointSource, Role
 from .engines.base import HEALS, ConnectRequest, Engine, Failure, Link
 from .errors import (
@@ -16,12 +16,24 @@ from .errors import (
     EndpointError,
     LambdaPoolError,
 )
-from .events import ConnectFailed, CredentialsRefreshed, Opened, TimedOut
+from .events import ConnectFailed, CredentialsRefreshed, EndpointRefreshed, Opened, SlowQuery, TimedOut
 from .invocation import Limit
 from .tally import Tally
 from .tls import advice, choose
 
 log = logging.getLogger("lambda_pool")
+
+# Failures that may mean that the endpoint is no longer at this address. The others come from a server that answers.
+_MOVES = frozenset(Failure) - {Failure.REJECTED, Failure.TOO_MANY}
+
+_ONLY_IAM = (
+    "Only IAM logins are accepted there, says the RDS API, and this was a password: use auth=IamToken() "
+    "(LAMBDA_POOL_AUTH=iam), or allow passwords for this user in the proxy's authentication settings"
+)
+_NO_IAM = (
+    "IAM logins are not enabled there, says the RDS API: enable IAM database authentication on the instance or "
+    "cluster, or IAM authentication for this user on the proxy; or log in with SecretsManager(…) instead of IamToken()"
+)
 
 # A timeout of 0 would mean "no bound" to a driver.
 _SHORTEST = 0.001
@@ -37,6 +49,7 @@ class Connector:
         self._auth = auth
         self._endpoint = endpoint
         self._tally = tally
+        self._hosts: dict[Role, str] = {}
 
     def open(self, role: Role, limit: Limit) -> tuple[Link, Endpoint]:
         """Open one connection, retrying what time heals until the limit.
@@ -45,10 +58,12 @@ class Connector:
         """
         attempt = 0
         refreshed = False
+        tried = set()
         while True:
             attempt += 1
             start = monotonic()
             request, endpoint = self._prepare(role, limit, attempt)
+            tried.add(endpoint)
             try:
                 link = self._engine.connect(request)
             except LambdaPoolError as error:
@@ -57,12 +72,13 @@ class Connector:
             except Exception as error:
                 kind = self._engine.classify(error)
                 refresh = kind is Failure.REJECTED and request.credentials.cached and not refreshed
-                delay = 0.0 if refresh else backoff(attempt)
-                retrying = (refresh or kind in HEALS) and delay < limit.left()
-                self._note(error, kind, request.credentials, endpoint)
+                self._note(kind, request.credentials, endpoint)
+                moved = kind in _MOVES and self._where(role, limit) not in {None, *tried}
+                delay = 0.0 if refresh or moved else backoff(attempt)
+                retrying = (refresh or moved or kind in HEALS) and delay < limit.left()
                 self._report(error, kind.value, attempt, start, retrying=retrying)
                 if not retrying:
-                    raise self._explain(error, kind, request, limit, attempt) from error
+                    raise self._explain(error, kind, request, endpoint, limit, attempt) from error
                 refreshed = refreshed or refresh
             else:
                 seconds = monotonic() - start
@@ -93,10 +109,24 @@ class Connector:
                 f"pool {self._tally.name}: the endpoint {endpoint.host} is for {endpoint.engine}, and the URL starts "
                 f"with {engine}://: change one of them"
             )
+        if self._hosts.setdefault(role, endpoint.host) != endpoint.host:
+            self._hosts[role] = endpoint.host
+            self._tally.tell(EndpointRefreshed(self._tally.name, endpoint.host))
         return endpoint
+
+    def _where(self, role: Role, limit: Limit) -> Endpoint | None:
+        """Where the next attempt would lead to; None if that is not known, or no time is left to find out."""
+        if limit.left() <= 0:
+            return None
+        try:
+            return self._endpoint.resolve(role, limit.left())
+        except LambdaPoolError:
+            return None
 
     def _request(self, endpoint: Endpoint, credentials: Credentials, limit: Limit) -> ConnectRequest:
         url = self._config.url
+        if endpoint.proxy:
+            check_pooled(self._config)
         host = endpoint.host or credentials.host or ""
         needs_tls = self._auth.needs_tls
         tls = choose(
@@ -119,15 +149,17 @@ class Connector:
             application_name=self._tally.name,
             parameters=url.parameters,
             arguments=self._config.connect_args,
+            slow_query=self._config.slow_query,
+            on_slow=self._slow if self._config.slow_query else None,
         )
 
-    def _note(self, error: Exception, kind: Failure, credentials: Credentials, endpoint: Endpoint) -> None:
+    def _note(self, kind: Failure, credentials: Credentials, endpoint: Endpoint) -> None:
         """Let the sources forget what this failure puts in doubt."""
         if kind is Failure.REJECTED:
             self._auth.rejected(credentials)
             if credentials.cached:
                 self._tally.tell(CredentialsRefreshed(self._tally.name))
-        elif kind is not Failure.TOO_MANY:
+        if kind in _MOVES or (kind is Failure.REJECTED and _contradict(credentials, endpoint)):
             self._endpoint.failed(endpoint)
 
     def _report(self, error: Exception, kind: str, attempt: int, start: float, *, retrying: bool) -> None:
@@ -145,13 +177,31 @@ class Connector:
             extra={"pool": self._tally.name, "error_class": kind, "attempt": attempt, "seconds": seconds},
         )
 
+    def _slow(self, seconds: float, statement: str) -> None:
+        name = self._tally.name
+        self._tally.tell(SlowQuery(name, seconds, statement))
+        log.warning(
+            "pool %s: a statement took %.2f s: %s",
+            name,
+            seconds,
+            statement,
+            extra={"pool": name, "seconds": seconds, "statement": statement},
+        )
+
     def _explain(
-        self, error: Exception, kind: Failure, request: ConnectRequest, limit: Limit, attempt: int
+        self,
+        error: Exception,
+        kind: Failure,
+        request: ConnectRequest,
+        endpoint: Endpoint,
+        limit: Limit,
+        attempt: int,
     ) -> LambdaPoolError:
         where = f"{request.host or 'the local socket'}:{request.port}"
         text = f"pool {self._tally.name}: could not connect to {where}: {one_line(error)}"
         if kind is Failure.REJECTED:
-            return CredentialsError(f"{text} (user {request.credentials.user!r}, {self._auth!r})")
+            hint = self._login_hint(request, endpoint)
+            return CredentialsError(f"{text} (user {request.credentials.user!r}, {self._auth!r}){hint and f'. {hint}'}")
         if kind is Failure.UNTRUSTED:
             return ConnectError(f"{text} ({advice(str(error), request.host, request.tls)})")
         if kind not in HEALS:
@@ -162,6 +212,19 @@ class Connector:
         if limit.by_invocation:
             return DeadlineExceeded(f"{text}; the invocation had no more time")
         return ConnectError(text)
+
+    def _login_hint(self, request: ConnectRequest, endpoint: Endpoint) -> str:
+        """What to check after a refused login; empty if nobody knows."""
+        # Said only now, and not instead of the login: the API's word may be an hour old, the server's is the truth.
+        if _contradict(request.credentials, endpoint):
+            return _ONLY_IAM if endpoint.iam else _NO_IAM
+        hint = getattr(self._auth, "hint", None)
+        return hint(request.host, request.credentials.user) if hint else ""
+
+
+def _contradict(credentials: Credentials, endpoint: Endpoint) -> bool:
+    """True if, by what the RDS API says, this kind of login is not accepted there."""
+    return endpoint.iam is not None and endpoint.iam is not credentials.iam
 
 
 def one_line(error: BaseException) -> str:

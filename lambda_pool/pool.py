@@ -200,9 +200,14 @@ class ConnectionPool(Shelf):
             return not slot.link.quiet()
         return kind in {Failure.CONFLICT, Failure.READ_ONLY}
 
-    def _classify(self, slot: Slot, error: BaseException) -> Failure:
-        """What an error of the borrower's means. A write refused by its own read-only transaction is no failover."""
-        kind = self._engine.classify(error)
+    def _classify(self, slot: Slot, error: BaseException | None) -> Failure:
+        """What went wrong in a borrower's block, even if an error of its own, or none, came out of it.
+
+        A write refused by its own read-only transaction is no failover.
+        """
+        kind = Failure.OTHER if error is None else self._engine.classify(error)
+        if kind is Failure.OTHER and slot.link.refused_write():
+            kind = Failure.READ_ONLY
         return Failure.OTHER if kind is Failure.READ_ONLY and slot.link.read_only() else kind
 
     def stats(self) -> "PoolStats":
@@ -488,7 +493,7 @@ class ConnectionPool(Shelf):
             # Borrowed before a fork: this process owns nothing of it but a descriptor.
             self._discard(slot, Reason.FORKED)
             return
-        kind = Failure.OTHER if error is None else self._classify(slot, error)
+        kind = self._classify(slot, error)
         self._note_failover(slot, kind)
         reason = Reason.USER_CLOSED if link.closed_by_user() else Reason.BROKEN
         problem: BaseException | None = None
@@ -498,6 +503,7 @@ class ConnectionPool(Shelf):
                 self._finish(slot, error, strict=strict)
             except BaseException as failure:  # noqa: BLE001 - raised below, once the slot is safe
                 problem = failure
+                self._note_failover(slot, self._engine.classify(failure.__cause__ or failure))
             keep = kind not in FAILED_OVER and not isinstance(problem, CommitUncertain) and self._restore(slot)
         if keep:
             self._give_back(slot)

@@ -12,7 +12,7 @@ class Credentials(Record):
 
     `cached` says that they were not fetched or signed for this very connect, so that a rejection may only mean that
     they are out of date. `host`, `port` and `database` are what the source itself knows (a secret often does): used
-    where URL and endpoint leave them open.
+    where URL and endpoint leave them open. `iam`: the password is an IAM token.
     """
 
     user: str
@@ -21,10 +21,14 @@ class Credentials(Record):
     host: str | None = None
     port: int | None = None
     database: str | None = None
+    iam: bool = False
 
 
 class Auth(Protocol):
-    """A source of credentials. One object may serve several pools and threads."""
+    """A source of credentials. One object may serve several pools and threads.
+
+    One that can say more about a refused login has a method `hint(host, user)` too, which returns what to check.
+    """
 
     @property
     def needs_tls(self) -> bool:

@@ -69,16 +69,11 @@ class IamToken:
 
     def credentials(self, endpoint: Endpoint, user: str, timeout: float) -> Credentials:
         """The user and a token for this endpoint. Raises as `token` does."""
-        if endpoint.iam is False:
-            raise CredentialsError(
-                f"IAM logins are not enabled on {endpoint.host!r}: enable IAM database authentication on the "
-                "instance or cluster, or IAM authentication for the user's secret on the proxy"
-            )
         port = endpoint.port or _PORTS.get(endpoint.engine)
         if port is None:
             raise ConfigError(f"IamToken signs the port too: name it in the URL, after the host {endpoint.host!r}")
         token, cached = self._token(endpoint.host, port, user, timeout)
-        return Credentials(user=user, password=token, cached=cached)
+        return Credentials(user=user, password=token, cached=cached, iam=True)
 
     def rejected(self, credentials: Credentials) -> None:
         """Forget the refused token and what the SDK found: the next token is signed from scratch."""

@@ -99,6 +99,9 @@ class Link(Protocol):
     def read_only(self) -> bool:
         """True if the borrower's own transaction is a read-only one, so that a refused write is no failover."""
 
+    def refused_write(self) -> bool:
+        """True if the server is known to have refused to write, though the borrower hid or swallowed that error."""
+
     def begin(self, *, readonly: bool, guarded: bool) -> None:
         """Make the borrower's work one transaction, whatever `autocommit` says.
 

@@ -55,7 +55,6 @@ class MysqlLink:
         self.conn = conn
         self._autocommit = autocommit
         self._pooled = pooled
-        self._read_only = False
         self._cursorclass = conn.cursorclass
         poller = select.poll()
         poller.register(conn._sock, select.POLLIN)
@@ -93,8 +92,12 @@ class MysqlLink:
         return bool(self.conn._closed)
 
     def read_only(self) -> bool:
-        """What `begin` sent."""
-        return self._read_only
+        """MySQL has an error of its own for that (1792), so nothing has to be told apart."""
+        return False
+
+    def refused_write(self) -> bool:
+        """By what the connection noted of its last failed statement."""
+        return _is_read_only(self.conn.failed_with)
 
     def begin(self, *, readonly: bool, guarded: bool) -> None:
         """An explicit transaction: MySQL's implicit ones cannot be read-only, nor seen to end."""
@@ -102,7 +105,6 @@ class MysqlLink:
             self.conn.query("START TRANSACTION READ ONLY")
         elif guarded or self._autocommit:
             self.conn.begin()
-        self._read_only = readonly
         self.conn.guarded = guarded
         self.conn.ended = False
 
@@ -305,9 +307,15 @@ class MysqlEngine:
             for part, meaning in _FINAL_TEXTS:
                 if part in str(error):
                     return meaning
-        if number == 1290 and "read-only" not in str(error):
+        if failure is Failure.READ_ONLY and not _is_read_only(error.args):
             return Failure.OTHER
         return failure
+
+
+def _is_read_only(args: tuple[Any, ...]) -> bool:
+    """True for 1836, and for 1290 (a server option forbids it) if that option is the read-only one."""
+    number = args[0] if args else 0
+    return number == 1836 or (number == 1290 and "read-only" in str(args))
 
 
 def _pymysql_arguments(request: ConnectRequest) -> dict[str, Any]:

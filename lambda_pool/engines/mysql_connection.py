@@ -63,6 +63,8 @@ class BoundedConnection(_Connection):
     """An unencrypted connection is refused."""
     guarded = False
     """`Pool.run` holds the transaction: `commit()` is refused."""
+    failed_with: tuple[Any, ...] = ()
+    """Number and text of the last error of a statement."""
     ended = False
     """The guarded work ended its own transaction, by raw SQL or an implicit commit."""
 
@@ -73,6 +75,7 @@ class BoundedConnection(_Connection):
         try:
             affected: int = super().query(sql, unbuffered)
         except Exception as error:
+            self.failed_with = error.args
             if self.cancelled:
                 raise self._given_up(error) from error
             raise

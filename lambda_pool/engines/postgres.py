@@ -30,8 +30,8 @@ _SIGNAL_INTERVAL = 0.02
 _DRAIN_TIMEOUT = 30.0
 
 _NO_OPTIONS = (
-    "start-up options are not valid behind an RDS Proxy or a pooler (pooled=true), which refuses them: take 'options' out "
-    "of the URL, of connect_args and of PGOPTIONS, and write ALTER ROLE … SET … (or ALTER DATABASE … SET …) instead"
+    "start-up options are not valid behind an RDS Proxy or a pooler (pooled=true), which refuses them: take 'options' "
+    "out of the URL, of connect_args and of PGOPTIONS, and write ALTER ROLE … SET … (or ALTER DATABASE … SET …) instead"
 )
 
 # Arguments of psycopg.Connection.connect() that never reach libpq.
@@ -152,6 +152,11 @@ class PostgresLink:
     def read_only(self) -> bool:
         """What psycopg sends with BEGIN."""
         return bool(self.conn.read_only)
+
+    def refused_write(self) -> bool:
+        """By libpq's last message (English, as on RDS): outside of a transaction nothing else is left of an error."""
+        pgconn = self._pgconn
+        return pgconn.transaction_status == _IN_ERROR and b"read-only transaction" in pgconn.error_message
 
     def begin(self, *, readonly: bool, guarded: bool) -> None:
         """Settings that shape the BEGIN that psycopg sends with the first statement.

@@ -109,6 +109,10 @@ class FakeLink:
         """See `Link`."""
         return self.readonly
 
+    def refused_write(self) -> bool:
+        """See `Link`."""
+        return False
+
     def begin(self, *, readonly: bool, guarded: bool) -> None:
         """See `Link`."""
         self.do("begin")
