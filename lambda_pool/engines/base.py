@@ -9,6 +9,7 @@ from ..auth.base import Credentials
 from ..errors import CommitUncertain, DeadlineExceeded
 from ..record import Record
 from ..tls import Tls
+from .slow import OnSlow
 
 
 class Failure(Enum):
@@ -56,6 +57,7 @@ class ConnectRequest(Record):
 
     `pooled`: behind a transaction-mode pooler: nothing may be sent or kept that would pin a backend.
     `parameters` come from the URL's query (text), `arguments` from `connect_args` (as they are).
+    `on_slow` is told of statements that take longer than `slow_query` seconds; None: nobody wants to know.
     """
 
     host: str
@@ -69,6 +71,8 @@ class ConnectRequest(Record):
     application_name: str
     parameters: Mapping[str, str] = MappingProxyType({})
     arguments: Mapping[str, Any] = MappingProxyType({})
+    slow_query: float = 0.0
+    on_slow: OnSlow | None = None
 
     _hidden = frozenset({"arguments"})
 

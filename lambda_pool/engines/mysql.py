@@ -272,7 +272,14 @@ class MysqlEngine:
         try:
             arguments = _pymysql_arguments(request)
             try:
-                conn = BoundedConnection(**arguments, defer_connect=True)
+                if request.on_slow is None:
+                    conn = BoundedConnection(**arguments, defer_connect=True)
+                else:
+                    from .mysql_slow import WatchedConnection
+
+                    conn = WatchedConnection(**arguments, defer_connect=True)
+                    conn.slow_query = request.slow_query
+                    conn.on_slow = request.on_slow
             except (TypeError, ValueError, NotImplementedError) as error:
                 # The argument's name is in the text, its value is not.
                 raise ConfigError(f"connect_args or the URL's query is not valid for PyMySQL: {error}") from None

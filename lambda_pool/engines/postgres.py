@@ -415,7 +415,12 @@ class PostgresEngine:
         except Exception as error:  # noqa: BLE001 - passed on below, without the frames that hold the password
             failure = error.with_traceback(None)
         else:
-            return PostgresLink(_connection(pgconn, own))
+            conn = _connection(pgconn, own)
+            if request.on_slow is not None:
+                from .postgres_slow import watch
+
+                watch(conn, request.slow_query, request.on_slow)
+            return PostgresLink(conn)
         finally:
             del conninfo, arguments, own
         raise failure

@@ -1,0 +1,56 @@
+"""A connection of PyMySQL whose cursors tell of slow statements. Imported only with `slow_query`.
+
+Timed at the cursor, where a statement and its parameters are still two things: `Connection.query` sees one text.
+"""
+
+from functools import cache
+from typing import Any
+
+from .mysql_connection import BoundedConnection
+from .slow import OnSlow, timed
+
+
+class WatchedConnection(BoundedConnection):
+    """A BoundedConnection that is told at once after it was made what `slow_query` and `on_slow` are."""
+
+    slow_query: float
+    on_slow: OnSlow
+
+    def cursor(self, cursor: Any = None) -> Any:
+        """A new cursor of the given class, or of the connection's."""
+        base: Any = cursor or self.cursorclass
+        return _watching(base)(self)
+
+
+@cache
+def _watching(base: Any) -> Any:
+    class Watching(base):  # type: ignore[misc]
+        _watched = False
+        """`executemany` runs through `execute`, with the parameters already in the text."""
+
+        def _timed(self, text: str | bytes, method: Any, *args: Any) -> Any:
+            if self._watched:
+                return method(*args)
+            conn = self.connection
+            self._watched = True
+            try:
+                with timed(conn.slow_query, conn.on_slow, lambda: _text(text)):
+                    return method(*args)
+            finally:
+                self._watched = False
+
+        def execute(self, query: Any, args: Any = None) -> Any:
+            return self._timed(query, super().execute, query, args)
+
+        def executemany(self, query: Any, args: Any) -> Any:
+            return self._timed(query, super().executemany, query, args)
+
+        def callproc(self, procname: Any, args: Any = ()) -> Any:
+            return self._timed(f"CALL {procname}", super().callproc, procname, args)
+
+    Watching.__name__ = Watching.__qualname__ = base.__name__
+    return Watching
+
+
+def _text(statement: str | bytes) -> str:
+    return statement if isinstance(statement, str) else bytes(statement).decode("utf-8", "replace")
