@@ -1,0 +1,218 @@
+"""Where a connect leads to when an endpoint moves, and what a refused login is told. No server, no network."""
+
+import logging
+from typing import Any
+
+import pytest
+
+import lambda_pool
+from lambda_pool import ConfigError, ConnectError, CredentialsError, EndpointError
+from lambda_pool.auth.base import Credentials
+from lambda_pool.endpoints.base import Endpoint, Role
+from lambda_pool.engines.base import Failure
+from lambda_pool.events import ConnectFailed, EndpointRefreshed, Event
+from lambda_pool.secret import Secret
+from lambda_pool.testing import FakeDriver, FakeError
+
+A, B, C = (Endpoint(f"{name}.example", 5432) for name in "abc")
+
+
+class Scripted:
+    """An endpoint source that keeps an answer until it is told that it failed, and then gives the next one."""
+
+    has_reader = False
+
+    def __init__(self, *script: Endpoint | EndpointError) -> None:
+        self.script = list(script)
+        self.failures: list[Endpoint] = []
+
+    def resolve(self, role: Role, timeout: float) -> Endpoint:
+        answer = self.script[0]
+        if isinstance(answer, EndpointError):
+            raise answer
+        return answer
+
+    def failed(self, endpoint: Endpoint) -> None:
+        self.failures.append(endpoint)
+        if len(self.script) > 1:
+            self.script.pop(0)
+
+    def forget(self) -> None:
+        pass
+
+
+class Login:
+    """Gives a password, or what it says is a token."""
+
+    needs_tls = False
+
+    def __init__(self, *, iam: bool) -> None:
+        self.iam = iam
+
+    def credentials(self, endpoint: Endpoint, user: str, timeout: float) -> Credentials:
+        return Credentials("app", Secret("canary"), iam=self.iam)
+
+    def rejected(self, credentials: Credentials) -> None:
+        pass
+
+    def forget(self) -> None:
+        pass
+
+
+class Advisor(Login):
+    def hint(self, host: str, user: str) -> str:
+        return f"ask the administrator of {host} about {user}"
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+
+    def of(self, kind: type[Event]) -> list[Any]:
+        return [event for event in self.events if type(event) is kind]
+
+
+@pytest.fixture
+def driver() -> FakeDriver:
+    return FakeDriver()
+
+
+@pytest.fixture
+def seen() -> Recorder:
+    return Recorder()
+
+
+def borrow(pool: lambda_pool.Pool) -> None:
+    with pool.connection():
+        pass
+
+
+def hosts(driver: FakeDriver) -> list[str]:
+    return [request.host.partition(".")[0] for request in driver.requests]
+
+
+class TestMoved:
+    @pytest.mark.parametrize("failure", [Failure.OTHER, Failure.UNTRUSTED, Failure.UNREACHABLE, Failure.LOST])
+    def test_an_address_that_changed_is_tried_at_once(
+        self, driver: FakeDriver, seen: Recorder, failure: Failure
+    ) -> None:
+        pool = driver.pool(endpoint=Scripted(A, B), observers=[seen])
+        driver.fail("connect", FakeError(failure))
+        borrow(pool)
+        assert hosts(driver) == ["a", "b"]
+        [event] = seen.of(EndpointRefreshed)
+        assert event.host == "b.example"
+        assert [failed.retrying for failed in seen.of(ConnectFailed)] == [True]
+
+    def test_one_that_did_not_is_not(self, driver: FakeDriver, seen: Recorder) -> None:
+        source = Scripted(A)
+        pool = driver.pool(endpoint=source, observers=[seen])
+        driver.fail("connect", FakeError(Failure.OTHER, "no such database"))
+        with pytest.raises(ConnectError, match="no such database"):
+            borrow(pool)
+        assert hosts(driver) == ["a"]
+        assert source.failures == [A]
+        assert seen.of(EndpointRefreshed) == []
+
+    def test_each_address_is_tried_once_only(self, driver: FakeDriver) -> None:
+        """A source that goes round in circles must not make a connect go round as fast as it can."""
+        pool = driver.pool(endpoint=Scripted(A, B, C, A, B, C, A), timeout=5.0)
+        driver.fail("connect", *[FakeError(Failure.OTHER)] * 10)
+        with pytest.raises(ConnectError):
+            borrow(pool)
+        assert hosts(driver) == ["a", "b", "c"]
+
+    @pytest.mark.parametrize("failure", [Failure.TOO_MANY, Failure.REJECTED])
+    def test_a_server_that_answers_is_at_its_address(self, driver: FakeDriver, failure: Failure) -> None:
+        source = Scripted(A, B)
+        pool = driver.pool(endpoint=source)
+        driver.fail("connect", FakeError(failure))
+        if failure is Failure.REJECTED:
+            with pytest.raises(CredentialsError):
+                borrow(pool)
+        else:
+            borrow(pool)
+        assert set(hosts(driver)) == {"a"}
+        assert source.failures == []
+
+    def test_a_source_that_no_longer_knows_leaves_the_first_error(self, driver: FakeDriver) -> None:
+        pool = driver.pool(endpoint=Scripted(A, EndpointError("gone")))
+        driver.fail("connect", FakeError(Failure.OTHER, "no such database"))
+        with pytest.raises(ConnectError, match="no such database"):
+            borrow(pool)
+
+    def test_a_move_that_no_connect_ran_into_is_told_too(self, driver: FakeDriver, seen: Recorder) -> None:
+        source = Scripted(A, B)
+        pool = driver.pool(endpoint=source, observers=[seen])
+        borrow(pool)
+        driver.fail("execute", FakeError(Failure.READ_ONLY))
+        with pytest.raises(FakeError), pool.connection() as conn:
+            conn.execute("insert")
+        assert source.failures == [A]
+        borrow(pool)
+        assert hosts(driver) == ["a", "b"]
+        assert [event.host for event in seen.of(EndpointRefreshed)] == ["b.example"]
+
+
+class TestRefusedLogin:
+    def refused(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture, **arguments: Any) -> str:
+        caplog.set_level(logging.DEBUG)
+        driver.fail("connect", FakeError(Failure.REJECTED, "password authentication failed"))
+        with pytest.raises(CredentialsError) as caught:
+            borrow(driver.pool(**arguments))
+        assert "password authentication failed" in str(caught.value)
+        assert "canary" not in str(caught.value) + caplog.text
+        return str(caught.value)
+
+    def test_a_password_where_only_iam_is_allowed(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
+        source = Scripted(A.replace(iam=True))
+        text = self.refused(driver, caplog, endpoint=source, auth=Advisor(iam=False))
+        assert "Only IAM logins are accepted" in text
+        assert "LAMBDA_POOL_AUTH=iam" in text
+        assert "administrator" not in text
+        assert source.failures == [A.replace(iam=True)]
+
+    def test_a_token_where_iam_is_off(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
+        source = Scripted(A.replace(iam=False))
+        text = self.refused(driver, caplog, endpoint=source, auth=Advisor(iam=True))
+        assert "IAM logins are not enabled" in text
+        assert "enable IAM database authentication" in text
+        assert source.failures == [A.replace(iam=False)]
+
+    @pytest.mark.parametrize(("iam", "said"), [(True, True), (False, False), (True, None), (False, None)])
+    def test_elsewhere_the_credentials_advise(
+        self, driver: FakeDriver, caplog: pytest.LogCaptureFixture, iam: bool, said: bool | None
+    ) -> None:
+        source = Scripted(A.replace(iam=said))
+        text = self.refused(driver, caplog, endpoint=source, auth=Advisor(iam=iam))
+        assert text.endswith("). ask the administrator of a.example about app")
+        assert source.failures == []
+
+    def test_those_without_advice(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
+        text = self.refused(driver, caplog, endpoint=Scripted(A), auth=Login(iam=False))
+        assert text.endswith(")")
+
+    def test_what_the_api_said_is_no_reason_to_refuse(self, driver: FakeDriver) -> None:
+        """It may be an hour old: the login is tried all the same, and if the server takes it, it was right."""
+        for iam in (True, False):
+            borrow(driver.pool(endpoint=Scripted(A.replace(iam=not iam)), auth=Login(iam=iam)))
+
+
+class TestPooled:
+    def test_what_the_driver_is_told(self, driver: FakeDriver) -> None:
+        borrow(driver.pool("postgresql://fake@fake.example/fake?pooled=true"))
+        borrow(driver.pool(endpoint=Scripted(A.replace(proxy=True))))
+        borrow(driver.pool(endpoint=Scripted(A)))
+        borrow(driver.pool("postgresql://fake@orders.proxy-c0ffee123456.eu-central-1.rds.amazonaws.com/fake"))
+        assert [request.pooled for request in driver.requests] == [True, True, False, True]
+
+    def test_a_session_reset_is_refused_as_early_as_possible(self, driver: FakeDriver) -> None:
+        with pytest.raises(ConfigError, match=r"reset='session'.*Leave reset out"):
+            driver.pool("postgresql://fake@fake.example/fake?pooled=true", reset="session")
+        pool = driver.pool(endpoint=Scripted(A.replace(proxy=True)), reset="session")
+        with pytest.raises(ConfigError, match=r"reset='session'.*Leave reset out"):
+            borrow(pool)
+        assert driver.requests == []
