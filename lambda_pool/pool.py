@@ -48,6 +48,7 @@ log = logging.getLogger("lambda_pool")
 _LENT, _CONNECTING = State.LENT, State.CONNECTING
 _WRITER, _READER = Role.WRITER, Role.READER
 
+_UNDONE = frozenset({Failure.CONFLICT, Failure.LOST, Failure.SHUTDOWN})
 _TWICE = "this connection() was entered twice: call pool.connection() for each block"
 _JITTER = 0.1  # of max_lifetime, either way
 # Seconds for a good-bye; Lambda's shutdown leaves 300 ms for everything.
@@ -181,8 +182,9 @@ class ConnectionPool(Shelf):
                 try:
                     self.checkin(slot, None, strict=True)
                 except Exception as error:
-                    # The server's own word that it did not commit; a lost answer is CommitUncertain, no conflict.
-                    if attempt >= attempts or self._engine.classify(error) is not Failure.CONFLICT:
+                    # Surely not committed: the server said so, or the connection was lost before COMMIT was sent. A
+                    # lost answer is CommitUncertain, and none of these.
+                    if attempt >= attempts or self._engine.classify(error) not in _UNDONE:
                         raise
                 else:
                     return result
@@ -491,7 +493,7 @@ class ConnectionPool(Shelf):
         link = slot.link
         if slot.pid != self._pid:
             # Borrowed before a fork: this process owns nothing of it but a descriptor.
-            self._discard(slot, Reason.FORKED)
+            link.drop()
             return
         kind = self._classify(slot, error)
         self._note_failover(slot, kind)
@@ -556,9 +558,12 @@ class ConnectionPool(Shelf):
 
     def _discard(self, slot: Slot, reason: Reason | None) -> None:
         """Take a slot out of the pool, close what it holds (`reason` None: nothing), and wake who waits for room."""
-        mine = self.remove(slot)
-        if reason is not None and (mine or not slot.severed):
-            self._close_link(slot, reason)
+        if self.remove(slot):
+            if reason is not None:
+                self._close_link(slot, reason)
+        elif slot.severed:
+            # Told of when it was severed; only now is nobody inside the driver, so that its memory can go.
+            slot.link.close(_GOODBYE)
 
     def _close_link(self, slot: Slot, reason: Reason) -> None:
         if slot.pid != self._pid:

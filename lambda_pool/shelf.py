@@ -105,7 +105,7 @@ class Shelf:
     def remove(self, slot: Slot) -> bool:
         """Take a slot out for good; who waits gets its room. False if it was out already."""
         with self.lock:
-            if slot.state is _GONE:
+            if slot.state is _GONE or slot not in self.slots:  # the latter after a fork
                 return False
             self._remove(slot)
             return True

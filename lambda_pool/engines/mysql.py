@@ -132,6 +132,10 @@ class MysqlLink:
             with conn.bounded(timeout):
                 conn.rollback()
             return Outcome.FAILED if doomed else Outcome.ROLLED_BACK
+        if not self.quiet():
+            # MySQL says nothing unasked but good-bye: COMMIT is then never sent, and nothing is uncertain.
+            self.drop()
+            raise conn.lost_before_commit()
         self._commit(timeout)
         return Outcome.COMMITTED
 

@@ -108,6 +108,10 @@ class BoundedConnection(_Connection):
         super().commit()
         self.in_doubt = False
 
+    def lost_before_commit(self) -> Exception:
+        """The driver's error for a connection whose end was noticed before COMMIT was sent."""
+        return pymysql.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server before COMMIT was sent")
+
     def rollback(self) -> None:
         """ROLLBACK."""
         super().rollback()

@@ -138,12 +138,16 @@ class PostgresLink:
 
     def ping(self, timeout: float) -> None:
         """An empty query: what every server and pooler answers, and nothing that a proxy would pin for."""
+        self._ask_nothing(timeout)
+        pgconn = self._pgconn
+        if pgconn.status != _CONNECTION_OK or pgconn.transaction_status != _IDLE:
+            raise TimeoutError("the connection is not idle after a ping")
+
+    def _ask_nothing(self, timeout: float) -> None:
         pgconn = self._pgconn
         deadline = monotonic() + timeout
         pgconn.send_query(b"")
         _wait(_exchange(pgconn), pgconn.socket, deadline)
-        if pgconn.status != _CONNECTION_OK or pgconn.transaction_status != _IDLE:
-            raise TimeoutError("the connection is not idle after a ping")
 
     def closed_by_user(self) -> bool:
         """Psycopg tells a close from a loss."""
@@ -191,6 +195,9 @@ class PostgresLink:
         if status == _IDLE:
             return Outcome.NONE
         if status == _IN_TRANSACTION and commit:
+            if not self.quiet():
+                # Raises if it is the server's good-bye: COMMIT was then never sent, and nothing is uncertain.
+                self._ask_nothing(_DRAIN_TIMEOUT if timeout is None else timeout)
             self._commit(timeout)
             return Outcome.COMMITTED
         self._within(timeout, self._rollback)

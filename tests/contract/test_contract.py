@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import select
 import threading
 import time
 from collections.abc import Callable
@@ -587,6 +588,40 @@ class TestRun:
         assert pool.stats().opened == 1
 
 
+class TestLostBeforeCommit:
+    """The server's good-bye was there before COMMIT was sent, so that nothing is uncertain."""
+
+    def test_run_replays(self, database: Database) -> None:
+        pool = database.pool()
+        calls: list[int] = []
+
+        def work(conn: Any) -> None:
+            calls.append(1)
+            database.insert(conn, 1)
+            if len(calls) == 1:
+                database.kill(database.backend(conn))
+                _wait_for_goodbye(conn)
+
+        pool.run(work)
+        assert calls == [1, 1]
+        assert database.rows() == [1]
+
+    def test_a_block_raises_the_drivers_error(self, database: Database) -> None:
+        pool = database.pool()
+        with pytest.raises(DRIVER_ERRORS), pool.connection() as conn:
+            database.insert(conn, 1)
+            database.kill(database.backend(conn))
+            _wait_for_goodbye(conn)
+        assert database.rows() == []
+        assert pool.stats().size == 0
+
+
+def _wait_for_goodbye(conn: Any) -> None:
+    poller = select.poll()
+    poller.register(conn if hasattr(conn, "pgconn") else conn._sock, select.POLLIN)
+    assert poller.poll(5000)
+
+
 class TestCommitUncertain:
     @pytest.mark.parametrize("how", ["run", "connection"])
     def test_the_answer_to_commit_is_lost(self, database: Database, how: str) -> None:
@@ -636,11 +671,16 @@ class TestFork:
         pool = database.pool()
         with pool.connection() as conn:
             database.insert(conn, 1)
+            lent = pool.slots[0]
             child = os.fork()
             if child == 0:  # pragma: no cover - measured in the parent
-                with contextlib.suppress(BaseException):
-                    raise ZeroDivisionError
-                os._exit(0)
-            os.waitpid(child, 0)
+                break_out = 1
+                try:
+                    pool.checkin(pool.slots[0] if pool.slots else lent, None)
+                    break_out = 0
+                finally:
+                    os._exit(break_out)
+            assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
             database.insert(conn, 2)
         assert database.rows() == [1, 2]
+        assert pool.stats().opened == 1
