@@ -47,10 +47,15 @@ class Collector:
             numbers = self._pools[event.pool]
         except KeyError:
             numbers = self._adopt(event.pool)
-        # Two of these are the price of a warm invocation: an event is kept, and looked at when it is reported.
+        # Two of these are the price of a warm invocation. What they say is read here, not in methods of `Numbers`, and
+        # their times are made whole numbers one by one: keeping the events for later made a report twice as slow.
         if type(event) is Returned:
-            numbers.returned.append(event)
-            if len(numbers.returned) >= MOST_VALUES:
+            held = numbers.held
+            held.append(int(event.held * 1e6 + 0.5))
+            (numbers.reused if event.reused else numbers.fresh).append(int(event.checkout * 1e6 + 0.5))
+            if event.in_use > numbers.most_in_use:  # noqa: PLR1730 - max() takes 0.1 µs more
+                numbers.most_in_use = event.in_use
+            if len(held) >= MOST_VALUES:
                 self._report_full(event.pool, numbers)
         elif type(event) is InvocationEnded:
             if (

@@ -14,7 +14,6 @@ from ..events import (
     Opened,
     Pinged,
     Replaced,
-    Returned,
     RolledBack,
     SlowQuery,
     TimedOut,
@@ -48,20 +47,23 @@ class Entry(NamedTuple):
 class Numbers:
     """Everything that happened to one pool since the last `take`.
 
-    Borrowers do nothing to `returned` but append, and `take` cuts off what it saw: that needs no lock.
+    Each borrow adds to `held`, and its checkout to `reused` or to `fresh`. Borrowers do nothing to these lists but
+    append, and `take` cuts off what it saw: that needs no lock.
     """
 
     __slots__ = (
         "_details",
-        "_most_in_use",
         "_most_open",
         "_open",
-        "_reused",
+        "_reused_before",
         "_values",
         "due_mono",
         "due_wall",
+        "fresh",
+        "held",
+        "most_in_use",
         "reported_wall",
-        "returned",
+        "reused",
         "stirred",
         "urgent",
     )
@@ -73,12 +75,14 @@ class Numbers:
 
     def forget(self) -> None:
         """Start from nothing: in a forked child, whose parent reports what happened before."""
-        self.returned: list[Returned] = []
-        self._reused = 0
+        self.held: list[int] = []
+        self.reused: list[int] = []
+        self.fresh: list[int] = []
+        self._reused_before = 0
         self._values: Values = {}
         self._details: dict[tuple[tuple[str, str | int | float], ...], Values] = {}
         self._most_open = self._open
-        self._most_in_use = 0
+        self.most_in_use = 0
         self.stirred = False
         self.urgent = False
 
@@ -90,7 +94,7 @@ class Numbers:
     @property
     def full(self) -> bool:
         """True if warm invocations alone have filled a report line."""
-        return len(self.returned) >= MOST_VALUES
+        return len(self.held) >= MOST_VALUES
 
     @property
     def crowded(self) -> bool:
@@ -178,15 +182,15 @@ class Numbers:
         details, self._details = self._details, {}
         values, self._values = self._values, {}
         values |= times
-        reused, self._reused = self._reused, 0
+        reused, self._reused_before = self._reused_before, 0
         if reused:
             values["ConnectionsReused"] = [reused]
         if gauges and self.stirred:
             self.stirred = False
             values["ConnectionsOpen"] = [self._most_open]
-            values["ConnectionsInUse"] = [self._most_in_use]
+            values["ConnectionsInUse"] = [self.most_in_use]
             self._most_open = self._open
-            self._most_in_use = 0
+            self.most_in_use = 0
         self.urgent = False
         entries = _entries({}, values)
         for key, shared in details.items():
@@ -194,16 +198,11 @@ class Numbers:
         return entries
 
     def _take_times(self) -> Values:
-        returned = _drain(self.returned)
-        if returned:
-            self.stirred = True
-            self._reused += sum([event.reused for event in returned])
-            self._most_in_use = max([self._most_in_use, *[event.in_use for event in returned]])
-        return {
-            # int() rather than round(), which takes three times as long.
-            "CheckoutTime": [int(event.checkout * 1e6 + 0.5) for event in returned],
-            "HoldTime": [int(event.held * 1e6 + 0.5) for event in returned],
-        }
+        held = _drain(self.held)
+        reused = _drain(self.reused)
+        self._reused_before += len(reused)
+        self.stirred = self.stirred or bool(held)
+        return {"CheckoutTime": reused + _drain(self.fresh), "HoldTime": held}
 
 
 _HANDLERS: dict[type[Event], Callable[[Numbers, Any], None]] = {
