@@ -59,7 +59,8 @@ class PutMetrics(Collector):
         if environment.disabled:
             return
         for entry in entries:
-            for metric, values in entry.values.items():
+            for metric, value in entry.values.items():
+                values = value if isinstance(value, list) else [value]
                 self._gathered.setdefault((pool, metric), Counter()).update(values)
         if why is Why.FULL:  # only a report line of EMF is full
             return

@@ -28,7 +28,9 @@ _MOST_DETAILS = 20
 _MOST_TEXT = 300
 
 T = TypeVar("T")
-Values = dict[str, list[int]]
+Values = dict[str, int | list[int]]
+"""Metric to its value: a count or a gauge is one number, times are a list of microseconds."""
+Times = dict[str, list[int]]
 Properties = dict[str, str | int | float]
 
 
@@ -56,7 +58,7 @@ class Numbers:
         "_most_open",
         "_open",
         "_reused_before",
-        "_values",
+        "_times",
         "due_mono",
         "due_wall",
         "fresh",
@@ -79,8 +81,8 @@ class Numbers:
         self.reused: list[int] = []
         self.fresh: list[int] = []
         self._reused_before = 0
-        self._values: Values = {}
-        self._details: dict[tuple[tuple[str, str | int | float], ...], Values] = {}
+        self._times: Times = {}
+        self._details: dict[tuple[tuple[str, str | int | float], ...], _Detail] = {}
         self._most_open = self._open
         self.most_in_use = 0
         self.stirred = False
@@ -99,7 +101,7 @@ class Numbers:
     @property
     def crowded(self) -> bool:
         """True if so much has gathered that it should be reported before its time."""
-        return len(self._details) >= _MOST_DETAILS or any(len(v) >= MOST_VALUES for v in self._values.values())
+        return len(self._details) >= _MOST_DETAILS or any(len(t) >= MOST_VALUES for t in self._times.values())
 
     # --- in -----------------------------------------------------------------------------------------------------------
 
@@ -113,56 +115,54 @@ class Numbers:
         return self.urgent and not (isinstance(event, ConnectFailed) and event.retrying)
 
     def _time(self, metric: str, seconds: float) -> None:
-        self._values.setdefault(metric, []).append(micros(seconds))
+        self._times.setdefault(metric, []).append(micros(seconds))
 
-    def _detail(self, metrics: Values, **properties: str | int | float) -> None:
-        """Add values under the detail they share."""
+    def _count(self, metric: str, **properties: str | int | float) -> "_Detail":
+        """Count once, under the detail that tells this case from others."""
         running = invocation.current.get() or invocation.latest.invocation
         if running is not None and running.request_id:
             properties["request_id"] = running.request_id
-        key = tuple(
-            (name, value[:_MOST_TEXT] if isinstance(value, str) else value) for name, value in properties.items()
-        )
-        shared = self._details.setdefault(key, {})
-        for metric, values in metrics.items():
-            shared.setdefault(metric, []).extend(values)
+        key = tuple((name, v[:_MOST_TEXT] if isinstance(v, str) else v) for name, v in properties.items())
+        detail = self._details.setdefault(key, _Detail({}, {}))
+        detail.counts[metric] = detail.counts.get(metric, 0) + 1
+        return detail
 
     def _opened(self, event: Opened) -> None:
         self._open += 1
         self._most_open = max(self._most_open, self._open)
-        values: Values = {"ConnectionsOpened": [1], "ConnectTime": [micros(event.seconds)]}
-        self._detail(values, host=event.host, backend_id=event.backend_id)
+        detail = self._count("ConnectionsOpened", host=event.host, backend_id=event.backend_id)
+        detail.times.setdefault("ConnectTime", []).append(micros(event.seconds))
 
     def _connect_failed(self, event: ConnectFailed) -> None:
         self.urgent = True
-        self._detail({"ConnectErrors": [1]}, error_class=event.kind, error=event.error)
+        self._count("ConnectErrors", error_class=event.kind, error=event.error)
 
     def _replaced(self, event: Replaced) -> None:
-        self._detail({"ConnectionsReplaced": [1]}, reason=event.reason.value, backend_id=event.backend_id)
+        self._count("ConnectionsReplaced", reason=event.reason.value, backend_id=event.backend_id)
 
     def _closed(self, event: Closed) -> None:
         self._open = max(self._open - 1, 0)
-        self._detail({"ConnectionsClosed": [1]}, reason=event.reason.value, backend_id=event.backend_id)
+        self._count("ConnectionsClosed", reason=event.reason.value, backend_id=event.backend_id)
 
     def _timed_out(self, event: TimedOut) -> None:
         self.urgent = True
-        self._detail({"PoolTimeouts": [1]}, waited=round(event.seconds, 3))
+        self._count("PoolTimeouts", waited=round(event.seconds, 3))
 
     def _rolled_back(self, event: RolledBack) -> None:
-        self._detail({"TransactionsRolledBack": [1]}, reason=event.cause)
+        self._count("TransactionsRolledBack", reason=event.cause)
 
     def _leaked(self, event: Leaked) -> None:
         self.urgent = True
-        self._detail({"ConnectionsLeaked": [1]}, where=event.where, held=round(event.held, 3))
+        self._count("ConnectionsLeaked", where=event.where, held=round(event.held, 3))
 
     def _credentials_refreshed(self, event: CredentialsRefreshed) -> None:
-        self._detail({"CredentialsRefreshed": [1]})
+        self._count("CredentialsRefreshed")
 
     def _endpoint_refreshed(self, event: EndpointRefreshed) -> None:
-        self._detail({"EndpointRefreshed": [1]}, host=event.host)
+        self._count("EndpointRefreshed", host=event.host)
 
     def _slow_query(self, event: SlowQuery) -> None:
-        self._detail({"SlowQueries": [1]}, statement=event.statement, seconds=round(event.seconds, 3))
+        self._count("SlowQueries", statement=event.statement, seconds=round(event.seconds, 3))
 
     def _pinged(self, event: Pinged) -> None:
         self._time("PingTime", event.seconds)
@@ -174,35 +174,40 @@ class Numbers:
 
     def take_full(self) -> list[Entry]:
         """Give out the times of warm invocations alone, and keep everything else."""
-        return _entries({}, self._take_times())
+        return _entries({}, {}, self._take_borrows())
 
     def take(self, *, gauges: bool) -> list[Entry]:
         """Give out everything, and start anew. `gauges`: with the gauges, if anything happened at all."""
-        times = self._take_times()
+        borrows = self._take_borrows()
         details, self._details = self._details, {}
-        values, self._values = self._values, {}
-        values |= times
+        times, self._times = self._times, {}
+        counts: dict[str, int] = {}
         reused, self._reused_before = self._reused_before, 0
         if reused:
-            values["ConnectionsReused"] = [reused]
+            counts["ConnectionsReused"] = reused
         if gauges and self.stirred:
             self.stirred = False
-            values["ConnectionsOpen"] = [self._most_open]
-            values["ConnectionsInUse"] = [self.most_in_use]
+            counts["ConnectionsOpen"] = self._most_open
+            counts["ConnectionsInUse"] = self.most_in_use
             self._most_open = self._open
             self.most_in_use = 0
         self.urgent = False
-        entries = _entries({}, values)
-        for key, shared in details.items():
-            entries += _entries(dict(key), shared)
+        entries = _entries({}, counts, borrows | times)
+        for key, detail in details.items():
+            entries += _entries(dict(key), detail.counts, detail.times)
         return entries
 
-    def _take_times(self) -> Values:
+    def _take_borrows(self) -> Times:
         held = _drain(self.held)
         reused = _drain(self.reused)
         self._reused_before += len(reused)
         self.stirred = self.stirred or bool(held)
         return {"CheckoutTime": reused + _drain(self.fresh), "HoldTime": held}
+
+
+class _Detail(NamedTuple):
+    counts: dict[str, int]
+    times: Times
 
 
 _HANDLERS: dict[type[Event], Callable[[Numbers, Any], None]] = {
@@ -229,17 +234,16 @@ def _drain(values: list[T]) -> list[T]:
     return taken
 
 
-def _entries(properties: Properties, values: Values) -> list[Entry]:
-    """Split into entries of at most MOST_VALUES values of each metric."""
-    most = max(map(len, values.values()), default=0)
-    return [
-        Entry(
-            properties,
-            {
-                metric: chunk
-                for metric, all_values in values.items()
-                if (chunk := all_values[start : start + MOST_VALUES])
-            },
-        )
-        for start in range(0, most, MOST_VALUES)
-    ]
+def _entries(properties: Properties, counts: dict[str, int], times: Times) -> list[Entry]:
+    """Split into entries of at most MOST_VALUES values of each metric; counts stand in the first."""
+    most = max(map(len, times.values()), default=0)
+    entries = []
+    for start in range(0, max(most, bool(counts)), MOST_VALUES):
+        values: Values = {}
+        for metric, every in times.items():
+            if chunk := every[start : start + MOST_VALUES]:
+                values[metric] = chunk
+        if start == 0:
+            values |= counts
+        entries.append(Entry(properties, values))
+    return entries

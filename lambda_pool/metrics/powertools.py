@@ -74,8 +74,8 @@ def powertools_format(namespace: str, dimensions: Mapping[str, str]) -> Format:
 
     def make(entry: Entry) -> Document:
         metrics = {
-            name: {"Unit": METRICS[name].unit, "StorageResolution": 60, "Value": values}
-            for name, values in entry.values.items()
+            name: {"Unit": METRICS[name].unit, "StorageResolution": 60, "Value": value}
+            for name, value in entry.values.items()
         }
         return dict(provider.serialize_metric_set(metrics, own, entry.properties))
 
