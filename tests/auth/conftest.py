@@ -1,18 +1,34 @@
 """AWS environments for the tests of credentials: none of the machine's own may leak in."""
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lambda_pool.testing import MariaDbServer, PostgresServer
 from tests.support.iam_servers import IamServer, iam_mariadb, iam_postgres
 
 ACCESS_KEY = "ASIAEXAMPLEKEY000001"
 SECRET_KEY = "secret/key+example=1"
 SESSION_TOKEN = "IQoJb3JpZ2luX2VjEA+/" * 38 + "=="
 """As long, and as full of characters to be escaped, as those that Lambda gives."""
+
+
+def end_sessions(server: PostgresServer | MariaDbServer, *users: str) -> None:
+    """The server ends every session of these users, as an idle timeout would. Returns when they are gone."""
+    names = ", ".join(f"'{user}'" for user in users)
+    if isinstance(server, PostgresServer):
+        server.execute(f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename IN ({names})")
+        return
+    for user in users:
+        server.execute(f"KILL USER {user}")
+    until = time.monotonic() + 10
+    while server.execute(f"SELECT id FROM information_schema.processlist WHERE user IN ({names})"):
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
 
 @pytest.fixture

@@ -71,7 +71,7 @@ def test_a_refused_token_raises(
     iam_server: IamServer, in_lambda: pytest.MonkeyPatch, auth: IamToken, reason: str
 ) -> None:
     pool = pool_of(iam_server.url(), auth)
-    with pytest.raises(CredentialsError, match=r"localhost.*'app'.*IamToken") as caught:
+    with pytest.raises(CredentialsError, match=r"localhost.*'app'.*IamToken.*rds_iam.*rds-db:connect") as caught:
         query(pool)
     assert caught.value.__cause__ is not None
     assert type(caught.value.__cause__).__module__.partition(".")[0] in {"psycopg", "pymysql"}
@@ -82,7 +82,7 @@ def test_a_refused_token_raises(
 
 def test_a_wrong_host_raises(iam_server: IamServer, in_lambda: pytest.MonkeyPatch) -> None:
     url = iam_server.url(host="127.0.0.1", sslmode="require").partition("&sslrootcert")[0]
-    with pytest.raises(CredentialsError, match=r"127\.0\.0\.1"):
+    with pytest.raises(CredentialsError, match=r"that '127\.0\.0\.1' is the name AWS gave the endpoint"):
         query(pool_of(url))
     assert iam_server.checker.verdicts[-1].endswith(f"it is for 127.0.0.1:{iam_server.port}")
 
@@ -90,6 +90,13 @@ def test_a_wrong_host_raises(iam_server: IamServer, in_lambda: pytest.MonkeyPatc
 def test_a_wrong_user_raises(iam_server: IamServer, in_lambda: pytest.MonkeyPatch) -> None:
     with pytest.raises(CredentialsError, match="'mallory'"):
         query(pool_of(iam_server.url("mallory")))
+
+
+@pytest.mark.parametrize("scheme", ["postgresql", "mysql"])
+def test_a_url_without_a_port_means_the_engines(in_lambda: pytest.MonkeyPatch, scheme: str) -> None:
+    # Nobody listens there: what matters is that a token could be signed.
+    with pytest.raises(ConnectError, match=r"127\.0\.0\.2"):
+        query(pool_of(f"{scheme}://app@127.0.0.2/orders", timeout=0.2))
 
 
 def test_a_wrong_key_raises(iam_server: IamServer, in_lambda: pytest.MonkeyPatch) -> None:

@@ -10,7 +10,7 @@ from lambda_pool.auth.signature import VALID_FOR
 from lambda_pool.testing import LambdaRuntime
 from tests.support.iam_servers import REGION, IamServer
 
-from .conftest import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN
+from .conftest import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN, end_sessions
 
 pytestmark = pytest.mark.runtime
 
@@ -63,14 +63,6 @@ def verdicts(server: IamServer) -> list[str]:
     return [line.partition(": ")[2] for line in server.checker.verdicts]
 
 
-def end_sessions(server: IamServer) -> None:
-    """The server ends every session of `app`, as a failover or an idle timeout would."""
-    if server.scheme == "postgresql":
-        server.server.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'app'")
-    else:
-        server.server.execute("KILL USER app")
-
-
 def code(folder: Path, text: str) -> Path:
     (folder / "app.py").write_text(textwrap.dedent(text))
     return folder
@@ -109,6 +101,7 @@ def test_a_refusal_is_a_credentials_error(
     assert answer.error is not None
     assert answer.error["errorType"] == "CredentialsError"
     assert "'app'" in answer.error["errorMessage"]
+    assert "rds-db:connect" in answer.error["errorMessage"]
     assert verdicts(iam_server) == [reason]
     for secret in ("X-Amz-Signature", SECRET_KEY, SESSION_TOKEN[:40]):
         assert secret not in log
@@ -135,7 +128,7 @@ class Traveller:
         self._server.checker.travel += seconds
         self._server.checker.write()
         self._travel.write_text(str(self._server.checker.travel))
-        end_sessions(self._server)
+        end_sessions(self._server.server, "app")
         self.runtime.thaw()
 
 
@@ -162,7 +155,7 @@ def test_a_rotation_of_the_environments_credentials_is_not_noticed(iam_server: I
                 "AWS_SESSION_TOKEN": "new-token",
             }
         )
-        end_sessions(iam_server)
+        end_sessions(iam_server.server, "app")
         traveller.invoke()
     assert verdicts(iam_server) == ["let in"]
 
