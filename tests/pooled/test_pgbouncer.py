@@ -1,0 +1,266 @@
+"""Behind a real PgBouncer in transaction mode: what many pools share, and what nobody may send there."""
+
+import re
+import threading
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import psycopg
+import pytest
+
+from lambda_pool import ConfigError, ConnectError, Pool
+from lambda_pool.testing import PostgresServer
+from tests.support.pgbouncer import PgBouncer
+from tests.support.wire import Tap
+
+POOLS = 8
+ROUNDS = 30
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[PostgresServer]:
+    """A PostgreSQL that logs statements, and the steps of the extended protocol with the statements' names."""
+    with PostgresServer(log_statements=True, extra_config=["log_min_duration_statement = 0"]) as server:
+        server.execute("create table counters (id int primary key, value int not null)")
+        yield server
+
+
+@pytest.fixture
+def bouncer(server: PostgresServer) -> Iterator[PgBouncer]:
+    """One server connection for everybody."""
+    with PgBouncer(server) as bouncer:
+        yield bouncer
+
+
+def pool_of(url: str, **options: Any) -> Pool:
+    return Pool(url, name="orders", observers=(), **options)
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+def test_many_pools_share_one_server_connection(server: PostgresServer, tls: bool) -> None:
+    server.execute("delete from counters")
+    server.execute("insert into counters select n, 0 from generate_series(0, 8) n")
+    backends = set()
+    failures: list[BaseException] = []
+
+    def count(pool: Pool, number: int) -> None:
+        def work(conn: Any) -> Any:
+            conn.execute("update counters set value = value + 1 where id in (0, %s)", [number])
+            conn.execute("select pg_sleep(0.0005)")
+            mine = conn.execute("select value, pg_backend_pid() from counters where id = %s", [number]).fetchone()
+            assert mine[1] == conn.execute("select pg_backend_pid()").fetchone()[0]
+            return mine
+
+        try:
+            for turn in range(ROUNDS):
+                value, backend = pool.run(work)
+                assert value == turn + 1
+                backends.add(backend)
+        except BaseException as error:
+            failures.append(error)
+
+    with PgBouncer(server, tls=tls) as bouncer:
+        pools = [pool_of(bouncer.url(), timeout=30.0, connect_timeout=20.0) for _ in range(POOLS)]
+        threads = [threading.Thread(target=count, args=(pool, n), daemon=True) for n, pool in enumerate(pools, 1)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+        assert failures == []
+        assert len(backends) == 1
+        for pool in pools:
+            assert (pool.stats().opened, pool.stats().closed) == (1, 0)
+            pool.close()
+    counted = dict(server.execute("select id, value from counters"))
+    assert counted == {0: POOLS * ROUNDS, **dict.fromkeys(range(1, POOLS + 1), ROUNDS)}
+
+
+def test_without_pooled_they_would_clash(bouncer: PgBouncer) -> None:
+    # So that the test above cannot pass for a reason of its own.
+    pools = [pool_of(bouncer.url(pooled=False)) for _ in range(2)]
+    with pytest.raises((psycopg.errors.DuplicatePreparedStatement, psycopg.errors.InvalidSqlStatementName)):
+        for _ in range(10):
+            for pool in pools:
+                with pool.connection() as conn:
+                    conn.execute("select %s::int", [1])
+    for pool in pools:
+        pool.close()
+
+
+class Context:
+    """Lambda's, as far as the decorator looks at it."""
+
+    aws_request_id = "1"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 10_000
+
+
+def live_a_whole_life(url: str) -> None:
+    """Everything that a pool does on its own, with statements of one kind: `select <number>` and `insert …`."""
+    pool = pool_of(url, ping_after=0)
+    for _ in range(20):  # psycopg would name the statement from the sixth time on
+        with pool.connection() as conn:
+            conn.execute("select %s::int", [1])
+    with pytest.raises(ZeroDivisionError), pool.connection() as conn:
+        conn.execute("select 2")
+        1 / 0  # noqa: B018
+    with pool.connection() as conn, suppress(psycopg.Error):
+        conn.execute("insert into counters values (0, 0), (0, 0)")
+    for _ in range(2):
+        with pool.connection(readonly=True) as conn:
+            conn.execute("select 3")
+    with pool.connection() as conn:
+        conn.cursor().executemany("select %s::int", [(1,), (2,), (3,)] * 10)
+        list(conn.cursor().stream("select %s::int", [4]))
+        conn.commit()
+        conn.isolation_level = psycopg.IsolationLevel.SERIALIZABLE
+        conn.execute("select 5")
+        conn.commit()
+        conn.autocommit = True
+        conn.execute("select 6")
+    assert pool.stats().pings > 20
+    tries = []
+
+    def work(conn: Any) -> None:
+        tries.append(conn.execute("select 7").fetchone())
+        if len(tries) == 1:
+            raise psycopg.errors.SerializationFailure("scripted")
+
+    pool.run(work)
+    assert len(tries) == 2
+    assert pool.stats().opened == 1
+
+    @pool.handler
+    def leaks(event: object, context: object) -> None:
+        pool.connection().__enter__().execute("select 8")
+
+    leaks({}, Context())
+    assert pool.stats().leaked == 1
+    pool.close()
+
+    replacing = pool_of(url, max_lifetime=1e-6, autocommit=True)
+    for _ in range(3):
+        with replacing.connection() as conn:
+            conn.execute("select %s::int", [1])
+        with replacing.connection(readonly=True) as conn:
+            conn.execute("select 3")
+    assert replacing.stats().replaced == 5
+    replacing.run(lambda conn: conn.execute("select 7"))
+    replacing.close()
+
+    own = psycopg.ClientCursor
+    client_side = pool_of(url, connect_args={"cursor_factory": own, "application_name": "orders"})
+    with client_side.connection() as conn:
+        conn.execute("select %s", [9])
+    client_side.close()
+
+
+HANDLERS = {f"select {number}" for number in range(10)} | {"insert into counters values (0, 0), (0, 0)"}
+PARAMETRISED = {"select $1::int"}
+OURS = {"", "BEGIN", "BEGIN READ ONLY", "BEGIN ISOLATION LEVEL SERIALIZABLE", "COMMIT", "ROLLBACK"}
+
+
+def test_on_the_wire(bouncer: PgBouncer) -> None:
+    with Tap(bouncer.port) as tap:
+        live_a_whole_life(bouncer.url(port=tap.port))
+        startups, messages = tap.startups, tap.messages
+    assert len(startups) >= 6
+    for startup in startups:
+        assert startup == {"user": "postgres", "database": "postgres", "application_name": "orders"}
+    # Simple queries; parse, bind, describe, execute, flush and sync of unnamed statements; terminate. No close, no
+    # function call, no copy.
+    assert {message.kind for message in messages} == set("QPBDEHSX")
+    assert {message.name for message in messages} == {""}
+    assert {message.text for message in messages if message.kind == "P"} <= PARAMETRISED | HANDLERS | OURS
+    assert {message.text for message in messages if message.kind == "Q"} <= OURS | HANDLERS
+    for text in OURS:
+        assert text in {message.text for message in messages if message.kind == "Q"}
+
+
+def test_in_the_servers_log(server: PostgresServer, bouncer: PgBouncer) -> None:
+    offset = len(server.log)
+    live_a_whole_life(bouncer.url())
+    with pool_of(bouncer.url()).connection() as conn:
+        [backend] = conn.execute("select pg_backend_pid()").fetchone()
+        assert conn.execute("select count(*) from pg_prepared_statements").fetchone() == (0,)
+        assert conn.execute("select current_setting('search_path'), count(*) from pg_listening_channels()").fetchone()
+        conn.rollback()
+    log = server.log[offset:]
+    simple = set(re.findall(rf"\[{backend}\].*?LOG:  statement: (.*)", log))
+    assert simple <= OURS | HANDLERS | {
+        # PgBouncer's own, which carries a client's start-up parameter over; see the test on the wire.
+        "SET application_name='orders';",
+        "select pg_backend_pid()",
+        "select count(*) from pg_prepared_statements",
+        "select current_setting('search_path'), count(*) from pg_listening_channels()",
+    }
+    assert {"BEGIN", "BEGIN READ ONLY", "COMMIT", "ROLLBACK"} <= simple
+    extended = re.findall(rf"\[{backend}\].*?(?:parse|bind|execute) (<unnamed>|\S+): (.*)", log)
+    assert {name for name, _ in extended} == {"<unnamed>"}
+    assert {text for _, text in extended} <= PARAMETRISED | HANDLERS | OURS
+
+
+@pytest.mark.parametrize("source", ["url", "connect_args", "environment"])
+def test_startup_options_are_refused_before_anything_is_sent(
+    bouncer: PgBouncer, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    options = "-c statement_timeout=1000"
+    with Tap(bouncer.port) as tap:
+        url = bouncer.url(port=tap.port)
+        if source == "url":
+            pool = pool_of(bouncer.url(port=tap.port, options=options))
+        elif source == "connect_args":
+            pool = pool_of(url, connect_args={"options": options})
+        else:
+            monkeypatch.setenv("PGOPTIONS", options)
+            pool = pool_of(url)
+        with pytest.raises(ConfigError, match=r"PGOPTIONS.*ALTER ROLE"):
+            with pool.connection():
+                pass
+        assert tap.sent == 0
+
+
+def test_pgbouncer_would_refuse_them(bouncer: PgBouncer) -> None:
+    # So that the test above is about something.
+    with pytest.raises(ConnectError, match="unsupported startup parameter: options"):
+        with pool_of(bouncer.url(pooled=False, options="-c statement_timeout=1000")).connection():
+            pass
+
+
+def test_a_server_restart_behind_it_is_not_noticed_while_idle(server: PostgresServer, bouncer: PgBouncer) -> None:
+    pool = pool_of(bouncer.url())
+    with pool.connection() as conn:
+        conn.execute("select 1")
+    server.restart()
+    with pool.connection() as conn:
+        assert conn.execute("select 1").fetchone() == (1,)
+    assert pool.stats().opened == 1
+    pool.close()
+
+
+def test_run_replays_what_died_behind_it(server: PostgresServer, bouncer: PgBouncer) -> None:
+    pool = pool_of(bouncer.url())
+    backends = []
+
+    def work(conn: Any) -> int:
+        backends.append(conn.execute("select pg_backend_pid()").fetchone()[0])
+        if len(backends) == 1:
+            server.execute(f"select pg_terminate_backend({backends[0]}, 5000)")
+        return int(conn.execute("select 1").fetchone()[0])
+
+    assert pool.run(work) == 1
+    assert len(set(backends)) == 2
+    pool.close()
+
+
+def test_a_full_pooler_is_waited_for_and_then_said(server: PostgresServer) -> None:
+    with PgBouncer(server, max_client_conn=1) as bouncer:
+        first = pool_of(bouncer.url())
+        with first.connection() as conn:
+            conn.execute("select 1")
+        with pytest.raises(ConnectError, match=r"no more connections allowed.*attempts in"):
+            with pool_of(bouncer.url(), timeout=0.3).connection():
+                pass
+        first.close()
