@@ -6,7 +6,7 @@ import time
 from ..age import Birth, Clock
 from ..aws import environment as aws_environment
 from ..aws.environment import AwsCredentials
-from ..aws.hosts import recognise
+from ..aws.hosts import is_region, recognise
 from ..aws.identity import AwsIdentity
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
@@ -53,7 +53,7 @@ class IamToken:
     needs_tls = True
 
     def __init__(self, region: str | None = None, *, clock: Clock = time.time) -> None:
-        if region is not None and not (isinstance(region, str) and aws_environment.is_region(region)):
+        if region is not None and not (isinstance(region, str) and is_region(region)):
             raise ConfigError(f"IamToken(region={region!r}): not an AWS region; write it like 'eu-central-1'")
         self._region = region
         self._clock = clock

@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from ..age import Birth, Clock
 from ..aws import environment as aws_environment
 from ..aws.environment import AwsCredentials
+from ..aws.hosts import is_region
 from ..aws.identity import AwsIdentity
 from ..aws.sdk import bare, load_session, no_bodies_logged
 from ..endpoints.base import Endpoint
@@ -133,7 +134,7 @@ class SecretsManager:
             raise ConfigError(f"SecretsManager(version_stage={version_stage!r}): give one, such as 'AWSCURRENT'")
         if not max_age >= 0:
             raise ConfigError(f"SecretsManager(max_age={max_age!r}): give seconds, 0 or more")
-        if region is not None and not (isinstance(region, str) and aws_environment.is_region(region)):
+        if region is not None and not (isinstance(region, str) and is_region(region)):
             raise ConfigError(f"SecretsManager(region={region!r}): not a region; write it like 'eu-central-1'")
         of_arn = _region_of_arn(secret_id)
         if region and of_arn and region != of_arn:
@@ -275,7 +276,7 @@ def _region_of_arn(secret_id: str) -> str | None:
     if (
         len(parts) < 7
         or parts[2] != "secretsmanager"
-        or not aws_environment.is_region(parts[3])
+        or not is_region(parts[3])
         or parts[5] != "secret"
         or not parts[6]
     ):

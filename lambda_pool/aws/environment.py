@@ -59,14 +59,3 @@ def container_credentials_win() -> bool:
 def region() -> str | None:
     """The function's own region, or what the user chose for the SDKs."""
     return os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None
-
-
-def is_region(name: str) -> bool:
-    """True for a text shaped like a region's name: `eu-central-1`, `us-gov-west-1`, `eusc-de-east-1`."""
-    *words, number = name.split("-")
-    return (
-        len(words) > 1
-        and number.isascii()
-        and number.isdecimal()
-        and all(w.isascii() and w.isalpha() and w.islower() for w in words)
-    )
