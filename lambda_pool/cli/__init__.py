@@ -32,6 +32,8 @@ class _Entry:
 # A new subcommand is one line here and one module.
 _COMMANDS = {
     "demo": _Entry("lambda_pool.cli.demo", "see three ways to connect survive, or not, on the genuine Lambda runtime"),
+    "dashboard": _Entry("lambda_pool.cli.dashboard", "print a CloudWatch dashboard, alarms and log queries for a pool"),
+    "top": _Entry("lambda_pool.cli.top", "watch a server's connections, those with the longest transactions first"),
 }
 
 

@@ -1,0 +1,212 @@
+"""`lambda-pool top`: a live view of a server's connections, those with the longest transactions first."""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import time
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import Any, NamedTuple
+
+from lambda_pool import LambdaPoolError, Pool
+
+_NAME = "lambda-pool-top"
+_CLEAR = "\x1b[H\x1b[J"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("url", nargs="?", help="the database's URL (default: LAMBDA_POOL_URL, or DATABASE_URL)")
+    add("--interval", type=_positive, default=2.0, metavar="SECONDS", help="between two views (default: 2)")
+    add("--once", action="store_true", help="print one view and end, as it is done where the output is no terminal")
+    add("--limit", type=int, default=15, metavar="N", help="transactions to list (default: 15)")
+    add("--no-statements", action="store_true", help="leave the statements out: they may hold data")
+
+
+def _positive(text: str) -> float:
+    seconds = float(text)
+    if not 0 < seconds < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return seconds
+
+
+class Session(NamedTuple):
+    """One connection of the server. Ages are seconds; `transaction` is None outside of one."""
+
+    id: int
+    application: str
+    user: str
+    state: str
+    age: float
+    in_state: float
+    transaction: float | None
+    waits_for: str
+    statement: str
+
+
+class View(NamedTuple):
+    """The server at one moment."""
+
+    most: int
+    sessions: Sequence[Session]
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show views until interrupted. Returns 2 if the server cannot be asked."""
+    live = sys.stdout.isatty() and not args.once
+    try:
+        pool = Pool(args.url, name=_NAME, autocommit=True, metrics="off")
+        title = f"{pool.config.url.engine} {pool.config.url.host or 'local socket'}/{pool.config.url.database}"
+        while True:
+            with pool.connection() as conn:
+                view = _read(conn, pool.config.url.engine)
+            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
+            text = "\n".join(_render(view, title, args, width))
+            print(_CLEAR + text if live else text, flush=True)
+            if not live:
+                return 0
+            time.sleep(args.interval)
+    except LambdaPoolError as error:
+        print(f"lambda-pool top: {error}", file=sys.stderr)
+        return 2
+
+
+# --- reading ----------------------------------------------------------------------------------------------------------
+
+_POSTGRES = """
+select pid, coalesce(nullif(application_name, ''), '-'), coalesce(usename, '-'), coalesce(state, '-'),
+    extract(epoch from clock_timestamp() - backend_start)::float8,
+    coalesce(extract(epoch from clock_timestamp() - state_change), 0)::float8,
+    extract(epoch from clock_timestamp() - xact_start)::float8,
+    case when state = 'active' then coalesce(wait_event_type || ':' || wait_event, '') else '' end,
+    coalesce(query, '')
+from pg_stat_activity
+where backend_type = 'client backend' and pid <> pg_backend_pid()
+"""
+
+# TIME is the seconds in the state; how old a connection is, MySQL does not say. Needs the privilege PROCESS.
+_MYSQL = """
+select p.id, p.user, p.command, p.state, coalesce(p.time, 0),
+    timestampdiff(microsecond, t.trx_started, now(6)) / 1e6, coalesce(p.info, '')
+from information_schema.processlist p
+left join information_schema.innodb_trx t on t.trx_mysql_thread_id = p.id
+where p.id <> connection_id() and p.command not in ('Daemon', 'Binlog Dump')
+"""
+_MYSQL_PROGRAMS = """
+select processlist_id, attr_value from performance_schema.session_connect_attrs where attr_name = 'program_name'
+"""
+
+
+def _read(conn: Any, engine: str) -> View:
+    try:
+        return _READERS[engine](conn)
+    except Exception as error:
+        raise LambdaPoolError(f"the server cannot be asked: {error}") from error
+
+
+def _rows(conn: Any, sql: str) -> list[tuple[Any, ...]]:
+    with conn.cursor() as cursor:
+        cursor.execute(sql)
+        return list(cursor.fetchall())
+
+
+def _read_postgres(conn: Any) -> View:
+    ((most,),) = _rows(conn, "select setting::int from pg_settings where name = 'max_connections'")
+    return View(most, [Session(*row) for row in _rows(conn, _POSTGRES)])
+
+
+def _read_mysql(conn: Any) -> View:
+    ((most,),) = _rows(conn, "select @@max_connections")
+    try:
+        programs = {int(number): str(name) for number, name in _rows(conn, _MYSQL_PROGRAMS)}
+    except Exception:  # noqa: BLE001 - switched off, or not this user's to read: the view does without names
+        programs = {}
+    sessions = []
+    for number, user, command, state, seconds, transaction, statement in _rows(conn, _MYSQL):
+        doing = "active" if command != "Sleep" else "idle" if transaction is None else "idle in transaction"
+        sessions.append(
+            Session(
+                int(number),
+                programs.get(int(number), "-"),
+                str(user),
+                doing,
+                0.0,
+                float(seconds),
+                None if transaction is None else float(transaction),
+                str(state or "") if command != "Sleep" else "",
+                str(statement),
+            )
+        )
+    return View(int(most), sessions)
+
+
+_READERS: dict[str, Callable[[Any], View]] = {"postgresql": _read_postgres, "mysql": _read_mysql}
+
+
+# --- showing ----------------------------------------------------------------------------------------------------------
+
+
+def _render(view: View, title: str, args: argparse.Namespace, width: int) -> list[str]:
+    now = datetime.now().astimezone().strftime("%H:%M:%S")
+    lines = [f"{title}   {len(view.sessions)} of {view.most} connections   {now}", ""]
+    groups: dict[tuple[str, str], list[Session]] = {}
+    for session in view.sessions:
+        groups.setdefault((session.application, session.state), []).append(session)
+    table = [
+        [
+            application,
+            state,
+            str(len(members)),
+            _age(max(member.in_state for member in members)),
+            _age(max((member.transaction or 0.0 for member in members), default=0.0)),
+            _age(max(member.age for member in members)),
+        ]
+        for (application, state), members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
+    ]
+    lines += _table(["APPLICATION", "STATE", "NUMBER", "IN STATE", "TRANSACTION", "CONNECTED"], table, width)
+    busy = [session for session in view.sessions if session.transaction is not None]
+    busy.sort(key=lambda session: -(session.transaction or 0.0))
+    lines += ["", f"{len(busy)} open transactions, the longest first"]
+    listed = [
+        [
+            str(session.id),
+            session.application,
+            session.user,
+            session.state,
+            _age(session.transaction or 0.0),
+            session.waits_for or "-",
+            "" if args.no_statements else " ".join(session.statement[:2_000].split()),
+        ]
+        for session in busy[: args.limit]
+    ]
+    header = ["ID", "APPLICATION", "USER", "STATE", "TRANSACTION", "WAITS FOR", "STATEMENT"]
+    return lines + (_table(header, listed, width) if listed else [])
+
+
+def _age(seconds: float) -> str:
+    """`-`, `0.4 s`, `12 s`, `3 m 20 s`, `5 h 2 m` or `4 d 1 h`."""
+    if seconds <= 0:
+        return "-"
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = int(seconds)
+    for size, name, below, part in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s")):
+        if whole >= size:
+            return f"{whole // size} {name} {whole % size // below} {part}"
+    return f"{whole} s"
+
+
+def _table(header: list[str], rows: list[list[str]], width: int) -> list[str]:
+    """Columns as wide as what stands in them; lines cut to the width. What a server sends may not steer a terminal."""
+    cells = [header, *([_printable(cell) for cell in row] for row in rows)]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    return [
+        "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True))[:width].rstrip() for row in cells
+    ]
+
+
+def _printable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)

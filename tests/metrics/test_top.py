@@ -1,0 +1,92 @@
+"""`lambda-pool top` on real servers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+import lambda_pool
+from lambda_pool.cli import main
+from lambda_pool.cli.top import _age, _table
+from lambda_pool.testing import MariaDbServer, PostgresServer
+
+Capture = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(params=["postgresql", "mysql"])
+def server(request: pytest.FixtureRequest) -> Any:
+    return request.getfixturevalue("postgres" if request.param == "postgresql" else "mariadb")
+
+
+def test_connections_and_the_longest_transactions_first(server: Any, capsys: Capture) -> None:
+    pool = lambda_pool.Pool(server.url(), name="top-test", max_size=3)
+    begin, sleep = "begin", "select pg_sleep(0.2)"
+    if isinstance(server, MariaDbServer):  # which knows the beginning of a transaction by the second
+        begin, sleep = "start transaction with consistent snapshot", "select sleep(1.1)"
+    with pool.connection() as first, pool.connection() as second, pool.connection() as idle:
+        with idle.cursor() as cursor:
+            cursor.execute("select 1")
+        idle.rollback()
+        for conn in (first, second):
+            with conn.cursor() as cursor:
+                cursor.execute(begin)
+                cursor.execute(sleep)
+        ids = [conn.info.backend_pid if hasattr(conn, "info") else conn.thread_id() for conn in (first, second)]
+        assert main(["top", server.url(), "--once"]) == 0
+        for conn in (first, second):
+            conn.rollback()
+    pool.close()
+    out = capsys.readouterr().out
+    lines = out.splitlines()
+    assert " connections " in lines[0]
+    assert "idle in transaction" in out
+    listed = [int(line.split()[0]) for line in lines if line.split() and line.split()[0].isdigit()]
+    assert [number for number in listed if number in ids] == ids
+    if isinstance(server, PostgresServer):
+        assert "top-test" in out
+        assert "select pg_sleep(0.2)" in out
+    assert "lambda-pool-top" not in out
+
+
+def test_statements_can_be_left_out(postgres: PostgresServer, capsys: Capture) -> None:
+    pool = lambda_pool.Pool(postgres.url())
+    with pool.connection() as conn:
+        conn.execute("select 'private'")
+        assert main(["top", postgres.url(), "--once", "--no-statements"]) == 0
+    pool.close()
+    assert "private" not in capsys.readouterr().out
+
+
+def test_a_server_that_does_not_answer(capsys: Capture) -> None:
+    assert main(["top", "postgresql://app:secret@127.0.0.1:1/app?sslmode=disable", "--once"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.startswith("lambda-pool top: ")
+    assert "secret" not in captured.err
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "nan", "soon"])
+def test_a_wrong_interval(interval: str, capsys: Capture) -> None:
+    with pytest.raises(SystemExit):
+        main(["top", "postgresql://x/y", f"--interval={interval}"])
+    assert "--interval" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, "-"),
+        (0.44, "0.4 s"),
+        (12.9, "12 s"),
+        (200, "3 m 20 s"),
+        (18_120, "5 h 2 m"),
+        (4 * 86_400 + 3_600, "4 d 1 h"),
+    ],
+)
+def test_ages(seconds: float, text: str) -> None:
+    assert _age(seconds) == text
+
+
+def test_what_a_server_sends_cannot_steer_the_terminal() -> None:
+    assert _table(["NAME"], [["\x1b[2Jevil"]], 80) == ["NAME", "?[2Jevil"]
+    assert _table(["NAME"], [["x" * 100]], 10)[1] == "x" * 10
