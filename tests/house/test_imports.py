@@ -16,7 +16,7 @@ ROOT = Path(lambda_pool.__file__).parent
 LEVELS = [
     {"errors", "secret", "record"},
     {"age", "aws"},
-    {"config", "events", "tls", "endpoints.base", "auth.base", "engines.base", "stats", "certs"},
+    {"config", "events", "tls", "endpoints.base", "auth.base", "engines.base", "engines.slow", "stats", "certs"},
     {"slot", "backoff", "invocation"},
     {"policy", "shelf", "tally", "borrower"},
     {"connector"},
