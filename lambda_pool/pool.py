@@ -623,11 +623,15 @@ class ConnectionPool(Shelf):
             asked = slot.cancel_mono >= slot.borrowed_mono
             if not asked:
                 slot.cancel_mono = now
-                # An RDS Proxy passes no cancel on, but ends the statement of a client that is gone.
-                if not slot.endpoint.proxy and slot.link.cancel(within, lambda slot=slot: self._aside(slot, within)):  # type: ignore[misc]
+                if self.cancel(slot, within):
                     continue
             if not asked or now - slot.cancel_mono > within:
                 slot.link.cut()
+
+    def cancel(self, slot: Slot, within: float) -> bool:
+        """Ask the server, in at most `within` seconds, to end what runs on a slot. False if that did not work."""
+        # An RDS Proxy passes no cancel on, but ends the statement of a client that is gone.
+        return not slot.endpoint.proxy and slot.link.cancel(within, lambda: self._aside(slot, within))
 
     def _aside(self, slot: Slot, within: float) -> Link:
         """A connection beside the pool, to the same place."""

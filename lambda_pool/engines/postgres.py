@@ -266,12 +266,14 @@ class PostgresLink:
 
         def watched(generator: Any, interval: float = _SIGNAL_INTERVAL, **kwargs: Any) -> Any:
             try:
-                return wait(generator, min(interval, _SIGNAL_INTERVAL), **kwargs)
+                result = wait(generator, min(interval, _SIGNAL_INTERVAL), **kwargs)
             except Exception as error:
                 if not self._cancelled:
                     raise
                 self._cancelled = False
                 raise cancelled(error) from error
+            self._cancelled = False  # the answer was faster than the cancel
+            return result
 
         conn.wait = watched  # type: ignore[method-assign,assignment]
 

@@ -8,6 +8,7 @@ the driver itself raises; only where no cancel gets through is the connection cu
 import signal
 import threading
 from collections.abc import Callable
+from time import monotonic
 from types import FrameType
 from typing import Any
 
@@ -18,17 +19,20 @@ from . import pools
 # longer than the interval at which a driver's wait lets Python handle signals (20 ms where a connection is watched):
 # psycopg begins its interval anew after each interruption, and would never reach the end of it.
 _AGAIN = 0.1
+_SOON = 0.001  # seconds; 0 would mean never
 
 
 class Alarm:
     """The timer of one invocation. `before`: seconds before the invocation's end at which it rings first."""
 
-    __slots__ = ("_before", "_invocation", "_previous")
+    __slots__ = ("_armed", "_before", "_invocation", "_previous", "_timer")
 
     def __init__(self, invocation: Invocation, before: float) -> None:
         self._invocation = invocation
         self._before = before
-        self._previous: Any = signal.SIG_DFL
+        self._previous: Any = None
+        self._timer = (0.0, 0.0)
+        self._armed = 0.0
 
     def arm(self) -> Callable[[], None] | None:
         """Start the timer. Out: what stops it; None where there is no deadline, or no main thread to interrupt."""
@@ -36,12 +40,18 @@ class Alarm:
         if left is None or threading.current_thread() is not threading.main_thread():
             return None
         self._previous = signal.signal(signal.SIGALRM, self._ring)
-        signal.setitimer(signal.ITIMER_REAL, max(left - self._before, _AGAIN), _AGAIN)
+        self._timer = signal.setitimer(signal.ITIMER_REAL, max(left - self._before, _AGAIN), _AGAIN)
+        self._armed = monotonic()
         return self._disarm
 
     def _disarm(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, self._previous)
+        # None: somebody else's handler, in C, which Python cannot put back.
+        signal.signal(signal.SIGALRM, signal.SIG_DFL if self._previous is None else self._previous)
+        delay, interval = self._timer
+        if delay:
+            # A timer of the user's own ran when ours took its place.
+            signal.setitimer(signal.ITIMER_REAL, max(delay - (monotonic() - self._armed), _SOON), interval)
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
         for pool in pools():

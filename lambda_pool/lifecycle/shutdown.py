@@ -11,6 +11,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable
+from time import monotonic
 from types import FrameType
 from typing import Any
 
@@ -25,6 +26,9 @@ _API = "/2020-01-01/extension"
 _NAME = "lambda_pool"
 # Seconds for the local API's answer, which takes one millisecond; a function must not wait longer for a courtesy.
 _PATIENCE = 1.0
+# Seconds for all good-byes together, of the 300 ms that Lambda leaves at least; each is a single packet.
+_GOODBYES = 0.2
+_LEAST = 0.01
 
 
 class _Installed:
@@ -111,17 +115,21 @@ def _close_all() -> None:
     reentrant: the pools are left as they are, and only their sockets end.
     """
     in_use = latest.invocation is not None
+    deadline = monotonic() + _GOODBYES
     for pool in pools():
-        try:
-            for slot in list(pool.slots):
-                if in_use and slot not in pool.idle:
-                    slot.link.sever()
-                else:
-                    slot.link.close(_EACH)
-            pool.tell(Closing(pool.name))
-        except Exception as error:  # noqa: BLE001 - the next pool's connections deserve their good-bye too
-            log.debug("pool %s: closing at shutdown failed: %s", pool.name, error)
-
-
-# Seconds for one good-bye: it is a single packet, and Lambda gives 300 ms to all of them.
-_EACH = 0.05
+        for slot in list(pool.slots):
+            try:
+                left = max(deadline - monotonic(), _LEAST)
+                if not in_use or slot in pool.idle:
+                    slot.link.close(left)
+                    continue
+                # A server that is at work looks at its client only when it has something to say.
+                if slot.link.running():
+                    pool.cancel(slot, left)
+                slot.link.sever()
+            except Exception as error:  # noqa: BLE001 - the next connection deserves its good-bye too
+                # Also one that is just being opened, and has nothing to close yet.
+                log.debug("pool %s: closing at shutdown failed: %s", pool.name, error)
+    # Only now: writing may take longer than Lambda waits.
+    for pool in pools():
+        pool.tell(Closing(pool.name))

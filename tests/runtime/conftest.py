@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from lambda_pool.testing import LambdaRuntime
+from tests.runtime.databases import Database, open_servers
+from tests.support.namespace import Namespace
 
 FUNCTION = """
 import os, time
@@ -25,6 +27,8 @@ def handler(event, context, conn):
     with conn.cursor() as cursor:
         cursor.execute(event.get("sql", "select 1"))
         rows = list(cursor.fetchall()) if cursor.description else []
+        if event.get("then"):
+            cursor.execute(event["then"])
     if event.get("sleep_after"):
         time.sleep(event["sleep_after"])
     if event.get("fail"):
@@ -34,6 +38,30 @@ def handler(event, context, conn):
 """
 
 Start = Callable[..., LambdaRuntime]
+
+
+@pytest.fixture(scope="session")
+def namespace() -> Iterator[Namespace]:
+    """A network of its own for functions, joined to the servers of `databases`."""
+    with Namespace() as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def databases(namespace: Namespace) -> Iterator[dict[str, Database]]:
+    """One server of each engine."""
+    postgres, mariadb = open_servers(namespace)
+    with postgres, mariadb:
+        found = {"postgresql": Database(postgres), "mysql": Database(mariadb)}
+        yield found
+        for database in found.values():
+            database.close()
+
+
+@pytest.fixture(params=["postgresql", "mysql"])
+def database(request: pytest.FixtureRequest, databases: dict[str, Database]) -> Database:
+    """The server of one engine, once for each."""
+    return databases[request.param]
 
 
 @pytest.fixture

@@ -1,0 +1,281 @@
+"""What Lambda does to a process, told to pools on a scripted driver: the end, the alarm, snapshots, clocks."""
+
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import lambda_pool
+from lambda_pool import lifecycle
+from lambda_pool.endpoints.base import Role
+from lambda_pool.events import Closing, Event, Reason, Replaced
+from lambda_pool.invocation import Invocation, latest
+from lambda_pool.lifecycle import shutdown, snapstart
+from lambda_pool.lifecycle.alarm import Alarm
+from lambda_pool.slot import Slot
+from lambda_pool.testing import FakeDriver
+
+
+class Recorder:
+    def __init__(self) -> None:
+        self.events: list[Event] = []
+
+    def on_event(self, event: Event) -> None:
+        self.events.append(event)
+
+
+@pytest.fixture
+def driver() -> FakeDriver:
+    return FakeDriver()
+
+
+@pytest.fixture
+def in_invocation() -> Iterator[None]:
+    latest.invocation = Invocation(None)
+    yield
+    latest.invocation = None
+
+
+class TestShutdown:
+    """All but the signal itself."""
+
+    def test_every_idle_connection_says_good_bye(self, driver: FakeDriver) -> None:
+        seen = Recorder()
+        pool = driver.pool(max_size=3, min_size=3, observers=[seen])
+        pool.warm()
+        shutdown._close_all()
+        assert [link.history for link in driver.links] == [["close"]] * 3
+        assert [type(event) for event in seen.events].count(Closing) == 1
+
+    def test_one_that_is_being_opened_hinders_nobody(self, driver: FakeDriver) -> None:
+        pool = driver.pool(max_size=3)
+        opening = pool.reserve(Role.WRITER)
+        assert isinstance(opening, Slot)
+        with pool.connection():
+            pass
+        shutdown._close_all()
+        assert driver.links[0].history == ["close"]
+
+    def test_one_that_fails_hinders_nobody(self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+        pool = driver.pool(max_size=3, min_size=3)
+        pool.warm()
+
+        def fail(timeout: float) -> None:
+            raise OSError("no")
+
+        monkeypatch.setattr(driver.links[0], "close", fail)
+        shutdown._close_all()
+        assert [link.history for link in driver.links] == [[], ["close"], ["close"]]
+
+    def test_in_an_invocation_what_is_lent_is_cut(self, driver: FakeDriver, in_invocation: None) -> None:
+        pool = driver.pool(max_size=2, min_size=2)
+        pool.warm()
+        with pool.connection():
+            shutdown._close_all()
+            assert sorted(link.history for link in driver.links) == [["close"], ["sever"]]
+
+    def test_a_statement_that_runs_is_cancelled_too(
+        self, driver: FakeDriver, in_invocation: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        pool = driver.pool()
+        with pool.connection():
+            monkeypatch.setattr(driver.links[0], "running", lambda: True)
+            shutdown._close_all()
+            assert driver.links[0].history == ["cancel", "sever"]
+
+    def test_pools_that_nobody_holds_are_forgotten(self, driver: FakeDriver) -> None:
+        before = len(list(lifecycle.pools()))
+        pool = driver.pool()
+        assert len(list(lifecycle.pools())) == before + 1
+        del pool
+        assert len(list(lifecycle.pools())) == before
+
+
+class TestAlarm:
+    """The timer of cancel_before_deadline."""
+
+    @pytest.fixture
+    def rung(self) -> Iterator[list[int]]:
+        """A handler and a timer of the user's own, which run already."""
+        rung: list[int] = []
+        previous = signal.signal(signal.SIGALRM, lambda number, frame: rung.append(number))
+        yield rung
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+    def test_the_users_handler_and_timer_are_put_back(self, rung: list[int]) -> None:
+        mine = signal.getsignal(signal.SIGALRM)
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        disarm = Alarm(Invocation(lambda: 10_000), 0.3).arm()
+        assert disarm is not None
+        assert signal.getsignal(signal.SIGALRM) is not mine
+        time.sleep(0.3)
+        assert rung == []
+        disarm()
+        assert signal.getsignal(signal.SIGALRM) is mine
+        time.sleep(0.1)
+        assert rung == [signal.SIGALRM]
+
+    def test_disarmed_it_never_rings(self, driver: FakeDriver, rung: list[int]) -> None:
+        pool = driver.pool(cancel_before_deadline=0.1)
+        disarm = Alarm(Invocation(lambda: 200), 0.1).arm()
+        assert disarm is not None
+        disarm()
+        with pool.connection():
+            driver.links[0].running = lambda: True  # type: ignore[method-assign]
+            time.sleep(0.3)
+        assert "cancel" not in driver.links[0].history
+        assert rung == []
+
+    def test_no_deadline_no_alarm(self) -> None:
+        assert Alarm(Invocation(None), 0.3).arm() is None
+
+    def test_asked_once_then_cut(self, driver: FakeDriver) -> None:
+        pool = driver.pool(cancel_before_deadline=0.3)
+        with pool.connection():
+            link = driver.links[0]
+            link.running = lambda: True  # type: ignore[method-assign]
+            pool.cancel_running(within=0.05)
+            pool.cancel_running(within=0.05)
+            assert link.history == ["watch", "cancel"]
+            time.sleep(0.06)
+            pool.cancel_running(within=0.05)
+            assert link.history == ["watch", "cancel", "sever"]
+
+    def test_behind_an_rds_proxy_it_is_cut_at_once(self, driver: FakeDriver) -> None:
+        url = "postgresql://a@orders.proxy-c0ffee123456.eu-central-1.rds.amazonaws.com/x"
+        pool = driver.pool(url, cancel_before_deadline=0.3)
+        with pool.connection():
+            driver.links[0].running = lambda: True  # type: ignore[method-assign]
+            pool.cancel_running(within=0.05)
+            assert driver.links[0].history == ["watch", "sever"]
+
+
+class TestSnapshot:
+    def test_everything_is_closed_and_forgotten_before_and_warm_is_repeated_after(self, driver: FakeDriver) -> None:
+        seen = Recorder()
+        forgotten: list[str] = []
+
+        class Source:
+            needs_tls = False
+
+            def credentials(self, endpoint: Any, user: str, timeout: float) -> Any:
+                return lambda_pool.auth.base.Credentials(user=user, password=None)
+
+            def rejected(self, credentials: Any) -> None: ...
+
+            def forget(self) -> None:
+                forgotten.append("auth")
+
+        pool = driver.pool(max_size=2, min_size=2, observers=[seen], auth=Source())
+        idle = driver.pool()
+        pool.warm()
+        snapstart.before_snapshot()
+        assert [link.history for link in driver.links] == [["close"]] * 2
+        assert pool.stats().size == 0
+        assert forgotten == ["auth"]
+        assert Closing in {type(event) for event in seen.events}
+        snapstart.after_restore()
+        assert pool.stats().size == 2
+        assert idle.stats().size == 0
+
+    def test_a_restore_without_a_database_is_not_fatal(
+        self, driver: FakeDriver, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        from lambda_pool.engines.base import Failure
+        from lambda_pool.testing import FakeError
+
+        pool = driver.pool(timeout=0.05)
+        pool.warm()
+        snapstart.before_snapshot()
+        driver.fail("connect", *[FakeError(Failure.UNREACHABLE)] * 20)
+        snapstart.after_restore()
+        assert "could not be warmed" in caplog.text
+        driver.fail("connect")
+        driver._orders.clear()
+        with pool.connection():
+            pass
+
+
+class Clocks:
+    """Both clocks, which a test turns as a freeze may: either may jump or stand still."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.wall = 0.0
+        self.mono = 0.0
+        for module in ("pool", "invocation"):
+            monkeypatch.setattr(f"lambda_pool.{module}.monotonic", lambda: time.monotonic() + self.mono)
+        monkeypatch.setattr("lambda_pool.pool.time", lambda: time.time() + self.wall)
+
+
+@pytest.fixture
+def clocks(monkeypatch: pytest.MonkeyPatch) -> Clocks:
+    return Clocks(monkeypatch)
+
+
+BOTH = ["wall", "mono", "both"]
+
+
+class TestClocks:
+    """A freeze as the two clocks show it: the wall clock jumps, the monotonic one may stand still, or both move."""
+
+    @pytest.mark.parametrize("which", BOTH)
+    @pytest.mark.parametrize("seconds", [0, 1, 10, 60])
+    def test_a_thaw_after_more_than_ping_after_pings(
+        self, driver: FakeDriver, clocks: Clocks, which: str, seconds: int
+    ) -> None:
+        pool = driver.pool(ping_after=5)
+        with pool.connection():
+            pass
+        _turn(clocks, which, seconds)
+        with pool.connection():
+            pass
+        assert pool.stats().pings == (1 if seconds > 5 else 0)
+        assert pool.stats().opened == 1
+
+    @pytest.mark.parametrize("which", BOTH)
+    @pytest.mark.parametrize("seconds", [10, 60])
+    def test_a_peer_that_vanished_meanwhile_is_replaced(
+        self, driver: FakeDriver, clocks: Clocks, which: str, seconds: int
+    ) -> None:
+        pool = driver.pool(ping_after=5)
+        with pool.connection():
+            pass
+        driver.links[0].alive = False  # without a word: the socket stays silent
+        _turn(clocks, which, seconds)
+        with pool.connection() as conn:
+            conn.execute("select 1")
+        assert (pool.stats().opened, pool.stats().pings) == (2, 1)
+
+    @pytest.mark.parametrize("which", BOTH)
+    def test_lifetime_counts_frozen_time(self, driver: FakeDriver, clocks: Clocks, which: str) -> None:
+        seen = Recorder()
+        pool = driver.pool(max_lifetime=100, observers=[seen])
+        with pool.connection():
+            pass
+        _turn(clocks, which, 111)
+        with pool.connection():
+            pass
+        assert [event.reason for event in seen.events if isinstance(event, Replaced)] == [Reason.LIFETIME]
+
+    @pytest.mark.parametrize("which", BOTH)
+    def test_a_clock_that_went_backwards_counts_as_expired(
+        self, driver: FakeDriver, clocks: Clocks, which: str
+    ) -> None:
+        seen = Recorder()
+        pool = driver.pool(observers=[seen])
+        with pool.connection():
+            pass
+        _turn(clocks, which, -60)
+        with pool.connection():
+            pass
+        assert [event.reason for event in seen.events if isinstance(event, Replaced)] == [Reason.CLOCK]
+
+
+def _turn(clocks: Clocks, which: str, seconds: float) -> None:
+    if which != "mono":
+        clocks.wall += seconds
+    if which != "wall":
+        clocks.mono += seconds

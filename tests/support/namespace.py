@@ -1,0 +1,94 @@
+"""A network namespace in which Lambda environments run, joined to the servers by a virtual cable that can be cut.
+
+What is cut there is lost without a word, as it is when an environment, or a server, vanishes: no FIN, no RST, no ICMP.
+Linux only, and only for root.
+"""
+
+import os
+import subprocess
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+HOST = "database.test"
+"""The servers' name inside of the namespace; a certificate can carry it."""
+
+# Before the rule that delivers to this machine itself, which is moved behind it: incoming packets are dropped too.
+_DROP, _LOCAL = "5", "100"
+
+
+class Namespace:
+    """`prefix` put in front of a command runs it inside. `address` is the inside's, `server_address` the outside's."""
+
+    def __init__(self) -> None:
+        # A network of four addresses for each test process, from a range that is nobody's on the internet.
+        number = os.getpid() % (1 << 14)
+        network = f"10.213.{number >> 6}."
+        first = (number & 63) << 2
+        self.name = f"lambda-{os.getpid()}"
+        self.server_address = f"{network}{first + 1}"
+        self.address = f"{network}{first + 2}"
+        self.prefix = ("ip", "netns", "exec", self.name)
+        self._outside = f"lo{os.getpid()}"
+        self._inside = f"li{os.getpid()}"
+        self._rules: list[tuple[str, ...]] = []
+
+    def __enter__(self) -> Self:
+        # `ip netns exec` puts this file in the place of /etc/hosts.
+        hosts = Path("/etc/netns") / self.name / "hosts"
+        hosts.parent.mkdir(parents=True)
+        hosts.write_text(f"127.0.0.1 localhost\n{self.server_address} {HOST}\n")
+        try:
+            self._build()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def _build(self) -> None:
+        _ip("netns", "add", self.name)
+        _ip("link", "add", self._outside, "type", "veth", "peer", "name", self._inside, "netns", self.name)
+        _ip("address", "add", f"{self.server_address}/30", "dev", self._outside)
+        _ip("link", "set", self._outside, "up")
+        self._ip("address", "add", f"{self.address}/30", "dev", self._inside)
+        self._ip("link", "set", self._inside, "up")
+        self._ip("link", "set", "lo", "up")
+        self._ip("rule", "add", "pref", _LOCAL, "lookup", "local")
+        self._ip("rule", "del", "pref", "0")
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        # Takes the cable and its outer end along.
+        subprocess.run(["ip", "netns", "del", self.name], capture_output=True, check=False)
+        folder = Path("/etc/netns") / self.name
+        (folder / "hosts").unlink(missing_ok=True)
+        folder.rmdir()
+
+    def _ip(self, *arguments: str) -> None:
+        _ip("-n", self.name, *arguments)
+
+    def vanish(self, *ports: int) -> None:
+        """Lose all packets between inside and outside; with `ports`, only those of connections made from them."""
+        there, back = ("to", self.server_address), ("from", self.server_address)
+        for port in map(str, ports):
+            self._drop(*there, "ipproto", "tcp", "sport", port)
+            self._drop(*back, "ipproto", "tcp", "dport", port)
+        if not ports:
+            self._drop(*there)
+            self._drop(*back)
+
+    def _drop(self, *packets: str) -> None:
+        self._ip("rule", "add", "pref", _DROP, *packets, "blackhole")
+        self._rules.append(packets)
+
+    def heal(self) -> None:
+        """Carry everything again."""
+        while self._rules:
+            self._ip("rule", "del", "pref", _DROP, *self._rules.pop(), "blackhole")
+
+
+def _ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        raise RuntimeError(f"ip {' '.join(arguments)}: {done.stderr.strip()} (this needs root, and package iproute2)")
