@@ -64,6 +64,8 @@ _BY_TEXT = (
     ("remaining connection slots", Failure.TOO_MANY),
     ("no more connections allowed", Failure.TOO_MANY),
     ("query_wait_timeout", Failure.TOO_MANY),
+    ("server_login_retry", Failure.UNREACHABLE),
+    ("pgbouncer cannot connect to server", Failure.UNREACHABLE),
     ("imed-out waiting to acquire", Failure.TOO_MANY),
     ("the database system is", Failure.UNREACHABLE),
     ("authentication failed", Failure.REJECTED),
