@@ -5,19 +5,17 @@ and 180 ms through Powertools' parameters, which put a second cache in front.
 """
 
 import json
-import socket
 import threading
 import time
 from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..age import Birth, Clock
 from ..aws import environment as aws_environment
 from ..aws.environment import AwsCredentials
 from ..aws.hosts import is_region
 from ..aws.identity import AwsIdentity
-from ..aws.sdk import bare, load_session, no_bodies_logged
+from ..aws.sdk import bare, count_addresses, create_client, load_session, no_bodies_logged
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
 from ..secret import Secret
@@ -69,6 +67,9 @@ _UNREACHABLE = (
     "Secrets Manager did not answer in region {region}. In a VPC without a NAT gateway, create the interface endpoint "
     "com.amazonaws.{region}.secretsmanager, with private DNS and a security group that lets the function in on port 443"
 )
+
+
+_SERVICE = "secretsmanager"
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,31 +290,10 @@ def _region_of_arn(secret_id: str) -> str | None:
 
 def _client(session: Any, region: str, credentials: AwsCredentials, deadline: float) -> Any:
     """A client for one request that ends by `deadline`. The second one on a session costs 2 ms."""
-    from botocore.config import Config
-
-    def build(timeout: float, addresses: int) -> Any:
-        token = credentials.session_token
-        return session.create_client(
-            "secretsmanager",
-            region_name=region,
-            aws_access_key_id=credentials.access_key,
-            aws_secret_access_key=credentials.secret_key.reveal(),
-            aws_session_token=token.reveal() if token else None,
-            # One attempt, because botocore's own retries know no deadline. Each address of the host gets
-            # its share of one half; each wait for the answer, which is a single packet, gets the other.
-            config=Config(
-                connect_timeout=max(0.01, timeout / 2 / addresses),
-                read_timeout=max(0.01, timeout / 2),
-                retries={"total_max_attempts": 1, "mode": "standard"},
-            ),
-        )
-
-    endpoint = urlsplit(build(1.0, 1).meta.endpoint_url)
-    try:
-        found = socket.getaddrinfo(endpoint.hostname, endpoint.port or 443, type=socket.SOCK_STREAM)
-    except (OSError, UnicodeError):
-        found = []  # a proxy may know the name, or else botocore says it better
-    return build(deadline - time.monotonic(), max(1, len(found)))
+    addresses = count_addresses(create_client(session, _SERVICE, region, credentials, 1.0, 1.0))
+    # Each address of the host gets its share of one half; each wait for the answer, a single packet, gets the other.
+    half = max(0.01, (deadline - time.monotonic()) / 2)
+    return create_client(session, _SERVICE, region, credentials, max(0.01, half / addresses), half)
 
 
 def _parse(answer: _Answer) -> _Login | str:

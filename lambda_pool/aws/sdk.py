@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import ConfigError
+from .environment import AwsCredentials
 
 _quiet = threading.local()
 
@@ -24,6 +25,40 @@ def load_session() -> Any:
             "access keys, and for Secrets Manager: pip install 'lambda-pool[aws]'"
         ) from error
     return botocore.session.get_session()
+
+
+def create_client(
+    session: Any, service: str, region: str, keys: AwsCredentials, connect_timeout: float, read_timeout: float
+) -> Any:
+    """A client of one service. `connect_timeout` (seconds) is for each address, `read_timeout` for each wait."""
+    from botocore.config import Config
+
+    return session.create_client(
+        service,
+        region_name=region,
+        aws_access_key_id=keys.access_key,
+        aws_secret_access_key=keys.secret_key.reveal(),
+        aws_session_token=keys.session_token.reveal() if keys.session_token else None,
+        config=Config(
+            connect_timeout=connect_timeout,
+            read_timeout=read_timeout,
+            # botocore's own retries know no deadline.
+            retries={"total_max_attempts": 1, "mode": "standard"},
+        ),
+    )
+
+
+def count_addresses(client: Any) -> int:
+    """How many addresses the client's host has, each of which botocore tries for its connect_timeout."""
+    import socket
+    from urllib.parse import urlsplit
+
+    parts = urlsplit(client.meta.endpoint_url)
+    try:
+        return len(socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)) or 1
+    except (OSError, UnicodeError):
+        # An HTTP proxy may know the name; else botocore says it better.
+        return 1
 
 
 def _not_quiet(record: logging.LogRecord) -> bool:

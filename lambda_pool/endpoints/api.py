@@ -5,17 +5,14 @@ botocore 163 ms; each further client of the same session 3 ms. A host name in th
 """
 
 import random
-import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..aws import environment as aws_environment
-from ..aws.environment import AwsCredentials
 from ..aws.identity import AwsIdentity
-from ..aws.sdk import bare, load_session, no_bodies_logged
+from ..aws.sdk import bare, count_addresses, create_client, load_session, no_bodies_logged
 from ..errors import ConfigError, CredentialsError, EndpointError
 
 _LEAST = 0.1
@@ -101,39 +98,12 @@ class RdsApi:
         region = self._region or aws_environment.region() or session.get_config_variable("region")
         if not region:
             raise NoAnswerError("the AWS region is not known: give region=, or set AWS_REGION")
-        addresses = _addresses(_create(session, region, keys, 1.0, 1.0).meta.endpoint_url)
+        addresses = count_addresses(create_client(session, "rds", region, keys, 1.0, 1.0))
         left = deadline - time.monotonic()
         if left < _LEAST:
             raise NoAnswerError("there was no time left to ask the RDS API: raise the option timeout")
         # A quarter for connecting (botocore tries each address for its connect_timeout), one for each wait for data.
-        return _create(session, region, keys, left / 4 / addresses, left / 4)
-
-
-def _addresses(url: str) -> int:
-    parts = urlsplit(url)
-    try:
-        return len(socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)) or 1
-    except (OSError, UnicodeError):
-        # An HTTP proxy may know the name; else botocore says it better.
-        return 1
-
-
-def _create(session: Any, region: str, keys: AwsCredentials, connect_timeout: float, read_timeout: float) -> Any:
-    from botocore.config import Config
-
-    return session.create_client(
-        "rds",
-        region_name=region,
-        aws_access_key_id=keys.access_key,
-        aws_secret_access_key=keys.secret_key.reveal(),
-        aws_session_token=keys.session_token.reveal() if keys.session_token else None,
-        config=Config(
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
-            # botocore's own retries know no deadline.
-            retries={"total_max_attempts": 1, "mode": "standard"},
-        ),
-    )
+        return create_client(session, "rds", region, keys, left / 4 / addresses, left / 4)
 
 
 class Calls:
