@@ -103,6 +103,36 @@ def send(pids: list[int], signum: signal.Signals) -> None:
             os.kill(pid, signum)
 
 
+def _is_stopped(pid: int) -> bool:
+    """Whether no thread of the process can run: all stopped, or gone."""
+    try:
+        states = [
+            (thread / "stat").read_text().rpartition(")")[2].split()[0]
+            for thread in Path(f"/proc/{pid}/task").iterdir()
+        ]
+    except OSError:
+        return not is_alive(pid)
+    return all(state in "TtZX" for state in states)
+
+
+def stop_family(root: int, timeout: float = 5.0) -> list[int]:
+    """SIGSTOP a process and its descendants; returns them, parents first, once none of their threads runs.
+
+    The signal's work is done some time after it was sent, and a child may be born meanwhile: so look again. Raises
+    TimeoutError if a thread still runs after `timeout` seconds.
+    """
+    until = time.monotonic() + timeout
+    while True:
+        pids = [root, *descendants(root)]
+        running = [pid for pid in pids if not _is_stopped(pid)]
+        if not running:
+            return pids
+        if time.monotonic() >= until:
+            raise TimeoutError(f"the processes {running} did not stop within {timeout} s")
+        send(running, signal.SIGSTOP)
+        time.sleep(0.001)
+
+
 def wait_gone(pids: list[int], timeout: float) -> list[int]:
     """Wait until the processes have ended, at most `timeout` seconds; returns those still alive."""
     until = time.monotonic() + timeout

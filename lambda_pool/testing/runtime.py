@@ -32,6 +32,7 @@ from lambda_pool.testing.processes import (
     is_alive,
     listening_ports,
     send,
+    stop_family,
     wait_gone,
     with_environment,
 )
@@ -363,12 +364,11 @@ class LambdaRuntime:
             time.sleep(0.001)
 
     def freeze(self) -> None:
-        """Stop the runtime process and its children, as Lambda does between invocations."""
+        """Stop the runtime process and its children, as Lambda does between invocations; returns when they stand."""
         pid = self.pid
         if pid is None:
             raise LambdaRuntimeError("there is no runtime process to freeze: invoke the function first")
-        self._frozen = [pid, *descendants(pid)]
-        send(self._frozen, signal.SIGSTOP)
+        self._frozen = stop_family(pid)
 
     def thaw(self) -> None:
         """Let a frozen environment go on."""

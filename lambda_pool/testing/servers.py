@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal, Self
 from urllib.parse import quote, urlencode
 
 from lambda_pool.testing.certificates import Certificates, make_certificates
-from lambda_pool.testing.processes import descendants, free_ports, send, wait_gone
+from lambda_pool.testing.processes import descendants, free_ports, send, stop_family, wait_gone
 
 StopMode = Literal["smart", "fast", "immediate"]
 
@@ -271,8 +271,12 @@ class _Server(abc.ABC):
         self.start()
 
     def pause(self) -> None:
-        """SIGSTOP to all its processes: connections stay, nothing is answered, new ones wait in the backlog."""
-        send(self._pids, signal.SIGSTOP)
+        """SIGSTOP to all its processes: connections stay, nothing is answered, new ones wait in the backlog.
+
+        Returns when all of them stand.
+        """
+        if self.pid is not None:
+            stop_family(self.pid)
 
     def resume(self) -> None:
         """Let a paused server go on."""
@@ -293,6 +297,11 @@ class _Server(abc.ABC):
         return
 
     # What a test asks for.
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether it speaks TLS; it then has a certificate that `ca_path` vouches for."""
+        return self._tls
 
     @property
     def ca_path(self) -> Path:
@@ -445,9 +454,8 @@ class PostgresServer(_Server):
             f"unix_socket_directories = '{self._folder / 'run'}'",
             f"max_connections = {self._max_connections}",
             "lc_messages = 'C'",
-            # The data is thrown away: no need to make it safe, or to keep it tidy.
+            # The machine may lose the data, but not a killed server: what is committed is handed to the system.
             "fsync = off",
-            "synchronous_commit = off",
             "full_page_writes = off",
             "shared_buffers = 16MB",
             # Shared memory as files in the data directory: a killed server then leaves nothing in /dev/shm.
@@ -583,7 +591,8 @@ class MariaDbServer(_Server):
             f"--ssl-key={self._certificates.key}",
             "--innodb-buffer-pool-size=16M",
             "--innodb-log-file-size=8M",
-            "--innodb-flush-log-at-trx-commit=0",
+            # 2: what is committed is handed to the system, not to the disk, so it survives a killed server.
+            "--innodb-flush-log-at-trx-commit=2",
             "--aria-pagecache-buffer-size=4M",
             "--key-buffer-size=1M",
             "--performance-schema=OFF",
