@@ -82,6 +82,9 @@ _BY_TEXT = (
     ("connection is closed", Failure.LOST),
     ("connection is lost", Failure.LOST),
     ("SSL connection has been closed unexpectedly", Failure.LOST),
+    # With target_session_attrs=read-write in the URL: the writer is elsewhere, or not yet one.
+    ("session is read-only", Failure.UNREACHABLE),
+    ("server is in hot standby mode", Failure.UNREACHABLE),
     ("Network is unreachable", Failure.UNREACHABLE),
     ("No route to host", Failure.UNREACHABLE),
     ("Connection timed out", Failure.UNREACHABLE),
@@ -162,7 +165,9 @@ class PostgresLink:
     def refused_write(self) -> bool:
         """By libpq's last message (English, as on RDS): outside of a transaction nothing else is left of an error."""
         pgconn = self._pgconn
-        return pgconn.transaction_status == _IN_ERROR and b"read-only transaction" in pgconn.error_message
+        if pgconn.transaction_status != _IN_ERROR:
+            return False
+        return pgconn.error_message.partition(b"\n")[0].endswith(b" in a read-only transaction")
 
     def begin(self, *, readonly: bool, guarded: bool) -> None:
         """Settings that shape the BEGIN that psycopg sends with the first statement.

@@ -1,4 +1,4 @@
-"""Listens in on PostgreSQL's protocol: a TCP proxy that keeps what clients send, and takes it apart.
+"""A TCP proxy on any loopback address, which listens in on PostgreSQL's protocol.
 
 https://www.postgresql.org/docs/current/protocol-message-formats.html
 """
@@ -25,11 +25,14 @@ class Message:
 
 
 class Tap:
-    """Between clients and `port`, unencrypted. `port` is its own; `clients` holds what each client sent."""
+    """Between clients and 127.0.0.1:`target`. It listens on `address` and `port` (its own, or 0 for any free one).
 
-    def __init__(self, port: int) -> None:
-        self._target = port
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+    `startups` and `messages` are for unencrypted clients.
+    """
+
+    def __init__(self, target: int, *, address: str = "127.0.0.1", port: int = 0) -> None:
+        self._target = target
+        self._listener = socket.create_server((address, port), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         self._clients: list[bytearray] = []
         self._sockets: list[socket.socket] = []
@@ -51,7 +54,11 @@ class Tap:
         with suppress(OSError):
             while True:
                 client, _ = self._listener.accept()
-                server = socket.create_connection(("127.0.0.1", self._target))
+                try:
+                    server = socket.create_connection(("127.0.0.1", self._target))
+                except OSError:
+                    client.close()
+                    continue
                 self._sockets += [client, server]
                 sent = bytearray()
                 self._clients.append(sent)

@@ -1,0 +1,104 @@
+"""Two real servers of which the second takes over from the first."""
+
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+
+from lambda_pool.testing import MariaDbServer, PostgresServer
+from tests.support.standby import StandbyServer, primary
+
+FATES = ["stopped", "killed", "demoted"]
+"""What becomes of the old writer: it ends its sessions; it is gone; it goes on as a reader, without a word."""
+
+DRIVER_ERRORS = (psycopg.Error, pymysql.MySQLError)
+
+
+class Pair:
+    """`old` writes, until `fail_over`; then `new` does."""
+
+    def __init__(self, engine: str, old: PostgresServer | MariaDbServer, new: PostgresServer | MariaDbServer) -> None:
+        self.engine = engine
+        self.old = old
+        self.new = new
+
+    def url(self, host: str = "localhost", port: int | None = None) -> str:
+        """For the user `app`; by default at the old one."""
+        # Each MariaDB has an authority of its own, hence no more than encryption.
+        return f"{self.old.scheme}://app:app@{host}:{port or self.old.port}/{self.old.database}?sslmode=require"
+
+    def fail_over(self, fate: str) -> None:
+        """The old one's fate first, then the new one takes over."""
+        if isinstance(self.new, StandbyServer):
+            self.new.follow()
+        if fate == "stopped":
+            self.old.stop("fast")
+        elif fate == "killed":
+            self.old.kill()
+        elif isinstance(self.old, PostgresServer):
+            self.old.execute("alter system set default_transaction_read_only = on")
+            self.old.execute("select pg_reload_conf()")
+            time.sleep(0.2)  # every session is sent the signal, and looks at it when it is asked something
+        else:
+            self.old.execute("set global read_only = 1")
+        if isinstance(self.new, StandbyServer):
+            self.new.promote()
+
+    def rows(self) -> list[int]:
+        """What the new writer holds."""
+        return sorted(row[0] for row in self.new.execute("select id from orders"))
+
+    def insert(self, conn: Any, number: int) -> int:
+        """Write one row; returns the port of the server that took it."""
+        with conn.cursor() as cursor:
+            cursor.execute(f"insert into orders values ({number})")
+            cursor.execute("select inet_server_port()" if self.engine == "postgresql" else "select @@port")
+            return int(cursor.fetchone()[0])
+
+
+def _postgres(stack: ExitStack) -> Pair:
+    old = stack.enter_context(primary())
+    old.execute("create role app login password 'app'")
+    old.execute("create table orders (id int)")
+    old.execute("grant all on orders to app")
+    return Pair("postgresql", old, stack.enter_context(StandbyServer(old)))
+
+
+@pytest.fixture(scope="session")
+def mariadb_pair() -> Iterator[Pair]:
+    with MariaDbServer() as old, MariaDbServer() as new:
+        for server in (old, new):
+            server.execute("create user app@'%' identified by 'app'")
+            server.execute("create table orders (id int) engine=innodb")
+            # Nothing that would let it write to a read-only server.
+            server.execute("grant select, insert on app.* to app@'%'")
+        yield Pair("mysql", old, new)
+
+
+@pytest.fixture
+def my_pair(mariadb_pair: Pair) -> Pair:
+    """Both as they were in the beginning."""
+    for server in (mariadb_pair.old, mariadb_pair.new):
+        if server.pid is None:
+            server.start()
+        server.execute("set global read_only = 0")
+        server.execute("delete from orders")
+    return mariadb_pair
+
+
+@pytest.fixture
+def pg_pair() -> Iterator[Pair]:
+    """New for each test: nobody can be promoted twice."""
+    with ExitStack() as stack:
+        yield _postgres(stack)
+
+
+@pytest.fixture(params=["postgresql", "mysql"])
+def pair(request: pytest.FixtureRequest) -> Pair:
+    """Of each engine in turn."""
+    found: Pair = request.getfixturevalue("pg_pair" if request.param == "postgresql" else "my_pair")
+    return found
