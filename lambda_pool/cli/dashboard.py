@@ -101,10 +101,10 @@ def body(args: argparse.Namespace, region: str) -> dict[str, Any]:
 
 
 def _graph(panel: Panel, args: argparse.Namespace, region: str) -> dict[str, Any]:
-    right = [line for line in panel.lines if line.right]
-    axes: dict[str, Any] = {"left": {"min": 0, "label": "count", "showUnits": False}}
-    if right:
-        axes["right"] = {"min": 0, "label": "µs", "showUnits": False}
+    units = {"left": panel.unit(right=False), "right": panel.unit(right=True)}
+    axes = {
+        side: {"min": 0, "label": unit.lower(), "showUnits": False} for side, unit in units.items() if unit is not None
+    }
     return {
         "type": "metric",
         "properties": {

@@ -5,9 +5,11 @@ The dashboard that is printed and the picture of it in the documentation are bot
 
 from typing import NamedTuple
 
+from .definitions import METRICS
+
 
 class Line(NamedTuple):
-    """One metric in a panel; `right`: on the axis of times, in microseconds."""
+    """One metric in a panel; `right`: on the right axis. All lines of one axis have one unit."""
 
     metric: str
     statistic: str
@@ -20,6 +22,10 @@ class Panel(NamedTuple):
 
     question: str
     lines: tuple[Line, ...]
+
+    def unit(self, *, right: bool) -> str | None:
+        """The unit of an axis; None if nothing stands on it."""
+        return next((METRICS[line.metric].unit for line in self.lines if line.right is right), None)
 
 
 PANELS = (
@@ -43,10 +49,10 @@ PANELS = (
     Panel(
         "Are we reconnecting too much?",
         (
-            Line("ConnectionsReused", "Sum", "reused"),
             Line("ConnectionsOpened", "Sum", "opened"),
             Line("ConnectionsReplaced", "Sum", "replaced"),
             Line("ConnectionsClosed", "Sum", "closed"),
+            Line("ConnectionsReused", "Sum", "reused", right=True),
         ),
     ),
     Panel(
@@ -62,10 +68,10 @@ PANELS = (
     Panel(
         "How much of our latency is connecting?",
         (
-            Line("CheckoutTime", "p50", "checkout, p50", right=True),
-            Line("CheckoutTime", "p99", "checkout, p99", right=True),
-            Line("ConnectTime", "p99", "connecting, p99", right=True),
-            Line("PingTime", "p99", "checking, p99", right=True),
+            Line("CheckoutTime", "p50", "checkout, p50"),
+            Line("CheckoutTime", "p99", "checkout, p99"),
+            Line("ConnectTime", "p99", "connecting, p99"),
+            Line("PingTime", "p99", "checking, p99"),
         ),
     ),
 )

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from moto.server import ThreadedMotoServer
 from lambda_pool.cli import main
 from lambda_pool.metrics.definitions import DIMENSIONS, METRICS
 from lambda_pool.metrics.panels import ALARMS, PANELS, QUERIES
+
+from .emf_schema import read
 
 Capture = pytest.CaptureFixture[str]
 ARGUMENTS = ["dashboard", "--function", "orders-fn", "--pool", "orders"]
@@ -39,11 +43,12 @@ def printed(capsys: Capture, *arguments: str) -> Any:
     return json.loads(capsys.readouterr().out)
 
 
-def test_every_metric_is_drawn_in_the_right_unit() -> None:
-    drawn = [(line.metric, line.right) for panel in PANELS for line in panel.lines]
-    assert {metric for metric, _ in drawn} == set(METRICS)
-    for metric, right in drawn:
-        assert right is (METRICS[metric].unit == "Microseconds")
+def test_every_metric_is_drawn_and_no_axis_mixes_units() -> None:
+    assert {line.metric for panel in PANELS for line in panel.lines} == set(METRICS)
+    for panel in PANELS:
+        assert panel.unit(right=False) is not None
+        for line in panel.lines:
+            assert METRICS[line.metric].unit == panel.unit(right=line.right)
 
 
 def test_alarms_and_queries_know_their_metrics() -> None:
@@ -119,3 +124,24 @@ def test_a_region_is_needed(capsys: Capture, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("AWS_DEFAULT_REGION", raising=False)
     assert main([*ARGUMENTS, "--format", "json"]) == 2
     assert "--region" in capsys.readouterr().err
+
+
+def test_the_picture_in_the_documentation_is_of_this_dashboard() -> None:
+    """After a change of panels: python scripts/draw_dashboard.py."""
+    path = Path(__file__).parents[2] / "scripts" / "draw_dashboard.py"
+    spec = importlib.util.spec_from_file_location("draw_dashboard", path)
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    lines = script.RUN.read_text().splitlines()
+    assert len(read(lines).documents) == len(lines) > 100
+    assert script.draw(lines) == script.PICTURE.read_text()
+
+
+def test_the_documentation_has_every_metric_and_query() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "metrics.md").read_text()
+    for name, definition in METRICS.items():
+        assert f"| {name} | {definition.unit} | {definition.meaning} |" in text
+    for query in QUERIES:
+        assert query.text.format(pool="orders") in text
