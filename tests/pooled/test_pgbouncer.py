@@ -29,7 +29,7 @@ def server() -> Iterator[PostgresServer]:
 @pytest.fixture
 def bouncer(server: PostgresServer) -> Iterator[PgBouncer]:
     """One server connection for everybody."""
-    with PgBouncer(server) as bouncer:
+    with PgBouncer(server, default_pool_size=1) as bouncer:
         yield bouncer
 
 
@@ -60,7 +60,7 @@ def test_many_pools_share_one_server_connection(server: PostgresServer, tls: boo
         except BaseException as error:
             failures.append(error)
 
-    with PgBouncer(server, tls=tls) as bouncer:
+    with PgBouncer(server, tls=tls, default_pool_size=1) as bouncer:
         pools = [pool_of(bouncer.url(), timeout=30.0, connect_timeout=20.0) for _ in range(POOLS)]
         threads = [threading.Thread(target=count, args=(pool, n), daemon=True) for n, pool in enumerate(pools, 1)]
         for thread in threads:

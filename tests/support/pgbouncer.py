@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,15 +24,23 @@ _START_ATTEMPTS = 5
 
 
 class PgBouncer:
-    """Lends `pool_size` server connections, a transaction at a time. It runs while the context lasts.
+    """Listens on 127.0.0.1:`port` while the context lasts, for the server's superuser and for those in `passwords`.
 
-    `tls`: clients must encrypt. `settings`: further lines for pgbouncer.ini.
+    `tls`: clients must encrypt. `settings`: further lines for pgbouncer.ini, such as default_pool_size.
     """
 
-    def __init__(self, server: PostgresServer, *, tls: bool = False, pool_size: int = 1, **settings: object) -> None:
+    def __init__(
+        self,
+        server: PostgresServer,
+        passwords: Mapping[str, str] | None = None,
+        *,
+        tls: bool = False,
+        **settings: object,
+    ) -> None:
         self._server = server
+        self._passwords = {server.user: server.password, **(passwords or {})}
         self._tls = tls
-        self._settings = {"default_pool_size": pool_size, **settings}
+        self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self._as: dict[str, Any] = {}
         self.port = 0
@@ -57,8 +66,9 @@ class PgBouncer:
     def _prepare(self) -> None:
         make_certificates(self._folder)
         (self._folder / "ca.key").unlink()
-        # The password in plain text: it logs in to the server with it, too.
-        (self._folder / "users.txt").write_text(f'"{self._server.user}" "{self._server.password}"\n')
+        # The passwords in plain text: it logs in to the server with them, too.
+        lines = [f'"{name}" "{password}"\n' for name, password in self._passwords.items()]
+        (self._folder / "users.txt").write_text("".join(lines))
         if os.geteuid() == 0:  # it refuses to run as root
             account = next(pwd.getpwnam(name) for name in _ACCOUNTS if _exists(name))
             for path in [self._folder, *self._folder.iterdir()]:
@@ -104,11 +114,12 @@ class PgBouncer:
         """What it wrote so far."""
         return (self._folder / "log").read_text(errors="replace")
 
-    def url(self, *, pooled: bool = True, password: str | None = None, port: int | None = None, **query: str) -> str:
-        """The URL of the server's superuser. `port`: another one, that leads here."""
+    def url(self, user: str | None = None, *, pooled: bool = True, port: int | None = None, **query: str) -> str:
+        """The URL for a user, by default the server's superuser. `port`: another one, that leads here."""
+        user = user or self._server.user
         tls = {"sslmode": "verify-full", "sslrootcert": str(self.ca_path)} if self._tls else {"sslmode": "disable"}
         query = {**({"pooled": "true"} if pooled else {}), **tls, **query}
-        login = f"{self._server.user}:{quote(password or self._server.password, safe='')}"
+        login = f"{user}:{quote(self._passwords[user], safe='')}"
         where = f"localhost:{port or self.port}/{self._server.database}"
         return f"postgresql://{login}@{where}?{urlencode(query)}"
 
