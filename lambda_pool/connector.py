@@ -45,8 +45,8 @@ class Connector:
     def __init__(self, config: Config, engine: Engine, auth: Auth, endpoint: EndpointSource, tally: Tally) -> None:
         self.last_failure = ""
         self._config = config
-        self._engine = engine
-        self._auth = auth
+        self.engine = engine
+        self.auth = auth
         self._endpoint = endpoint
         self._tally = tally
         self._hosts: dict[Role, str] = {}
@@ -65,13 +65,14 @@ class Connector:
             request, endpoint = self._prepare(role, limit, attempt)
             tried.add(endpoint)
             try:
-                link = self._engine.connect(request)
+                link = self.engine.connect(request)
             except LambdaPoolError as error:
                 self._report(error, type(error).__name__, attempt, start, retrying=False)
                 raise
             except Exception as error:
-                kind = self._engine.classify(error)
-                refresh = kind is Failure.REJECTED and request.credentials.cached and not refreshed
+                kind = self.engine.classify(error)
+                stale = request.credentials.cached or request.credentials.pending
+                refresh = kind is Failure.REJECTED and stale and not refreshed
                 self._note(kind, request.credentials, endpoint)
                 moved = kind in _MOVES and self._where(role, limit) not in {None, *tried}
                 delay = 0.0 if refresh or moved else backoff(attempt)
@@ -88,20 +89,21 @@ class Connector:
 
     def open_aside(self, role: Role, limit: Limit) -> Link:
         """One attempt at a connection that does not belong to the pool. Raises as `open`, or what the driver raises."""
-        return self._engine.connect(self._prepare(role, limit, 1)[0])
+        return self.engine.connect(self._prepare(role, limit, 1)[0])
 
     def _prepare(self, role: Role, limit: Limit, attempt: int) -> tuple[ConnectRequest, Endpoint]:
         """Resolve everything that one attempt needs; nothing of it is kept for the next."""
         start = monotonic()
         try:
-            endpoint = self._resolve(role, limit)
-            credentials = self._auth.credentials(endpoint, self._config.url.user, max(limit.left(), _SHORTEST))
-            return self._request(endpoint, credentials, limit), endpoint
+            endpoint = self.resolve(role, limit)
+            credentials = self.auth.credentials(endpoint, self._config.url.user, max(limit.left(), _SHORTEST))
+            return self.request(endpoint, credentials, limit), endpoint
         except LambdaPoolError as error:
             self._report(error, type(error).__name__, attempt, start, retrying=False)
             raise
 
-    def _resolve(self, role: Role, limit: Limit) -> Endpoint:
+    def resolve(self, role: Role, limit: Limit) -> Endpoint:
+        """Where to. Raises EndpointError, also for an endpoint of another engine than the URL's."""
         endpoint = self._endpoint.resolve(role, max(limit.left(), _SHORTEST))
         engine = self._config.url.engine
         if endpoint.engine and endpoint.engine != engine:
@@ -123,23 +125,24 @@ class Connector:
         except LambdaPoolError:
             return None
 
-    def _request(self, endpoint: Endpoint, credentials: Credentials, limit: Limit) -> ConnectRequest:
+    def request(self, endpoint: Endpoint, credentials: Credentials, limit: Limit) -> ConnectRequest:
+        """Everything that the driver is told for one attempt. Raises ConfigError."""
         url = self._config.url
         if endpoint.proxy:
             check_pooled(self._config)
         host = endpoint.host or credentials.host or ""
-        needs_tls = self._auth.needs_tls
+        needs_tls = self.auth.needs_tls
         tls = choose(
             host, url.sslmode, url.sslrootcert, proxy=endpoint.proxy, required=needs_tls or endpoint.requires_tls
         )
         if needs_tls and not tls.required:
             raise ConfigError(
-                f"sslmode={tls.mode!r} is not valid with {self._auth!r}: its password must never travel unencrypted; "
+                f"sslmode={tls.mode!r} is not valid with {self.auth!r}: its password must never travel unencrypted; "
                 "leave sslmode out, or make it 'verify-full'"
             )
         return ConnectRequest(
             host=host,
-            port=endpoint.port or credentials.port or self._engine.default_port,
+            port=endpoint.port or credentials.port or self.engine.default_port,
             database=url.database or credentials.database or "",
             credentials=credentials,
             tls=tls,
@@ -156,7 +159,7 @@ class Connector:
     def _note(self, kind: Failure, credentials: Credentials, endpoint: Endpoint) -> None:
         """Let the sources forget what this failure puts in doubt."""
         if kind is Failure.REJECTED:
-            self._auth.rejected(credentials)
+            self.auth.rejected(credentials)
             if credentials.cached:
                 self._tally.tell(CredentialsRefreshed(self._tally.name))
         if kind in _MOVES or (kind is Failure.REJECTED and _contradict(credentials, endpoint)):
@@ -200,8 +203,8 @@ class Connector:
         where = f"{request.host or 'the local socket'}:{request.port}"
         text = f"pool {self._tally.name}: could not connect to {where}: {one_line(error)}"
         if kind is Failure.REJECTED:
-            hint = self._login_hint(request, endpoint)
-            return CredentialsError(f"{text} (user {request.credentials.user!r}, {self._auth!r}){hint and f'. {hint}'}")
+            hint = self.login_hint(request, endpoint)
+            return CredentialsError(f"{text} (user {request.credentials.user!r}, {self.auth!r}){hint and f'. {hint}'}")
         if kind is Failure.UNTRUSTED:
             return ConnectError(f"{text} ({advice(str(error), request.host, request.tls)})")
         if kind not in HEALS:
@@ -213,12 +216,12 @@ class Connector:
             return DeadlineExceeded(f"{text}; the invocation had no more time")
         return ConnectError(text)
 
-    def _login_hint(self, request: ConnectRequest, endpoint: Endpoint) -> str:
+    def login_hint(self, request: ConnectRequest, endpoint: Endpoint) -> str:
         """What to check after a refused login; empty if nobody knows."""
         # Said only now, and not instead of the login: the API's word may be an hour old, the server's is the truth.
         if _contradict(request.credentials, endpoint):
             return _ONLY_IAM if endpoint.iam else _NO_IAM
-        hint = getattr(self._auth, "hint", None)
+        hint = getattr(self.auth, "hint", None)
         return hint(request.host, request.credentials.user) if hint else ""
 
 

@@ -205,7 +205,8 @@ class Observer(Protocol):
     Must be quick and must not use the pool. What it raises is logged and goes no further.
 
     An observer that has an attribute `wants_checkouts` and sets it to False can do without `Reused` and `CheckedOut`,
-    because `Returned` says it all again. If no observer wants them, a warm invocation takes 0.4 µs less.
+    because `Returned` says it all again. If no observer wants them, a warm invocation takes 0.4 µs less. One that has
+    `never_raises` and sets it to True catches its own errors; if it is the only one, that is 0.1 µs less.
     """
 
     def on_event(self, event: Event) -> None:

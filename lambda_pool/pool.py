@@ -470,7 +470,7 @@ class ConnectionPool(Shelf):
         # Made before `put`: afterwards the slot is the next borrower's. 0: opened by `warm`, and lent to nobody yet.
         since = slot.borrowed_mono
         if self.observed and since:
-            in_use = len(self.slots) - len(self.idle)
+            in_use = 1 if self.max_size == 1 else len(self.slots) - len(self.idle)
             event = Returned(self.config.name, mono - since, slot.checkout, not slot.fresh, in_use)
         else:
             event = None
@@ -586,8 +586,11 @@ class ConnectionPool(Shelf):
             if slot.owner == get_ident():
                 self._close_link(slot, Reason.LEAKED)
             else:
-                # Its thread may be inside the driver, where closing would pull the memory from under it.
+                # Its thread may be inside the driver, where closing would pull the memory from under it; and a server
+                # at work looks at its client only when it has something to say.
                 slot.severed = True
+                if slot.link.running():
+                    self.cancel(slot, max(Limit(self.config.ping_timeout).left(), _LEAST))
                 slot.link.sever()
                 self._tally.tell(Closed(self.name, Reason.LEAKED, slot.age(time(), mono), slot.link.backend_id))
 

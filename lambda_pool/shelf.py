@@ -6,7 +6,7 @@ locks less are 0.25 of 2.5 µs of a checkout and return.
 """
 
 from collections import deque
-from threading import Lock, get_ident
+from threading import Lock, RLock, get_ident
 
 from .endpoints.base import Role
 from .slot import Slot, State
@@ -36,7 +36,8 @@ class Shelf:
 
     def clear(self) -> None:
         """No slots, no queue, and a lock that no other process holds (after a fork)."""
-        self.lock = Lock()
+        # Reentrant, because an exception raised by a signal handler may leave it held by the thread that goes on.
+        self.lock = RLock()
         self.slots: list[Slot] = []
         self.idle: list[Slot] = []
         self.waiters: deque[Waiter] = deque()

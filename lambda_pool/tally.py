@@ -1,8 +1,8 @@
 """Counts a pool's events and passes them on."""
 
 import logging
-from collections.abc import Sequence
-from threading import Lock
+from collections.abc import Callable, Sequence
+from threading import RLock
 
 from .events import (
     Closed,
@@ -40,11 +40,15 @@ class Tally:
         self.name = name
         self.checkouts_wanted = any(getattr(observer, "wants_checkouts", True) for observer in observers)
         self._takers = [observer.on_event for observer in observers]
+        trusted = len(observers) == 1 and getattr(observers[0], "never_raises", False)
+        self.pass_on: Callable[[Event], None] = self._takers[0] if trusted else self._pass_on
+        """Passes an event to every observer; what an observer raises is logged and goes no further."""
         self.start_afresh()
 
     def start_afresh(self) -> None:
         """All counters at zero and a lock that no other process holds (after a fork)."""
-        self._lock = Lock()
+        # Reentrant: a signal handler (shutdown, cancel) may interrupt this very thread while it holds it.
+        self._lock = RLock()
         self._counts = dict.fromkeys(_COUNTER_OF.values(), 0)
 
     def counts(self) -> dict[str, int]:
@@ -60,8 +64,7 @@ class Tally:
                 self._counts[counter] += 1
         self.pass_on(event)
 
-    def pass_on(self, event: Event) -> None:
-        """Pass an event to every observer; what an observer raises is logged and goes no further."""
+    def _pass_on(self, event: Event) -> None:
         for take in self._takers:
             try:
                 take(event)

@@ -12,7 +12,8 @@ class Credentials(Record):
 
     `cached` says that they were not fetched or signed for this very connect, so that a rejection may only mean that
     they are out of date. `host`, `port` and `database` are what the source itself knows (a secret often does): used
-    where URL and endpoint leave them open. `iam`: the password is an IAM token.
+    where URL and endpoint leave them open. `iam`: the password is an IAM token. `pending`: they are fresh, and yet the
+    source may know others when these are refused (a rotation half done).
     """
 
     user: str
@@ -22,6 +23,7 @@ class Credentials(Record):
     port: int | None = None
     database: str | None = None
     iam: bool = False
+    pending: bool = False
 
 
 class Auth(Protocol):

@@ -7,7 +7,6 @@ and 180 ms through Powertools' parameters, which put a second cache in front.
 import json
 import threading
 import time
-from dataclasses import dataclass
 from typing import Any
 
 from ..age import Birth, Clock
@@ -18,6 +17,7 @@ from ..aws.identity import AwsIdentity
 from ..aws.sdk import bare, count_addresses, create_client, load_session, no_bodies_logged
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
+from ..record import Record
 from ..secret import Secret
 from .base import Credentials
 
@@ -72,24 +72,21 @@ _UNREACHABLE = (
 _SERVICE = "secretsmanager"
 
 
-@dataclass(frozen=True, slots=True)
-class _Answer:
+class _Answer(Record):
     """One version of the secret. `body` is None if it is not a text."""
 
     version: str
     body: Secret | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Problem:
+class _Problem(Record):
     """Why there is no answer. `passing`: time may heal it."""
 
     error: CredentialsError
     passing: bool
 
 
-@dataclass(frozen=True, slots=True)
-class _Login:
+class _Login(Record):
     """What the secret says, checked. `user` may be empty; `engine` is the URL's scheme, empty if unknown."""
 
     version: str
@@ -168,7 +165,10 @@ class SecretsManager:
             )
         if not (login.user or user):
             raise CredentialsError(f"{self} has no key 'username': add it to the secret, or a user to the URL")
-        return Credentials(login.user or user, login.password, cached, login.host, login.port, login.database)
+        # A version staged as AWSPENDING may be the one that the database knows by now.
+        pending = not cached and self._stage == _CURRENT and login.version != ""
+        where = (login.host, login.port, login.database)
+        return Credentials(login.user or user, login.password, cached, *where, pending=pending)
 
     def rejected(self, credentials: Credentials) -> None:
         """Forget the refused login; its version is not trusted again without a look at a pending one."""

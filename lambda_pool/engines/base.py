@@ -180,5 +180,6 @@ def uncertain(error: BaseException) -> CommitUncertain:
 def cancelled(error: BaseException) -> DeadlineExceeded:
     """The error for a statement that was ended because its invocation ends."""
     return DeadlineExceeded(
-        f"the statement was ended because its invocation ends (cancel_before_deadline): {type(error).__name__}: {error}"
+        "the statement was ended because its invocation ends (see cancel_before_deadline): "
+        f"{type(error).__name__}: {error}"
     )

@@ -1,5 +1,6 @@
 """Gathers the events of pools and decides when their numbers are reported. Where they go, its children know."""
 
+import logging
 from enum import Enum
 from threading import RLock
 from time import monotonic, time
@@ -7,6 +8,8 @@ from time import monotonic, time
 from ..errors import ConfigError
 from ..events import CheckedOut, Closing, Event, Forked, InvocationEnded, Returned, Reused
 from .numbers import MOST_VALUES, Entry, Numbers
+
+log = logging.getLogger("lambda_pool")
 
 
 class Why(Enum):
@@ -32,6 +35,7 @@ class Collector:
     """
 
     wants_checkouts = False
+    never_raises = True
 
     def __init__(self, interval: float = 60.0) -> None:
         if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 <= interval < 1e6:
@@ -44,30 +48,33 @@ class Collector:
     def on_event(self, event: Event) -> None:
         """Take one event, and report if it is time."""
         try:
-            numbers = self._pools[event.pool]
-        except KeyError:
-            numbers = self._adopt(event.pool)
-        # Two of these are the price of a warm invocation. What they say is read here, not in methods of `Numbers`, and
-        # their times are made whole numbers one by one: keeping the events for later made a report twice as slow.
-        if type(event) is Returned:
-            held = numbers.held
-            held.append(int(event.held * 1e6 + 0.5))
-            (numbers.reused if event.reused else numbers.fresh).append(int(event.checkout * 1e6 + 0.5))
-            if event.in_use > numbers.most_in_use:  # noqa: PLR1730 - max() takes 0.1 µs more
-                numbers.most_in_use = event.in_use
-            if len(held) >= MOST_VALUES:
-                self._report_full(event.pool, numbers)
-        elif type(event) is InvocationEnded:
-            if (
-                monotonic() >= numbers.due_mono
-                or not numbers.reported_wall <= time() < numbers.due_wall
-                or numbers.urgent
-                or event.failed
-                or event.cold
-            ):
-                self._at_end(event, numbers)
-        else:
-            self._rare(event, numbers)
+            try:
+                numbers = self._pools[event.pool]
+            except KeyError:
+                numbers = self._adopt(event.pool)
+            # Two of these are the price of a warm invocation. They are read here, not in methods of `Numbers`, and their
+            # times are made whole numbers one by one: keeping the events for later made a report twice as slow.
+            if type(event) is Returned:
+                held = numbers.held
+                held.append(int(event.held * 1e6 + 0.5))
+                (numbers.reused if event.reused else numbers.fresh).append(int(event.checkout * 1e6 + 0.5))
+                if event.in_use > numbers.most_in_use:  # noqa: PLR1730 - max() takes 0.1 µs more
+                    numbers.most_in_use = event.in_use
+                if len(held) >= MOST_VALUES:
+                    self._report_full(event.pool, numbers)
+            elif type(event) is InvocationEnded:
+                if (
+                    monotonic() >= numbers.due_mono
+                    or not numbers.reported_wall <= time() < numbers.due_wall
+                    or numbers.urgent
+                    or event.failed
+                    or event.cold
+                ):
+                    self._at_end(event, numbers)
+            else:
+                self._rare(event, numbers)
+        except Exception:
+            log.exception("pool %s: metrics could not be reported", event.pool)
 
     def _adopt(self, pool: str) -> Numbers:
         numbers = self._pools.setdefault(pool, Numbers())

@@ -137,6 +137,9 @@ def test_a_single_users_rotation_is_followed_at_every_step(database: Database) -
     version = database.stage("app", "hush-second")
     assert who(pool) == "app"
     database.set_password("app", "hush-second")  # the database has changed, the current version has not
+    cold = pool_of(database)  # an environment that starts just now has fetched the current version, and is refused
+    assert who(cold) == "app"
+    cold.close()
     assert who(pool) == "app"
     assert who(pool) == "app"
     database.finish(version)
