@@ -82,6 +82,31 @@ install_all() {
         fail "pip could not install the package's dependencies into .venv"
 }
 
+install_tools() { # what builds the layer and the distributions; needs nothing of the package
+    make_venv .venv-build "$(PYTHON='' find_python)"
+    .venv-build/bin/pip install -q --disable-pip-version-check build==1.6.1 twine==7.0.0 ||
+        fail "pip could not install build and twine into .venv-build"
+}
+
+install_sam() { # in an environment of its own: the SAM CLI pins most of what it uses
+    make_venv .venv-sam "$(PYTHON='' find_python)"
+    echo "setup: installing the SAM CLI and cfn-lint into .venv-sam"
+    .venv-sam/bin/pip install -q --disable-pip-version-check "$EMULATOR_PACKAGE" cfn-lint==1.58.0 ||
+        fail "pip could not install the SAM CLI into .venv-sam"
+}
+
+fetch_wheels() { # every wheel that the tests of the layer unpack
+    local version arch
+    for version in "${OTHER_PYTHONS[@]}"; do
+        for arch in arm64 x86_64; do
+            # psycopg has no wheel for Amazon Linux 2 on arm64.
+            [ "$arch-$version" = arm64-3.11 ] && set -- --variant mysql || set --
+            .venv-build/bin/python scripts/build_layer.py --fetch --arch "$arch" --python "$version" "$@" ||
+                fail "the wheels for the layer could not be fetched"
+        done
+    done
+}
+
 install_demo() {
     make_venv .venv "$(find_python)"
     echo "setup: installing the package and the demo's dependencies into .venv"
@@ -122,17 +147,21 @@ pythons() { # every other supported Python of this machine, one path each
     done
 }
 
+install_python() { # install_python VERSION PATH
+    echo "setup: preparing Python $1 for the tests"
+    make_venv ".venv-$1" "$2"
+    ".venv-$1/bin/pip" install -q --disable-pip-version-check --only-binary :all: -c constraints.txt \
+        'psycopg[binary]' PyMySQL awslambdaric aws-lambda-powertools ||
+        fail "pip could not install the drivers for Python $1"
+    ".venv-$1/bin/pip" install -q --disable-pip-version-check --no-deps -e . ||
+        fail "pip could not install the package for Python $1"
+}
+
 install_pythons() {
     local version path
-    pythons | while read -r version path; do
-        echo "setup: preparing Python $version for the tests"
-        make_venv ".venv-$version" "$path"
-        ".venv-$version/bin/pip" install -q --disable-pip-version-check -c constraints.txt \
-            'psycopg[binary]' PyMySQL awslambdaric aws-lambda-powertools ||
-            fail "pip could not install the drivers for Python $version"
-        ".venv-$version/bin/pip" install -q --disable-pip-version-check --no-deps -e . ||
-            fail "pip could not install the package for Python $version"
-    done
+    while read -r version path; do
+        once ".venv-$version/.ready" install_python "$version" "$path" </dev/null
+    done < <(pythons)
 }
 
 list_pythons() {
@@ -148,7 +177,7 @@ install_servers() {
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
     [ -x /usr/sbin/mariadbd ] || command -v mariadbd >/dev/null || missing+=(mariadb-server)
     [ -x /usr/sbin/pgbouncer ] || command -v pgbouncer >/dev/null || missing+=(pgbouncer)
-    compgen -G '/lib/*/security/pam_python.so' >/dev/null || compgen -G '/usr/lib/*/security/pam_python.so' >/dev/null ||
+    [ -n "$(compgen -G '/lib/security/pam_python.so'; compgen -G '/lib/*/security/pam_python.so')" ] ||
         missing+=(libpam-python)
     command -v openssl >/dev/null || missing+=(openssl)
     command -v ip >/dev/null || [ -x /usr/sbin/ip ] || missing+=(iproute2)
@@ -167,8 +196,11 @@ demo)
     fi
     ;;
 emulator) fetch_emulator ;;
-pythons) once .venv/.ready-pythons install_pythons ;;
+pythons) install_pythons ;;
 list-pythons) list_pythons ;;
 servers) install_servers ;;
+tools) once .venv-build/.ready install_tools ;;
+sam) once .venv-sam/.ready install_sam ;;
+wheels) once .tools/wheels/.ready fetch_wheels ;;
 *) fail "unknown part '${1:-}': see the Makefile" ;;
 esac
