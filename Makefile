@@ -3,11 +3,13 @@
 
 SHELL := /bin/bash
 ENGINE ?= postgresql
+ARCH ?= arm64
+VARIANT ?= both
 export PYTHON
 export AWS_LAMBDA_RIE := $(CURDIR)/.tools/rie/aws-lambda-rie
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench certs clean
+.PHONY: help setup demo test lint format bench certs layer dist clean build-LayerArm64 build-LayerX8664
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -17,6 +19,9 @@ setup: ## install everything that the tests need
 	@scripts/setup.sh emulator
 	@scripts/setup.sh pythons
 	@scripts/setup.sh servers
+	@scripts/setup.sh tools
+	@scripts/setup.sh wheels
+	@scripts/setup.sh sam
 
 demo: ## three ways to connect, through one bad day on the genuine Lambda runtime (ENGINE=postgresql or mysql)
 	@scripts/setup.sh demo $(ENGINE)
@@ -46,5 +51,15 @@ certs: ## replace the certificate authorities of RDS by AWS's current ones (need
 	@scripts/setup.sh environment
 	.venv/bin/python scripts/refresh_certs.py
 
+layer: ## build a Lambda layer (ARCH=arm64 or x86_64, PYTHON=3.13, VARIANT=both, postgres or mysql)
+	@PYTHON= scripts/setup.sh tools
+	@.venv-build/bin/python scripts/build_layer.py --arch $(ARCH) --python $(or $(PYTHON),3.13) --variant $(VARIANT)
+
+# What `sam build` calls, in this folder, for the layers of template.yaml: for the Python version that stands there.
+build-LayerArm64 build-LayerX8664: build-Layer%:
+	@PYTHON= scripts/setup.sh tools
+	@.venv-build/bin/python scripts/build_layer.py --arch $(if $(filter Arm64,$*),arm64,x86_64) --into "$(ARTIFACTS_DIR)" \
+		--python "$$(sed -n 's/^ *Runtime: python//p' template.yaml)"
+
 clean: ## remove everything that the other targets made
-	rm -rf .venv .venv-3.* .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv .venv-3.* .venv-build .venv-sam .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
