@@ -1,0 +1,305 @@
+"""template.yaml: valid, complete for every way to deploy, and in step with the package's own definitions."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lambda_pool
+from lambda_pool.auth.iam import IamToken
+from lambda_pool.auth.secrets import SecretsManager
+from lambda_pool.config import DEFAULT_PREFIX, make, read_environment
+from lambda_pool.endpoints.base import Role
+from lambda_pool.endpoints.rds import AuroraCluster, RdsProxy
+from lambda_pool.metrics.definitions import DIMENSIONS, METRICS
+from lambda_pool.testing.servers import MariaDbServer, PostgresServer
+
+from .conftest import BY_SECRET, CLUSTER, HOST, INSTANCE, NETWORK, PROXY, ROOT, SCENARIOS, SECRET, run_sam
+from .stack import PROXY_HOST, Stack
+
+TEXT = (ROOT / "template.yaml").read_text()
+
+
+def test_sam_and_cfn_lint_have_nothing_to_say() -> None:
+    for name, *arguments in (["cfn-lint", "template.yaml"], ["sam", "validate", "--lint", "-t", "template.yaml"]):
+        done = run_sam(name, *arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_cfn_lint_has_nothing_to_say_about_what_sam_makes_of_it(template: dict[str, Any], tmp_path: Path) -> None:
+    transformed = tmp_path / "template.json"
+    transformed.write_text(json.dumps(template))
+    done = run_sam("cfn-lint", str(transformed))
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_no_rule_is_suppressed() -> None:
+    assert "ignore_checks" not in TEXT
+    assert not (ROOT / ".cfnlintrc").exists()
+
+
+def test_every_way_to_deploy_is_complete(template: dict[str, Any], scenario: dict[str, str]) -> None:
+    stack = Stack(template, scenario)  # raises for whatever refers to nothing
+    assert stack.broken_rules == []
+    assert {"FunctionArn", "LayerArn", "FunctionRoleArn", "DatabaseUrl", "LogGroupName"} <= set(stack.outputs)
+    layers = [name for name, made in stack.resources.items() if made["Type"] == "AWS::Lambda::LayerVersion"]
+    assert stack.resources["Function"]["Properties"]["Layers"] == layers
+    assert stack.outputs["LayerArn"] == layers[0]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "complaint"),
+    [
+        ({**PROXY}, "DatabaseHost, or DiscoverByName"),
+        ({**CLUSTER, "DatabaseHost": HOST, "DiscoverByName": "orders"}, "one must be empty"),
+        ({**INSTANCE, "DatabaseHost": "", "DiscoverByName": "orders"}, "give DatabaseHost"),
+        ({**INSTANCE, "DatabaseResourceId": ""}, "needs DatabaseResourceId"),
+        ({**INSTANCE, "Login": "secret"}, "needs SecretArn"),
+        (BY_SECRET, "Login must be iam"),
+        ({"DatabaseHost": HOST}, "has no DatabaseHost"),
+    ],
+)
+def test_a_wrong_combination_is_refused_before_anything_is_made(
+    template: dict[str, Any], parameters: dict[str, str], complaint: str
+) -> None:
+    rules = Stack(template, {**NETWORK, **parameters}).broken_rules
+    assert len(rules) == 1
+    assert complaint in rules[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DatabaseName", 'app"; drop table orders'),
+        ("DatabaseUser", "app'@'%"),
+        ("DatabaseUser", "App"),
+        ("DatabaseUser", "a" * 33),
+        ("DatabaseHost", "orders.example:5432"),
+        ("DatabaseHost", "postgresql://orders.example"),
+        ("DatabasePort", "0"),
+        ("DatabaseResourceId", "orders"),
+        ("DatabaseResourceId", "arn:aws:rds:eu-central-1:123456789012:db-proxy:prx-0a1b2c3d4e5f60718"),
+        ("DiscoverByName", "arn:aws:rds:eu-central-1:123456789012:cluster:orders"),
+        ("SecretArn", "orders"),
+        ("SecretArn", SECRET[:-7] + "*"),
+        ("SecretKeyArn", "alias/aws/secretsmanager"),
+        ("AlarmTopicArn", "on-call@example.com"),
+        ("Architecture", "x86"),
+    ],
+)
+def test_a_wrong_value_is_refused(template: dict[str, Any], name: str, value: str) -> None:
+    with pytest.raises(ValueError, match=name):
+        Stack(template, {**NETWORK, name: value})
+
+
+def test_every_parameter_has_a_description_and_a_place_in_the_console() -> None:
+    described = re.findall(r"^  (\w+):\n    Description: ", TEXT.partition("\nRules:")[0], re.MULTILINE)
+    declared = re.findall(r"^  (\w+):\n", TEXT.partition("\nParameters:\n")[2].partition("\nRules:")[0], re.MULTILINE)
+    listed = [name for names in re.findall(r"Parameters: \[(.*)\]", TEXT) for name in names.split(", ")]
+    assert described == declared
+    assert sorted(listed) == sorted(declared)
+
+
+# --- the function's settings ------------------------------------------------------------------------------------------
+
+
+def function(template: dict[str, Any], parameters: dict[str, str]) -> dict[str, Any]:
+    properties: dict[str, Any] = Stack(template, {**NETWORK, **parameters}).resources["Function"]["Properties"]
+    return properties
+
+
+def test_the_pool_takes_the_functions_variables(template: dict[str, Any], scenario: dict[str, str]) -> None:
+    variables = function(template, scenario)["Environment"]["Variables"]
+    environment = read_environment(environ=variables)
+    config = make(environment.url, environment.name, {}, environment.options)
+    assert config.url.engine == scenario.get("Engine", "postgresql")
+    assert (config.url.user, config.url.database, config.name) == ("app_function", "app", "app")
+    assert config.url.password is None
+    assert config.max_size == 1
+    discovered = environment.rds_proxy or environment.aurora_cluster
+    assert (config.url.host == "") == bool(discovered)
+
+
+@pytest.mark.parametrize(
+    ("name", "auth", "endpoint", "host", "port"),
+    [
+        ("new PostgreSQL", IamToken, None, PROXY_HOST, None),
+        ("proxy by name", IamToken, RdsProxy, "", None),
+        ("cluster by name", IamToken, AuroraCluster, "", None),
+        ("instance", IamToken, None, HOST, 6543),
+        ("instance with a secret", SecretsManager, None, HOST, None),
+    ],
+)
+def test_the_pool_logs_in_as_the_parameters_say(
+    template: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    name: str,
+    auth: type,
+    endpoint: type | None,
+    host: str,
+    port: int | None,
+) -> None:
+    for key, value in function(template, SCENARIOS[name])["Environment"]["Variables"].items():
+        monkeypatch.setenv(key, value)
+    pool = lambda_pool.Pool.from_env()
+    assert type(pool._auth) is auth
+    if endpoint is not None:
+        assert type(pool._endpoint) is endpoint
+    assert (pool.config.url.host, pool.config.url.port) == (host, port)
+    if name == "new PostgreSQL":
+        assert pool._endpoint.resolve(Role.WRITER, 1.0).proxy
+
+
+def test_only_variables_of_the_pool_are_set(template: dict[str, Any]) -> None:
+    variables = function(template, {})["Environment"]["Variables"]
+    assert all(name.startswith(DEFAULT_PREFIX) for name in variables)
+
+
+def test_reserved_concurrency_is_the_connection_budget(template: dict[str, Any]) -> None:
+    assert int(function(template, {"ConnectionBudget": "37"})["ReservedConcurrentExecutions"]) == 37
+    assert "ReservedConcurrentExecutions" not in function(template, {"ConnectionBudget": "0"})
+    # Environments times connections each must be the budget.
+    assert function(template, {})["Environment"]["Variables"]["LAMBDA_POOL_MAX_SIZE"] == "1"
+
+
+def test_xray_is_off_unless_asked_for(template: dict[str, Any]) -> None:
+    assert function(template, {})["TracingConfig"] == {"Mode": "PassThrough"}
+    assert function(template, {"Tracing": "on"})["TracingConfig"] == {"Mode": "Active"}
+
+
+def test_the_log_is_kept_for_as_long_as_asked(template: dict[str, Any]) -> None:
+    stack = Stack(template, {**NETWORK, "LogRetentionDays": "7"})
+    assert int(stack.resources["LogGroup"]["Properties"]["RetentionInDays"]) == 7
+    assert stack.resources["Function"]["Properties"]["LoggingConfig"]["LogGroup"] == "shop-LogGroup-1"
+
+
+def test_the_python_version_is_the_same_everywhere(template: dict[str, Any]) -> None:
+    # The layers are built for what `Runtime:` says; the rest must not say anything else.
+    assert set(re.findall(r"python(3\.\d+)", TEXT)) == {template["Resources"]["Function"]["Properties"]["Runtime"][6:]}
+
+
+# --- a new database ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+def test_a_new_database_is_reached_by_the_function_alone(template: dict[str, Any], engine: str) -> None:
+    resources = Stack(template, {**NETWORK, "Engine": engine}).resources
+    port = {"postgresql": 5432, "mysql": 3306}[engine]
+    [from_function] = resources["ProxySecurityGroup"]["Properties"]["SecurityGroupIngress"]
+    assert from_function["SourceSecurityGroupId"] == NETWORK["FunctionSecurityGroupId"]
+    from_proxy = resources["ProxyToCluster"]["Properties"]
+    assert from_proxy["SourceSecurityGroupId"] == "sg-000000000000000b1"
+    assert from_proxy["GroupId"] == "sg-000000000000000c1"
+    for rule in (from_function, from_proxy):
+        assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) == ("tcp", port, port)
+    assert "CidrIp" not in json.dumps([from_function, from_proxy])
+    assert resources["Writer"]["Properties"]["PubliclyAccessible"] is False
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+def test_a_new_database_is_encrypted_kept_and_has_no_password_of_ours(template: dict[str, Any], engine: str) -> None:
+    resources = Stack(template, {**NETWORK, "Engine": engine}).resources
+    cluster, proxy = resources["Cluster"], resources["Proxy"]["Properties"]
+    assert cluster["DeletionPolicy"] == cluster["UpdateReplacePolicy"] == "Snapshot"
+    for name in ("EnableIAMDatabaseAuthentication", "ManageMasterUserPassword", "StorageEncrypted"):
+        assert cluster["Properties"][name] is True
+    assert cluster["Properties"]["DeletionProtection"] == "true"
+    assert proxy["DefaultAuthScheme"] == "IAM_AUTH"
+    assert proxy["RequireTLS"] is True
+    assert "Auth" not in proxy
+    assert "Password" not in json.dumps(resources).replace("ManageMasterUserPassword", "")
+
+
+def test_an_existing_database_is_left_alone(template: dict[str, Any]) -> None:
+    kinds = {made["Type"] for made in Stack(template, {**NETWORK, **SCENARIOS["proxy by name"]}).resources.values()}
+    assert not {kind for kind in kinds if kind.startswith(("AWS::RDS", "AWS::EC2"))}
+    opened = Stack(template, {**NETWORK, **SCENARIOS["instance"]}).resources["FunctionToExistingDatabase"]["Properties"]
+    assert opened["GroupId"] == "sg-0000000000000d001"
+    assert opened["SourceSecurityGroupId"] == NETWORK["FunctionSecurityGroupId"]
+    assert opened["FromPort"] == opened["ToPort"] == "6543"
+
+
+def test_the_grant_lets_the_user_in_on_postgresql(template: dict[str, Any], postgres: PostgresServer) -> None:
+    stack = Stack(template, {**NETWORK, "DatabaseName": "shop", "DatabaseUser": "granted"})
+    postgres.execute("CREATE ROLE rds_iam")  # RDS has it
+    postgres.execute("CREATE DATABASE shop")
+    for statement in stack.outputs["GrantSql"].rstrip(";").split(";"):
+        postgres.execute(statement)
+    [(member,)] = postgres.execute("SELECT pg_has_role('granted', 'rds_iam', 'member')")
+    [(connects,)] = postgres.execute("SELECT has_database_privilege('granted', 'shop', 'CONNECT')")
+    assert member
+    assert connects
+
+
+def test_the_grant_lets_the_user_in_on_mysql(template: dict[str, Any], mariadb: MariaDbServer) -> None:
+    stack = Stack(template, {**NETWORK, "Engine": "mysql", "DatabaseName": "shop", "DatabaseUser": "granted"})
+    sql = stack.outputs["GrantSql"]
+    assert "AWSAuthenticationPlugin AS 'RDS'" in sql
+    # The plugin is RDS's own: another takes its place here.
+    sql = sql.replace("AWSAuthenticationPlugin AS 'RDS'", "mysql_native_password AS ''")
+    for statement in sql.rstrip(";").split(";"):
+        mariadb.execute(statement)
+    grants = " ".join(str(row[0]) for row in mariadb.execute("SHOW GRANTS FOR granted@'%'"))
+    assert "SELECT, INSERT, UPDATE, DELETE ON `shop`.*" in grants
+    assert "REQUIRE SSL" in grants
+
+
+# --- metrics ----------------------------------------------------------------------------------------------------------
+
+
+def widgets(template: dict[str, Any]) -> list[dict[str, Any]]:
+    body = Stack(template, NETWORK).resources["Dashboard"]["Properties"]["DashboardBody"]
+    found: list[dict[str, Any]] = [widget["properties"] for widget in json.loads(body)["widgets"]]
+    return found
+
+
+def drawn(template: dict[str, Any]) -> list[tuple[str, dict[str, str], dict[str, str]]]:
+    """Name, dimensions and options of each of our metrics on the dashboard."""
+    found = []
+    for widget in widgets(template):
+        for namespace, name, *rest in widget["metrics"]:
+            *dimensions, options = rest
+            if namespace == "lambda_pool":
+                found.append((name, dict(zip(dimensions[::2], dimensions[1::2], strict=True)), options))
+    return found
+
+
+def test_the_dashboard_draws_every_metric_by_the_statistic_that_answers(template: dict[str, Any]) -> None:
+    metrics = drawn(template)
+    assert sorted(name for name, _, _ in metrics) == sorted(METRICS)
+    for name, dimensions, options in metrics:
+        assert options["stat"] == METRICS[name].statistic
+        assert tuple(dimensions) == DIMENSIONS
+        assert dimensions == {"service": "shop-Function-1", "function_name": "shop-Function-1", "pool": "app"}
+
+
+def test_no_axis_of_the_dashboard_mixes_units(template: dict[str, Any]) -> None:
+    for widget in widgets(template):
+        axes: dict[str, set[str]] = {}
+        for namespace, name, *rest in widget["metrics"]:
+            unit = METRICS[name].unit if namespace == "lambda_pool" else {"Duration": "Milliseconds"}.get(name, "Count")
+            axes.setdefault(rest[-1].get("yAxis", "left"), set()).add(unit)
+        assert all(len(units) == 1 for units in axes.values()), widget["title"]
+
+
+def test_alarms_watch_metrics_that_exist(template: dict[str, Any]) -> None:
+    stack = Stack(template, {**NETWORK, "AlarmTopicArn": "arn:aws:sns:eu-central-1:123456789012:on-call"})
+    alarms = [made["Properties"] for made in stack.resources.values() if made["Type"] == "AWS::CloudWatch::Alarm"]
+    ours = [alarm for alarm in alarms if alarm.get("Namespace") == "lambda_pool"]
+    assert {alarm["MetricName"] for alarm in ours} == {"ConnectErrors", "PoolTimeouts", "ConnectionsLeaked"}
+    for alarm in ours:
+        assert [dimension["Name"] for dimension in alarm["Dimensions"]] == list(DIMENSIONS)
+        assert alarm["Statistic"] == METRICS[alarm["MetricName"]].statistic
+    for alarm in alarms:
+        assert alarm["TreatMissingData"] == "notBreaching"
+        assert alarm["AlarmActions"] == alarm["OKActions"] == ["arn:aws:sns:eu-central-1:123456789012:on-call"]
+    silent = Stack(template, NETWORK).resources["NoConnection"]["Properties"]
+    assert "AlarmActions" not in silent
+
+
+def test_the_budget_alarm_counts_in_the_budget(template: dict[str, Any]) -> None:
+    metrics = Stack(template, {**NETWORK, "ConnectionBudget": "40"}).resources["BudgetNearlySpent"]["Properties"]
+    assert metrics["Metrics"][0]["Expression"] == "100 * environments / 40"
+    assert "BudgetNearlySpent" not in Stack(template, {**NETWORK, "ConnectionBudget": "0"}).resources
