@@ -1,0 +1,132 @@
+"""What a handler leaves behind is cleaned up before the environment freezes, on the genuine runtime."""
+
+import re
+
+import pytest
+
+from tests.runtime.conftest import Start
+from tests.runtime.databases import Database, until
+
+LEAKING = """
+import os, threading, time
+import lambda_pool
+
+POOL = lambda_pool.Pool(os.environ["URL"], max_size=2)
+kept = []
+go_on, gone_on = threading.Event(), threading.Event()
+
+def run(conn, sql):
+    with conn.cursor() as cursor:
+        cursor.execute(sql)
+        return list(cursor.fetchall()) if cursor.description else []
+
+def backend(conn):
+    return conn.info.backend_pid if hasattr(conn, "info") else conn.thread_id()
+
+def leak():
+    lease = POOL.connection()
+    conn = lease.__enter__()  # the borrower's line
+    kept.append(lease)
+    run(conn, "insert into leaks values (1)")
+    return backend(conn)
+
+def hold():
+    try:
+        with POOL.connection() as conn:  # the thread's line
+            kept.append(backend(conn))
+            run(conn, "insert into leaks values (2)")
+            ready.set()
+            if sleeper:
+                run(conn, sleeper)
+            go_on.wait(30)
+            run(conn, "insert into leaks values (3)")
+    except Exception as error:
+        kept.append(type(error).__name__)
+    finally:
+        gone_on.set()
+
+@POOL.handler
+def handler(event, context):
+    global ready, sleeper
+    what = (event or {}).get("what")
+    if what == "leak":
+        return leak()
+    if what == "thread":
+        ready, sleeper = threading.Event(), event.get("then")
+        threading.Thread(target=hold, daemon=True).start()
+        ready.wait(10)
+        if sleeper:
+            time.sleep(0.3)  # until it runs
+        return kept[-1]
+    if what == "go on":
+        go_on.set()
+        gone_on.wait(10)
+        return kept[-1]
+    with POOL.connection() as conn:
+        stats = POOL.stats()
+        return {"backend": backend(conn), "leaked": stats.leaked, "size": stats.size, "in_use": stats.in_use}
+"""
+
+
+@pytest.fixture
+def leaks(database: Database) -> None:
+    database.user("leaky")
+    database.execute("drop table if exists leaks")
+    database.execute("create table leaks (id int)")
+
+
+def line_of(text: str) -> int:
+    return next(number for number, line in enumerate(LEAKING.splitlines(), 1) if text in line)
+
+
+def test_a_leaked_transaction_is_rolled_back_and_told_where_it_was_borrowed(
+    start: Start, database: Database, leaks: None
+) -> None:
+    runtime = start(database.url("leaky"), code=LEAKING)
+    leaked = runtime.invoke({"what": "leak"})
+    assert leaked.error is None
+    # Before the freeze: nothing of it is open on the server.
+    runtime.freeze()
+    until(lambda: leaked.payload not in database.sessions("leaky"), 1)
+    assert database.execute("select * from leaks") == []
+    runtime.thaw()
+    warning = re.search(r"\[WARNING\].*a connection was held for .*", leaked.log)
+    assert warning is not None
+    assert f"function.py:{line_of('the borrower')} in leak" in warning[0]
+    after = runtime.invoke()
+    assert after.payload["backend"] != leaked.payload
+    assert (after.payload["leaked"], after.payload["size"], after.payload["in_use"]) == (1, 1, 1)
+
+
+def test_a_thread_that_goes_on_is_told_and_its_connection_never_lent_again(
+    start: Start, database: Database, leaks: None
+) -> None:
+    runtime = start(database.url("leaky"), code=LEAKING)
+    held = runtime.invoke({"what": "thread"})
+    assert held.error is None
+    runtime.freeze()
+    until(lambda: held.payload not in database.sessions("leaky"), 1)
+    runtime.thaw()
+    warning = re.search(r"\[WARNING\].*a connection was held for .*", held.log)
+    assert warning is not None
+    assert f"function.py:{line_of('the thread')} in hold" in warning[0]
+    # The thread wakes up in a later invocation, and finds its connection gone.
+    woken = runtime.invoke({"what": "go on"})
+    assert woken.payload in {"OperationalError", "InterfaceError"}
+    seen = {runtime.invoke().payload["backend"] for _ in range(3)}
+    assert held.payload not in seen
+    assert len(seen) == 1
+    assert database.execute("select * from leaks") == []
+    assert runtime.invoke().payload["leaked"] == 1
+
+
+def test_a_threads_statement_ends_with_the_invocation_too(start: Start, database: Database, leaks: None) -> None:
+    """Its locks would be held for as long as it runs: a server at work does not notice that its client is gone."""
+    runtime = start(database.url("leaky"), code=LEAKING)
+    held = runtime.invoke({"what": "thread", "then": database.sleeper})
+    assert held.error is None
+    runtime.freeze()
+    until(lambda: held.payload not in database.sessions("leaky"), 1)
+    assert database.execute("select * from leaks") == []
+    runtime.thaw()
+    assert runtime.invoke({"what": "go on"}).payload in {"OperationalError", "QueryCanceled", "DeadlineExceeded"}
