@@ -33,6 +33,7 @@ class _Entry:
 _COMMANDS = {
     "demo": _Entry("lambda_pool.cli.demo", "see three ways to connect survive, or not, on the genuine Lambda runtime"),
     "dashboard": _Entry("lambda_pool.cli.dashboard", "print a CloudWatch dashboard, alarms and log queries for a pool"),
+    "doctor": _Entry("lambda_pool.cli.doctor", "go the way to the database step by step, and say how to mend it"),
     "top": _Entry("lambda_pool.cli.top", "watch a server's connections, those with the longest transactions first"),
 }
 
@@ -66,7 +67,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     assert command is not None  # argparse refused every other word
     try:
-        return command.run(args)
+        code = command.run(args)
+        sys.stdout.flush()  # here, where a reader that has gone is expected, and not at exit
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130  # what a shell reports for SIGINT
@@ -74,3 +76,4 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader, such as `head`, has gone; Python's own flush at exit must not find the broken pipe again.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141  # what a shell reports for SIGPIPE
+    return code
