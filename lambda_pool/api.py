@@ -82,7 +82,10 @@ class Pool(ConnectionPool):
     @classmethod
     def from_env(cls, prefix: str = configuration.DEFAULT_PREFIX) -> "Pool":
         """A pool made from the environment alone, all its variables under `prefix`. Raises ConfigError."""
-        environment = configuration.read_environment(prefix)
+        return cls._of_environment(configuration.read_environment(prefix), prefix)
+
+    @classmethod
+    def _of_environment(cls, environment: configuration.Environment, prefix: str) -> "Pool":
         checked = configuration.make(environment.url, environment.name, {}, environment.options, prefix)
         pool = cls.__new__(cls)
         pool._assemble(checked, _auth_of(environment), _endpoint_of(environment), None)

@@ -47,7 +47,7 @@ class Connector:
         self._config = config
         self.engine = engine
         self.auth = auth
-        self._endpoint = endpoint
+        self.endpoint = endpoint
         self._tally = tally
         self._hosts: dict[Role, str] = {}
 
@@ -104,7 +104,7 @@ class Connector:
 
     def resolve(self, role: Role, limit: Limit) -> Endpoint:
         """Where to. Raises EndpointError, also for an endpoint of another engine than the URL's."""
-        endpoint = self._endpoint.resolve(role, max(limit.left(), _SHORTEST))
+        endpoint = self.endpoint.resolve(role, max(limit.left(), _SHORTEST))
         engine = self._config.url.engine
         if endpoint.engine and endpoint.engine != engine:
             raise EndpointError(
@@ -121,7 +121,7 @@ class Connector:
         if limit.left() <= 0:
             return None
         try:
-            return self._endpoint.resolve(role, limit.left())
+            return self.endpoint.resolve(role, limit.left())
         except LambdaPoolError:
             return None
 
@@ -162,8 +162,8 @@ class Connector:
             self.auth.rejected(credentials)
             if credentials.cached:
                 self._tally.tell(CredentialsRefreshed(self._tally.name))
-        if kind in _MOVES or (kind is Failure.REJECTED and _contradict(credentials, endpoint)):
-            self._endpoint.failed(endpoint)
+        if kind in _MOVES or (kind is Failure.REJECTED and contradiction(credentials, endpoint)):
+            self.endpoint.failed(endpoint)
 
     def _report(self, error: Exception, kind: str, attempt: int, start: float, *, retrying: bool) -> None:
         seconds = monotonic() - start
@@ -203,7 +203,7 @@ class Connector:
         where = f"{request.host or 'the local socket'}:{request.port}"
         text = f"pool {self._tally.name}: could not connect to {where}: {one_line(error)}"
         if kind is Failure.REJECTED:
-            hint = self.login_hint(request, endpoint)
+            hint = self._login_hint(request, endpoint)
             return CredentialsError(f"{text} (user {request.credentials.user!r}, {self.auth!r}){hint and f'. {hint}'}")
         if kind is Failure.UNTRUSTED:
             return ConnectError(f"{text} ({advice(str(error), request.host, request.tls)})")
@@ -216,18 +216,20 @@ class Connector:
             return DeadlineExceeded(f"{text}; the invocation had no more time")
         return ConnectError(text)
 
-    def login_hint(self, request: ConnectRequest, endpoint: Endpoint) -> str:
+    def _login_hint(self, request: ConnectRequest, endpoint: Endpoint) -> str:
         """What to check after a refused login; empty if nobody knows."""
         # Said only now, and not instead of the login: the API's word may be an hour old, the server's is the truth.
-        if _contradict(request.credentials, endpoint):
-            return _ONLY_IAM if endpoint.iam else _NO_IAM
         hint = getattr(self.auth, "hint", None)
-        return hint(request.host, request.credentials.user) if hint else ""
+        return contradiction(request.credentials, endpoint) or (
+            hint(request.host, request.credentials.user) if hint else ""
+        )
 
 
-def _contradict(credentials: Credentials, endpoint: Endpoint) -> bool:
-    """True if, by what the RDS API says, this kind of login is not accepted there."""
-    return endpoint.iam is not None and endpoint.iam is not credentials.iam
+def contradiction(credentials: Credentials, endpoint: Endpoint) -> str:
+    """What to do if this kind of login is not accepted there, by what the RDS API says; else empty."""
+    if endpoint.iam is None or endpoint.iam is credentials.iam:
+        return ""
+    return _ONLY_IAM if endpoint.iam else _NO_IAM
 
 
 def one_line(error: BaseException) -> str:
