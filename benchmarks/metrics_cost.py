@@ -74,10 +74,10 @@ def micros_per_invocation(url: str, metrics: str) -> float:
     for _ in range(200):
         handler({}, context)
     gc.collect()
-    start = time.perf_counter()
+    start = time.process_time()  # CPU time: other processes' turns do not count
     for _ in range(INVOCATIONS):
         handler({}, context)
-    took = time.perf_counter() - start
+    took = time.process_time() - start
     pool.close()
     return took / INVOCATIONS * 1e6
 

@@ -52,8 +52,8 @@ class Collector:
                 numbers = self._pools[event.pool]
             except KeyError:
                 numbers = self._adopt(event.pool)
-            # Two of these are the price of a warm invocation. They are read here, not in methods of `Numbers`, and their
-            # times are made whole numbers one by one: keeping the events for later made a report twice as slow.
+            # Two of these are the price of a warm invocation. They are read here, not in methods of `Numbers`, and
+            # their times are made whole numbers one by one: keeping events for later made a report twice as slow.
             if type(event) is Returned:
                 held = numbers.held
                 held.append(int(event.held * 1e6 + 0.5))

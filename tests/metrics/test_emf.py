@@ -170,6 +170,16 @@ class TestWhen:
         with pytest.raises(ConfigError, match="interval="):
             EmfMetrics(interval=interval)
 
+    def test_a_report_that_fails_is_said_and_goes_no_further(
+        self, emf: EmfMetrics, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert emf.never_raises
+        with monkeypatch.context() as patch:
+            patch.setattr("sys.stdout", None)
+            with caplog.at_level(logging.ERROR, "lambda_pool"):
+                tell(emf, borrow(), ended(cold=True))
+        assert [record.getMessage() for record in caplog.records] == ["pool orders: metrics could not be reported"]
+
 
 class TestWhat:
     def test_every_metric_has_its_unit(self, emf: EmfMetrics, capsys: Capture) -> None:
