@@ -1,0 +1,13 @@
+"""After: the connection arrives as an argument; connecting, committing and cleaning up are gone from the function."""
+
+import lambda_pool
+
+
+@lambda_pool.handler
+def handler(event, context, conn):
+    with conn.cursor() as cursor:
+        cursor.execute("insert into orders (article) values (%s) returning number", [event["article"]])
+        [number] = cursor.fetchone()
+    if event.get("fail"):
+        raise RuntimeError("half way")
+    return number

@@ -1,0 +1,206 @@
+"""The examples, each on the genuine runtime against real servers."""
+
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lambda_pool.testing import MariaDbServer, PostgresServer
+from tests.endpoints.conftest import ScriptedApi
+from tests.support.snapstart_api import SnapStartEnvironment
+
+from .conftest import EXAMPLES, Start, end_sessions
+
+pytestmark = pytest.mark.runtime
+
+
+def test_each_example_has_a_test_here() -> None:
+    names = {path.name for path in EXAMPLES.iterdir() if path.is_dir()}
+    assert {name for name in names if f"test_{name}" not in globals()} == set()
+
+
+@pytest.mark.parametrize("engine", ["postgres", "mariadb"])
+def test_three_lines(start: Start, request: pytest.FixtureRequest, engine: str) -> None:
+    runtime = start("three_lines", request.getfixturevalue(engine).url())
+    answers = [runtime.invoke().payload for _ in range(3)]
+    assert [datetime.fromisoformat(answer).year >= 2025 for answer in answers] == [True] * 3
+
+
+# --- API Gateway ------------------------------------------------------------------------------------------------------
+
+
+def request(method: str, path: str, body: object = None) -> dict[str, Any]:
+    """An event of API Gateway's REST APIs, as far as it is read."""
+    return {
+        "httpMethod": method,
+        "path": path,
+        "resource": path,
+        "headers": {"Content-Type": "application/json"},
+        "multiValueHeaders": {},
+        "queryStringParameters": None,
+        "requestContext": {"stage": "prod", "path": path, "httpMethod": method, "requestId": "1"},
+        "body": json.dumps(body) if body is not None else None,
+        "isBase64Encoded": False,
+    }
+
+
+def test_api_gateway(start: Start, shop: PostgresServer) -> None:
+    shop.execute("insert into stock values ('tea', 3)")
+    runtime = start("api_gateway", shop.url())
+    made = runtime.invoke(request("POST", "/orders", {"article": "tea", "amount": 2})).payload
+    assert made["statusCode"] == 201
+    number = json.loads(made["body"])["number"]
+    read = runtime.invoke(request("GET", f"/orders/{number}")).payload
+    assert json.loads(read["body"]) == {"number": number, "article": "tea", "amount": 2}
+    refused = runtime.invoke(request("POST", "/orders", {"article": "tea", "amount": 2})).payload
+    assert refused["statusCode"] == 400
+    assert shop.execute("select left_over from stock") == [(1,)]
+    assert shop.execute("select count(*) from orders") == [(1,)]
+    assert runtime.invoke(request("GET", "/orders/0")).payload["statusCode"] == 404
+
+
+# --- SQS --------------------------------------------------------------------------------------------------------------
+
+
+def batch(*orders: dict[str, Any]) -> dict[str, Any]:
+    return {"Records": [{"messageId": order["article"], "body": json.dumps(order)} for order in orders]}
+
+
+def articles(server: PostgresServer) -> list[str]:
+    return [article for (article,) in server.execute("select article from orders order by number")]
+
+
+def test_sqs_batch(start: Start, shop: PostgresServer) -> None:
+    runtime = start("sqs_batch", shop.url())
+    event = batch({"article": "tea", "amount": 1}, {"article": "air", "amount": 0}, {"article": "milk", "amount": 2})
+    assert runtime.invoke(event).payload == {"batchItemFailures": [{"itemIdentifier": "air"}]}
+    assert articles(shop) == ["tea", "milk"]
+    # Delivered again, a record does nothing.
+    assert runtime.invoke(batch({"article": "tea", "amount": 1})).payload == {"batchItemFailures": []}
+    assert articles(shop) == ["tea", "milk"]
+
+
+def test_sqs_batch_without_a_database(start: Start, shop: PostgresServer) -> None:
+    url = shop.url().replace(f":{shop.port}/", ":1/")
+    runtime = start("sqs_batch", url, env={"LAMBDA_POOL_TIMEOUT": "0.5"})
+    answer = runtime.invoke(batch({"article": "tea", "amount": 1}, {"article": "milk", "amount": 2}))
+    assert answer.payload == {"batchItemFailures": [{"itemIdentifier": "tea"}, {"itemIdentifier": "milk"}]}
+    assert "2 of 2 records go back" in answer.log
+
+
+# --- two databases ----------------------------------------------------------------------------------------------------
+
+
+def test_two_databases(start: Start, shop: PostgresServer, reports: MariaDbServer) -> None:
+    runtime = start("two_databases", "", env={"ORDERS_URL": shop.url(), "REPORTS_URL": reports.url()})
+    numbers = [runtime.invoke({"article": "tea"}).payload for _ in range(2)]
+    assert reports.execute("select article, number from sales") == [("tea", number) for number in numbers]
+    assert runtime.invoke({"article": "air", "fail": True}).error is not None
+    assert articles(shop) == ["tea", "tea"]
+    assert len(reports.execute("select * from sales")) == 2
+
+
+# --- reader and writer ------------------------------------------------------------------------------------------------
+
+CLUSTER = """<DescribeDBClustersResponse xmlns="http://rds.amazonaws.com/doc/2014-10-31/"><DescribeDBClustersResult>
+<DBClusters><DBCluster><DBClusterIdentifier>orders</DBClusterIdentifier><Status>available</Status>
+<Engine>aurora-postgresql</Engine><Endpoint>localhost</Endpoint><ReaderEndpoint>127.0.0.1</ReaderEndpoint>
+<Port>{port}</Port></DBCluster></DBClusters></DescribeDBClustersResult></DescribeDBClustersResponse>"""
+
+
+@pytest.fixture
+def rds_api(shop: PostgresServer) -> Iterator[ScriptedApi]:
+    """The RDS API, which knows one cluster: its writer is `localhost`, its reader the same server as `127.0.0.1`."""
+    api = ScriptedApi()
+    api.script = lambda request: (200, CLUSTER.format(port=shop.port))
+    yield api
+    api.close()
+
+
+def test_reader_writer(start: Start, shop: PostgresServer, rds_api: ScriptedApi) -> None:
+    env = {
+        "LAMBDA_POOL_AURORA_CLUSTER": "orders",
+        "AWS_ENDPOINT_URL": rds_api.url,
+        "AWS_ACCESS_KEY_ID": "ASIAEXAMPLEKEY000001",
+        "AWS_SECRET_ACCESS_KEY": "secret",
+    }
+    url = shop.url().replace(f"@localhost:{shop.port}/", "@/")
+    runtime = start("reader_writer", url, env=env)
+    assert runtime.invoke({"article": "tea"}).payload == {"host": "localhost"}
+    assert runtime.invoke({}).payload == {"host": "127.0.0.1", "articles": ["tea"]}
+    assert runtime.invoke({"article": "milk"}).payload == {"host": "localhost"}
+    assert runtime.invoke({}).payload["articles"] == ["tea", "milk"]
+    assert [asked["Action"] for asked in rds_api.requests] == ["DescribeDBClusters"]
+
+
+# --- a scheduled job --------------------------------------------------------------------------------------------------
+
+
+def test_scheduled_job(start: Start, shop: PostgresServer) -> None:
+    shop.execute("insert into orders (article, amount) values ('tea', 2), ('milk', 3)")
+    runtime = start("scheduled_job", shop.url())
+    assert runtime.invoke().payload == {"amount": 5, "orders": 2}
+    end_sessions(shop)
+    assert runtime.invoke().payload == {"amount": 0, "orders": 0}
+    assert shop.execute("select * from settlements order by amount") == [(0, 0), (5, 2)]
+
+
+# --- SnapStart --------------------------------------------------------------------------------------------------------
+
+
+def test_snapstart(shop: PostgresServer, tmp_path: Path) -> None:
+    env = {"LAMBDA_POOL_URL": shop.url(), "LAMBDA_POOL_NAME": "snapped"}
+    count = "select pid from pg_stat_activity where application_name = 'snapped'"
+    log = tmp_path / "log"
+    with SnapStartEnvironment("app.handler", code_dir=EXAMPLES / "snapstart", env=env, log=log) as environment:
+        assert shop.execute(count) == []  # nothing is in the snapshot
+        environment.restore()
+        first, second = environment.invoke(), environment.invoke()
+        [(backend,)] = shop.execute(count)
+    # One connection during Init, one during restore, and none for an invocation.
+    assert first == second == {"backend": backend, "opened": 2}
+
+
+# --- the database is down ---------------------------------------------------------------------------------------------
+
+
+def test_degraded(start: Start, lambda_rie: Path) -> None:
+    with PostgresServer() as server:
+        server.execute("create table prices (article text primary key, price int)")
+        server.execute("insert into prices values ('tea', 4), ('milk', 2)")
+        runtime = start("degraded", server.url())
+        tea, milk = ({"pathParameters": {"article": article}} for article in ("tea", "milk"))
+        assert json.loads(runtime.invoke(tea).payload["body"]) == {"price": 4}
+        server.stop("fast")
+        stale, missing = runtime.invoke(tea), runtime.invoke(milk)
+        assert (stale.payload["statusCode"], stale.payload["body"]) == (200, '{"price": 4}')
+        assert "Warning" in stale.payload["headers"]
+        assert (missing.payload["statusCode"], missing.payload["headers"]["Retry-After"]) == (503, "5")
+        server.start()
+        assert json.loads(runtime.invoke(milk).payload["body"]) == {"price": 2}
+
+
+# --- before and after -------------------------------------------------------------------------------------------------
+
+
+def test_migrating(start: Start, shop: PostgresServer) -> None:
+    before = start("migrating", shop.url(), handler="before.handler")
+    after = start("migrating", shop.url(), handler="after.handler")
+    for runtime in (before, after):
+        assert runtime.invoke({"article": "tea"}).error is None
+        runtime.freeze()
+    end_sessions(shop)
+    for runtime in (before, after):
+        runtime.thaw()
+    assert before.invoke({"article": "milk"}).error is not None
+    assert after.invoke({"article": "milk"}).error is None
+    assert articles(shop) == ["tea", "tea", "milk"]
+    # What failed half way is saved by the next good invocation of the first, and never by the second.
+    assert before.invoke({"article": "tea"}).error is None
+    for runtime in (before, after):
+        assert runtime.invoke({"article": "air", "fail": True}).error is not None
+        assert runtime.invoke({"article": "tea"}).error is None
+    assert articles(shop).count("air") == 1
