@@ -1,0 +1,150 @@
+"""`lambda-pool doctor`: the way to the database, step by step, with what went wrong and how to mend it.
+
+Inside a Lambda function, return `lambda_pool.cli.doctor.diagnose()` from a handler.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+
+from lambda_pool import CredentialsError, LambdaPoolError
+from lambda_pool import config as configuration
+from lambda_pool.api import Pool, default_pool
+from lambda_pool.aws.environment import access_keys
+from lambda_pool.cli.doctor.checks import CHECKS, Patient
+from lambda_pool.cli.doctor.report import Finding, Redactor, Report, Step, failed, line_of, ok, render, report, step
+from lambda_pool.endpoints.base import Role
+from lambda_pool.pool import ConnectionPool
+
+_TIMEOUT = 20.0
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    add = parser.add_argument
+    add("--url", help="the database's URL; auth and endpoint are then those below (default: the environment's, all)")
+    add("--auth", choices=("url", "iam", "secret"), help="with --url: as LAMBDA_POOL_AUTH")
+    add("--secret-id", metavar="NAME", help="with --url: as LAMBDA_POOL_SECRET_ID")
+    add("--rds-proxy", metavar="NAME", help="with --url: as LAMBDA_POOL_RDS_PROXY")
+    add("--aurora-cluster", metavar="ID", help="with --url: as LAMBDA_POOL_AURORA_CLUSTER")
+    add("--prefix", default=configuration.DEFAULT_PREFIX, help="of the environment's variables (default: LAMBDA_POOL_)")
+    add("--readonly", action="store_true", help="examine the reader: a server that does not write is then well")
+    add("--timeout", type=float, default=_TIMEOUT, metavar="SECONDS", help=f"for everything (default: {_TIMEOUT:.0f})")
+    add("--json", action="store_true", help="print the report as JSON")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Examine, print, and return 0 if all is well, 1 if a step failed, 2 if the configuration did."""
+    given = {
+        name: value
+        for name in ("auth", "secret_id", "rds_proxy", "aurora_cluster")
+        if (value := getattr(args, name)) is not None
+    }
+    if args.url is None and given:
+        given = {f"{args.prefix}{name.upper()}": value for name, value in given.items()}
+        print(f"lambda-pool doctor: {', '.join(given)} must come with --url, or stand in the environment")
+        return 2
+
+    def make() -> ConnectionPool:
+        if args.url is not None:
+            return _pool_at(args.url, given, args.prefix)
+        return default_pool() if args.prefix == configuration.DEFAULT_PREFIX else Pool.from_env(args.prefix)
+
+    found = _examine(make, readonly=args.readonly, timeout=args.timeout)
+    print(json.dumps(found, indent=2) if args.json else render(found))
+    return found["exit_code"]
+
+
+def diagnose(pool: Pool | str | None = None, *, readonly: bool = False, timeout: float = _TIMEOUT) -> Report:
+    """Examine the way to the database, as the pool would go it, on a connection of its own.
+
+    In: a pool, a URL, or None for the pool that the environment describes; whether the reader is meant; seconds for
+    everything, cut to what the invocation has left inside of a decorated handler. Out: a report of texts, numbers,
+    lists and dictionaries, without any secret. Raises nothing: what goes wrong is what it tells.
+    """
+
+    def make() -> ConnectionPool:
+        if isinstance(pool, str):
+            return _pool_at(pool, {}, configuration.DEFAULT_PREFIX)
+        return pool or default_pool()
+
+    return _examine(make, readonly=readonly, timeout=timeout)
+
+
+def _pool_at(url: str, given: Mapping[str, str], prefix: str) -> Pool:
+    """A pool for `url`, with who and where as given, and its options from the environment."""
+    variables = {f"{prefix}{name.upper()}": value for name, value in {"url": url, **given}.items()}
+    options = configuration.read_environment(prefix).options
+    return Pool._of_environment(configuration.read_environment(prefix, variables).replace(options=options), prefix)
+
+
+def _examine(make: Callable[[], ConnectionPool], *, readonly: bool, timeout: float) -> Report:
+    redactor = Redactor()
+    start = time.monotonic()
+    with suppress(CredentialsError):  # half of them: the step that needs them says so
+        keys = access_keys()
+        if keys is not None:
+            redactor.add(keys.secret_key, keys.session_token)
+    try:
+        pool = make()
+    except LambdaPoolError as error:
+        rest = [_skipped(name, "config", redactor) for name, _, _ in CHECKS]
+        return report("", [step("config", failed(line_of(error)), time.monotonic() - start, redactor), *rest])
+    redactor.add(pool.config.url.password)
+    steps = [step("config", _describe(pool), time.monotonic() - start, redactor)]
+    role = Role.READER if readonly else Role.WRITER
+    patient = Patient(pool, role, start + timeout, redactor)
+    try:
+        _examine_each(patient, steps)
+    finally:
+        if patient.link is not None:
+            patient.link.close(1.0)
+    return report(pool.name, steps)
+
+
+def _examine_each(patient: Patient, steps: list[Step]) -> None:
+    missing: dict[str, str] = {}
+    for name, check, needs in CHECKS:
+        lacks = next((missing[need] for need in needs if need in missing), None)
+        if lacks is not None:
+            missing[name] = lacks
+            steps.append(_skipped(name, lacks, patient.redactor))
+            continue
+        start = time.monotonic()
+        try:
+            finding = check(patient)
+        except LambdaPoolError as error:  # its text says what to do
+            finding = failed(line_of(error))
+        except Exception as error:  # noqa: BLE001 - a diagnosis that breaks is one more thing to be told
+            finding = failed(f"{type(error).__name__}: {line_of(error)}")
+        if finding.status == "failed":
+            missing[name] = name
+        steps.append(step(name, finding, time.monotonic() - start, patient.redactor))
+
+
+def _skipped(name: str, lacks: str, redactor: Redactor) -> Step:
+    return step(name, Finding("skipped", f"not without {lacks}"), 0.0, redactor)
+
+
+def _describe(pool: ConnectionPool) -> Finding:
+    """The configuration, without values that may be secret."""
+    url = pool.config.url
+    where = f"{url.host}{f':{url.port}' if url.port else ''}"
+    shown = f"{url.engine}://{f'{url.user}@' if url.user else ''}{where}/{url.database}"
+    auth, source = pool._connector.auth, pool._connector.endpoint
+    facts = {
+        "engine": url.engine,
+        "url": shown,
+        "auth": repr(auth),
+        "endpoint": repr(source),
+        "sslmode": url.sslmode,
+        "sslrootcert": url.sslrootcert,
+        "pooled": url.pooled,
+        "parameters": sorted(url.parameters),
+        "connect_args": sorted(pool.config.connect_args),
+    }
+    return ok(f"{shown}, {auth!r}, {source!r}", **facts)

@@ -1,0 +1,178 @@
+"""How to mend what a step found."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import time
+
+from lambda_pool.aws.hosts import recognise
+from lambda_pool.cli.doctor.aws import Answer, Signed, policy_arn
+from lambda_pool.engines.base import ConnectRequest, Failure
+from lambda_pool.tls import advice as tls_advice
+
+_VALID_FOR = 900
+"""Seconds that RDS accepts a token: UsingWithRDS.IAMDBAuth in its user guide."""
+_TOLERANCE = 240
+"""Seconds between two clocks from which on signatures are in danger; AWS allows five minutes."""
+
+
+def of_name(error: OSError | UnicodeError, host: str) -> list[str]:
+    """A name that has no address."""
+    if isinstance(error, TimeoutError) or getattr(error, "errno", None) == socket.EAI_AGAIN:
+        return [
+            "No name server answered. In a VPC, switch DNS support on (enableDnsSupport); if it has name servers of "
+            "its own, let the function reach them on port 53."
+        ]
+    if recognise(host):
+        return [
+            f"Check the spelling of {host}, and that the database, cluster or proxy still exists and was not renamed: "
+            "its host name goes with it."
+        ]
+    return [
+        f"Check the spelling of {host}. A name in a private hosted zone is known only in the VPCs that the zone is "
+        "associated with: associate the function's, and switch DNS host names on there (enableDnsHostnames)."
+    ]
+
+
+def of_address(error: OSError, address: str, port: int, *, in_lambda: bool) -> list[str]:
+    """An address that cannot be connected to."""
+    if error.errno == errno.ECONNREFUSED:
+        return [
+            f"A machine answers at {address}, and nothing listens on its port {port}: check the port in the URL, and "
+            "that the database is running."
+        ]
+    if error.errno == errno.ENOENT:
+        return [f"There is no Unix socket {address}: check the path, and that the database is running."]
+    if not isinstance(error, TimeoutError):
+        return ["There is no way there: check the subnets and their route tables."]
+    here = "the function's" if in_lambda else "this machine's"
+    advice = [
+        f"Nothing comes back, so something on the way drops the packets. Allow inbound TCP {port} in the security "
+        f"group of the database (or proxy) from {here} security group or address; then look at outbound rules and "
+        "network ACLs."
+    ]
+    if ipaddress.ip_address(address).is_private:
+        advice.append(
+            "The address is a private one: attach the function to the database's VPC, or to one that is peered with it."
+            if in_lambda
+            else "The address is a private one, to be reached from its VPC only: run this inside the function "
+            "(lambda_pool.cli.doctor.diagnose), or through a VPN or a tunnel."
+        )
+    return advice
+
+
+def of_login(error: Exception, kind: Failure, engine: str, request: ConnectRequest) -> list[str]:
+    """A login that failed, but for IAM tokens that were refused."""
+    text = str(error)
+    user, database = request.credentials.user, request.database
+    if kind is Failure.UNTRUSTED:
+        return [tls_advice(text, request.host, request.tls)]
+    if kind is Failure.TOO_MANY:
+        return [
+            "The server, or the pooler, has no free connection: lower the function's reserved concurrency or max_size, "
+            "put an RDS Proxy in between, or raise max_connections."
+        ]
+    if "startup parameter" in text or "command-line options" in text:
+        return [
+            "A pooler stands there that refuses start-up options: add pooled=true to the URL, and take 'options' out "
+            "of the URL, of connect_args and of PGOPTIONS."
+        ]
+    if "no pg_hba.conf entry" in text:
+        encrypted = "no encryption" not in text
+        return [
+            "The server lets this user into this database from here under no rule: "
+            + ("add one to pg_hba.conf." if encrypted else "encrypt, with sslmode=verify-full.")
+        ]
+    if "insecure transport" in text or "(3159" in text:
+        return ["The server wants encryption: take sslmode out of the URL, or make it verify-full."]
+    if ("database" in text and "does not exist" in text) or "(1049" in text:
+        return [f"Write a database that exists behind the host in the URL (it is {database!r} now), or create it."]
+    if "permission denied for database" in text or "(1044" in text:
+        grant = f"GRANT CONNECT ON DATABASE {database} TO {user}"
+        return [grant if engine == "postgresql" else f"GRANT ALL ON {database}.* TO {user}@'%'"]
+    if "not permitted to log in" in text:
+        return [f"ALTER ROLE {user} LOGIN"]
+    if "is not allowed to connect" in text or "(1130" in text:
+        return [f"No account lets {user!r} in from here: CREATE USER {user}@'%' …"]
+    if "is blocked because of many connection errors" in text or "(1129" in text:
+        return ["The server blocks this host after too many errors: FLUSH HOSTS there."]
+    if kind is Failure.REJECTED:
+        advice = [_of_password(text, request)]
+        if engine == "mysql" and not request.tls.required:
+            advice.append(
+                "Or it demands encryption (REQUIRE SSL, require_secure_transport): write sslmode=verify-full."
+            )
+        return advice
+    if kind in {Failure.UNREACHABLE, Failure.LOST, Failure.SHUTDOWN}:
+        return [
+            "TCP works, and the login does not come to its end: the server is starting, stopping or overloaded, or a "
+            "proxy waits for a connection to it. Look at its log and its load, and try again."
+        ]
+    return []
+
+
+def _of_password(text: str, request: ConnectRequest) -> str:
+    user = request.credentials.user
+    if "PAM authentication failed" in text:
+        return (
+            f"The server asked PAM, as RDS does for users with the role rds_iam: no password is accepted for {user!r}. "
+            f"Use auth=IamToken() (LAMBDA_POOL_AUTH=iam), or REVOKE rds_iam FROM {user}."
+        )
+    if request.credentials.password is None:
+        return (
+            "No password was given: write it into the URL, name a secret (LAMBDA_POOL_SECRET_ID), or use IAM "
+            "(LAMBDA_POOL_AUTH=iam)."
+        )
+    return (
+        f"The user {user!r} or its password is wrong. In a URL, characters such as @ : / % are escaped (@ is %40); a "
+        "secret must be the one of this database, and its latest rotation must have succeeded."
+    )
+
+
+def of_token(
+    error: Exception, engine: str, request: ConnectRequest, region: str, signed: Signed | None, answer: Answer
+) -> list[str]:
+    """An IAM token that was refused: the likeliest first."""
+    user, host = request.credentials.user, request.host
+    advice = _of_clock(signed, answer)
+    if answer.problem:
+        advice.append(answer.problem)
+    if engine == "mysql":
+        plugin = "AWSAuthenticationPlugin AS 'RDS'"
+        advice.append(f"Check that {user!r} is an IAM user: CREATE USER {user} IDENTIFIED WITH {plugin}")
+    elif "PAM authentication failed" not in str(error):
+        advice.append(f"The server asked for a password, so {user!r} is no IAM user there: GRANT rds_iam TO {user}")
+    arn = policy_arn(host, region, user, answer)
+    who = answer.arn or "the function's role"
+    how = "" if answer.resource else " (RESOURCE-ID is the database's DbiResourceId or DbClusterResourceId, or prx-…)"
+    advice.append(f"Allow rds-db:connect on {arn} to {who}{how}.")
+    known = recognise(host)
+    if known is None:
+        advice.append(
+            f"{host} is no host name of RDS, and a token is valid only for the name that it was signed for: write the "
+            "one that AWS gave the endpoint."
+        )
+    elif signed and known.region not in {"", signed.region}:
+        advice.append(f"The token is for {signed.region}, and the endpoint is in {known.region}: leave region= out.")
+    return advice
+
+
+def _of_clock(signed: Signed | None, answer: Answer) -> list[str]:
+    if signed is None:
+        return []
+    if answer.ahead is None:
+        stamp = time.strftime("%H:%M:%S", time.gmtime(signed.at))
+        return [f"The token was signed at {stamp} UTC, by this machine's clock: compare that with one you trust."]
+    age = time.time() + answer.ahead - signed.at
+    if age > _VALID_FOR:
+        return [
+            f"By AWS's clock the token was signed {age:.0f} seconds ago and is valid for {_VALID_FOR}, so it has "
+            "expired: set this machine's clock."
+        ]
+    if age < -_TOLERANCE:
+        return [f"By AWS's clock the token was signed {-age:.0f} seconds in the future: set this machine's clock."]
+    if age > _TOLERANCE:
+        return [f"By AWS's clock the token was signed {age:.0f} seconds ago: this machine's clock may be behind."]
+    return []

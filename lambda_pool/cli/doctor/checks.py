@@ -1,0 +1,360 @@
+"""The steps of a diagnosis, each of which looks at one thing, with what the pool itself would use."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from lambda_pool import config as configuration
+from lambda_pool.auth.base import Credentials
+from lambda_pool.aws.hosts import Kind, recognise
+from lambda_pool.cli.doctor import advice, aws, network
+from lambda_pool.cli.doctor.report import Finding, Redactor, failed, line_of, ok, warning
+from lambda_pool.connector import contradiction
+from lambda_pool.endpoints.base import Endpoint, Role
+from lambda_pool.engines.base import ConnectRequest, Failure, Link
+from lambda_pool.invocation import Limit
+from lambda_pool.pool import ConnectionPool
+from lambda_pool.tls import Tls, context, is_local
+from lambda_pool.tls import advice as tls_advice
+
+_PINGS = 5
+_SLOW_ROUND_TRIP = 0.02
+"""Seconds: within a region, across zones, it is 1 to 2 ms."""
+_SKEW = 60.0
+"""Seconds: far more than any round trip, far less than the five minutes after which AWS refuses signatures."""
+_SOON = 30 * 86_400
+
+_POSTGRES = """
+select current_setting('server_version'), current_user, current_database(), extract(epoch from clock_timestamp()),
+    pg_backend_pid(), current_setting('transaction_read_only') = 'on', pg_is_in_recovery()
+"""
+_MYSQL = """
+select version(), current_user(), database(), unix_timestamp(now(6)),
+    connection_id(), @@global.read_only or @@global.innodb_read_only, @@global.innodb_read_only
+"""
+
+
+@dataclass
+class Patient:
+    """The pool under examination, and what the steps so far found out for those to come."""
+
+    pool: ConnectionPool
+    role: Role
+    deadline: float
+    redactor: Redactor
+    endpoint: Endpoint = field(default_factory=lambda: Endpoint(""))
+    credentials: Credentials | None = None
+    addresses: list[network.Address] = field(default_factory=list)
+    reached: network.Address | None = None
+    link: Link | None = None
+    server: tuple[Any, ...] = ()
+    server_ahead: float = 0.0
+
+    @property
+    def engine(self) -> str:
+        """`postgresql` or `mysql`."""
+        return self.pool.config.url.engine
+
+    @property
+    def host(self) -> str:
+        """Where to: a host name, or a Unix socket's path or directory."""
+        return self.request().host
+
+    def limit(self, seconds: float) -> Limit:
+        """At most so long, and no longer than the whole diagnosis, or the invocation, may take."""
+        return Limit(max(min(seconds, self.deadline - time.monotonic()), 0.001))
+
+    def request(self) -> ConnectRequest:
+        """What the driver would be told. Raises ConfigError."""
+        credentials = self.credentials or Credentials(self.pool.config.url.user, None)
+        limit = self.limit(self.pool.config.connect_timeout)
+        return self.pool._connector.request(self.endpoint, credentials, limit)
+
+
+def endpoint(patient: Patient) -> Finding:
+    """Where the pool would connect to."""
+    limit = patient.limit(patient.pool.config.timeout)
+    found = patient.endpoint = patient.pool._connector.resolve(patient.role, limit)
+    known = recognise(found.host)
+    where = f"{found.host or 'known from the credentials, or the local socket'}{f':{found.port}' if found.port else ''}"
+    what = known.kind.value if known else "RDS Proxy" if found.proxy else ""
+    facts = {"host": found.host, "port": found.port, "proxy": found.proxy, "iam": found.iam, "kind": what}
+    detail = f"{where}{f' ({what})' if what else ''}"
+    if known is not None and known.kind is Kind.READER and patient.role is Role.WRITER:
+        writer = known.name.replace(".cluster-ro-", ".cluster-", 1)
+        return warning(
+            detail, f"This is the cluster's reader endpoint, which refuses to write: {writer} writes.", **facts
+        )
+    return ok(detail, **facts)
+
+
+def identity(patient: Patient) -> Finding:
+    """As whom."""
+    url = patient.pool.config.url
+    limit = patient.limit(patient.pool.config.timeout)
+    auth = patient.pool._connector.auth
+    found = patient.credentials = auth.credentials(patient.endpoint, url.user, limit.left())
+    patient.redactor.add(found.password)
+    how = "an IAM token" if found.iam else "a password" if found.password else "no password"
+    detail = f"user {found.user!r} with {how}, from {auth!r}"
+    signed = aws.read_token(found.password) if found.iam else None
+    facts: dict[str, Any] = {"user": found.user, "iam": found.iam, "auth": repr(auth)}
+    if signed:
+        stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(signed.at))
+        detail += f", signed for {signed.region} at {stamp} UTC"
+        facts |= {"region": signed.region, "signed_at": stamp}
+    if found.user:
+        return ok(detail, **facts)
+    return warning(detail, "Name the database user in the URL, as in postgresql://app@host/database.", **facts)
+
+
+def dns(patient: Patient) -> Finding:
+    """The host's addresses."""
+    request = patient.request()
+    host = request.host
+    if patient.engine == "mysql" and host.startswith("/"):
+        patient.addresses = [(int(socket.AF_UNIX), host, 0)]
+    elif not host or host.startswith("/"):
+        directory = host or "/var/run/postgresql"
+        patient.addresses = [(int(socket.AF_UNIX), f"{directory}/.s.PGSQL.{request.port}", 0)]
+    if patient.addresses:
+        return ok(f"{patient.addresses[0][1]} is a Unix socket")
+    limit = patient.limit(patient.pool.config.connect_timeout)
+    try:
+        patient.addresses = network.look_up(host, request.port, limit.left())
+    except (OSError, UnicodeError) as error:
+        return failed(f"{host} has no address: {line_of(error)}", *advice.of_name(error, host), host=host)
+    found = [address for _, address, _ in patient.addresses]
+    return ok(f"{host} is {', '.join(found)}", host=host, addresses=found)
+
+
+def tcp(patient: Patient) -> Finding:
+    """Whether one of the addresses answers."""
+    limit = patient.limit(patient.pool.config.connect_timeout)
+    problems: list[tuple[network.Address, OSError]] = []
+    for number, address in enumerate(patient.addresses):
+        start = time.monotonic()
+        try:
+            # What is left is shared among the addresses to come.
+            network.dial(address, limit.left() / (len(patient.addresses) - number)).close()
+        except OSError as error:
+            problems.append((address, error))
+        else:
+            patient.reached = address
+            return ok(f"{_shown(address)} answers", milliseconds=round((time.monotonic() - start) * 1000, 1))
+    address, problem = problems[-1]
+    detail = "; ".join(f"{_shown(where)}: {line_of(error)}" for where, error in problems)
+    in_lambda = configuration.in_lambda()
+    return failed(detail, *advice.of_address(problem, address[1], address[2], in_lambda=in_lambda))
+
+
+def _shown(address: network.Address) -> str:
+    _, where, port = address
+    return f"{where}:{port}" if port else where
+
+
+def tls(patient: Patient) -> Finding:
+    """Encryption, and whether the certificate verifies."""
+    request = patient.request()
+    wanted, host = request.tls, request.host
+    assert patient.reached is not None
+    if patient.reached[2] == 0:
+        return ok("a Unix socket needs none", mode=wanted.mode)
+    if wanted.mode == "disable":
+        plain = "not encrypted, as sslmode=disable says"
+        return ok(plain) if is_local(host) else warning(plain, "Take sslmode out of the URL: it travels in plain text.")
+    limit = patient.limit(patient.pool.config.connect_timeout)
+    made = context(wanted, host)  # ConfigError for a CA file that cannot be read
+    facts: dict[str, Any] = {"mode": wanted.mode, "ca_file": wanted.ca_file}
+    try:
+        with (
+            network.dial(patient.reached, limit.left()) as sock,
+            network.start_tls(patient.engine, sock, made, host, limit.left()) as encrypted,
+        ):
+            facts |= {"version": encrypted.version(), "cipher": (encrypted.cipher() or ("",))[0]}
+            certificate: dict[str, Any] = encrypted.getpeercert() or {}
+    except network.NoTlsError:
+        if not wanted.required:
+            return ok(f"not encrypted: the server speaks no TLS, and sslmode={wanted.mode} does without", **facts)
+        return failed("the server speaks no TLS", tls_advice("does not support it", host, wanted), **facts)
+    except network.RefusedError as error:
+        return failed(f"the server hung up: {error}", *_of_refusal(str(error), patient, request), **facts)
+    except network.StrangerError as error:
+        return failed(
+            f"what listens there does not answer as {patient.engine} does ({error})",
+            "Check the port, and the engine that the URL begins with. A load balancer without a healthy target does "
+            "this too, and a server that hangs.",
+            **facts,
+        )
+    except (ssl.SSLError, OSError) as error:
+        return failed(line_of(error), tls_advice(str(error), host, wanted), **facts)
+    return _of_certificate(certificate, wanted, host, facts)
+
+
+def _of_refusal(text: str, patient: Patient, request: ConnectRequest) -> list[str]:
+    kind = Failure.TOO_MANY if "(1040)" in text or "too many" in text else Failure.OTHER
+    return advice.of_login(RuntimeError(text.replace("(1129)", "(1129,")), kind, patient.engine, request)
+
+
+def _of_certificate(certificate: dict[str, Any], wanted: Tls, host: str, facts: dict[str, Any]) -> Finding:
+    detail = f"{facts['version']}, sslmode={wanted.mode}"
+    if not certificate:  # Python decodes none that it did not verify
+        detail += ", the certificate is not verified"
+        if is_local(host):
+            return ok(detail, **facts)
+        return warning(detail, "Take sslmode out of the URL: by default the certificate is verified in full.", **facts)
+    expires = ssl.cert_time_to_seconds(str(certificate["notAfter"]))
+    facts |= {"issuer": _name(certificate["issuer"]), "expires": str(certificate["notAfter"])}
+    detail += f", certificate by {facts['issuer']}, until {facts['expires']}"
+    if expires - time.time() < _SOON:
+        return warning(detail, "The server's certificate expires soon: have it rotated.", **facts)
+    return ok(detail, **facts)
+
+
+def _name(parts: Any) -> str:
+    """The most telling part of a distinguished name."""
+    named = {key: value for part in parts for key, value in part}
+    return str(named.get("commonName") or named.get("organizationName") or "an unnamed authority")
+
+
+def login(patient: Patient) -> Finding:
+    """The driver's own connect, as the pool does it."""
+    connector = patient.pool._connector
+    request = patient.request()
+    try:
+        patient.link = connector.engine.connect(request)
+    except Exception as error:  # noqa: BLE001 - whatever the driver raises is what is to be told
+        kind = connector.engine.classify(error)
+        detail = f"{kind.value}: {line_of(error)}" if kind is not Failure.OTHER else line_of(error)
+        return failed(detail, *_of_failed_login(patient, request, error, kind), kind=kind.value)
+    return ok(f"as {request.credentials.user!r} to {request.database!r}", backend_id=patient.link.backend_id)
+
+
+def _of_failed_login(patient: Patient, request: ConnectRequest, error: Exception, kind: Failure) -> list[str]:
+    mismatch = contradiction(request.credentials, patient.endpoint)
+    if kind is Failure.REJECTED and mismatch:
+        return [mismatch]
+    if kind is not Failure.REJECTED or not request.credentials.iam:
+        hints = advice.of_login(error, kind, patient.engine, request)
+        return hints or [str(error)] if isinstance(error, ValueError) else hints
+    signed = aws.read_token(request.credentials.password)
+    region = signed.region if signed else ""
+    source = patient.pool._connector.endpoint
+    answer = aws.ask(request.host, source, region, patient.limit(patient.pool.config.timeout).left())
+    return advice.of_token(error, patient.engine, request, region, signed, answer)
+
+
+def query(patient: Patient) -> Finding:
+    """One statement, and what it says of the server."""
+    link = patient.link
+    assert link is not None
+    limit = patient.limit(patient.pool.config.timeout)
+
+    ask = _ask_postgres if patient.engine == "postgresql" else _ask_mysql
+    start = time.time()
+    try:
+        server = patient.server = network.within(limit.left(), lambda: ask(link.conn))
+    except TimeoutError:
+        link.sever()
+        return failed(
+            "no answer in time", "The server accepts logins and runs nothing: look at its load and its locks."
+        )
+    version, user, database, now, backend, *_ = server
+    patient.server_ahead = float(now) - (start + time.time()) / 2
+    facts = {"version": version, "user": user, "database": database, "backend_id": backend}
+    detail = f"version {version}, user {user}, database {database}"
+    if backend != link.backend_id and not patient.request().pooled:
+        return warning(
+            f"{detail}, behind a pooler",
+            "The login was given another session number than the query ran under, so a pooler stands in between: add "
+            "pooled=true to the URL, or statements that psycopg prepares will get lost.",
+            **facts,
+        )
+    return ok(detail, **facts)
+
+
+def _ask_postgres(conn: Any) -> tuple[Any, ...]:
+    from psycopg.rows import tuple_row
+
+    # Not the user's own kinds of cursors and rows, which connect_args may hold.
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return tuple(cursor.execute(_POSTGRES).fetchone())
+
+
+def _ask_mysql(conn: Any) -> tuple[Any, ...]:
+    from pymysql.cursors import Cursor
+
+    with conn.cursor(Cursor) as cursor:
+        cursor.execute(_MYSQL)
+        return tuple(cursor.fetchone())
+
+
+def state(patient: Patient) -> Finding:
+    """Whether the server writes."""
+    read_only, replica = bool(patient.server[5]), bool(patient.server[6])
+    what = "a replica" if replica else "read-only" if read_only else "a writer"
+    facts = {"read_only": read_only or replica, "replica": replica}
+    if not (read_only or replica) or patient.role is Role.READER:
+        return ok(f"the server is {what}", **facts)
+    if replica:
+        mend = (
+            "Connect to the cluster's writer endpoint, or name the cluster (AuroraCluster). After a failover, wait for "
+            "DNS to change. If only reading is meant, use --readonly, and connection(readonly=True)."
+        )
+    else:
+        mend = (
+            "Look for read_only or default_transaction_read_only in the parameter group or on the role; RDS also sets "
+            "them when the storage is full, and on the old writer of a failover."
+        )
+    return failed(f"the server is {what}: it refuses to write", mend, **facts)
+
+
+def clock(patient: Patient) -> Finding:
+    """The server's clock against this one's."""
+    ahead = patient.server_ahead
+    detail = f"the server's clock is {abs(ahead):.1f} s {'ahead' if ahead > 0 else 'behind'}"
+    if abs(ahead) < _SKEW:
+        return ok(detail, seconds_ahead=round(ahead, 1))
+    mend = "Set this machine's clock: from five minutes on, AWS refuses what it signs, and IAM tokens are not accepted."
+    return warning(detail, mend, seconds_ahead=round(ahead, 1))
+
+
+def round_trip(patient: Patient) -> Finding:
+    """How long the shortest answer takes: every statement takes at least that."""
+    assert patient.link is not None
+    times = []
+    # The cursor's transaction, if there is one, is not the ping's.
+    patient.link.conn.rollback()
+    for _ in range(_PINGS):
+        start = time.monotonic()
+        patient.link.ping(max(patient.limit(patient.pool.config.ping_timeout).left(), 0.001))
+        times.append(time.monotonic() - start)
+    median = statistics.median(times)
+    facts = {"median_milliseconds": round(median * 1000, 3), "least_milliseconds": round(min(times) * 1000, 3)}
+    detail = f"{median * 1000:.2f} ms (median of {_PINGS}, least {min(times) * 1000:.2f})"
+    if median < _SLOW_ROUND_TRIP:
+        return ok(detail, **facts)
+    return warning(detail, "Far for one region: run the function where the database is.", **facts)
+
+
+Check = Callable[[Patient], Finding]
+
+CHECKS: tuple[tuple[str, Check, tuple[str, ...]], ...] = (
+    ("endpoint", endpoint, ()),
+    ("identity", identity, ("endpoint",)),
+    ("dns", dns, ("endpoint",)),
+    ("tcp", tcp, ("dns",)),
+    ("tls", tls, ("tcp",)),
+    ("login", login, ("identity", "tls")),
+    ("query", query, ("login",)),
+    ("state", state, ("query",)),
+    ("clock", clock, ("query",)),
+    ("round trip", round_trip, ("query",)),
+)
+"""In order; each with the steps without which it makes no sense."""

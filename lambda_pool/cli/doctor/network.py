@@ -1,0 +1,135 @@
+"""The way to the server, on foot: name, address, the first words of its protocol, and TLS. Standard library only."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+T = TypeVar("T")
+
+Address = tuple[int, str, int]
+"""Family, address and port; for a Unix socket its path, and 0."""
+
+# https://www.postgresql.org/docs/current/protocol-message-formats.html, SSLRequest
+_POSTGRES_SSL = struct.pack("!ii", 8, 80877103)
+# https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase_packets_protocol_ssl_request.html
+_CLIENT_PROTOCOL_41, _CLIENT_SSL, _CLIENT_SECURE_CONNECTION = 0x200, 0x800, 0x8000
+_UTF8MB4 = 45
+_MYSQL_SSL = struct.pack("<IIB23x", _CLIENT_PROTOCOL_41 | _CLIENT_SSL | _CLIENT_SECURE_CONNECTION, 1 << 24, _UTF8MB4)
+
+
+class NoTlsError(Exception):
+    """The server answered that it speaks no TLS."""
+
+
+class RefusedError(Exception):
+    """The server answered with an error before anything was asked of it; the text is its own."""
+
+
+class StrangerError(Exception):
+    """What answers does not speak the database's protocol."""
+
+
+def within(seconds: float, work: Callable[[], T]) -> T:
+    """What `work` returns or raises, or TimeoutError after so many seconds: for calls that know no bound themselves."""
+    results: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            results.append(work())
+        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
+            errors.append(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    thread.join(max(seconds, 0.001))
+    if errors:
+        raise errors[0]
+    if not results:
+        raise TimeoutError("no answer in time")
+    return results[0]
+
+
+def look_up(host: str, port: int, seconds: float) -> list[Address]:
+    """The addresses of a host name. Raises OSError, or TimeoutError."""
+    found = within(seconds, lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    return [(int(family), str(address[0]), port) for family, _, _, _, address in found]
+
+
+def dial(address: Address, seconds: float) -> socket.socket:
+    """A connection to one address. Raises OSError."""
+    family, where, port = address
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.settimeout(max(seconds, 0.001))
+        sock.connect(where if family == socket.AF_UNIX else (where, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+def start_tls(engine: str, sock: socket.socket, context: ssl.SSLContext, host: str, seconds: float) -> ssl.SSLSocket:
+    """Ask the server for TLS, and shake hands.
+
+    Raises NoTlsError, RefusedError, StrangerError, ssl.SSLError (its text says what does not verify) or OSError.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        (_ask_postgres if engine == "postgresql" else _ask_mysql)(sock, deadline)
+    except (TimeoutError, ConnectionResetError, BrokenPipeError, struct.error) as error:
+        raise StrangerError(f"{type(error).__name__}: {error}") from error
+    sock.settimeout(max(deadline - time.monotonic(), 0.001))
+    return context.wrap_socket(sock, server_hostname=host)
+
+
+def _ask_postgres(sock: socket.socket, deadline: float) -> None:
+    sock.sendall(_POSTGRES_SSL)
+    answer = _read(sock, 1, deadline)
+    if answer == b"N":
+        raise NoTlsError
+    if answer == b"E":
+        sock.settimeout(1.0)
+        raise RefusedError(" ".join(_words(sock.recv(2000)[4:])))
+    if answer != b"S":
+        raise StrangerError(f"it answered {answer!r}")
+
+
+def _words(fields: bytes) -> Sequence[str]:
+    """The severity and the message of PostgreSQL's error fields."""
+    return [field[1:].decode("utf-8", "replace") for field in fields.split(b"\0") if field[:1] in {b"S", b"M"}]
+
+
+def _ask_mysql(sock: socket.socket, deadline: float) -> None:
+    length = int.from_bytes(_read(sock, 4, deadline)[:3], "little")
+    if not 1 <= length <= 1024:
+        raise StrangerError(f"its greeting would be {length} bytes long")
+    greeting = _read(sock, length, deadline)
+    if greeting[0] == 0xFF:
+        number = int.from_bytes(greeting[1:3], "little")
+        text = greeting[3:].decode("utf-8", "replace")
+        raise RefusedError(f"({number}) {text[6:] if text.startswith('#') else text}")
+    if greeting[0] != 10:
+        raise StrangerError(f"its greeting is of version {greeting[0]}")
+    # The server's version ends in a zero; then thread id, eight bytes of salt, a filler and the lower capabilities.
+    start = greeting.index(0) + 1 + 4 + 8 + 1
+    if not int.from_bytes(greeting[start : start + 2], "little") & _CLIENT_SSL:
+        raise NoTlsError
+    sock.sendall(len(_MYSQL_SSL).to_bytes(3, "little") + b"\1" + _MYSQL_SSL)
+
+
+def _read(sock: socket.socket, count: int, deadline: float) -> bytes:
+    data = b""
+    while len(data) < count:
+        sock.settimeout(max(deadline - time.monotonic(), 0.001))
+        piece = sock.recv(count - len(data))
+        if not piece:
+            raise StrangerError("it hung up without a word")
+        data += piece
+    return data

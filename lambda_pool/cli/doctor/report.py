@@ -1,0 +1,141 @@
+"""What the doctor found: as data that can be returned from a handler, and as lines to read."""
+
+from __future__ import annotations
+
+import re
+import textwrap
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from itertools import groupby
+from typing import Any, Literal, TypedDict
+from urllib.parse import quote
+
+import lambda_pool
+from lambda_pool.secret import Secret
+
+Status = Literal["ok", "warning", "failed", "skipped"]
+
+_NOTABLE = ("failed", "warning")
+_WIDTH = 110
+_INDENT = " " * 11
+_LONGEST = 1000
+# Shorter ones would turn every text into stars, and thereby show what they are.
+_SHORTEST_SECRET = 4
+_SIGNED = re.compile(r"(X-Amz-(?:Signature|Security-Token|Credential)=)[^&\s'\"]+")
+
+
+@dataclass
+class Finding:
+    """How one step ended: what was seen, what to do about it, and the figures."""
+
+    status: Status
+    detail: str
+    advice: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+
+
+def ok(detail: str, **facts: Any) -> Finding:
+    """A step that went well."""
+    return Finding("ok", detail, [], facts)
+
+
+def warning(detail: str, *advice: str, **facts: Any) -> Finding:
+    """A step that went well, with something to look at."""
+    return Finding("warning", detail, list(advice), facts)
+
+
+def failed(detail: str, *advice: str, **facts: Any) -> Finding:
+    """A step that failed, and how to mend it."""
+    return Finding("failed", detail, [text for text in advice if text], facts)
+
+
+class Step(TypedDict):
+    """One step of the report. `milliseconds` is what it took."""
+
+    step: str
+    status: Status
+    detail: str
+    advice: list[str]
+    facts: dict[str, Any]
+    milliseconds: float
+
+
+class Report(TypedDict):
+    """The whole report: nothing but texts, numbers, lists and dictionaries, so that a handler can return it.
+
+    `exit_code`: 0 if every step went well or gave a warning at most, 1 if one failed, 2 if the configuration did.
+    """
+
+    ok: bool
+    exit_code: int
+    lambda_pool: str
+    pool: str
+    steps: list[Step]
+
+
+class Redactor:
+    """Takes every secret that it was told of out of a text: the last line of defence, after never asking for one."""
+
+    def __init__(self) -> None:
+        self._secrets: set[str] = set()
+
+    def add(self, *secrets: Secret | None) -> None:
+        """Learn secrets."""
+        for secret in secrets:
+            text = secret.reveal() if secret is not None else ""
+            if len(text) >= _SHORTEST_SECRET:
+                self._secrets |= {text, quote(text, safe=""), quote(text, safe="-_.~")}
+
+    def clean(self, value: Any) -> Any:
+        """The same text, list or dictionary, without them."""
+        if isinstance(value, str):
+            for secret in sorted(self._secrets, key=len, reverse=True):
+                value = value.replace(secret, "***")
+            return _SIGNED.sub(r"\1***", value)
+        if isinstance(value, list):
+            return [self.clean(item) for item in value]
+        if isinstance(value, dict):
+            return {key: self.clean(item) for key, item in value.items()}
+        return value
+
+
+def line_of(error: BaseException) -> str:
+    """An error's text on one line."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
+def step(name: str, finding: Finding, seconds: float, redactor: Redactor) -> Step:
+    """A finding as part of the report."""
+    return {
+        "step": name,
+        "status": finding.status,
+        # Cut only now: half a secret would not be recognised.
+        "detail": redactor.clean(finding.detail)[:_LONGEST],
+        "advice": redactor.clean(finding.advice),
+        "facts": redactor.clean(finding.facts),
+        "milliseconds": round(seconds * 1000, 1),
+    }
+
+
+def report(pool: str, steps: list[Step]) -> Report:
+    """All steps, and what they come to."""
+    bad = [each["step"] for each in steps if each["status"] == "failed"]
+    code = 0 if not bad else 2 if bad == ["config"] else 1
+    return {"ok": not bad, "exit_code": code, "lambda_pool": lambda_pool.__version__, "pool": pool, "steps": steps}
+
+
+def render(found: Report) -> str:
+    """The report as lines."""
+    lines: list[str] = []
+    for (status, detail), group in groupby(found["steps"], lambda each: (each["status"], each["detail"])):
+        lines += _render_steps(status, detail, list(group))
+    names = {status: [each["step"] for each in found["steps"] if each["status"] == status] for status in _NOTABLE}
+    notable = [f"{', '.join(names[status])}: {status}" for status in _NOTABLE if names[status]]
+    return "\n".join([*lines, "", "; ".join(notable) or "everything works"])
+
+
+def _render_steps(status: str, detail: str, steps: list[Step]) -> Iterable[str]:
+    head = f"{status:<9}{', '.join(each['step'] for each in steps)}"
+    yield from textwrap.wrap(f"{head}: {detail}", _WIDTH, subsequent_indent=_INDENT)
+    for advice in (text for each in steps for text in each["advice"]):
+        yield from textwrap.wrap(f"-> {advice}", _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT + "   ")
