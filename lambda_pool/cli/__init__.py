@@ -35,6 +35,7 @@ _COMMANDS = {
     "dashboard": _Entry("lambda_pool.cli.dashboard", "print a CloudWatch dashboard, alarms and log queries for a pool"),
     "doctor": _Entry("lambda_pool.cli.doctor", "go the way to the database step by step, and say how to mend it"),
     "top": _Entry("lambda_pool.cli.top", "watch a server's connections, those with the longest transactions first"),
+    "plan": _Entry("lambda_pool.cli.plan", "how many connections a function needs, whether they fit, and what to set"),
 }
 
 

@@ -1,0 +1,151 @@
+"""`lambda-pool plan`: how many connections a function needs, whether they fit, and what to set."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+from lambda_pool.errors import LambdaPoolError
+
+_EPILOG = """\
+Figures that are not given are asked: the database's with --live (LAMBDA_POOL_URL, with this machine's login), the
+function's with --function (AWS). Connections needed = environments x workers x max_size.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options."""
+    parser.epilog = _EPILOG
+    database = parser.add_argument_group("the database")
+    database.add_argument("--max-connections", type=int, metavar="N", help="what it allows in all")
+    database.add_argument("--reserved", type=int, metavar="N", help="connections kept for administrators (default: 3)")
+    database.add_argument("--others", type=int, metavar="N", help="connections of everybody else (default: 0)")
+    database.add_argument("--cores", type=int, metavar="N", help="its processor cores, for a rule of thumb")
+    database.add_argument("--spindles", type=int, default=0, metavar="N", help="its disks that turn (default: 0)")
+    database.add_argument("--live", action="store_true", help="ask the database itself (LAMBDA_POOL_URL or --url)")
+    database.add_argument("--url", help="the database to ask with --live; a password in it is seen by other processes")
+    function = parser.add_argument_group("the function")
+    function.add_argument(
+        "--environments", type=int, metavar="N", help="environments at once at the peak (concurrency)"
+    )
+    function.add_argument("--rate", type=float, metavar="R", help="invocations a second at the peak")
+    function.add_argument(
+        "--duration",
+        type=float,
+        metavar="S",
+        help="seconds an invocation takes; with --rate, this gives the environments",
+    )
+    function.add_argument(
+        "--query-time",
+        type=float,
+        metavar="S",
+        help="seconds of an invocation that it holds a connection (default: --duration)",
+    )
+    function.add_argument("--max-size", type=int, metavar="N", help="the pool's max_size (default: 1)")
+    function.add_argument(
+        "--workers", type=int, metavar="N", help="processes in each environment, for Managed Instances (default: 1)"
+    )
+    function.add_argument("--reserved-concurrency", type=int, metavar="N", help="the function's, if it has one")
+    function.add_argument("--account-concurrency", type=int, metavar="N", help="what the account has left for it")
+    function.add_argument("--function", metavar="NAME", help="ask AWS about this function")
+    proxy = parser.add_argument_group("an RDS Proxy in between")
+    proxy.add_argument("--proxy", metavar="NAME", help="ask AWS about this proxy")
+    proxy.add_argument("--proxy-percent", type=int, metavar="P", help="its MaxConnectionsPercent")
+    parser.add_argument(
+        "--headroom",
+        type=float,
+        default=0.2,
+        metavar="PART",
+        help="part of the connections that is left free (default: 0.2)",
+    )
+    parser.add_argument("--region", help="AWS's region (default: as the SDKs find it)")
+    parser.add_argument("--json", action="store_true", help="print the plan as JSON")
+    parser.add_argument(
+        "--chart", type=Path, metavar="FILE.svg", help="write the chart as SVG, instead of text below the plan"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the plan. Returns 0 if today's peak fits, 1 if not, 2 if a figure is missing."""
+    from lambda_pool.cli.plan import chart, live, report, sizing
+
+    try:
+        figures, sources = _figures(args)
+        made = sizing.plan(figures)
+    except (live.Unknown, LambdaPoolError, ValueError) as error:
+        print(f"lambda-pool plan: {error}", file=sys.stderr)
+        return 2
+    if args.chart is not None:
+        args.chart.write_text(chart.svg(made), encoding="utf-8")
+    if args.json:
+        print(json.dumps(report.as_json(made, sources), indent=2))
+    else:
+        print("\n".join(report.lines(made, sources)))
+        print(f"\nThe chart is in {args.chart}." if args.chart is not None else f"\n{chart.text(made)}")
+    return 0 if report.good(made) else 1
+
+
+def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
+    """What was given, and for the rest what was asked. Raises Unknown, LambdaPoolError and ValueError."""
+    from lambda_pool.cli.plan import live, sizing
+
+    sources: list[str] = []
+
+    def first(given: Any, name: str, asked: Any, where: str, otherwise: Any = None) -> Any:
+        if given is not None:
+            return given
+        if asked is None:
+            return otherwise
+        sources.append(f"{name} {asked} ({where})")
+        return asked
+
+    server = live.ask_database(args.url) if args.live or args.url else None
+    function = live.ask_aws(args.function, args.region) if args.function else None
+    percent = args.proxy_percent
+    if args.proxy and percent is None:
+        percent = first(None, "MaxConnectionsPercent", live.ask_proxy(args.proxy, args.region), "RDS")
+    limit = first(args.max_connections, "max_connections", server and server.max_connections, "the database")
+    if limit is None:
+        raise live.Unknown("how many connections the database allows: give --max-connections, or --live to ask it")
+    rate = first(args.rate, "invocations a second", function and function.peak_rate, f"CloudWatch, {live._DAYS} days")
+    environments = args.environments
+    if environments is None and args.rate is not None and args.duration is not None:
+        # Lambda's own formula for concurrency, at the peak.
+        environments = max(1, math.ceil(args.rate * args.duration))
+    environments = first(
+        environments, "environments", function and function.peak_environments, f"CloudWatch, {live._DAYS} days"
+    )
+    if environments is None:
+        raise live.Unknown(
+            "how many environments there are at the peak: give --environments, or --rate and --duration, or --function"
+        )
+    return (
+        sizing.Figures(
+            max_connections=limit,
+            environments=environments,
+            reserved=first(args.reserved, "reserved", server and server.reserved, "the database", 3),
+            others=first(args.others, "others", server and server.others, "the database, just now", 0),
+            workers=first(args.workers, "workers", function and function.workers, "Lambda", 1),
+            max_size=first(args.max_size, "max_size", function and function.max_size, "its variables", 1),
+            reserved_concurrency=first(
+                args.reserved_concurrency,
+                "reserved concurrency",
+                function and function.reserved_concurrency,
+                "Lambda",
+            ),
+            account_concurrency=first(
+                args.account_concurrency, "account concurrency", function and function.account_concurrency, "Lambda"
+            ),
+            proxy_percent=percent,
+            headroom=args.headroom,
+            rate=rate,
+            query_seconds=args.query_time if args.query_time is not None else args.duration,
+            cores=args.cores,
+            spindles=args.spindles,
+        ),
+        sources,
+    )

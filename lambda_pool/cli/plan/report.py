@@ -1,0 +1,140 @@
+"""A plan in words, and as JSON."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from lambda_pool.cli.plan.sizing import Fit, Load, Plan, ProxyAdvice
+
+_FITS = {
+    Fit.FITS: "fits",
+    Fit.TIGHT: "fits, but eats into the headroom",
+    Fit.TOO_MANY: "does not fit: some connects are refused",
+}
+
+
+def verdict(plan: Plan) -> str:
+    """One sentence."""
+    if plan.available == 0:
+        return "There are no connections left for this function: others and the reserved ones take them all."
+    if plan.proxy is ProxyAdvice.THERE:
+        return _with_proxy(plan)
+    if plan.now.fit is not Fit.FITS:
+        return (
+            f"{plan.now.connections} connections at the peak, and {plan.budget} in the budget: put an RDS Proxy in "
+            f"front, or reserve a concurrency of {plan.reserved_concurrency} and let Lambda throttle the rest."
+        )
+    if plan.doubled.fit is not Fit.FITS:
+        return "It fits today, and not after the next doubling of the traffic: plan for an RDS Proxy."
+    if plan.doubled.throttled:
+        return (
+            f"It fits. After the next doubling of the traffic Lambda throttles: {2 * plan.figures.environments} "
+            f"environments would be wanted, and {plan.doubled.environments} may start."
+        )
+    return (
+        "It fits, today and after the next doubling of the traffic. No proxy is needed for the number of connections."
+    )
+
+
+def _with_proxy(plan: Plan) -> str:
+    if plan.backend is None:
+        return "The proxy shares its connections; give --rate and --query-time to see how many it needs at the peak."
+    if plan.backend <= plan.budget:
+        return f"The proxy needs about {plan.backend} of its {plan.available} connections at the peak."
+    return (
+        f"The proxy would need {plan.backend} connections at the peak and may open {plan.available}: statements will "
+        "wait for one (ConnectionBorrowTimeout). Shorten the transactions, or enlarge the database."
+    )
+
+
+def good(plan: Plan) -> bool:
+    """True if today's peak is within the budget."""
+    if plan.proxy is ProxyAdvice.THERE:
+        return plan.backend is None or plan.backend <= plan.budget
+    return plan.now.fit is Fit.FITS
+
+
+def lines(plan: Plan, sources: list[str]) -> list[str]:
+    """The whole answer as text. `sources`: where figures came from that nobody gave."""
+    figures = plan.figures
+    server = f"{figures.max_connections} max_connections - {figures.reserved} reserved - {figures.others} of others"
+    share = f", at most {figures.proxy_percent} % for the proxy" if figures.proxy_percent is not None else ""
+    found = [
+        verdict(plan),
+        "",
+        f"available   {plan.available:6}  {server}{share}",
+        f"budget      {plan.budget:6}  less {figures.headroom:.0%} headroom, for deployments and growth",
+        f"needed now  {plan.now.connections:6}  {_product(plan, plan.now)}: {_outcome(plan, plan.now)}",
+        f"doubled     {plan.doubled.connections:6}  {_product(plan, plan.doubled)}: {_outcome(plan, plan.doubled)}",
+    ]
+    if plan.most is not None:
+        most = f"{_product(plan, plan.most)}, all that Lambda may start: {_outcome(plan, plan.most)}"
+        found.append(f"at most     {plan.most.connections:6}  {most}")
+    found += [
+        "",
+        f"Reserved concurrency to set: {_reserve(plan)}",
+        f"RDS Proxy: {_PROXY[plan.proxy]}",
+        "",
+        "Rules of thumb beside it:",
+    ]
+    for formula in plan.formulas:
+        number = "?" if formula.connections is None else str(formula.connections)
+        found.append(f"  {number:>6}  {formula.name} ({formula.meaning})")
+    if sources:
+        found += ["", "Asked, not given: " + "; ".join(sources) + "."]
+    return found
+
+
+def _reserve(plan: Plan) -> str:
+    if plan.reserved_concurrency is None:
+        return "none is needed for the connections, which the proxy shares."
+    if plan.reserved_concurrency == 0:
+        return "not even one environment fits into the budget."
+    return f"{plan.reserved_concurrency} (the budget, {plan.per_environment} for each environment)."
+
+
+_PROXY = {
+    ProxyAdvice.NO: "not needed for the number of connections.",
+    ProxyAdvice.SOON: "not needed yet; the next doubling needs one, or a bound on concurrency.",
+    ProxyAdvice.YES: "needed, unless concurrency is bounded as above.",
+    ProxyAdvice.THERE: "there is one.",
+}
+
+
+def _product(plan: Plan, load: Load) -> str:
+    figures = plan.figures
+    workers = f" x {figures.workers} workers" if figures.workers > 1 else ""
+    return f"{load.environments} environments{workers} x {figures.max_size} max_size"
+
+
+def _outcome(plan: Plan, load: Load) -> str:
+    if plan.proxy is ProxyAdvice.THERE:
+        text = "client connections of the proxy, which shares its own"
+    else:
+        text = _FITS[load.fit]
+    return f"{text}; Lambda throttles what is more" if load.throttled else text
+
+
+def as_json(plan: Plan, sources: list[str]) -> dict[str, Any]:
+    """The plan as plain values; the same names as in the code."""
+
+    def load(value: Load | None) -> dict[str, Any] | None:
+        return None if value is None else {**asdict(value), "fit": value.fit.value}
+
+    return {
+        "verdict": verdict(plan),
+        "good": good(plan),
+        "figures": asdict(plan.figures),
+        "asked": sources,
+        "per_environment": plan.per_environment,
+        "available": plan.available,
+        "budget": plan.budget,
+        "now": load(plan.now),
+        "doubled": load(plan.doubled),
+        "most": load(plan.most),
+        "reserved_concurrency": plan.reserved_concurrency,
+        "proxy": plan.proxy.value,
+        "backend": plan.backend,
+        "formulas": [asdict(formula) for formula in plan.formulas],
+    }

@@ -1,0 +1,184 @@
+"""How many connections there will be, how many there may be, and what to set: arithmetic alone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Fit(Enum):
+    """Whether what is needed is there."""
+
+    FITS = "fits"
+    TIGHT = "tight"
+    """It fits, but eats into the headroom."""
+    TOO_MANY = "too many"
+
+
+class ProxyAdvice(Enum):
+    """Whether an RDS Proxy, or another pooler, is needed."""
+
+    NO = "no"
+    SOON = "soon"
+    """Not yet, but the next doubling of the traffic does not fit without one."""
+    YES = "yes"
+    THERE = "there"
+    """There is one already."""
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What is known. Counts, seconds and calls per second; None where it is not known.
+
+    `environments`: execution environments at the peak (Lambda calls this concurrency). `workers`: processes in each, 1
+    but on Managed Instances. `reserved`: connections that the server keeps for administrators. `others`: connections of
+    everybody else. `proxy_percent`: MaxConnectionsPercent of the RDS Proxy in between. `headroom`: part of what is
+    available that is left free, for deployments (old environments keep their connections for a while) and growth.
+    """
+
+    max_connections: int
+    environments: int
+    reserved: int = 0
+    others: int = 0
+    workers: int = 1
+    max_size: int = 1
+    reserved_concurrency: int | None = None
+    account_concurrency: int | None = None
+    proxy_percent: int | None = None
+    headroom: float = 0.2
+    rate: float | None = None
+    query_seconds: float | None = None
+    cores: int | None = None
+    spindles: int = 0
+
+
+@dataclass(frozen=True)
+class Load:
+    """A number of environments, and what it asks of the database."""
+
+    environments: int
+    connections: int
+    fit: Fit
+    throttled: bool = False
+    """More environments were wanted than Lambda may start."""
+
+
+@dataclass(frozen=True)
+class Formula:
+    """A classic rule of thumb, and what it gives here. `connections` is None where a figure is missing."""
+
+    name: str
+    meaning: str
+    connections: int | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The answer."""
+
+    figures: Figures
+    per_environment: int
+    available: int
+    """Connections that this function may have."""
+    budget: int
+    """The same, less the headroom."""
+    now: Load
+    doubled: Load
+    most: Load | None
+    """What Lambda may start at most; None where nothing bounds it that is known."""
+    reserved_concurrency: int | None
+    """What to set, so that the budget holds whatever happens; None behind a proxy, which shares its connections."""
+    proxy: ProxyAdvice
+    backend: int | None
+    """Connections that a proxy needs to the database at the peak; None where rate or query time are not known."""
+    formulas: tuple[Formula, ...]
+
+
+def plan(figures: Figures) -> Plan:
+    """Size it. Raises ValueError for figures that cannot be."""
+    _check(figures)
+    per_environment = figures.workers * figures.max_size
+    available = max(figures.max_connections - figures.reserved - figures.others, 0)
+    if figures.proxy_percent is not None:
+        # The proxy is a client of the database like any other, and takes no more than its share.
+        available = min(available, figures.max_connections * figures.proxy_percent // 100)
+    budget = math.floor(available * (1 - figures.headroom) + 1e-9)
+    bound = _bound(figures)
+
+    def load(environments: int) -> Load:
+        started = environments if bound is None else min(environments, bound)
+        connections = started * per_environment
+        return Load(started, connections, _fit(connections, budget, available), started < environments)
+
+    now, doubled = load(figures.environments), load(2 * figures.environments)
+    most = None if bound is None else load(bound)
+    backend = _backend(figures)
+    return Plan(
+        figures=figures,
+        per_environment=per_environment,
+        available=available,
+        budget=budget,
+        now=now,
+        doubled=doubled,
+        most=most,
+        reserved_concurrency=None if figures.proxy_percent is not None else budget // per_environment,
+        proxy=_proxy(figures, per_environment, budget),
+        backend=backend,
+        formulas=_formulas(figures, available, backend),
+    )
+
+
+def _check(figures: Figures) -> None:
+    least = {"max_connections": 1, "environments": 1, "workers": 1, "max_size": 1, "reserved": 0, "others": 0}
+    for name, smallest in least.items():
+        if getattr(figures, name) < smallest:
+            raise ValueError(f"{name}={getattr(figures, name)} is not valid: it must be at least {smallest}")
+    for name in ("reserved_concurrency", "account_concurrency", "cores", "rate", "query_seconds"):
+        value = getattr(figures, name)
+        if value is not None and not 0 <= value < float("inf"):
+            raise ValueError(f"{name}={value} is not valid: it must not be negative")
+    if not 0 <= figures.headroom < 1:
+        raise ValueError(f"headroom={figures.headroom} is not valid: it must be a part from 0 to below 1, such as 0.2")
+    if figures.proxy_percent is not None and not 1 <= figures.proxy_percent <= 100:
+        raise ValueError(f"proxy_percent={figures.proxy_percent} is not valid: it must be from 1 to 100")
+
+
+def _bound(figures: Figures) -> int | None:
+    """Environments that Lambda may start; reserved concurrency 0 means that it starts none."""
+    known = [bound for bound in (figures.reserved_concurrency, figures.account_concurrency) if bound is not None]
+    return min(known) if known else None
+
+
+def _fit(connections: int, budget: int, available: int) -> Fit:
+    if connections <= budget:
+        return Fit.FITS
+    return Fit.TIGHT if connections <= available else Fit.TOO_MANY
+
+
+def _backend(figures: Figures) -> int | None:
+    """A proxy lends a connection for a transaction: as many as are under way at once, by Little's law, and a fifth."""
+    if figures.rate is None or figures.query_seconds is None:
+        return None
+    return max(1, math.ceil(figures.rate * figures.query_seconds * 1.2 - 1e-9))
+
+
+def _proxy(figures: Figures, per_environment: int, budget: int) -> ProxyAdvice:
+    # What is wanted, not what Lambda lets through: a bound that throttles is a way to do without a proxy, at a price.
+    if figures.proxy_percent is not None:
+        return ProxyAdvice.THERE
+    if figures.environments * per_environment > budget:
+        return ProxyAdvice.YES
+    return ProxyAdvice.SOON if 2 * figures.environments * per_environment > budget else ProxyAdvice.NO
+
+
+def _formulas(figures: Figures, available: int, backend: int | None) -> tuple[Formula, ...]:
+    disks = "cores x 2 + spindles"
+    cores = None if figures.cores is None else figures.cores * 2 + figures.spindles
+    return (
+        Formula(disks, "what the server works on at once; more only wait inside of it", cores),
+        Formula("peak rate x query time x 1.2", "what is under way at once, and a fifth on top", backend),
+        Formula(
+            "limit / environments", "the max_size that each environment could have", available // figures.environments
+        ),
+    )
