@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from . import lifecycle
 from .borrower import place
@@ -55,8 +55,7 @@ def decorate(
             if on_unavailable is None:
                 raise
             event, context = _event_and_context(args, kwargs)
-            answer: R = on_unavailable(event, context, error)
-            return answer
+            return cast(R, on_unavailable(event, context, error))
         slot.where = where
         try:
             result: R = call_with(slot.link.conn, args, kwargs)
@@ -76,20 +75,23 @@ def decorate(
             getattr(context, "aws_request_id", ""),
             cold=lifecycle.take_cold(),
         )
-        token = current.set(invocation)
-        latest.invocation = invocation
-        disarm = lifecycle.arm(invocation)
-        failed = True
+        disarm, failed = None, True
         try:
+            current.set(invocation)
+            latest.invocation = invocation
+            disarm = lifecycle.arm(invocation)
             result = call(args, kwargs)
             failed = False
             return result
         finally:
-            if disarm is not None:
-                disarm()
-            lifecycle.end_invocation(invocation, failed=failed)
-            latest.invocation = None
-            current.reset(token)
+            try:
+                if disarm is not None:
+                    disarm()
+                lifecycle.end_invocation(invocation, failed=failed)
+            finally:
+                # Whatever a signal handler raises in here: the next invocation must not find this one.
+                latest.invocation = None
+                current.set(None)
 
     return wrapper
 

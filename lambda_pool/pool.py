@@ -34,8 +34,8 @@ from .events import (
 )
 from .invocation import Limit
 from .policy import PING, REUSE, Replace, decide, replace
-from .shelf import Shelf, Waiter
-from .slot import Slot, State
+from .shelf import Shelf
+from .slot import UNOPENED, Slot, State
 from .tally import Tally
 
 if TYPE_CHECKING:
@@ -240,23 +240,29 @@ class ConnectionPool(Shelf):
                 slots.append(slot)
                 self._open(slot, limit)
         except Exception as error:
-            self._discard(slots.pop(), None)
             if strict:
                 raise
             log.warning("pool %s: could not be warmed, the first checkout tries again: %s", self.name, error)
-        except BaseException:
-            self._discard(slots.pop(), None)
-            raise
         finally:
             for slot in slots:
-                self._give_back(slot)
+                if slot.state is _LENT:
+                    self._give_back(slot)
+                else:
+                    self._discard(slot, Reason.DEAD)
 
     def close(self) -> None:
         """Close every connection: idle ones now, lent ones when they come back. A later checkout opens anew."""
         with self.lock:
             self._generation += 1
-        for slot in self.remove_idle():
-            self._close_link(slot, Reason.POOL_CLOSED)
+        self._close_idle(Reason.POOL_CLOSED)
+
+    def _close_idle(self, reason: Reason) -> None:
+        """Close every idle connection that is not of this generation."""
+        while (slot := self.retire_idle(self._generation)) is not None:
+            try:
+                self._close_link(slot, reason)
+            finally:
+                self.free(slot)
 
     def __repr__(self) -> str:
         url = self.config.url
@@ -311,7 +317,7 @@ class ConnectionPool(Shelf):
                 self._replace(slot, role, decision.reason)
             self._open(slot, limit)
         except BaseException:
-            self._discard(slot, Reason.DEAD if slot.state is _LENT else None)
+            self._discard(slot, Reason.DEAD)
             raise
         self._lend(slot, limit, fresh=True)
         return slot
@@ -352,26 +358,18 @@ class ConnectionPool(Shelf):
                 f"use the one it has, or raise max_size ({self.max_size})"
             )
             raise self._timed_out(PoolTimeout(text), 0.0)
+        slot = None
         try:
-            granted = place.lock.acquire(timeout=max(limit.left(), 0.0))
+            while slot is None and (left := limit.left()) > 0 and place.lock.acquire(timeout=left):
+                slot = self.collect(place)
+            slot = slot or self.collect(place, last=True)
         except BaseException:
-            self._leave_queue(place)
+            self.leave(place)
             raise
-        slot = place.slot if granted else self.step_out(place)
         if slot is None:
             self._raise_timed_out(limit)
         self._tally.tell(Waited(self.name, limit.elapsed()))
         return slot
-
-    def _leave_queue(self, waiter: Waiter) -> None:
-        """Leave the queue for good, passing on what may have been granted meanwhile."""
-        slot = self.step_out(waiter)
-        if slot is None:
-            return
-        if slot.state is _LENT:
-            self.put(slot)
-        else:
-            self.remove(slot)
 
     def _raise_timed_out(self, limit: Limit) -> NoReturn:
         waited = limit.elapsed()
@@ -413,6 +411,8 @@ class ConnectionPool(Shelf):
 
     def _replace(self, slot: Slot, role: Role, reason: Reason) -> None:
         """Close what the slot holds and make it ready for a new connection."""
+        if not slot.shift(_LENT, _CONNECTING):
+            raise LambdaPoolError(f"pool {self.name}: the invocation ended while this connection was being checked")
         wall, mono = time(), monotonic()
         age, idle = slot.age(wall, mono), slot.idle(wall, mono)
         self._tally.tell(Replaced(self.name, reason, age, idle, slot.link.backend_id))
@@ -427,8 +427,8 @@ class ConnectionPool(Shelf):
             extra={"pool": self.name, "reason": reason.value, "age": age, "idle": idle, "backend_id": backend},
         )
         self._close_link(slot, reason)
+        slot.link = UNOPENED
         slot.role = role
-        slot.move(_CONNECTING)
 
     # --- connect ------------------------------------------------------------------------------------------------------
 
@@ -446,9 +446,9 @@ class ConnectionPool(Shelf):
             wall=time(),
             mono=monotonic(),
         )
+        slot.shift(_CONNECTING, _LENT)
         if self.config.cancel_before_deadline:
             link.watch()
-        slot.move(_LENT)
 
     # --- return -------------------------------------------------------------------------------------------------------
 
@@ -476,17 +476,15 @@ class ConnectionPool(Shelf):
             event = None
         if self.config.leak_after and since and mono - since > self.config.leak_after:
             self._leaked(slot, mono)
-        try:
-            if slot.generation != self._generation:
-                self._discard(slot, Reason.GENERATION)
-            else:
-                self.put(slot)
-        except RuntimeError:
-            # Taken out (and told of) when its invocation ended, and severed: this thread, its last user, closes it.
+        if not self.put(slot):
+            # Reclaimed (and told of) when its invocation ended, and severed: this thread, its last user, closes it.
             slot.link.close(_GOODBYE)
             return
         if event is not None:
             self.tell(event)
+        # Looked at afterwards, so that a `close()` or a failover at this very moment is not missed.
+        if slot.generation != self._generation:
+            self._close_idle(Reason.GENERATION)
 
     def _settle(self, slot: Slot, error: BaseException | None, *, strict: bool) -> None:
         """End the borrower's transaction and bring the connection back to how it was lent, or close it."""
@@ -556,16 +554,21 @@ class ConnectionPool(Shelf):
         if since:
             self.tell(Returned(self.name, monotonic() - since, slot.checkout, not slot.fresh, in_use))
 
-    def _discard(self, slot: Slot, reason: Reason | None) -> None:
-        """Take a slot out of the pool, close what it holds (`reason` None: nothing), and wake who waits for room."""
-        if self.remove(slot):
-            if reason is not None:
-                self._close_link(slot, reason)
-        elif slot.severed:
+    def _discard(self, slot: Slot, reason: Reason) -> None:
+        """Take a slot out of the pool, close what it holds, and wake who waits for room."""
+        if not self.retire(slot):
             # Told of when it was severed; only now is nobody inside the driver, so that its memory can go.
             slot.link.close(_GOODBYE)
+            return
+        try:
+            # First, so that there are never more connections than `max_size`.
+            self._close_link(slot, reason)
+        finally:
+            self.free(slot)
 
     def _close_link(self, slot: Slot, reason: Reason) -> None:
+        if slot.link is UNOPENED:
+            return
         if slot.pid != self._pid:
             slot.link.drop()
         else:
@@ -576,23 +579,30 @@ class ConnectionPool(Shelf):
 
     def end_invocation(self) -> None:
         """Take back what borrowers still hold: an environment is never frozen with an open transaction."""
-        if len(self.idle) == len(self.slots):
+        if len(self.idle) == len(self.slots) and not self.waiters:
             return
-        held = self.remove_lent()
+        held = self.reclaim()
         mono = monotonic()
-        for slot in held:
-            self._leaked(slot, mono)
-            self._tell_returned(slot, len(held))
-            if slot.owner == get_ident():
-                self._close_link(slot, Reason.LEAKED)
-            else:
-                # Its thread may be inside the driver, where closing would pull the memory from under it; and a server
-                # at work looks at its client only when it has something to say.
-                slot.severed = True
-                if slot.link.running():
-                    self.cancel(slot, max(Limit(self.config.ping_timeout).left(), _LEAST))
-                slot.link.sever()
-                self._tally.tell(Closed(self.name, Reason.LEAKED, slot.age(time(), mono), slot.link.backend_id))
+        try:
+            for slot, lent in held:
+                if lent:
+                    self._leaked(slot, mono)
+                    self._tell_returned(slot, len(held))
+                self._take_away(slot)
+        finally:
+            for slot, _ in held:
+                self.free(slot)
+
+    def _take_away(self, slot: Slot) -> None:
+        if slot.owner == get_ident():
+            self._close_link(slot, Reason.LEAKED)
+            return
+        # Its thread may be inside the driver, where closing would pull the memory from under it; and a server at work
+        # looks at its client only when it has something to say.
+        if slot.link.running():
+            self.cancel(slot, max(Limit(self.config.ping_timeout).left(), _LEAST))
+        slot.link.sever()
+        self._tally.tell(Closed(self.name, Reason.LEAKED, slot.age(time(), monotonic()), slot.link.backend_id))
 
     def _leaked(self, slot: Slot, mono: float) -> None:
         where, stack = borrower.describe(slot)

@@ -9,7 +9,7 @@ from .engines.base import Link
 
 
 class State(Enum):
-    """Where a slot stands. `move` is the one way from one to another."""
+    """Where a slot stands. `Slot.shift` is the one way from one to another."""
 
     CONNECTING = "connecting"
     """Reserved by a borrower who is opening its connection."""
@@ -18,7 +18,7 @@ class State(Enum):
     LENT = "lent"
     """With a borrower: being checked, used or returned."""
     GONE = "gone"
-    """No longer part of the pool. Final."""
+    """Given up, and nobody's any more; its room is free once its connection is closed. Final."""
 
     sources: "tuple[State, ...]"
 
@@ -30,8 +30,8 @@ State.LENT.sources = (State.IDLE, State.CONNECTING)
 State.GONE.sources = (State.CONNECTING, State.IDLE, State.LENT)
 
 
-# A slot's link is read only where its state says that there is one; None would cost the warm path a check.
-_UNOPENED = cast(Link, None)
+# A slot's link is read only where its state says that there is one; a type with None would cost the warm path a check.
+UNOPENED = cast(Link, None)
 _NOWHERE = Endpoint("")
 
 
@@ -61,7 +61,6 @@ class Slot:
         "pid",
         "reuses",
         "role",
-        "severed",
         "stack",
         "state",
         "where",
@@ -71,10 +70,9 @@ class Slot:
         self.state = State.CONNECTING
         self.role = role
         self.owner = owner
-        self.link: Link = _UNOPENED
+        self.link: Link = UNOPENED
         self.endpoint = _NOWHERE
         self.reuses = 0
-        self.severed = False
         self.generation = -1
         self.pid = -1
         self.lifetime = 0.0
@@ -90,11 +88,18 @@ class Slot:
         self.instruction = 0
         self.stack: tuple[tuple[CodeType, int], ...] = ()
 
-    def move(self, to: State) -> None:
-        """Change state. Raises RuntimeError on a move that makes no sense: a bug in the pool, never the caller's."""
-        if self.state not in to.sources:
-            raise RuntimeError(f"a slot cannot go from {self.state.value} to {to.value}")
+    def shift(self, source: State, to: State) -> bool:
+        """Change state if it still is `source`; False if another thread was faster.
+
+        Atomic: CPython switches threads where a function begins, after a call and where a loop turns, and none of these
+        comes between the look and the change. Raises RuntimeError on a move that makes no sense: a bug in the pool.
+        """
+        if source not in to.sources:
+            raise RuntimeError(f"a slot cannot go from {source.value} to {to.value}")
+        if self.state is not source:
+            return False
         self.state = to
+        return True
 
     def opened(self, link: Link, *, generation: int, pid: int, lifetime: float, wall: float, mono: float) -> None:
         """Take in a connection that was just opened (`lifetime` in seconds, jitter included)."""

@@ -39,9 +39,19 @@ class Alarm:
         left = self._invocation.remaining()
         if left is None or threading.current_thread() is not threading.main_thread():
             return None
-        self._previous = signal.signal(signal.SIGALRM, self._ring)
-        self._timer = signal.setitimer(signal.ITIMER_REAL, max(left - self._before, _AGAIN), _AGAIN)
-        self._armed = monotonic()
+        self._previous = signal.getsignal(signal.SIGALRM)
+        left_behind = getattr(self._previous, "__self__", None)
+        if isinstance(left_behind, Alarm):
+            # By an exception out of another signal handler, while it was disarmed.
+            left_behind._disarm()
+            self._previous = left_behind._previous
+        try:
+            signal.signal(signal.SIGALRM, self._ring)
+            self._timer = signal.setitimer(signal.ITIMER_REAL, max(left - self._before, _AGAIN), _AGAIN)
+            self._armed = monotonic()
+        except BaseException:
+            self._disarm()
+            raise
         return self._disarm
 
     def _disarm(self) -> None:

@@ -210,6 +210,10 @@ class FakeDriver:
         """Order what the next calls of `name` raise, one each; None lets a call pass."""
         self._orders.setdefault(name, []).extend(errors)
 
+    def obey(self) -> None:
+        """Forget every order: nothing fails from now on."""
+        self._orders.clear()
+
     def trip(self, name: str) -> None:
         """Raise what was ordered for this call, if anything was."""
         orders = self._orders.get(name)

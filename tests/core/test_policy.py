@@ -19,7 +19,7 @@ def slot(*, opened: float = 0.0, used: float | None = None, lifetime: float = 18
     made = Slot(Role.WRITER, 1)
     made.opened(None, generation=3, pid=7, lifetime=lifetime, wall=NOW - opened, mono=NOW - opened)  # type: ignore[arg-type]
     made.idle_wall = made.idle_mono = NOW - (opened if used is None else used)
-    made.move(State.LENT)
+    made.shift(State.CONNECTING, State.LENT)
     return made
 
 

@@ -23,11 +23,11 @@ def test_only_legal_moves(start: State, to: State) -> None:
     slot = Slot(Role.WRITER, 1)
     slot.state = start
     if (start, to) in LEGAL:
-        slot.move(to)
+        slot.shift(start, to)
         assert slot.state is to
     else:
         with pytest.raises(RuntimeError, match=f"{start.value} to {to.value}"):
-            slot.move(to)
+            slot.shift(start, to)
         assert slot.state is start
 
 

@@ -1,0 +1,380 @@
+"""A signal handler that raises, anywhere in the pool: nothing is lost, doubled or stuck after the invocation's end."""
+
+import gc
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+import lambda_pool
+from lambda_pool import invocation
+from lambda_pool.engines.base import Failure
+from lambda_pool.slot import State
+from lambda_pool.testing import FakeDriver, FakeError
+from tests.support.interrupts import every_place
+
+Prepare = Callable[[FakeDriver, lambda_pool.Pool], Callable[[], object]]
+
+
+def borrow(pool: lambda_pool.Pool, **arguments: Any) -> None:
+    with pool.connection(**arguments) as conn:
+        conn.execute("insert")
+
+
+def check(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+    """After `end_invocation`: every slot is idle, nobody waits, no lock is held, no connection got away."""
+    assert not pool.lock._is_owned()  # type: ignore[attr-defined]
+    assert not pool.waiters
+    assert {slot.state for slot in pool.slots} <= {State.IDLE}
+    assert len(pool.idle) == len(pool.slots) == len(set(map(id, pool.idle)))
+    assert {id(slot) for slot in pool.idle} == {id(slot) for slot in pool.slots}
+    assert len(pool.slots) <= pool.max_size
+    kept = {id(slot.link) for slot in pool.slots}
+    if sum(link.alive for link in driver.links) > len(kept):
+        gc.collect()
+    for link in driver.links:
+        # Known to nobody but this list and this loop: a real one would have been closed with its last reference.
+        assert not link.alive or id(link) in kept or sys.getrefcount(link) <= 3
+    stats = pool.stats()
+    assert (stats.size, stats.in_use, stats.waiting) == (len(pool.slots), 0, 0)
+    # The one event that was being told of when the signal came may be missing.
+    assert abs(stats.opened - stats.closed - stats.size) <= 1
+    driver.obey()
+    # All of them can be lent at once, to one borrower each, and come back.
+    leases = [pool.connection() for _ in range(pool.max_size)]
+    conns = [lease.__enter__() for lease in leases]
+    assert len({id(conn) for conn in conns}) == pool.max_size
+    for conn in conns:
+        conn.execute("select")
+    with pytest.raises(lambda_pool.PoolTimeout, match="already holds"):
+        pool.connection().__enter__()
+    for lease in leases:
+        lease.__exit__(None, None, None)
+    assert pool.stats().idle == pool.max_size
+
+
+def cold(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    return lambda: borrow(pool)
+
+
+def warm(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    borrow(pool)
+    return lambda: borrow(pool)
+
+
+def clean(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    borrow(pool)
+
+    def work() -> None:
+        with pool.connection():
+            pass
+
+    return work
+
+
+def pinged(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    borrow(pool)
+    driver.links[0].readable = True
+    return lambda: borrow(pool)
+
+
+def dead(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    borrow(pool)
+    driver.links[0].kill()
+    return lambda: borrow(pool)
+
+
+def failed_over(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    borrow(pool)
+    driver.links[0].readable = True
+    driver.fail("ping", FakeError(Failure.SHUTDOWN))
+    return lambda: borrow(pool)
+
+
+def retried(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    driver.fail("connect", FakeError(Failure.UNREACHABLE))
+    return lambda: borrow(pool)
+
+
+def refused(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    driver.fail("connect", FakeError(Failure.OTHER))
+
+    def work() -> None:
+        with pytest.raises(lambda_pool.ConnectError):
+            borrow(pool)
+
+    return work
+
+
+def failing_block(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    borrow(pool)
+
+    def work() -> None:
+        with pytest.raises(ZeroDivisionError), pool.connection() as conn:
+            conn.execute("insert")
+            1 / 0  # noqa: B018
+
+    return work
+
+
+def read_only(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    return lambda: borrow(pool, readonly=True)
+
+
+def lost_at_begin(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    borrow(pool)
+    driver.fail("begin", FakeError(Failure.LOST))
+    return lambda: borrow(pool, readonly=True)
+
+
+def run(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    return lambda: pool.run(lambda conn: conn.execute("insert"))
+
+
+def replayed(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    driver.fail("execute", FakeError(Failure.CONFLICT), FakeError(Failure.LOST))
+    return lambda: pool.run(lambda conn: conn.execute("insert"))
+
+
+def lost_commit(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    driver.fail("commit", lambda_pool.CommitUncertain("lost"))
+
+    def work() -> None:
+        with pytest.raises(lambda_pool.CommitUncertain):
+            borrow(pool)
+
+    return work
+
+
+def warmed(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    return pool.warm
+
+
+def closed(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    pool.warm()
+    return pool.close
+
+
+def closed_while_lent(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    pool.warm()
+
+    def work() -> None:
+        with pool.connection():
+            pool.close()
+
+    return work
+
+
+def one_too_many(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    pool.warm()
+
+    def work() -> None:
+        leases = [pool.connection() for _ in range(pool.max_size)]
+        for lease in leases:
+            lease.__enter__()
+        with pytest.raises(lambda_pool.PoolTimeout):
+            pool.connection().__enter__()
+        for lease in leases:
+            lease.__exit__(None, None, None)
+
+    return work
+
+
+def leaked(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+    pool.warm()
+    pool.connection().__enter__()
+    return pool.end_invocation
+
+
+SCENARIOS: list[Prepare] = [
+    cold,
+    warm,
+    clean,
+    pinged,
+    dead,
+    failed_over,
+    retried,
+    refused,
+    failing_block,
+    read_only,
+    lost_at_begin,
+    run,
+    replayed,
+    lost_commit,
+    warmed,
+    closed,
+    closed_while_lent,
+    one_too_many,
+    leaked,
+]
+POOLS: dict[str, dict[str, Any]] = {
+    "one": {},
+    "two": {"max_size": 2, "min_size": 2},
+    "session": {"reset": "session", "leak_after": 100.0},
+}
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("lambda_pool.connector.backoff", lambda attempt: 0.0)
+    monkeypatch.setattr("lambda_pool.pool.backoff", lambda attempt: 0.0)
+
+
+def struck_everywhere(
+    options: dict[str, Any], scenario: Prepare, after: Callable[[lambda_pool.Pool, FakeDriver], None]
+) -> None:
+    """Strike the scenario at every place, each time on a new pool."""
+    made: list[tuple[lambda_pool.Pool, FakeDriver]] = []
+
+    def prepare() -> Callable[[], object]:
+        driver = FakeDriver()
+        pool = driver.pool(timeout=5.0, **options)
+        made[:] = [(pool, driver)]
+        return scenario(driver, pool)
+
+    places = 0
+    for where in every_place(prepare):
+        places += 1
+        [(pool, driver)] = made
+        try:
+            after(pool, driver)
+        except BaseException as error:
+            error.add_note(f"struck at place {places}: {where}")
+            raise
+    assert places >= 20
+
+
+@pytest.mark.parametrize("options", POOLS.values(), ids=POOLS.keys())
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
+def test_alone(scenario: Prepare, options: dict[str, Any]) -> None:
+    def after(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        pool.end_invocation()
+        check(pool, driver)
+
+    struck_everywhere(options, scenario, after)
+
+
+class Neighbour:
+    """Another thread that borrows once, and what came of it."""
+
+    def __init__(self, pool: lambda_pool.Pool) -> None:
+        self.pool = pool
+        self.holds = threading.Event()
+        self.stop = False
+        self.error: BaseException | None = None
+        self.thread = threading.Thread(target=self._borrow, daemon=True)
+        self.thread.start()
+
+    def _borrow(self) -> None:
+        try:
+            with self.pool.connection() as conn:
+                conn.execute("select")
+                self.holds.set()
+                # Until somebody waits for it.
+                while not self.stop and not self.pool.waiters:
+                    time.sleep(0)
+        except BaseException as error:
+            self.error = error
+
+    def end(self) -> None:
+        self.stop = True
+        self.thread.join(10)
+        assert not self.thread.is_alive()
+        # Its connection may have been taken away at the end of the invocation; nothing else may happen to it.
+        assert self.error is None or (isinstance(self.error, FakeError) and self.error.failure is Failure.LOST)
+
+
+@pytest.mark.parametrize("leave", [False, True], ids=["gets it", "gives up"])
+def test_waiting(leave: bool) -> None:
+    neighbours: list[Neighbour] = []
+
+    def waits(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+        neighbours[:] = [Neighbour(pool)]
+        assert neighbours[0].holds.wait(10)
+        if not leave:
+            return lambda: borrow(pool)
+        neighbours[0].pool = pool
+
+        def work() -> None:
+            with pytest.raises(lambda_pool.PoolTimeout):
+                borrow(pool, timeout=0.000001)
+
+        return work
+
+    def after(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        pool.end_invocation()
+        neighbours[0].end()
+        check(pool, driver)
+
+    struck_everywhere({}, waits, after)
+
+
+@pytest.mark.parametrize("how", ["well", "with an error", "broken", "closed"])
+def test_returning_while_somebody_waits(how: str) -> None:
+    neighbours: list[Neighbour] = []
+
+    def hands_over(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+        lease = pool.connection()
+        conn = lease.__enter__()
+        conn.execute("insert")
+        neighbours[:] = [Neighbour(pool)]
+        while not pool.waiters:
+            time.sleep(0)
+        if how == "broken":
+            driver.fail("commit", FakeError(Failure.LOST))
+        neighbours[0].stop = True
+
+        def work() -> None:
+            if how == "closed":
+                pool.close()
+            try:
+                lease.__exit__(ValueError, ValueError() if how == "with an error" else None, None)
+            except FakeError:
+                assert how == "broken"
+
+        return work
+
+    def after(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        pool.end_invocation()
+        neighbours[0].end()
+        pool.end_invocation()
+        check(pool, driver)
+
+    struck_everywhere({}, hands_over, after)
+
+
+class Context:
+    aws_request_id = "1"
+
+    @staticmethod
+    def get_remaining_time_in_millis() -> int:
+        return 10_000
+
+
+@pytest.mark.parametrize("options", [{}, {"cancel_before_deadline": 1.0}], ids=["plain", "alarmed"])
+def test_a_decorated_handler_works_again_at_the_next_invocation(options: dict[str, Any]) -> None:
+    handlers: list[Callable[..., Any]] = []
+    alarm = signal.getsignal(signal.SIGALRM)
+
+    def invoked(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+        @pool.handler
+        def handler(event: Any, context: Any, conn: Any) -> Any:
+            conn.execute("insert")
+            return conn.number
+
+        handlers[:] = [handler]
+        return lambda: handler(None, Context())
+
+    def after(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        assert handlers[0](None, Context()) == driver.links[-1].conn.number
+        assert invocation.current.get() is None
+        assert invocation.latest.invocation is None
+        assert signal.getitimer(signal.ITIMER_REAL)[1] == 0.0  # pytest-timeout's own, if any, which rings once
+        assert signal.getsignal(signal.SIGALRM) is alarm
+        check(pool, driver)
+
+    struck_everywhere(options, invoked, after)

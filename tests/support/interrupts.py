@@ -1,0 +1,117 @@
+"""An exception that a signal handler raises, at every place in our code where CPython lets one in.
+
+A Python signal handler runs where the interpreter looks for one: when a function begins, after a call, when a loop
+turns. The signal is therefore made pending just before the N-th such bytecode, for every N, and the interpreter lets
+it in as it does for a deadline's alarm or a Ctrl-C. (Raising from the trace function instead would strike where no
+signal can: between the last bytecode of a `with` block and its `__exit__`.)
+"""
+
+import ctypes
+import dis
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import lambda_pool
+
+_OURS = str(Path(lambda_pool.__file__).parent)
+_TOOLS = str(Path(lambda_pool.__file__).parent / "testing")
+_SIGNAL = signal.SIGUSR1
+
+# Bytecodes that look for signals (CHECK_EVAL_BREAKER in CPython's source).
+_LOOKS = {
+    number
+    for name, number in dis.opmap.items()
+    if name.startswith(("CALL", "RESUME", "JUMP_BACKWARD")) and not name.endswith("NO_INTERRUPT")
+}
+
+
+class Interrupted(BaseException):
+    """What the signal's handler raises: no Exception, so that nobody takes it for the driver's."""
+
+
+class _Pending(int):
+    """A signal number; reading `arrives` makes the signal pending.
+
+    An attribute, because the interpreter looks for signals after a call, and the trace function would catch it itself.
+    """
+
+    arrives = property(ctypes.pythonapi.PyErr_SetInterruptEx)
+
+
+_NOW = _Pending(_SIGNAL)
+
+
+class Interrupter:
+    """Counts the package's bytecodes, and makes the signal pending at one of them."""
+
+    def __init__(self, at: int, paths: tuple[str, ...] = (_OURS,)) -> None:
+        self.left = at
+        self.where = ""
+        self._paths = paths
+
+    def begin(self, frame: FrameType, event: str, argument: Any) -> Any:
+        name = frame.f_code.co_filename
+        if not name.startswith(self._paths) or name.startswith(_TOOLS):
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        return self.step
+
+    def step(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if event == "opcode" and frame.f_code.co_code[frame.f_lasti] in _LOOKS:
+            self.left -= 1
+            if self.left == 0:
+                self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_qualname}"
+                _NOW.arrives  # noqa: B018 - see _Pending
+        return self.step
+
+
+def run_interrupted(work: Callable[[], object], at: int, paths: tuple[str, ...] = (_OURS,)) -> str | None:
+    """Run `work` with the signal arriving at its `at`-th such place (from 1). Out: where; None if it ended before.
+
+    Whatever else `work` raises passes; Interrupted does not.
+    """
+    interrupter = Interrupter(at, paths)
+    try:
+        sys.settrace(interrupter.begin)
+        try:
+            work()
+        finally:
+            sys.settrace(None)
+        _breathe()
+    except Interrupted:
+        sys.settrace(None)
+    return interrupter.where or None
+
+
+def _breathe() -> None:
+    """A place where a signal that is still pending is let in."""
+
+
+@contextmanager
+def handler() -> Iterator[None]:
+    """The signal's handler in its place."""
+
+    def strike(number: int, frame: FrameType | None) -> None:
+        raise Interrupted
+
+    before = signal.signal(_SIGNAL, strike)
+    try:
+        yield
+    finally:
+        signal.signal(_SIGNAL, before)
+
+
+def every_place(prepare: Callable[[], Callable[[], object]], paths: tuple[str, ...] = (_OURS,)) -> Iterator[str]:
+    """For every place in turn: prepare, run what was prepared until it is struck there, and give the place."""
+    with handler():
+        for at in range(1, 1_000_000):
+            where = run_interrupted(prepare(), at, paths)
+            if where is None:
+                return
+            yield where
