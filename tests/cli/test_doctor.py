@@ -23,7 +23,7 @@ from lambda_pool import IamToken, Pool, RdsProxy
 from lambda_pool.auth.base import Credentials
 from lambda_pool.cli import main
 from lambda_pool.cli.doctor import aws, checks, diagnose, network
-from lambda_pool.cli.doctor.report import Redactor, Report, render
+from lambda_pool.cli.doctor.report import Redactor, Report, failed, render, report, step
 from lambda_pool.endpoints.base import Endpoint, FixedEndpoint, Role
 from lambda_pool.secret import Secret
 from lambda_pool.testing import FaultyProxy, LambdaRuntime, MariaDbServer, PostgresServer
@@ -924,6 +924,38 @@ def test_what_others_tell_is_cleaned(server: Server) -> None:
     found = examine(Pool(server.url("app"), auth=Talkative(), observers=()))
     assert "the key is *** and the token ***" in found.said("identity")
     assert "Talkative('***')" in found.said("config")
+
+
+@pytest.mark.parametrize(
+    ("arn", "who"),
+    [
+        ("arn:aws:sts::123456789012:assumed-role/orders-role/orders-function", "role orders-role"),
+        ("arn:aws:iam::123456789012:user/anna", "arn:aws:iam::123456789012:user/anna"),
+        (None, "the function's role"),
+    ],
+)
+def test_whom_to_allow(arn: str | None, who: str) -> None:
+    assert aws.Answer(arn=arn).who == who
+
+
+@pytest.mark.parametrize(
+    ("host", "region", "arn"),
+    [
+        (RDS_HOST, REGION, "arn:aws:rds-db:eu-central-1:ACCOUNT:dbuser:RESOURCE-ID/app"),
+        ("db.internal", "cn-north-1", "arn:aws-cn:rds-db:cn-north-1:ACCOUNT:dbuser:RESOURCE-ID/app"),
+        ("db.internal", "us-gov-west-1", "arn:aws-us-gov:rds-db:us-gov-west-1:ACCOUNT:dbuser:RESOURCE-ID/app"),
+    ],
+)
+def test_the_arn_without_an_answer(host: str, region: str, arn: str) -> None:
+    assert aws.policy_arn(host, region, "app", aws.Answer()) == arn
+
+
+def test_what_is_to_be_copied_is_not_broken() -> None:
+    arn = "arn:aws:rds-db:eu-central-1:123456789012:dbuser:db-M5ENSHXFPU6XHZ4G4ZEI5QIO2U/a-user-with-a-long-name"
+    finding = failed("a " * 60, f"{'b ' * 40}{arn} to somebody")
+    text = render(report("orders", [step("login", finding, 0.0, Redactor())]))
+    assert arn in text
+    assert all(len(line) <= 110 or arn in line for line in text.splitlines())
 
 
 def test_what_is_no_token() -> None:

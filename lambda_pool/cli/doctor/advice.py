@@ -145,9 +145,8 @@ def of_token(
     elif "PAM authentication failed" not in str(error):
         advice.append(f"The server asked for a password, so {user!r} is no IAM user there: GRANT rds_iam TO {user}")
     arn = policy_arn(host, region, user, answer)
-    who = answer.arn or "the function's role"
     how = "" if answer.resource else " (RESOURCE-ID is the database's DbiResourceId or DbClusterResourceId, or prx-…)"
-    advice.append(f"Allow rds-db:connect on {arn} to {who}{how}.")
+    advice.append(f"Allow rds-db:connect on {arn} to {answer.who}{how}.")
     known = recognise(host)
     if known is None:
         advice.append(

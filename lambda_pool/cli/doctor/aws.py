@@ -33,6 +33,14 @@ class Answer:
     ahead: float | None = None
     problem: str | None = None
 
+    @property
+    def who(self) -> str:
+        """Whom to give a permission: a role by its name, where it is one."""
+        if self.arn is None:
+            return "the function's role"
+        kind, _, name = self.arn.rpartition(":")[2].partition("/")
+        return f"role {name.partition('/')[0]}" if kind == "assumed-role" else self.arn
+
 
 @dataclass
 class Signed:

@@ -136,6 +136,18 @@ def render(found: Report) -> str:
 
 def _render_steps(status: str, detail: str, steps: list[Step]) -> Iterable[str]:
     head = f"{status:<9}{', '.join(each['step'] for each in steps)}"
-    yield from textwrap.wrap(f"{head}: {detail}", _WIDTH, subsequent_indent=_INDENT)
+    yield from _wrap(f"{head}: {detail}", "", _INDENT)
     for advice in (text for each in steps for text in each["advice"]):
-        yield from textwrap.wrap(f"-> {advice}", _WIDTH, initial_indent=_INDENT, subsequent_indent=_INDENT + "   ")
+        yield from _wrap(f"-> {advice}", _INDENT, _INDENT + "   ")
+
+
+def _wrap(text: str, first: str, later: str) -> Iterable[str]:
+    # Host names and ARNs stay whole, to be copied.
+    return textwrap.wrap(
+        text,
+        _WIDTH,
+        initial_indent=first,
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
