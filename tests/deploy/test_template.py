@@ -2,6 +2,8 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 import lambda_pool
 from lambda_pool.auth.iam import IamToken
 from lambda_pool.auth.secrets import SecretsManager
+from lambda_pool.cli import main
 from lambda_pool.config import DEFAULT_PREFIX, make, read_environment
 from lambda_pool.endpoints.base import Role
 from lambda_pool.endpoints.rds import AuroraCluster, RdsProxy
@@ -17,7 +20,7 @@ from lambda_pool.metrics.definitions import DIMENSIONS, METRICS
 from lambda_pool.testing.servers import MariaDbServer, PostgresServer
 
 from .conftest import BY_SECRET, CLUSTER, HOST, INSTANCE, NETWORK, PROXY, ROOT, SCENARIOS, SECRET, run_sam
-from .stack import PROXY_HOST, Stack
+from .stack import PROXY_HOST, REGION, Stack
 
 TEXT = (ROOT / "template.yaml").read_text()
 
@@ -248,58 +251,79 @@ def test_the_grant_lets_the_user_in_on_mysql(template: dict[str, Any], mariadb: 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
+ARGUMENTS = ["--function", "shop-Function-1", "--pool", "app", "--region", REGION, "--log-group", "shop-LogGroup-1"]
+TOPIC = "arn:aws:sns:eu-central-1:123456789012:on-call"
 
-def widgets(template: dict[str, Any]) -> list[dict[str, Any]]:
-    body = Stack(template, NETWORK).resources["Dashboard"]["Properties"]["DashboardBody"]
-    found: list[dict[str, Any]] = [widget["properties"] for widget in json.loads(body)["widgets"]]
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """What the command `lambda-pool dashboard` prints for the same function."""
+    assert main(["dashboard", *ARGUMENTS, "--format", "json", *arguments]) == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
     return found
 
 
-def drawn(template: dict[str, Any]) -> list[tuple[str, dict[str, str], dict[str, str]]]:
-    """Name, dimensions and options of each of our metrics on the dashboard."""
-    found = []
-    for widget in widgets(template):
-        for namespace, name, *rest in widget["metrics"]:
-            *dimensions, options = rest
-            if namespace == "lambda_pool":
-                found.append((name, dict(zip(dimensions[::2], dimensions[1::2], strict=True)), options))
+def body(template: dict[str, Any]) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(Stack(template, NETWORK).resources["Dashboard"]["Properties"]["DashboardBody"])
     return found
 
 
-def test_the_dashboard_draws_every_metric_by_the_statistic_that_answers(template: dict[str, Any]) -> None:
-    metrics = drawn(template)
-    assert sorted(name for name, _, _ in metrics) == sorted(METRICS)
-    for name, dimensions, options in metrics:
-        assert options["stat"] == METRICS[name].statistic
-        assert tuple(dimensions) == DIMENSIONS
-        assert dimensions == {"service": "shop-Function-1", "function_name": "shop-Function-1", "pool": "app"}
+def test_the_section_is_as_the_script_writes_it() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import refresh_template as r; print(r.filled(r.TEMPLATE.read_text()) == r.TEMPLATE.read_text())",
+        ],
+        cwd=ROOT / "scripts",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout == "True\n", f"run scripts/refresh_template.py {done.stderr}"
 
 
-def test_no_axis_of_the_dashboard_mixes_units(template: dict[str, Any]) -> None:
-    for widget in widgets(template):
-        axes: dict[str, set[str]] = {}
-        for namespace, name, *rest in widget["metrics"]:
-            unit = METRICS[name].unit if namespace == "lambda_pool" else {"Duration": "Milliseconds"}.get(name, "Count")
-            axes.setdefault(rest[-1].get("yAxis", "left"), set()).add(unit)
-        assert all(len(units) == 1 for units in axes.values()), widget["title"]
+def test_the_dashboard_is_the_one_that_the_command_prints(
+    template: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    by_command = json.loads(printed(capsys)["PutDashboard"]["DashboardBody"])
+    in_template = body(template)
+    *shared, budget = in_template.pop("widgets")
+    assert shared == by_command.pop("widgets")
+    assert in_template == by_command
+    assert budget["properties"]["title"] == "How close is the function to its connection budget?"
 
 
-def test_alarms_watch_metrics_that_exist(template: dict[str, Any]) -> None:
-    stack = Stack(template, {**NETWORK, "AlarmTopicArn": "arn:aws:sns:eu-central-1:123456789012:on-call"})
-    alarms = [made["Properties"] for made in stack.resources.values() if made["Type"] == "AWS::CloudWatch::Alarm"]
-    ours = [alarm for alarm in alarms if alarm.get("Namespace") == "lambda_pool"]
-    assert {alarm["MetricName"] for alarm in ours} == {"ConnectErrors", "PoolTimeouts", "ConnectionsLeaked"}
-    for alarm in ours:
-        assert [dimension["Name"] for dimension in alarm["Dimensions"]] == list(DIMENSIONS)
-        assert alarm["Statistic"] == METRICS[alarm["MetricName"]].statistic
-    for alarm in alarms:
+def test_every_metric_is_drawn_under_its_own_dimensions(template: dict[str, Any]) -> None:
+    metrics = [metric for widget in body(template)["widgets"] for metric in widget["properties"].get("metrics", [])]
+    ours = [metric for metric in metrics if metric[0] == "lambda_pool"]
+    assert {metric[1] for metric in ours} == set(METRICS)
+    for metric in ours:
+        assert tuple(metric[2:-1:2]) == DIMENSIONS
+
+
+def test_the_alarms_are_those_that_the_command_prints(
+    template: dict[str, Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    resources = Stack(template, {**NETWORK, "AlarmTopicArn": TOPIC}).resources
+    alarms = {name: made["Properties"] for name, made in resources.items() if made["Type"] == "AWS::CloudWatch::Alarm"}
+    for expected in printed(capsys, "--topic", TOPIC)["PutMetricAlarm"]:
+        name = expected.pop("AlarmName").rpartition("-connections-")[2]
+        assert alarms.pop("".join(word.capitalize() for word in name.split("-")) + "Alarm") == expected
+    assert set(alarms) == {"ThrottledAlarm", "BudgetNearlySpentAlarm"}
+    for alarm in alarms.values():
         assert alarm["TreatMissingData"] == "notBreaching"
-        assert alarm["AlarmActions"] == alarm["OKActions"] == ["arn:aws:sns:eu-central-1:123456789012:on-call"]
-    silent = Stack(template, NETWORK).resources["NoConnection"]["Properties"]
-    assert "AlarmActions" not in silent
+        assert alarm["AlarmActions"] == alarm["OKActions"] == [TOPIC]
+
+
+def test_without_a_topic_alarms_tell_nobody(template: dict[str, Any]) -> None:
+    for made in Stack(template, NETWORK).resources.values():
+        if made["Type"] == "AWS::CloudWatch::Alarm":
+            assert not {"AlarmActions", "OKActions"} & set(made["Properties"])
 
 
 def test_the_budget_alarm_counts_in_the_budget(template: dict[str, Any]) -> None:
-    metrics = Stack(template, {**NETWORK, "ConnectionBudget": "40"}).resources["BudgetNearlySpent"]["Properties"]
-    assert metrics["Metrics"][0]["Expression"] == "100 * environments / 40"
-    assert "BudgetNearlySpent" not in Stack(template, {**NETWORK, "ConnectionBudget": "0"}).resources
+    alarm = Stack(template, {**NETWORK, "ConnectionBudget": "40"}).resources["BudgetNearlySpentAlarm"]["Properties"]
+    assert alarm["Metrics"][0]["Expression"] == "100 * environments / 40"
+    without = Stack(template, {**NETWORK, "ConnectionBudget": "0"}).resources
+    assert not {"BudgetNearlySpentAlarm", "ThrottledAlarm"} & set(without)
