@@ -1,5 +1,7 @@
 """What Lambda does to a process, told to pools on a scripted driver: the end, the alarm, snapshots, clocks."""
 
+import json
+import os
 import signal
 import time
 from collections.abc import Iterator
@@ -197,6 +199,34 @@ class TestSnapshot:
         driver._orders.clear()
         with pool.connection():
             pass
+
+
+class TestFork:
+    def test_a_child_that_leaves_its_parents_block_does_the_parent_no_harm(self, driver: FakeDriver) -> None:
+        """Nor itself: what it borrows afterwards is its own."""
+        pool = driver.pool(max_size=2, min_size=2)
+        pool.warm()
+        ours, theirs = os.pipe()
+        child = 0
+        try:
+            with pool.connection() as conn:
+                conn.execute("insert")
+                child = os.fork()
+        finally:
+            if child == 0:
+                with pool.connection():
+                    pass
+                told = [link.history for link in driver.links], str(pool.stats())
+                os.write(theirs, json.dumps(told).encode())
+                os._exit(0)
+        os.close(theirs)
+        with os.fdopen(ours) as pipe:
+            histories, stats = json.loads(pipe.read() or "[[], '']")
+        os.waitpid(child, 0)
+        # The one that was idle, the one that was lent, and the child's own.
+        assert histories == [["drop"], ["execute", "drop"], []]
+        assert "size=1" in stats
+        assert [link.history for link in driver.links] == [[], ["execute", "commit", "restore"]]
 
 
 class Clocks:

@@ -12,6 +12,7 @@ import pytest
 from lambda_pool.testing import LambdaRuntime
 from tests.runtime.databases import Database, open_servers
 from tests.support.namespace import Namespace
+from tests.support.runtime_api import ROOT
 
 FUNCTION = """
 import os, time
@@ -80,7 +81,7 @@ def start(tmp_path: Path, lambda_rie: Path) -> Iterator[Start]:
         folder = tmp_path / f"function{len(started)}"
         folder.mkdir()
         (folder / "function.py").write_text(textwrap.dedent(code))
-        environment = {"URL": url, "OPTIONS": repr(options or {}), **(env or {})}
+        environment = {"URL": url, "OPTIONS": repr(options or {}), "PYTHONPATH": str(ROOT), **(env or {})}
         # Lambda's runtime for Python 3.11 waits for its next event on the main thread, where no Python signal handler
         # can run meanwhile; from 3.12 on it waits on another, and that is what is tested on every interpreter.
         if "python3.11" in os.path.realpath(arguments.get("python", sys.executable)):

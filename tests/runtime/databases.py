@@ -34,6 +34,20 @@ class Database:
             self.execute(f"create user {name}@'%' identified by '{PASSWORD}'")
             self.execute(f"grant all on *.* to {name}@'%'")
 
+    def lock(self, name: str) -> None:
+        """Let a user in no more, until `unlock`."""
+        if self.engine == "postgresql":
+            self.execute(f"alter role {name} nologin")
+        else:
+            self.execute(f"alter user {name}@'%' account lock")
+
+    def unlock(self, name: str) -> None:
+        """Let a user in again."""
+        if self.engine == "postgresql":
+            self.execute(f"alter role {name} login")
+        else:
+            self.execute(f"alter user {name}@'%' account unlock")
+
     def url(self, name: str, *, inside: bool = False, **query: str) -> str:
         """The URL for a user, as seen from this machine or from inside the namespace."""
         host = HOST if inside else "localhost"
