@@ -140,12 +140,16 @@ class Pool(ConnectionPool):
         The connection is passed as the keyword `inject` if the function takes it. `on_unavailable(event, context,
         error)` answers instead of raising when no connection can be had. Raises ConfigError for a bad argument.
         """
-        if configuration.lambda_initialization() == "provisioned-concurrency":
-            # Init is paid for and nobody waits: the first caller should find the connection open.
-            self.warm()
+        _warm_ahead(self)
         if fn is None:
             return lambda function: decorate(lambda: self, function, inject, on_unavailable)
         return decorate(lambda: self, fn, inject, on_unavailable)
+
+
+def _warm_ahead(pool: Pool) -> None:
+    """Under provisioned concurrency Init is paid for and nobody waits: the first caller finds the connection open."""
+    if configuration.lambda_initialization() == "provisioned-concurrency":
+        pool.warm()
 
 
 class _Default:
@@ -179,7 +183,7 @@ def handler(
     """`Pool.handler` of a pool that is built from the environment on first use: in Lambda, during Init."""
     if configuration.in_lambda():
         # A wrong setting then fails the deployment and not the first user, and the shutdown can still be prepared.
-        default_pool()
+        _warm_ahead(default_pool())
     if fn is None:
         return lambda function: decorate(default_pool, function, inject, on_unavailable)
     return decorate(default_pool, fn, inject, on_unavailable)

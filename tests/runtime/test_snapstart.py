@@ -1,4 +1,4 @@
-"""SnapStart, with the runtime's own hooks in the runtime's own process: a snapshot is cloned, and the clones are strangers."""
+"""SnapStart, with the runtime's own hooks in its own process: of a snapshot two clones are made, and are strangers."""
 
 import signal
 import textwrap

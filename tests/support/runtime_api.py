@@ -30,7 +30,7 @@ _WAIT = 30.0  # seconds: a bound for hangs
 
 
 class RuntimeApi:
-    """Hands out events and takes answers, and restores snapshots when told to. `requests` are what was asked, in order."""
+    """Hands out events, takes answers, restores snapshots when told to. `requests`: what was asked, in order."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
