@@ -61,5 +61,12 @@ build-LayerArm64 build-LayerX8664: build-Layer%:
 	@.venv-build/bin/python scripts/build_layer.py --arch $(if $(filter Arm64,$*),arm64,x86_64) --into "$(ARTIFACTS_DIR)" \
 		--python "$$(sed -n 's/^ *Runtime: python//p' template.yaml)"
 
+dist: ## build the source distribution and the wheel, and install it with each extra on every Python here
+	@PYTHON= scripts/setup.sh tools
+	@rm -rf dist
+	.venv-build/bin/python -m build --no-isolation
+	.venv-build/bin/twine check --strict dist/*
+	.venv-build/bin/python scripts/check_dist.py
+
 clean: ## remove everything that the other targets made
 	rm -rf .venv .venv-3.* .venv-build .venv-sam .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -84,8 +84,8 @@ install_all() {
 
 install_tools() { # what builds the layer and the distributions; needs nothing of the package
     make_venv .venv-build "$(PYTHON='' find_python)"
-    .venv-build/bin/pip install -q --disable-pip-version-check build==1.6.1 twine==7.0.0 ||
-        fail "pip could not install build and twine into .venv-build"
+    .venv-build/bin/pip install -q --disable-pip-version-check build==1.6.1 hatchling==1.33.0 twine==7.0.0 ||
+        fail "pip could not install build, hatchling and twine into .venv-build"
 }
 
 install_sam() { # in an environment of its own: the SAM CLI pins most of what it uses
