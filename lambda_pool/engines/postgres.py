@@ -56,6 +56,9 @@ _BY_STATE = {
 # because libpq reports both kinds with "connection to server … failed".
 _BY_TEXT = (
     ("certificate", Failure.UNTRUSTED),
+    # OpenSSL's word for a peer that is gone without a farewell, since its version 3.
+    ("SSL error: unexpected eof", Failure.LOST),
+    ("SSL SYSCALL error", Failure.LOST),
     ("SSL error", Failure.UNTRUSTED),
     ("does not support SSL", Failure.UNTRUSTED),
     ("root.crt", Failure.UNTRUSTED),
