@@ -1,0 +1,38 @@
+"""A connection under TLS whose peer is gone without a farewell: `run` replays on another."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from lambda_pool import Pool
+from lambda_pool.testing import FaultyProxy, MariaDbServer, PostgresServer
+
+ENDS: dict[str, Callable[[FaultyProxy], None]] = {
+    "closed": lambda proxy: proxy.close(),
+    "reset": lambda proxy: proxy.reset(),
+    "cut in the answer": lambda proxy: proxy.cut(after=1, direction="to_client"),
+    "cut in the question": lambda proxy: proxy.cut(after=1, direction="to_server"),
+}
+
+
+@pytest.mark.parametrize("end", ENDS)
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+def test_run_replays_what_was_cut(postgres: PostgresServer, mariadb: MariaDbServer, engine: str, end: str) -> None:
+    server: Any = postgres if engine == "postgresql" else mariadb
+    tries = []
+    with FaultyProxy("127.0.0.1", server.port) as proxy:
+        pool = Pool(server.url(port=proxy.port), observers=())
+
+        def work(conn: Any) -> Any:
+            tries.append(conn)
+            with conn.cursor() as cursor:
+                cursor.execute("select 1")
+                if len(tries) == 1:
+                    ENDS[end](proxy)
+                cursor.execute("select 2")
+                return cursor.fetchone()[0]
+
+        assert pool.run(work) == 2
+        assert len(tries) == 2
+        pool.close()
