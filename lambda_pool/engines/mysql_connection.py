@@ -15,6 +15,7 @@ from pymysql.constants import CLIENT, COMMAND, CR, SERVER_STATUS
 
 from ..errors import DeadlineExceeded
 from .base import cancelled
+from .sockets import UNACKNOWLEDGED
 
 # Not in pymysql.constants: https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_reset_connection.html
 _COM_RESET_CONNECTION = 0x1F
@@ -241,6 +242,7 @@ def _first_answering(addresses: list[Any], deadline: float) -> socket.socket:
             if family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED * 1000))
         except OSError as error:
             sock.close()
             problem = error

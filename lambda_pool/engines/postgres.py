@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, LambdaPoolError
 from .base import ConnectRequest, Failure, Link, Outcome, cancelled, uncertain
-from .sockets import dead_end, shut_down
+from .sockets import UNACKNOWLEDGED, dead_end, shut_down
 
 if TYPE_CHECKING:
     import psycopg
@@ -75,6 +75,9 @@ _BY_TEXT = (
     ("no password supplied", Failure.REJECTED),
     ("no pg_hba.conf entry", Failure.REJECTED),
     ("credentials for the role", Failure.REJECTED),
+    # While connecting, both heal all the same.
+    ("could not receive data from server", Failure.LOST),
+    ("could not send data to server", Failure.LOST),
     ("Connection refused", Failure.UNREACHABLE),
     ("timeout expired", Failure.UNREACHABLE),
     ("Temporary failure in name resolution", Failure.UNREACHABLE),
@@ -466,6 +469,7 @@ def _libpq_parameters(request: ConnectRequest) -> dict[str, Any]:
     parameters: dict[str, Any] = {
         # A search for Kerberos tickets, which no login here uses, would come before each connect.
         "gssencmode": "disable",
+        "tcp_user_timeout": int(UNACKNOWLEDGED * 1000),
         "application_name": request.application_name,
         **request.parameters,
         "host": request.host or None,

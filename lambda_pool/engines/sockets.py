@@ -3,6 +3,11 @@
 import os
 import socket
 
+# Seconds that the kernel sends again what nobody acknowledges before it gives a connection up (TCP_USER_TIMEOUT in
+# tcp(7)), where its own default is a quarter of an hour: a peer that vanishes within `ping_after` of its last use costs
+# this much, and not the invocation. A statement that takes long is no matter: its packet was acknowledged at once.
+UNACKNOWLEDGED = 10.0
+
 
 def dead_end(fd: int) -> None:
     """Make `fd` a socket that leads nowhere: this process's end is closed, and not a byte was sent.

@@ -60,8 +60,8 @@ class Peer:
             self._proxy = stack.enter_context(FaultyProxy("127.0.0.1", database.server.port))
             self._url = self._url.replace(f":{database.server.port}/", f":{self._proxy.port}/")
 
-    def environment(self, options: dict[str, Any]) -> LambdaRuntime:
-        return self._start(self._url, options=options, code=TRAVELLER, **self._arguments)
+    def environment(self, options: dict[str, Any], code: str = TRAVELLER) -> LambdaRuntime:
+        return self._start(self._url, options=options, code=code, **self._arguments)
 
     def end(self, backend: int) -> None:
         if self._how == "vanishes":
@@ -123,3 +123,40 @@ def test_a_peer_that_lives_is_pinged_and_kept(start: Start, database: Database) 
         backends.add(answer.payload["backend"])
     assert len(backends) == 1
     assert answer.payload["pings"] == 2
+
+
+REPLAYED = """
+import os
+import lambda_pool
+from lambda_pool.engines import mysql_connection, postgres
+
+mysql_connection.UNACKNOWLEDGED = postgres.UNACKNOWLEDGED = 1.0
+POOL = lambda_pool.Pool(os.environ["URL"], autocommit=True)
+
+def work(conn):
+    with conn.cursor() as cursor:
+        cursor.execute("select 1")
+        cursor.fetchall()
+    return conn.info.backend_pid if hasattr(conn, "info") else conn.thread_id()
+
+@POOL.handler
+def handler(event, context):
+    return POOL.run(work)
+"""
+
+
+def test_a_peer_that_vanishes_within_ping_after_is_given_up(
+    start: Start, database: Database, namespace: Namespace, stack: ExitStack
+) -> None:
+    """No free check can notice it. What the handler sends is not acknowledged, and `run` begins anew."""
+    peer = Peer("vanishes", start, database, namespace, stack)
+    runtime = peer.environment({}, code=REPLAYED)
+    first = runtime.invoke()
+    assert first.error is None, first.error
+    runtime.freeze()
+    peer.end(first.payload)
+    runtime.thaw()
+    second = runtime.invoke()
+    assert second.error is None, second.error
+    assert second.payload != first.payload
+    assert 1.0 <= second.milliseconds / 1000 < 1.0 + CONNECT
