@@ -296,7 +296,7 @@ class ConnectionPool(Shelf):
     def _check(self, slot: Slot, role: Role, limit: Limit) -> Slot:
         """Make a reserved slot fit to lend: reuse, ping or replace what it holds, or open what it lacks."""
         try:
-            if slot.state is _LENT:
+            if slot.state is not _CONNECTING:
                 decision: object = decide(
                     slot,
                     time(),
@@ -314,6 +314,10 @@ class ConnectionPool(Shelf):
                     self._lend(slot, limit, fresh=False)
                     return slot
                 assert isinstance(decision, Replace)
+                if not slot.shift(_LENT, _CONNECTING):
+                    # Reclaimed at the end of an invocation, while it was being checked.
+                    self._discard(slot, decision.reason)
+                    return self._check(self._wait(role, limit), role, limit)
                 self._replace(slot, role, decision.reason)
             self._open(slot, limit)
         except BaseException:
@@ -411,8 +415,6 @@ class ConnectionPool(Shelf):
 
     def _replace(self, slot: Slot, role: Role, reason: Reason) -> None:
         """Close what the slot holds and make it ready for a new connection."""
-        if not slot.shift(_LENT, _CONNECTING):
-            raise LambdaPoolError(f"pool {self.name}: the invocation ended while this connection was being checked")
         wall, mono = time(), monotonic()
         age, idle = slot.age(wall, mono), slot.idle(wall, mono)
         self._tally.tell(Replaced(self.name, reason, age, idle, slot.link.backend_id))
@@ -467,8 +469,8 @@ class ConnectionPool(Shelf):
         """Cache a clean connection, or hand it to the borrower who has waited longest."""
         slot.idle_wall = time()
         mono = slot.idle_mono = monotonic()
-        # Made before `put`: afterwards the slot is the next borrower's. 0: opened by `warm`, and lent to nobody yet.
-        since = slot.borrowed_mono
+        # Made before `put`: afterwards the slot is the next borrower's. 0: lent to nobody (`warm`), or told of already.
+        since, slot.borrowed_mono = slot.borrowed_mono, 0.0
         if self.observed and since:
             in_use = 1 if self.max_size == 1 else len(self.slots) - len(self.idle)
             event = Returned(self.config.name, mono - since, slot.checkout, not slot.fresh, in_use)
@@ -479,7 +481,6 @@ class ConnectionPool(Shelf):
         if not self.put(slot):
             # Reclaimed (and told of) when its invocation ended, and severed: this thread, its last user, closes it.
             slot.link.close(_GOODBYE)
-            return
         if event is not None:
             self.tell(event)
         # Looked at afterwards, so that a `close()` or a failover at this very moment is not missed.
@@ -584,13 +585,13 @@ class ConnectionPool(Shelf):
         held = self.reclaim()
         mono = monotonic()
         try:
-            for slot, lent in held:
-                if lent:
+            for slot in held:
+                if slot.borrowed_mono:  # else nobody had it in his hands yet, or any more
                     self._leaked(slot, mono)
                     self._tell_returned(slot, len(held))
                 self._take_away(slot)
         finally:
-            for slot, _ in held:
+            for slot in held:
                 self.free(slot)
 
     def _take_away(self, slot: Slot) -> None:

@@ -95,7 +95,8 @@ class Shelf:
                 slot = self._obtain(role, me) if wait else self._make_room(role, me, limit or self.max_size)
                 if slot is not None:
                     return slot
-            if not wait or all(slot.owner == me and slot.state in _HELD for slot in self.slots):
+            mine = sum(slot.owner == me and slot.state in _HELD for slot in self.slots)
+            if not wait or mine == self.max_size:
                 return None
             waiter = Waiter(me, role)
             self.waiters.append(waiter)
@@ -179,8 +180,8 @@ class Shelf:
                     return slot
         return None
 
-    def reclaim(self) -> list[tuple[Slot, bool]]:
-        """Take out every slot that a borrower holds (True), or that was left half-way (False); `free` ends it.
+    def reclaim(self) -> list[Slot]:
+        """Take out every slot that a borrower holds, or that was left half-way; their room stays taken until `free`.
 
         Called when this thread, at least, borrows nothing: what it seems to be doing was left behind by an exception.
         """
@@ -193,10 +194,10 @@ class Shelf:
                 if state is _GONE or state is _CONNECTING:
                     if slot.owner == me:
                         self.retire(slot)
-                        found.append((slot, False))
+                        found.append(slot)
                 elif (state is _LENT or slot not in self.idle) and slot.shift(state, _GONE):
                     self._unshelve(slot)  # it may have arrived there between the look and the shift
-                    found.append((slot, state is _LENT))
+                    found.append(slot)
             self._wake()
         return found
 

@@ -1,6 +1,7 @@
 """A scripted database: a driver without a server, for tests of pure logic and of functions that use a pool."""
 
 from collections.abc import Callable, Sequence
+from threading import Lock
 from typing import TYPE_CHECKING, Any
 
 from ..engines.base import ConnectRequest, Failure, Link, Outcome
@@ -194,6 +195,7 @@ class FakeDriver:
         self.answers = answers or {}
         self.links: list[FakeLink] = []
         self.requests: list[ConnectRequest] = []
+        self._lock = Lock()
         self._orders: dict[str, list[BaseException | None]] = {}
 
     def pool(self, url: str = "postgresql://fake@fake.example/fake", **arguments: Any) -> "Pool":
@@ -228,8 +230,9 @@ class FakeDriver:
         """See `Engine`."""
         self.requests.append(request)
         self.trip("connect")
-        link = FakeLink(self, len(self.links), autocommit=request.autocommit)
-        self.links.append(link)
+        with self._lock:
+            link = FakeLink(self, len(self.links), autocommit=request.autocommit)
+            self.links.append(link)
         return link
 
     def classify(self, error: BaseException) -> Failure:

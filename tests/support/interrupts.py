@@ -8,6 +8,7 @@ signal can: between the last bytecode of a `with` block and its `__exit__`.)
 
 import ctypes
 import dis
+import gc
 import signal
 import sys
 from collections.abc import Callable, Iterator
@@ -77,6 +78,8 @@ def run_interrupted(work: Callable[[], object], at: int, paths: tuple[str, ...] 
     Whatever else `work` raises passes; Interrupted does not.
     """
     interrupter = Interrupter(at, paths)
+    # What is raised in a callback of the collector goes nowhere.
+    gc.disable()
     try:
         sys.settrace(interrupter.begin)
         try:
@@ -86,6 +89,8 @@ def run_interrupted(work: Callable[[], object], at: int, paths: tuple[str, ...] 
         _breathe()
     except Interrupted:
         sys.settrace(None)
+    finally:
+        gc.enable()
     return interrupter.where or None
 
 

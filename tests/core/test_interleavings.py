@@ -1,0 +1,345 @@
+"""Two threads in one pool, stopped and let go at every place where CPython may switch between them."""
+
+import dis
+import random
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+import lambda_pool
+from lambda_pool.endpoints.base import Endpoint, Role
+from lambda_pool.engines.base import Failure
+from lambda_pool.events import CheckedOut, Closed, Event, Opened, Reason, Returned, Reused
+from lambda_pool.slot import State
+from lambda_pool.testing import FakeDriver, FakeError
+from lambda_pool.testing.fakes import FakeLink
+
+OURS = str(Path(lambda_pool.__file__).parent)
+TOOLS = str(Path(lambda_pool.__file__).parent / "testing")
+# Bytecodes after which (or in which) the interpreter may switch: see tests/support/interrupts.py.
+SWITCHES = {number for name, number in dis.opmap.items() if name.startswith(("CALL", "RESUME", "JUMP_BACKWARD"))}
+BLOCKED = 0.001  # seconds after which a thread that goes on alone is taken to wait for the one that was stopped
+FOREVER = 20.0
+HAMMERED = 1.5  # seconds for each way to hammer
+
+Operation = Callable[[lambda_pool.Pool, FakeDriver], object]
+
+
+class Stepper(threading.Thread):
+    """A thread that stops before the N-th place of switching in the package, until it is let go."""
+
+    def __init__(self, work: Callable[[], object], stop_at: int) -> None:
+        super().__init__(daemon=True)
+        self.work = work
+        self.left = stop_at
+        self.stopped = threading.Event()
+        self.go = threading.Event()
+        self.done = threading.Event()
+        self.error: BaseException | None = None
+        self.where = ""
+        self._after_switch: dict[FrameType, bool] = {}
+
+    def run(self) -> None:
+        sys.settrace(self.begin)
+        try:
+            self.work()
+        except BaseException as error:
+            self.error = error
+        finally:
+            sys.settrace(None)
+            self.done.set()
+            self.stopped.set()
+
+    def begin(self, frame: FrameType, event: str, argument: Any) -> Any:
+        name = frame.f_code.co_filename
+        if not name.startswith(OURS) or name.startswith(TOOLS):
+            return None
+        frame.f_trace_opcodes = True
+        frame.f_trace_lines = False
+        return self.step
+
+    def step(self, frame: FrameType, event: str, argument: Any) -> Any:
+        if event == "opcode":
+            if self._after_switch.get(frame, True):
+                self.left -= 1
+                if self.left == 0:
+                    self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}"
+                    self.stopped.set()
+                    self.go.wait(FOREVER)
+            self._after_switch[frame] = frame.f_code.co_code[frame.f_lasti] in SWITCHES
+        elif event == "return":
+            self._after_switch.pop(frame, None)
+        return self.step
+
+
+class Second(threading.Thread):
+    """The other thread: the last one to have used the connection, before the first begins."""
+
+    def __init__(self, before: Callable[[], object], work: Callable[[], object]) -> None:
+        super().__init__(daemon=True)
+        self.before = before
+        self.work = work
+        self.ready = threading.Event()
+        self.go = threading.Event()
+        self.done = threading.Event()
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        try:
+            self.before()
+            self.ready.set()
+            self.go.wait(FOREVER)
+            self.work()
+        except BaseException as error:
+            self.error = error
+        finally:
+            self.ready.set()
+            self.done.set()
+
+
+class Reader:
+    """An endpoint with a reader, so that slots have roles."""
+
+    has_reader = True
+
+    def resolve(self, role: Role, timeout: float) -> Endpoint:
+        return Endpoint(role.value, 1)
+
+    def failed(self, endpoint: Endpoint) -> None: ...
+
+    def forget(self) -> None: ...
+
+
+class CountedLink(FakeLink):
+    """Tells its driver when it opens and when it ends."""
+
+    _alive = False
+
+    def __init__(self, driver: "Watched", number: int, *, autocommit: bool) -> None:
+        self._driver = driver
+        super().__init__(driver, number, autocommit=autocommit)
+
+    @property
+    def alive(self) -> bool:
+        return self._alive
+
+    @alive.setter
+    def alive(self, value: bool) -> None:
+        watched = self._driver
+        assert isinstance(watched, Watched)
+        with watched.counting:
+            watched.open += value - self._alive
+            watched.most = max(watched.most, watched.open)
+            self._alive = value
+
+
+class Watched(FakeDriver):
+    """Counts the connections that are open at one time."""
+
+    open = most = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.counting = threading.Lock()
+
+    def connect(self, request: Any) -> FakeLink:
+        self.requests.append(request)
+        self.trip("connect")
+        with self._lock:
+            link = CountedLink(self, len(self.links), autocommit=request.autocommit)
+            self.links.append(link)
+        return link
+
+
+class Counts:
+    def __init__(self) -> None:
+        self.of: Counter[type[Event]] = Counter()
+        self.taken_away = 0
+
+    def on_event(self, event: Event) -> None:
+        self.of[type(event)] += 1
+        self.taken_away += isinstance(event, Closed) and event.reason is Reason.LEAKED
+
+
+def borrow(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+    with pool.connection() as conn:
+        alone(conn)
+
+
+def alone(conn: Any) -> None:
+    """One borrower at a time."""
+    me = threading.get_ident()
+    assert getattr(conn, "borrower", None) is None, "two borrowers of one connection"
+    conn.borrower = me
+    try:
+        conn.execute("insert")
+        assert conn.borrower == me, "two borrowers of one connection"
+    finally:
+        conn.borrower = None
+
+
+def look(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+    with pool.connection():
+        pass
+
+
+def read(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+    with pool.connection(readonly=True) as conn:
+        alone(conn)
+
+
+def fail(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+    try:
+        with pool.connection() as conn:
+            conn.close()
+            raise ValueError
+    except ValueError:
+        pass
+
+
+def fail_over(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+    for link in driver.links:
+        link.kill()
+    borrow(pool, driver)
+
+
+def close(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+    pool.close()
+
+
+def leak(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+    pool.connection().__enter__()
+    pool.end_invocation()
+
+
+def warm(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+    pool.warm()
+
+
+def twice(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+    borrow(pool, driver)
+    look(pool, driver)
+
+
+OPERATIONS: list[Operation] = [borrow, look, read, fail, fail_over, close, leak, warm, twice]
+
+
+def check(pool: lambda_pool.Pool, driver: Watched, counts: Counts, errors: list[BaseException | None]) -> None:
+    for error in errors:
+        # The end of an invocation may take a connection away from another thread. Nothing else may go wrong.
+        if error is not None and not (isinstance(error, FakeError) and error.failure is Failure.LOST):
+            raise error
+    assert driver.most <= pool.max_size
+    assert not pool.waiters
+    assert [slot.state for slot in pool.slots] == [State.IDLE] * len(pool.slots)
+    assert sorted(map(id, pool.idle)) == sorted(map(id, pool.slots))
+    assert {slot.link for slot in pool.slots} >= {link for link in driver.links if link.alive}
+    stats = pool.stats()
+    assert stats.size == stats.idle == stats.opened - stats.closed
+    assert stats.opened == counts.of[Opened] == len(driver.links)
+    assert stats.closed == counts.of[Closed]
+    # One that is taken away in the middle of its checkout is lent all the same, and no part of the pool any more.
+    lent = counts.of[CheckedOut] + counts.of[Reused]
+    assert lent - counts.taken_away <= counts.of[Returned] <= lent
+    assert counts.of[Reused] - counts.taken_away <= stats.reused <= counts.of[Reused]
+    assert stats.timeouts == 0
+
+
+def interleaved(first: Operation, second: Operation, options: dict[str, Any]) -> int:
+    """Run both, with the first one stopped at each of its places in turn. Out: how many there were."""
+    place = 0
+    while True:
+        place += 1
+        driver, counts = Watched(), Counts()
+        pool = driver.pool(timeout=FOREVER, endpoint=Reader(), observers=[counts], **options)
+        one = Stepper(lambda: first(pool, driver), place)  # noqa: B023
+        other = Second(lambda: borrow(pool, driver), lambda: second(pool, driver))  # noqa: B023
+        other.start()
+        assert other.ready.wait(FOREVER)
+        one.start()
+        assert one.stopped.wait(FOREVER)
+        ended = one.done.is_set()
+        other.go.set()
+        other.done.wait(BLOCKED)
+        one.go.set()
+        assert one.done.wait(FOREVER), one.where
+        assert other.done.wait(FOREVER), one.where
+        try:
+            check(pool, driver, counts, [one.error, other.error])
+            borrow(pool, driver)
+        except BaseException as error:
+            error.add_note(f"the first thread stopped at place {place}: {one.where}")
+            raise
+        if ended:
+            return place
+
+
+@pytest.mark.parametrize("second", OPERATIONS, ids=lambda operation: operation.__name__)
+@pytest.mark.parametrize("first", OPERATIONS, ids=lambda operation: operation.__name__)
+def test_one_connection(first: Operation, second: Operation) -> None:
+    assert interleaved(first, second, {}) > 5
+
+
+@pytest.mark.parametrize("second", OPERATIONS, ids=lambda operation: operation.__name__)
+@pytest.mark.parametrize("first", [borrow, read, close, leak], ids=lambda operation: operation.__name__)
+def test_two_connections(first: Operation, second: Operation) -> None:
+    assert interleaved(first, second, {"max_size": 2, "min_size": 2}) > 5
+
+
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads switch as often as CPython can be made to."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.parametrize("ending", [False, True], ids=["alone", "among ending invocations"])
+@pytest.mark.parametrize("size", [1, 2, 5])
+def test_hammered(size: int, ending: bool, restless: None) -> None:
+    driver, counts = Watched(), Counts()
+    pool = driver.pool(timeout=FOREVER, endpoint=Reader(), observers=[counts], max_size=size, min_size=size)
+    until = time.monotonic() + HAMMERED
+    errors: list[BaseException] = []
+    borrowed: list[int] = []
+
+    def hammer(seed: int) -> None:
+        choose = random.Random(seed)
+        done = 0
+        while time.monotonic() < until and not errors:
+            operation = choose.choices([borrow, look, read, fail, close, warm], [40, 40, 20, 5, 1, 1])[0]
+            if choose.random() < 0.02:
+                driver.links[-choose.randint(1, size)].readable = True
+            try:
+                operation(pool, driver)
+            except FakeError as error:
+                # Its connection was taken away at the end of an invocation: nothing else may be refused.
+                if not ending or error.failure is not Failure.LOST:
+                    errors.append(error)
+            except BaseException as error:
+                errors.append(error)
+            done += 1
+        borrowed.append(done)
+
+    pool.warm()
+    threads = [threading.Thread(target=hammer, args=(seed,), daemon=True) for seed in range(6)]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        stats = pool.stats()
+        assert 0 <= stats.idle <= stats.size <= size
+        if ending:
+            pool.end_invocation()
+            time.sleep(0.001)
+    if errors:
+        raise errors[0]
+    assert min(borrowed) > 10
+    check(pool, driver, counts, [])
