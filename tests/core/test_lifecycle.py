@@ -3,6 +3,8 @@
 import json
 import os
 import signal
+import socket
+import threading
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -93,6 +95,84 @@ class TestShutdown:
         assert len(list(lifecycle.pools())) == before + 1
         del pool
         assert len(list(lifecycle.pools())) == before
+
+
+class TestRegistering:
+    """The extension's registration, where it does not work: said once, at debug level, and nothing else changes."""
+
+    @pytest.fixture(autouse=True)
+    def in_lambda(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "function")
+        monkeypatch.delenv("AWS_LAMBDA_RUNTIME_API", raising=False)
+        monkeypatch.setattr(shutdown._Installed, "done", False)
+        caplog.set_level("DEBUG", "lambda_pool")
+        handler = signal.getsignal(signal.SIGTERM)
+        yield
+        assert signal.getsignal(signal.SIGTERM) is handler
+
+    def check(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture, why: str) -> None:
+        for _ in range(2):
+            pool = driver.pool(observers=())
+            with pool.connection() as conn:
+                conn.execute("select 1")
+        assert [record.message for record in caplog.records if "no graceful shutdown" in record.message] == [why]
+        assert caplog.text.count("no graceful shutdown") == 1
+
+    def test_there_is_no_api(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
+        self.check(driver, caplog, "no graceful shutdown: there is no Lambda runtime API here")
+
+    @pytest.mark.parametrize(
+        ("answer", "why"),
+        [
+            (b"HTTP/1.1 403 Forbidden\r\n\r\n", "the runtime API answered 'HTTP/1.1 403 Forbidden'"),
+            (b"HTTP/1.1 200 OK\r\n\r\n", "the runtime API answered 'HTTP/1.1 200 OK'"),
+            (b"", "the runtime API answered ''"),
+        ],
+    )
+    def test_it_refuses(
+        self,
+        driver: FakeDriver,
+        caplog: pytest.LogCaptureFixture,
+        monkeypatch: pytest.MonkeyPatch,
+        answer: bytes,
+        why: str,
+    ) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", f"127.0.0.1:{listener.getsockname()[1]}")
+
+            def serve() -> None:
+                client, _ = listener.accept()
+                with client:
+                    while b"}" not in client.recv(4096):
+                        pass
+                    client.sendall(answer)
+
+            thread = threading.Thread(target=serve)
+            thread.start()
+            self.check(driver, caplog, f"no graceful shutdown: the extension could not be registered: {why}")
+            thread.join()
+
+    def test_it_does_not_answer(
+        self, driver: FakeDriver, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(shutdown, "_PATIENCE", 0.1)
+        with socket.create_server(("127.0.0.1", 0)) as listener:
+            monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", f"127.0.0.1:{listener.getsockname()[1]}")
+            self.check(driver, caplog, "no graceful shutdown: the extension could not be registered: timed out")
+
+    def test_another_thread_makes_the_first_pool(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
+        why = "no graceful shutdown: the first pool was not made on the main thread"
+        with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AWS_LAMBDA_RUNTIME_API", f"127.0.0.1:{listener.getsockname()[1]}")
+            thread = threading.Thread(target=self.check, args=(driver, caplog, why))
+            thread.start()
+            thread.join()
+        assert caplog.text.count(why) == 1
+
+    def test_switched_off(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
+        driver.pool(observers=(), graceful_shutdown=False)
+        assert "graceful" not in caplog.text
+        assert not shutdown._Installed.done
 
 
 class TestAlarm:

@@ -140,6 +140,7 @@ def test_behind_a_proxy_that_passes_no_cancel_on_the_connection_is_dropped(
 
 WAITING = """
 import os, threading
+from concurrent.futures import ThreadPoolExecutor
 import lambda_pool
 
 patient = dict(timeout=60, connect_timeout=60, ping_timeout=60, ping_after=0, max_size=1)
@@ -159,15 +160,27 @@ def unavailable(event, context, error):
 def work(event, context, conn):
     return {"opened": POOL.stats().opened}
 
+def borrow():
+    with POOL.connection():
+        return POOL.stats().opened
+
+@POOL.handler
+def in_thread(event, context):
+    with ThreadPoolExecutor(1) as threads:
+        try:
+            return {"opened": threads.submit(borrow).result()}
+        except lambda_pool.LambdaPoolError as error:
+            return unavailable(event, context, error)
+
 def handler(event, context):
     if event.get("hold"):
         threading.Thread(target=holder, daemon=True).start()
         held.wait(5)
-    return work(event, context)
+    return (in_thread if event.get("thread") else work)(event, context)
 """
 
 
-@pytest.mark.parametrize("wait", ["queue", "connect", "retry", "ping"])
+@pytest.mark.parametrize("wait", ["queue", "connect", "retry", "ping", "thread"])
 def test_every_wait_ends_before_the_deadline(start: Start, database: Database, wait: str) -> None:
     database.user("waiting")
     with FaultyProxy("127.0.0.1", database.server.port) as proxy:
@@ -180,6 +193,10 @@ def test_every_wait_ends_before_the_deadline(start: Start, database: Database, w
             proxy.black_hole()
         elif wait == "retry":
             proxy.refuse()
+        elif wait == "thread":
+            event = {"thread": True}
+            assert runtime.invoke(event).payload == {"opened": 1}
+            proxy.black_hole()
         else:
             assert runtime.invoke(event).payload == {"opened": 1}
             proxy.black_hole()

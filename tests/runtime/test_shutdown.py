@@ -109,3 +109,18 @@ def test_a_timeout_in_a_transaction_frees_its_locks(start: Start, database: Data
     assert database.execute("select id from locked") == [(3,)]
     assert database.running(database.sleeper) == 0
     database.execute("drop table locked")
+
+
+def test_on_the_runtime_of_python_3_11(start: Start, database: Database) -> None:
+    """It waits for events on the main thread, where no signal handler of Python's can run: a timeout is handled, the
+    end of an idle environment is no worse than without."""
+    database.user("eleven")
+    env = {"AWS_EXECUTION_ENV": "AWS_Lambda_python3.11"}
+    runtime = start(database.url("eleven"), timeout=2, env=env)
+    assert runtime.invoke().error is None
+    assert runtime.invoke({"sql": database.sleeper}, timeout=10).error is not None
+    until(lambda: not database.sessions("eleven"), 1)
+    assert database.running(database.sleeper) == 0
+    assert runtime.invoke().error is None
+    assert not runtime.shutdown().timed_out
+    until(lambda: not database.sessions("eleven"), 1)
