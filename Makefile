@@ -42,10 +42,12 @@ format: ## bring the code into the project's style
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-bench: ## measure the warm checkout against psycopg_pool
+bench: ## measure against the real peers and write docs/benchmarks.md (NAME=checkout for one part)
 	@scripts/setup.sh environment
+	@scripts/setup.sh emulator
 	@scripts/setup.sh servers
-	.venv/bin/python benchmarks/checkout.py
+	@scripts/setup.sh bench
+	@.venv-bench/bin/python -m benchmarks $(NAME)
 
 certs: ## replace the certificate authorities of RDS by AWS's current ones (needs the internet)
 	@scripts/setup.sh environment
@@ -69,4 +71,4 @@ dist: ## build the source distribution and the wheel, and install it with each e
 	.venv-build/bin/python scripts/check_dist.py
 
 clean: ## remove everything that the other targets made
-	rm -rf .venv .venv-3.* .venv-build .venv-sam .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv .venv-3.* .venv-bench .venv-build .venv-sam .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist

@@ -114,6 +114,14 @@ install_demo() {
         fail "pip could not install the demo's dependencies into .venv"
 }
 
+install_bench() {
+    make_venv .venv-bench "$(find_python)"
+    echo "setup: installing the package and the benchmarks' peers into .venv-bench"
+    .venv-bench/bin/pip install -q --disable-pip-version-check -c constraints.txt \
+        -e '.[all,testing]' -r benchmarks/requirements.txt ||
+        fail "pip could not install the benchmarks' peers into .venv-bench"
+}
+
 fetch_emulator() { # Lambda's Runtime Interface Emulator, which the SAM CLI's wheel carries
     [ -x .tools/rie/aws-lambda-rie ] && return
     echo "setup: fetching the Lambda Runtime Interface Emulator"
@@ -181,6 +189,7 @@ install_servers() {
         missing+=(libpam-python)
     command -v openssl >/dev/null || missing+=(openssl)
     command -v ip >/dev/null || [ -x /usr/sbin/ip ] || missing+=(iproute2)
+    command -v strace >/dev/null || missing+=(strace)
     [ ${#missing[@]} = 0 ] && return
     echo "setup: installing the system packages ${missing[*]}"
     install_packages "${missing[@]}"
@@ -194,6 +203,11 @@ demo)
         echo "setup: installing the system package mariadb-server"
         install_packages mariadb-server openssl
     fi
+    ;;
+bench)
+    [ benchmarks/requirements.txt -nt .venv-bench/.ready ] && rm -f .venv-bench/.ready
+    once .venv-bench/.ready install_bench
+    command -v valgrind >/dev/null || (install_packages valgrind) || echo "setup: instructions will not be counted"
     ;;
 emulator) fetch_emulator ;;
 pythons) install_pythons ;;

@@ -1,0 +1,8 @@
+"""The Lambda function of the benchmarks `invocation` and `recovery`: one way to connect, named by the environment."""
+
+import os
+
+from benchmarks.ways import WAYS
+
+way = WAYS[os.environ["WAY"]](os.environ["ENGINE"], os.environ["URL"], autocommit=False)
+handler = way.handler

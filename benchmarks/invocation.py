@@ -1,0 +1,136 @@
+"""A whole warm invocation on the genuine Lambda runtime: what its caller waits, and what it costs in CPU.
+
+Where valgrind is installed, also the instructions that a handler executes, which no other process's turn can change.
+"""
+
+import contextlib
+import os
+import re
+import shutil
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from lambda_pool.testing import LambdaRuntime, MariaDbServer, PostgresServer
+
+from . import ways
+from .environments import ROOT, answer_of, cpu_seconds, open_all
+from .rounds import Figure, figure, shuffled
+
+NAME = "invocation"
+BASE = "bare global"
+OURS = ("lambda_pool", "lambda_pool, metrics")
+WORKS = {"empty": "no statement", "one": "one SELECT", "three": "a transaction of three statements"}
+ROUNDS = 120
+CLOSE_ROUNDS = 600
+"""Further rounds of those three alone whose ratio is a matter of a few percent."""
+BLOCKS = 12
+
+COUNTED = ("bare global", "psycopg_pool, check", "SQLAlchemy QueuePool, pre-ping", "DBUtils", *OURS)
+COUNTED_WORKS = ("empty", "one")
+COUNTED_INVOCATIONS = 200
+_REFERENCES = re.compile(r"I +refs: +([\d,]+)")
+
+
+def over(ours: Sequence[float], theirs: Sequence[float]) -> Figure:
+    """The ratio of medians, block by block: single invocations vary by more than the ratios that are looked for."""
+    size = len(ours) // BLOCKS
+    blocks = [slice(start, start + size) for start in range(0, size * BLOCKS, size)]
+    return figure([statistics.median(ours[block]) / statistics.median(theirs[block]) for block in blocks])
+
+
+def in_turns(runtimes: dict[str, LambdaRuntime], work: str, rounds: int) -> tuple[dict[str, list[float]], ...]:
+    """Milliseconds and microseconds of CPU, one invocation of each in each round."""
+    pids = {name: runtime.pid or 0 for name, runtime in runtimes.items()}
+    times: dict[str, list[float]] = {name: [] for name in runtimes}
+    cpu: dict[str, list[float]] = {name: [] for name in runtimes}
+    for _ in range(rounds):
+        for name in shuffled(list(runtimes)):
+            before = cpu_seconds(pids[name])
+            times[name].append(answer_of(runtimes[name], {"work": work}))
+            cpu[name].append((cpu_seconds(pids[name]) - before) * 1e6)
+    return times, cpu
+
+
+def compare(server: Any) -> dict[str, Any]:
+    """All ways of one engine, all kinds of work."""
+    names = ways.OF_ENGINE[server.scheme]
+    found: dict[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+        runtimes = open_all(stack, names, server.scheme, server.url())
+        for work in WORKS:
+            in_turns(runtimes, work, 8)  # psycopg prepares a statement when it runs for the sixth time
+            times, cpu = in_turns(runtimes, work, ROUNDS)
+            found[work] = {
+                name: {
+                    "ms": figure(times[name]),
+                    "over_bare": over(times[name], times[BASE]),
+                    "cpu_us": figure(cpu[name]),
+                    "cpu_over_bare": over(cpu[name], cpu[BASE]),
+                }
+                for name in names
+            }
+            times, cpu = in_turns({name: runtimes[name] for name in (BASE, *OURS)}, work, CLOSE_ROUNDS)
+            for name in OURS:
+                found[work][name] |= {
+                    "over_bare": over(times[name], times[BASE]),
+                    "cpu_over_bare": over(cpu[name], cpu[BASE]),
+                    "more_us": over_by(times[name], times[BASE]),
+                }
+    return found
+
+
+def over_by(ours: Sequence[float], theirs: Sequence[float]) -> Figure:
+    """The difference of medians in microseconds, block by block."""
+    size = len(ours) // BLOCKS
+    blocks = [slice(start, start + size) for start in range(0, size * BLOCKS, size)]
+    return figure([(statistics.median(ours[block]) - statistics.median(theirs[block])) * 1e3 for block in blocks])
+
+
+# --- instructions -----------------------------------------------------------------------------------------------------
+
+
+def count(name: str, engine: str, url: str, work: str, number: int) -> int:
+    """Instructions of a whole process that invokes so often."""
+    valgrind = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
+    command = [sys.executable, "-m", "benchmarks.counted", name, engine, work, str(number)]
+    environment = {**os.environ, "URL": url, "PYTHONHASHSEED": "0", "AWS_LAMBDA_FUNCTION_NAME": "orders"}
+    # Once without it, so that no run compiles what another finds compiled.
+    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
+    done = subprocess.run([*valgrind, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+    match = _REFERENCES.search(done.stderr)
+    if done.returncode != 0 or match is None:
+        raise RuntimeError(f"valgrind counted nothing for {name}:\n{done.stderr[-2000:]}")
+    return int(match[1].replace(",", ""))
+
+
+def instructions(server: Any) -> dict[str, Any]:
+    """Of one invocation of the handler alone, driver included: one process's count less another's."""
+
+    def of_way(name: str) -> dict[str, float]:
+        base = count(name, server.scheme, server.url(), "one", 0)
+        counted = {}
+        for work in COUNTED_WORKS:
+            more = count(name, server.scheme, server.url(), work, COUNTED_INVOCATIONS)
+            counted[work] = (more - base) / COUNTED_INVOCATIONS
+        return counted
+
+    # Other processes slow this down and change no count: use every core.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return dict(zip(COUNTED, pool.map(of_way, COUNTED), strict=True))
+
+
+def measure() -> dict[str, Any]:
+    """Both engines."""
+    found: dict[str, Any] = {"rounds": ROUNDS, "close_rounds": CLOSE_ROUNDS, "instructions": None}
+    for server in (PostgresServer(), MariaDbServer()):
+        with server:
+            for statement in ways.SCHEMA[server.scheme]:
+                server.execute(statement)
+            found[server.scheme] = compare(server)
+            if server.scheme == "postgresql" and shutil.which("valgrind"):
+                found["instructions"] = instructions(server)
+    return found

@@ -1,0 +1,242 @@
+"""From the thaw of an environment to its first good answer, after what happened to its connection while it was frozen.
+
+On the genuine Lambda runtime. The function is invoked again until an answer is good, as Lambda's callers do; what it
+raised on the way is counted.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from lambda_pool.testing import FaultyProxy, LambdaRuntime, MariaDbServer, PostgresServer
+
+from . import ways
+from .environments import open_all
+from .rounds import Figure, figure, ratio, shuffled
+
+NAME = "recovery"
+OURS = "lambda_pool"
+RUN = "lambda_pool, run()"
+CONNECTING = "connect each time"
+TIMEOUT = 2
+"""Seconds that the function may take. Lambda ends the environment of an invocation that takes longer."""
+GIVE_UP = 4
+"""Invocations after which a way counts as one that does not recover."""
+PING_AFTER, PING_TIMEOUT = 5.0, 1.0
+"""lambda_pool's defaults."""
+WAYS = {
+    "postgresql": (
+        OURS,
+        RUN,
+        CONNECTING,
+        "bare global",
+        "psycopg_pool",
+        "psycopg_pool, check",
+        "SQLAlchemy QueuePool, pre-ping",
+        "DBUtils",
+        "AWS wrapper",
+    ),
+    "mysql": (OURS, RUN, CONNECTING, "bare global", "bare global, ping", "SQLAlchemy QueuePool, pre-ping", "DBUtils"),
+}
+
+
+class Endpoint(FaultyProxy):
+    """A name that leads somewhere, and elsewhere after a failover."""
+
+    def lead_to(self, port: int) -> None:
+        """For connections from now on."""
+        self._target = ("127.0.0.1", port)
+
+
+class Scene:
+    """One engine's servers, the endpoint in front of them, and an environment for each way."""
+
+    def __init__(self, server: Any, spare: Any, endpoint: Endpoint, runtimes: dict[str, LambdaRuntime]) -> None:
+        self.server = server
+        self.spare = spare
+        self.endpoint = endpoint
+        self.runtimes = runtimes
+
+    # --- what may happen ----------------------------------------------------------------------------------------------
+
+    def kill(self) -> None:
+        """The server ends every session: an administrator, an idle timeout."""
+        if self.server.scheme == "postgresql":
+            self.server.execute(
+                "select pg_terminate_backend(pid, 2000) from pg_stat_activity "
+                "where backend_type = 'client backend' and pid <> pg_backend_pid()"
+            )
+        else:
+            mine = "select id from information_schema.processlist where id <> connection_id() and command <> 'Daemon'"
+            for (session,) in self.server.execute(mine):
+                with contextlib.suppress(Exception):  # it may have gone by itself
+                    self.server.execute(f"kill {session}")
+
+    def reset(self) -> None:
+        """A device in between forgets the connection and says so."""
+        self.endpoint.reset()
+
+    def black_hole(self) -> None:
+        """A device in between forgets the connection and says nothing."""
+        self.endpoint.black_hole(new=False)
+
+    def restart(self) -> None:
+        """The server is restarted."""
+        self.server.restart()
+
+    def fail_over(self) -> None:
+        """The writer dies, and its name leads to another server."""
+        self.endpoint.lead_to(self.spare.port)
+        self.kill()
+
+    def demote(self) -> None:
+        """The writer's name leads to another server; the old one goes on as a reader and keeps its sessions."""
+        self.endpoint.lead_to(self.spare.port)
+        self.server.execute("alter system set default_transaction_read_only = on")
+        self.server.execute("select pg_reload_conf()")
+        time.sleep(0.1)
+
+    def calm(self) -> None:
+        """Back to how it was, with no session left anywhere."""
+        self.endpoint.lead_to(self.server.port)
+        if self.spare is not None:
+            self.server.execute("alter system reset default_transaction_read_only")
+            self.server.execute("select pg_reload_conf()")
+
+    # --- what is measured ---------------------------------------------------------------------------------------------
+
+    def recover(self, name: str, event: dict[str, Any]) -> dict[str, float]:
+        """Thaw one environment and invoke it until it answers well."""
+        runtime = self.runtimes[name]
+        errors, accepted = 0, self.endpoint.accepted
+        began = time.perf_counter()
+        runtime.thaw()
+        answered = False
+        while not answered and errors < GIVE_UP:
+            try:
+                answered = runtime.invoke(event).error is None
+            except Exception:
+                answered = False
+            errors += not answered
+        took = (time.perf_counter() - began) * 1e3
+        connects = self.endpoint.accepted - accepted
+        return {"ms": took, "errors": errors, "recovered": float(answered), "connects": connects}
+
+    def act(self, what: Callable[[], None], event: dict[str, Any], frozen: float) -> dict[str, dict[str, float]]:
+        """Freeze every environment for so many seconds, let it happen, and see each recover."""
+        for name, runtime in self.runtimes.items():
+            for attempt in range(3):
+                if runtime.invoke(event).error is None:
+                    break
+                if attempt == 2:
+                    raise RuntimeError(f"{name} does not work before anything happened to it")
+        until = time.monotonic() + frozen
+        for runtime in self.runtimes.values():
+            runtime.freeze()
+        what()
+        time.sleep(max(until - time.monotonic(), 0.05))
+        names = shuffled(list(self.runtimes))
+        if what != self.black_hole:
+            return {name: self.recover(name, event) for name in names}
+        # One by one who is known to need little; at once who may hang until Lambda's timeout.
+        quick = [OURS, CONNECTING, RUN]
+        found = {name: self.recover(name, event) for name in quick}
+        names = [name for name in names if name not in quick]
+        with ThreadPoolExecutor(len(names)) as pool:
+            for name, outcome in zip(names, pool.map(lambda name: self.recover(name, event), names), strict=True):
+                del outcome["connects"]  # whose they were, nobody can tell
+                found[name] = outcome
+        return found
+
+    def warm_ms(self, event: dict[str, Any]) -> dict[str, float]:
+        """A warm invocation of each, a median of several."""
+        return {
+            name: figure([runtime.invoke(event).milliseconds for _ in range(15)])["median"]
+            for name, runtime in self.runtimes.items()
+        }
+
+
+def over_connecting(acts: list[dict[str, Any]], way: str, *, waited: bool) -> Figure | None:
+    """The time over that of the way that connects each time; without the ping, for those that wait for its answer."""
+    if waited and way not in {OURS, RUN}:
+        return None
+    ping = PING_TIMEOUT * 1e3 if waited else 0.0
+    return ratio([act[way]["ms"] - ping for act in acts], [act[CONNECTING]["ms"] for act in acts])
+
+
+def play(scene: Scene) -> dict[str, Any]:
+    """Everything that happens to one engine."""
+    write, read = {"work": "write"}, {"work": "one"}
+    plan: list[tuple[str, Callable[[], None], dict[str, Any], float, int]] = [
+        ("kill", scene.kill, read, 0.1, 8),
+        ("reset", scene.reset, read, 0.1, 8),
+        ("restart", scene.restart, read, 0.1, 3),
+        ("black hole", scene.black_hole, read, PING_AFTER + 0.3, 2),
+        ("black hole, just used", scene.black_hole, read, 0.1, 1),
+    ]
+    if scene.spare is not None:
+        plan += [
+            ("failover, sessions ended", scene.fail_over, write, 0.1, 3),
+            ("failover, sessions kept", scene.demote, write, 0.1, 3),
+        ]
+    found: dict[str, Any] = {"warm_ms": scene.warm_ms(read), "events": {}}
+    for name, what, event, frozen, times in plan:
+        acts = []
+        for _ in range(times):
+            acts.append(scene.act(what, event, frozen))
+            scene.calm()
+            # Whoever has not recovered begins anew, with a connection to where the endpoint leads now.
+            scene.kill()
+            if scene.spare is not None:
+                Scene(scene.spare, None, scene.endpoint, {}).kill()
+        found["events"][name] = {
+            way: {
+                "ms": figure([act[way]["ms"] for act in acts]),
+                "errors": max(act[way]["errors"] for act in acts),
+                "recovered": min(act[way]["recovered"] for act in acts),
+                "connects": max(act[way].get("connects", -1) for act in acts),
+                "over_connecting": over_connecting(acts, way, waited=name == "black hole"),
+                "of": times,
+            }
+            for way in scene.runtimes
+        }
+    return found
+
+
+def trusted(servers: list[Any], folder: Path) -> str:
+    """One file with every server's authority."""
+    bundle = folder / "authorities.pem"
+    bundle.write_text("".join(server.ca_path.read_text() for server in servers))
+    return str(bundle)
+
+
+def measure() -> dict[str, Any]:
+    """PostgreSQL with a second server to fail over to, and MariaDB."""
+    import tempfile
+
+    found: dict[str, Any] = {
+        "timeout": TIMEOUT,
+        "give_up": GIVE_UP,
+        "ping_after": PING_AFTER,
+        "ping_timeout": PING_TIMEOUT,
+    }
+    password = "benchmark"
+    for engine in ("postgresql", "mysql"):
+        with contextlib.ExitStack() as stack:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            make = PostgresServer if engine == "postgresql" else MariaDbServer
+            servers: list[Any] = [
+                stack.enter_context(make(password=password)) for _ in range(2 if engine == "postgresql" else 1)
+            ]
+            for server in servers:
+                for statement in ways.SCHEMA[engine]:
+                    server.execute(statement)
+            endpoint = stack.enter_context(Endpoint("127.0.0.1", servers[0].port))
+            url = servers[0].url(port=endpoint.port, sslrootcert=trusted(servers, folder))
+            runtimes = open_all(stack, WAYS[engine], engine, url, timeout=TIMEOUT)
+            scene = Scene(servers[0], servers[1] if len(servers) > 1 else None, endpoint, runtimes)
+            found[engine] = play(scene)
+    return found

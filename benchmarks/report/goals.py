@@ -1,0 +1,126 @@
+"""What is to be reached, and what was."""
+
+from typing import NamedTuple
+
+from .words import BARE, ENGINES, METRICS, OURS, TIMES, Figure, Results, count, number, spread
+
+
+class Goal(NamedTuple):
+    """One thing to be reached."""
+
+    what: str
+    at_most: str
+    measured: str
+    met: bool
+
+
+def goals(results: Results) -> list[Goal]:
+    """Every goal of which there are results."""
+    found: list[Goal] = []
+    for name, of_part in (
+        ("checkout", checkout),
+        ("invocation", invocation),
+        ("cold", cold),
+        ("round_trips", round_trips),
+        ("recovery", recovery),
+    ):
+        if name in results:
+            found += of_part(results[name]["found"])
+    return found
+
+
+def in_short(results: Results) -> list[str]:
+    """For a terminal."""
+    return [
+        f"{'ok  ' if goal.met else 'MISS'} {goal.what}: {goal.measured} (at most {goal.at_most})"
+        for goal in goals(results)
+    ]
+
+
+def _ratio(what: str, bound: float, figure: Figure) -> Goal:
+    return Goal(what, f"{bound} {TIMES}", f"{spread(figure)} {TIMES}", figure["median"] <= bound)
+
+
+def checkout(found: Results) -> list[Goal]:
+    """Checkout and return."""
+    bounds = (
+        ("postgresql", "psycopg_pool", 0.5),
+        ("postgresql", "psycopg_pool, check", 0.03),
+        ("postgresql", "SQLAlchemy QueuePool, pre-ping", 0.03),
+        ("mysql", "SQLAlchemy QueuePool, pre-ping", 0.05),
+    )
+    return [
+        _ratio(
+            f"checkout and return, validated, {ENGINES[engine]}, over {peer}"
+            + (" without a check" if peer == "psycopg_pool" else ""),
+            bound,
+            found[engine][peer]["ours_over"],
+        )
+        for engine, peer, bound in bounds
+    ]
+
+
+def invocation(found: Results) -> list[Goal]:
+    """Whole warm invocations."""
+    works = {"one": "one SELECT in a transaction", "three": "a transaction of three statements"}
+    return [
+        _ratio(
+            f"whole warm invocation with metrics, {engine_name}, {words}, over a bare global",
+            1.03,
+            found[engine][work][METRICS]["over_bare"],
+        )
+        for engine, engine_name in ENGINES.items()
+        for work, words in works.items()
+    ]
+
+
+def cold(found: Results) -> list[Goal]:
+    """Cold starts."""
+    ours = found["postgresql"][OURS]
+    return [
+        _ratio("cold start, IAM over TLS, CPU, over the AWS sample", 0.5, ours["cpu_over_sample"]),
+        _ratio("cold start, IAM over TLS, CPU, over bare psycopg", 1.15, ours["cpu"]["over_base"]),
+        _ratio("peak memory, cold, IAM, over bare psycopg", 1.05, ours["memory"]["over_base"]),
+    ]
+
+
+def round_trips(found: Results) -> list[Goal]:
+    """What goes over the wire."""
+    goals: list[Goal] = []
+    for engine, engine_name in ENGINES.items():
+        extra = max(
+            found[engine][way][situation]["round_trips"] - bare["round_trips"]
+            for situation, bare in found[engine][BARE].items()
+            for way in (OURS, METRICS)
+        )
+        one = found[engine][METRICS]["one SELECT, autocommit"]
+        single = one["statements"] == one["round_trips"] == 1
+        goals += [
+            Goal(f"round trips beyond the handler's own, warm, {engine_name}", "0", count(extra), extra <= 0),
+            Goal(f"statements, one SELECT with autocommit, {engine_name}", "1", count(one["statements"]), single),
+        ]
+    one = found["postgresql"][METRICS]["one SELECT, transaction"]
+    measured = f"{count(one['round_trips'])}: [why](#a-transaction-of-one-statement)"
+    what = "round trips of a transaction of one statement, PostgreSQL"
+    return [*goals, Goal(what, "2 (BEGIN with it, COMMIT)", measured, one["round_trips"] <= 2)]
+
+
+def recovery(found: Results) -> list[Goal]:
+    """After a kill, and after silence."""
+    goals: list[Goal] = []
+    for engine, engine_name in ENGINES.items():
+        kill, hole = (found[engine]["events"][event][OURS] for event in ("kill", "black hole"))
+        text = (
+            f"{count(kill['connects'])} connect, {count(kill['errors'])} errors; {spread(kill['ms'])} ms, "
+            f"{spread(kill['over_connecting'])} {TIMES} an invocation that connects"
+        )
+        met = kill["connects"] == 1 and kill["errors"] == 0
+        goals.append(Goal(f"recovery after a kill, {engine_name}", "1 connect", text, met))
+        rest = hole["ms"]["median"] - found["ping_timeout"] * 1e3
+        text = (
+            f"{found['ping_timeout']:.0f} s and {number(rest)} ms; {count(hole['connects'])} connect, "
+            f"{count(hole['errors'])} errors"
+        )
+        met = hole["connects"] == 1 and hole["errors"] == 0 and rest < found["ping_timeout"] * 1e3
+        goals.append(Goal(f"recovery from a black hole, {engine_name}", "ping_timeout and 1 connect", text, met))
+    return goals

@@ -1,0 +1,54 @@
+"""docs/benchmarks.md and its plots, from results.json: `python -m benchmarks.report.page` writes them anew."""
+
+import re
+from pathlib import Path
+
+from .blocks import PARTS, Plots, machine, made
+from .goals import goals
+from .losses import losses
+from .words import Results, table
+
+ROOT = Path(__file__).parents[2]
+PATH = ROOT / "docs" / "benchmarks.md"
+_TEMPLATE = Path(__file__).with_name("page.md")
+# <checkout: postgresql>, alone on its line or in a sentence.
+_PLACE = re.compile(r"<(\w+)(?:: ([^<>\n]+))?>")
+
+
+def render(results: Results) -> dict[str, str]:
+    """The page and its plots, by their path below docs/."""
+    plots: Plots = {}
+    blocks = {
+        "machine": machine(results) if results else "",
+        "goals": table(
+            ("", "at most", "measured", "reached"),
+            ((goal.what, goal.at_most, goal.measured, "yes" if goal.met else "**no**") for goal in goals(results)),
+        ),
+        "losses": losses(results),
+    }
+    for name, part in PARTS.items():
+        if name in results:
+            blocks[f"{name}: made"] = made(results[name])
+            blocks |= {f"{name}: {key}": text for key, text in part(results[name]["found"], plots).items()}
+
+    def fill(match: re.Match[str]) -> str:
+        name, key = match[1], match[2]
+        if key is not None and name not in results:
+            return "(not measured yet)"
+        return blocks[name if key is None else f"{name}: {key}"]
+
+    text = _PLACE.sub(fill, _TEMPLATE.read_text())
+    return {"benchmarks.md": text, **{f"benchmarks/{name}": plots[name] for name in sorted(plots)}}
+
+
+def write(results: Results) -> None:
+    """Write the page and its plots."""
+    (PATH.parent / "benchmarks").mkdir(parents=True, exist_ok=True)
+    for name, text in render(results).items():
+        (PATH.parent / name).write_text(text)
+
+
+if __name__ == "__main__":
+    from ..results import load
+
+    write(load())
