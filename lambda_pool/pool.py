@@ -132,6 +132,7 @@ class ConnectionPool(Shelf):
         self._lease: type[Lease] = SpecialLease if config.leak_after else Lease
         self.note_borrower = borrower.note_stack if config.leak_after else borrower.note
         self._reset_session = config.reset == "session"
+        self._leak_after = config.leak_after
         self._generation = 0
         self.warmed = False
         self._pid = os.getpid()
@@ -476,7 +477,7 @@ class ConnectionPool(Shelf):
             event = Returned(self.config.name, mono - since, slot.checkout, not slot.fresh, in_use)
         else:
             event = None
-        if self.config.leak_after and since and mono - since > self.config.leak_after:
+        if self._leak_after and since and mono - since > self._leak_after:
             self._leaked(slot, mono)
         if not self.put(slot):
             # Reclaimed (and told of) when its invocation ended, and severed: this thread, its last user, closes it.

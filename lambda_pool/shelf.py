@@ -64,17 +64,22 @@ class Shelf:
             self._shelve(slot)
             return None
         slot.owner = get_ident()
-        return slot if slot.shift(_IDLE, _LENT) else None
+        return slot if slot.lend() else None
 
     def put(self, slot: Slot) -> bool:
         """Make a lent slot idle, and wake who waits for one. False if it was reclaimed meanwhile."""
-        if not slot.shift(_LENT, _IDLE):
+        if not slot.rest():
             return False
-        self._shelve(slot)
+        self.idle.append(slot)  # what `_shelve` does, without the call
+        if slot.state is _GONE or self.waiters:
+            self._settle_in(slot)
         return True
 
     def _shelve(self, slot: Slot) -> None:
         self.idle.append(slot)
+        self._settle_in(slot)
+
+    def _settle_in(self, slot: Slot) -> None:
         if slot.state is _GONE:  # reclaimed on its way here
             self._unshelve(slot)
         if self.waiters:

@@ -30,6 +30,8 @@ State.LENT.sources = (State.IDLE, State.CONNECTING)
 State.GONE.sources = (State.CONNECTING, State.IDLE, State.LENT)
 
 
+_IDLE, _LENT = State.IDLE, State.LENT
+
 # A slot's link is read only where its state says that there is one; a type with None would cost the warm path a check.
 UNOPENED = cast(Link, None)
 _NOWHERE = Endpoint("")
@@ -99,6 +101,22 @@ class Slot:
         if self.state is not source:
             return False
         self.state = to
+        return True
+
+    # The two moves of the warm path, as `shift` makes them, without its look at the rules: 0.1 µs of 2.3 together.
+
+    def lend(self) -> bool:
+        """IDLE to LENT; False if it was not idle."""
+        if self.state is not _IDLE:
+            return False
+        self.state = _LENT
+        return True
+
+    def rest(self) -> bool:
+        """LENT to IDLE; False if it was not lent."""
+        if self.state is not _LENT:
+            return False
+        self.state = _IDLE
         return True
 
     def opened(self, link: Link, *, generation: int, pid: int, lifetime: float, wall: float, mono: float) -> None:
