@@ -9,7 +9,7 @@ export PYTHON
 export AWS_LAMBDA_RIE := $(CURDIR)/.tools/rie/aws-lambda-rie
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench certs layer dist clean build-LayerArm64 build-LayerX8664
+.PHONY: help setup demo test lint format bench certs layer docs dist clean build-LayerArm64 build-LayerX8664
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -62,6 +62,10 @@ build-LayerArm64 build-LayerX8664: build-Layer%:
 	@PYTHON= scripts/setup.sh tools
 	@.venv-build/bin/python scripts/build_layer.py --arch $(if $(filter Arm64,$*),arm64,x86_64) --into "$(ARTIFACTS_DIR)" \
 		--python "$$(sed -n 's/^ *Runtime: python//p' template.yaml)"
+
+docs: ## write the API reference anew, from the docstrings
+	@scripts/setup.sh environment
+	.venv/bin/python scripts/build_reference.py
 
 dist: ## build the source distribution and the wheel, and install it with each extra on every Python here
 	@PYTHON= scripts/setup.sh tools
