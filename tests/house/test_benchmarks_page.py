@@ -1,0 +1,29 @@
+"""The page of benchmarks says what the results say."""
+
+from pathlib import Path
+
+import pytest
+
+from benchmarks.report.goals import goals
+from benchmarks.report.page import PATH, render
+from benchmarks.results import load
+
+RENDERED = render(load())
+
+
+@pytest.mark.parametrize("name", RENDERED)
+def test_the_page_and_its_plots_are_made_of_the_results(name: str) -> None:
+    """`python -m benchmarks.report.page` writes them anew."""
+    assert (PATH.parent / name).read_text() == RENDERED[name]
+
+
+def test_every_part_was_measured() -> None:
+    assert len(goals(load())) == 20
+    assert "(not measured yet)" not in RENDERED["benchmarks.md"]
+
+
+def test_no_result_names_the_machine() -> None:
+    text = "".join(RENDERED.values()) + Path(PATH.parents[1] / "benchmarks" / "results.json").read_text()
+    assert "/home/" not in text
+    assert "/root/" not in text
+    assert "/tmp/" not in text

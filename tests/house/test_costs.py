@@ -1,0 +1,309 @@
+"""What a warm invocation and a cold start cost, in what can be counted: no clock is read here.
+
+Statements by the servers' own logs, system calls by strace, modules by `sys.modules`, Python calls by the interpreter's
+profiler, memory by its own allocator.
+"""
+
+import gc
+import os
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import pytest
+
+from lambda_pool import Pool
+from lambda_pool.testing import MariaDbServer, PostgresServer
+
+Server = PostgresServer | MariaDbServer
+
+
+class Context:
+    """As much of Lambda's context as is looked at."""
+
+    aws_request_id = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
+
+    def get_remaining_time_in_millis(self) -> int:
+        return 30_000
+
+
+@pytest.fixture(params=["postgresql", "mysql"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """One engine's server, with a log of all statements."""
+    found: Server = request.getfixturevalue("postgres" if request.param == "postgresql" else "mariadb")
+    return found
+
+
+# --- round trips ------------------------------------------------------------------------------------------------------
+
+# A line of its log: <time> [<pid>] postgres@postgres LOG:  execute <unnamed>: select 42
+_POSTGRES = r"\[{backend}\] \S+ LOG:  (?:statement|execute [^:]*): ?(.*)"
+# "<time>\t<id> Query\tselect 42", without the time where the second is the same.
+_MARIADB = r"\t\s*{backend} (?:Query|Execute|Ping|Reset connection)\t?(.*)"
+
+
+def received(server: Server, backend: int, offset: int, last: str) -> list[str]:
+    """What a session's client sent since then, up to the statement `last`, which is not part of it."""
+    pattern = (_POSTGRES if server.scheme == "postgresql" else _MARIADB).format(backend=backend)
+    until = time.monotonic() + 10
+    while True:
+        found = re.findall(pattern, server.log[offset:])
+        if last in found:
+            return found[: found.index(last)]
+        assert time.monotonic() < until, "the statement that marks the end is not in the log"
+        time.sleep(0.01)
+
+
+def sent(server: Server, work: Callable[[Any], object], *, autocommit: bool) -> Counter[str]:
+    """The statements of 20 warm invocations, all together."""
+    pool = Pool(server.url(), autocommit=autocommit, metrics="emf")
+    backends: list[int] = []
+
+    @pool.handler
+    def handler(event: object, context: object, conn: Any) -> None:
+        backends.append(pool.slots[0].link.backend_id)
+        work(conn.cursor())
+
+    context = Context()
+    for _ in range(8):  # psycopg prepares a statement when it runs for the sixth time
+        handler({}, context)
+    offset = len(server.log)
+    for _ in range(20):
+        handler({}, context)
+    with pool.connection() as conn:
+        conn.cursor().execute("select 'the end'")
+    assert len(set(backends)) == 1
+    begin = {"BEGIN"} if server.scheme == "postgresql" and not autocommit else set()
+    found = received(server, backends[0], offset, "select 'the end'")
+    pool.close()
+    # The transaction in which the end is marked.
+    return Counter(found[:-1] if begin else found)
+
+
+def select(cursor: Any) -> None:
+    cursor.execute("select 42")
+    assert cursor.fetchone() == (42,)
+
+
+def test_a_handler_without_a_statement_sends_nothing(server: Server) -> None:
+    assert sent(server, lambda cursor: None, autocommit=False) == Counter()
+
+
+def test_one_statement_with_autocommit_is_one_on_the_wire(server: Server) -> None:
+    assert sent(server, select, autocommit=True) == {"select 42": 20}
+
+
+def test_a_transaction_is_its_statements_and_what_ends_it(server: Server) -> None:
+    server.execute("create table if not exists counted (number int)")
+    found = sent(server, lambda cursor: cursor.execute("delete from counted"), autocommit=False)
+    begin = {"BEGIN": 20} if server.scheme == "postgresql" else {}
+    assert found == {"delete from counted": 20, "COMMIT": 20, **begin}
+
+
+# --- imports ----------------------------------------------------------------------------------------------------------
+
+OURS = {
+    "lambda_pool",
+    "lambda_pool.age",
+    "lambda_pool.api",
+    "lambda_pool.auth",
+    "lambda_pool.auth.base",
+    "lambda_pool.auth.iam",
+    "lambda_pool.auth.signature",
+    "lambda_pool.aws",
+    "lambda_pool.aws.environment",
+    "lambda_pool.aws.hosts",
+    "lambda_pool.aws.identity",
+    "lambda_pool.aws.sdk",
+    "lambda_pool.backoff",
+    "lambda_pool.borrower",
+    "lambda_pool.certs",
+    "lambda_pool.config",
+    "lambda_pool.connector",
+    "lambda_pool.decorator",
+    "lambda_pool.endpoints",
+    "lambda_pool.endpoints.base",
+    "lambda_pool.engines",
+    "lambda_pool.engines.base",
+    "lambda_pool.engines.slow",
+    "lambda_pool.engines.sockets",
+    "lambda_pool.errors",
+    "lambda_pool.events",
+    "lambda_pool.injection",
+    "lambda_pool.invocation",
+    "lambda_pool.lifecycle",
+    "lambda_pool.policy",
+    "lambda_pool.pool",
+    "lambda_pool.record",
+    "lambda_pool.secret",
+    "lambda_pool.shelf",
+    "lambda_pool.slot",
+    "lambda_pool.tally",
+    "lambda_pool.tls",
+}
+OF_ENGINE = {
+    "postgresql": {"lambda_pool.engines.postgres"},
+    "mysql": {"lambda_pool.engines.mysql", "lambda_pool.engines.mysql_connection"},
+}
+BARE = {
+    "postgresql": "import os, psycopg; psycopg.connect(os.environ['URL'])",
+    "mysql": "import ssl, pymysql; ssl.create_default_context(); 'localhost'.encode('idna')",
+}
+COLD = """
+import os
+from lambda_pool import IamToken, Pool
+pool = Pool(os.environ["URL"])
+IamToken().token("orders.example", 5432, "app")
+
+@pool.handler
+def handler(event, context, conn):
+    conn.cursor().execute("select 42")
+
+handler({}, None)
+"""
+# What the standard library has that a bare driver does not load: for signing a token, logging, and reading a URL.
+BESIDE_THE_DRIVER = {
+    "_blake2",
+    "_contextvars",
+    "_hashlib",
+    "_string",
+    "atexit",
+    "contextvars",
+    "hashlib",
+    "hmac",
+    "ipaddress",
+    "logging",
+    "string",
+    "threading",
+    "urllib",
+    "urllib.parse",
+}
+
+
+def modules_after(code: str, url: str) -> set[str]:
+    """The modules of a new process that has run `code`."""
+    script = f"{code}\nimport sys\nprint(' '.join(sys.modules))"
+    environment = {"PATH": os.environ["PATH"], "AWS_REGION": "eu-central-1", "URL": url}
+    environment |= {"AWS_ACCESS_KEY_ID": "ASIAEXAMPLEKEY000001", "AWS_SECRET_ACCESS_KEY": "secret"}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env=environment, capture_output=True, text=True, timeout=60, check=True
+    )
+    return set(done.stdout.split())
+
+
+def test_a_cold_start_loads_these_modules(server: Server) -> None:
+    """From the import to the first row, over verified TLS, with a token signed on the way."""
+    found = modules_after(COLD, server.url())
+    ours = {name for name in found if name.partition(".")[0] == "lambda_pool"}
+    assert ours == OURS | OF_ENGINE[server.scheme]
+    assert found - ours - modules_after(BARE[server.scheme], server.url()) <= BESIDE_THE_DRIVER
+
+
+# --- work and memory --------------------------------------------------------------------------------------------------
+
+
+def python_calls(work: Callable[[], object]) -> Counter[str]:
+    """The Python functions that are called, by name."""
+    found: Counter[str] = Counter()
+
+    def note(frame: FrameType, event: str, argument: object) -> None:
+        if event == "call":
+            found[frame.f_code.co_qualname] += 1
+
+    sys.setprofile(note)
+    try:
+        work()
+    finally:
+        sys.setprofile(None)
+    return found
+
+
+def warm_pool(server: Server) -> Pool:
+    """A pool with one connection that has been used."""
+    pool = Pool(server.url(), metrics="off")
+    for _ in range(3):
+        with pool.connection():
+            pass
+    return pool
+
+
+def test_a_warm_checkout_calls_few_functions(server: Server) -> None:
+    pool = warm_pool(server)
+
+    def borrow() -> None:
+        with pool.connection():
+            pass
+
+    found = python_calls(borrow)
+    pool.close()
+    # PyMySQL tells by two functions of its own whether a connection is open, twice.
+    assert found.total() <= (16 if server.scheme == "postgresql" else 24), found
+
+
+def test_a_warm_checkout_leaves_nothing_behind(server: Server) -> None:
+    """Neither a thousand borrows nor a borrow that is on keep memory: but for a lease and what it refers to."""
+    pool = warm_pool(server)
+
+    def borrow(times: int) -> None:
+        for _ in range(times):
+            with pool.connection():
+                pass
+
+    borrow(1000)
+    gc.collect()
+    before = sys.getallocatedblocks()
+    borrow(1000)
+    gc.collect()
+    assert sys.getallocatedblocks() - before <= 5
+    gc.disable()
+    try:
+        before = sys.getallocatedblocks()
+        with pool.connection():
+            held = sys.getallocatedblocks() - before
+    finally:
+        gc.enable()
+    pool.close()
+    assert held <= 12
+
+
+# --- system calls -----------------------------------------------------------------------------------------------------
+
+BORROWING = """
+import os, sys
+from lambda_pool import Pool
+pool = Pool(os.environ["URL"], metrics="off")
+for _ in range(3):
+    with pool.connection():
+        pass
+os.write(2, b"BEGIN HERE")
+for _ in range(100):
+    with pool.connection():
+        pass
+os.write(2, b"END HERE")
+"""
+# Where the kernel gives a process no clock of its own to read, reading it is a system call.
+CLOCKS = {"clock_gettime", "gettimeofday"}
+
+
+def test_a_warm_checkout_is_one_system_call(server: Server, tmp_path: Path) -> None:
+    """poll(0) on the socket, and nothing else: no lock that sleeps, no write, no read."""
+    trace = tmp_path / "trace"
+    subprocess.run(
+        ["strace", "-f", "-o", str(trace), sys.executable, "-c", BORROWING],
+        env={"PATH": os.environ["PATH"], "URL": server.url()},
+        capture_output=True,
+        timeout=120,
+        check=True,
+    )
+    text = trace.read_text()
+    calls = re.findall(r"^\d+ +(\w+)\((.*)", text.split("BEGIN HERE", 1)[1].split("END HERE", 1)[0], re.MULTILINE)
+    found = Counter(name for name, _ in calls if name not in CLOCKS)
+    found["write"] -= 1  # of the mark itself
+    assert +found == {"poll": 100}
+    assert all(arguments.rstrip().endswith(", 0) = 0 (Timeout)") for name, arguments in calls if name == "poll")
