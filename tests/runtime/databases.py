@@ -128,7 +128,7 @@ def open_servers(namespace: Namespace) -> tuple[PostgresServer, MariaDbServer]:
     addresses = f"127.0.0.1,{namespace.server_address}"
     postgres = PostgresServer(
         extra_config=[f"listen_addresses = '{addresses}'", "log_min_messages = debug1"],
-        hba=[f"host all all {namespace.address}/32 scram-sha-256"],
+        hba=[f"host all all {namespace.network} scram-sha-256"],
         max_connections=150,
         certificate_names=[HOST],
     )

@@ -93,8 +93,8 @@ def test_a_statement_ends_before_the_deadline(start: Start, way: Way, where: str
 def test_the_alarm_ends_with_its_invocation(start: Start, database: Database) -> None:
     """No later statement is hit, and no signal comes while nothing runs, where it would end the process."""
     database.user("alarmed")
-    options = {"cancel_before_deadline": 0.7}
-    runtime = start(database.url("alarmed"), timeout=1, options=options, code=STATEMENT)
+    options = {"cancel_before_deadline": 1.0}
+    runtime = start(database.url("alarmed"), timeout=2, options=options, code=STATEMENT)
     runtime.invoke({"sql": "select 1", "where": "handler"})
     pid = runtime.pid
     for _ in range(8):

@@ -117,22 +117,23 @@ def test_with_lambda_pool_they_say_good_bye(start: Start, databases: dict[str, D
 @pytest.mark.timeout(300)
 def test_bare_global_connections_stay(start: Start, databases: dict[str, Database], namespace: Namespace) -> None:
     sessions = Sessions(databases, "bare", inside=True)
-    place: dict[str, Any] = {"address": namespace.address, "command_prefix": namespace.prefix}
     everything: set[Session] = set()
     try:
         for _ in range(ENVIRONMENTS // BATCH):
+            # An address of their own, where nothing is carried ever after.
+            namespace.move()
+            place: dict[str, Any] = {"address": namespace.address, "command_prefix": namespace.prefix}
             runtimes = [start("", code=BARE, env=sessions.env, **place) for _ in range(BATCH)]
             with ThreadPoolExecutor(BATCH) as threads:
-                opened = set().union(*sessions.opened_by(runtimes, threads))
-                # To the end: healed, the network would carry the FIN of a process that is long gone.
-                namespace.vanish(*(databases[engine].port(backend) for engine, backend in opened))
+                everything |= set().union(*sessions.opened_by(runtimes, threads))
+                namespace.vanish()
                 list(threads.map(LambdaRuntime.kill, runtimes))
-                everything |= opened
         time.sleep(STAY)
         stay = sessions.now()
     finally:
         for engine, backend in sessions.now():
             databases[engine].kill(backend)
+        namespace.move()
         namespace.heal()
     print(f"\n{len(stay)} of {2 * ENVIRONMENTS} backends are still there {STAY:.0f} s after the last signal")
     assert len(everything) == 2 * ENVIRONMENTS

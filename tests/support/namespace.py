@@ -18,20 +18,29 @@ _DROP, _LOCAL = "5", "100"
 
 
 class Namespace:
-    """`prefix` put in front of a command runs it inside. `address` is the inside's, `server_address` the outside's."""
+    """`prefix` put in front of a command runs it inside.
+
+    `address` is where the inside is reached and what it calls from, `server_address` the outside's; both are in
+    `network`.
+    """
 
     def __init__(self) -> None:
-        # A network of four addresses for each test process, from a range that is nobody's on the internet.
-        number = os.getpid() % (1 << 14)
-        network = f"10.213.{number >> 6}."
-        first = (number & 63) << 2
+        # A network of sixteen addresses for each test process, from a range that is nobody's on the internet.
+        number = os.getpid() % (1 << 12)
+        self._base = f"10.213.{number >> 4}."
+        self._last = (number & 15) << 4
+        self.network = f"{self._base}{self._last}/28"
+        self.server_address = self._next()
+        self.address = ""
         self.name = f"lambda-{os.getpid()}"
-        self.server_address = f"{network}{first + 1}"
-        self.address = f"{network}{first + 2}"
         self.prefix = ("ip", "netns", "exec", self.name)
         self._outside = f"lo{os.getpid()}"
         self._inside = f"li{os.getpid()}"
         self._rules: list[tuple[str, ...]] = []
+
+    def _next(self) -> str:
+        self._last += 1
+        return f"{self._base}{self._last}"
 
     def __enter__(self) -> Self:
         # `ip netns exec` puts this file in the place of /etc/hosts.
@@ -48,10 +57,10 @@ class Namespace:
     def _build(self) -> None:
         _ip("netns", "add", self.name)
         _ip("link", "add", self._outside, "type", "veth", "peer", "name", self._inside, "netns", self.name)
-        _ip("address", "add", f"{self.server_address}/30", "dev", self._outside)
+        _ip("address", "add", f"{self.server_address}/28", "dev", self._outside)
         _ip("link", "set", self._outside, "up")
-        self._ip("address", "add", f"{self.address}/30", "dev", self._inside)
         self._ip("link", "set", self._inside, "up")
+        self.move()
         self._ip("link", "set", "lo", "up")
         self._ip("rule", "add", "pref", _LOCAL, "lookup", "local")
         self._ip("rule", "del", "pref", "0")
@@ -68,22 +77,27 @@ class Namespace:
     def _ip(self, *arguments: str) -> None:
         _ip("-n", self.name, *arguments)
 
-    def vanish(self, *ports: int) -> None:
-        """Lose all packets between inside and outside; with `ports`, only those of connections made from them."""
-        there, back = ("to", self.server_address), ("from", self.server_address)
-        for port in map(str, ports):
-            self._drop(*there, "ipproto", "tcp", "sport", port)
-            self._drop(*back, "ipproto", "tcp", "dport", port)
-        if not ports:
-            self._drop(*there)
-            self._drop(*back)
+    def move(self) -> None:
+        """Take another address (there are thirteen): those who run so far keep theirs, new ones get the new one."""
+        self.address = self._next()
+        self._ip("address", "add", f"{self.address}/28", "dev", self._inside)
+        self._ip("route", "replace", self.network, "dev", self._inside, "src", self.address)
+
+    def vanish(self, port: int | None = None) -> None:
+        """Lose all packets between `address` and outside; with `port`, only those of connections made from there."""
+        there, back = ("from", self.address), ("to", self.address)
+        if port is not None:
+            there += ("to", self.server_address, "ipproto", "tcp", "sport", str(port))
+            back += ("from", self.server_address, "ipproto", "tcp", "dport", str(port))
+        self._drop(*there)
+        self._drop(*back)
 
     def _drop(self, *packets: str) -> None:
         self._ip("rule", "add", "pref", _DROP, *packets, "blackhole")
         self._rules.append(packets)
 
     def heal(self) -> None:
-        """Carry everything again."""
+        """Carry everything again. The kernel will then send again what was lost, also a FIN of long ago."""
         while self._rules:
             self._ip("rule", "del", "pref", _DROP, *self._rules.pop(), "blackhole")
 
