@@ -557,7 +557,8 @@ class MariaDbServer(_Server):
     def _install(self) -> None:
         self._daemon = self.find_program("mariadbd", "mysqld")
         installer = self.find_program("mariadb-install-db", "mysql_install_db")
-        data = ["--no-defaults", f"--datadir={self._run_folder / 'data'}"]
+        # A server that starts clears its temporary directory: in a shared one, of other servers' files too.
+        data = ["--no-defaults", f"--datadir={self._run_folder / 'data'}", f"--tmpdir={self._run_folder}"]
         self._run([installer, *data, "--skip-test-db", "--auth-root-authentication-method=normal", "--force"])
         # Read at the first start. Anonymous users would match before the users that tests create.
         password = self.password.replace("\\", "\\\\").replace("'", "\\'")
@@ -581,6 +582,7 @@ class MariaDbServer(_Server):
             self._daemon,
             "--no-defaults",
             f"--datadir={run / 'data'}",
+            f"--tmpdir={run}",
             f"--socket={run / 'socket'}",
             f"--pid-file={run / 'pid'}",
             f"--port={self.port}",
