@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import settings
+from hypothesis import Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
@@ -241,6 +241,7 @@ class PoolMachine(RuleBasedStateMachine):
         keep = False
         if not book.closed_by_user:
             problem = self.expect_finish(book, error, finish)
+            self.fail_over(book, problem.failure if isinstance(problem, FakeError) else None)
             keep = error not in FAILED_OVER and not isinstance(problem, lambda_pool.CommitUncertain)
             keep = keep and self.expect_restore(book, restore, reset)
         if keep:
@@ -424,7 +425,7 @@ class PoolMachine(RuleBasedStateMachine):
     @rule()
     def warm(self) -> None:
         wanted = min(max(1, self.min_size), self.max_size)
-        opened = []
+        opened: list[Book] = []
         while len(self.idle) + len(self.held) + len(opened) < wanted:
             book = self.expect_connect(Role.WRITER, Script()).book
             assert book is not None
@@ -514,5 +515,10 @@ class PoolMachine(RuleBasedStateMachine):
 TIMEOUTS = (5.0, 0.001)
 """Seconds that a borrower waits who should get a connection, and one who should not."""
 
-PoolMachine.TestCase.settings = settings(max_examples=400, stateful_step_count=50, deadline=None)
+PoolMachine.TestCase.settings = settings(
+    max_examples=400,
+    stateful_step_count=50,
+    deadline=None,
+    phases=[phase for phase in Phase if phase is not Phase.explain],
+)
 TestModel = PoolMachine.TestCase
