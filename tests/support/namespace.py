@@ -85,10 +85,10 @@ class Namespace:
 
     def vanish(self, port: int | None = None) -> None:
         """Lose all packets between `address` and outside; with `port`, only those of connections made from there."""
-        there, back = ("from", self.address), ("to", self.address)
+        there, back = ["from", self.address], ["to", self.address]
         if port is not None:
-            there += ("to", self.server_address, "ipproto", "tcp", "sport", str(port))
-            back += ("from", self.server_address, "ipproto", "tcp", "dport", str(port))
+            there += ["to", self.server_address, "ipproto", "tcp", "sport", str(port)]
+            back += ["from", self.server_address, "ipproto", "tcp", "dport", str(port)]
         self._drop(*there)
         self._drop(*back)
 
