@@ -599,12 +599,15 @@ class ConnectionPool(Shelf):
         if slot.owner == get_ident():
             self._close_link(slot, Reason.LEAKED)
             return
+        link = slot.link
+        if link is UNOPENED:  # its thread is just replacing it, and will find that the slot is gone
+            return
         # Its thread may be inside the driver, where closing would pull the memory from under it; and a server at work
         # looks at its client only when it has something to say.
-        if slot.link.running():
-            self.cancel(slot, max(Limit(self.config.ping_timeout).left(), _LEAST))
-        slot.link.sever()
-        self._tally.tell(Closed(self.name, Reason.LEAKED, slot.age(time(), monotonic()), slot.link.backend_id))
+        if link.running():
+            self.cancel(slot, link, max(Limit(self.config.ping_timeout).left(), _LEAST))
+        link.sever()
+        self._tally.tell(Closed(self.name, Reason.LEAKED, slot.age(time(), monotonic()), link.backend_id))
 
     def _leaked(self, slot: Slot, mono: float) -> None:
         where, stack = borrower.describe(slot)
@@ -632,21 +635,22 @@ class ConnectionPool(Shelf):
         its connection. Takes no lock that the interrupted code may hold.
         """
         for slot in list(self.slots):
-            if slot.state is not _LENT or not slot.link.running():
+            link = slot.link  # another thread may replace it meanwhile
+            if slot.state is not _LENT or link is UNOPENED or not link.running():
                 continue
             now = monotonic()
             asked = slot.cancel_mono >= slot.borrowed_mono
             if not asked:
                 slot.cancel_mono = now
-                if self.cancel(slot, within):
+                if self.cancel(slot, link, within):
                     continue
             if not asked or now - slot.cancel_mono > within:
-                slot.link.cut()
+                link.cut()
 
-    def cancel(self, slot: Slot, within: float) -> bool:
-        """Ask the server, in at most `within` seconds, to end what runs on a slot. False if that did not work."""
+    def cancel(self, slot: Slot, link: Link, within: float) -> bool:
+        """Ask the server, in at most `within` seconds, to end what runs on a slot's link. False if it did not work."""
         # An RDS Proxy passes no cancel on, but ends the statement of a client that is gone.
-        return not slot.endpoint.proxy and slot.link.cancel(within, lambda: self._aside(slot, within))
+        return not slot.endpoint.proxy and link.cancel(within, lambda: self._aside(slot, within))
 
     def _aside(self, slot: Slot, within: float) -> Link:
         """A connection beside the pool, to the same place."""

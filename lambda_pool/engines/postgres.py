@@ -121,7 +121,7 @@ class PostgresLink:
         self._cursor_factory = conn.cursor_factory
         self._transaction: Any = None
         self._cancelled = False
-        self._finishing = False
+        self._own = False
         self.backend_id: int = self._pgconn.backend_pid
 
     # --- the warm path ------------------------------------------------------------------------------------------------
@@ -157,8 +157,12 @@ class PostgresLink:
     def _ask_nothing(self, timeout: float) -> None:
         pgconn = self._pgconn
         deadline = monotonic() + timeout
-        pgconn.send_query(b"")
-        _wait(_exchange(pgconn), pgconn.socket, deadline)
+        self._own = True
+        try:
+            pgconn.send_query(b"")
+            _wait(_exchange(pgconn), pgconn.socket, deadline)
+        finally:
+            self._own = False
 
     def closed_by_user(self) -> bool:
         """Psycopg tells a close from a loss."""
@@ -291,8 +295,8 @@ class PostgresLink:
         conn.wait = watched  # type: ignore[method-assign,assignment]
 
     def running(self) -> bool:
-        """What libpq knows, without a look at the socket. Our own COMMIT is not the borrower's statement."""
-        return self._pgconn.transaction_status == _ACTIVE and not self._finishing
+        """What libpq knows, without a look at the socket. Our own COMMIT or ping is not the borrower's statement."""
+        return self._pgconn.transaction_status == _ACTIVE and not self._own
 
     def cancel(self, timeout: float, aside: Callable[[], Link]) -> bool:
         """PostgreSQL's own cancel request."""
@@ -337,7 +341,7 @@ class PostgresLink:
         """
         conn = self.conn
         watched = vars(conn).get("wait")
-        self._finishing = True
+        self._own = True
         conn.wait = partial(type(conn).wait, conn, timeout=timeout)  # type: ignore[method-assign]
         try:
             work()
@@ -345,7 +349,7 @@ class PostgresLink:
             del conn.wait
             if watched is not None:
                 conn.wait = watched  # type: ignore[method-assign]
-            self._finishing = False
+            self._own = False
 
 
 def _exchange(pgconn: "PGconn", *, refuse_copy: bool = False) -> Generator[int, int, None]:

@@ -5,6 +5,7 @@ nothing while it does not ring, and is disarmed before the environment freezes. 
 the driver itself raises; only where no cancel gets through is the connection cut.
 """
 
+import logging
 import signal
 import threading
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from typing import Any
 
 from ..invocation import Invocation
 from . import pools
+
+log = logging.getLogger("lambda_pool")
 
 # Seconds between looks for a statement to cancel: the one that is too long may begin after the first look. Must be
 # longer than the interval at which a driver's wait lets Python handle signals (20 ms where a connection is watched):
@@ -65,5 +68,9 @@ class Alarm:
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
         for pool in pools():
-            if pool.config.cancel_before_deadline:
+            if not pool.config.cancel_before_deadline:
+                continue
+            try:
                 pool.cancel_running(within=self._before / 3)
+            except Exception as error:  # noqa: BLE001 - it would come out of the handler's code, wherever that is
+                log.debug("pool %s: cancelling before the deadline failed: %s", pool.name, error)

@@ -119,14 +119,14 @@ def _close_all() -> None:
     for pool in pools():
         for slot in list(pool.slots):
             try:
-                left = max(deadline - monotonic(), _LEAST)
+                link, left = slot.link, max(deadline - monotonic(), _LEAST)
                 if not in_use or slot in pool.idle:
-                    slot.link.close(left)
+                    link.close(left)
                     continue
                 # A server that is at work looks at its client only when it has something to say.
-                if slot.link.running():
-                    pool.cancel(slot, left)
-                slot.link.sever()
+                if link.running():
+                    pool.cancel(slot, link, left)
+                link.sever()
             except Exception as error:  # noqa: BLE001 - the next connection deserves its good-bye too
                 # Also one that is just being opened, and has nothing to close yet.
                 log.debug("pool %s: closing at shutdown failed: %s", pool.name, error)

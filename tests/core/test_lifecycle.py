@@ -18,7 +18,7 @@ from lambda_pool.events import Closing, Event, Reason, Replaced
 from lambda_pool.invocation import Invocation, latest
 from lambda_pool.lifecycle import shutdown, snapstart
 from lambda_pool.lifecycle.alarm import Alarm
-from lambda_pool.slot import Slot
+from lambda_pool.slot import Slot, State
 from lambda_pool.testing import FakeDriver
 
 
@@ -225,6 +225,21 @@ class TestAlarm:
             time.sleep(0.06)
             pool.cancel_running(within=0.05)
             assert link.history == ["watch", "cancel", "sever"]
+
+    def test_a_connection_that_is_being_opened_or_was_replaced_meanwhile(self, driver: FakeDriver) -> None:
+        pool = driver.pool(cancel_before_deadline=0.3)
+        opening = pool.reserve(Role.WRITER)
+        assert isinstance(opening, Slot)
+        pool.cancel_running(within=0.05)
+        opening.state = State.LENT  # as it is while what it held is being replaced
+        pool.cancel_running(within=0.05)
+        assert pool.stats().size == 1
+
+    def test_what_fails_in_it_never_comes_out_of_the_handler(self, driver: FakeDriver) -> None:
+        pool = driver.pool(cancel_before_deadline=0.3)
+        with pool.connection():
+            driver.links[0].running = lambda: 1 / 0  # type: ignore[assignment, method-assign, return-value]
+            Alarm(Invocation(lambda: 200), 0.3)._ring(signal.SIGALRM, None)
 
     def test_behind_an_rds_proxy_it_is_cut_at_once(self, driver: FakeDriver) -> None:
         url = "postgresql://a@orders.proxy-c0ffee123456.eu-central-1.rds.amazonaws.com/x"

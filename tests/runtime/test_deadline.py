@@ -143,7 +143,8 @@ import os, threading
 from concurrent.futures import ThreadPoolExecutor
 import lambda_pool
 
-patient = dict(timeout=60, connect_timeout=60, ping_timeout=60, ping_after=0, max_size=1)
+# What is kept back of the invocation is then half a second, which a busy machine does not use up by chance.
+patient = dict(cancel_before_deadline=0.5, timeout=60, connect_timeout=60, ping_timeout=60, ping_after=0, max_size=1)
 POOL = lambda_pool.Pool(os.environ["URL"], **patient)
 hold, held = threading.Event(), threading.Event()
 
@@ -204,4 +205,4 @@ def test_every_wait_ends_before_the_deadline(start: Start, database: Database, w
     assert answer.error is None, answer.error
     assert answer.payload["caught"] == "DeadlineExceeded"
     # A try whose backoff, up to a second, would end after the deadline is not waited for.
-    assert 0 < answer.payload["left"] < (1.2 if wait == "retry" else 0.2)
+    assert 0 < answer.payload["left"] < (1.7 if wait == "retry" else 0.6)
