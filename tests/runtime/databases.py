@@ -115,11 +115,12 @@ class Database:
         """A statement that takes a minute."""
         return "select pg_sleep(60)" if self.engine == "postgresql" else "select sleep(60)"
 
-    def impolite(self) -> int:
-        """How many clients have gone so far without PostgreSQL's Terminate or MySQL's COM_QUIT."""
+    def impolite(self, user: str = "") -> int:
+        """How many clients (of `user`, where the server says whose) have gone without Terminate or COM_QUIT."""
         if self.engine == "postgresql":
             # Where no transaction was open, PostgreSQL says so at debug level 1 only.
-            return int(self.server.error_log.count("unexpected EOF on client connection"))
+            lines = self.server.error_log.splitlines()
+            return sum("unexpected EOF on client connection" in line and f"{user}@" in line for line in lines)
         return int(self.execute("show global status like 'Aborted_clients'")[0][1])
 
 
