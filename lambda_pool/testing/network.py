@@ -21,7 +21,9 @@ class _Fault:
     def __init__(self) -> None:
         self.swallow: set[Direction] = set()
         self.delay = 0.0
+        self.halve: dict[Direction, float] = {}
         self.left: dict[Direction, int] = {}
+        self.hang = False  # at the end of what is `left`, instead of a reset
 
 
 class _Connection:
@@ -32,6 +34,10 @@ class _Connection:
         self.server = server
         self.fault = fault
         self.ended = False
+        self.over = False
+        self._finished = 0
+        self._kept_fins: list[socket.socket] = []
+        self._lock = threading.Lock()
 
     def start(self) -> None:
         """Begin to carry."""
@@ -42,24 +48,70 @@ class _Connection:
             threading.Thread(target=self._carry, args=(source, target, direction), daemon=True).start()
 
     def _carry(self, source: socket.socket, target: socket.socket, direction: Direction) -> None:
-        with suppress(OSError):
+        try:
             while data := source.recv(_PIECE):
-                fault = self.fault
-                if fault.delay:
-                    time.sleep(fault.delay)
-                if direction in fault.swallow:
-                    continue
-                left = fault.left.get(direction)
-                if left is not None:
-                    fault.left[direction] = left - len(data[:left])
-                    target.sendall(data[:left])
-                    if len(data) >= left:
-                        self.reset()
-                        return
-                else:
-                    target.sendall(data)
-            if direction not in self.fault.swallow and not self.ended:
+                if not self._pass_on(data, target, direction):
+                    return
+            if self.ended:
+                return
+            if direction in self.fault.swallow:
+                self._kept_fins.append(target)
+                return
+            with suppress(OSError):  # the other side is gone as well
                 target.shutdown(socket.SHUT_WR)
+        except OSError:
+            # One side was reset: so is the other. In a black hole nobody hears of it.
+            if not self.ended and direction not in self.fault.swallow:
+                self.reset()
+        finally:
+            self._finish()
+
+    def _pass_on(self, data: bytes, target: socket.socket, direction: Direction) -> bool:
+        """Carry one piece, or do to it what the fault says. False once the connection is reset."""
+        fault = self.fault
+        if fault.delay:
+            time.sleep(fault.delay)
+        if direction in fault.swallow:
+            return True
+        left = fault.left.get(direction)
+        if left is not None:
+            fault.left[direction] = left - len(data[:left])
+            target.sendall(data[:left])
+            if len(data) < left:
+                return True
+            if fault.hang:
+                fault.swallow = fault.swallow | {direction}
+                return True
+            self.reset()
+            return False
+        pause = fault.halve.get(direction)
+        if pause is not None:
+            half = (len(data) + 1) // 2
+            target.sendall(data[:half])
+            time.sleep(pause)
+            data = data[half:]
+        target.sendall(data)
+        return True
+
+    def _finish(self) -> None:
+        """Close both sockets once nothing is to be carried any more, in either direction."""
+        with self._lock:
+            self._finished += 1
+            if self._finished < 2 or self._kept_fins:
+                return
+        self.over = True
+        for end in (self.client, self.server):
+            end.close()
+
+    def deliver_fins(self) -> None:
+        """Tell each side of the other's end, if that was swallowed: a kernel would send it again and again."""
+        with self._lock:
+            kept, self._kept_fins = self._kept_fins, []
+        for target in kept:
+            with suppress(OSError):
+                target.shutdown(socket.SHUT_WR)
+        if kept and self._finished == 2:
+            self.close()
 
     def reset(self) -> None:
         """RST to both sides."""
@@ -126,6 +178,7 @@ class FaultyProxy:
                 for end in (client, server):
                     end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection = _Connection(client, server, self._new_fault)
+                self._connections = [known for known in self._connections if not known.over]
                 self._connections.append(connection)
                 connection.start()
 
@@ -146,10 +199,18 @@ class FaultyProxy:
         for fault in self._faults(existing=existing, new=new):
             fault.swallow = {"to_server", "to_client"}
 
-    def swallow(self, direction: Direction, *, existing: bool = True, new: bool = True) -> None:
-        """Lose every byte of one direction from now on."""
+    def swallow(self, direction: Direction, *, after: int = 0, existing: bool = True, new: bool = True) -> None:
+        """Lose every byte of one direction from now on, or once so many more were carried."""
         for fault in self._faults(existing=existing, new=new):
-            fault.swallow = fault.swallow | {direction}
+            if after:
+                fault.left, fault.hang = fault.left | {direction: after}, True
+            else:
+                fault.swallow = fault.swallow | {direction}
+
+    def halve(self, direction: Direction, *, pause: float = 0.01, existing: bool = True, new: bool = True) -> None:
+        """Carry each piece of one direction in two halves, with a pause of so many seconds between them."""
+        for fault in self._faults(existing=existing, new=new):
+            fault.halve = fault.halve | {direction: pause}
 
     def delay(self, seconds: float, *, existing: bool = True, new: bool = True) -> None:
         """Hold every piece back for so long."""
@@ -159,12 +220,14 @@ class FaultyProxy:
     def cut(self, *, after: int, direction: Direction, existing: bool = True, new: bool = False) -> None:
         """Carry so many bytes more in one direction, then reset the connection."""
         for fault in self._faults(existing=existing, new=new):
-            fault.left = fault.left | {direction: after}
+            fault.left, fault.hang = fault.left | {direction: after}, False
 
     def heal(self) -> None:
-        """Carry everything again. What was swallowed is lost."""
+        """Carry everything again. What was swallowed is lost, but for the news that one side has closed."""
         for fault in self._faults(existing=True, new=True):
-            fault.swallow, fault.delay, fault.left = set(), 0.0, {}
+            fault.swallow, fault.delay, fault.halve, fault.left, fault.hang = set(), 0.0, {}, {}, False
+        for connection in self._connections:
+            connection.deliver_fins()
 
     def reset(self) -> None:
         """RST on every connection that exists."""
@@ -195,5 +258,6 @@ class FaultyProxy:
 
 def _copy(fault: _Fault) -> _Fault:
     copy = _Fault()
-    copy.swallow, copy.delay, copy.left = set(fault.swallow), fault.delay, dict(fault.left)
+    copy.swallow, copy.delay, copy.halve = set(fault.swallow), fault.delay, dict(fault.halve)
+    copy.left, copy.hang = dict(fault.left), fault.hang
     return copy

@@ -1,9 +1,12 @@
 """The faulty proxy, against a server that echoes."""
 
 import socket
+import struct
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 
@@ -71,6 +74,59 @@ def test_one_direction_is_swallowed(proxy: FaultyProxy) -> None:
         proxy.swallow("to_client")
         with pytest.raises(TimeoutError):
             ask(client, b"b")
+
+
+def test_swallowed_after_so_many_bytes(proxy: FaultyProxy) -> None:
+    with connect(proxy, 0.2) as client:
+        proxy.swallow("to_client", after=2)
+        assert ask(client, b"hello") == b"he"
+        with pytest.raises(TimeoutError):
+            ask(client, b"more")
+        proxy.heal()
+        assert ask(client, b"a") == b"a"
+
+
+def test_halves_arrive_apart(proxy: FaultyProxy) -> None:
+    with connect(proxy) as client:
+        proxy.halve("to_client", pause=0.1)
+        assert ask(client, b"hello") == b"hel"
+        assert client.recv(100) == b"lo"
+
+
+def test_the_news_of_an_end_waits_in_a_black_hole(proxy: FaultyProxy) -> None:
+    with connect(proxy, 0.2) as client:
+        assert ask(client, b"a") == b"a"
+        proxy.black_hole()
+        client.shutdown(socket.SHUT_WR)
+        with pytest.raises(TimeoutError):
+            client.recv(1)
+        proxy.heal()
+        client.settimeout(5)
+        assert client.recv(1) == b""
+
+
+def test_a_reset_by_the_server_reaches_the_client() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        with FaultyProxy("127.0.0.1", listener.getsockname()[1]) as proxy, connect(proxy) as client:
+            server, _ = listener.accept()
+            server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            server.close()
+            with pytest.raises(ConnectionResetError):
+                client.recv(1)
+
+
+def test_connections_that_ended_are_closed_and_forgotten(proxy: FaultyProxy) -> None:
+    def descriptors() -> int:
+        return len(list(Path("/proc/self/fd").iterdir()))
+
+    before = descriptors()
+    for _ in range(20):
+        with connect(proxy) as client:
+            assert ask(client, b"a") == b"a"
+    until = time.monotonic() + 5
+    while descriptors() > before and time.monotonic() < until:
+        time.sleep(0.01)
+    assert descriptors() == before
 
 
 def test_delay(proxy: FaultyProxy) -> None:
