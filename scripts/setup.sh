@@ -43,7 +43,12 @@ usable() { # an interpreter that runs, is 3.11 or newer, and is not a shim witho
 
 find_python() {
     local name
-    for name in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11; do
+    if [ -n "${PYTHON:-}" ]; then
+        usable "$PYTHON" || fail "PYTHON=$PYTHON is no Python 3.11 or newer that runs: correct or unset it"
+        command -v "$PYTHON"
+        return
+    fi
+    for name in python3 python3.14 python3.13 python3.12 python3.11; do
         if usable "$name"; then
             command -v "$name"
             return
@@ -52,8 +57,12 @@ find_python() {
     fail "no Python 3.11 or newer was found: install one, or name it with PYTHON=/path/to/python3"
 }
 
-make_venv() { # make_venv FOLDER PYTHON
+make_venv() { # make_venv FOLDER [PYTHON]
     [ -x "$1/bin/pip" ] && return
+    # An assignment of its own: what fails inside of an argument ends nothing.
+    local python
+    python=${2:-$(find_python)}
+    set -- "$1" "$python"
     rm -rf "$1"
     if ! "$2" -m venv "$1" >/dev/null 2>&1; then
         rm -rf "$1"
@@ -76,20 +85,20 @@ once() { # once STAMP COMMAND…: run a command unless it has succeeded since th
 }
 
 install_all() {
-    make_venv .venv "$(find_python)"
+    make_venv .venv
     echo "setup: installing the package, its extras and the development tools into .venv"
     .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[all,otel,testing,demo]' --group dev ||
         fail "pip could not install the package's dependencies into .venv"
 }
 
 install_tools() { # what builds the layer and the distributions; needs nothing of the package
-    make_venv .venv-build "$(PYTHON='' find_python)"
+    PYTHON='' make_venv .venv-build
     .venv-build/bin/pip install -q --disable-pip-version-check build==1.6.1 hatchling==1.33.0 twine==7.0.0 ||
         fail "pip could not install build, hatchling and twine into .venv-build"
 }
 
 install_sam() { # in an environment of its own: the SAM CLI pins most of what it uses
-    make_venv .venv-sam "$(PYTHON='' find_python)"
+    PYTHON='' make_venv .venv-sam
     echo "setup: installing the SAM CLI and cfn-lint into .venv-sam"
     .venv-sam/bin/pip install -q --disable-pip-version-check "$EMULATOR_PACKAGE" cfn-lint==1.58.0 ||
         fail "pip could not install the SAM CLI into .venv-sam"
@@ -108,14 +117,14 @@ fetch_wheels() { # every wheel that the tests of the layer unpack
 }
 
 install_demo() {
-    make_venv .venv "$(find_python)"
+    make_venv .venv
     echo "setup: installing the package and the demo's dependencies into .venv"
     .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[demo]' ||
         fail "pip could not install the demo's dependencies into .venv"
 }
 
 install_bench() {
-    make_venv .venv-bench "$(find_python)"
+    make_venv .venv-bench
     echo "setup: installing the package and the benchmarks' peers into .venv-bench"
     .venv-bench/bin/pip install -q --disable-pip-version-check -c constraints.txt \
         -e '.[all,testing]' -r benchmarks/requirements.txt ||
@@ -123,6 +132,9 @@ install_bench() {
 }
 
 fetch_emulator() { # Lambda's Runtime Interface Emulator, which the SAM CLI's wheel carries
+    # Where lambda_pool.testing looks for it, so that a script of one's own finds it as the Makefile's targets do.
+    mkdir -p .venv/bin
+    ln -sfn ../../.tools/rie/aws-lambda-rie .venv/bin/aws-lambda-rie
     [ -x .tools/rie/aws-lambda-rie ] && return
     echo "setup: fetching the Lambda Runtime Interface Emulator"
     mkdir -p .tools/rie
