@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -87,15 +88,16 @@ class Shutdown:
 def find_emulator() -> Path:
     """Return the path of aws-lambda-rie.
 
-    Looks at the variable AWS_LAMBDA_RIE, then on PATH, then into an installed aws-sam-cli. Raises
-    LambdaRuntimeError when there is none.
+    Looks at the variable AWS_LAMBDA_RIE, then on PATH, beside this interpreter, and into an installed aws-sam-cli.
+    Raises LambdaRuntimeError when there is none.
     """
     named = os.environ.get("AWS_LAMBDA_RIE")
     if named:
         if os.access(named, os.X_OK) and Path(named).is_file():
             return Path(named).resolve()
         raise LambdaRuntimeError(f"AWS_LAMBDA_RIE={named!r} is not an executable file: correct or unset it")
-    on_path = shutil.which("aws-lambda-rie")
+    # A virtual environment need not be activated for its programs to be found.
+    on_path = shutil.which("aws-lambda-rie") or shutil.which("aws-lambda-rie", path=sysconfig.get_path("scripts"))
     if on_path:
         return Path(on_path).resolve()
     arch = "arm64" if platform.machine() in {"aarch64", "arm64"} else "x86_64"

