@@ -269,6 +269,15 @@ class TestReturn:
             database.query(conn, "create temporary table temporary (id int)")
         assert pool.stats().opened == 1
 
+    def test_reset_session_again_and_again(self, database: Database) -> None:
+        """A statement that the driver prepares after a few runs is prepared again, each time that it is gone."""
+        pool = database.pool(reset="session")
+        for number in range(30):
+            with pool.connection() as conn:
+                for _ in range(1 + number % 3):
+                    assert database.query(conn, "select 42") == [(42,)]
+        assert pool.stats().opened == 1
+
 
 class TestLiveness:
     def test_killed_while_idle(self, database: Database) -> None:
@@ -438,6 +447,18 @@ class TestConnecting:
             )
             start = time.monotonic()
             with pytest.raises(lambda_pool.ConnectError, match="attempts in"), pool.connection():
+                pass
+            assert time.monotonic() - start < 1.2
+
+    def test_a_server_that_answers_bit_by_bit(self, database: Database) -> None:
+        """No single wait is long, and all of them together end at connect_timeout."""
+        with FaultyProxy("127.0.0.1", database.server.port) as proxy:
+            proxy.delay(0.3)
+            proxy.halve("to_client", pause=0.3)
+            url = database.server.url(tls=False).replace(f":{database.server.port}/", f":{proxy.port}/")
+            pool = database.pool(f"{url}?sslmode=disable", timeout=0.7, connect_timeout=0.7)
+            start = time.monotonic()
+            with pytest.raises(lambda_pool.ConnectError), pool.connection():
                 pass
             assert time.monotonic() - start < 1.2
 

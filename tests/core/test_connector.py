@@ -1,12 +1,13 @@
 """Where a connect leads to when an endpoint moves, and what a refused login is told. No server, no network."""
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import lambda_pool
-from lambda_pool import ConfigError, ConnectError, CredentialsError, EndpointError
+from lambda_pool import ConfigError, ConnectError, CredentialsError, EndpointError, invocation
 from lambda_pool.auth.base import Credentials
 from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.engines.base import Failure
@@ -199,6 +200,84 @@ class TestRefusedLogin:
         """It may be an hour old: the login is tried all the same, and if the server takes it, it was right."""
         for iam in (True, False):
             borrow(driver.pool(endpoint=Scripted(A.replace(iam=not iam)), auth=Login(iam=iam)))
+
+    def test_one_that_is_always_cached_is_refreshed_once(self, driver: FakeDriver) -> None:
+        rejected: list[Credentials] = []
+
+        class Stubborn(Login):
+            def credentials(self, endpoint: Endpoint, user: str, timeout: float) -> Credentials:
+                return super().credentials(endpoint, user, timeout).replace(cached=True)
+
+            def rejected(self, credentials: Credentials) -> None:
+                rejected.append(credentials)
+
+        driver.fail("connect", *[FakeError(Failure.REJECTED)] * 5)
+        with pytest.raises(CredentialsError):
+            borrow(driver.pool(endpoint=Scripted(A), auth=Stubborn(iam=False)))
+        assert len(driver.requests) == len(rejected) == 2
+
+
+class TestTime:
+    """An invocation that ends soon bounds a single attempt and a single ping too."""
+
+    @pytest.fixture
+    def pool(self, driver: FakeDriver) -> lambda_pool.Pool:
+        return driver.pool(timeout=60.0, connect_timeout=60.0, ping_timeout=60.0, ping_after=0)
+
+    @pytest.fixture
+    def in_a_hurry(self) -> Iterator[None]:
+        token = invocation.current.set(invocation.Invocation(lambda: 1000))
+        yield
+        invocation.current.reset(token)
+
+    def test_an_attempt_is_bounded_by_what_is_left(
+        self, pool: lambda_pool.Pool, driver: FakeDriver, in_a_hurry: None
+    ) -> None:
+        borrow(pool)
+        assert 0.5 < driver.requests[0].timeout <= 0.9
+
+    def test_a_ping_is_bounded_by_what_is_left(
+        self, pool: lambda_pool.Pool, driver: FakeDriver, in_a_hurry: None
+    ) -> None:
+        borrow(pool)
+        allowed: list[float] = []
+        driver.links[0].ping = allowed.append  # type: ignore[method-assign]
+        borrow(pool)
+        assert len(allowed) == 1
+        assert 0.5 < allowed[0] <= 0.9
+
+
+class Both:
+    """A writer and a reader."""
+
+    has_reader = True
+
+    def resolve(self, role: Role, timeout: float) -> Endpoint:
+        return A if role is Role.WRITER else B
+
+    def failed(self, endpoint: Endpoint) -> None:
+        pass
+
+    def forget(self) -> None:
+        pass
+
+
+class TestRoles:
+    def test_each_transaction_goes_where_it_belongs(self, driver: FakeDriver) -> None:
+        where = {"a": "writer", "b": "reader"}
+
+        def led_to(conn: Any) -> str:
+            return where[hosts(driver)[conn.number]]
+
+        pool = driver.pool(endpoint=Both(), max_size=2)
+        for _ in range(2):
+            with pool.connection() as conn:
+                assert led_to(conn) == "writer"
+            with pool.connection(readonly=True) as conn:
+                assert led_to(conn) == "reader"
+            assert pool.run(led_to) == "writer"
+            assert pool.run(led_to, readonly=True) == "reader"
+        assert hosts(driver) == ["a", "b"]
 
 
 class TestPooled:

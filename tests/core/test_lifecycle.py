@@ -323,6 +323,25 @@ class TestFork:
         assert "size=1" in stats
         assert [link.history for link in driver.links] == [[], ["execute", "commit", "restore"]]
 
+    def test_what_was_borrowed_before_is_not_cached_by_the_child(self, driver: FakeDriver) -> None:
+        """Not even if it looks clean: both processes would speak on it."""
+        pool = driver.pool()
+        ours, theirs = os.pipe()
+        child = 0
+        try:
+            with pool.connection():
+                child = os.fork()
+        finally:
+            if child == 0:
+                os.write(theirs, json.dumps([driver.links[0].history, len(pool.idle), pool.stats().size]).encode())
+                os._exit(0)
+        os.close(theirs)
+        with os.fdopen(ours) as pipe:
+            told = json.loads(pipe.read() or "[]")
+        os.waitpid(child, 0)
+        assert told == [["drop"], 0, 0]
+        assert (driver.links[0].history, pool.stats().idle) == ([], 1)
+
 
 class Clocks:
     """Both clocks, which a test turns as a freeze may: either may jump or stand still."""

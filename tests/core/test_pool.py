@@ -1,17 +1,19 @@
 """The pool on a scripted driver: queue, retries, returns, replays. No server, no network."""
 
+import contextlib
 import logging
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import lambda_pool
 from lambda_pool import invocation
-from lambda_pool.engines.base import Failure
+from lambda_pool.endpoints.base import Role
+from lambda_pool.engines.base import Failure, Outcome
 from lambda_pool.events import (
     CheckedOut,
     Closed,
@@ -61,6 +63,16 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
+
+
+@contextlib.contextmanager
+def an_invocation(milliseconds: int) -> Iterator[None]:
+    """One that has so many milliseconds left, a hundred of which are kept back."""
+    token = invocation.current.set(invocation.Invocation(lambda: milliseconds, reserve=0.1))
+    try:
+        yield
+    finally:
+        invocation.current.reset(token)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -133,6 +145,20 @@ class TestCheckout:
         assert sorted(reasons) == [Reason.DEAD, Reason.GENERATION, Reason.GENERATION]
         assert pool.stats().pings == 1
 
+    def test_a_failover_while_it_is_opened_condemns_it_too(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        real = driver.connect
+
+        def connect(request: Any) -> Any:
+            link = real(request)
+            pool.close()  # raises the generation, as a failover that another thread runs into does
+            return link
+
+        driver.connect = connect  # type: ignore[method-assign]
+        with pool.connection():
+            assert pool.stats().size == 1
+        assert pool.stats().size == 0
+        assert driver.links[0].history == ["close"]
+
     def test_entering_twice_is_refused(self, pool: lambda_pool.Pool) -> None:
         lease = pool.connection()
         with lease, pytest.raises(lambda_pool.LambdaPoolError, match="twice"), lease:
@@ -162,6 +188,24 @@ class TestQueue:
             thread.join(10)
         assert order == list(range(8))
         assert len(driver.links) == 1
+
+    def test_nobody_overtakes_who_waits(self, driver: FakeDriver) -> None:
+        """Not even who has just given the connection back, and is at it before the one who is being woken."""
+        pool = driver.pool(max_size=1)
+        for _ in range(20):
+            order: list[str] = []
+
+            def wait(order: list[str] = order) -> None:
+                with pool.connection():
+                    order.append("who waited")
+
+            with pool.connection():
+                thread = in_thread(wait)
+                until(lambda: pool.stats().waiting == 1)
+            with pool.connection():
+                order.append("who came back")
+            thread.join(10)
+            assert order == ["who waited", "who came back"]
 
     def test_a_waiter_times_out_with_stats_and_the_last_cause(self, driver: FakeDriver, seen: Recorder) -> None:
         pool = driver.pool(max_size=1, timeout=0.05, observers=[seen])
@@ -380,6 +424,55 @@ class TestReturn:
         assert pool.stats().size == 0
         assert "nothing of the transaction is saved" in caplog.text
 
+    def test_closed_after_an_uncertain_commit_however_it_looks(
+        self, pool: lambda_pool.Pool, driver: FakeDriver
+    ) -> None:
+        """Its answer may still come, and the next borrower would read it."""
+        with pytest.raises(lambda_pool.CommitUncertain), pool.connection() as conn:
+            conn.execute("insert")
+            link = driver.links[0]
+
+            def finish(*, commit: bool, timeout: float | None) -> Outcome:
+                link.in_transaction = False
+                raise lambda_pool.CommitUncertain("lost")
+
+            link.finish = finish  # type: ignore[method-assign]
+        assert pool.stats().size == 0
+        assert link.history[-1] == "close"
+
+    def test_closed_before_its_room_is_free(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        """Else there would be more connections than `max_size` for a moment."""
+        sizes: list[int] = []
+        with pool.connection() as conn:
+            link = driver.links[0]
+            link.close = lambda timeout: sizes.append(pool.stats().size)  # type: ignore[method-assign]
+            conn.close()
+        assert (sizes, pool.stats().size) == ([1], 0)
+
+    @pytest.mark.parametrize("fails", [False, True])
+    @pytest.mark.parametrize(("milliseconds", "seconds"), [(2100, 2.0), (60_000, None), (100, 0.05), (-1000, 0.05)])
+    def test_the_invocation_bounds_what_ends_the_transaction(
+        self, driver: FakeDriver, fails: bool, milliseconds: int, seconds: float | None
+    ) -> None:
+        """A COMMIT may take what is left, a ROLLBACK no longer than a checkout; neither is given no time at all."""
+        pool = driver.pool(timeout=5.0)
+        told: list[float | None] = []
+        with pool.connection():
+            pass
+        finish = driver.links[0].finish
+
+        def told_finish(*, commit: bool, timeout: float | None) -> Outcome:
+            told.append(timeout)
+            return finish(commit=commit, timeout=timeout)
+
+        driver.links[0].finish = told_finish  # type: ignore[method-assign]
+        with contextlib.suppress(ZeroDivisionError):
+            slot = pool.checkout(Role.WRITER, None)
+            slot.link.conn.execute("insert")
+            with an_invocation(milliseconds):
+                pool.checkin(slot, ZeroDivisionError() if fails else None)
+        assert told == [pytest.approx(seconds or (5.0 if fails else 59.9))]
+
     def test_reset_session(self, driver: FakeDriver) -> None:
         pool = driver.pool(reset="session")
         with pool.connection() as conn:
@@ -447,6 +540,18 @@ class TestRun:
 
         with pytest.raises(FakeError):
             pool.run(loses_another)
+        assert calls == [1]
+
+    def test_not_when_the_invocation_has_no_more_time(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        calls: list[int] = []
+
+        def work(conn: Any) -> None:
+            calls.append(1)
+            invocation.current.set(invocation.Invocation(lambda: 50))
+            raise FakeError(Failure.CONFLICT)
+
+        with an_invocation(60_000), pytest.raises(FakeError):
+            pool.run(work)
         assert calls == [1]
 
     def test_attempts_are_counted(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
@@ -521,6 +626,41 @@ class TestObservers:
         with driver.pool(observers=[Broken()]).connection():
             pass
         assert "an observer failed" in caplog.text
+
+    def test_they_are_told_without_the_lock(self, driver: FakeDriver) -> None:
+        """An observer may ask the pool, or wait for a thread that does."""
+        stuck: list[Event] = []
+        kinds: set[type[Event]] = set()
+
+        class Asking:
+            def on_event(self, event: Event) -> None:
+                kinds.add(type(event))
+                thread = in_thread(pool.stats)
+                thread.join(5)
+                if thread.is_alive():
+                    stuck.append(event)
+
+        pool = driver.pool(max_size=1, timeout=0.05, leak_after=0.001, observers=[Asking()])
+        driver.fail("connect", FakeError(Failure.UNREACHABLE))
+        with pool.connection() as conn:
+            conn.execute("select 1")
+            time.sleep(0.002)
+            with pytest.raises(lambda_pool.PoolTimeout), pool.connection():
+                pass
+        with pytest.raises(ZeroDivisionError), pool.connection() as conn:
+            conn.execute("select 1")
+            1 / 0  # noqa: B018
+        driver.links[0].kill()
+        with pool.connection():
+            pool.end_invocation()
+        with pool.connection():
+            waiting = in_thread(lambda: pool.connection(timeout=10).__enter__())
+            until(lambda: pool.stats().waiting == 1)
+        waiting.join(10)
+        pool.end_invocation()
+        assert stuck == []
+        told = {Opened, ConnectFailed, CheckedOut, Reused, Returned, Waited, TimedOut, Leaked, RolledBack, Pinged}
+        assert kinds == told | {Replaced, Closed}
 
     def test_leak_after(self, driver: FakeDriver, seen: Recorder, caplog: pytest.LogCaptureFixture) -> None:
         pool = driver.pool(leak_after=0.01, observers=[seen])

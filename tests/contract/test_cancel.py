@@ -1,0 +1,74 @@
+"""Ending a statement before the deadline: what it began is undone, and nothing but a borrower's statement is struck."""
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+import lambda_pool
+from tests.contract.conftest import Database
+
+
+@contextlib.contextmanager
+def alarm(pool: lambda_pool.Pool, within: float) -> Iterator[None]:
+    """What the timer does before a deadline, over and over, while the block runs."""
+    over = threading.Event()
+
+    def ring() -> None:
+        while not over.wait(0.2):
+            pool.cancel_running(within)
+
+    thread = threading.Thread(target=ring)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("how", ["connection", "run"])
+def test_nothing_of_its_transaction_is_committed(
+    database: Database, how: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not even by a block that goes on as if nothing had been: MySQL undoes the statement alone."""
+    pool = database.pool(cancel_before_deadline=1.0)
+    sleeper = "select pg_sleep(20)" if database.engine == "postgresql" else "select sleep(20)"
+
+    def work(conn: object) -> None:
+        database.insert(conn, 1)
+        with pytest.raises(lambda_pool.DeadlineExceeded):
+            database.query(conn, sleeper)
+
+    start = time.monotonic()
+    with alarm(pool, 5.0):
+        if how == "connection":
+            with caplog.at_level(logging.WARNING), pool.connection() as conn:
+                work(conn)
+            assert "nothing of the transaction is saved" in caplog.text
+        else:
+            with pytest.raises(lambda_pool.LambdaPoolError, match="nothing of the transaction is saved"):
+                pool.run(work)
+    assert time.monotonic() - start < 10
+    assert database.rows() == []
+
+
+def test_the_pools_own_commit_is_not_struck(pg: Database) -> None:
+    """A trigger makes COMMIT take its time, as a replica that must confirm it may."""
+    pg.execute(
+        f"create function {pg.table}_wait() returns trigger language plpgsql as "
+        "$$ begin perform pg_sleep(1); return null; end $$"
+    )
+    pg.execute(
+        f"create constraint trigger slow after insert on {pg.table} deferrable initially deferred "
+        f"for each row execute function {pg.table}_wait()"
+    )
+    pool = pg.pool(cancel_before_deadline=1.0)
+    with alarm(pool, 0.1), pool.connection() as conn:
+        pg.insert(conn, 1)
+    assert pg.rows() == [1]
+    assert pool.stats().idle == 1
+    pg.execute(f"drop function {pg.table}_wait() cascade")
