@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import logging
 import os
 import sys
 from collections.abc import Sequence
@@ -44,7 +46,8 @@ def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, Command | None
     parser = argparse.ArgumentParser(
         prog="lambda-pool",
         description="One checked, reused database connection per AWS Lambda environment.",
-        epilog="`lambda-pool COMMAND --help` shows the options of one command.",
+        epilog="`lambda-pool COMMAND --help` shows the options of one command. Exit codes: 0 all is well, 1 a bad "
+        "finding, 2 it could not be done (or wrong arguments), 130 interrupted, 141 the output was closed.",
     )
     parser.add_argument("--version", action="version", version=f"lambda-pool {lambda_pool.__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
@@ -67,6 +70,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, command = _parser(chosen)
     args = parser.parse_args(arguments)
     assert command is not None  # argparse refused every other word
+    # What a pool logs on the way, the command itself says at its end; without a handler Python would print it as well.
+    logger = logging.getLogger("lambda_pool")
+    if not logger.handlers:
+        logger.addHandler(logging.NullHandler())
     try:
         code = command.run(args)
         sys.stdout.flush()  # here, where a reader that has gone is expected, and not at exit
@@ -74,7 +81,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("interrupted", file=sys.stderr)
         return 130  # what a shell reports for SIGINT
     except BrokenPipeError:
-        # The reader, such as `head`, has gone; Python's own flush at exit must not find the broken pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # The reader, such as `head`, has gone.
+        _forget_output()
         return 141  # what a shell reports for SIGPIPE
+    except OSError as error:  # a full disk, or a terminal that has gone
+        _forget_output()
+        print(f"lambda-pool {args.command}: {error}", file=sys.stderr)
+        return 2
     return code
+
+
+def _forget_output() -> None:
+    """Let Python's own flush at exit not fail a second time."""
+    with contextlib.suppress(OSError):  # a stream without a file, as in a test, is not flushed either
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -8,6 +8,7 @@ import re
 import sys
 from typing import Any
 
+from lambda_pool.cli.arguments import arn, name
 from lambda_pool.config import read_metrics_environment
 from lambda_pool.metrics.emf import dimension
 from lambda_pool.metrics.panels import ALARMS, PANELS, QUERIES, Alarm, Line, Panel, Query
@@ -20,13 +21,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     environment = read_metrics_environment()
     add = parser.add_argument
-    add("--function", required=True, metavar="NAME", help="the function's name")
-    add("--pool", required=True, metavar="NAME", help="the pool's name; by default a pool is named after its database")
+    add("--function", type=name, required=True, metavar="NAME", help="the function's name")
+    add(
+        "--pool",
+        type=name,
+        required=True,
+        metavar="NAME",
+        help="the pool's name; by default a pool is named after its database",
+    )
     add("--service", metavar="NAME", help="POWERTOOLS_SERVICE_NAME of the function (default: the function's name)")
     add("--namespace", default=environment.namespace, help="namespace of the metrics (default: %(default)s)")
     add("--region", default=environment.region, help="where the function runs (json only; default: AWS_REGION)")
     add("--log-group", metavar="NAME", help="the function's log group (default: /aws/lambda/FUNCTION)")
-    add("--topic", metavar="ARN", help="SNS topic that the alarms notify")
+    add("--topic", type=arn, metavar="ARN", help="SNS topic that the alarms notify")
     add(
         "--format",
         choices=["cloudformation", "json", "queries"],

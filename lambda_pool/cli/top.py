@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from lambda_pool import LambdaPoolError, Pool
+from lambda_pool.cli import arguments
 
 _NAME = "lambda-pool-top"
 _CLEAR = "\x1b[H\x1b[J"
@@ -20,17 +21,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
     add("url", nargs="?", help="the database's URL (default: LAMBDA_POOL_URL, or DATABASE_URL)")
-    add("--interval", type=_positive, default=2.0, metavar="SECONDS", help="between two views (default: 2)")
+    add("--interval", type=arguments.seconds, default=2.0, metavar="SECONDS", help="between two views (default: 2)")
     add("--once", action="store_true", help="print one view and end, as it is done where the output is no terminal")
-    add("--limit", type=int, default=15, metavar="N", help="transactions to list (default: 15)")
+    add("--limit", type=arguments.count, default=15, metavar="N", help="transactions to list (default: 15)")
     add("--no-statements", action="store_true", help="leave the statements out: they may hold data")
-
-
-def _positive(text: str) -> float:
-    seconds = float(text)
-    if not 0 < seconds < 1e6:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
-    return seconds
 
 
 class Session(NamedTuple):
@@ -63,9 +57,11 @@ def run(args: argparse.Namespace) -> int:
         while True:
             with pool.connection() as conn:
                 view = _read(conn, pool.config.url.engine)
-            width = shutil.get_terminal_size().columns if sys.stdout.isatty() else 200
-            text = "\n".join(_render(view, title, args, width))
-            print(_CLEAR + text if live else text, flush=True)
+            size = shutil.get_terminal_size()
+            lines = _render(view, title, args, size.columns if sys.stdout.isatty() else 200)
+            # A line more than fits would scroll the first ones away.
+            text = _CLEAR + "\n".join(lines[: size.lines - 1]) if live else "\n".join(lines)
+            print(text, flush=True)
             if not live:
                 return 0
             time.sleep(args.interval)
@@ -151,7 +147,7 @@ _READERS: dict[str, Callable[[Any], View]] = {"postgresql": _read_postgres, "mys
 
 def _render(view: View, title: str, args: argparse.Namespace, width: int) -> list[str]:
     now = datetime.now().astimezone().strftime("%H:%M:%S")
-    lines = [f"{title}   {len(view.sessions)} of {view.most} connections   {now}", ""]
+    lines = [f"{len(view.sessions)} of {view.most} connections   {now}   {title}"[:width], ""]
     groups: dict[tuple[str, str], list[Session]] = {}
     for session in view.sessions:
         groups.setdefault((session.application, session.state), []).append(session)
@@ -169,7 +165,7 @@ def _render(view: View, title: str, args: argparse.Namespace, width: int) -> lis
     lines += _table(["APPLICATION", "STATE", "NUMBER", "IN STATE", "TRANSACTION", "CONNECTED"], table, width)
     busy = [session for session in view.sessions if session.transaction is not None]
     busy.sort(key=lambda session: -(session.transaction or 0.0))
-    lines += ["", f"{len(busy)} open transactions, the longest first"]
+    lines += ["", f"{len(busy)} open transactions, the longest first"[:width]]
     listed = [
         [
             str(session.id),

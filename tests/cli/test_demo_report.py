@@ -200,6 +200,7 @@ def test_a_missing_emulator_is_one_line(
     find_spec = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "samcli" else find_spec(name))
     monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
     monkeypatch.delenv("AWS_LAMBDA_RIE")
     assert demo.run(arguments()) == 2
     out, err = capsys.readouterr()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from typing import TextIO
 
@@ -41,7 +42,9 @@ class StepLines:
         """What happens just now; seen on a terminal only."""
         if self._terminal.updates:
             # "\r" and "erase to the end of the line".
-            self._write(f"\r{f'{self._title:<48}  {detail}'[: WIDTH - 1]}\x1b[K")
+            # A line longer than the terminal is wide would begin another one each time.
+            width = min(WIDTH, shutil.get_terminal_size((WIDTH, 24)).columns)
+            self._write(f"\r{f'{self._title:<48}  {detail}'[: width - 1]}\x1b[K")
 
     def end(self) -> None:
         """The step is done."""

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -15,8 +17,21 @@ from lambda_pool import CredentialsError, LambdaPoolError
 from lambda_pool import config as configuration
 from lambda_pool.api import Pool, default_pool
 from lambda_pool.aws.environment import access_keys
+from lambda_pool.cli.arguments import seconds
 from lambda_pool.cli.doctor.checks import CHECKS, Patient
-from lambda_pool.cli.doctor.report import Finding, Redactor, Report, Step, failed, line_of, ok, render, report, step
+from lambda_pool.cli.doctor.report import (
+    WIDTH,
+    Finding,
+    Redactor,
+    Report,
+    Step,
+    failed,
+    line_of,
+    ok,
+    render,
+    report,
+    step,
+)
 from lambda_pool.endpoints.base import Role
 from lambda_pool.pool import ConnectionPool
 
@@ -33,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--aurora-cluster", metavar="ID", help="with --url: as LAMBDA_POOL_AURORA_CLUSTER")
     add("--prefix", default=configuration.DEFAULT_PREFIX, help="of the environment's variables (default: LAMBDA_POOL_)")
     add("--readonly", action="store_true", help="examine the reader: a server that does not write is then well")
-    add("--timeout", type=float, default=_TIMEOUT, metavar="SECONDS", help=f"for everything (default: {_TIMEOUT:.0f})")
+    add(
+        "--timeout", type=seconds, default=_TIMEOUT, metavar="SECONDS", help=f"for everything (default: {_TIMEOUT:.0f})"
+    )
     add("--json", action="store_true", help="print the report as JSON")
 
 
@@ -46,7 +63,9 @@ def run(args: argparse.Namespace) -> int:
     }
     if args.url is None and given:
         given = {f"{args.prefix}{name.upper()}": value for name, value in given.items()}
-        print(f"lambda-pool doctor: {', '.join(given)} must come with --url, or stand in the environment")
+        print(
+            f"lambda-pool doctor: {', '.join(given)} must come with --url, or stand in the environment", file=sys.stderr
+        )
         return 2
 
     def make() -> ConnectionPool:
@@ -55,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
         return default_pool() if args.prefix == configuration.DEFAULT_PREFIX else Pool.from_env(args.prefix)
 
     found = _examine(make, readonly=args.readonly, timeout=args.timeout)
-    print(json.dumps(found, indent=2) if args.json else render(found))
+    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
+    print(json.dumps(found, indent=2) if args.json else render(found, min(columns, WIDTH)))
     return found["exit_code"]
 
 

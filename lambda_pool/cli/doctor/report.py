@@ -16,7 +16,7 @@ from lambda_pool.secret import Secret
 Status = Literal["ok", "warning", "failed", "skipped"]
 
 _NOTABLE = ("failed", "warning")
-_WIDTH = 110
+WIDTH = 110
 _INDENT = " " * 11
 _LONGEST = 1000
 # Shorter ones would turn every text into stars, and thereby show what they are.
@@ -124,28 +124,28 @@ def report(pool: str, steps: list[Step]) -> Report:
     return {"ok": not bad, "exit_code": code, "lambda_pool": lambda_pool.__version__, "pool": pool, "steps": steps}
 
 
-def render(found: Report) -> str:
-    """The report as lines."""
+def render(found: Report, width: int = WIDTH) -> str:
+    """The report as lines of at most `width` characters, but for names that are longer."""
     lines: list[str] = []
     for (status, detail), group in groupby(found["steps"], lambda each: (each["status"], each["detail"])):
-        lines += _render_steps(status, detail, list(group))
+        lines += _render_steps(status, detail, list(group), width)
     names = {status: [each["step"] for each in found["steps"] if each["status"] == status] for status in _NOTABLE}
     notable = [f"{', '.join(names[status])}: {status}" for status in _NOTABLE if names[status]]
     return "\n".join([*lines, "", "; ".join(notable) or "everything works"])
 
 
-def _render_steps(status: str, detail: str, steps: list[Step]) -> Iterable[str]:
+def _render_steps(status: str, detail: str, steps: list[Step], width: int) -> Iterable[str]:
     head = f"{status:<9}{', '.join(each['step'] for each in steps)}"
-    yield from _wrap(f"{head}: {detail}", "", _INDENT)
+    yield from _wrap(f"{head}: {detail}", "", _INDENT, width)
     for advice in (text for each in steps for text in each["advice"]):
-        yield from _wrap(f"-> {advice}", _INDENT, _INDENT + "   ")
+        yield from _wrap(f"-> {advice}", _INDENT, _INDENT + "   ", width)
 
 
-def _wrap(text: str, first: str, later: str) -> Iterable[str]:
+def _wrap(text: str, first: str, later: str, width: int) -> Iterable[str]:
     # Host names and ARNs stay whole, to be copied.
     return textwrap.wrap(
         text,
-        _WIDTH,
+        max(width, 2 * len(later)),
         initial_indent=first,
         subsequent_indent=later,
         break_long_words=False,

@@ -76,11 +76,11 @@ def run(args: argparse.Namespace) -> int:
     try:
         figures, sources = _figures(args)
         made = sizing.plan(figures)
-    except (live.Unknown, LambdaPoolError, ValueError) as error:
+        if args.chart is not None:
+            args.chart.write_text(chart.svg(made), encoding="utf-8")
+    except (live.Unknown, LambdaPoolError, ValueError, OSError) as error:
         print(f"lambda-pool plan: {error}", file=sys.stderr)
         return 2
-    if args.chart is not None:
-        args.chart.write_text(chart.svg(made), encoding="utf-8")
     if args.json:
         print(json.dumps(report.as_json(made, sources), indent=2))
     else:
@@ -114,6 +114,8 @@ def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
     rate = first(args.rate, "invocations a second", function and function.peak_rate, f"CloudWatch, {live._DAYS} days")
     environments = args.environments
     if environments is None and args.rate is not None and args.duration is not None:
+        if not 0 <= args.rate * args.duration < math.inf:
+            raise ValueError(f"--rate {args.rate} with --duration {args.duration} is no number of environments")
         # Lambda's own formula for concurrency, at the peak.
         environments = max(1, math.ceil(args.rate * args.duration))
     environments = first(

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from lambda_pool.aws import environment
+
 _DAYS = 14
 _PERIOD = 300
 _TIMEOUT = 10.0
@@ -158,12 +160,16 @@ def client(service: str, region: str | None) -> Any:
     try:
         import botocore.session
         from botocore.config import Config
-        from botocore.exceptions import BotoCoreError
+        from botocore.exceptions import BotoCoreError, NoRegionError
     except ImportError:
         raise Unknown("asking AWS needs botocore: pip install 'lambda-pool[aws]', or give the figures") from None
     config = Config(connect_timeout=5, read_timeout=_TIMEOUT, retries={"total_max_attempts": 2, "mode": "standard"})
     try:
-        return botocore.session.get_session().create_client(service, region_name=region, config=config)
+        # AWS_REGION is Lambda's own variable, and not one that botocore reads.
+        where = region or environment.region()
+        return botocore.session.get_session().create_client(service, region_name=where, config=config)
+    except NoRegionError:
+        raise Unknown("which region to ask AWS in: give --region, or set AWS_REGION") from None
     except BotoCoreError as error:
         raise Unknown(f"AWS cannot be asked: {error}") from error
 

@@ -1,0 +1,37 @@
+"""Kinds of arguments that more than one subcommand takes; what is wrong with one is said in a sentence."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def seconds(text: str) -> float:
+    """A time above 0."""
+    try:
+        number = float(text)
+    except ValueError:
+        number = 0.0
+    if not 0 < number < 1e6:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return number
+
+
+def count(text: str) -> int:
+    """A whole number, at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return int(text)
+
+
+def name(text: str) -> str:
+    """A text that is not empty, as a variable that is not set would leave it."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def arn(text: str) -> str:
+    """An ARN, as far as its first word tells."""
+    if not text.startswith("arn:"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not an ARN, which begins with arn:")
+    return text
