@@ -241,7 +241,7 @@ class TestTime:
     ) -> None:
         borrow(pool)
         allowed: list[float] = []
-        driver.links[0].ping = allowed.append  # type: ignore[method-assign]
+        driver.links[0].ping = allowed.append  # type: ignore[method-assign, assignment]
         borrow(pool)
         assert len(allowed) == 1
         assert 0.5 < allowed[0] <= 0.9

@@ -635,29 +635,29 @@ class TestObservers:
         class Asking:
             def on_event(self, event: Event) -> None:
                 kinds.add(type(event))
-                thread = in_thread(pool.stats)
+                thread = in_thread(asked.stats)
                 thread.join(5)
                 if thread.is_alive():
                     stuck.append(event)
 
-        pool = driver.pool(max_size=1, timeout=0.05, leak_after=0.001, observers=[Asking()])
+        asked = driver.pool(max_size=1, timeout=0.05, leak_after=0.001, observers=[Asking()])
         driver.fail("connect", FakeError(Failure.UNREACHABLE))
-        with pool.connection() as conn:
+        with asked.connection() as conn:
             conn.execute("select 1")
             time.sleep(0.002)
-            with pytest.raises(lambda_pool.PoolTimeout), pool.connection():
+            with pytest.raises(lambda_pool.PoolTimeout), asked.connection():
                 pass
-        with pytest.raises(ZeroDivisionError), pool.connection() as conn:
+        with pytest.raises(ZeroDivisionError), asked.connection() as conn:
             conn.execute("select 1")
             1 / 0  # noqa: B018
         driver.links[0].kill()
-        with pool.connection():
-            pool.end_invocation()
-        with pool.connection():
-            waiting = in_thread(lambda: pool.connection(timeout=10).__enter__())
-            until(lambda: pool.stats().waiting == 1)
+        with asked.connection():
+            asked.end_invocation()
+        with asked.connection():
+            waiting = in_thread(lambda: asked.connection(timeout=10).__enter__())
+            until(lambda: asked.stats().waiting == 1)
         waiting.join(10)
-        pool.end_invocation()
+        asked.end_invocation()
         assert stuck == []
         told = {Opened, ConnectFailed, CheckedOut, Reused, Returned, Waited, TimedOut, Leaked, RolledBack, Pinged}
         assert kinds == told | {Replaced, Closed}
