@@ -9,7 +9,7 @@ export PYTHON
 export AWS_LAMBDA_RIE := $(CURDIR)/.tools/rie/aws-lambda-rie
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format bench certs layer docs dist clean build-LayerArm64 build-LayerX8664
+.PHONY: help setup demo test mutants coverage lint format bench certs layer docs dist clean build-LayerArm64 build-LayerX8664
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -30,6 +30,12 @@ demo: ## three ways to connect, through one bad day on the genuine Lambda runtim
 
 test: setup ## run all tests, on real servers and the genuine Lambda runtime
 	TEST_PYTHONS="$$(scripts/setup.sh list-pythons)" .venv/bin/pytest $(ARGS)
+
+mutants: setup ## break each safety rule in a copy, and see that a test notices (ARGS="fork deadline" for some)
+	@.venv/bin/python scripts/mutants.py $(ARGS)
+
+coverage: setup ## measure the branch coverage of the tests, in every process that they start
+	@.venv/bin/python scripts/measure_coverage.py $(ARGS)
 
 lint: ## check style and types
 	@scripts/setup.sh environment
@@ -75,4 +81,4 @@ dist: ## build the source distribution and the wheel, and install it with each e
 	.venv-build/bin/python scripts/check_dist.py
 
 clean: ## remove everything that the other targets made
-	rm -rf .venv .venv-3.* .venv-bench .venv-build .venv-sam .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis build dist
+	rm -rf .venv .venv-3.* .venv-bench .venv-build .venv-sam .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage-run build dist

@@ -1,0 +1,73 @@
+"""Measures the branch coverage of lambda_pool under the ordinary tests, in all the processes that they start.
+
+    python scripts/measure_coverage.py               everything anew; ends with 1 below the threshold
+    python scripts/measure_coverage.py tests/core    add what these tests run to what was measured already
+    python scripts/measure_coverage.py --report      show what was measured already
+
+The threshold, and what is not counted, stand in pyproject.toml; docs/assurance.md says what is not covered and why.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent))
+import beside
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / ".coverage-run"
+SETTINGS = ROOT / "pyproject.toml"
+LEFT_OUT = {
+    "tests/core/test_interrupts.py": "sets a trace function of its own, which ends coverage's",
+    "tests/core/test_interleavings.py": "sets a trace function of its own, which ends coverage's",
+    "tests/contract/test_interrupts.py": "sets a trace function of its own, which ends coverage's",
+    "tests/house": "counts calls, modules and system calls, and coverage adds some of each",
+    "tests/chaos": "holds every invocation to its deadline, which measuring puts off",
+    "tests/layer": "runs what was built, not this tree",
+    "tests/packaging": "runs what was built, not this tree",
+    "tests/deploy": "runs what was built, not this tree",
+}
+
+
+def measure(tests: list[str]) -> int:
+    """Run tests with everything measured. Out: pytest's exit code."""
+    data = FOLDER / "data"
+    start = f"import coverage_start; coverage_start.begin({str(SETTINGS)!r}, {str(data)!r})"
+    python = beside.make(FOLDER / "venv", ROOT, start)
+    (site,) = (FOLDER / "venv").glob("lib/python*/site-packages")
+    shutil.copy(ROOT / "scripts" / "coverage_start.py", site)
+    ignored = [f"--ignore={path}" for path in LEFT_OUT]
+    # This interpreter alone is measured: the others have no coverage.py.
+    environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "TEST_PYTHONS"}}
+    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *ignored, *tests]
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
+
+
+def report() -> int:
+    """Put together what all processes measured, and show it. Out: 0 if it is enough."""
+    whole = FOLDER / "whole"
+    coverage = [sys.executable, "-m", "coverage"]
+    together = ["combine", "--quiet", "--keep", f"--data-file={whole}", *map(str, FOLDER.glob("data.*"))]
+    subprocess.run([*coverage, *together], cwd=ROOT, check=True)
+    return subprocess.run([*coverage, "report", f"--data-file={whole}"], cwd=ROOT, check=False).returncode
+
+
+def main(arguments: list[str]) -> int:
+    """Measure and report. Out: the exit code."""
+    if arguments == ["--report"]:
+        return report()
+    if not arguments and FOLDER.exists():
+        shutil.rmtree(FOLDER)
+    failed = measure(arguments)
+    enough = report()
+    if failed:
+        print("coverage: some tests failed, see above: what they should have run is missing here")
+    return int(bool(failed or enough))
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
