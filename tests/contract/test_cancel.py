@@ -9,7 +9,14 @@ from collections.abc import Iterator
 import pytest
 
 import lambda_pool
+from lambda_pool import lifecycle
 from tests.contract.conftest import Database
+
+
+@pytest.fixture(autouse=True)
+def for_this_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a pool asks for holds for the whole process, and would else hold for every later test."""
+    monkeypatch.setattr(lifecycle._Process, "cancel_before", 0.0)
 
 
 @contextlib.contextmanager
