@@ -48,10 +48,12 @@ class Alarm:
             # By an exception out of another signal handler, while it was disarmed.
             left_behind._disarm()
             self._previous = left_behind._previous
+        # Both before anything is changed: an exception that strikes in between must not cost the user's timer.
+        self._armed = monotonic()
+        self._timer = signal.getitimer(signal.ITIMER_REAL)
         try:
             signal.signal(signal.SIGALRM, self._ring)
             self._timer = signal.setitimer(signal.ITIMER_REAL, max(left - self._before, _AGAIN), _AGAIN)
-            self._armed = monotonic()
         except BaseException:
             self._disarm()
             raise

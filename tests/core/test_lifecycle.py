@@ -211,6 +211,42 @@ class TestAlarm:
         assert "cancel" not in driver.links[0].history
         assert rung == []
 
+    def test_one_that_was_left_behind_is_taken_away_by_the_next(self, rung: list[int]) -> None:
+        """An exception out of another signal handler may have struck before it was disarmed."""
+        mine = signal.getsignal(signal.SIGALRM)
+        signal.setitimer(signal.ITIMER_REAL, 100.0)
+        assert Alarm(Invocation(lambda: 10_000), 0.3).arm() is not None
+        disarm = Alarm(Invocation(lambda: 10_000), 0.3).arm()
+        assert disarm is not None
+        disarm()
+        assert signal.getsignal(signal.SIGALRM) is mine
+        assert 90 < signal.getitimer(signal.ITIMER_REAL)[0] <= 100
+
+    def test_one_that_is_interrupted_while_it_is_armed_leaves_nothing(
+        self, rung: list[int], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        mine = signal.getsignal(signal.SIGALRM)
+        signal.setitimer(signal.ITIMER_REAL, 100.0)
+        setitimer = signal.setitimer
+
+        def struck_at_its_end(*arguments: Any) -> None:
+            setitimer(*arguments)
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(signal, "setitimer", struck_at_its_end)
+        with pytest.raises(KeyboardInterrupt):
+            Alarm(Invocation(lambda: 10_000), 0.3).arm()
+        assert signal.getsignal(signal.SIGALRM) is mine
+        assert 90 < signal.getitimer(signal.ITIMER_REAL)[0] <= 100
+
+    def test_another_thread_has_no_alarm(self) -> None:
+        armed: list[object] = []
+        thread = threading.Thread(target=lambda: armed.append(Alarm(Invocation(lambda: 10_000), 0.3).arm()))
+        thread.start()
+        thread.join()
+        assert armed == [None]
+
     def test_no_deadline_no_alarm(self) -> None:
         assert Alarm(Invocation(None), 0.3).arm() is None
 
