@@ -219,6 +219,17 @@ def test_a_context_for_each_mode() -> None:
     assert full.minimum_version >= ssl.TLSVersion.TLSv1_2
 
 
+def test_without_a_ca_file_openssl_knows_its_own() -> None:
+    made = context(Tls("verify-full"), "db.example.com")
+    assert (made.verify_mode, made.check_hostname) == (ssl.CERT_REQUIRED, True)
+
+
+def test_an_installation_without_its_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tls.certs, "path", lambda name: None)
+    with pytest.raises(ConfigError, match=r"certs/all.pem is missing: install lambda-pool again"):
+        choose(INSTANCE, None, None, proxy=False, required=False)
+
+
 def test_a_ca_file_that_is_none(tmp_path: Path) -> None:
     empty = tmp_path / "empty.pem"
     empty.write_text("nothing here")

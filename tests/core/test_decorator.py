@@ -1,5 +1,6 @@
 """The handler decorator on a scripted driver."""
 
+import functools
 import logging
 import threading
 from typing import Any, cast
@@ -85,6 +86,36 @@ class TestInjection:
 
         assert Service().handle({}, Context(1100)) == (0, pytest.approx(1.0))
         assert pool.handler(Callable())({}, Context()) == 0
+
+    def test_a_partial_function(self, pool: lambda_pool.Pool) -> None:
+        def handle(extra: int, event: Any, context: Any, conn: Any) -> Any:
+            return extra, event, conn.number
+
+        assert pool.handler(functools.partial(handle, 7))(1, Context()) == (7, 1, 0)
+
+    def test_a_wrapped_function_may_be_called_outside_of_its_handler(self, pool: lambda_pool.Pool) -> None:
+        """A decorator in between may keep the function and call it later: there is no connection then."""
+        kept: list[Any] = []
+
+        def keeping(fn: Any) -> Any:
+            later: Any
+
+            @functools.wraps(fn)
+            def wrapper(event: Any, context: Any) -> Any:
+                kept.append(lambda: fn(event, context))
+                return fn(event, context) if event else later
+
+            if not pool:  # a variable of the closure that never gets its value
+                later = None
+            return wrapper
+
+        @pool.handler
+        @keeping
+        def handler(event: Any, context: Any, conn: Any = None) -> Any:
+            return conn and conn.number
+
+        assert handler(1, Context()) == 0
+        assert kept[0]() is None
 
     def test_keyword_arguments(self, pool: lambda_pool.Pool) -> None:
         @pool.handler(on_unavailable=lambda event, context, error: (event, context))

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -159,10 +160,34 @@ class TestCheckout:
         assert pool.stats().size == 0
         assert driver.links[0].history == ["close"]
 
+    def test_one_that_is_taken_away_while_it_is_checked_is_closed_and_another_found(
+        self, pool: lambda_pool.Pool, driver: FakeDriver
+    ) -> None:
+        """The end of an invocation takes back what a thread has just taken off the shelf, too."""
+        with pool.connection():
+            pass
+        link = driver.links[0]
+        link.kill()
+
+        def ping(timeout: float) -> None:
+            for slot in pool.reclaim():
+                pool.free(slot)
+            raise FakeError(Failure.LOST)
+
+        link.ping = ping  # type: ignore[method-assign]
+        with pool.connection() as conn:
+            assert conn is driver.links[1].conn
+            assert pool.stats().size == 1
+        assert link.history[-1] == "close"
+
     def test_entering_twice_is_refused(self, pool: lambda_pool.Pool) -> None:
         lease = pool.connection()
         with lease, pytest.raises(lambda_pool.LambdaPoolError, match="twice"), lease:
             pass
+        special = pool.connection(timeout=5.0)
+        with special, pytest.raises(lambda_pool.LambdaPoolError, match="twice"), special:
+            pass
+        assert (pool.stats().size, pool.stats().idle) == (1, 1)
 
     @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
     def test_a_wrong_timeout(self, pool: lambda_pool.Pool, timeout: float) -> None:
@@ -246,6 +271,27 @@ class TestQueue:
             two.connection(),
         ):
             pass
+
+    def test_an_exception_while_waiting_leaves_the_queue(self, driver: FakeDriver) -> None:
+        pool = driver.pool(max_size=1)
+        stranger = pool.checkout(Role.WRITER, None)
+        stranger.owner = -1
+
+        def strike(number: int, frame: object) -> None:
+            raise KeyboardInterrupt
+
+        previous = signal.signal(signal.SIGALRM, strike)
+        signal.setitimer(signal.ITIMER_REAL, 0.05)
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                pool.connection().__enter__()
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+        assert pool.stats().waiting == 0
+        pool.checkin(stranger, None)
+        with pool.connection():
+            assert pool.stats().in_use == 1
 
     def test_a_failed_connect_lets_the_next_in_the_queue_try(self, driver: FakeDriver) -> None:
         pool = driver.pool(max_size=1)
