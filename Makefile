@@ -9,7 +9,7 @@ export PYTHON
 export AWS_LAMBDA_RIE := $(CURDIR)/.tools/rie/aws-lambda-rie
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test mutants coverage lint format bench certs layer docs dist clean build-LayerArm64 build-LayerX8664
+.PHONY: help setup demo test mutants coverage lint format bench certs layer docs dist chaos soak clean build-LayerArm64 build-LayerX8664
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -36,6 +36,15 @@ mutants: setup ## break each safety rule in a copy, and see that a test notices 
 
 coverage: setup ## measure the branch coverage of the tests, in every process that they start
 	@.venv/bin/python scripts/measure_coverage.py $(ARGS)
+
+# Both engines, unless ENGINE says which.
+CHAOS_ENGINE = $(if $(filter file,$(origin ENGINE)),both,$(ENGINE))
+
+chaos: setup ## hold the books against the database under a seeded storm of faults (SEED=1 INVOCATIONS=20000 ENGINE=mysql)
+	.venv/bin/python -m tests.chaos ledger $(CHAOS_ENGINE) --seed $(or $(SEED),1) --invocations $(or $(INVOCATIONS),20000)
+
+soak: setup ## see that environments stay as small as they are under chaos (SEED=1 INVOCATIONS=100000 ENGINE=mysql)
+	.venv/bin/python -m tests.chaos soak $(CHAOS_ENGINE) --seed $(or $(SEED),1) --invocations $(or $(INVOCATIONS),100000)
 
 lint: ## check style and types
 	@scripts/setup.sh environment

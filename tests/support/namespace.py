@@ -92,6 +92,11 @@ class Namespace:
         self._drop(*there)
         self._drop(*back)
 
+    def lose(self, server_port: int) -> None:
+        """Lose all packets to and from this port of the outside, whichever connection they belong to."""
+        self._drop("to", self.server_address, "ipproto", "tcp", "dport", str(server_port))
+        self._drop("from", self.server_address, "ipproto", "tcp", "sport", str(server_port))
+
     def _drop(self, *packets: str) -> None:
         self._ip("rule", "add", "pref", _DROP, *packets, "blackhole")
         self._rules.append(packets)

@@ -1,0 +1,231 @@
+"""Runs a schedule against a real server, and closes the books."""
+
+import json
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.support.namespace import Namespace
+
+from .books import Entry, Told, Verdict, audit
+from .environment import Environment, Seen, Strike
+from .ground import Ground
+from .schedule import Act, Way, expected_failures, units
+from .vault import open_vault
+
+GRACE = 0.1
+"""Seconds after its deadline at which an invocation counts as late."""
+
+
+@dataclass
+class Ending:
+    """What the function noted at its own end."""
+
+    took: float
+    late: float
+    """Seconds after the deadline; negative before it."""
+    error: str
+    own: bool
+    """No error, or one that the handler raised for reasons of its own."""
+
+
+@dataclass
+class Ledger:
+    """All that is known of a run."""
+
+    engine: str
+    seen: list[Seen] = field(default_factory=list)
+    strikes: list[Strike] = field(default_factory=list)
+    told: dict[str, Told] = field(default_factory=dict)
+    endings: dict[str, Ending] = field(default_factory=dict)
+    verdict: Verdict = field(default_factory=Verdict)
+    seconds: float = 0.0
+
+    def entries(self) -> Iterator[Entry]:
+        """Each transaction that was to be written. Nothing told: its environment ended before it could be."""
+        for seen in self.seen:
+            for unit, rows in units(seen.step).items():
+                if unit not in self.told and seen.step.unit in self.endings:
+                    raise AssertionError(f"the function ended and said nothing of {unit}")
+                yield Entry(unit, rows, self.told.get(unit, Told.UNKNOWN))
+
+    def outcome(self, seen: Seen) -> str:
+        """What an invocation was told on the whole: `saved` if all went as it asked for."""
+        found = {unit: self.told.get(unit, Told.UNKNOWN) for unit in units(seen.step)}
+        wrong = {told for unit, told in found.items() if told is not self._wanted(seen, unit)}
+        for told in (Told.UNKNOWN, Told.UNCERTAIN, Told.FAILED):
+            if told in wrong:
+                return told.value
+        return "saved"
+
+    def _wanted(self, seen: Seen, unit: str) -> Told:
+        return Told.FAILED if unit in expected_failures(seen.step) else Told.ACKNOWLEDGED
+
+    def late(self) -> dict[str, float]:
+        """The invocations past their deadline by more than the grace, and by how much.
+
+        Not counted: for how long we held an environment still in the middle of one.
+        """
+        found = {}
+        for seen in self.seen:
+            ending = self.endings.get(seen.step.unit)
+            if ending is not None and ending.late - seen.stopped > GRACE:
+                found[seen.step.unit] = ending.late - seen.stopped
+            if seen.caller == "Sandbox.Timedout":
+                found[seen.step.unit] = float("inf")
+        return found
+
+    def thawed_with_errors(self) -> dict[str, str]:
+        """The invocations after a fault that struck while the environment was frozen, and what went wrong in them."""
+        found = {}
+        for seen in self.seen:
+            if not seen.frozen:
+                continue
+            ending = self.endings.get(seen.step.unit)
+            if ending is None or not ending.own or self.outcome(seen) != "saved":
+                found[seen.step.unit] = ending.error if ending else seen.caller
+        return found
+
+    def check(self) -> None:
+        """Raise AssertionError unless every promise was kept."""
+        assert self.verdict.agrees, str(self.verdict)
+        assert not self.late(), f"past their deadlines, by seconds: {self.late()}"
+        assert not self.thawed_with_errors(), f"after a fault while frozen: {self.thawed_with_errors()}"
+
+
+Watch = Callable[[int, Sequence[Environment]], None]
+"""Called between two acts with the number of invocations so far."""
+
+
+@contextmanager
+def open_environments(
+    engine: str, ways: Sequence[Way], env: dict[str, str] | None = None
+) -> Iterator[tuple[Ground, list[Environment]]]:
+    """A server, and an environment for each way to it."""
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ledger-")))
+        namespace = stack.enter_context(Namespace())
+        ground = stack.enter_context(Ground(engine, namespace))
+        vault = stack.enter_context(open_vault())
+        environments = []
+        for number, way in enumerate(ways):
+            environment = Environment(number, way, ground, vault, folder, env)
+            stack.callback(environment.close)
+            environment.start()
+            environments.append(environment)
+        yield ground, environments
+
+
+def run(
+    engine: str,
+    acts: Sequence[Act],
+    ways: Sequence[Way],
+    *,
+    env: dict[str, str] | None = None,
+    watch: Watch | None = None,
+) -> Ledger:
+    """Play the schedule, read the diaries and the table, and compare."""
+    ledger = Ledger(engine)
+    began = time.monotonic()
+    with open_environments(engine, ways, env) as (ground, environments):
+        with ThreadPoolExecutor(len(environments)) as threads:
+            for act in acts:
+                _play(act, ledger, ground, environments, threads)
+                if watch is not None:
+                    watch(len(ledger.seen), environments)
+        for environment in environments:
+            _read(environment.diary, ledger)
+            ledger.strikes += environment.strikes
+        ledger.verdict = audit(ledger.entries(), ground.rows())
+    ledger.seconds = time.monotonic() - began
+    return ledger
+
+
+def _play(
+    act: Act, ledger: Ledger, ground: Ground, environments: list[Environment], threads: ThreadPoolExecutor
+) -> None:
+    frozen = act.frozen and False not in [environment.freeze() for environment in environments]
+    strike = None
+    heal: Callable[[], None] = _nothing
+    if act.fault is not None and frozen:
+        strike = Strike(act.fault.kind, None, True, time.monotonic(), 0.0)
+        heal = _strike(ground, act.fault.kind, environments)
+        if not act.late:
+            heal()
+            heal = _nothing
+    for environment in environments:
+        environment.thaw()
+    working = [
+        threads.submit(environment.work, steps, frozen=frozen and act.fault is not None)
+        for environment, steps in zip(environments, act.steps, strict=True)
+    ]
+    if act.fault is not None:
+        if strike is None:
+            time.sleep(act.delay)
+            strike = Strike(act.fault.kind, None, False, time.monotonic(), 0.0)
+            heal = _strike(ground, act.fault.kind, environments)
+        time.sleep(act.fault.hold if heal is not _nothing else 0.0)
+        heal()
+        strike.ended = time.monotonic()
+        ledger.strikes.append(strike)
+    done = [seen for future in working for seen in future.result()]
+    ledger.seen += done
+    if strike is not None:
+        if strike.frozen:
+            firsts = {steps[0].unit for steps in act.steps}
+            strike.hit = [seen.step.unit for seen in done if seen.step.unit in firsts]
+        else:
+            strike.hit = [seen.step.unit for seen in done if seen.began < strike.ended and seen.ended > strike.began]
+
+
+def _nothing() -> None:
+    pass
+
+
+def _strike(ground: Ground, kind: str, environments: list[Environment]) -> Callable[[], None]:
+    """Strike the server. Out: what heals it."""
+    users = [environment.user for environment in environments]
+    if kind == "server killed":
+        ground.server.kill()
+        return ground.server.start  # type: ignore[no-any-return]
+    if kind == "server restarted":
+        ground.server.stop("fast")
+        return ground.server.start  # type: ignore[no-any-return]
+    if kind == "server stopped":
+        ground.server.pause()
+        return ground.server.resume  # type: ignore[no-any-return]
+    if kind == "too many connections":
+        ground.fill_slots(users)
+        return ground.leave
+    if kind == "turned reader":
+        ground.read_only(True)
+        for user in users:
+            ground.end_sessions(user)
+        return lambda: ground.read_only(False)
+    if kind == "disk full":
+        ground.fill_disk()
+        return ground.empty_disk
+    raise ValueError(kind)
+
+
+def _read(diary: Path, ledger: Ledger) -> None:
+    if not diary.exists():
+        return
+    for text in diary.read_text().splitlines():
+        line: dict[str, Any] = json.loads(text)
+        if "end" in line:
+            unit = line.pop("end")
+            ledger.endings[unit] = Ending(**line)
+        elif ledger.told.setdefault(line["unit"], Told(line["told"])) is not Told(line["told"]):
+            raise AssertionError(f"the function said two things of {line['unit']}")
+
+
+def outcomes(ledger: Ledger) -> Counter[str]:
+    """How many invocations were told what."""
+    return Counter(ledger.outcome(seen) for seen in ledger.seen)

@@ -1,0 +1,231 @@
+"""What happens in a run, as a pure function of its seed: who is invoked how, and what strikes when.
+
+What is decided here: every environment's invocations in their order (door, rows, budget), every fault with its kind,
+its parameters and its place: before an invocation, at a named point inside of it, while the environment is frozen, or
+so many seconds after a group of invocations began. Which byte or statement of a *timed* fault's victims is hit is
+timing, and differs between two runs of one seed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Literal
+
+Way = Literal["proxy", "secret", "namespace"]
+"""How an environment reaches the server: through a faulty proxy; so, with a secret that rotates; from a network
+namespace whose packets can be lost."""
+
+WAYS: tuple[Way, ...] = ("proxy", "secret", "namespace", "proxy")
+
+When = Literal["before", "point", "frozen"]
+
+DOORS = {
+    "handler": 5,
+    "connection": 4,
+    "run": 5,
+    "run_on_autocommit": 1,
+    "autocommit": 2,
+    "switched_to_autocommit": 1,
+    "raises": 2,
+    "swallows": 2,
+    "swallows_in_run": 1,
+    "savepoint": 1,
+    "threads": 2,
+}
+"""Ways into the pool, and how often each is taken."""
+
+THREADS = 3
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One fault. `after`: bytes; `hold`: seconds until it heals, where it does so by itself.
+
+    `lasts`: it strikes new connections too, and stays until the invocation has ended, where a kind makes a difference.
+    """
+
+    kind: str
+    direction: Literal["to_server", "to_client", ""] = ""
+    after: int = 0
+    hold: float = 0.0
+    lasts: bool = False
+
+
+@dataclass(frozen=True)
+class Step:
+    """One invocation of one environment. `budget`: seconds that it has. `size`: of each row's payload, in bytes.
+
+    `point`: before which row the fault strikes; `rows` means: before COMMIT.
+    """
+
+    unit: str
+    door: str
+    rows: int
+    budget: float
+    size: int = 100
+    fault: Fault | None = None
+    when: When = "before"
+    point: int = 0
+
+
+@dataclass(frozen=True)
+class Act:
+    """A group of invocations, one sequence for each environment, side by side.
+
+    `fault` strikes the server, and so all of them: `delay` seconds after their beginning, or while all are `frozen`;
+    it is healed `hold` seconds later, and for `late` only after the environments were thawed.
+    """
+
+    steps: tuple[tuple[Step, ...], ...]
+    fault: Fault | None = None
+    frozen: bool = False
+    late: bool = False
+    delay: float = 0.0
+
+
+# How often each fault is drawn.
+_NETWORK = {"cut": 30, "swallow": 10, "black hole": 4, "reset": 8, "end": 6, "delay": 6, "halve": 6, "refuse": 4}
+_NAMESPACE = {"lost packets": 20}
+_ANY = {"session ended": 16, "runtime stopped": 5, "runtime killed": 2, "login refused": 4, "statement cancelled": 4}
+_SECRET = {"password rotated": 10}
+_FROZEN_NETWORK = {"reset": 5, "end": 5, "black hole": 5, "swallow": 3}
+_FROZEN_NAMESPACE = {"session ended, unheard": 5}
+_FROZEN_ANY = {"session ended": 8}
+_SERVER = {
+    "server killed": 5,
+    "server restarted": 3,
+    "server stopped": 4,
+    "too many connections": 3,
+    "turned reader": 4,
+    "disk full": 2,
+}
+_SERVER_FROZEN = {
+    "server killed": 5,
+    "server restarted": 3,
+    "too many connections": 3,
+    "turned reader": 3,
+}
+_MID_WAY = frozenset({"runtime stopped", "runtime killed", "statement cancelled"})
+"""What would miss an invocation that has not begun."""
+_LATE = frozenset({"server killed", "server restarted", "too many connections"})
+
+STEPS = 12
+"""Invocations of each environment in an act of many small faults."""
+SERVER_STEPS = 4
+"""Invocations of each environment in an act of one fault of the server."""
+SHARE = 0.34
+"""Of those invocations, how many are struck."""
+_FULL = 200_000
+"""Bytes of a row that a full disk has no room for."""
+
+
+def make_schedule(
+    seed: int,
+    invocations: int,
+    ways: Sequence[Way] = WAYS,
+    *,
+    share: float = SHARE,
+    steps: int = STEPS,
+    deaths: bool = True,
+) -> list[Act]:
+    """Acts of at least so many invocations in all.
+
+    Each environment is invoked `steps` times, of which a `share` is struck by faults of its own; then comes one fault
+    of the server's, and so on. `deaths`: environments, too, may end.
+    """
+    # Not hash-based: the same in every process and on every version of Python.
+    random = Random(f"lambda_pool ledger {seed}")
+    acts: list[Act] = []
+    made = 0
+    counts = [0] * len(ways)
+
+    def step(environment: int, budget: float, size: int = 100) -> Step:
+        counts[environment] += 1
+        door = _draw(random, DOORS)
+        return Step(f"{environment}-{counts[environment]}", door, random.randint(1, 4), budget, size)
+
+    while made < invocations:
+        small = tuple(
+            tuple(
+                _struck(random, step(number, 0.0), way, share=share, deaths=deaths, warm=bool(acts) or turn > 0)
+                for turn in range(steps)
+            )
+            for number, way in enumerate(ways)
+        )
+        acts.append(Act(small))
+        frozen = random.random() < 0.4
+        kind = _draw(random, _SERVER_FROZEN if frozen else _SERVER)
+        budget = 5.0 if frozen else random.uniform(0.6, 1.0)
+        size = _FULL if kind == "disk full" else 100
+        great = tuple(tuple(step(number, budget, size) for _ in range(SERVER_STEPS)) for number in range(len(ways)))
+        fault = Fault(kind, hold=round(random.uniform(0.02, 0.4), 3))
+        late = frozen and kind in _LATE and random.random() < 0.5
+        acts.append(Act(great, fault, frozen, late, round(random.uniform(0.0, 0.015), 4)))
+        made += sum(len(steps) for steps in (*small, *great))
+    return acts
+
+
+def _draw(random: Random, weights: dict[str, int]) -> str:
+    [found] = random.choices(list(weights), list(weights.values()))
+    return found
+
+
+def _struck(random: Random, step: Step, way: Way, *, share: float, deaths: bool, warm: bool) -> Step:
+    """The step with a fault, or with none. The first invocation of a run is cold, and so cannot have been frozen."""
+    fate = random.random()
+    frozen = warm and fate < share * 0.25
+    if fate >= share:
+        return Step(step.unit, step.door, step.rows, 3.0)
+    if frozen:
+        kinds = _FROZEN_ANY | (_FROZEN_NAMESPACE if way == "namespace" else _FROZEN_NETWORK)
+        kinds = kinds | (_SECRET if way == "secret" else {})
+    else:
+        kinds = _ANY | (_NAMESPACE if way == "namespace" else _NETWORK) | (_SECRET if way == "secret" else {})
+        if not deaths:
+            del kinds["runtime killed"]
+    kind = _draw(random, kinds)
+    when: When = "frozen" if frozen else random.choice(("before", "point", "point"))
+    # Every second time just before COMMIT: the 30 to 50 bytes of it and of its answer are the dangerous ones.
+    point = step.rows if random.random() < 0.5 else random.randint(0, step.rows)
+    longest = 60 if when == "point" and point == step.rows else 400
+    fault = Fault(
+        kind,
+        direction=random.choice(("to_server", "to_client")),
+        after=random.randint(0, longest),
+        hold=round(random.uniform(0.01, 0.3), 3),
+        lasts=random.random() < 0.3,
+    )
+    if kind in _MID_WAY:
+        when = "point"
+    budget = 5.0 if frozen else round(random.uniform(0.5, 0.9), 2)
+    return Step(step.unit, step.door, step.rows, budget, step.size, fault, when, point)
+
+
+def units(step: Step) -> dict[str, int]:
+    """The transactions of an invocation: their names, and the number of their rows."""
+    if step.door in {"autocommit", "switched_to_autocommit", "swallows"}:
+        # A row is its own transaction; and MySQL, after an error that was swallowed, saves what went before it.
+        return {f"{step.unit}.{part}": 1 for part in range(step.rows)}
+    if step.door == "threads":
+        return {f"{step.unit}.{thread}": step.rows for thread in range(THREADS)}
+    if step.door == "savepoint":
+        return {step.unit: step.rows, f"{step.unit}.undone": 1}
+    return {step.unit: step.rows}
+
+
+def expected_failures(step: Step) -> set[str]:
+    """Those of its transactions that are not to be saved even if nothing goes wrong."""
+    if step.door == "raises":
+        return {step.unit}
+    return {f"{step.unit}.undone"} if step.door == "savepoint" else set()
+
+
+def faults(acts: Sequence[Act]) -> int:
+    """How many faults a schedule holds."""
+    own = sum(step.fault is not None for act in acts for steps in act.steps for step in steps)
+    return own + sum(act.fault is not None for act in acts)
+
+
+def invocations(acts: Sequence[Act]) -> int:
+    """How many invocations a schedule holds."""
+    return sum(len(steps) for act in acts for steps in act.steps)

@@ -1,0 +1,98 @@
+"""Whether environments stay as small as they are: memory, descriptors, threads and server connections under chaos."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+from .environment import Environment
+
+MEASURES = ("rss", "descriptors", "threads", "sessions")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One environment between two invocations."""
+
+    environment: int
+    rss: int
+    """KiB of memory."""
+    descriptors: int
+    threads: int
+    sessions: int
+    """On the server."""
+
+
+@dataclass(frozen=True)
+class Growth:
+    """One measure of one environment: its middle and its peak in the first half of a run, and in the second."""
+
+    environment: int
+    measure: str
+    first: float
+    second: float
+    first_peak: int
+    second_peak: int
+
+    def __str__(self) -> str:
+        return (
+            f"environment {self.environment}: {self.measure:<11} {self.first:8.0f} -> {self.second:8.0f}"
+            f"   peak {self.first_peak:7} -> {self.second_peak:7}"
+        )
+
+
+class Meter:
+    """Samples every environment after each so many invocations."""
+
+    def __init__(self, every: int) -> None:
+        self.samples: list[Sample] = []
+        self._every = every
+        self._next = 0
+
+    def __call__(self, invocations: int, environments: Sequence[Environment]) -> None:
+        """As the watch of a run."""
+        if invocations < self._next:
+            return
+        self._next = invocations + self._every
+        self.samples += [sample for sample in map(measure, environments) if sample is not None]
+
+
+def measure(environment: Environment) -> Sample | None:
+    """None while there is no process."""
+    if environment.pid is None:
+        return None
+    process = Path(f"/proc/{environment.pid}")
+    status = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+    return Sample(
+        environment.number,
+        int(status["VmRSS"].split()[0]),
+        len(list((process / "fd").iterdir())),
+        int(status["Threads"]),
+        environment.sessions(),
+    )
+
+
+def growth(samples: Sequence[Sample], *, warm_up: float = 0.2) -> list[Growth]:
+    """Both halves of each environment's run, after a share of it in which caches may fill."""
+    found = []
+    for environment in sorted({sample.environment for sample in samples}):
+        own = [sample for sample in samples if sample.environment == environment]
+        own = own[int(len(own) * warm_up) :]
+        half = len(own) // 2
+        if half < 2:
+            raise ValueError(f"{len(own)} samples of environment {environment} are too few")
+        for name in MEASURES:
+            first = [getattr(sample, name) for sample in own[:half]]
+            second = [getattr(sample, name) for sample in own[half:]]
+            found.append(Growth(environment, name, median(first), median(second), max(first), max(second)))
+    return found
+
+
+def excess(found: Sequence[Growth], *, kib: int) -> list[Growth]:
+    """What grew: memory by more than so many KiB, anything else by its peak or, in the middle, by more than one."""
+    return [
+        one
+        for one in found
+        if (one.second - one.first > kib if one.measure == "rss" else one.second - one.first > 1)
+        or (one.measure != "rss" and one.second_peak > one.first_peak + 1)
+    ]

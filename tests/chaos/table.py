@@ -1,0 +1,57 @@
+"""The table that a run prints."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from .environment import Seen
+from .ledger import Ledger, outcomes
+
+OUTCOMES = ("saved", "failed", "uncertain", "unknown")
+
+
+def render(ledger: Ledger) -> str:
+    """Faults by kind, the invocations that each hit, what those were told, and the longest; then the verdict."""
+    by_unit = {seen.step.unit: seen for seen in ledger.seen}
+    head = ("fault", "strikes", "hit", *OUTCOMES, "longest")
+    lines: list[tuple[str, ...]] = [head]
+    kinds = sorted({(strike.kind, strike.frozen) for strike in ledger.strikes}, key=lambda kind: (kind[1], kind[0]))
+    for kind, frozen in kinds:
+        strikes = [strike for strike in ledger.strikes if (strike.kind, strike.frozen) == (kind, frozen)]
+        hit = [by_unit[unit] for strike in strikes for unit in strike.hit]
+        lines.append((kind + (" (frozen)" if frozen else ""), str(len(strikes)), *_columns(ledger, hit)))
+    struck = {unit for strike in ledger.strikes for unit in strike.hit}
+    lines.append(("none", "", *_columns(ledger, [seen for seen in ledger.seen if seen.step.unit not in struck])))
+    lines.append(("all", str(len(ledger.strikes)), *_columns(ledger, ledger.seen)))
+    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
+    text = [
+        "  ".join(
+            cell.ljust(width) if not column else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    text.insert(1, "-" * len(text[0]))
+    latest = max((ending.late for ending in ledger.endings.values()), default=0.0)
+    callers = Counter(seen.caller for seen in ledger.seen if seen.caller)
+    return "\n".join(
+        [
+            f"{ledger.engine}: {len(ledger.seen)} invocations, {len(ledger.strikes)} faults, {ledger.seconds:.0f} s",
+            *text,
+            f"rows: {ledger.verdict}",
+            f"past their deadline by more than 100 ms: {len(ledger.late())}"
+            f" (the latest ended {latest * 1000:.0f} ms {'after' if latest > 0 else 'before'} it);"
+            f" after a fault while frozen, failed: {len(ledger.thawed_with_errors())}"
+            f" of {sum(seen.frozen for seen in ledger.seen)}",
+            f"errors that callers saw: {dict(callers.most_common())}",
+        ]
+    )
+
+
+def _columns(ledger: Ledger, invocations: Iterable[Seen]) -> tuple[str, ...]:
+    found = list(invocations)
+    told = Counter(ledger.outcome(seen) for seen in found)
+    longest = max((seen.ended - seen.began for seen in found), default=0.0)
+    return (str(len(found)), *(str(told[outcome]) for outcome in OUTCOMES), f"{longest:.2f} s")
+
+
+__all__ = ["outcomes", "render"]
