@@ -5,7 +5,7 @@ the tests that must fail because of it. A mutant that survives is a test that is
 
     python scripts/mutants.py               all of them
     python scripts/mutants.py fork deadline those with one of these words in their name or file
-    python scripts/mutants.py --check       only whether each still applies
+    python scripts/mutants.py --check       only whether each still applies, has its tests, and stands on the page
     python scripts/mutants.py --page        write their table into docs/assurance.md
 
 Prints a line for each, and ends with 1 unless every one was killed.
@@ -32,6 +32,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))
 import beside
 
 ROOT = Path(__file__).resolve().parent.parent
+MUTANTS = ROOT / "scripts" / "mutants.toml"
 PAGE = ROOT / "docs" / "assurance.md"
 # What the tests need of the tree.
 PARTS = ("lambda_pool", "tests", "pyproject.toml")
@@ -88,10 +89,15 @@ class Verdict:
     why: str
 
 
-def load() -> list[Mutant]:
-    """All mutants."""
-    listed = tomllib.loads((ROOT / "scripts" / "mutants.toml").read_text())["mutant"]
+def load(file: Path) -> list[Mutant]:
+    """All mutants of one file."""
+    listed = tomllib.loads(file.read_text())["mutant"]
     return [Mutant(**{**entry, "tests": tuple(entry["tests"])}) for entry in listed]
+
+
+def tests_of(mutants: list[Mutant]) -> list[str]:
+    """All their tests, each once."""
+    return sorted({test for mutant in mutants for test in mutant.tests})
 
 
 class Copy:
@@ -162,7 +168,7 @@ def prove() -> str:
 
 def baseline(mutants: list[Mutant]) -> str:
     """Run every test without a mutant, so that a failing test is not taken for a kill. Raises SystemExit."""
-    tests = sorted({test for mutant in mutants for test in mutant.tests})
+    tests = tests_of(mutants)
     start = time.monotonic()
     with Copy() as copy:
         code, output = copy.test(*tests, seconds=ALL_TESTS * 5)
@@ -211,15 +217,26 @@ def page(mutants: list[Mutant]) -> str:
     return f"{before}{BEGIN}\n{chr(10).join(lines)}\n{END}{rest.partition(END)[2]}"
 
 
+def check(mutants: list[Mutant]) -> list[str]:
+    """What is wrong with the mutants themselves: one that does not apply, a test that does not exist."""
+    problems = [f"{mutant.name}: {problem}" for mutant in mutants if (problem := mutant.problem())]
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", *tests_of(mutants)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=ALL_TESTS, check=False)
+    if done.returncode != 0:
+        problems.append(f"some of the tests do not exist:\n{(done.stderr or done.stdout)[-2000:]}")
+    return problems
+
+
 def main(arguments: list[str]) -> int:
     """Run what was asked for. Out: the exit code."""
     parser = argparse.ArgumentParser(description="Break safety rules, and look whether the tests notice.")
     parser.add_argument("words", nargs="*", help="parts of names or files; none: all mutants")
     parser.add_argument("--check", action="store_true", help="only look whether each applies")
     parser.add_argument("--page", action="store_true", help="only write their table into docs/assurance.md")
+    parser.add_argument("--from", dest="file", type=Path, default=MUTANTS, help="other mutants than the house's")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     asked = parser.parse_args(arguments)
-    everyone = load()
+    everyone = load(asked.file)
     if asked.page:
         PAGE.write_text(page(everyone))
         return 0
@@ -230,8 +247,10 @@ def main(arguments: list[str]) -> int:
     ]
     if not chosen:
         raise SystemExit(f"mutants: none has one of {', '.join(asked.words)} in its name or file")
-    problems = [f"{mutant.name}: {problem}" for mutant in chosen if (problem := mutant.problem())]
-    if problems or asked.check:
+    if asked.check:
+        problems = check(chosen)
+        if asked.file == MUTANTS and PAGE.read_text() != page(everyone):
+            problems.append("docs/assurance.md shows other mutants: write them anew, with scripts/mutants.py --page")
         print("\n".join(problems) or f"all {len(chosen)} mutants apply")
         return int(bool(problems))
     print(prove(), flush=True)

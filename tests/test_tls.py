@@ -225,7 +225,7 @@ def test_without_a_ca_file_openssl_knows_its_own() -> None:
 
 
 def test_an_installation_without_its_certificates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tls.certs, "path", lambda name: None)
+    monkeypatch.setattr("lambda_pool.certs.path", lambda name: None)
     with pytest.raises(ConfigError, match=r"certs/all.pem is missing: install lambda-pool again"):
         choose(INSTANCE, None, None, proxy=False, required=False)
 

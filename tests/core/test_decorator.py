@@ -3,6 +3,7 @@
 import functools
 import logging
 import threading
+from collections.abc import Callable
 from typing import Any, cast
 
 import pytest
@@ -97,7 +98,7 @@ class TestInjection:
         """A decorator in between may keep the function and call it later: there is no connection then."""
         kept: list[Any] = []
 
-        def keeping(fn: Any) -> Any:
+        def keeping(fn: Any) -> Callable[..., Any]:
             later: Any
 
             @functools.wraps(fn)

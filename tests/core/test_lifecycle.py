@@ -1,5 +1,6 @@
 """What Lambda does to a process, told to pools on a scripted driver: the end, the alarm, snapshots, clocks."""
 
+import contextlib
 import json
 import os
 import signal
@@ -237,6 +238,27 @@ class TestAlarm:
         monkeypatch.setattr(signal, "setitimer", struck_at_its_end)
         with pytest.raises(KeyboardInterrupt):
             Alarm(Invocation(lambda: 10_000), 0.3).arm()
+        assert signal.getsignal(signal.SIGALRM) is mine
+        assert 90 < signal.getitimer(signal.ITIMER_REAL)[0] <= 100
+
+    @pytest.mark.parametrize("fails", [False, True])
+    def test_it_ends_with_its_invocation(self, driver: FakeDriver, rung: list[int], fails: bool) -> None:
+        pool = driver.pool(cancel_before_deadline=0.1)
+        mine = signal.getsignal(signal.SIGALRM)
+        signal.setitimer(signal.ITIMER_REAL, 100.0)
+
+        @pool.handler
+        def handler(event: Any, context: Any) -> None:
+            assert signal.getsignal(signal.SIGALRM) is not mine
+            if fails:
+                raise KeyError
+
+        class Context:
+            def get_remaining_time_in_millis(self) -> int:
+                return 10_000
+
+        with contextlib.suppress(KeyError):
+            handler({}, Context())
         assert signal.getsignal(signal.SIGALRM) is mine
         assert 90 < signal.getitimer(signal.ITIMER_REAL)[0] <= 100
 

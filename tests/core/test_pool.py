@@ -486,6 +486,17 @@ class TestReturn:
         assert pool.stats().size == 0
         assert link.history[-1] == "close"
 
+    def test_what_was_taken_back_meanwhile_is_closed_by_who_had_it(
+        self, pool: lambda_pool.Pool, driver: FakeDriver
+    ) -> None:
+        """A severed connection may still look clean to its driver: it is nobody's any more, and never lent again."""
+        slot = pool.checkout(Role.WRITER, None)
+        for taken in pool.reclaim():
+            pool.free(taken)
+        pool.checkin(slot, None)
+        assert (pool.idle, pool.stats().size) == ([], 0)
+        assert driver.links[0].history == ["close"]
+
     def test_closed_before_its_room_is_free(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
         """Else there would be more connections than `max_size` for a moment."""
         sizes: list[int] = []

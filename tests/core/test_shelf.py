@@ -72,6 +72,23 @@ def test_a_reader_is_left_on_the_shelf_by_who_wants_a_writer_until_there_is_no_r
     assert shelf.reserve(Role.WRITER) is reader
 
 
+def test_one_that_is_reclaimed_while_it_is_taken_is_not_lent() -> None:
+    """Between the taking off the shelf and the lending, another thread may end its invocation."""
+
+    class Slow(list[Slot]):
+        def pop(self, *index: object) -> Slot:
+            slot = super().pop()
+            assert shelf.reclaim() == [slot]
+            return slot
+
+    shelf = Shelf(1)
+    slot = lent(shelf)
+    shelf.put(slot)
+    shelf.idle = Slow(shelf.idle)
+    assert shelf.take(Role.WRITER) is None
+    assert slot.state is State.GONE
+
+
 def test_one_that_was_taken_meanwhile_is_passed_by() -> None:
     """Between the look at the shelf and the taking, a borrower on the warm path may be faster."""
     shelf = Shelf(1)
