@@ -229,6 +229,10 @@ class FaultyProxy:
         for connection in self._connections:
             connection.deliver_fins()
 
+    def lead_to(self, target_port: int) -> None:
+        """Carry clients that come from now on to another port of the same host, as when a name leads elsewhere."""
+        self._target = (self._target[0], target_port)
+
     def reset(self) -> None:
         """RST on every connection that exists."""
         for connection in self._connections:

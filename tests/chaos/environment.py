@@ -107,7 +107,7 @@ class Environment:
         }
         if way == "secret":
             self.secret = Rotating(vault, ground, self.user, self._proxy.port)
-            environment |= {"SECRET": self.user, **vault.env}
+            environment |= {"SECRET": self.secret.name, **vault.env}
             # Neither user nor host in the URL: the secret knows them.
             url = f"{ground.server.scheme}:///{ground.server.database}?{url.partition('?')[2]}"
         environment["URL"] = url
@@ -168,6 +168,10 @@ class Environment:
             strike.ended = max(strike.ended, time.monotonic())
             strike.hit = [step.unit]
         return seen
+
+    def lead_to(self, port: int) -> None:
+        """Make its way lead to another server."""
+        self._proxy.lead_to(port)
 
     def sessions(self) -> int:
         """How many connections it has on the server."""

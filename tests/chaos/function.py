@@ -45,6 +45,7 @@ class Call:
         self.rows: int = event["rows"]
         self.door: str = event["door"]
         self.payload = "x" * event["size"]
+        self.held_until = 0.0
         self._struck_at: int | None = event.get("point")
 
     def point(self, number: int) -> None:
@@ -56,6 +57,7 @@ class Call:
             trigger.settimeout(5)
             trigger.connect(os.environ["TRIGGER"])
             trigger.recv(1)
+        self.held_until = time.time()
 
     def write(self, conn: Any, unit: str | None = None, *, struck: bool = True) -> None:
         """All rows of one transaction."""
@@ -320,6 +322,8 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         took = time.monotonic() - began
         text = "" if failure is None else f"{type(failure).__name__}: {failure}"[:400]
         own = failure is None or isinstance(failure, OwnError)
-        late = time.time() - deadline / 1000
-        enter({"end": call.unit, "took": took, "late": late, "error": text, "own": own})
+        # A handler that waits for a fault to strike gives the pool nothing to end: the wait is reported apart.
+        held = max(call.held_until - deadline / 1000, 0.0)
+        late = time.time() - deadline / 1000 - held
+        enter({"end": call.unit, "took": took, "late": late, "held": held, "error": text, "own": own})
     return {"unit": call.unit, "sizes": [pool.stats().size for pool in (POOL, AUTOCOMMIT, WIDE)]}

@@ -18,10 +18,11 @@ from tests.runtime.databases import PASSWORD, Database, until
 from tests.support.namespace import HOST, Namespace
 
 from .books import Row
+from .succession import Successor, writer
 
 SLOTS = 40
 """Connections that the server takes."""
-DISK = 512
+DISK = 256
 """MiB of the disk that holds the table."""
 
 DRIVER_ERRORS = (psycopg.Error, pymysql.MySQLError)
@@ -30,10 +31,15 @@ DRIVER_ERRORS = (psycopg.Error, pymysql.MySQLError)
 class Ground(Database):
     """One engine's server, with the table `ledger` on a disk of its own that can be filled."""
 
-    def __init__(self, engine: str, namespace: Namespace) -> None:
+    def __init__(self, engine: str, namespace: Namespace, *, followed: bool = False) -> None:
+        """`followed`: a second server can take over; the table then has no disk of its own, and there is no way in from
+        the namespace.
+        """
         addresses = f"127.0.0.1,{namespace.server_address}"
         server: PostgresServer | MariaDbServer
-        if engine == "postgresql":
+        if followed:
+            server = writer(engine, SLOTS)
+        elif engine == "postgresql":
             server = PostgresServer(
                 extra_config=[f"listen_addresses = '{addresses}'"],
                 hba=[f"host all all {namespace.network} scram-sha-256"],
@@ -46,15 +52,20 @@ class Ground(Database):
             )
         super().__init__(server)
         self.namespace = namespace
+        self._followed = followed
         self._stack = ExitStack()
         self._disk = Path()
         self._crowd: list[Any] = []
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
-            self._disk = stack.enter_context(_disk(self.server._account))
+            if not self._followed:
+                self._disk = stack.enter_context(_disk(self.server._account))
             stack.enter_context(self.server)
             stack.callback(self.close)
+            if self._followed:
+                self._successor = Successor(self.server, SLOTS)
+                stack.callback(self._successor.server.close)
             stack.callback(self.leave)
             self._create()
             self._stack = stack.pop_all()
@@ -69,14 +80,15 @@ class Ground(Database):
         # Without any key: a row that was written twice must be able to be there twice.
         columns = "unit varchar(60) not null, part int not null, payload {} not null"
         if self.engine == "postgresql":
-            self.execute(f"create tablespace small location '{self._disk}'")
-            self.execute(f"create table ledger ({columns.format('text')}) tablespace small")
+            if not self._followed:
+                self.execute(f"create tablespace small location '{self._disk}'")
+            where = "" if self._followed else "tablespace small"
+            self.execute(f"create table ledger ({columns.format('text')}) {where}")
             # Not compressed, and beside the table only if it must be.
             self.execute("alter table ledger alter payload set storage external")
         else:
-            self.execute(
-                f"create table ledger ({columns.format('mediumtext')}) engine=innodb data directory='{self._disk}'"
-            )
+            where = "" if self._followed else f"data directory='{self._disk}'"
+            self.execute(f"create table ledger ({columns.format('mediumtext')}) engine=innodb {where}")
         self.user("crowd")
 
     def execute(self, sql: str) -> list[tuple[Any, ...]]:
@@ -138,7 +150,7 @@ class Ground(Database):
         self._enter_all()
         for name in names:
             self.end_sessions(name)
-        self._enter_all()
+            self._enter_all()
 
     def _enter_all(self) -> None:
         for _ in range(2 * SLOTS):
@@ -181,6 +193,17 @@ class Ground(Database):
             self.execute("select pg_reload_conf()")
         else:
             self.execute(f"set global read_only = {int(on)}")
+
+    def follow(self) -> None:
+        """From now on, nothing is acknowledged that the second server has not received."""
+        self._successor.follow()
+
+    def take_over(self) -> None:
+        """Let the second server take the place of the first, which must be gone."""
+        self._successor.take_over()
+        self.close()
+        self._admin = None
+        self.server = self._successor.server
 
     def fill_disk(self) -> None:
         """Leave not a byte of the table's disk."""

@@ -16,7 +16,7 @@ from tests.support.namespace import Namespace
 from .books import Entry, Told, Verdict, audit
 from .environment import Environment, Seen, Strike
 from .ground import Ground
-from .schedule import Act, Way, expected_failures, units
+from .schedule import FAILED_OVER, Act, Way, expected_failures, units
 from .vault import open_vault
 
 GRACE = 0.1
@@ -29,7 +29,9 @@ class Ending:
 
     took: float
     late: float
-    """Seconds after the deadline; negative before it."""
+    """Seconds after the deadline; negative before it. Without those that the handler was `held`."""
+    held: float
+    """Seconds after the deadline at which the handler still waited for its fault to strike."""
     error: str
     own: bool
     """No error, or one that the handler raised for reasons of its own."""
@@ -70,7 +72,7 @@ class Ledger:
     def late(self) -> dict[str, float]:
         """The invocations past their deadline by more than the grace, and by how much.
 
-        Not counted: for how long we held an environment still in the middle of one.
+        Not counted: for how long we held an environment still in the middle of one, and what is `Ending.held`.
         """
         found = {}
         for seen in self.seen:
@@ -105,13 +107,13 @@ Watch = Callable[[int, Sequence[Environment]], None]
 
 @contextmanager
 def open_environments(
-    engine: str, ways: Sequence[Way], env: dict[str, str] | None = None
+    engine: str, ways: Sequence[Way], env: dict[str, str] | None = None, *, followed: bool = False
 ) -> Iterator[tuple[Ground, list[Environment]]]:
     """A server, and an environment for each way to it."""
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="ledger-")))
         namespace = stack.enter_context(Namespace())
-        ground = stack.enter_context(Ground(engine, namespace))
+        ground = stack.enter_context(Ground(engine, namespace, followed=followed))
         vault = stack.enter_context(open_vault())
         environments = []
         for number, way in enumerate(ways):
@@ -130,10 +132,13 @@ def run(
     env: dict[str, str] | None = None,
     watch: Watch | None = None,
 ) -> Ledger:
-    """Play the schedule, read the diaries and the table, and compare."""
+    """Play the schedule, read the diaries and the table, and compare. A schedule may hold one failover."""
     ledger = Ledger(engine)
     began = time.monotonic()
-    with open_environments(engine, ways, env) as (ground, environments):
+    followed = any(act.fault is not None and act.fault.kind == FAILED_OVER for act in acts)
+    with open_environments(engine, ways, env, followed=followed) as (ground, environments):
+        if followed:
+            ground.follow()
         with ThreadPoolExecutor(len(environments)) as threads:
             for act in acts:
                 _play(act, ledger, ground, environments, threads)
@@ -153,10 +158,10 @@ def _play(
     frozen = act.frozen and False not in [environment.freeze() for environment in environments]
     strike = None
     heal: Callable[[], None] = _nothing
-    if act.fault is not None and frozen:
-        strike = Strike(act.fault.kind, None, True, time.monotonic(), 0.0)
+    if act.fault is not None and (frozen or act.early):
+        strike = Strike(act.fault.kind, None, frozen, time.monotonic(), 0.0)
         heal = _strike(ground, act.fault.kind, environments)
-        if not act.late:
+        if frozen and not act.late:
             heal()
             heal = _nothing
     for environment in environments:
@@ -194,6 +199,15 @@ def _strike(ground: Ground, kind: str, environments: list[Environment]) -> Calla
     if kind == "server killed":
         ground.server.kill()
         return ground.server.start  # type: ignore[no-any-return]
+    if kind == FAILED_OVER:
+        ground.server.kill()
+
+        def take_over() -> None:
+            ground.take_over()
+            for environment in environments:
+                environment.lead_to(ground.server.port)
+
+        return take_over
     if kind == "server restarted":
         ground.server.stop("fast")
         return ground.server.start  # type: ignore[no-any-return]

@@ -72,13 +72,15 @@ class Step:
 class Act:
     """A group of invocations, one sequence for each environment, side by side.
 
-    `fault` strikes the server, and so all of them: `delay` seconds after their beginning, or while all are `frozen`;
-    it is healed `hold` seconds later, and for `late` only after the environments were thawed.
+    `fault` strikes the server, and so all of them: `delay` seconds after their beginning, or `early`, before it, or
+    while all are `frozen`; it is healed `hold` seconds later, or, where they were frozen, before they are thawed, but
+    for those that heal `late`.
     """
 
     steps: tuple[tuple[Step, ...], ...]
     fault: Fault | None = None
     frozen: bool = False
+    early: bool = False
     late: bool = False
     delay: float = 0.0
 
@@ -107,7 +109,11 @@ _SERVER_FROZEN = {
 }
 _MID_WAY = frozenset({"runtime stopped", "runtime killed", "statement cancelled"})
 """What would miss an invocation that has not begun."""
+_EARLY = frozenset({"disk full"})
+"""What takes longer to strike than a few invocations do."""
 _LATE = frozenset({"server killed", "server restarted", "too many connections"})
+
+FAILED_OVER = "failed over"
 
 STEPS = 12
 """Invocations of each environment in an act of many small faults."""
@@ -159,9 +165,29 @@ def make_schedule(
         size = _FULL if kind == "disk full" else 100
         great = tuple(tuple(step(number, budget, size) for _ in range(SERVER_STEPS)) for number in range(len(ways)))
         fault = Fault(kind, hold=round(random.uniform(0.02, 0.4), 3))
+        early = not frozen and (kind in _EARLY or random.random() < 0.2)
         late = frozen and kind in _LATE and random.random() < 0.5
-        acts.append(Act(great, fault, frozen, late, round(random.uniform(0.0, 0.015), 4)))
+        acts.append(Act(great, fault, frozen, early, late, round(random.uniform(0.0, 0.015), 4)))
         made += sum(len(steps) for steps in (*small, *great))
+    return acts
+
+
+def make_failover(seed: int, ways: Sequence[Way], *, frozen: bool, late: bool = False) -> list[Act]:
+    """Quiet invocations, and one failover in the middle of them, or while all environments are frozen."""
+    random = Random(f"lambda_pool failover {seed}")
+    acts = []
+    for number in range(5):
+        middle = number == 2
+        budget = 5.0 if frozen or not middle else 0.8
+        steps = tuple(
+            tuple(
+                Step(f"{way}-{number}-{turn}", _draw(random, DOORS), random.randint(1, 4), budget)
+                for turn in range(2 * STEPS)
+            )
+            for way in range(len(ways))
+        )
+        fault = Fault(FAILED_OVER, hold=round(random.uniform(0.0, 0.2), 3)) if middle else None
+        acts.append(Act(steps, fault, middle and frozen, False, late, round(random.uniform(0.02, 0.1), 3)))
     return acts
 
 

@@ -39,7 +39,8 @@ def render(ledger: Ledger) -> str:
             *text,
             f"rows: {ledger.verdict}",
             f"past their deadline by more than 100 ms: {len(ledger.late())}"
-            f" (the latest ended {latest * 1000:.0f} ms {'after' if latest > 0 else 'before'} it);"
+            f" (held by their fault until after it: {sum(ending.held > 0 for ending in ledger.endings.values())};"
+            f" the latest ended {latest * 1000:.0f} ms {'after' if latest > 0 else 'before'} it);"
             f" after a fault while frozen, failed: {len(ledger.thawed_with_errors())}"
             f" of {sum(seen.frozen for seen in ledger.seen)}",
             f"errors that callers saw: {dict(callers.most_common())}",

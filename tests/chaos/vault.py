@@ -5,6 +5,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
+from uuid import uuid4
 
 from tests.auth.conftest import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN
 from tests.runtime.databases import PASSWORD
@@ -42,22 +43,24 @@ class Rotating:
     """One user's secret. The database learns of a new password first, and the secret later, as in a rotation."""
 
     def __init__(self, vault: Vault, ground: Ground, user: str, port: int) -> None:
-        self.name = user
+        # Two runs in one process share what moto remembers.
+        self.name = f"{user}-{uuid4()}"
+        self._user = user
         self._vault = vault
         self._ground = ground
         self._port = port
         self._turn = 0
         self._password = PASSWORD
-        self._vault._client.create_secret(Name=user, SecretString=self._text())
+        self._vault._client.create_secret(Name=self.name, SecretString=self._text())
 
     def _text(self) -> str:
-        return json.dumps({"username": self.name, "password": self._password, "host": "localhost", "port": self._port})
+        return json.dumps({"username": self._user, "password": self._password, "host": "localhost", "port": self._port})
 
     def change_password(self) -> None:
         """In the database."""
         self._turn += 1
         self._password = f"{PASSWORD}-{self._turn}"
-        self._ground.set_password(self.name, self._password)
+        self._ground.set_password(self._user, self._password)
 
     def store(self) -> None:
         """In the secret."""

@@ -148,6 +148,16 @@ def test_cut_after_so_many_bytes(proxy: FaultyProxy, after: int) -> None:
         assert received == b"hello"[:after] or received == b""
 
 
+def test_it_leads_elsewhere(proxy: FaultyProxy) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other, connect(proxy) as old:
+        assert ask(old, b"a") == b"a"
+        proxy.lead_to(other.getsockname()[1])
+        with connect(proxy) as new, other.accept()[0] as accepted:
+            accepted.sendall(b"other")
+            assert new.recv(100) == b"other"
+        assert ask(old, b"b") == b"b"
+
+
 def test_reset_and_close(proxy: FaultyProxy) -> None:
     with connect(proxy) as client:
         assert ask(client, b"a") == b"a"
