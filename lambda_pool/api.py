@@ -13,6 +13,7 @@ from .engines.base import Engine
 from .errors import ConfigError
 from .events import Observer
 from .pool import ConnectionPool
+from .secret import private
 
 if TYPE_CHECKING:
     from typing import TypedDict, Unpack
@@ -55,6 +56,7 @@ class Pool(ConnectionPool):
 
     __module__ = "lambda_pool"
 
+    @private
     def __init__(
         self,
         url: str | None = None,
@@ -85,6 +87,7 @@ class Pool(ConnectionPool):
         return cls._of_environment(configuration.read_environment(prefix), prefix)
 
     @classmethod
+    @private
     def _of_environment(cls, environment: configuration.Environment, prefix: str) -> "Pool":
         checked = configuration.make(environment.url, environment.name, {}, environment.options, prefix)
         pool = cls.__new__(cls)
@@ -100,7 +103,8 @@ class Pool(ConnectionPool):
     ) -> None:
         for option, value, method in (("auth", auth, "credentials"), ("endpoint", endpoint, "resolve")):
             if value is not None and not hasattr(value, method):
-                raise ConfigError(f"{option}={value!r} is not valid: it must have a method {method}()")
+                # Not shown: it may be a password.
+                raise ConfigError(f"{option} is not valid: {type(value).__name__} has no method {method}()")
         url = config.url
         engine = self._engine_for(url.engine)
         engine.load()

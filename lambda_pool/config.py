@@ -2,12 +2,11 @@
 
 import os
 from collections.abc import Callable, Mapping
-from types import MappingProxyType
 from typing import Any
 
 from .errors import ConfigError
 from .record import Record
-from .secret import Secret
+from .secret import Secret, SecretMapping, private
 from .tls import MODES
 
 ENGINES = {
@@ -33,7 +32,7 @@ class Url(Record):
     sslmode: str | None = None
     sslrootcert: str | None = None
     pooled: bool = False
-    parameters: Mapping[str, str] = MappingProxyType({})
+    parameters: Mapping[str, str] = SecretMapping({})
 
 
 class Config(Record):
@@ -57,9 +56,7 @@ class Config(Record):
     graceful_shutdown: bool = True
     metrics: str = "auto"
     metrics_interval: float = 60.0
-    connect_args: Mapping[str, Any] = MappingProxyType({})
-
-    _hidden = frozenset({"connect_args"})
+    connect_args: Mapping[str, Any] = SecretMapping({})
 
 
 # --- values -----------------------------------------------------------------------------------------------------------
@@ -147,7 +144,7 @@ def _mapping(name: str, value: object) -> Mapping[str, Any]:
             raise ConfigError(f"{name} is not valid: it must be a JSON object of the driver's arguments") from None
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
         raise ConfigError(f"{name} is not valid: it must be a mapping of the driver's argument names to values")
-    return dict(value)
+    return SecretMapping(value)
 
 
 _OPTIONS: dict[str, Callable[[str, object], Any]] = {
@@ -178,6 +175,7 @@ def _closest(name: str, known: list[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
 
 
+@private
 def make(
     url: str | None,
     name: str | None,
@@ -227,14 +225,17 @@ def check_pooled(config: Config) -> None:
 
 
 def _decode(part: str, text: str) -> str:
-    if "%" not in text:
-        return text
-    from urllib.parse import unquote  # 7 ms that a MySQL function's cold start does without
+    if "%" in text:
+        from urllib.parse import unquote  # 7 ms that a MySQL function's cold start does without
 
-    try:
-        return unquote(text, errors="strict")
-    except UnicodeDecodeError:
-        raise ConfigError(f"the URL's {part} is not valid: its %-escapes are not UTF-8") from None
+        try:
+            text = unquote(text, errors="strict")
+        except UnicodeDecodeError:
+            raise ConfigError(f"the URL's {part} is not valid: its %-escapes are not UTF-8") from None
+    # Surrogates come from bytes in the environment that are not UTF-8; a driver's error would quote the whole text.
+    if "\0" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
+        raise ConfigError(f"the URL's {part} is not valid: it holds a NUL, or bytes that are not UTF-8")
+    return text
 
 
 def parse_url(text: str) -> Url:
@@ -257,6 +258,8 @@ def parse_url(text: str) -> Url:
     authority, _, path = rest.partition("/")
     if "/" in path or "@" in path:
         raise ConfigError(f"the URL's path must be one database name ({_ESCAPES})")
+    if "@" in query and not path:  # what looks like a query may be half a password, and is not shown
+        raise ConfigError(f"the URL holds a '?' in front of its '@' ({_ESCAPES})")
     user, password, address = _split_authority(authority)
     host, port = _split_address(address)
     special, parameters = _split_query(query)
@@ -277,7 +280,7 @@ def parse_url(text: str) -> Url:
         user=_decode("user", user),
         password=None if password is None else Secret(_decode("password", password)),
         database=_decode("database", path),
-        parameters=parameters,
+        parameters=SecretMapping(parameters),
         **special,
     )
 
@@ -307,6 +310,9 @@ def _split_address(address: str) -> tuple[str, int | None]:
         if ":" in port:
             raise ConfigError(f"the URL's host is not valid: an IPv6 address stands in brackets ({_ESCAPES})")
     host = _decode("host", host)
+    if not host.startswith("/") and not address.startswith("[") and ("@" in host[1:] or ":" in host):
+        # Not shown: a whole login that was escaped along with the host, password and all.
+        raise ConfigError("the URL's host is not valid: write '@' and ':' around it as they are, not as %40 and %3A")
     if any(character.isspace() or not character.isprintable() for character in host):
         raise _bad("the URL's host", host, "a host name without spaces")
     if not port:
@@ -365,6 +371,7 @@ class Environment(Record):
     _hidden = frozenset({"url", "options"})
 
 
+@private
 def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | None = None) -> Environment:
     """Read the variables under `prefix`; `DATABASE_URL` stands in for a missing LAMBDA_POOL_URL.
 

@@ -1,6 +1,13 @@
-"""A value that must never be shown: passwords and tokens travel wrapped until the driver needs them."""
+"""Values that must never be shown: passwords and tokens travel wrapped until the driver needs them."""
 
-from typing import NoReturn
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from functools import wraps
+from typing import Any, NoReturn, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
 class Secret:
@@ -28,3 +35,70 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret cannot be pickled")
+
+    __getstate__ = __reduce__  # what serialisers other than pickle ask for
+
+
+class SecretMapping(Mapping[str, Any]):
+    """Arguments among which a password may be: prints their names alone, and cannot be pickled."""
+
+    __slots__ = ("__values",)
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.__values = dict(values)
+
+    def __getitem__(self, name: str) -> Any:
+        return self.__values[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.__values)
+
+    def __len__(self) -> int:
+        return len(self.__values)
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(f'{name!r}: ***' for name in self.__values)}}}"
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("arguments that may hold a password cannot be pickled")
+
+    __getstate__ = __reduce__
+
+
+def private(function: Callable[P, R]) -> Callable[P, R]:
+    """For a function that handles secrets in the open: what it raises leaves without its variables.
+
+    Reports of errors show the variables of each frame, and some services gather them by themselves. The frames stay,
+    with file and line; they are emptied.
+    """
+
+    @wraps(function)
+    def call(*args: P.args, **kwargs: P.kwargs) -> R:
+        outer = sys.exception()  # that of a caller's `except` block, which is none of ours
+        try:
+            return function(*args, **kwargs)
+        except BaseException as error:
+            del args, kwargs
+            _empty(error, outer)
+            raise
+
+    return call
+
+
+def _empty(error: BaseException, outer: BaseException | None) -> None:
+    """Empty the frames behind an error, and drop the errors that it hides: those may quote what they were given."""
+    seen: set[int] = set()
+    errors: list[BaseException | None] = [error]
+    while errors:
+        found = errors.pop()
+        if found is None or found is outer or id(found) in seen:
+            continue
+        seen.add(id(found))
+        if found.__suppress_context__ and found.__cause__ is None:
+            found.__context__ = None
+        errors += (found.__cause__, found.__context__)
+        trace = found.__traceback__
+        while trace is not None:
+            with suppress(RuntimeError):  # it still runs: this module's own, or a caller's
+                trace.tb_frame.clear()
+            trace = trace.tb_next

@@ -10,7 +10,7 @@ from ..aws.hosts import is_region, recognise
 from ..aws.identity import AwsIdentity
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
-from ..secret import Secret
+from ..secret import Secret, private
 from .base import Credentials
 from .signature import VALID_FOR, sign
 
@@ -102,6 +102,7 @@ class IamToken:
     def __repr__(self) -> str:
         return f"IamToken(region={self._region!r})"
 
+    @private
     def _token(self, host: str, port: int, user: str, timeout: float) -> tuple[Secret, bool]:
         authority = _authority(host, port)
         region = self._region_for(host)

@@ -18,7 +18,7 @@ from ..aws.sdk import bare, count_addresses, create_client, load_session, no_bod
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
 from ..record import Record
-from ..secret import Secret
+from ..secret import Secret, private
 from .base import Credentials
 
 MAX_AGE = 300.0
@@ -70,6 +70,8 @@ _UNREACHABLE = (
 
 
 _SERVICE = "secretsmanager"
+_NAME_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789/_+=.@-:!")
+"""Of names and ARNs (CreateSecret, Name); the exclamation mark stands in the names of secrets that RDS manages."""
 
 
 class _Answer(Record):
@@ -117,6 +119,7 @@ class SecretsManager:
 
     needs_tls = False  # a host that is not local is verified in full anyway, unless the URL says otherwise
 
+    @private
     def __init__(
         self,
         secret_id: str,
@@ -128,6 +131,9 @@ class SecretsManager:
     ) -> None:
         if not secret_id or not isinstance(secret_id, str):
             raise ConfigError(f"SecretsManager({secret_id!r}): give the secret's name or ARN")
+        if not _NAME_CHARACTERS.issuperset(secret_id):
+            # Not shown: a template that resolves the secret puts its value here, password and all.
+            raise ConfigError("SecretsManager(…): not a secret's name or ARN; is it the secret's value?")
         if not version_stage or not isinstance(version_stage, str):
             raise ConfigError(f"SecretsManager(version_stage={version_stage!r}): give one, such as 'AWSCURRENT'")
         if not max_age >= 0:
@@ -145,6 +151,7 @@ class SecretsManager:
         self._known: tuple[_Login, Birth] | None
         self.forget()
 
+    @private
     def credentials(self, endpoint: Endpoint, user: str, timeout: float) -> Credentials:
         """The secret's user name and password, and its host, port and database for where the URL has none.
 

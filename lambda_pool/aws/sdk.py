@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ..errors import ConfigError
+from ..secret import private
 from .environment import AwsCredentials
 
 _quiet = threading.local()
@@ -27,6 +28,7 @@ def load_session() -> Any:
     return botocore.session.get_session()
 
 
+@private
 def create_client(
     session: Any, service: str, region: str, keys: AwsCredentials, connect_timeout: float, read_timeout: float
 ) -> Any:
@@ -82,7 +84,18 @@ def no_bodies_logged() -> Iterator[None]:
         _quiet.active = False
 
 
+# Answers to a wrong signature. Their text quotes the request that should have been signed, session token and all.
+_QUOTING = frozenset(
+    {"IncompleteSignature", "IncompleteSignatureException", "InvalidSignatureException", "SignatureDoesNotMatch"}
+)
+
+
 def bare(error: BaseException) -> BaseException:
-    """The error without its traceback and the errors behind it: their frames hold answers in full."""
+    """The error without what would show a secret: its frames and the errors behind it hold answers in full."""
     error.__cause__ = error.__context__ = None
+    response = getattr(error, "response", None)
+    said = response.get("Error") if isinstance(response, dict) else None
+    if isinstance(said, dict) and said.get("Code") in _QUOTING:
+        said["Message"] = f"{said['Code']} (AWS's text is not shown: it quotes the request)"
+        error.args = (said["Message"],)
     return error.with_traceback(None)

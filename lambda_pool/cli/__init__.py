@@ -6,11 +6,12 @@ import argparse
 import contextlib
 import logging
 import os
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from typing import Protocol, cast
+from typing import NoReturn, Protocol, cast
 
 import lambda_pool
 
@@ -23,6 +24,13 @@ class Command(Protocol):
 
     def run(self, args: argparse.Namespace) -> int:
         """Do the work and return the exit code: 0 for success, 1 for a bad finding, 2 if it could not be done."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Does not say again what may be a URL with a password: the output of a CI job is kept, and read by many."""
+
+    def error(self, message: str) -> NoReturn:
+        super().error(re.sub(r"://\S+", "://***", message))
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ _COMMANDS = {
 
 def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, Command | None]:
     """The parser, with the options of the chosen subcommand alone, and that subcommand's module."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="lambda-pool",
         description="One checked, reused database connection per AWS Lambda environment.",
         epilog="`lambda-pool COMMAND --help` shows the options of one command. Exit codes: 0 all is well, 1 a bad "

@@ -14,6 +14,7 @@ from ..aws import environment as aws_environment
 from ..aws.identity import AwsIdentity
 from ..aws.sdk import bare, count_addresses, create_client, load_session, no_bodies_logged
 from ..errors import ConfigError, CredentialsError, EndpointError
+from ..secret import private
 
 _LEAST = 0.1
 """Seconds under which no call is begun: a TLS handshake and an answer take longer."""
@@ -120,6 +121,7 @@ class Calls:
         """The region that is asked."""
         return str(self._client.meta.region_name)
 
+    @private
     def list(self, operation: str, key: str, **parameters: str) -> list[Any]:
         """Every entry under `key`, of all pages. Raises NotFoundError and NoAnswerError."""
         entries: list[Any] = []

@@ -2,12 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from types import MappingProxyType
 from typing import Any, Protocol
 
 from ..auth.base import Credentials
 from ..errors import CommitUncertain, DeadlineExceeded
 from ..record import Record
+from ..secret import SecretMapping
 from ..tls import Tls
 from .slow import OnSlow
 
@@ -69,12 +69,10 @@ class ConnectRequest(Record):
     autocommit: bool
     pooled: bool
     application_name: str
-    parameters: Mapping[str, str] = MappingProxyType({})
-    arguments: Mapping[str, Any] = MappingProxyType({})
+    parameters: Mapping[str, str] = SecretMapping({})
+    arguments: Mapping[str, Any] = SecretMapping({})
     slow_query: float = 0.0
     on_slow: OnSlow | None = None
-
-    _hidden = frozenset({"arguments"})
 
 
 class Link(Protocol):
@@ -163,7 +161,7 @@ class Engine(Protocol):
         """Import the driver. Raises ConfigError that names the extra to install."""
 
     def connect(self, request: ConnectRequest) -> Link:
-        """Open one connection. Raises what the driver raises, its traceback cut (frames hold the password)."""
+        """Open one connection. Raises what the driver raises, without the variables on its way (see `private`)."""
 
     def classify(self, error: BaseException) -> Failure:
         """What an error, of the driver or the operating system, means."""

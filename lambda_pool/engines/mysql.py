@@ -6,6 +6,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, LambdaPoolError
+from ..secret import private
 from .base import ConnectRequest, Failure, Link, Outcome, uncertain
 from .sockets import shut_down
 
@@ -267,40 +268,30 @@ class MysqlEngine:
                 f"the URL is for MySQL and PyMySQL is not installed: pip install 'lambda-pool[mysql]' ({error})"
             ) from error
 
+    @private
     def connect(self, request: ConnectRequest) -> MysqlLink:
         """Open one connection within `request.timeout` seconds."""
         from .mysql_connection import BoundedConnection
 
-        failure: BaseException
-        arguments: dict[str, Any] = {}
         try:
             arguments = _pymysql_arguments(request)
-            try:
-                if request.on_slow is None:
-                    conn = BoundedConnection(**arguments, defer_connect=True)
-                else:
-                    from .mysql_slow import WatchedConnection
+            if request.on_slow is None:
+                conn = BoundedConnection(**arguments, defer_connect=True)
+            else:
+                from .mysql_slow import WatchedConnection
 
-                    conn = WatchedConnection(**arguments, defer_connect=True)
-                    conn.slow_query = request.slow_query
-                    conn.on_slow = request.on_slow
-            except (TypeError, ValueError, NotImplementedError) as error:
-                # The argument's name is in the text, its value is not.
-                raise ConfigError(f"connect_args or the URL's query is not valid for PyMySQL: {error}") from None
-            conn.encrypt = request.tls.required and not request.host.startswith("/")
-            conn.connect_within(request.timeout)
-        except Exception as error:  # noqa: BLE001 - passed on below, without the frames that hold the password
-            failure = error.with_traceback(None)
-            if error.__cause__ is not None:
-                error.__cause__.__traceback__ = None
-            if error.__context__ is not None:
-                error.__context__.__traceback__ = None
-        else:
-            conn.password = b""
-            return MysqlLink(conn, autocommit=request.autocommit, pooled=request.pooled)
-        finally:
-            arguments.clear()
-        raise failure
+                conn = WatchedConnection(**arguments, defer_connect=True)
+                conn.slow_query = request.slow_query
+                conn.on_slow = request.on_slow
+        except UnicodeError:  # this error quotes the whole text
+            raise ConfigError("connect_args holds a text with characters that cannot be encoded") from None
+        except (TypeError, ValueError, NotImplementedError) as error:
+            # The argument's name is in the text, its value is not.
+            raise ConfigError(f"connect_args or the URL's query is not valid for PyMySQL: {error}") from None
+        conn.encrypt = request.tls.required and not request.host.startswith("/")
+        conn.connect_within(request.timeout)
+        conn.password = b""
+        return MysqlLink(conn, autocommit=request.autocommit, pooled=request.pooled)
 
     def classify(self, error: BaseException) -> Failure:
         """By the error's number, and by its text where the number says nothing."""
@@ -336,13 +327,14 @@ def _pymysql_arguments(request: ConnectRequest) -> dict[str, Any]:
     arguments.setdefault("program_name", request.application_name)
     arguments |= {
         "user": request.credentials.user or None,
-        # PyMySQL would encode a text as Latin-1.
-        "password": b"" if password is None else password.reveal().encode(),
+        "password": "" if password is None else password.reveal(),
         "database": request.database or None,
         "autocommit": request.autocommit,
         "port": request.port,
         **request.arguments,
     }
+    if isinstance(arguments["password"], str):  # which PyMySQL would encode as Latin-1
+        arguments["password"] = arguments["password"].encode()
     if request.host.startswith("/"):
         arguments["unix_socket"] = request.host
     else:

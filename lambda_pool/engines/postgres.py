@@ -8,6 +8,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, LambdaPoolError
+from ..secret import private
 from .base import ConnectRequest, Failure, Link, Outcome, cancelled, uncertain
 from .sockets import UNACKNOWLEDGED, dead_end, shut_down
 
@@ -419,37 +420,22 @@ class PostgresEngine:
                 f"the URL is for PostgreSQL and psycopg is not installed: pip install 'lambda-pool[postgres]' ({error})"
             ) from error
 
+    @private
     def connect(self, request: ConnectRequest) -> PostgresLink:
         """Open one connection within `request.timeout` seconds."""
-        import psycopg
-
         deadline = monotonic() + request.timeout
         arguments = dict(request.arguments)
         own = {key: arguments.pop(key) for key in _OWN_ARGUMENTS if key in arguments}
         own.setdefault("autocommit", request.autocommit)
         if request.pooled:
             own.setdefault("prepare_threshold", None)
-        conninfo = ""
-        failure: BaseException
-        try:
-            try:
-                conninfo = psycopg.conninfo.make_conninfo(**(_libpq_parameters(request) | arguments))
-            except psycopg.ProgrammingError as error:
-                # libpq names the option, never its value.
-                raise ConfigError(f"connect_args or the URL's query is not valid for libpq: {error}") from None
-            pgconn = _open(conninfo, deadline, pooled=request.pooled)
-        except Exception as error:  # noqa: BLE001 - passed on below, without the frames that hold the password
-            failure = error.with_traceback(None)
-        else:
-            conn = _connection(pgconn, own)
-            if request.on_slow is not None:
-                from .postgres_slow import watch
+        pgconn = _open(_conninfo(request, arguments), deadline, pooled=request.pooled)
+        conn = _connection(pgconn, own)
+        if request.on_slow is not None:
+            from .postgres_slow import watch
 
-                watch(conn, request.slow_query, request.on_slow)
-            return PostgresLink(conn)
-        finally:
-            del conninfo, arguments, own
-        raise failure
+            watch(conn, request.slow_query, request.on_slow)
+        return PostgresLink(conn)
 
     def classify(self, error: BaseException) -> Failure:
         """By SQLSTATE where there is one, else by type and text."""
@@ -466,6 +452,20 @@ class PostgresEngine:
                 if part in text:
                     return failure
         return Failure.OTHER
+
+
+def _conninfo(request: ConnectRequest, arguments: dict[str, Any]) -> bytes:
+    """What libpq is told, as it reads it."""
+    from psycopg import ProgrammingError
+    from psycopg.conninfo import make_conninfo
+
+    try:
+        return make_conninfo(**(_libpq_parameters(request) | arguments)).encode()
+    except ProgrammingError as error:
+        # libpq names the option, never its value.
+        raise ConfigError(f"connect_args or the URL's query is not valid for libpq: {error}") from None
+    except UnicodeError:  # this error quotes the whole text
+        raise ConfigError("connect_args holds a text with characters that UTF-8 cannot carry") from None
 
 
 def _libpq_parameters(request: ConnectRequest) -> dict[str, Any]:
@@ -487,12 +487,12 @@ def _libpq_parameters(request: ConnectRequest) -> dict[str, Any]:
     return {key: value for key, value in parameters.items() if value is not None}
 
 
-def _open(conninfo: str, deadline: float, *, pooled: bool) -> "PGconn":
+def _open(conninfo: bytes, deadline: float, *, pooled: bool) -> "PGconn":
     """Libpq's non-blocking connect. Raises OperationalError, TimeoutError at the deadline, or ConfigError."""
     from psycopg import OperationalError
     from psycopg.pq import PGconn
 
-    pgconn = PGconn.connect_start(conninfo.encode())
+    pgconn = PGconn.connect_start(conninfo)
     try:
         # Asked of libpq itself, because they may also come from PGOPTIONS or a service file. Nothing was sent yet.
         if pooled and pgconn.options:

@@ -10,8 +10,10 @@ from importlib.util import find_spec
 from time import time
 from typing import Any
 
+from ..aws.sdk import bare, no_bodies_logged
 from ..config import read_metrics_environment
 from ..errors import ConfigError
+from ..secret import private
 from .collector import Collector, Why
 from .definitions import METRICS
 from .emf import dimension
@@ -78,6 +80,7 @@ class PutMetrics(Collector):
             # A restored snapshot has other credentials, and no connections.
             self._client = None
 
+    @private
     def _send(self, namespace: str, region: str | None) -> None:
         """Send what is unsent, and keep what CloudWatch surely did not take but may take later."""
         from botocore.exceptions import BotoCoreError, ClientError
@@ -89,14 +92,15 @@ class PutMetrics(Collector):
             try:
                 if self._client is None:
                     self._client = _client(region)
-                self._client.put_metric_data(Namespace=namespace, MetricData=batch)
+                with no_bodies_logged():
+                    self._client.put_metric_data(Namespace=namespace, MetricData=batch)
             except (BotoCoreError, ClientError) as error:
                 fate = "lost"
                 if _not_taken(error):
                     fate = "kept for the next report"
                     self._unsent[:0] = batch
                     del self._unsent[:-_MOST_UNSENT]
-                log.warning("CloudWatch did not take %d metrics, which are %s: %s", len(batch), fate, error)
+                log.warning("CloudWatch did not take %d metrics, which are %s: %s", len(batch), fate, bare(error))
                 return
 
 
