@@ -16,6 +16,10 @@ CLI = Path(sys.executable).parent / "lambda-pool"
 SAM = ROOT / ".venv-sam" / "bin" / "sam"
 
 
+_TOOLS = {"aws-sam-cli"}
+"""Packages that pages ask for beside our own."""
+
+
 class Unknown(Exception):
     """The command line would not be understood; the text says why."""
 
@@ -40,6 +44,7 @@ def lines(code: str) -> list[list[str]]:
 def check(words: list[str]) -> None:
     """Raise Unknown unless the program, its subcommand and its options exist."""
     program, *arguments = words
+    program = program.removeprefix(".venv/bin/")
     checker = {
         "make": _make,
         "pip": _pip,
@@ -69,7 +74,9 @@ def _pip(arguments: list[str]) -> None:
     if arguments[0] != "install":
         raise Unknown("only pip install is known here")
     for argument in arguments[1:]:
-        match = re.fullmatch(r"lambda-pool(?:\[([a-z,]+)\])?", argument)
+        if argument in _TOOLS or (argument.startswith("-") and argument in _help("pip", "install")):
+            continue
+        match = re.fullmatch(r"(?:lambda-pool|\.)(?:\[([a-z,]+)\])?", argument)
         if match is None:
             raise Unknown(f"{argument!r} is not lambda-pool with extras")
         for extra in (match[1] or "").split(","):
@@ -125,6 +132,8 @@ def _aws(arguments: list[str]) -> None:
 
 
 def _python(arguments: list[str]) -> None:
+    if arguments[0] in {"-c", "try_it.py"}:
+        return  # run by a test of its own
     if arguments[0] == "-m":
         module = arguments[1].replace(".", "/")
         if not (ROOT / f"{module}.py").exists() and not (ROOT / module).is_dir():

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -38,6 +39,8 @@ def test_python(page: Path, postgres: PostgresServer, mariadb: MariaDbServer, tm
     for statement in SCHEMA.split(";"):
         postgres.execute(statement)
     mariadb.execute("create or replace table orders (number int auto_increment primary key, article text, amount int)")
+    # The README's first handler, which it then asks to be saved.
+    (tmp_path / "app.py").write_text(blocks(ROOT / "README.md")[0].code)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "LAMBDA_POOL"))}
     environment |= {
         "PYTHONPATH": str(ROOT),
@@ -58,6 +61,36 @@ def test_python(page: Path, postgres: PostgresServer, mariadb: MariaDbServer, tm
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_the_first_handler_runs_as_the_readme_says(tmp_path: Path) -> None:
+    """Its blocks saved under the names that it gives them, and its commands, in a folder that holds nothing else."""
+    [app, script, *_] = [block.code for block in blocks(ROOT / "README.md") if block.language == "python"]
+    (tmp_path / "app.py").write_text(app)
+    (tmp_path / "try_it.py").write_text(script)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "LAMBDA_POOL"))}
+    environment["AWS_LAMBDA_RIE"] = os.environ["AWS_LAMBDA_RIE"]
+
+    def said(*arguments: str, **variables: str) -> str:
+        done = subprocess.run(
+            [sys.executable, *arguments],
+            cwd=tmp_path,
+            env=environment | variables,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    assert said("try_it.py") == "[42]\n[42]\n"
+    [command] = [line for block in of("sh") for line in block.code.splitlines() if "import app" in line]
+    words = shlex.split(command)
+    url, program, flag, code = words
+    assert (url.partition("=")[0], program, flag) == ("LAMBDA_POOL_URL", "python", "-c")
+    with PostgresServer(tls=False) as server:
+        assert said("-c", code, LAMBDA_POOL_URL=server.url()) == "(42,)\n"
 
 
 @pytest.mark.parametrize("block", of("sh"), ids=lambda block: block.name)

@@ -11,8 +11,11 @@ from pathlib import Path
 import pytest
 
 from lambda_pool.cli import main
+from lambda_pool.cli.demo.report import code_lines
+from lambda_pool.cli.demo.ways import WAYS
+from lambda_pool.config import _OPTIONS, make
 
-from .blocks import ROOT, blocks
+from .blocks import PAGES, ROOT, blocks
 
 DOCS = ROOT / "docs"
 
@@ -49,6 +52,50 @@ def test_each_error_text_is_one_that_the_package_says(heading: str) -> None:
     assert telling, heading
     for piece in telling:
         assert piece in texts(), piece
+
+
+# --- every page -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_page_waits_for_a_figure(page: Path) -> None:
+    """Such as `TODO`, `FIGURE12 s`, `??` or `<figure>`; text in code may hold anything."""
+    prose = re.sub(r"```.*?```|`[^`\n]*`", "", page.read_text(), flags=re.DOTALL)
+    waiting = re.findall(r"\b(?:TODO|FIXME|TBD|XXX)\b|\b[A-Z]{4,}\d+\b|\?\?|<[a-z]+>|\{\w+\}", prose)
+    assert [each for each in waiting if each not in _NAMES] == []
+
+
+_NAMES = {"AWSPENDING", "AWSCURRENT", "MD5", "SHA256", "HTTP2"}
+
+
+# --- options ----------------------------------------------------------------------------------------------------------
+
+
+def test_every_option_stands_in_one_table_with_its_default() -> None:
+    page = (ROOT / "README.md").read_text()
+    table = page.partition("\n## Options\n")[2].partition("\n## ")[0]
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*?) \|", table, re.MULTILINE))
+    assert sorted(rows) == sorted(_OPTIONS)
+    config = make("mysql://app@db.example/app", None, {}, {})
+    for name, shown in rows.items():
+        default = getattr(config, name)
+        told = {"None": "none", "0.0": "0"}.get(str(default), str(default).lower())
+        assert shown.strip("`").removesuffix(" (off)") == told, name
+
+
+# --- the demo ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("page", "engines"), [("README.md", ["postgresql"]), ("docs/demo.md", ["postgresql", "mysql"])]
+)
+def test_the_demos_lines_of_code_are_those_of_its_functions(page: str, engines: list[str]) -> None:
+    shown = re.findall(
+        r"^ +(\d+) lines of code +(\d+) lines of code +(\d+) lines of code$", (ROOT / page).read_text(), re.M
+    )
+    assert [list(map(int, row)) for row in shown] == [
+        [code_lines(way.source(engine).read_text()) for way in WAYS] for engine in engines
+    ]
 
 
 # --- deploying --------------------------------------------------------------------------------------------------------
