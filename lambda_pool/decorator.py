@@ -69,7 +69,7 @@ def decorate(
     def wrapper(*args: Any, **kwargs: Any) -> R:
         if current.get() is not None:  # inside another decorated handler, which does the rest
             return call(args, kwargs)
-        context = _event_and_context(args, kwargs)[1]
+        context = args[1] if len(args) == 2 and not kwargs else _event_and_context(args, kwargs)[1]
         invocation = Invocation(
             getattr(context, "get_remaining_time_in_millis", None),
             getattr(context, "aws_request_id", ""),

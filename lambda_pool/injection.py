@@ -48,7 +48,12 @@ def injector(fn: Callable[..., Any], name: str) -> Callable[[Any, tuple[Any, ...
     chain = layers(fn)
     pending: ContextVar[Any] = ContextVar("lambda_pool_injected", default=None)
     if len(chain) == 1 or not _bind(chain[-2], chain[-1], name, pending):
-        return lambda conn, args, kwargs: fn(*args, **kwargs, **{name: conn})
+
+        def call_directly(conn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            kwargs[name] = conn  # the decorator's own dictionary, and nobody else's
+            return fn(*args, **kwargs)
+
+        return call_directly
 
     def call(conn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         token = pending.set(conn)
