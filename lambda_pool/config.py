@@ -17,6 +17,7 @@ ENGINES = {
 }
 DEFAULT_PREFIX = "LAMBDA_POOL_"
 _MAX_PORT = 65535
+_SHOWN = 100  # characters of a wrong value
 _ESCAPES = "in a user or a password write : / ? # @ % as %3A %2F %3F %23 %40 %25"
 
 
@@ -63,7 +64,12 @@ class Config(Record):
 
 
 def _bad(name: str, value: object, wanted: str) -> ConfigError:
-    return ConfigError(f"{name}={value!r} is not valid: it must be {wanted}")
+    try:
+        shown = repr(value)
+    except Exception:  # noqa: BLE001 - a number of 5,000 digits, or an object of the user's own
+        shown = f"<{type(value).__name__}>"
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+    return ConfigError(f"{name}={shown} is not valid: it must be {wanted}")
 
 
 def _integer(least: int) -> Callable[[str, object], int]:
@@ -107,7 +113,7 @@ def _seconds(*, zero: str = "") -> Callable[[str, object], float]:
 
 
 def _optional_seconds(name: str, value: object) -> float | None:
-    if value is None or value in {"", "none", "None"}:
+    if value is None or (isinstance(value, str) and value in {"", "none", "None"}):
         return None
     return _seconds()(name, value)
 
@@ -139,7 +145,7 @@ def _mapping(name: str, value: object) -> Mapping[str, Any]:
 
         try:
             value = json.loads(value)
-        except ValueError:
+        except (ValueError, RecursionError):
             # The value may hold a password: it is not shown.
             raise ConfigError(f"{name} is not valid: it must be a JSON object of the driver's arguments") from None
     if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
@@ -201,8 +207,8 @@ def make(
             raise ConfigError(f"{key} is not an option of Pool: {_closest(key, list(_OPTIONS))}")
         checked[key] = check(key, value)
     parsed = parse_url(url)
-    if name is not None and (not isinstance(name, str) or not name or len(name) > 100):
-        raise _bad("name", name, "a text of 1 to 100 characters")
+    if name is not None and (not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable()):
+        raise _bad("name", name, "a text of 1 to 100 printable characters")
     config = Config(url=parsed, name=name or parsed.database or parsed.engine, **checked)
     if config.min_size > config.max_size:
         raise _bad("min_size", config.min_size, f"at most max_size ({config.max_size})")

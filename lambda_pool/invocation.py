@@ -8,6 +8,10 @@ RESERVE = 0.1
 """Seconds of an invocation that no wait of ours may use up: enough to roll back, to log and to answer (a rollback on
 the same network takes a millisecond; Lambda's own runtime needs 1 to 2 to send the answer)."""
 
+_FAR = 1e12
+"""Milliseconds that no clock of an invocation shows."""
+_NUMBER = (int, float)  # a constant: `int | float` is made anew by each call
+
 
 class Invocation:
     """One running invocation. `remaining_ms` is the Lambda context's own method."""
@@ -22,14 +26,16 @@ class Invocation:
         cold: bool = False,
         reserve: float = RESERVE,
     ) -> None:
-        self.remaining_ms = remaining_ms
+        self.remaining_ms = remaining_ms if callable(remaining_ms) else None
         self.reserve = reserve
         self.request_id = request_id
         self.cold = cold
 
     def remaining(self) -> float | None:
-        """Seconds until Lambda ends the invocation; None when unknown."""
-        return None if self.remaining_ms is None else self.remaining_ms() / 1000
+        """Seconds until Lambda ends the invocation; None when unknown, as under the contexts of some unit tests."""
+        left = None if self.remaining_ms is None else self.remaining_ms()
+        # Infinity and NaN fail the comparison too.
+        return left / 1000 if isinstance(left, _NUMBER) and -_FAR < left < _FAR else None
 
 
 current: ContextVar[Invocation | None] = ContextVar("lambda_pool_invocation", default=None)

@@ -1,0 +1,82 @@
+"""Both engines' real dialogues, recorded once, and a front that plays them back, mutated or not."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+import lambda_pool
+from tests.fuzz.hostile import Answer, Front, Script
+from tests.fuzz.nasties import PG_WELCOME
+
+
+@dataclass(frozen=True)
+class Dialogue:
+    """What a real server answers, one answer for each time that the client speaks."""
+
+    login: tuple[bytes, ...]
+    ping: tuple[bytes, ...]
+    statement: tuple[bytes, ...]
+    """With the transaction that it begins."""
+    commit: tuple[bytes, ...]
+    rollback: tuple[bytes, ...]
+    reset: tuple[bytes, ...]
+
+
+class Target:
+    """One engine: its real server, the front before it, and the dialogue between a pool and the server."""
+
+    def __init__(self, server: Any, front: Front) -> None:
+        self.server = server
+        self.front = front
+        self.engine = "mysql" if server.scheme == "mysql" else "postgresql"
+        self.mysql = self.engine == "mysql"
+        self.dialogue = self._record()
+
+    @property
+    def secret(self) -> str:
+        """The password, which no text may show."""
+        return str(self.server.password)
+
+    def pool(self, *, sslmode: str = "disable", **options: Any) -> lambda_pool.Pool:
+        """A pool of connections to the front."""
+        url = self.server.url(host="127.0.0.1", port=self.front.port, tls=False, sslmode=sslmode)
+        return lambda_pool.Pool(url, observers=(), **options)
+
+    def script(self, *answers: Answer, **rest: Any) -> Script:
+        """A script that begins as this engine's servers do."""
+        return Script(answers, speaks_first=self.mysql, **rest)
+
+    def insert(self, conn: Any) -> None:
+        conn.cursor().execute("insert into fuzz values (1)")
+
+    def _record(self) -> Dialogue:
+        self.server.execute("create table fuzz (id int)")
+        spoken = self.front.spoken
+        pool = self.pool(reset="session", ping_after=0.0)
+        pool.warm(strict=True)
+        login = spoken()
+        with pool.connection() as conn:
+            ping = spoken()
+            self.insert(conn)
+            statement = spoken()
+        commit, *reset = spoken()
+        with pytest.raises(ZeroDivisionError), pool.connection() as conn:
+            self.insert(conn)
+            spoken()
+            1 / 0  # noqa: B018
+        rollback = spoken()[:1]
+        pool.close()
+        if not self.mysql:
+            # What SCRAM proves cannot be played back; libpq takes a server that asks for no password.
+            login = (login[-1][login[-1].index(PG_WELCOME[:9]) :],)
+        return Dialogue(login, ping, statement, (commit,), rollback, tuple(reset))
+
+
+@pytest.fixture(scope="module", params=["postgresql", "mysql"])
+def target(request: pytest.FixtureRequest) -> Iterator[Target]:
+    server = request.getfixturevalue("postgres" if request.param == "postgresql" else "mariadb")
+    with Front(server.port) as front:
+        yield Target(server, front)
+    server.execute("drop table fuzz")
