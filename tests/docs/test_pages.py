@@ -16,6 +16,7 @@ from lambda_pool.cli.demo.ways import WAYS
 from lambda_pool.config import _OPTIONS, make
 
 from .blocks import PAGES, ROOT, blocks
+from .messages import Message, messages
 
 DOCS = ROOT / "docs"
 
@@ -41,7 +42,39 @@ def said_by_us() -> list[str]:
     """The headings of the first part of the page."""
     page = (DOCS / "troubleshooting.md").read_text()
     ours = page.partition("## What lambda_pool says\n")[2].partition("\n## ")[0]
-    return re.findall(r"^### (.+)$", ours, re.MULTILINE)
+    # The first column of a table holds several, with a semicolon between them; its heading names a subject.
+    cells = re.findall(r"^\| (.+?) \| .+ \|$", ours, re.MULTILINE)
+    listed = [text.strip() for cell in cells for text in cell.split("; ")]
+    return [heading for heading in re.findall(r"^### (.+)$", ours, re.MULTILINE) if heading != _REST] + listed
+
+
+_REST = "The others, by subject"
+
+
+def plain(page: str) -> str:
+    """The page as a search in it sees it."""
+    return " ".join(page.replace("`", "").split())
+
+
+@pytest.mark.parametrize("message", messages(), ids=lambda message: message.where)
+def test_each_text_that_the_package_says_is_found_in_troubleshooting(message: Message) -> None:
+    page = plain((DOCS / "troubleshooting.md").read_text())
+    assert any(piece in page for piece in message.pieces), f"docs/troubleshooting.md has nothing of {message.text!r}"
+
+
+def test_the_texts_are_read_from_the_source() -> None:
+    found = " ".join(message.text for message in messages())
+    assert len(messages()) > 150
+    for text in (
+        "no database URL: pass one to Pool()",  # raised
+        "Check that user … may log in with IAM",  # a hint, returned
+        "this connection() was entered twice",  # a constant
+        "a connection was held for",  # logged
+        "COMMIT was sent and its answer was lost",  # by an engine
+    ):
+        assert text in found, text
+    assert "ping failed" not in found  # at debug level
+    assert "connection replaced" not in found  # at info level
 
 
 @pytest.mark.parametrize("heading", said_by_us())
