@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -179,6 +180,8 @@ def test_from_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert "200 max_connections - 3 reserved - 7 of others" in out
     assert "60 environments x 1 max_size" in out
     assert "limit 190" in out
+    assert re.search(r"^ +\?  cores x 2 .*: give --cores$", out, re.MULTILINE)
+    assert re.search(r"^ +\?  peak rate .*: give --rate and --query-time$", out, re.MULTILINE)
 
 
 def test_environments_by_rate_and_duration(capsys: pytest.CaptureFixture[str]) -> None:

@@ -80,7 +80,8 @@ def lines(plan: Plan, sources: list[str]) -> list[str]:
     ]
     for formula in plan.formulas:
         number = "?" if formula.connections is None else str(formula.connections)
-        found.append(f"  {number:>6}  {formula.name} ({formula.meaning})")
+        missing = f": give {formula.needs}" if formula.connections is None else ""
+        found.append(f"  {number:>6}  {formula.name} ({formula.meaning}){missing}")
     if sources:
         found += ["", "Asked, not given: " + "; ".join(sources) + "."]
     return found

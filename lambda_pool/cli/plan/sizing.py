@@ -71,6 +71,8 @@ class Formula:
     name: str
     meaning: str
     connections: int | None
+    needs: str
+    """The arguments that it is made of."""
 
 
 @dataclass(frozen=True)
@@ -176,9 +178,17 @@ def _formulas(figures: Figures, available: int, backend: int | None) -> tuple[Fo
     disks = "cores x 2 + spindles"
     cores = None if figures.cores is None else figures.cores * 2 + figures.spindles
     return (
-        Formula(disks, "what the server works on at once; more only wait inside of it", cores),
-        Formula("peak rate x query time x 1.2", "what is under way at once, and a fifth on top", backend),
+        Formula(disks, "what the server works on at once; more only wait inside of it", cores, "--cores"),
         Formula(
-            "limit / environments", "the max_size that each environment could have", available // figures.environments
+            "peak rate x query time x 1.2",
+            "what is under way at once, and a fifth on top",
+            backend,
+            "--rate and --query-time",
+        ),
+        Formula(
+            "limit / environments",
+            "the max_size that each environment could have",
+            available // figures.environments,
+            "--environments",
         ),
     )
