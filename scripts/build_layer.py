@@ -139,6 +139,7 @@ def download(layer: Layer, folder: Path, name: str, version: str) -> Path:
     wheel = find_wheel(folder, name, version)
     if wheel is None:
         said = next((line for line in done.stderr.splitlines() if "ERROR" in line), done.stderr.strip()[-300:])
+        said = said.partition(" (from versions")[0]  # without the list of all that there are
         raise LayerError(
             f"there is no wheel of {name} {version} for {layer.arch}, Python {layer.python} and glibc "
             f"2.{GLIBC[layer.python]}{': a newer Python has a newer glibc' if layer.python == '3.11' else ''} ({said})"

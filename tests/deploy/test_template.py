@@ -224,6 +224,13 @@ def test_an_existing_database_is_left_alone(template: dict[str, Any]) -> None:
     assert opened["FromPort"] == opened["ToPort"] == "6543"
 
 
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+def test_the_grant_stands_on_the_page_as_well(template: dict[str, Any], engine: str) -> None:
+    blocks = re.findall(r"```sql\n-- (\w+)\n(.*?)```", (ROOT / "docs" / "deploying.md").read_text(), re.DOTALL)
+    page = {title.lower(): " ".join(sql.split()) for title, sql in blocks}
+    assert page[engine] == Stack(template, {**NETWORK, "Engine": engine}).outputs["GrantSql"]
+
+
 def test_the_grant_lets_the_user_in_on_postgresql(template: dict[str, Any], postgres: PostgresServer) -> None:
     stack = Stack(template, {**NETWORK, "DatabaseName": "shop", "DatabaseUser": "granted"})
     # RDS has this role; here another test may have made it.
