@@ -26,6 +26,7 @@ _BY_NUMBER = {
     1927: Failure.LOST,
     2006: Failure.LOST,
     2013: Failure.LOST,
+    2027: Failure.LOST,
     2055: Failure.LOST,
     4031: Failure.LOST,
     2002: Failure.UNREACHABLE,
@@ -57,6 +58,9 @@ class MysqlLink:
         self._autocommit = autocommit
         self._pooled = pooled
         self._cursorclass = conn.cursorclass
+        self._database = conn.db
+        self._charset = conn.charset, conn.collation
+        self._codecs = dict(conn.encoders), dict(conn.decoders)
         poller = select.poll()
         poller.register(conn._sock, select.POLLIN)
         self._poll = poller.poll
@@ -73,6 +77,7 @@ class MysqlLink:
         conn = self.conn
         return (
             conn.open
+            and not conn.unanswered
             and not conn.in_transaction
             and not conn.unfinished
             and not conn.session_changed
@@ -85,8 +90,19 @@ class MysqlLink:
     # --- everything else ----------------------------------------------------------------------------------------------
 
     def ping(self, timeout: float) -> None:
-        """COM_PING."""
-        self.conn.ping_within(timeout)
+        """COM_PING; but a server that has something to say already is heard out instead.
+
+        Else that would be taken for the answer, and ours for the next borrower's.
+        """
+        conn = self.conn
+        if not self.quiet() or conn.overheard:
+            conn.hear_out(timeout)
+        conn.ping_within(timeout)
+        self._check_idle()
+
+    def _check_idle(self) -> None:
+        if not self.quiet() or self.conn.overheard or not self.clean():
+            raise TimeoutError("the connection is not idle after a ping or a reset")
 
     def closed_by_user(self) -> bool:
         """PyMySQL tells a close from a loss."""
@@ -118,13 +134,15 @@ class MysqlLink:
         conn = self.conn
         conn.guarded = False
         doomed, conn.doomed = conn.doomed, False
+        if conn.unanswered:
+            conn.abandon()
         if not conn.open:
             return Outcome.FAILED
         if conn.unfinished:
             if not commit:
                 # Reading what may be a million rows, only to roll back, is dearer than a new connection.
                 raise LambdaPoolError("a streamed result was left unread")
-            with conn.bounded(timeout):
+            with conn.bounded(timeout, most=float("inf")):
                 self._drain()
         commit = commit and not doomed
         if not conn.in_transaction:
@@ -153,26 +171,40 @@ class MysqlLink:
             with conn.bounded(timeout):
                 conn.commit()
         except Exception as error:
+            from .mysql_connection import is_answer
+
             # The server's own "no", on a connection that lives, is an answer. Anything else is none.
-            if conn.open and error.args and error.args[0] not in _NO_ANSWER:
+            if conn.open and is_answer(error.args[0] if error.args else None):
                 raise
             raise uncertain(error) from error
 
     def restore(self, timeout: float | None) -> bool:
         """Put back what a borrower changed; only what the server keeps costs a round trip."""
         conn = self.conn
-        if not conn.open or conn.in_transaction or conn.unfinished:
+        if conn.overheard:
+            return False
+        if self.clean():
+            return True
+        if not conn.open or conn.unanswered or conn.in_transaction or conn.unfinished:
             return False
         if conn.session_changed and self._pooled:
             # The borrower's SET pinned it; putting it back would not unpin it, a new connection is not pinned.
             return False
+        if conn.role_changed or (conn.moved and not self._database):
+            # There is no way back to the role of a login, nor to no database.
+            return False
         conn.cursorclass = self._cursorclass
         with conn.bounded(timeout):
             if conn.session_changed:
+                if conn.tables_locked:
+                    conn.query("UNLOCK TABLES")
+                if conn.moved:
+                    conn.select_db(self._database)
+                conn.rollback()  # ends what SET TRANSACTION said of the next one
                 conn.query(_isolation_defaults(conn.server_version))
                 if conn.init_command:
                     conn.query(conn.init_command)
-                conn.session_changed = False
+                conn.session_changed = conn.tables_locked = conn.moved = False
             if conn.get_autocommit() is not self._autocommit:
                 conn.autocommit(self._autocommit)
         return self.clean()
@@ -181,8 +213,10 @@ class MysqlLink:
         """COM_RESET_CONNECTION."""
         conn = self.conn
         with conn.bounded(timeout):
-            conn.reset()
+            conn.reset(*self._charset)
             conn.autocommit(self._autocommit)
+        conn.encoders, conn.decoders = dict(self._codecs[0]), dict(self._codecs[1])
+        self._check_idle()
 
     def watch(self) -> None:
         """The connection looks for it after each statement anyway."""
@@ -224,7 +258,7 @@ class MysqlLink:
     def drop(self) -> None:
         """Close the descriptor alone."""
         self._abandon_result()
-        self.conn._force_close()
+        self.conn.abandon()
 
     def _abandon_result(self) -> None:
         """A streamed result's destructor would go on to read from the closed connection."""
@@ -241,10 +275,6 @@ class MysqlLink:
         """shutdown() on the socket; PyMySQL notices at its next read."""
         with suppress(Exception):  # already closed: nothing is left to sever
             shut_down(self.conn._sock.fileno())
-
-
-# Client errors 2006 and 2013: sent, or half sent, and not answered.
-_NO_ANSWER = (2006, 2013, 2014)
 
 
 def _isolation_defaults(version: str) -> str:

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, LambdaPoolError
 from ..secret import private
+from ..tls import MODES
 from .base import ConnectRequest, Failure, Link, Outcome, cancelled, uncertain
 from .sockets import UNACKNOWLEDGED, dead_end, shut_down
 
 if TYPE_CHECKING:
     import psycopg
+    from psycopg.adapt import AdaptersMap
     from psycopg.pq.abc import PGconn
 
 # libpq's enumerations as plain numbers (libpq-fe.h): psycopg's IntEnum members would cost an import and 30 ns each.
@@ -21,10 +23,12 @@ _CONNECTION_OK = 0
 _IDLE, _ACTIVE, _IN_TRANSACTION, _IN_ERROR = 0, 1, 2, 3
 _POLLING_READING, _POLLING_WRITING, _POLLING_OK = 1, 2, 3
 _PIPELINE_OFF = 0
+_EMPTY_QUERY, _COMMAND_OK = 0, 1
 _READ, _WRITE = 1, 2
 
 # Seconds after which psycopg's wait lets Python handle a signal; its own 0.1 would take a third of the time that a
-# cancel before the deadline leaves.
+# cancel before the deadline leaves. And it begins anew with each signal, so that an alarm that rings as often would
+# keep it from ever looking at the clock.
 _SIGNAL_INTERVAL = 0.02
 
 # Seconds to read the rest of a result that a borrower left unread, where no deadline says better.
@@ -120,6 +124,8 @@ class PostgresLink:
         self._autocommit = conn.autocommit
         self._row_factory = conn.row_factory
         self._cursor_factory = conn.cursor_factory
+        self._session = conn.server_cursor_factory, conn.prepare_threshold, conn.prepared_max
+        self._adapters = _copy(conn._adapters)
         self._transaction: Any = None
         self._cancelled = False
         self._own = False
@@ -150,20 +156,28 @@ class PostgresLink:
 
     def ping(self, timeout: float) -> None:
         """An empty query: what every server and pooler answers, and nothing that a proxy would pin for."""
-        self._ask_nothing(timeout)
+        self._ask(b"", timeout)
+        self._check_idle()
+
+    def _check_idle(self) -> None:
         pgconn = self._pgconn
         if pgconn.status != _CONNECTION_OK or pgconn.transaction_status != _IDLE:
-            raise TimeoutError("the connection is not idle after a ping")
+            raise TimeoutError("the connection is not idle after a ping or a reset")
 
-    def _ask_nothing(self, timeout: float) -> None:
+    def _ask(self, query: bytes, timeout: float | None, *, kind: int = _EMPTY_QUERY) -> None:
         pgconn = self._pgconn
-        deadline = monotonic() + timeout
+        deadline = monotonic() + (_DRAIN_TIMEOUT if timeout is None else timeout)
         self._own = True
         try:
-            pgconn.send_query(b"")
-            _wait(_exchange(pgconn), pgconn.socket, deadline)
+            pgconn.send_query(query)
+            kinds = _wait(_exchange(pgconn), pgconn.socket, deadline)
         finally:
             self._own = False
+        if kinds != [kind]:
+            from psycopg import OperationalError
+
+            # The answer to something else: the one to this may still come, and be taken for the next borrower's.
+            raise OperationalError(f"the server gave results of kinds {kinds} where {kind} was to come")
 
     def closed_by_user(self) -> bool:
         """Psycopg tells a close from a loss."""
@@ -215,26 +229,47 @@ class PostgresLink:
         if status == _IN_TRANSACTION and commit:
             if not self.quiet():
                 # Raises if it is the server's good-bye: COMMIT was then never sent, and nothing is uncertain.
-                self._ask_nothing(_DRAIN_TIMEOUT if timeout is None else timeout)
+                self._ask(b"", timeout)
             self._commit(timeout)
             return Outcome.COMMITTED
-        self._within(timeout, self._rollback)
+        try:
+            self._within(timeout, self._rollback)
+        except BaseException:
+            # ROLLBACK cannot fail: whatever that was, it was not the answer.
+            self.drop()
+            raise
         return Outcome.FAILED if commit else Outcome.ROLLED_BACK
 
     def _commit(self, timeout: float | None) -> None:
         try:
             if self._transaction is None:
-                self._within(timeout, self.conn.commit)
+                self._commit_within(timeout)
             else:
                 transaction, self._transaction = self._transaction, None
                 self._within(timeout, partial(transaction.__exit__, None, None, None))
+            if self._pgconn.transaction_status != _IDLE:
+                raise TimeoutError("the transaction is still open")
         except Exception as error:
             # The server's own "no", on a connection that lives, is an answer. Anything else is none.
             pgconn = self._pgconn
             answered = pgconn.status == _CONNECTION_OK and pgconn.transaction_status != _ACTIVE
-            if answered and getattr(error, "sqlstate", None):
+            if answered and _is_answer(getattr(error, "sqlstate", None)):
                 raise
             raise uncertain(error) from error
+
+    def _commit_within(self, timeout: float | None) -> None:
+        """Psycopg's `commit()`, bounded.
+
+        `_within` would do, for 20,000 instructions of 245,000 more in a warm invocation: with `wait` shadowed CPython
+        unlearns where the connection's attributes are, for the borrower's next statements too.
+        """
+        conn = self.conn
+        self._own = True
+        try:
+            with conn.lock:
+                type(conn).wait(conn, conn._commit_gen(), _SIGNAL_INTERVAL, timeout)
+        finally:
+            self._own = False
 
     def _rollback(self) -> None:
         if self._transaction is None:
@@ -248,10 +283,15 @@ class PostgresLink:
     def _drain(self, timeout: float | None) -> None:
         """Read a streamed result to its end, so that its transaction can be ended. An open COPY cannot be."""
         deadline = monotonic() + (timeout if timeout is not None else _DRAIN_TIMEOUT)
-        _wait(_exchange(self._pgconn, refuse_copy=True), self._pgconn.socket, deadline)
+        _wait(_exchange(self._pgconn), self._pgconn.socket, deadline)
 
     def restore(self, timeout: float | None) -> bool:
         """Settings live in the driver: putting them back costs no round trip."""
+        # What came in behind an answer, and is none to a question of ours, libpq drops while it is idle; left where it
+        # is, it would be taken for the answer to the next.
+        self._pgconn.is_busy()
+        if self.clean():
+            return True
         conn = self.conn
         if self._pgconn.transaction_status != _IDLE or self._pgconn.pipeline_status != _PIPELINE_OFF:
             return False
@@ -268,14 +308,17 @@ class PostgresLink:
         return self.clean()
 
     def reset_session(self, timeout: float | None) -> None:
-        """DISCARD ALL, told to psycopg by its own cursor so that it forgets its prepared statements too."""
+        """DISCARD ALL. psycopg is told which prepared statements are gone: by itself it sees the first one only."""
+        self._ask(b"DISCARD ALL", timeout, kind=_COMMAND_OK)
+        self._check_idle()
+        prepared = self.conn._prepared
+        prepared.clear()
+        prepared._to_flush.clear()  # the DEALLOCATE ALL that it would send next
         conn = self.conn
-        conn.autocommit = True
-        try:
-            self._within(timeout, partial(conn.execute, "DISCARD ALL", prepare=False))
-        finally:
-            if self._pgconn.status == _CONNECTION_OK:
-                conn.autocommit = self._autocommit
+        conn.server_cursor_factory, conn.prepare_threshold, conn.prepared_max = self._session
+        conn._adapters = _copy(self._adapters)
+        conn._notice_handlers.clear()
+        conn._notify_handlers.clear()
 
     def watch(self) -> None:
         """Through psycopg's public seam: every method of a connection waits through its `wait`."""
@@ -343,7 +386,7 @@ class PostgresLink:
         conn = self.conn
         watched = vars(conn).get("wait")
         self._own = True
-        conn.wait = partial(type(conn).wait, conn, timeout=timeout)  # type: ignore[method-assign]
+        conn.wait = partial(type(conn).wait, conn, interval=_SIGNAL_INTERVAL, timeout=timeout)  # type: ignore[method-assign]
         try:
             work()
         finally:
@@ -353,13 +396,24 @@ class PostgresLink:
             self._own = False
 
 
-def _exchange(pgconn: "PGconn", *, refuse_copy: bool = False) -> Generator[int, int, None]:
-    """Flush what was sent and read every result. Raises the server's error, if there is one."""
+def _is_answer(state: str | None) -> bool:
+    """True for a SQLSTATE that says that COMMIT failed; others say that nobody knows (a pooler's, for one)."""
+    return state is not None and len(state) == 5 and not state.startswith("08") and state != "40003"
+
+
+def _copy(adapters: "AdaptersMap | None") -> "AdaptersMap | None":
+    """None stands for psycopg's own, which it looks up when it first needs them."""
+    return adapters and type(adapters)(adapters)
+
+
+def _exchange(pgconn: "PGconn") -> Generator[int, int, list[int]]:
+    """Flush what was sent and read every result; returns their kinds. Raises the server's error, if there is one."""
     from psycopg import OperationalError
     from psycopg.errors import error_from_result
     from psycopg.pq import ExecStatus
 
     failure: Exception | None = None
+    kinds: list[int] = []
     while pgconn.flush():
         if (yield _READ | _WRITE) & _READ:
             pgconn.consume_input()
@@ -370,16 +424,20 @@ def _exchange(pgconn: "PGconn", *, refuse_copy: bool = False) -> Generator[int, 
         result = pgconn.get_result()
         if result is None:
             break
+        kinds.append(result.status)
         if result.status == ExecStatus.FATAL_ERROR:
             failure = error_from_result(result)
-        elif refuse_copy and result.status in {ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH}:
+        elif result.status in {ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH}:
+            # Of which libpq has one "result" after another, without end.
             raise OperationalError("a COPY was left unfinished, so its transaction cannot be committed")
+    pgconn.is_busy()  # see `restore`
     # What the server sent unasked came in with the answer: psycopg looks for it only when the socket turns readable.
     while notify := pgconn.notifies():
         if pgconn.notify_handler:
             pgconn.notify_handler(notify)
     if failure is not None:
         raise failure
+    return kinds
 
 
 def _wait(generator: Generator[int, int, Any], fd: int, deadline: float) -> Any:
@@ -459,13 +517,22 @@ def _conninfo(request: ConnectRequest, arguments: dict[str, Any]) -> bytes:
     from psycopg import ProgrammingError
     from psycopg.conninfo import make_conninfo
 
+    mode = arguments.get("sslmode")
+    if mode in MODES and MODES.index(mode) < MODES.index(request.tls.mode):
+        raise ConfigError(
+            f"sslmode={mode!r} in connect_args is weaker than the {request.tls.mode!r} that holds for this connection: "
+            "if that is what you want, write it in the URL"
+        )
     try:
-        return make_conninfo(**(_libpq_parameters(request) | arguments)).encode()
+        text = make_conninfo(**(_libpq_parameters(request) | arguments)).encode()
     except ProgrammingError as error:
         # libpq names the option, never its value.
         raise ConfigError(f"connect_args or the URL's query is not valid for libpq: {error}") from None
     except UnicodeError:  # this error quotes the whole text
         raise ConfigError("connect_args holds a text with characters that UTF-8 cannot carry") from None
+    if b"\0" in text:  # where libpq would stop to read, and know nothing of sslmode, for one
+        raise ConfigError("connect_args or the URL holds a NUL character, which PostgreSQL cannot be told")
+    return text
 
 
 def _libpq_parameters(request: ConnectRequest) -> dict[str, Any]:
@@ -500,6 +567,8 @@ def _open(conninfo: bytes, deadline: float, *, pooled: bool) -> "PGconn":
         while pgconn.status != 1:  # CONNECTION_BAD
             state = pgconn.connect_poll()
             if state == _POLLING_OK:
+                if pgconn.transaction_status != _IDLE:
+                    raise OperationalError("the server let us in, and is not idle")
                 pgconn.nonblocking = 1
                 return pgconn
             if state not in {_POLLING_READING, _POLLING_WRITING}:

@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import signal
 import threading
 import time
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ import pytest
 
 import lambda_pool
 from lambda_pool import lifecycle
+from lambda_pool.invocation import Invocation, current
+from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 
 
@@ -61,6 +64,38 @@ def test_nothing_of_its_transaction_is_committed(
                 pool.run(work)
     assert time.monotonic() - start < 10
     assert database.rows() == []
+
+
+@pytest.mark.parametrize("how", ["connection", "run"])
+def test_a_commit_without_an_answer_ends_in_time_however_often_the_alarm_rings(database: Database, how: str) -> None:
+    """A driver's wait that begins anew with each signal would never look at the clock."""
+    # On a thread: a wait that begins anew lets no signal handler run either.
+    rescue = threading.Timer(4.0, signal.setitimer, (signal.ITIMER_REAL, 0))
+    with FaultyProxy("127.0.0.1", database.server.port) as proxy:
+        pool = database.pool(database.url.replace(f":{database.server.port}/", f":{proxy.port}/"))
+
+        def work(conn: object) -> None:
+            database.insert(conn, 1)
+            proxy.black_hole()
+
+        end = time.monotonic() + 1.0
+        token = current.set(Invocation(lambda: int((end - time.monotonic()) * 1000)))
+        previous = signal.signal(signal.SIGALRM, lambda number, frame: None)
+        rescue.start()
+        signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
+        try:
+            with pytest.raises(lambda_pool.CommitUncertain):
+                if how == "run":
+                    pool.run(work)
+                else:
+                    with pool.connection() as conn:
+                        work(conn)
+            assert time.monotonic() < end
+        finally:
+            rescue.cancel()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, previous)
+            current.reset(token)
 
 
 def test_the_pools_own_commit_is_not_struck(pg: Database) -> None:

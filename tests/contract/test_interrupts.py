@@ -1,0 +1,86 @@
+"""A signal handler that raises, anywhere in the pool or the driver: no later borrower reads another's answer."""
+
+from collections.abc import Callable
+from itertools import count
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+
+import lambda_pool
+from tests.contract.conftest import Database
+from tests.support.interrupts import every_place
+
+PLACES = tuple(str(Path(module.__file__ or "").parent) for module in (lambda_pool, psycopg, pymysql))
+
+# PyMySQL's own, where it is struck while it makes a result.
+pytestmark = pytest.mark.filterwarnings("ignore:.*MySQLResult.__del__:pytest.PytestUnraisableExceptionWarning")
+
+POOLS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "autocommit": {"autocommit": True},
+    "session": {"reset": "session"},
+    "each time pinged": {"ping_after": 0.0},
+}
+
+
+def strike(database: Database, pool: lambda_pool.Pool, work: Callable[[int], object]) -> None:
+    """Strike `work` at every place, and look each time at what the next two borrowers get."""
+    numbers = count(1000)
+
+    def prepare() -> Callable[[], object]:
+        with pool.connection():
+            pass
+        number = next(numbers)
+        return lambda: work(number)
+
+    places = 0
+    for where in every_place(prepare, PLACES):
+        places += 1
+        pool.end_invocation()
+        try:
+            for _ in range(2):
+                number = next(numbers)
+                with pool.connection() as conn:
+                    assert database.query(conn, f"select {number}") == [(number,)]
+            with pool.connection() as conn:
+                assert database.query(conn, f"select count(*) from {database.table} where id < 0") == [(0,)]
+        except BaseException as error:
+            error.add_note(f"struck at place {places}: {where}")
+            raise
+        assert pool.stats().size == pool.stats().idle <= 1
+    assert places > 50
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("options", POOLS.values(), ids=POOLS.keys())
+def test_a_statement(database: Database, options: dict[str, Any]) -> None:
+    pool = database.pool(**options)
+
+    def work(number: int) -> None:
+        with pool.connection() as conn:
+            database.insert(conn, number)
+            assert database.query(conn, f"select {number}") == [(number,)]
+
+    strike(database, pool, work)
+
+
+@pytest.mark.timeout(120)
+def test_run(database: Database) -> None:
+    pool = database.pool()
+    strike(database, pool, lambda number: pool.run(lambda conn: database.insert(conn, number)))
+
+
+@pytest.mark.timeout(120)
+def test_a_failing_block(database: Database) -> None:
+    pool = database.pool()
+
+    def work(number: int) -> None:
+        with pytest.raises(ZeroDivisionError), pool.connection() as conn:
+            database.insert(conn, -number)
+            raise ZeroDivisionError
+
+    strike(database, pool, work)
+    assert all(number > 0 for number in database.rows())
