@@ -4,17 +4,17 @@ Only `engines.mysql` imports this module, when it first connects: importing it i
 """
 
 import socket
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import struct
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import pymysql
 from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import CLIENT, COMMAND, CR, SERVER_STATUS
 from pymysql.protocol import EOFPacketWrapper
 
-from ..errors import DeadlineExceeded
+from ..errors import ConfigError, DeadlineExceeded
 from .base import cancelled
 from .sockets import UNACKNOWLEDGED
 
@@ -25,7 +25,26 @@ _IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS
 # A borrower changes isolation and read-only for the session by SQL alone, so its statements are looked at: these are
 # the words of `SET SESSION TRANSACTION …` and of the variables transaction_isolation, tx_read_only and their kin.
 _SESSION_WORDS = ("transaction", "tx_")
-_SET = ("SET", b"SET")
+# And the database by `USE`, which no reset undoes, and tables locked by `LOCK TABLES`, which no COMMIT unlocks.
+_TOLD = ("SET", b"SET", "USE", b"USE", "LOC", b"LOC")
+
+# Bytes that a server may answer to what we ask of our own accord: nothing of it needs more than a few kilobytes, and
+# one that never stops must not fill the function's memory.
+_MOST = 1 << 20
+_PIECE = 1 << 16
+# Seconds that a socket may wait longer than is left, to spare the system call that would correct it.
+_SLACK = 0.005
+# What PyMySQL raises where an answer is not what it expects; besides `Exception` itself.
+_GARBLED = (
+    struct.error,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+)
 
 
 if TYPE_CHECKING:
@@ -44,17 +63,23 @@ class BoundedConnection(_Connection):
     _closed: bool
     _read_timeout: float | None
     _current_timeout: float | None
-    _execute_command: Callable[[int, bytes], None]
-    _read_ok_packet: Callable[[], Any]
-    _force_close: Callable[[], None]
+    _next_seq_id: int
     server_version: str
     server_status: int
     server_capabilities: int
 
+    unanswered = False
+    """A command was sent, and its answer was not read to the end: an exception came between."""
     in_doubt = False
     """A statement failed or streams, so that the transaction flag of the last answer may be out of date."""
     session_changed = False
-    """The session's isolation level or read-only flag was set."""
+    """What may outlive a transaction unseen was set: the isolation level, the read-only flag, or one of these three."""
+    moved = False
+    """Another database was chosen."""
+    tables_locked = False
+    """Tables were locked by hand."""
+    role_changed = False
+    """Another role was taken."""
     running = False
     """A statement is on the wire."""
     cancelled = False
@@ -76,8 +101,10 @@ class BoundedConnection(_Connection):
         self.running = True
         try:
             affected: int = super().query(sql, unbuffered)
+            self.unanswered = False
         except Exception as error:
             self.failed_with = error.args
+            self._note_answer(error)
             if self.cancelled:
                 raise self._given_up(error) from error
             raise
@@ -87,11 +114,58 @@ class BoundedConnection(_Connection):
             raise self._given_up(TimeoutError("the statement returned early"))
         # A streamed result reports the transaction only with its last packet, and PyMySQL does not look there.
         self.in_doubt = unbuffered
-        if sql.lstrip()[:3].upper() in _SET:
+        if sql.lstrip()[:3].upper() in _TOLD:
             self._look_at(sql)
         if self.guarded and not self.server_status & _IN_TRANSACTION and not unbuffered:
             self.ended = True
         return affected
+
+    def _execute_command(self, command: int, sql: str | bytes) -> None:
+        """Send one command: every command's way to the server.
+
+        One that was left unanswered ends the connection, because its answer would be taken for the next one's.
+        """
+        if self.unanswered:
+            self.abandon()
+        self.unanswered = True
+        super()._execute_command(command, sql)  # type: ignore[misc]
+
+    def _note_answer(self, error: Exception) -> None:
+        """An error of the server's own is an answer."""
+        if isinstance(error, pymysql.MySQLError) and error.args and is_answer(error.args[0]):
+            self.unanswered = False
+
+    def _read_ok_packet(self) -> Any:
+        try:
+            packet = super()._read_ok_packet()  # type: ignore[misc]
+        except Exception as error:
+            self._note_answer(error)
+            raise
+        self.unanswered = False
+        return packet
+
+    def next_result(self, unbuffered: bool = False) -> int:
+        """Read the next result of a statement that has several."""
+        # Inside `_execute_command`, which reads what is left of the statement before, its own command is unanswered.
+        before, self.unanswered = self.unanswered, True
+        affected = super().next_result(unbuffered)
+        self.unanswered = before
+        return affected
+
+    def show_warnings(self) -> Any:
+        """SHOW WARNINGS."""
+        rows = super().show_warnings()  # type: ignore[no-untyped-call]
+        self.unanswered = False
+        return rows
+
+    def set_character_set(self, charset: str, collation: str | None = None) -> None:
+        """SET NAMES."""
+        super().set_character_set(charset, collation)
+        self.unanswered = False
+
+    def abandon(self) -> None:
+        """Close this process's end, without a word to the server."""
+        self._force_close()  # type: ignore[attr-defined]
 
     def _read_query_result(self, unbuffered: bool = False) -> int:
         self._result = None
@@ -112,8 +186,17 @@ class BoundedConnection(_Connection):
 
     def _look_at(self, statement: str | bytes) -> None:
         text = (statement if isinstance(statement, str) else statement.decode("latin1")).lower()
-        if any(word in text for word in _SESSION_WORDS):
+        first, second, *_ = (*text.split(None, 2), "", "")
+        self.moved |= first == "use"
+        self.tables_locked |= first == "lock"
+        self.role_changed |= second == "role"
+        if first != "set" or second == "role" or any(word in text for word in _SESSION_WORDS):
             self.session_changed = True
+
+    def select_db(self, db: Any) -> None:
+        """USE."""
+        super().select_db(db)
+        self.moved = self.session_changed = True
 
     def commit(self) -> None:
         """COMMIT; refused inside `Pool.run`, which commits itself and could else not know whether a replay is safe."""
@@ -142,14 +225,14 @@ class BoundedConnection(_Connection):
         result = self._result
         return result is not None and bool(result.unbuffered_active or result.has_next)
 
-    def reset(self) -> None:
+    def reset(self, charset: str, collation: str | None) -> None:
         """COM_RESET_CONNECTION, which keeps only the login, and then what a new connection sets."""
         self._execute_command(_COM_RESET_CONNECTION, b"")
         self._read_ok_packet()
-        self.set_character_set(self.charset, self.collation)
+        self.set_character_set(charset, collation)
         for statement in (self.sql_mode and f"SET sql_mode={self.escape(self.sql_mode)}", self.init_command):
             if statement:
-                super().query(statement)
+                self.query(statement)
         self.in_doubt = self.session_changed = False
         self._result = None
 
@@ -159,8 +242,25 @@ class BoundedConnection(_Connection):
             self._execute_command(COMMAND.COM_PING, b"")
             self._read_ok_packet()
 
+    def hear_out(self, timeout: float) -> NoReturn:
+        """Read what the server said unasked, which is its good-bye, and raise it."""
+        with self.bounded(timeout):
+            self._next_seq_id = 1
+            self._read_packet()  # type: ignore[no-untyped-call]
+            raise pymysql.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the server spoke unasked")
+
+    @property
+    def overheard(self) -> bool:
+        """True if the last answer announced another, or was not all that was decrypted: the socket shows neither."""
+        pending = getattr(self._sock, "pending", None)
+        return bool(self.server_status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS or (pending and pending()))
+
     def connect_within(self, timeout: float) -> None:
         """TCP, TLS and login together within `timeout` seconds."""
+        if self.user is None:
+            raise ConfigError(
+                "the URL names no user, and this machine's is not known: write mysql://user@host/database"
+            )
         deadline = monotonic() + timeout
         with self.bounded(timeout):
             self.connect(self._dial(deadline))
@@ -181,64 +281,106 @@ class BoundedConnection(_Connection):
 
     def _request_authentication(self) -> None:
         # PyMySQL before 1.2 goes on in plain text, password and all, where a server offers no TLS.
-        if self.encrypt and not self.server_capabilities & CLIENT.SSL:
+        # Nor does any go on if connect_args switch TLS off.
+        if self.encrypt and not (self.ssl and self.server_capabilities & CLIENT.SSL):
             raise pymysql.OperationalError(
                 CR.CR_SSL_CONNECTION_ERROR, "SSL is required, and the server does not support it"
             )
         super()._request_authentication()  # type: ignore[misc]
 
-    @contextmanager
-    def bounded(self, timeout: float | None) -> Iterator[None]:
-        """Bound all reads and writes in this block, together, to `timeout` seconds (None: no bound).
+    def bounded(self, timeout: float | None, most: float = _MOST) -> "_Bounds":
+        """Bound all reads and writes in a `with` block, together, to `timeout` seconds (None: no bound), `most` bytes.
 
         PyMySQL's own timeouts start anew with every piece read, so a server that drips bytes would never run into them.
+        An answer that PyMySQL cannot read is the loss of the connection.
         """
-        if timeout is None:
-            yield
-            return
-        deadline = monotonic() + timeout
+        return _Bounds(self, timeout, most)
 
-        def left() -> float:
-            rest = deadline - monotonic()
-            if rest <= 0:
-                raise TimeoutError("no answer in time")
-            return rest
 
-        def read(count: int) -> bytes:
-            data = b""
-            try:
-                while len(data) < count:
-                    self._sock.settimeout(left())
-                    piece = self._rfile.read1(count - len(data))
-                    if not piece:
-                        raise ConnectionResetError("the server closed the connection")
-                    data += piece
-            except OSError as error:
-                self._force_close()
-                raise pymysql.OperationalError(
-                    CR.CR_SERVER_LOST, f"Lost connection to MySQL server during query ({error})"
-                ) from error
-            return data
+class _Bounds:
+    """What `BoundedConnection.bounded` gives: stands in for PyMySQL's reading and writing while its block runs."""
 
-        def write(data: bytes) -> None:
-            try:
-                self._sock.settimeout(left())
-                self._sock.sendall(data)
-            except OSError as error:
-                self._force_close()
-                raise pymysql.OperationalError(
-                    CR.CR_SERVER_GONE_ERROR, f"MySQL server has gone away ({error!r})"
-                ) from error
+    # No generator: a signal's exception would leave that suspended, to be ended at some later time.
+    __slots__ = ("_conn", "_deadline", "_room", "_set")
 
-        self._read_bytes = read
-        self._write_bytes = write
+    def __init__(self, conn: BoundedConnection, timeout: float | None, most: float) -> None:
+        self._conn = conn
+        self._deadline = None if timeout is None else monotonic() + timeout
+        self._room = most
+        self._set = float("inf")  # seconds: the socket's own timeout, of ours
+
+    def __enter__(self) -> None:
+        conn = self._conn
+        conn._read_bytes = self._read  # type: ignore[attr-defined]
+        if self._deadline is not None:
+            conn._write_bytes = self._write  # type: ignore[attr-defined]
+            conn._current_timeout = conn._read_timeout  # so that PyMySQL leaves the socket's timeout to us
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        conn = self._conn
+        vars(conn).pop("_read_bytes", None)
+        vars(conn).pop("_write_bytes", None)
+        if self._deadline is not None and conn._sock is not None:
+            conn._sock.settimeout(conn._read_timeout)
+        if type(error) is Exception or isinstance(error, _GARBLED):
+            conn.abandon()
+            raise pymysql.OperationalError(
+                CR.CR_MALFORMED_PACKET, f"the server's answer cannot be read ({type(error).__name__}: {error})"
+            ) from error
+
+    def _hurry(self, deadline: float) -> None:
+        """Let the socket wait no longer than until the deadline. Raises TimeoutError when that has passed."""
+        left = deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError("no answer in time")
+        # Each call is a system call; one for the two reads of an answer that is there is enough.
+        if left < self._set - _SLACK:
+            self._conn._sock.settimeout(left)
+            self._set = left
+
+    def _read(self, count: int) -> bytes:
+        conn, deadline = self._conn, self._deadline
+        self._room -= count
+        if self._room < 0:
+            raise ValueError("it is longer than any that was to come")
+        if deadline is None:
+            return _Connection._read_bytes(conn, count)  # type: ignore[attr-defined,no-any-return]
         try:
-            yield
-        finally:
-            del self._read_bytes, self._write_bytes
-            if self._sock is not None:
-                self._sock.settimeout(self._read_timeout)
-                self._current_timeout = self._read_timeout
+            self._hurry(deadline)
+            piece: bytes = conn._rfile.read1(min(count, _PIECE))
+            if len(piece) == count:  # nearly always
+                return piece
+            data = bytearray(piece)
+            while piece and len(data) < count:
+                self._hurry(deadline)
+                piece = conn._rfile.read1(min(count - len(data), _PIECE))
+                data += piece
+            if len(data) < count:
+                raise ConnectionResetError("the server closed the connection")
+        except OSError as error:
+            conn.abandon()
+            raise pymysql.OperationalError(
+                CR.CR_SERVER_LOST, f"Lost connection to MySQL server during query ({error})"
+            ) from error
+        return bytes(data)
+
+    def _write(self, data: bytes) -> None:
+        assert self._deadline is not None
+        try:
+            self._hurry(self._deadline)
+            self._conn._sock.sendall(data)
+        except OSError as error:
+            self._conn.abandon()
+            raise pymysql.OperationalError(
+                CR.CR_SERVER_GONE_ERROR, f"MySQL server has gone away ({error!r})"
+            ) from error
+
+
+def is_answer(number: object) -> bool:
+    """True for a server's own error number; from 2000 on come those of clients: not, or not well, answered."""
+    return isinstance(number, int) and number >= 1000 and not 2000 <= number < 3000
 
 
 class _Result(MySQLResult):
