@@ -29,6 +29,15 @@ ROOT = Path(lambda_pool.__file__).parent.parent
 _WAIT = 30.0  # seconds: a bound for hangs
 
 
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A runtime that is killed breaks its connections; anything else is told."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
+
+
 class RuntimeApi:
     """Hands out events, takes answers, restores snapshots when told to. `requests`: what was asked, in order."""
 
@@ -42,8 +51,7 @@ class RuntimeApi:
         self._events = queue.Queue[tuple[str, bytes]]()
         self._answers: dict[str, queue.Queue[tuple[str, Any]]] = {}
         self._seconds = 30.0
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
-        self._server.daemon_threads = True
+        self._server = _Server(("127.0.0.1", 0), _handler(self))
         self.address = f"127.0.0.1:{self._server.server_address[1]}"
 
     def __enter__(self) -> Self:
