@@ -1,6 +1,7 @@
 """PostgreSQL on psycopg 3."""
 
 import select
+import sys
 from collections.abc import Callable, Generator
 from contextlib import suppress
 from functools import partial
@@ -38,6 +39,14 @@ _NO_OPTIONS = (
     "start-up options are not valid behind an RDS Proxy or a pooler (pooled=true), which refuses them: take 'options' "
     "out of the URL, of connect_args and of PGOPTIONS, and write ALTER ROLE … SET … (or ALTER DATABASE … SET …) instead"
 )
+
+# What a server sends after so many reads is counted, and is not to fill the function's memory: a login takes some ten,
+# any other answer one. FIONREAD, here by its number on Linux, tells how much is there to be read.
+_LOGIN_READS, _ANSWER_READS = 16, 1
+_MOST = 1 << 20
+_FIONREAD = 0x541B
+# Of how many results the kinds are kept, and after how many the clock is looked at.
+_KEPT, _PAUSE = 2, 1000
 
 # Arguments of psycopg.Connection.connect() that never reach libpq.
 _OWN_ARGUMENTS = ("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory")
@@ -170,7 +179,7 @@ class PostgresLink:
         self._own = True
         try:
             pgconn.send_query(query)
-            kinds = _wait(_exchange(pgconn), pgconn.socket, deadline)
+            kinds = _wait(_exchange(pgconn), pgconn.socket, _Patience(deadline))
         finally:
             self._own = False
         if kinds != [kind]:
@@ -283,7 +292,7 @@ class PostgresLink:
     def _drain(self, timeout: float | None) -> None:
         """Read a streamed result to its end, so that its transaction can be ended. An open COPY cannot be."""
         deadline = monotonic() + (timeout if timeout is not None else _DRAIN_TIMEOUT)
-        _wait(_exchange(self._pgconn), self._pgconn.socket, deadline)
+        _wait(_exchange(self._pgconn), self._pgconn.socket, _Patience(deadline, most=float("inf")))
 
     def restore(self, timeout: float | None) -> bool:
         """Settings live in the driver: putting them back costs no round trip."""
@@ -407,13 +416,14 @@ def _copy(adapters: "AdaptersMap | None") -> "AdaptersMap | None":
 
 
 def _exchange(pgconn: "PGconn") -> Generator[int, int, list[int]]:
-    """Flush what was sent and read every result; returns their kinds. Raises the server's error, if there is one."""
+    """Flush what was sent and read every result; returns the first kinds. Raises the server's error, if any."""
     from psycopg import OperationalError
     from psycopg.errors import error_from_result
     from psycopg.pq import ExecStatus
 
     failure: Exception | None = None
     kinds: list[int] = []
+    count = 0
     while pgconn.flush():
         if (yield _READ | _WRITE) & _READ:
             pgconn.consume_input()
@@ -424,7 +434,11 @@ def _exchange(pgconn: "PGconn") -> Generator[int, int, list[int]]:
         result = pgconn.get_result()
         if result is None:
             break
-        kinds.append(result.status)
+        count += 1
+        if count <= _KEPT:
+            kinds.append(result.status)
+        elif not count % _PAUSE:
+            yield 0  # what came in at once may hold any number of them
         if result.status == ExecStatus.FATAL_ERROR:
             failure = error_from_result(result)
         elif result.status in {ExecStatus.COPY_IN, ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH}:
@@ -440,27 +454,54 @@ def _exchange(pgconn: "PGconn") -> Generator[int, int, list[int]]:
     return kinds
 
 
-def _wait(generator: Generator[int, int, Any], fd: int, deadline: float) -> Any:
+def _wait(generator: Generator[int, int, Any], fd: int, patience: "_Patience") -> Any:
     """Drive one of our own generators to its end. Raises TimeoutError at the deadline."""
     poller = select.poll()
     try:
         wanted = next(generator)
         while True:
-            wanted = generator.send(_poll_once(poller, fd, wanted, deadline))
+            wanted = generator.send(patience.wait(poller, fd, wanted))
     except StopIteration as stop:
         return stop.value
 
 
-def _poll_once(poller: "select.poll", fd: int, wanted: int, deadline: float) -> int:
-    """Wait until `fd` is ready, and say for what. Raises TimeoutError at the deadline."""
-    events = (select.POLLIN if wanted & _READ else 0) | (select.POLLOUT if wanted & _WRITE else 0)
-    poller.register(fd, events)
-    ready = poller.poll(max(deadline - monotonic(), 0.0) * 1000)
-    if not ready:
-        raise TimeoutError("no answer in time")
-    # Errors and hang-ups count as readable: the driver finds them when it reads.
-    got = ready[0][1]
-    return (_READ if got & ~select.POLLOUT else 0) | (_WRITE if got & select.POLLOUT else 0)
+class _Patience:
+    """How long an exchange with the server may take, and how many bytes it may send once it talks at length."""
+
+    __slots__ = ("_deadline", "_reads", "_room")
+
+    def __init__(self, deadline: float, most: float = _MOST, reads: int = _ANSWER_READS) -> None:
+        self._deadline = deadline
+        self._room = most
+        self._reads = reads
+
+    def wait(self, poller: "select.poll", fd: int, wanted: int) -> int:
+        """Wait until `fd` is ready, and say for what. Raises TimeoutError at the deadline, also if it always is."""
+        left = self._deadline - monotonic()
+        if left <= 0:
+            raise TimeoutError("no answer in time")
+        if not wanted:
+            return 0
+        poller.register(fd, (select.POLLIN if wanted & _READ else 0) | (select.POLLOUT if wanted & _WRITE else 0))
+        ready = poller.poll(left * 1000)
+        if not ready:
+            raise TimeoutError("no answer in time")
+        # Errors and hang-ups count as readable: the driver finds them when it reads.
+        got = ready[0][1]
+        if got & ~select.POLLOUT:
+            self._reads -= 1
+            if self._reads < 0:
+                self._count(fd)
+        return (_READ if got & ~select.POLLOUT else 0) | (_WRITE if got & select.POLLOUT else 0)
+
+    def _count(self, fd: int) -> None:
+        from fcntl import ioctl
+
+        self._room -= int.from_bytes(ioctl(fd, _FIONREAD, bytes(4)), sys.byteorder)
+        if self._room < 0:
+            from psycopg import OperationalError
+
+            raise OperationalError("the server sends more than any answer could need")
 
 
 class PostgresEngine:
@@ -559,6 +600,7 @@ def _open(conninfo: bytes, deadline: float, *, pooled: bool) -> "PGconn":
     from psycopg import OperationalError
     from psycopg.pq import PGconn
 
+    patience = _Patience(deadline, reads=_LOGIN_READS)
     pgconn = PGconn.connect_start(conninfo)
     try:
         # Asked of libpq itself, because they may also come from PGOPTIONS or a service file. Nothing was sent yet.
@@ -574,7 +616,7 @@ def _open(conninfo: bytes, deadline: float, *, pooled: bool) -> "PGconn":
             if state not in {_POLLING_READING, _POLLING_WRITING}:
                 break
             # A new poller each time: libpq may change its socket between two addresses.
-            _poll_once(select.poll(), pgconn.socket, _READ if state == _POLLING_READING else _WRITE, deadline)
+            patience.wait(select.poll(), pgconn.socket, _READ if state == _POLLING_READING else _WRITE)
         raise OperationalError(bytes(pgconn.error_message).decode("utf-8", "replace").strip())
     except BaseException:
         pgconn.finish()
