@@ -340,7 +340,8 @@ class ConnectionPool(Shelf):
         for last in (False, True):
             slot = self.checkout(role, timeout)
             try:
-                slot.link.begin(readonly=readonly, guarded=guarded)
+                bound = min(self.config.ping_timeout, Limit(timeout or self.config.timeout).left())
+                slot.link.begin(readonly=readonly, guarded=guarded, timeout=max(bound, _LEAST))
             except BaseException as error:
                 lost = self._engine.classify(error) in HEALS
                 self.checkin(slot, error)

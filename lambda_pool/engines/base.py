@@ -104,8 +104,8 @@ class Link(Protocol):
     def refused_write(self) -> bool:
         """True if the server is known to have refused to write, though the borrower hid or swallowed that error."""
 
-    def begin(self, *, readonly: bool, guarded: bool) -> None:
-        """Make the borrower's work one transaction, whatever `autocommit` says.
+    def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
+        """Make the borrower's work one transaction, whatever `autocommit` says, in at most `timeout` seconds.
 
         `guarded` (`Pool.run`): the driver's `commit()` then raises, so that the work cannot end its transaction unseen.
         """

@@ -116,12 +116,13 @@ class MysqlLink:
         """By what the connection noted of its last failed statement."""
         return _is_read_only(self.conn.failed_with)
 
-    def begin(self, *, readonly: bool, guarded: bool) -> None:
+    def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
         """An explicit transaction: MySQL's implicit ones cannot be read-only, nor seen to end."""
-        if readonly:
-            self.conn.query("START TRANSACTION READ ONLY")
-        elif guarded or self._autocommit:
-            self.conn.begin()
+        with self.conn.bounded(timeout):
+            if readonly:
+                self.conn.query("START TRANSACTION READ ONLY")
+            elif guarded or self._autocommit:
+                self.conn.begin()
         self.conn.guarded = guarded
         self.conn.ended = False
 
@@ -222,8 +223,9 @@ class MysqlLink:
         """The connection looks for it after each statement anyway."""
 
     def running(self) -> bool:
-        """What the connection itself noted."""
-        return self.conn.running
+        """What the connection itself noted: of statements, and of what its methods send, such as begin(). Not ours."""
+        conn = self.conn
+        return (conn.running or conn.unanswered) and not conn.is_bounded
 
     def cancel(self, timeout: float, aside: Callable[[], Link]) -> bool:
         """KILL QUERY, which needs a second login. Not through a pooler, where the number may be somebody else's."""

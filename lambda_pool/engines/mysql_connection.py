@@ -140,8 +140,10 @@ class BoundedConnection(_Connection):
             packet = super()._read_ok_packet()  # type: ignore[misc]
         except Exception as error:
             self._note_answer(error)
+            if self.cancelled:
+                raise self._given_up(error) from error
             raise
-        self.unanswered = False
+        self.unanswered = self.cancelled = False  # the answer was faster than the cancel, if there was one
         return packet
 
     def next_result(self, unbuffered: bool = False) -> int:
@@ -287,6 +289,11 @@ class BoundedConnection(_Connection):
                 CR.CR_SSL_CONNECTION_ERROR, "SSL is required, and the server does not support it"
             )
         super()._request_authentication()  # type: ignore[misc]
+
+    @property
+    def is_bounded(self) -> bool:
+        """True inside of a `bounded` block."""
+        return "_read_bytes" in vars(self)
 
     def bounded(self, timeout: float | None, most: float = _MOST) -> "_Bounds":
         """Bound all reads and writes in a `with` block, together, to `timeout` seconds (None: no bound), `most` bytes.

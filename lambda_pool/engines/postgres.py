@@ -203,8 +203,8 @@ class PostgresLink:
             return False
         return pgconn.error_message.partition(b"\n")[0].endswith(b" in a read-only transaction")
 
-    def begin(self, *, readonly: bool, guarded: bool) -> None:
-        """Settings that shape the BEGIN that psycopg sends with the first statement.
+    def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
+        """Settings that shape the BEGIN that psycopg sends with the first statement; nothing here waits.
 
         Guarded, psycopg's own transaction block: `commit()` raises in it, and inner blocks become savepoints.
         """

@@ -114,7 +114,7 @@ class FakeLink:
         """See `Link`."""
         return False
 
-    def begin(self, *, readonly: bool, guarded: bool) -> None:
+    def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
         """See `Link`."""
         self.do("begin")
         self.in_transaction = True

@@ -98,6 +98,42 @@ def test_a_commit_without_an_answer_ends_in_time_however_often_the_alarm_rings(d
             current.reset(token)
 
 
+@pytest.mark.parametrize("method", ["commit", "rollback", "begin", "autocommit"])
+def test_also_what_the_drivers_methods_wait_for(database: Database, method: str) -> None:
+    """Not only statements: any answer may fail to come."""
+    if database.engine == "postgresql" and method in {"begin", "autocommit"}:
+        method = "rollback"  # it has no such methods that ask the server
+    with FaultyProxy("127.0.0.1", database.server.port) as proxy:
+        url = database.url.replace(f":{database.server.port}/", f":{proxy.port}/")
+        pool = database.pool(url, cancel_before_deadline=1.0)
+        start = time.monotonic()
+        with alarm(pool, 0.3), pytest.raises(lambda_pool.DeadlineExceeded), pool.connection() as conn:
+            database.insert(conn, 1)
+            proxy.black_hole(new=False)
+            getattr(conn, method)(*([True] if method == "autocommit" else []))
+        assert time.monotonic() - start < 5
+        assert pool.stats().size == 0
+
+
+@pytest.mark.parametrize("how", ["run", "run on autocommit", "readonly"])
+def test_a_begin_that_is_not_answered_is_the_pools_to_replace(my: Database, how: str) -> None:
+    """Nobody has seen the connection yet; and the wait is the pool's own, so it is bounded."""
+    with FaultyProxy("127.0.0.1", my.server.port) as proxy:
+        url = my.url.replace(f":{my.server.port}/", f":{proxy.port}/")
+        pool = my.pool(url, ping_timeout=0.3, autocommit="autocommit" in how)
+        pool.warm()
+        proxy.black_hole(new=False)
+        start = time.monotonic()
+        if how == "readonly":
+            with pool.connection(readonly=True) as conn:
+                assert my.query(conn, "select 1") == [(1,)]
+        else:
+            pool.run(lambda conn: my.insert(conn, 1))
+            assert my.rows() == [1]
+        assert time.monotonic() - start < 3
+        assert pool.stats().opened == 2
+
+
 def test_the_pools_own_commit_is_not_struck(pg: Database) -> None:
     """A trigger makes COMMIT take its time, as a replica that must confirm it may."""
     pg.execute(
