@@ -27,6 +27,12 @@ GIVE_UP = 4
 """Invocations after which a way counts as one that does not recover."""
 PING_AFTER, PING_TIMEOUT = 5.0, 1.0
 """lambda_pool's defaults."""
+PASSWORD = "benchmark"
+# No superuser, to whom MariaDB's read_only means nothing.
+USER = {
+    "postgresql": (f"create role app login password '{PASSWORD}'", "grant all on stock, orders to app"),
+    "mysql": (f"create user app@'%' identified by '{PASSWORD}'", "grant select, insert, update on *.* to app@'%'"),
+}
 WAYS = {
     "postgresql": (
         OURS,
@@ -95,16 +101,20 @@ class Scene:
     def demote(self) -> None:
         """The writer's name leads to another server; the old one goes on as a reader and keeps its sessions."""
         self.endpoint.lead_to(self.spare.port)
-        self.server.execute("alter system set default_transaction_read_only = on")
-        self.server.execute("select pg_reload_conf()")
-        time.sleep(0.1)
+        self._refuse_writes(True)
+
+    def _refuse_writes(self, refuse: bool) -> None:
+        if self.server.scheme == "postgresql":
+            self.server.execute(f"alter system set default_transaction_read_only = {refuse}")
+            self.server.execute("select pg_reload_conf()")
+            time.sleep(0.1)
+        else:
+            self.server.execute(f"set global read_only = {refuse:d}")
 
     def calm(self) -> None:
         """Back to how it was, with no session left anywhere."""
         self.endpoint.lead_to(self.server.port)
-        if self.spare is not None:
-            self.server.execute("alter system reset default_transaction_read_only")
-            self.server.execute("select pg_reload_conf()")
+        self._refuse_writes(False)
 
     # --- what is measured ---------------------------------------------------------------------------------------------
 
@@ -176,12 +186,9 @@ def play(scene: Scene) -> dict[str, Any]:
         ("restart", scene.restart, read, 0.1, 3),
         ("black hole", scene.black_hole, read, PING_AFTER + 0.3, 2),
         ("black hole, just used", scene.black_hole, read, 0.1, 1),
+        ("failover, sessions ended", scene.fail_over, write, 0.1, 3),
+        ("failover, sessions kept", scene.demote, write, 0.1, 3),
     ]
-    if scene.spare is not None:
-        plan += [
-            ("failover, sessions ended", scene.fail_over, write, 0.1, 3),
-            ("failover, sessions kept", scene.demote, write, 0.1, 3),
-        ]
     found: dict[str, Any] = {"warm_ms": scene.warm_ms(read), "events": {}}
     for name, what, event, frozen, times in plan:
         acts = []
@@ -190,8 +197,7 @@ def play(scene: Scene) -> dict[str, Any]:
             scene.calm()
             # Whoever has not recovered begins anew, with a connection to where the endpoint leads now.
             scene.kill()
-            if scene.spare is not None:
-                Scene(scene.spare, None, scene.endpoint, {}).kill()
+            Scene(scene.spare, None, scene.endpoint, {}).kill()
         found["events"][name] = {
             way: {
                 "ms": figure([act[way]["ms"] for act in acts]),
@@ -214,7 +220,7 @@ def trusted(servers: list[Any], folder: Path) -> str:
 
 
 def measure() -> dict[str, Any]:
-    """PostgreSQL with a second server to fail over to, and MariaDB."""
+    """Both engines, each with a second server to fail over to."""
     import tempfile
 
     found: dict[str, Any] = {
@@ -223,20 +229,17 @@ def measure() -> dict[str, Any]:
         "ping_after": PING_AFTER,
         "ping_timeout": PING_TIMEOUT,
     }
-    password = "benchmark"
     for engine in ("postgresql", "mysql"):
         with contextlib.ExitStack() as stack:
             folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
             make = PostgresServer if engine == "postgresql" else MariaDbServer
-            servers: list[Any] = [
-                stack.enter_context(make(password=password)) for _ in range(2 if engine == "postgresql" else 1)
-            ]
+            servers: list[Any] = [stack.enter_context(make()) for _ in range(2)]
             for server in servers:
-                for statement in ways.SCHEMA[engine]:
+                for statement in (*ways.SCHEMA[engine], *USER[engine]):
                     server.execute(statement)
             endpoint = stack.enter_context(Endpoint("127.0.0.1", servers[0].port))
-            url = servers[0].url(port=endpoint.port, sslrootcert=trusted(servers, folder))
+            url = servers[0].url("app", PASSWORD, port=endpoint.port, sslrootcert=trusted(servers, folder))
             runtimes = open_all(stack, WAYS[engine], engine, url, timeout=TIMEOUT)
-            scene = Scene(servers[0], servers[1] if len(servers) > 1 else None, endpoint, runtimes)
+            scene = Scene(servers[0], servers[1], endpoint, runtimes)
             found[engine] = play(scene)
     return found
