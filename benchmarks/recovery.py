@@ -49,18 +49,10 @@ WAYS = {
 }
 
 
-class Endpoint(FaultyProxy):
-    """A name that leads somewhere, and elsewhere after a failover."""
-
-    def lead_to(self, port: int) -> None:
-        """For connections from now on."""
-        self._target = ("127.0.0.1", port)
-
-
 class Scene:
-    """One engine's servers, the endpoint in front of them, and an environment for each way."""
+    """One engine's servers, the endpoint in front of them (it leads elsewhere after a failover), and who connects."""
 
-    def __init__(self, server: Any, spare: Any, endpoint: Endpoint, runtimes: dict[str, LambdaRuntime]) -> None:
+    def __init__(self, server: Any, spare: Any, endpoint: FaultyProxy, runtimes: dict[str, LambdaRuntime]) -> None:
         self.server = server
         self.spare = spare
         self.endpoint = endpoint
@@ -237,7 +229,7 @@ def measure() -> dict[str, Any]:
             for server in servers:
                 for statement in (*ways.SCHEMA[engine], *USER[engine]):
                     server.execute(statement)
-            endpoint = stack.enter_context(Endpoint("127.0.0.1", servers[0].port))
+            endpoint = stack.enter_context(FaultyProxy("127.0.0.1", servers[0].port))
             url = servers[0].url("app", PASSWORD, port=endpoint.port, sslrootcert=trusted(servers, folder))
             runtimes = open_all(stack, WAYS[engine], engine, url, timeout=TIMEOUT)
             scene = Scene(servers[0], servers[1], endpoint, runtimes)
