@@ -3,7 +3,6 @@
 import json
 import tempfile
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
@@ -91,8 +90,13 @@ class Ledger:
                 continue
             ending = self.endings.get(seen.step.unit)
             if ending is None or not ending.own or self.outcome(seen) != "saved":
-                found[seen.step.unit] = ending.error if ending else seen.caller
+                found[seen.step.unit] = self.error(seen)
         return found
+
+    def error(self, seen: Seen) -> str:
+        """What went wrong in an invocation, by its own word or its caller's."""
+        ending = self.endings.get(seen.step.unit)
+        return ending.error if ending is not None else seen.caller
 
     def check(self) -> None:
         """Raise AssertionError unless every promise was kept."""
@@ -238,8 +242,3 @@ def _read(diary: Path, ledger: Ledger) -> None:
             ledger.endings[unit] = Ending(**line)
         elif ledger.told.setdefault(line["unit"], Told(line["told"])) is not Told(line["told"]):
             raise AssertionError(f"the function said two things of {line['unit']}")
-
-
-def outcomes(ledger: Ledger) -> Counter[str]:
-    """How many invocations were told what."""
-    return Counter(ledger.outcome(seen) for seen in ledger.seen)

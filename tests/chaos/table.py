@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable
 
 from .environment import Seen
-from .ledger import Ledger, outcomes
+from .ledger import Ledger
 
 OUTCOMES = ("saved", "failed", "uncertain", "unknown")
 
@@ -32,6 +32,11 @@ def render(ledger: Ledger) -> str:
     ]
     text.insert(1, "-" * len(text[0]))
     latest = max((ending.late for ending in ledger.endings.values()), default=0.0)
+    untouched = [
+        f"  {seen.step.unit} ({seen.step.door}): {ledger.outcome(seen)}, {ledger.error(seen)}"
+        for seen in ledger.seen
+        if seen.step.unit not in struck and ledger.outcome(seen) != "saved"
+    ]
     callers = Counter(seen.caller for seen in ledger.seen if seen.caller)
     return "\n".join(
         [
@@ -44,6 +49,7 @@ def render(ledger: Ledger) -> str:
             f" after a fault while frozen, failed: {len(ledger.thawed_with_errors())}"
             f" of {sum(seen.frozen for seen in ledger.seen)}",
             f"errors that callers saw: {dict(callers.most_common())}",
+            *(["not saved, though no fault met them themselves:", *untouched] if untouched else []),
         ]
     )
 
@@ -53,6 +59,3 @@ def _columns(ledger: Ledger, invocations: Iterable[Seen]) -> tuple[str, ...]:
     told = Counter(ledger.outcome(seen) for seen in found)
     longest = max((seen.ended - seen.began for seen in found), default=0.0)
     return (str(len(found)), *(str(told[outcome]) for outcome in OUTCOMES), f"{longest:.2f} s")
-
-
-__all__ = ["outcomes", "render"]
