@@ -109,8 +109,8 @@ _SERVER_FROZEN = {
 }
 _MID_WAY = frozenset({"runtime stopped", "runtime killed", "statement cancelled"})
 """What would miss an invocation that has not begun."""
-_EARLY = frozenset({"disk full"})
-"""What takes longer to strike than a few invocations do."""
+_EARLY = frozenset({"disk full", "too many connections"})
+"""What takes longer to strike than a few invocations do, or else leaves them the connections that they have."""
 _LATE = frozenset({"server killed", "server restarted", "too many connections"})
 
 FAILED_OVER = "failed over"
