@@ -264,15 +264,26 @@ def parse_url(text: str) -> Url:
     authority, _, path = rest.partition("/")
     if "/" in path or "@" in path:
         raise ConfigError(f"the URL's path must be one database name ({_ESCAPES})")
-    if "@" in query and not path:  # what looks like a query may be half a password, and is not shown
-        raise ConfigError(f"the URL holds a '?' in front of its '@' ({_ESCAPES})")
+    in_doubt: ConfigError | None = None
+    if "@" in query:  # what looks like a host or a query may be half a password, and is then not shown
+        in_doubt = ConfigError(f"the URL holds a '?' in front of its '@' ({_ESCAPES})")
+        if not path:
+            raise in_doubt
     user, password, address = _split_authority(authority)
-    host, port = _split_address(address)
-    special, parameters = _split_query(query)
+    problem: ConfigError | None = None
+    try:
+        host, port = _split_address(address)
+        special, parameters = _split_query(query)
+    except ConfigError as error:
+        problem = in_doubt or error
+    if problem is not None:  # out here, where it does not carry the one that it stands for
+        raise problem
     socket = parameters.pop("host" if engine == "postgresql" else "unix_socket", None)
     if socket is not None:
         if host:
-            raise ConfigError(f"the URL names two hosts: {host!r}, and {socket!r} in its query; keep one")
+            raise in_doubt or ConfigError(f"the URL names two hosts: {host!r}, and {socket!r} in its query; keep one")
+        if in_doubt is not None and not socket.startswith(("/", "@")):
+            raise in_doubt
         host = socket
     for reserved in ("user", "password", "passwd", "port", "dbname", "database", "db"):
         if reserved in parameters:

@@ -61,6 +61,9 @@ _queries = st.lists(
 @example("postgresql", "", "1?", "", "h", "d", "")
 @example("postgresql", "", "1?sslmode=", "", "h", "d", "")
 @example("postgresql", "", "1/", "=1&", "h", "d", "")
+@example("postgresql", "", "/x?", "", "h", "d", "")
+@example("postgresql", "", "/x?sslmode=", "", "h", "d", "")
+@example("postgresql", "", "1/x?host=", "", "h", "d", "")
 @example("mysql", "", "1?host=", "", "h", "d", "")
 def test_a_password_that_was_not_escaped_is_in_no_error(
     engine: str, user: str, before: str, after: str, host: str, database: str, query: str
