@@ -139,40 +139,6 @@ install_bench() {
         fail "pip could not install the benchmarks' peers into .venv-bench"
 }
 
-install_sam() { # in an environment of its own: the SAM CLI pins most of what it uses
-    PYTHON='' make_venv .venv-sam
-    echo "setup: installing the SAM CLI and cfn-lint into .venv-sam"
-    .venv-sam/bin/pip install -q --disable-pip-version-check "$EMULATOR_PACKAGE" cfn-lint==1.58.0 ||
-        fail "pip could not install the SAM CLI into .venv-sam"
-}
-
-fetch_wheels() { # every wheel that the tests of the layer unpack
-    local version arch
-    for version in "${OTHER_PYTHONS[@]}"; do
-        for arch in arm64 x86_64; do
-            # psycopg has no wheel for Amazon Linux 2 on arm64.
-            [ "$arch-$version" = arm64-3.11 ] && set -- --variant mysql || set --
-            .venv-build/bin/python scripts/build_layer.py --fetch --arch "$arch" --python "$version" "$@" ||
-                fail "the wheels for the layer could not be fetched"
-        done
-    done
-}
-
-install_demo() {
-    make_venv .venv
-    echo "setup: installing the package and the demo's dependencies into .venv"
-    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[demo]' ||
-        fail "pip could not install the demo's dependencies into .venv"
-}
-
-install_bench() {
-    make_venv .venv-bench
-    echo "setup: installing the package and the benchmarks' peers into .venv-bench"
-    .venv-bench/bin/pip install -q --disable-pip-version-check -c constraints.txt \
-        -e '.[all,testing]' -r benchmarks/requirements.txt ||
-        fail "pip could not install the benchmarks' peers into .venv-bench"
-}
-
 fetch_emulator() { # Lambda's Runtime Interface Emulator, which the SAM CLI's wheel carries
     # Where lambda_pool.testing looks for it, so that a script of one's own finds it as the Makefile's targets do.
     mkdir -p .venv/bin
