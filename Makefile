@@ -9,7 +9,7 @@ export PYTHON
 export AWS_LAMBDA_RIE := $(CURDIR)/.tools/rie/aws-lambda-rie
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test mutants coverage lint format bench certs layer docs dist chaos soak clean build-LayerArm64 build-LayerX8664
+.PHONY: help setup demo test mutants coverage lint format bench certs layer audit docs dist chaos soak clean build-LayerArm64 build-LayerX8664
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -78,6 +78,10 @@ build-LayerArm64 build-LayerX8664: build-Layer%:
 	@.venv-build/bin/python scripts/build_layer.py --arch $(if $(filter Arm64,$*),arm64,x86_64) --into "$(ARTIFACTS_DIR)" \
 		--python "$$(sed -n 's/^ *Runtime: python//p' template.yaml)"
 
+audit: ## look at what we depend on: pins, licences, known vulnerabilities
+	@scripts/setup.sh audit
+	@.venv-audit/bin/python scripts/audit.py
+
 docs: ## write the API reference anew, from the docstrings
 	@scripts/setup.sh environment
 	.venv/bin/python scripts/build_reference.py
@@ -90,4 +94,4 @@ dist: ## build the source distribution and the wheel, and install it with each e
 	.venv-build/bin/python scripts/check_dist.py
 
 clean: ## remove everything that the other targets made
-	rm -rf .venv .venv-3.* .venv-bench .venv-build .venv-sam .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage-run build dist
+	rm -rf .venv .venv-3.* .venv-bench .venv-audit .venv-build .venv-sam .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage-run build dist
