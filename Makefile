@@ -5,11 +5,13 @@ SHELL := /bin/bash
 ENGINE ?= postgresql
 ARCH ?= arm64
 VARIANT ?= both
+SECONDS_EACH ?= 60
+TIMES ?= 10
 export PYTHON
 export AWS_LAMBDA_RIE := $(CURDIR)/.tools/rie/aws-lambda-rie
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test mutants coverage lint format bench certs layer audit docs dist chaos soak clean build-LayerArm64 build-LayerX8664
+.PHONY: help setup demo test mutants coverage fuzz lint format bench certs layer audit docs dist chaos soak clean build-LayerArm64 build-LayerX8664
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -33,6 +35,17 @@ test: setup ## run all tests, on real servers and the genuine Lambda runtime
 
 mutants: setup ## break each safety rule in a copy, and see that a test notices (ARGS="fork deadline" for some)
 	@.venv/bin/python scripts/mutants.py $(ARGS)
+
+fuzz: ## look with fresh randomness for what the tests do not think of (SECONDS_EACH=60 for a parser, TIMES=10 the tests)
+	@scripts/setup.sh environment
+	@scripts/setup.sh servers
+	@scripts/setup.sh fuzz
+	@for target in url option secret arn answer host; do \
+		echo "fuzz: $$target, for $(SECONDS_EACH) s"; \
+		mkdir -p .fuzz/$$target && .venv-fuzz/bin/python scripts/fuzz_parsers.py $$target -verbosity=0 \
+			-artifact_prefix=.fuzz/ -max_total_time=$(SECONDS_EACH) .fuzz/$$target || exit 1; \
+	done
+	FUZZ_TIMES=$(TIMES) .venv/bin/pytest tests/fuzz --timeout=3000 $(ARGS)
 
 coverage: setup ## measure the branch coverage of the tests, in every process that they start
 	@.venv/bin/python scripts/measure_coverage.py $(ARGS)
@@ -94,4 +107,4 @@ dist: ## build the source distribution and the wheel, and install it with each e
 	.venv-build/bin/python scripts/check_dist.py
 
 clean: ## remove everything that the other targets made
-	rm -rf .venv .venv-3.* .venv-bench .venv-audit .venv-build .venv-sam .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage-run build dist
+	rm -rf .venv .venv-3.* .venv-bench .venv-audit .venv-build .venv-fuzz .venv-sam .fuzz .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage-run build dist

@@ -139,6 +139,15 @@ install_bench() {
         fail "pip could not install the benchmarks' peers into .venv-bench"
 }
 
+install_fuzz() { # in an environment of its own, with a compiled fuzzer that has not a wheel for every Python
+    make_venv .venv-fuzz "$(find_python)"
+    echo "setup: installing the coverage-guided fuzzer into .venv-fuzz"
+    .venv-fuzz/bin/pip install -q --disable-pip-version-check atheris==3.0.0 ||
+        fail "pip could not install atheris into .venv-fuzz: name another Python with PYTHON=/path/to/python3"
+    .venv-fuzz/bin/pip install -q --disable-pip-version-check --no-deps -e . ||
+        fail "pip could not install the package into .venv-fuzz"
+}
+
 fetch_emulator() { # Lambda's Runtime Interface Emulator, which the SAM CLI's wheel carries
     # Where lambda_pool.testing looks for it, so that a script of one's own finds it as the Makefile's targets do.
     mkdir -p .venv/bin
@@ -234,6 +243,7 @@ pythons) install_pythons ;;
 list-pythons) list_pythons ;;
 servers) install_servers ;;
 audit) once .venv-audit/.ready install_audit ;;
+fuzz) once .venv-fuzz/.ready install_fuzz ;;
 tools) once .venv-build/.ready install_tools ;;
 sam) once .venv-sam/.ready install_sam ;;
 wheels) once .tools/wheels/.ready fetch_wheels ;;

@@ -1,0 +1,168 @@
+"""Coverage-guided fuzzing of the pure parsers. `make fuzz` runs each for a while.
+
+usage: fuzz_parsers.py TARGET [options of libFuzzer, such as -max_total_time=60, and a folder that keeps what it found]
+
+Each target takes any bytes and fails for any exception but our own, for one that shows a password, and for a result
+that is not what it should be. A failure ends the run and leaves its bytes in a file, whose name run again repeats it.
+"""
+
+import json
+import sys
+from collections.abc import Callable
+
+import atheris
+
+with atheris.instrument_imports(include=["lambda_pool"]):
+    from lambda_pool import config, tls
+    from lambda_pool.auth import secrets
+    from lambda_pool.aws import hosts
+    from lambda_pool.endpoints import answers
+    from lambda_pool.endpoints.base import Endpoint
+    from lambda_pool.errors import ConfigError, EndpointError
+    from lambda_pool.secret import Secret
+
+PASSWORD = "c4n4ry"
+
+
+def hidden(error: BaseException) -> None:
+    """The password is in no text of an error, nor of those behind it."""
+    found: BaseException | None = error
+    while found is not None:
+        assert PASSWORD not in f"{found} {found!r} {found.args!r}", found
+        found = found.__cause__ or found.__context__
+
+
+def url(data: atheris.FuzzedDataProvider) -> None:
+    """Any text, and a password anywhere in a URL's front."""
+    text = data.ConsumeUnicodeNoSurrogates(200)
+    before, after = text[: len(text) // 2], text[len(text) // 2 :]
+    engine = "mysql" if data.ConsumeBool() else "postgresql"
+    for attempt in (text, f"{engine}://u:{before}{PASSWORD}{after}@h/d", f"{engine}://u:{PASSWORD}@{text}"):
+        try:
+            made = config.make(attempt, None, {}, {})
+        except ConfigError as error:
+            hidden(error)
+        else:
+            assert made.url.engine in {"postgresql", "mysql"}
+            assert "\0" not in made.url.host + made.url.user + made.url.database
+            assert made.url.port is None or 0 < made.url.port < 65536
+
+
+def option(data: atheris.FuzzedDataProvider) -> None:
+    """Any text for any option's variable."""
+    name = data.PickValueInList(sorted(config._OPTIONS))
+    try:
+        config.make("mysql://u@h/d", None, {}, {name: data.ConsumeUnicode(300)})
+    except ConfigError as error:
+        assert name.upper() in str(error) or name in str(error), error
+
+
+def value(data: atheris.FuzzedDataProvider, keys: list[str], depth: int = 3) -> object:
+    """Anything that JSON can hold. Made here and not parsed: a parser in C shows the fuzzer no way through it."""
+    kind = data.ConsumeIntInRange(0, 8 if depth else 5)
+    if kind == 0:
+        return data.PickValueInList([None, True, False, 10**400, float("nan"), ""])
+    if kind == 1:
+        return data.ConsumeInt(4)
+    if kind == 2:
+        return data.ConsumeUnicode(300)
+    if kind <= 5:
+        return data.PickValueInList(TEXTS)
+    if kind == 6:
+        return [value(data, keys, depth - 1) for _ in range(data.ConsumeIntInRange(0, 3))]
+    return {data.PickValueInList(keys): value(data, keys, depth - 1) for _ in range(data.ConsumeIntInRange(0, 8))}
+
+
+TEXTS = [
+    "orders",
+    "ORDERS",
+    "available",
+    "creating",
+    "MYSQL",
+    "aurora",
+    "postgres",
+    "READ_ONLY",
+    "h.example.",
+    "5432",
+    "x",
+]
+
+
+def secret(data: atheris.FuzzedDataProvider) -> None:
+    """Any body of a secret: text, or JSON with the keys that matter."""
+    keys = ["username", "password", "host", "port", "dbname", "engine", "other"]
+    text = data.ConsumeUnicode(300) if not data.ConsumeIntInRange(0, 9) else json.dumps(value(data, keys))
+    found = secrets._parse(secrets._Answer("v", Secret(text)))
+    if isinstance(found, str):
+        # No more of the body than the names of keys, which are ours.
+        assert len(text) < 12 or text not in found
+        return
+    fields = json.loads(text)
+    assert found.password.reveal() == fields["password"] != ""
+    assert found.port is None or 0 < found.port < 65536
+
+
+def arn(data: atheris.FuzzedDataProvider) -> None:
+    """Any text as a secret's name."""
+    text = data.ConsumeUnicode(200)
+    try:
+        secrets.SecretsManager(text if data.ConsumeBool() else f"arn:aws:secretsmanager:{text}")
+    except ConfigError as error:
+        assert "SecretsManager" in str(error)
+
+
+def answer(data: atheris.FuzzedDataProvider) -> None:
+    """Any answer of the RDS API, with the keys that matter."""
+    said = [value(data, KEYS) for _ in range(data.ConsumeIntInRange(1, 3))]
+    writer = Endpoint("w", 5432)
+    for read in (answers.read_proxy, answers.read_cluster, lambda s, n: answers.read_proxy_reader(s, n, writer)):
+        try:
+            found = read(said, "orders")
+        except EndpointError as error:
+            assert "orders" in str(error)
+            continue
+        for endpoint in found if isinstance(found, tuple) else [found] if found else []:
+            assert 0 < len(endpoint.host) <= 253
+            assert not set(endpoint.host) & set(" ,/@\0")
+
+
+KEYS = [
+    *("DBProxyName", "Status", "EngineFamily", "Endpoint", "RequireTLS", "DefaultAuthScheme", "Auth", "IAMAuth"),
+    *("DBProxyEndpointName", "TargetRole", "DBClusterIdentifier", "Engine", "ReaderEndpoint", "Port"),
+    *("IAMDatabaseAuthenticationEnabled", "DBClusterMembers", "IsClusterWriter"),
+]
+
+
+def host(data: atheris.FuzzedDataProvider) -> None:
+    """Any text as a host name, and its encryption."""
+    name = data.ConsumeUnicode(300) + data.PickValueInList(["", ".rds.amazonaws.com", ".eu-west-1.rds.amazonaws.com"])
+    found = hosts.recognise(name)
+    assert found is None or hosts.recognise(found.name) == found
+    mode = data.PickValueInList([None, *tls.MODES])
+    root = data.PickValueInList([None, "system", "rds", "rds-" + data.ConsumeUnicode(20)])
+    try:
+        made = tls.choose(name, mode, root, proxy=data.ConsumeBool(), required=data.ConsumeBool())
+    except ConfigError as error:
+        assert "sslrootcert" in str(error)
+        return
+    assert made.mode in tls.MODES
+    assert made.verifies or mode is not None or tls.is_local(name)
+    assert tls.advice(data.ConsumeUnicode(50), name, made)
+
+
+TARGETS: dict[str, Callable[[atheris.FuzzedDataProvider], None]] = {
+    check.__name__: check for check in (url, option, secret, arn, answer, host)
+}
+
+
+def main() -> None:
+    """Run one target."""
+    if len(sys.argv) < 2 or sys.argv[1] not in TARGETS:
+        sys.exit(f"usage: {sys.argv[0]} {{{'|'.join(TARGETS)}}} [options of libFuzzer]")
+    check = TARGETS[sys.argv.pop(1)]
+    atheris.Setup(sys.argv, lambda data: check(atheris.FuzzedDataProvider(data)))
+    atheris.Fuzz()
+
+
+if __name__ == "__main__":
+    main()
