@@ -5,7 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [
+    *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY", "CHANGELOG")),
+    *sorted((ROOT / "docs").glob("*.md")),
+]
 OUTPUT = {"text", ""}
 """Languages of what a program printed, or of a drawing: there is nothing to run."""
 RUN = {"python", "sh", "sql", "json"}
