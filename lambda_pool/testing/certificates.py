@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 from collections.abc import Sequence
@@ -51,7 +52,11 @@ def make_certificates(folder: Path, names: Sequence[str] = ()) -> Certificates:
         raise RuntimeError("the openssl command was not found: install the package openssl")
 
     def run(*arguments: str) -> None:
-        done = subprocess.run([openssl, *arguments], cwd=folder, capture_output=True, text=True, check=False)
+        # Nothing of this process's environment, in which passwords may be.
+        environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+        done = subprocess.run(
+            [openssl, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False
+        )
         if done.returncode != 0:
             raise RuntimeError(f"openssl {arguments[0]} failed: {done.stderr.strip()}")
 
