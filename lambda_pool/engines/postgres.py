@@ -40,9 +40,9 @@ _NO_OPTIONS = (
     "out of the URL, of connect_args and of PGOPTIONS, and write ALTER ROLE … SET … (or ALTER DATABASE … SET …) instead"
 )
 
-# What a server sends after so many reads is counted, and is not to fill the function's memory: a login takes some ten,
+# What a server sends after so many reads is counted, and is not to fill the function's memory: a login takes up to ten,
 # any other answer one. FIONREAD, here by its number on Linux, tells how much is there to be read.
-_LOGIN_READS, _ANSWER_READS = 16, 1
+_LOGIN_READS, _ANSWER_READS = 8, 1
 _MOST = 1 << 20
 _FIONREAD = 0x541B
 # Of how many results the kinds are kept, and after how many the clock is looked at.

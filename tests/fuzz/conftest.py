@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import lambda_pool
+from lambda_pool.testing import MariaDbServer
 from tests.fuzz.hostile import Answer, Front, Script
 from tests.fuzz.nasties import PG_WELCOME
 
@@ -52,7 +53,7 @@ class Target:
         conn.cursor().execute("insert into fuzz values (1)")
 
     def _record(self) -> Dialogue:
-        self.server.execute("create table fuzz (id int)")
+        self.server.execute("create table if not exists fuzz (id int)")
         spoken = self.front.spoken
         pool = self.pool(reset="session", ping_after=0.0)
         pool.warm(strict=True)
@@ -74,9 +75,17 @@ class Target:
         return Dialogue(login, ping, statement, (commit,), rollback, tuple(reset))
 
 
-@pytest.fixture(scope="module", params=["postgresql", "mysql"])
-def target(request: pytest.FixtureRequest) -> Iterator[Target]:
-    server = request.getfixturevalue("postgres" if request.param == "postgresql" else "mariadb")
+def _target(server: Any) -> Iterator[Target]:
     with Front(server.port) as front:
         yield Target(server, front)
-    server.execute("drop table fuzz")
+    server.execute("drop table if exists fuzz")
+
+
+@pytest.fixture(scope="module", params=["postgresql", "mysql"])
+def target(request: pytest.FixtureRequest) -> Iterator[Target]:
+    yield from _target(request.getfixturevalue("postgres" if request.param == "postgresql" else "mariadb"))
+
+
+@pytest.fixture
+def my_target(mariadb: MariaDbServer) -> Iterator[Target]:
+    yield from _target(mariadb)

@@ -22,14 +22,14 @@ class Script:
     """One connection's answers: one for each time that the client has sent something (the first at once for MySQL).
 
     drip: seconds between two bytes of the last answer, which is then sent one by one.
-    then: what comes after the last answer: the end, silence, or `endless`, sent again and again.
+    then: what comes after the last answer: the end, silence, or a flood of what `endless` gives for 0, 1, 2, ….
     """
 
     answers: tuple[Answer, ...]
     speaks_first: bool = False
     drip: float = 0.0
     then: Literal["close", "wait", "flood"] = "close"
-    endless: bytes = b""
+    endless: Callable[[int], bytes] = bytes
 
 
 class Front:
@@ -104,8 +104,10 @@ class Front:
                 else:
                     client.sendall(data)
             end = time.monotonic() + _LONGEST
+            number = 0
             while script.then == "flood" and time.monotonic() < end:
-                client.sendall(script.endless)
+                client.sendall(script.endless(number))
+                number += 1
             if script.then == "wait":
                 while True:
                     _listen(client, said)
