@@ -204,6 +204,17 @@ def test_a_dripping_answer_to_a_ping_is_given_up_in_time(target: Target) -> None
 # --- return -----------------------------------------------------------------------------------------------------------
 
 
+def test_hand_written_answers_to_begin(my_target: Target) -> None:
+    """What `run` sends itself on MySQL: nobody has seen the connection yet, so that another takes its place."""
+    for name, answer in some(REPLIES["mysql"], "close"):
+        with _named(name):
+            pool = my_target.pool(connect_timeout=5.0, ping_timeout=PING)
+            my_target.front.play(my_target.script(*my_target.dialogue.login, answer))
+            attempt(my_target, lambda pool=pool: pool.run(my_target.insert), 1.0)  # type: ignore[misc]
+            check_served(my_target, pool)
+            pool.close()
+
+
 def check_commit(target: Target, answer: bytes, then: Any) -> None:
     """Success is told only of a "done"; a replay follows only a "no"; everything else is uncertain."""
     calls = 0
