@@ -36,7 +36,7 @@ PATIENT: Any = {"timeout": 3.0, "connect_timeout": 3.0}
 QUICK: Any = {"timeout": 0.5, "connect_timeout": 0.3}
 
 
-STRIKES = int(os.environ.get("STRIKES", "40"))
+STRIKES = int(os.environ.get("STRIKES", "25"))
 """Lines at which an interrupt strikes, in each way of connecting; 10000 for each single one."""
 
 
