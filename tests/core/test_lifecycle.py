@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -335,6 +336,16 @@ class TestSnapshot:
         snapstart.after_restore()
         assert pool.stats().size == 2
         assert idle.stats().size == 0
+
+    def test_without_the_runtimes_package_it_is_said_once_and_nothing_else(
+        self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr(snapstart._Installed, "done", False)
+        monkeypatch.setitem(sys.modules, "snapshot_restore_py", None)
+        snapstart.install()
+        snapstart.install()
+        assert caplog.text.count("snapshot_restore_py") == 2  # named, and in the import's own words
+        assert len(caplog.records) == 1
 
     def test_a_restore_without_a_database_is_not_fatal(
         self, driver: FakeDriver, caplog: pytest.LogCaptureFixture
