@@ -406,14 +406,19 @@ class ConnectionPool(Shelf):
         self._note_failover(slot, self._engine.classify(failure))
         return replace(Reason.DEAD)
 
-    def _note_failover(self, slot: Slot, kind: Failure) -> None:
-        """A server that said good-bye, or turned reader, condemns every connection that is as old as this one."""
-        if kind not in FAILED_OVER:
-            return
+    def _note_failover(self, slot: Slot, kind: Failure) -> bool:
+        """A server that said good-bye, or turned reader, condemns every connection that is as old as this one.
+
+        Out: whether `kind` means that.
+        """
+        # The first look is for the warm path: a set asks for Enum's hash, which is written in Python.
+        if kind is Failure.OTHER or kind not in FAILED_OVER:
+            return False
         with self.lock:
             if slot.generation == self._generation:
                 self._generation += 1
         self._endpoint.failed(slot.endpoint)
+        return True
 
     def _replace(self, slot: Slot, role: Role, reason: Reason) -> None:
         """Close what the slot holds and make it ready for a new connection."""
@@ -496,8 +501,7 @@ class ConnectionPool(Shelf):
             # Borrowed before a fork: this process owns nothing of it but a descriptor.
             link.drop()
             return
-        kind = self._classify(slot, error)
-        self._note_failover(slot, kind)
+        condemned = self._note_failover(slot, self._classify(slot, error))
         reason = Reason.USER_CLOSED if link.closed_by_user() else Reason.BROKEN
         problem: BaseException | None = None
         keep = False
@@ -507,7 +511,7 @@ class ConnectionPool(Shelf):
             except BaseException as failure:  # noqa: BLE001 - raised below, once the slot is safe
                 problem = failure
                 self._note_failover(slot, self._engine.classify(failure.__cause__ or failure))
-            keep = kind not in FAILED_OVER and not isinstance(problem, CommitUncertain) and self._restore(slot)
+            keep = not condemned and not isinstance(problem, CommitUncertain) and self._restore(slot)
         if keep:
             self._give_back(slot)
         else:
