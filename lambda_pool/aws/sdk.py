@@ -95,7 +95,8 @@ def bare(error: BaseException) -> BaseException:
     error.__cause__ = error.__context__ = None
     response = getattr(error, "response", None)
     said = response.get("Error") if isinstance(response, dict) else None
-    if isinstance(said, dict) and said.get("Code") in _QUOTING:
-        said["Message"] = f"{said['Code']} (AWS's text is not shown: it quotes the request)"
+    code = said.get("Code") if isinstance(said, dict) else None
+    if isinstance(said, dict) and isinstance(code, str) and code in _QUOTING:
+        said["Message"] = f"{code} (AWS's text is not shown: it quotes the request)"
         error.args = (said["Message"],)
     return error.with_traceback(None)
