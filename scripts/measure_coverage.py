@@ -57,7 +57,7 @@ def report() -> int:
     subprocess.run([*coverage, *together], cwd=ROOT, check=True)
     failed = subprocess.run([*coverage, "report", f"--data-file={whole}"], cwd=ROOT, check=False).returncode
     # coverage.py's threshold is for lines and branches together, of which a fifth are branches: these have one too.
-    figures = FOLDER / "whole.json"
+    figures = FOLDER / "figures.json"
     subprocess.run(
         [*coverage, "json", "-q", "--fail-under=0", f"--data-file={whole}", "-o", figures], cwd=ROOT, check=True
     )
