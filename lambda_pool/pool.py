@@ -394,17 +394,15 @@ class ConnectionPool(Shelf):
     def _ping(self, slot: Slot, limit: Limit) -> object:
         """One bounded round trip: REUSE, or Replace if no good answer came."""
         start = monotonic()
-        failure: Exception | None = None
         try:
             slot.link.ping(max(min(self.config.ping_timeout, limit.left()), 0.001))
         except Exception as error:  # noqa: BLE001 - whatever goes wrong, the connection is not lent
-            failure = error
-        self._tally.tell(Pinged(self.name, monotonic() - start, failure is None))
-        if failure is None:
-            return REUSE
-        log.debug("pool %s: ping failed: %s", self.name, failure)
-        self._note_failover(slot, self._engine.classify(failure))
-        return replace(Reason.DEAD)
+            self._tally.tell(Pinged(self.name, monotonic() - start, False))
+            log.debug("pool %s: ping failed: %s", self.name, error)
+            self._note_failover(slot, self._engine.classify(error))
+            return replace(Reason.DEAD)
+        self._tally.tell(Pinged(self.name, monotonic() - start, True))
+        return REUSE
 
     def _note_failover(self, slot: Slot, kind: Failure) -> bool:
         """A server that said good-bye, or turned reader, condemns every connection that is as old as this one.
@@ -519,9 +517,12 @@ class ConnectionPool(Shelf):
             self._discard(slot, reason)
         if problem is None:
             return
-        if error is None or not isinstance(problem, Exception):
-            raise problem
-        log.debug("pool %s: cleaning up after an error failed too: %s", self.name, problem)
+        try:
+            if error is None or not isinstance(problem, Exception):
+                raise problem
+            log.debug("pool %s: cleaning up after an error failed too: %s", self.name, problem)
+        finally:
+            del problem  # it knows this frame, and would keep the connection until the garbage collector comes
 
     def _finish(self, slot: Slot, error: BaseException | None, *, strict: bool) -> None:
         commit = error is None

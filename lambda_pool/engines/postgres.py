@@ -367,15 +367,24 @@ class PostgresLink:
             self.sever()
             return
         try:
-            self.conn.close()
+            self._release()
         except Exception:  # noqa: BLE001 - a connection that cannot say good-bye is dropped
             self.drop()
+
+    def _release(self) -> None:
+        """Close it, and let go of its memory and its descriptor now.
+
+        Psycopg leaves those of a connection that was lost to the garbage collector, for which `watch` makes a circle.
+        """
+        self.conn.close()
+        self._pgconn.finish()
+        vars(self.conn).pop("wait", None)
 
     def drop(self) -> None:
         """Put a dead end in the socket's place, so that libpq's Terminate reaches nobody."""
         with suppress(Exception):  # already closed: nothing is left to drop
             dead_end(self._pgconn.socket)
-            self.conn.close()
+            self._release()
 
     def cut(self) -> None:
         """As `sever`, noted for `watch`."""
