@@ -28,7 +28,7 @@ OPTIONS = {
     "connect_timeout": 1.0,
     "ping_after": PING_AFTER,
     "ping_timeout": 0.2,
-    "cancel_before_deadline": 0.3,
+    "cancel_before_deadline": 0.4,
 }
 TIMEOUT = 10
 """Seconds of Lambda's own timeout: longer than any budget, so that being late is measured and not cut off."""

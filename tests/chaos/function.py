@@ -32,6 +32,10 @@ if "SABOTAGE" in os.environ:
 
     sabotage.apply(os.environ["SABOTAGE"])
 
+if "SECRET" in os.environ:
+    # Importing the AWS SDK is a computation that takes as long as some deadlines here, and that nothing can interrupt.
+    POOL.warm()
+
 
 class OwnError(Exception):
     """What a handler raises for reasons of its own."""

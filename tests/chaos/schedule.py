@@ -161,7 +161,7 @@ def make_schedule(
         acts.append(Act(small))
         frozen = random.random() < 0.4
         kind = _draw(random, _SERVER_FROZEN if frozen else _SERVER)
-        budget = 5.0 if frozen else random.uniform(0.6, 1.0)
+        budget = 5.0 if frozen else random.uniform(0.7, 1.1)
         size = _FULL if kind == "disk full" else 100
         great = tuple(tuple(step(number, budget, size) for _ in range(SERVER_STEPS)) for number in range(len(ways)))
         fault = Fault(kind, hold=round(random.uniform(0.02, 0.4), 3))
@@ -223,7 +223,7 @@ def _struck(random: Random, step: Step, way: Way, *, share: float, deaths: bool,
     )
     if kind in _MID_WAY:
         when = "point"
-    budget = 5.0 if frozen else round(random.uniform(0.5, 0.9), 2)
+    budget = 5.0 if frozen else round(random.uniform(0.6, 1.0), 2)
     return Step(step.unit, step.door, step.rows, budget, step.size, fault, when, point)
 
 

@@ -89,10 +89,16 @@ def growth(samples: Sequence[Sample], *, warm_up: float = 0.2) -> list[Growth]:
 
 
 def excess(found: Sequence[Growth], *, kib: int) -> list[Growth]:
-    """What grew: memory by more than so many KiB, anything else by its peak or, in the middle, by more than one."""
+    """What grew: memory by more than so many KiB in the middle; descriptors and threads by one more than any before.
+
+    Sessions by two more than any before: the server may not have heard yet of one that has gone.
+    """
     return [
         one
         for one in found
-        if (one.second - one.first > kib if one.measure == "rss" else one.second - one.first > 1)
-        or (one.measure != "rss" and one.second_peak > one.first_peak + 1)
+        if (
+            one.second - one.first > kib
+            if one.measure == "rss"
+            else one.second_peak > one.first_peak + (2 if one.measure == "sessions" else 1)
+        )
     ]
