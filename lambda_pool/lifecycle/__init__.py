@@ -21,7 +21,7 @@ class _Process:
     cold = True
     hooked = False
     cancel_before = 0.0
-    """The longest `cancel_before_deadline` of any pool; 0: none has it, and no invocation pays for it."""
+    """The longest `cancel_before_deadline` of the pools that there are; 0: none has it, and no invocation pays for it."""
 
 
 def pools() -> Iterator[ConnectionPool]:
@@ -39,7 +39,7 @@ def register(pool: ConnectionPool) -> None:
     if not _Process.hooked:
         _Process.hooked = True
         os.register_at_fork(after_in_child=_after_fork)
-    _Process.cancel_before = max(_Process.cancel_before, pool.config.cancel_before_deadline)
+    _Process.cancel_before = max(known.config.cancel_before_deadline for known in pools())
     initialization = configuration.lambda_initialization()
     if initialization == "":
         return
