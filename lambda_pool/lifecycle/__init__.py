@@ -21,7 +21,7 @@ class _Process:
     cold = True
     hooked = False
     cancel_before = 0.0
-    """The longest `cancel_before_deadline` of the pools that there are; 0: none has it, and no invocation pays for it."""
+    """The longest `cancel_before_deadline` of all pools; 0: none has it, and no invocation pays for it."""
 
 
 def pools() -> Iterator[ConnectionPool]:
