@@ -291,8 +291,8 @@ class Environment:
         self._ground.end_sessions(self.user)
 
     def _session_ended_unheard(self, fault: Fault, frozen: bool) -> None:
-        for session in self._ground.sessions(self.user):
-            self._ground.namespace.vanish(self._ground.port(session))
+        for port in self._ground.ports(self.user):
+            self._ground.namespace.vanish(port)
         self._ground.end_sessions(self.user)
 
     def _statement_cancelled(self, fault: Fault, frozen: bool) -> None:

@@ -138,6 +138,14 @@ class Ground(Database):
             self.execute(f"kill user {name}")
             until(lambda: not there & self.sessions(name), 5)
 
+    def ports(self, name: str) -> list[int]:
+        """Where a user's sessions come from."""
+        if self.engine == "postgresql":
+            found = self.execute(f"select client_port from pg_stat_activity where usename = '{name}'")
+            return [int(port) for (port,) in found]
+        found = self.execute(f"select host from information_schema.processlist where user = '{name}'")
+        return [int(host.rpartition(":")[2]) for (host,) in found]
+
     def cancel_statements(self, name: str) -> None:
         """The server ends what a user's sessions just run, and not the sessions."""
         if self.engine == "postgresql":
