@@ -98,6 +98,7 @@ class BoundedConnection(_Connection):
     def query(self, sql: Any, unbuffered: bool = False) -> int:
         """Run one statement (every cursor's way to the server)."""
         self.in_doubt = True
+        self.cancelled = False  # said on another thread of a statement that had just ended
         self.running = True
         try:
             affected: int = super().query(sql, unbuffered)

@@ -134,6 +134,22 @@ def test_a_begin_that_is_not_answered_is_the_pools_to_replace(my: Database, how:
         assert pool.stats().opened == 2
 
 
+def test_a_cancel_that_comes_too_late_strikes_nothing_later(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another thread's statement may end between the look at it and its cancel."""
+    pool = database.pool(cancel_before_deadline=1.0, autocommit=True)
+    with pool.connection() as conn:
+        database.insert(conn, 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(type(pool.slots[0].link), "running", lambda link: True)
+            pool.cancel_running(1.0)
+        time.sleep(0.2)  # the server forgets a cancel that finds nothing to cancel
+    with pool.connection() as conn:
+        database.insert(conn, 2)
+    assert database.rows() == [1, 2]
+
+
 def test_the_pools_own_commit_is_not_struck(pg: Database) -> None:
     """A trigger makes COMMIT take its time, as a replica that must confirm it may."""
     pg.execute(
