@@ -117,8 +117,7 @@ class _Connection:
         """RST to both sides."""
         self.ended = True
         for end in (self.client, self.server):
-            with suppress(OSError):
-                end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            _reset_at_close(end)
             _end(end)
 
     def close(self) -> None:
@@ -126,6 +125,11 @@ class _Connection:
         self.ended = True
         for end in (self.client, self.server):
             _end(end)
+
+
+def _reset_at_close(end: socket.socket) -> None:
+    with suppress(OSError):
+        end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
 def _end(end: socket.socket) -> None:
@@ -171,13 +175,19 @@ class FaultyProxy:
                 self.accepted += 1
                 try:
                     server = socket.create_connection(self._target, timeout=10)
-                except OSError:
+                except OSError as error:
+                    if isinstance(error, ConnectionResetError):  # let in, and reset before the system could say so
+                        _reset_at_close(client)
                     client.close()
                     continue
                 server.settimeout(None)
-                for end in (client, server):
-                    end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 connection = _Connection(client, server, self._new_fault)
+                try:
+                    for end in (client, server):
+                        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                except OSError:  # one of them has reset it already
+                    connection.reset()
+                    continue
                 self._connections = [known for known in self._connections if not known.over]
                 self._connections.append(connection)
                 connection.start()

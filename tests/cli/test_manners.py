@@ -99,8 +99,9 @@ class Screen:
         self._ours, theirs = pty.openpty()
         fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         environment = {key: value for key, value in os.environ.items() if key not in {"COLUMNS", "LINES"}}
-        # A session of its own, whose terminal this is: Ctrl-C is then the terminal's.
-        command = ["setsid", "--ctty", "--wait", CLI, *arguments]
+        # A session of its own, whose terminal this is: Ctrl-C is then the terminal's. And heard also where these tests
+        # run in a background that ignores it.
+        command = ["setsid", "--ctty", "--wait", "env", "--default-signal=INT", CLI, *arguments]
         self._process = subprocess.Popen(
             command, stdin=theirs, stdout=theirs, stderr=theirs, env={**environment, "TERM": "xterm"}
         )

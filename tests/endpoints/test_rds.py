@@ -486,7 +486,7 @@ def test_an_api_out_of_reach(in_lambda: pytest.MonkeyPatch) -> None:
         taken.bind(("127.0.0.1", 0))  # bound, but nobody listens
         in_lambda.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{taken.getsockname()[1]}")
         with pytest.raises(EndpointError, match=r"interface endpoint com\.amazonaws.eu-central-1.rds"):
-            RdsProxy("orders").resolve(Role.WRITER, 1.0)
+            RdsProxy("orders").resolve(Role.WRITER, 5.0)
 
 
 def test_no_time_at_all(scripted_api: ScriptedApi) -> None:
