@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
 from .environment import Environment
 
+EIGHTHS = 8
 MEASURES = ("rss", "descriptors", "threads", "sessions")
 
 
@@ -33,11 +35,19 @@ class Growth:
     second: float
     first_peak: int
     second_peak: int
+    course: tuple[float, ...]
+    """The middle of each eighth of the run."""
+
+    @property
+    def creep(self) -> float:
+        """What half a run adds, if a single step is left aside: such as a module that is loaded late."""
+        return median(after - before for before, after in pairwise(self.course)) * EIGHTHS / 2
 
     def __str__(self) -> str:
+        course = " ".join(f"{at:.0f}" for at in self.course)
         return (
             f"environment {self.environment}: {self.measure:<11} {self.first:8.0f} -> {self.second:8.0f}"
-            f"   peak {self.first_peak:7} -> {self.second_peak:7}"
+            f"   peak {self.first_peak:7} -> {self.second_peak:7}   course {course}"
         )
 
 
@@ -78,26 +88,28 @@ def growth(samples: Sequence[Sample], *, warm_up: float = 0.2) -> list[Growth]:
     for environment in sorted({sample.environment for sample in samples}):
         own = [sample for sample in samples if sample.environment == environment]
         own = own[int(len(own) * warm_up) :]
-        half = len(own) // 2
-        if half < 2:
+        half, part = len(own) // 2, len(own) // EIGHTHS
+        if not part:
             raise ValueError(f"{len(own)} samples of environment {environment} are too few")
         for name in MEASURES:
             first = [getattr(sample, name) for sample in own[:half]]
             second = [getattr(sample, name) for sample in own[half:]]
-            found.append(Growth(environment, name, median(first), median(second), max(first), max(second)))
+            course = tuple(median([*first, *second][at * part : (at + 1) * part]) for at in range(EIGHTHS))
+            found.append(Growth(environment, name, median(first), median(second), max(first), max(second), course))
     return found
 
 
 def excess(found: Sequence[Growth], *, kib: int) -> list[Growth]:
-    """What grew: memory by more than so many KiB in the middle; descriptors and threads by one more than any before.
+    """What grew: memory that creeps by more than so many KiB, or has grown by three times that, steps included.
 
-    Sessions by two more than any before: the server may not have heard yet of one that has gone.
+    Descriptors and threads by one more than any before; sessions by two, because the server may not have heard yet of
+    one that has gone.
     """
     return [
         one
         for one in found
         if (
-            one.second - one.first > kib
+            one.creep > kib or one.second - one.first > 3 * kib
             if one.measure == "rss"
             else one.second_peak > one.first_peak + (2 if one.measure == "sessions" else 1)
         )
