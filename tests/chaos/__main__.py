@@ -10,7 +10,7 @@ from .soak import Meter, excess, growth
 from .table import render
 
 KIB = 2048
-"""By how much an environment's memory may creep from the first half of a soak to the second."""
+"""What an environment's memory may grow by from the first half of a soak to the second."""
 
 
 def main() -> int:

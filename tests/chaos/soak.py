@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from statistics import median
 
@@ -37,11 +36,6 @@ class Growth:
     second_peak: int
     course: tuple[float, ...]
     """The middle of each eighth of the run."""
-
-    @property
-    def creep(self) -> float:
-        """What half a run adds, if a single step is left aside: such as a module that is loaded late."""
-        return median(after - before for before, after in pairwise(self.course)) * EIGHTHS / 2
 
     def __str__(self) -> str:
         course = " ".join(f"{at:.0f}" for at in self.course)
@@ -100,16 +94,15 @@ def growth(samples: Sequence[Sample], *, warm_up: float = 0.2) -> list[Growth]:
 
 
 def excess(found: Sequence[Growth], *, kib: int) -> list[Growth]:
-    """What grew: memory that creeps by more than so many KiB, or has grown by three times that, steps included.
+    """What grew: memory by more than so many KiB in the middle; descriptors and threads by one more than any before.
 
-    Descriptors and threads by one more than any before; sessions by two, because the server may not have heard yet of
-    one that has gone.
+    Sessions by two more than any before: the server may not have heard yet of one that has gone.
     """
     return [
         one
         for one in found
         if (
-            one.creep > kib or one.second - one.first > 3 * kib
+            one.second - one.first > kib
             if one.measure == "rss"
             else one.second_peak > one.first_peak + (2 if one.measure == "sessions" else 1)
         )

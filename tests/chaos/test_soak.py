@@ -11,7 +11,7 @@ from .soak import Meter, Sample, excess, growth
 SEED = 1
 INVOCATIONS = 3000
 KIB = 3072
-"""By how much an environment's memory may creep within a short run, in which it is still warming up."""
+"""What an environment's memory may grow by within a short run, in which it is still warming up."""
 
 FLAT = [Sample(environment, 50_000, 20, 2, 4) for environment in (0, 1) for _ in range(20)]
 
@@ -28,19 +28,10 @@ def test_what_is_flat_passes() -> None:
     assert not excess(growth(FLAT), kib=1000)
 
 
-@pytest.mark.parametrize(("measure", "by"), [("rss", 3001), ("descriptors", 2), ("threads", 2), ("sessions", 3)])
+@pytest.mark.parametrize(("measure", "by"), [("rss", 1001), ("descriptors", 2), ("threads", 2), ("sessions", 3)])
 def test_what_grows_is_found(measure: str, by: int) -> None:
     [found] = excess(growth(grown(measure, by)), kib=1000)
     assert (found.environment, found.measure) == (0, measure)
-
-
-def test_what_creeps_is_found_and_a_single_step_is_not() -> None:
-    creeping = [replace(sample, rss=50_000 + 160 * (number % 20)) for number, sample in enumerate(FLAT)]
-    assert {(found.environment, found.measure) for found in excess(growth(creeping), kib=1000)} == {
-        (0, "rss"),
-        (1, "rss"),
-    }
-    assert not excess(growth(grown("rss", 2900)), kib=1000)
 
 
 def test_too_few_samples_prove_nothing() -> None:
