@@ -197,10 +197,11 @@ class Shelf:
             for slot in self.slots.copy():
                 state = slot.state
                 if state is _GONE or state is _CONNECTING:
-                    if slot.owner == me:
+                    # Not what another thread is just taking away from this one: that one sees to its end.
+                    if (slot.taker or slot.owner) == me:
                         self.retire(slot)
                         found.append(slot)
-                elif (state is _LENT or slot not in self.idle) and slot.shift(state, _GONE):
+                elif (state is _LENT or slot not in self.idle) and slot.shift(state, _GONE, taker=me):
                     self._unshelve(slot)  # it may have arrived there between the look and the shift
                     found.append(slot)
             self._wake()

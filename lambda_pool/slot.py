@@ -65,6 +65,7 @@ class Slot:
         "role",
         "stack",
         "state",
+        "taker",
         "where",
     )
 
@@ -72,6 +73,7 @@ class Slot:
         self.state = State.CONNECTING
         self.role = role
         self.owner = owner
+        self.taker: int | None = None  # the thread that took it away from its owner, and sees to its end
         self.link: Link = UNOPENED
         self.endpoint = _NOWHERE
         self.reuses = 0
@@ -90,8 +92,10 @@ class Slot:
         self.instruction = 0
         self.stack: tuple[tuple[CodeType, int], ...] = ()
 
-    def shift(self, source: State, to: State) -> bool:
+    def shift(self, source: State, to: State, taker: int | None = None) -> bool:
         """Change state if it still is `source`; False if another thread was faster.
+
+        `taker`: the thread that takes it away from its owner.
 
         Atomic: CPython switches threads where a function begins, after a call and where a loop turns, and none of these
         comes between the look and the change. Raises RuntimeError on a move that makes no sense: a bug in the pool.
@@ -101,6 +105,7 @@ class Slot:
         if self.state is not source:
             return False
         self.state = to
+        self.taker = taker
         return True
 
     # The two moves of the warm path, as `shift` makes them, without its look at the rules: 0.1 µs of 2.3 together.

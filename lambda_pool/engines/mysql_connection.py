@@ -151,7 +151,12 @@ class BoundedConnection(_Connection):
         """Read the next result of a statement that has several."""
         # Inside `_execute_command`, which reads what is left of the statement before, its own command is unanswered.
         before, self.unanswered = self.unanswered, True
-        affected = super().next_result(unbuffered)
+        try:
+            affected = super().next_result(unbuffered)
+        except Exception as error:
+            self.in_doubt = True
+            self._note_answer(error)
+            raise
         self.unanswered = before
         return affected
 

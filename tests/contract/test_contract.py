@@ -13,6 +13,7 @@ from urllib.parse import quote_plus
 import psycopg
 import pymysql
 import pytest
+from pymysql.constants import CLIENT
 
 import lambda_pool
 from lambda_pool.testing import FaultyProxy
@@ -92,6 +93,16 @@ class TestConnection:
         else:
             assert database.rows() == [1]
         assert pool.stats().idle == 1
+
+    def test_a_later_result_that_is_an_error_costs_the_transaction_and_not_the_connection(self, my: Database) -> None:
+        pool = my.pool(connect_args={"client_flag": CLIENT.MULTI_STATEMENTS})
+        with pytest.raises(pymysql.MySQLError, match="nothing_of_that_name"), pool.connection() as conn:
+            cursor = conn.cursor()
+            cursor.execute(f"insert into {my.table} values (1); select nothing_of_that_name")
+            cursor.nextset()
+        with pool.connection() as conn:
+            assert my.query(conn, "select 42") == [(42,)]
+        assert (my.rows(), pool.stats().opened) == ([], 1)
 
     def test_locks_of_a_failed_statement_are_released(self, my: Database) -> None:
         """MySQL's error packets do not say that a transaction is open; a first statement that fails opens one."""

@@ -4,6 +4,7 @@ Every place where such an exception may strike is tried in test_interrupts.py; h
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -49,6 +50,16 @@ def test_what_was_left_half_open_or_half_closed_is_reclaimed(leave: Callable[[Sh
     shelf.free(mine)
     shelf.free(mine)  # as an exception between the two may make it happen
     assert shelf.slots == [strangers]
+
+
+def test_what_another_thread_is_just_taking_away_is_left_to_it() -> None:
+    """Two threads that end an invocation at once: each connection is closed, and told of, by one of them."""
+    shelf = Shelf(1)
+    slot = lent(shelf)
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(shelf.reclaim).result(10) == [slot]
+        assert shelf.reclaim() == []
+        assert other.submit(shelf.reclaim).result(10) == [slot]  # an exception struck it half-way
 
 
 def test_one_that_arrives_on_the_shelf_when_it_is_gone_is_taken_off() -> None:
