@@ -140,7 +140,7 @@ install_bench() {
 }
 
 install_fuzz() { # in an environment of its own, with a compiled fuzzer that has not a wheel for every Python
-    make_venv .venv-fuzz "$(find_python)"
+    make_venv .venv-fuzz
     echo "setup: installing the coverage-guided fuzzer into .venv-fuzz"
     .venv-fuzz/bin/pip install -q --disable-pip-version-check atheris==3.0.0 ||
         fail "pip could not install atheris into .venv-fuzz: name another Python with PYTHON=/path/to/python3"
