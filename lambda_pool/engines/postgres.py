@@ -101,6 +101,11 @@ _BY_TEXT = (
     ("Connection reset by peer", Failure.LOST),
     ("connection is closed", Failure.LOST),
     ("connection is lost", Failure.LOST),
+    # Psycopg's wait, where a reset is half done: the kernel reports a hang-up, and nothing yet to be read.
+    ("connection socket closed", Failure.LOST),
+    ("connection not open", Failure.LOST),
+    ("no connection to the server", Failure.LOST),
+    ("lost synchronization with server", Failure.LOST),
     ("SSL connection has been closed unexpectedly", Failure.LOST),
     # With target_session_attrs=read-write in the URL: the writer is elsewhere, or not yet one.
     ("session is read-only", Failure.UNREACHABLE),

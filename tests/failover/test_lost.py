@@ -1,5 +1,8 @@
 """A connection under TLS whose peer is gone without a farewell: `run` replays on another."""
 
+import os
+import socket
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -36,3 +39,25 @@ def test_run_replays_what_was_cut(postgres: PostgresServer, mariadb: MariaDbServ
         assert pool.run(work) == 2
         assert len(tries) == 2
         pool.close()
+
+
+def test_run_replays_what_hangs_up_with_nothing_to_be_read(postgres: PostgresServer) -> None:
+    """As the kernel reports a reset for the moment between its two halves: psycopg then has words of its own."""
+    pool = Pool(postgres.url(), observers=())
+    tries = []
+
+    def work(conn: Any) -> Any:
+        tries.append(conn)
+        if len(tries) > 1:
+            return conn.execute("select 2").fetchone()[0]
+        with socket.socket() as unconnected:  # polls as hung up, and not as readable
+            swap = threading.Timer(0.2, os.dup2, (unconnected.fileno(), conn.fileno()))
+            swap.start()
+            try:
+                conn.execute("select pg_sleep(10)")
+            finally:
+                swap.join()
+
+    assert pool.run(work) == 2
+    assert len(tries) == 2
+    pool.close()
