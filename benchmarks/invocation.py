@@ -25,9 +25,14 @@ BASE = "bare global"
 OURS = ("lambda_pool", "lambda_pool, metrics")
 WORKS = {"empty": "no statement", "one": "one SELECT", "three": "a transaction of three statements"}
 ROUNDS = 120
-CLOSE_ROUNDS = 600
-"""Further rounds of those three alone whose ratio is a matter of a few percent."""
 BLOCKS = 12
+SETS = 20
+"""Further environments, fresh each time, of those three alone whose ratio is a matter of a few percent: where a process
+comes to lie in memory changes its times by as much, for as long as it lives."""
+CLOSE_ROUNDS = 100
+"""Rounds of each of these sets."""
+WARM_UP = 30
+"""CPython's interpreter and psycopg's prepared statements take that long to settle."""
 
 COUNTED = ("bare global", "psycopg_pool, check", "SQLAlchemy QueuePool, pre-ping", "DBUtils", *OURS)
 COUNTED_WORKS = ("empty", "one")
@@ -62,7 +67,7 @@ def compare(server: Any) -> dict[str, Any]:
     with contextlib.ExitStack() as stack:
         runtimes = open_all(stack, names, server.scheme, server.url())
         for work in WORKS:
-            in_turns(runtimes, work, 8)  # psycopg prepares a statement when it runs for the sixth time
+            in_turns(runtimes, work, WARM_UP)
             times, cpu = in_turns(runtimes, work, ROUNDS)
             found[work] = {
                 name: {
@@ -73,21 +78,33 @@ def compare(server: Any) -> dict[str, Any]:
                 }
                 for name in names
             }
-            times, cpu = in_turns({name: runtimes[name] for name in (BASE, *OURS)}, work, CLOSE_ROUNDS)
-            for name in OURS:
-                found[work][name] |= {
-                    "over_bare": over(times[name], times[BASE]),
-                    "cpu_over_bare": over(cpu[name], cpu[BASE]),
-                    "more_us": over_by(times[name], times[BASE]),
-                }
+    for work, ours in compare_closely(server).items():
+        for name, figures in ours.items():
+            found[work][name] |= figures
     return found
 
 
-def over_by(ours: Sequence[float], theirs: Sequence[float]) -> Figure:
-    """The difference of medians in microseconds, block by block."""
-    size = len(ours) // BLOCKS
-    blocks = [slice(start, start + size) for start in range(0, size * BLOCKS, size)]
-    return figure([(statistics.median(ours[block]) - statistics.median(theirs[block])) * 1e3 for block in blocks])
+def compare_closely(server: Any) -> dict[str, dict[str, dict[str, Figure]]]:
+    """Our own ways over the bare global, by fresh sets of environments."""
+    values: dict[str, dict[str, dict[str, list[float]]]] = {
+        work: {name: {"over_bare": [], "cpu_over_bare": [], "more_us": []} for name in OURS} for work in WORKS
+    }
+    for _ in range(SETS):
+        with contextlib.ExitStack() as stack:
+            runtimes = open_all(stack, (BASE, *OURS), server.scheme, server.url())
+            for work in WORKS:
+                in_turns(runtimes, work, WARM_UP)
+                times, cpu = in_turns(runtimes, work, CLOSE_ROUNDS)
+                middle = {name: statistics.median(times[name]) for name in times}
+                middle_cpu = {name: statistics.median(cpu[name]) for name in cpu}
+                for name in OURS:
+                    values[work][name]["over_bare"].append(middle[name] / middle[BASE])
+                    values[work][name]["cpu_over_bare"].append(middle_cpu[name] / middle_cpu[BASE])
+                    values[work][name]["more_us"].append((middle[name] - middle[BASE]) * 1e3)
+    return {
+        work: {name: {what: figure(each) for what, each in figures.items()} for name, figures in ours.items()}
+        for work, ours in values.items()
+    }
 
 
 # --- instructions -----------------------------------------------------------------------------------------------------
@@ -125,7 +142,7 @@ def instructions(server: Any) -> dict[str, Any]:
 
 def measure() -> dict[str, Any]:
     """Both engines."""
-    found: dict[str, Any] = {"rounds": ROUNDS, "close_rounds": CLOSE_ROUNDS, "instructions": None}
+    found: dict[str, Any] = {"rounds": ROUNDS, "sets": SETS, "close_rounds": CLOSE_ROUNDS, "instructions": None}
     for server in (PostgresServer(), MariaDbServer()):
         with server:
             for statement in ways.SCHEMA[server.scheme]:

@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any, ParamSpec, TypeVar, cast
 
 from . import lifecycle
@@ -9,7 +10,7 @@ from .borrower import place
 from .endpoints.base import Role
 from .errors import ConfigError, ConnectError, CredentialsError, DeadlineExceeded, EndpointError, PoolTimeout
 from .injection import code_of, injector, layers, takes
-from .invocation import Invocation, current, latest
+from .invocation import running
 from .pool import ConnectionPool
 
 P = ParamSpec("P")
@@ -19,6 +20,7 @@ Unavailable = Callable[[Any, Any, Exception], Any]
 
 UNAVAILABLE = (PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, EndpointError)
 
+_WRITER = Role.WRITER
 _COROUTINE = 0x80  # inspect.CO_COROUTINE; inspect itself costs a cold start 10 ms
 
 
@@ -50,7 +52,7 @@ def decorate(
             return fn(*args, **kwargs)
         pool = find_pool()
         try:
-            slot = pool.checkout(Role.WRITER, None)
+            slot = pool.checkout(_WRITER, None)
         except UNAVAILABLE as error:
             if on_unavailable is None:
                 raise
@@ -67,19 +69,14 @@ def decorate(
 
     @functools.wraps(fn)
     def wrapper(*args: Any, **kwargs: Any) -> R:
-        if current.get() is not None:  # inside another decorated handler, which does the rest
+        me = get_ident()
+        if me in running:  # inside another decorated handler, which does the rest
             return call(args, kwargs)
         context = args[1] if len(args) == 2 and not kwargs else _event_and_context(args, kwargs)[1]
-        invocation = Invocation(
-            getattr(context, "get_remaining_time_in_millis", None),
-            getattr(context, "aws_request_id", ""),
-            cold=lifecycle.take_cold(),
-        )
         disarm, failed = None, True
         try:
-            current.set(invocation)
-            latest.invocation = invocation
-            disarm = lifecycle.arm(invocation)
+            running[me] = context
+            disarm = lifecycle.arm(context)
             result = call(args, kwargs)
             failed = False
             return result
@@ -87,11 +84,10 @@ def decorate(
             try:
                 if disarm is not None:
                     disarm()
-                lifecycle.end_invocation(invocation, failed=failed)
+                lifecycle.end_invocation(context, failed=failed)
             finally:
                 # Whatever a signal handler raises in here: the next invocation must not find this one.
-                latest.invocation = None
-                current.set(None)
+                running.pop(me, None)
 
     return wrapper
 

@@ -8,7 +8,7 @@ closure of the layer just around it.
 import functools
 from collections.abc import Callable, Iterator
 from contextvars import ContextVar
-from types import CellType, CodeType
+from types import CellType, CodeType, FunctionType
 from typing import Any
 
 # inspect.CO_VARKEYWORDS; inspect itself costs a cold start 10 ms.
@@ -48,8 +48,11 @@ def injector(fn: Callable[..., Any], name: str) -> Callable[[Any, tuple[Any, ...
     chain = layers(fn)
     pending: ContextVar[Any] = ContextVar("lambda_pool_injected", default=None)
     if len(chain) == 1 or not _bind(chain[-2], chain[-1], name, pending):
+        place = _place(fn, name)
 
         def call_directly(conn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            if len(args) == place and not kwargs:
+                return fn(*args, conn)  # 1,000 instructions less than by name
             kwargs[name] = conn  # the decorator's own dictionary, and nobody else's
             return fn(*args, **kwargs)
 
@@ -63,6 +66,15 @@ def injector(fn: Callable[..., Any], name: str) -> Callable[[Any, tuple[Any, ...
             pending.reset(token)
 
     return call
+
+
+def _place(fn: Any, name: str) -> int:
+    """How many positional arguments come before `name`, in a plain function; -1 if it is none of them."""
+    if type(fn) is not FunctionType or hasattr(fn, "__wrapped__"):
+        return -1
+    code = fn.__code__
+    positional = code.co_varnames[: code.co_argcount]
+    return positional.index(name) if name in positional else -1
 
 
 def _bind(layer: Any, inner: Any, name: str, pending: "ContextVar[Any]") -> bool:

@@ -1,66 +1,59 @@
-"""The invocation that runs now, and how long it still may. Set by the decorator, read wherever something waits."""
+"""The invocations that run now, and how long they still may. Noted by the decorator, read wherever something waits."""
 
-from collections.abc import Callable
-from contextvars import ContextVar
+from threading import get_ident
 from time import monotonic
+from typing import Any
 
 RESERVE = 0.1
 """Seconds of an invocation that no wait of ours may use up: enough to roll back, to log and to answer (a rollback on
 the same network takes a millisecond; Lambda's own runtime needs 1 to 2 to send the answer)."""
 
-_FAR = 1e12
+running: dict[int, Any] = {}
+"""The Lambda context of each running invocation, by its thread: nested decorators find the outer one here.
+
+No object of our own, and no ContextVar: an invocation paid 11,000 instructions for them, and pays 2,000 for this.
+"""
+
+_PAST, _FAR = -1e12, 1e12
 """Milliseconds that no clock of an invocation shows."""
 _NUMBER = (int, float)  # a constant: `int | float` is made anew by each call
 
 
-class Invocation:
-    """One running invocation. `remaining_ms` is the Lambda context's own method."""
-
-    __slots__ = ("cold", "remaining_ms", "request_id", "reserve")
-
-    def __init__(
-        self,
-        remaining_ms: Callable[[], int] | None,
-        request_id: str = "",
-        *,
-        cold: bool = False,
-        reserve: float = RESERVE,
-    ) -> None:
-        self.remaining_ms = remaining_ms if callable(remaining_ms) else None
-        self.reserve = reserve
-        self.request_id = request_id
-        self.cold = cold
-
-    def remaining(self) -> float | None:
-        """Seconds until Lambda ends the invocation; None when unknown, as under the contexts of some unit tests."""
-        left = None if self.remaining_ms is None else self.remaining_ms()
-        # Infinity and NaN fail the comparison too.
-        return left / 1000 if isinstance(left, _NUMBER) and -_FAR < left < _FAR else None
+_reserve = [RESERVE]
+"""What `remaining` leaves over: RESERVE, or more where a pool's `cancel_before_deadline` asks for it."""
 
 
-current: ContextVar[Invocation | None] = ContextVar("lambda_pool_invocation", default=None)
-"""The invocation of this context: nested decorators find the outer one here."""
+def reserve(seconds: float) -> None:
+    """Leave so many seconds of each invocation over, and RESERVE at least."""
+    _reserve[0] = max(RESERVE, seconds)
 
 
-class _Latest:
-    """The invocation of this process: what a thread finds whose context is empty, as an executor's threads are."""
+def current() -> Any:
+    """The context of this thread's invocation.
 
-    __slots__ = ("invocation",)
+    A thread without one, as an executor's are, finds the invocation of this process that began last. None if there is
+    none, or it came without a context.
+    """
+    me = get_ident()
+    if me in running:
+        return running[me]
+    return next(reversed(list(running.values())), None)
 
-    def __init__(self) -> None:
-        self.invocation: Invocation | None = None
 
-
-latest = _Latest()
+def left_of(context: Any) -> float | None:
+    """Seconds until Lambda ends an invocation; None when unknown, as under the contexts of some unit tests."""
+    read = getattr(context, "get_remaining_time_in_millis", None)
+    left = read() if callable(read) else None
+    # Infinity and NaN fail the comparison too.
+    return left / 1000 if isinstance(left, _NUMBER) and _PAST < left < _FAR else None
 
 
 def remaining() -> float | None:
     """Seconds that the running invocation still has for waiting, without its reserve; None outside of one."""
-    invocation = current.get() or latest.invocation
-    if invocation is None:
+    if not running:
         return None
-    left = invocation.remaining()
-    return None if left is None else left - invocation.reserve
+    left = left_of(running.get(get_ident()) or current())
+    return None if left is None else left - _reserve[0]
 
 
 class Limit:

@@ -15,7 +15,7 @@ from .backoff import backoff, uniform
 from .config import Config
 from .connector import Connector
 from .endpoints.base import EndpointSource, Role
-from .engines.base import FAILED_OVER, HEALS, Engine, Failure, Link, Outcome
+from .engines.base import FAILED_OVER, HEALS, Condition, Engine, Failure, Link, Outcome
 from .errors import CommitUncertain, ConfigError, DeadlineExceeded, LambdaPoolError, PoolTimeout
 from .events import (
     CheckedOut,
@@ -26,7 +26,6 @@ from .events import (
     Pinged,
     Reason,
     Replaced,
-    Returned,
     Reused,
     RolledBack,
     TimedOut,
@@ -46,6 +45,7 @@ T = TypeVar("T")
 log = logging.getLogger("lambda_pool")
 
 _LENT, _CONNECTING = State.LENT, State.CONNECTING
+_CLEAN, _UNCOMMITTED = Condition.CLEAN, Condition.UNCOMMITTED
 _WRITER, _READER = Role.WRITER, Role.READER
 
 _UNDONE = frozenset({Failure.CONFLICT, Failure.LOST, Failure.SHUTDOWN})
@@ -125,7 +125,10 @@ class ConnectionPool(Shelf):
         self._auth = auth
         self._endpoint = endpoint
         self._tally = Tally(config.name, observers)
-        self.tell = self._tally.pass_on  # not a method of its own: each warm invocation would pay three calls for it
+        self.tell = self._tally.pass_on
+        # Not methods of its own: each warm invocation would pay for the calls.
+        self._tell_of_return = self._tally.returned
+        self.tell_ended = self._tally.ended
         self.observed = bool(observers)
         self._connector = Connector(config, engine, auth, endpoint, self._tally)
         self._reader_role = _READER if endpoint.has_reader else _WRITER
@@ -460,40 +463,55 @@ class ConnectionPool(Shelf):
     # --- return -------------------------------------------------------------------------------------------------------
 
     def checkin(self, slot: Slot, error: BaseException | None, *, strict: bool = False) -> None:
-        """Take a connection back. The first branch is the warm path.
+        """Take a connection back. The first half is the warm path.
 
         `error` is what the borrower's block raised; what goes wrong here is then logged and not raised. `strict`: a
         block that ended well on a transaction that cannot be committed raises too.
         """
-        if error is None and slot.link.clean() and not self._reset_session and slot.pid == self._pid:
-            self._give_back(slot)
-            return
-        self._settle(slot, error, strict=strict)
+        problem: BaseException | None = None
+        if error is None and not self._reset_session and slot.pid == self._pid:
+            link = slot.link
+            condition = link.condition()
+            if condition is _UNCOMMITTED:
+                try:
+                    if link.commit(self._time_to_commit()):
+                        condition = _CLEAN
+                except BaseException as failure:  # noqa: BLE001 - raised by `_settle`, once the slot is safe
+                    problem = failure
+            if condition is _CLEAN:
+                self._give_back(slot)
+                return
+        try:
+            self._settle(slot, error, problem, strict=strict)
+        finally:
+            del problem  # see `_settle`
 
     def _give_back(self, slot: Slot) -> None:
         """Cache a clean connection, or hand it to the borrower who has waited longest."""
         slot.idle_wall = time()
         mono = slot.idle_mono = monotonic()
-        # Made before `put`: afterwards the slot is the next borrower's. 0: lent to nobody (`warm`), or told of already.
+        # Read before `put`: afterwards the slot is the next borrower's. 0: lent to nobody (`warm`), or told of already.
         since, slot.borrowed_mono = slot.borrowed_mono, 0.0
-        if self.observed and since:
+        told = self.observed and since
+        if told:
+            checkout, reused = slot.checkout, not slot.fresh
             in_use = 1 if self.max_size == 1 else len(self.slots) - len(self.idle)
-            event = Returned(self.config.name, mono - since, slot.checkout, not slot.fresh, in_use)
-        else:
-            event = None
         if self._leak_after and since and mono - since > self._leak_after:
             self._leaked(slot, mono)
         if not self.put(slot):
             # Reclaimed (and told of) when its invocation ended, and severed: this thread, its last user, closes it.
             slot.link.close(_GOODBYE)
-        if event is not None:
-            self.tell(event)
+        if told:
+            self._tell_of_return(self.config.name, mono - since, checkout, reused, in_use)
         # Looked at afterwards, so that a `close()` or a failover at this very moment is not missed.
         if slot.generation != self._generation:
             self._close_idle(Reason.GENERATION)
 
-    def _settle(self, slot: Slot, error: BaseException | None, *, strict: bool) -> None:
-        """End the borrower's transaction and bring the connection back to how it was lent, or close it."""
+    def _settle(self, slot: Slot, error: BaseException | None, problem: BaseException | None, *, strict: bool) -> None:
+        """End the borrower's transaction and bring the connection back to how it was lent, or close it.
+
+        `problem`: what came of a COMMIT that was tried before.
+        """
         link = slot.link
         if slot.pid != self._pid:
             # Borrowed before a fork: this process owns nothing of it but a descriptor.
@@ -501,14 +519,15 @@ class ConnectionPool(Shelf):
             return
         condemned = self._note_failover(slot, self._classify(slot, error))
         reason = Reason.USER_CLOSED if link.closed_by_user() else Reason.BROKEN
-        problem: BaseException | None = None
         keep = False
         if reason is Reason.BROKEN:
-            try:
-                self._finish(slot, error, strict=strict)
-            except BaseException as failure:  # noqa: BLE001 - raised below, once the slot is safe
-                problem = failure
-                self._note_failover(slot, self._engine.classify(failure.__cause__ or failure))
+            if problem is None:
+                try:
+                    self._finish(slot, error, strict=strict)
+                except BaseException as failure:  # noqa: BLE001 - raised below, once the slot is safe
+                    problem = failure
+            if problem is not None:
+                self._note_failover(slot, self._engine.classify(problem.__cause__ or problem))
             keep = not condemned and not isinstance(problem, CommitUncertain) and self._restore(slot)
         if keep:
             self._give_back(slot)
@@ -526,11 +545,10 @@ class ConnectionPool(Shelf):
 
     def _finish(self, slot: Slot, error: BaseException | None, *, strict: bool) -> None:
         commit = error is None
-        left = invocation.remaining()
-        if left is not None:
-            left = max(left, _LEAST)
-        # A rollback that takes longer than a checkout may is given up: closing has the same effect.
-        timeout = left if commit else min(self.config.timeout, left or self.config.timeout)
+        timeout = self._time_to_commit()
+        if not commit:
+            # A rollback that takes longer than a checkout may is given up: closing has the same effect.
+            timeout = min(self.config.timeout, timeout or self.config.timeout)
         outcome = slot.link.finish(commit=commit, timeout=timeout)
         if outcome is Outcome.ROLLED_BACK:
             self._tally.tell(RolledBack(self.name, "error"))
@@ -543,6 +561,11 @@ class ConnectionPool(Shelf):
             if strict:
                 raise LambdaPoolError(text)
             log.warning("%s", text)
+
+    def _time_to_commit(self) -> float | None:
+        """Seconds, as the invocation has them; None outside of one."""
+        left = invocation.remaining()
+        return _LEAST if left is not None and left < _LEAST else left
 
     def _restore(self, slot: Slot) -> bool:
         timeout = self.config.ping_timeout
@@ -560,7 +583,7 @@ class ConnectionPool(Shelf):
         """Tell of a borrow whose connection leaves the pool; only once, should it come back all the same."""
         since, slot.borrowed_mono = slot.borrowed_mono, 0.0
         if since:
-            self.tell(Returned(self.name, monotonic() - since, slot.checkout, not slot.fresh, in_use))
+            self._tell_of_return(self.name, monotonic() - since, slot.checkout, not slot.fresh, in_use)
 
     def _discard(self, slot: Slot, reason: Reason) -> None:
         """Take a slot out of the pool, close what it holds, and wake who waits for room."""

@@ -3,20 +3,26 @@
 import logging
 from collections.abc import Callable, Sequence
 from threading import RLock
+from typing import Any
 
 from .events import (
     Closed,
     ConnectFailed,
     CredentialsRefreshed,
     Event,
+    InvocationEnded,
     Leaked,
     Observer,
     Opened,
     Pinged,
     Replaced,
+    Returned,
     RolledBack,
     TimedOut,
 )
+
+OnReturned = Callable[[str, float, float, bool, int], None]
+OnInvocationEnded = Callable[[str, bool, bool, str], None]
 
 log = logging.getLogger("lambda_pool")
 
@@ -43,6 +49,11 @@ class Tally:
         trusted = len(observers) == 1 and getattr(observers[0], "never_raises", False)
         self.pass_on: Callable[[Event], None] = self._takers[0] if trusted else self._pass_on
         """Passes an event to every observer; what an observer raises is logged and goes no further."""
+        alone: Any = observers[0] if trusted else None
+        self.returned: OnReturned = getattr(alone, "on_returned", self._returned)
+        """Passes on what `Returned` says, without the event where the only observer can do without it."""
+        self.ended: OnInvocationEnded = getattr(alone, "on_invocation_ended", self._ended)
+        """The same of `InvocationEnded`."""
         self.start_afresh()
 
     def start_afresh(self) -> None:
@@ -63,6 +74,12 @@ class Tally:
             with self._lock:
                 self._counts[counter] += 1
         self.pass_on(event)
+
+    def _returned(self, pool: str, held: float, checkout: float, reused: bool, in_use: int) -> None:
+        self.pass_on(Returned(pool, held, checkout, reused, in_use))
+
+    def _ended(self, pool: str, failed: bool, cold: bool, request_id: str) -> None:
+        self.pass_on(InvocationEnded(pool, failed, cold, request_id))
 
     def _pass_on(self, event: Event) -> None:
         for take in self._takers:

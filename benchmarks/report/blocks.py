@@ -83,7 +83,7 @@ def checkout(found: Results, plots: Plots) -> dict[str, str]:
 
 def invocation(found: Results, plots: Plots) -> dict[str, str]:
     """One block for each engine and kind of work, and the instructions."""
-    blocks = {"close rounds": str(found["close_rounds"])}
+    blocks = {"close rounds": str(found["close_rounds"]), "sets": str(found["sets"])}
     for engine, name in ENGINES.items():
         for work, ways in found[engine].items():
             text = table(

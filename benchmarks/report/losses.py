@@ -53,8 +53,7 @@ def invocation(found: Results) -> list[str]:
     return [
         f"**A warm invocation on a bare global** is faster: with lambda_pool and its metrics it takes up to "
         f"{number(ratio)} times as long ({ENGINES[engine]}, {words[work]}: {median(more)} µs more). That is the "
-        "deadline, the check, the clean-up and the events. A return after a transaction is the dearer half: its "
-        "outcome is classified, COMMIT is bounded by the invocation's time, every setting is compared with what it was."
+        "deadline, the check, the clean-up and the events, and in the emulator one extension more to look after."
     ]
 
 

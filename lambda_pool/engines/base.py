@@ -52,6 +52,17 @@ class Outcome(Enum):
     """It had failed before: the server made a rollback of our COMMIT, or there is nothing left to commit."""
 
 
+class Condition(Enum):
+    """How a borrower leaves a connection."""
+
+    CLEAN = "clean"
+    """As it was lent: nothing is to be done."""
+    UNCOMMITTED = "uncommitted"
+    """As it was lent, but for a transaction that lives, and that COMMIT alone ends."""
+    CHANGED = "changed"
+    """Anything else: see `finish` and `restore`."""
+
+
 class ConnectRequest(Record):
     """All that one attempt to connect needs. `timeout` (seconds) bounds TCP, TLS and login together.
 
@@ -92,8 +103,14 @@ class Link(Protocol):
     def ping(self, timeout: float) -> None:
         """One round trip in at most `timeout` seconds. Raises what the driver raises, or TimeoutError."""
 
-    def clean(self) -> bool:
-        """True if there is nothing to do at return: open, no transaction, no unfinished result, no changed setting."""
+    def condition(self) -> Condition:
+        """What is to be done at return. CLEAN: open, no transaction, no unfinished result, no changed setting."""
+
+    def commit(self, timeout: float | None) -> bool:
+        """COMMIT in at most `timeout` seconds (None: no bound), where the condition is UNCOMMITTED. Raises as `finish`.
+
+        Out: True if it is CLEAN now.
+        """
 
     def closed_by_user(self) -> bool:
         """True if the borrower closed it on purpose (rather than lost it)."""

@@ -7,11 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, LambdaPoolError
 from ..secret import private
-from .base import ConnectRequest, Failure, Link, Outcome, uncertain
+from .base import Condition, ConnectRequest, Failure, Link, Outcome, uncertain
 from .sockets import shut_down
 
 if TYPE_CHECKING:
     from .mysql_connection import BoundedConnection
+
+_CLEAN, _UNCOMMITTED, _CHANGED = Condition.CLEAN, Condition.UNCOMMITTED, Condition.CHANGED
+# Server status: https://dev.mysql.com/doc/dev/mysql-server/latest/mysql__com_8h.html
+_IN_TRANSACTION, _AUTOCOMMIT = 1, 2
 
 # Error numbers: https://dev.mysql.com/doc/mysql-errors/8.4/en/ (server from 1000, client from 2000); 9501 is RDS
 # Proxy's, 1927 MariaDB's "connection was killed".
@@ -70,22 +74,31 @@ class MysqlLink:
 
     def quiet(self) -> bool:
         """The free check, and PyMySQL's own word: a closed descriptor's number may be somebody else's now."""
-        return not self._poll(0) and self.conn.open
+        return not self._poll(0) and self.conn._sock is not None
 
-    def clean(self) -> bool:
-        """No transaction, nothing unread and every setting as it was lent."""
+    def condition(self) -> Condition:
+        """By the flags of the last answer, and by what the connection noted of its statements."""
         conn = self.conn
-        return (
-            conn.open
-            and not conn.unanswered
-            and not conn.in_transaction
-            and not conn.unfinished
-            and not conn.session_changed
-            and not conn.guarded
-            and not conn.doomed
-            and conn.get_autocommit() is self._autocommit
-            and conn.cursorclass is self._cursorclass
-        )
+        status = conn.server_status
+        if (
+            conn._sock is None
+            or conn.unanswered
+            or conn.unfinished
+            or conn.in_doubt
+            or conn.session_changed
+            or conn.guarded
+            or conn.doomed
+            or conn.failed_with
+            or bool(status & _AUTOCOMMIT) is not self._autocommit
+            or conn.cursorclass is not self._cursorclass
+        ):
+            return _CHANGED
+        return _UNCOMMITTED if status & _IN_TRANSACTION else _CLEAN
+
+    def commit(self, timeout: float | None) -> bool:
+        """COMMIT. False if more came than its answer."""
+        self._commit(timeout)
+        return not self.conn.overheard
 
     # --- everything else ----------------------------------------------------------------------------------------------
 
@@ -101,7 +114,7 @@ class MysqlLink:
         self._check_idle()
 
     def _check_idle(self) -> None:
-        if not self.quiet() or self.conn.overheard or not self.clean():
+        if not self.quiet() or self.conn.overheard or self.condition() is not _CLEAN:
             raise TimeoutError("the connection is not idle after a ping or a reset")
 
     def closed_by_user(self) -> bool:
@@ -152,10 +165,6 @@ class MysqlLink:
             with conn.bounded(timeout):
                 conn.rollback()
             return Outcome.FAILED if doomed else Outcome.ROLLED_BACK
-        if not self.quiet():
-            # MySQL says nothing unasked but good-bye: COMMIT is then never sent, and nothing is uncertain.
-            self.drop()
-            raise conn.lost_before_commit()
         self._commit(timeout)
         return Outcome.COMMITTED
 
@@ -168,9 +177,12 @@ class MysqlLink:
 
     def _commit(self, timeout: float | None) -> None:
         conn = self.conn
+        if not self.quiet():
+            # MySQL says nothing unasked but good-bye: COMMIT is then never sent, and nothing is uncertain.
+            self.drop()
+            raise conn.lost_before_commit()
         try:
-            with conn.bounded(timeout):
-                conn.commit()
+            conn.commit_within(timeout)
         except Exception as error:
             from .mysql_connection import is_answer
 
@@ -182,9 +194,10 @@ class MysqlLink:
     def restore(self, timeout: float | None) -> bool:
         """Put back what a borrower changed; only what the server keeps costs a round trip."""
         conn = self.conn
+        conn.failed_with = ()
         if conn.overheard:
             return False
-        if self.clean():
+        if self.condition() is _CLEAN:
             return True
         if not conn.open or conn.unanswered or conn.in_transaction or conn.unfinished:
             return False
@@ -208,7 +221,7 @@ class MysqlLink:
                 conn.session_changed = conn.tables_locked = conn.moved = False
             if conn.get_autocommit() is not self._autocommit:
                 conn.autocommit(self._autocommit)
-        return self.clean()
+        return self.condition() is _CLEAN
 
     def reset_session(self, timeout: float | None) -> None:
         """COM_RESET_CONNECTION."""
@@ -225,7 +238,7 @@ class MysqlLink:
     def running(self) -> bool:
         """What the connection itself noted: of statements, and of what its methods send, such as begin(). Not ours."""
         conn = self.conn
-        return (conn.running or conn.unanswered) and not conn.is_bounded
+        return conn.unanswered and not conn.committing and not conn.is_bounded
 
     def cancel(self, timeout: float, aside: Callable[[], Link]) -> bool:
         """KILL QUERY, which needs a second login. Not through a pooler, where the number may be somebody else's."""

@@ -13,7 +13,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any
 
-from ..invocation import Invocation
+from ..invocation import left_of
 from . import pools
 
 log = logging.getLogger("lambda_pool")
@@ -28,10 +28,10 @@ _SOON = 0.001  # seconds; 0 would mean never
 class Alarm:
     """The timer of one invocation. `before`: seconds before the invocation's end at which it rings first."""
 
-    __slots__ = ("_armed", "_before", "_invocation", "_previous", "_timer")
+    __slots__ = ("_armed", "_before", "_context", "_previous", "_timer")
 
-    def __init__(self, invocation: Invocation, before: float) -> None:
-        self._invocation = invocation
+    def __init__(self, context: Any, before: float) -> None:
+        self._context = context
         self._before = before
         self._previous: Any = None
         self._timer = (0.0, 0.0)
@@ -39,7 +39,7 @@ class Alarm:
 
     def arm(self) -> Callable[[], None] | None:
         """Start the timer. Out: what stops it; None where there is no deadline, or no main thread to interrupt."""
-        left = self._invocation.remaining()
+        left = left_of(self._context)
         if left is None or threading.current_thread() is not threading.main_thread():
             return None
         self._previous = signal.getsignal(signal.SIGALRM)

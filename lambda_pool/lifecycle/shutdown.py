@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import config as configuration
 from ..events import Closing
-from ..invocation import latest
+from ..invocation import running
 from . import pools
 
 log = logging.getLogger("lambda_pool")
@@ -114,7 +114,7 @@ def _close_all() -> None:
     The signal may have come in the middle of anything this thread did, so that nothing here takes a lock that is not
     reentrant: the pools are left as they are, and only their sockets end.
     """
-    in_use = latest.invocation is not None
+    in_use = bool(running)
     deadline = monotonic() + _GOODBYES
     for pool in pools():
         for slot in list(pool.slots):

@@ -11,6 +11,8 @@ from .numbers import MOST_VALUES, Entry, Numbers
 
 log = logging.getLogger("lambda_pool")
 
+_NOT_REPORTED = "pool %s: metrics could not be reported"
+
 
 class Why(Enum):
     """Why a report is made."""
@@ -47,34 +49,46 @@ class Collector:
 
     def on_event(self, event: Event) -> None:
         """Take one event, and report if it is time."""
-        try:
+        if type(event) is Returned:
+            self.on_returned(event.pool, event.held, event.checkout, event.reused, event.in_use)
+        elif type(event) is InvocationEnded:
+            self.on_invocation_ended(event.pool, event.failed, event.cold, event.request_id)
+        else:
             try:
-                numbers = self._pools[event.pool]
-            except KeyError:
-                numbers = self._adopt(event.pool)
-            # Two of these are the price of a warm invocation. They are read here, not in methods of `Numbers`, and
-            # their times are made whole numbers one by one: keeping events for later made a report twice as slow.
-            if type(event) is Returned:
-                held = numbers.held
-                held.append(int(event.held * 1e6 + 0.5))
-                (numbers.reused if event.reused else numbers.fresh).append(int(event.checkout * 1e6 + 0.5))
-                if event.in_use > numbers.most_in_use:  # noqa: PLR1730 - max() takes 0.1 µs more
-                    numbers.most_in_use = event.in_use
-                if len(held) >= MOST_VALUES:
-                    self._report_full(event.pool, numbers)
-            elif type(event) is InvocationEnded:
-                if (
-                    monotonic() >= numbers.due_mono
-                    or not numbers.reported_wall <= time() < numbers.due_wall
-                    or numbers.urgent
-                    or event.failed
-                    or event.cold
-                ):
-                    self._at_end(event, numbers)
-            else:
-                self._rare(event, numbers)
+                self._rare(event, self._pools.get(event.pool) or self._adopt(event.pool))
+            except Exception:
+                log.exception(_NOT_REPORTED, event.pool)
+
+    # These two are the price of a warm invocation: each does all of it here, and the times are made whole numbers only
+    # when they are reported.
+
+    def on_returned(self, pool: str, held: float, checkout: float, reused: bool, in_use: int) -> None:
+        """Take what `Returned` says, and report if a line is full."""
+        try:
+            numbers = self._pools.get(pool) or self._adopt(pool)
+            numbers.held.append(held)
+            (numbers.reused if reused else numbers.fresh).append(checkout)
+            if in_use > numbers.most_in_use:  # noqa: PLR1730 - max() takes 0.1 µs more
+                numbers.most_in_use = in_use
+            if len(numbers.held) >= MOST_VALUES:
+                self._report_full(pool, numbers)
         except Exception:
-            log.exception("pool %s: metrics could not be reported", event.pool)
+            log.exception(_NOT_REPORTED, pool)
+
+    def on_invocation_ended(self, pool: str, failed: bool, cold: bool, request_id: str) -> None:
+        """Take what `InvocationEnded` says, and report if it is time."""
+        try:
+            numbers = self._pools.get(pool) or self._adopt(pool)
+            if (
+                monotonic() >= numbers.due_mono
+                or not numbers.reported_wall <= time() < numbers.due_wall
+                or numbers.urgent
+                or failed
+                or cold
+            ):
+                self._at_end(pool, numbers, failed=failed, cold=cold)
+        except Exception:
+            log.exception(_NOT_REPORTED, pool)
 
     def _adopt(self, pool: str) -> Numbers:
         numbers = self._pools.setdefault(pool, Numbers())
@@ -103,11 +117,10 @@ class Collector:
             elif numbers.crowded:
                 self._report(event.pool, numbers, Why.FULL)
 
-    def _at_end(self, event: InvocationEnded, numbers: Numbers) -> None:
+    def _at_end(self, pool: str, numbers: Numbers, *, failed: bool, cold: bool) -> None:
         with self._lock:
-            problem = event.failed or numbers.urgent
-            why = Why.FIRST if event.cold else Why.PROBLEM if problem else Why.INTERVAL
-            self._report(event.pool, numbers, why)
+            why = Why.FIRST if cold else Why.PROBLEM if failed or numbers.urgent else Why.INTERVAL
+            self._report(pool, numbers, why)
 
     def _report_full(self, pool: str, numbers: Numbers) -> None:
         with self._lock:

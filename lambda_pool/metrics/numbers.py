@@ -49,8 +49,8 @@ class Entry(NamedTuple):
 class Numbers:
     """Everything that happened to one pool since the last `take`.
 
-    Each borrow adds to `held`, and its checkout to `reused` or to `fresh`. Borrowers do nothing to these lists but
-    append, and `take` cuts off what it saw: that needs no lock.
+    Each borrow adds its seconds to `held`, and those of its checkout to `reused` or to `fresh`. Borrowers do nothing to
+    these lists but append, and `take` cuts off what it saw: that needs no lock.
     """
 
     __slots__ = (
@@ -77,9 +77,9 @@ class Numbers:
 
     def forget(self) -> None:
         """Start from nothing: in a forked child, whose parent reports what happened before."""
-        self.held: list[int] = []
-        self.reused: list[int] = []
-        self.fresh: list[int] = []
+        self.held: list[float] = []
+        self.reused: list[float] = []
+        self.fresh: list[float] = []
         self._reused_before = 0
         self._times: Times = {}
         self._details: dict[tuple[tuple[str, str | int | float], ...], _Detail] = {}
@@ -119,9 +119,9 @@ class Numbers:
 
     def _count(self, metric: str, **properties: str | int | float) -> "_Detail":
         """Count once, under the detail that tells this case from others."""
-        running = invocation.current.get() or invocation.latest.invocation
-        if running is not None and running.request_id:
-            properties["request_id"] = running.request_id
+        request_id = getattr(invocation.current(), "aws_request_id", "")
+        if request_id:
+            properties["request_id"] = request_id
         key = tuple((name, v[:_MOST_TEXT] if isinstance(v, str) else v) for name, v in properties.items())
         detail = self._details.setdefault(key, _Detail({}, {}))
         detail.counts[metric] = detail.counts.get(metric, 0) + 1
@@ -202,7 +202,8 @@ class Numbers:
         reused = _drain(self.reused)
         self._reused_before += len(reused)
         self.stirred = self.stirred or bool(held)
-        return {"CheckoutTime": reused + _drain(self.fresh), "HoldTime": held}
+        checkouts = reused + _drain(self.fresh)
+        return {"CheckoutTime": list(map(micros, checkouts)), "HoldTime": list(map(micros, held))}
 
 
 class _Detail(NamedTuple):

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from ..engines.base import ConnectRequest, Failure, Link, Outcome
+from ..engines.base import Condition, ConnectRequest, Failure, Link, Outcome
 
 if TYPE_CHECKING:
     from ..api import Pool
@@ -98,9 +98,16 @@ class FakeLink:
             raise FakeError(Failure.LOST)
         self.readable = False
 
-    def clean(self) -> bool:
+    def condition(self) -> Condition:
         """See `Link`."""
-        return self.alive and not self.conn.closed and not self.in_transaction and not self.readonly
+        if not self.alive or self.conn.closed or self.readonly:
+            return Condition.CHANGED
+        return Condition.UNCOMMITTED if self.in_transaction else Condition.CLEAN
+
+    def commit(self, timeout: float | None) -> bool:
+        """See `Link`."""
+        self.finish(commit=True, timeout=timeout)
+        return self.alive
 
     def closed_by_user(self) -> bool:
         """See `Link`."""
@@ -138,7 +145,7 @@ class FakeLink:
         """See `Link`."""
         self.do("restore")
         self.readonly = False
-        return self.clean()
+        return self.condition() is Condition.CLEAN
 
     def reset_session(self, timeout: float | None) -> None:
         """See `Link`."""

@@ -11,15 +11,15 @@ import pytest
 
 import lambda_pool
 from lambda_pool import lifecycle
-from lambda_pool.invocation import Invocation, current
 from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
+from tests.support.invoked import invoked
 
 
 @pytest.fixture(autouse=True)
 def for_this_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a pool asks for holds for the whole process, and would else hold for every later test."""
-    monkeypatch.setattr(lifecycle._Process, "cancel_before", 0.0)
+    monkeypatch.setattr(lifecycle._process, "cancel_before", 0.0)
 
 
 @contextlib.contextmanager
@@ -79,12 +79,11 @@ def test_a_commit_without_an_answer_ends_in_time_however_often_the_alarm_rings(d
             proxy.black_hole()
 
         end = time.monotonic() + 1.0
-        token = current.set(Invocation(lambda: int((end - time.monotonic()) * 1000)))
         previous = signal.signal(signal.SIGALRM, lambda number, frame: None)
         rescue.start()
         signal.setitimer(signal.ITIMER_REAL, 0.05, 0.05)
         try:
-            with pytest.raises(lambda_pool.CommitUncertain):
+            with invoked(lambda: int((end - time.monotonic()) * 1000)), pytest.raises(lambda_pool.CommitUncertain):
                 if how == "run":
                     pool.run(work)
                 else:
@@ -95,7 +94,6 @@ def test_a_commit_without_an_answer_ends_in_time_however_often_the_alarm_rings(d
             rescue.cancel()
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
-            current.reset(token)
 
 
 @pytest.mark.parametrize("method", ["commit", "rollback", "begin", "autocommit"])

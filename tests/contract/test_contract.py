@@ -258,6 +258,20 @@ class TestReturn:
         with pool.connection() as conn:
             assert pg.query(conn, "select 1") == [(1,)]
 
+    @pytest.mark.parametrize("open_it", ["block", "two-phase"])
+    def test_what_the_driver_refuses_to_commit_is_not_committed(self, pg: Database, open_it: str) -> None:
+        pool = pg.pool()
+        with pytest.raises(psycopg.ProgrammingError, match="commit"), pool.connection() as conn:
+            block = conn.transaction()
+            if open_it == "block":
+                block.__enter__()
+            else:
+                conn.tpc_begin("two-phase")
+            pg.insert(conn, 1)
+        assert pg.rows() == []
+        with pool.connection() as conn:
+            assert pg.query(conn, "select 1") == [(1,)]
+
     def test_reset_session(self, database: Database) -> None:
         pool = database.pool(reset="session")
         with pool.connection() as conn:

@@ -7,13 +7,14 @@ from typing import Any
 import pytest
 
 import lambda_pool
-from lambda_pool import ConfigError, ConnectError, CredentialsError, EndpointError, invocation
+from lambda_pool import ConfigError, ConnectError, CredentialsError, EndpointError
 from lambda_pool.auth.base import Credentials
 from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.engines.base import Failure
 from lambda_pool.events import ConnectFailed, EndpointRefreshed, Event
 from lambda_pool.secret import Secret
 from lambda_pool.testing import FakeDriver, FakeError
+from tests.support.invoked import invoked
 
 A, B, C = (Endpoint(f"{name}.example", 5432) for name in "abc")
 
@@ -226,9 +227,8 @@ class TestTime:
 
     @pytest.fixture
     def in_a_hurry(self) -> Iterator[None]:
-        token = invocation.current.set(invocation.Invocation(lambda: 1000))
-        yield
-        invocation.current.reset(token)
+        with invoked(lambda: 1000):
+            yield
 
     def test_an_attempt_is_bounded_by_what_is_left(
         self, pool: lambda_pool.Pool, driver: FakeDriver, in_a_hurry: None

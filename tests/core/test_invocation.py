@@ -5,67 +5,100 @@ from collections.abc import Iterator
 
 import pytest
 
-from lambda_pool.invocation import Invocation, Limit, current, latest, remaining
+from lambda_pool.invocation import RESERVE, Limit, current, remaining, reserve, running
+from tests.support.invoked import invoked
 
 
 @pytest.fixture
-def running() -> Iterator[list[int]]:
+def left() -> Iterator[list[int]]:
     """An invocation; the list holds the milliseconds that it has left."""
     left = [1000]
-    token = current.set(Invocation(lambda: left[0], reserve=0.25))
-    yield left
-    current.reset(token)
+    with invoked(lambda: left[0], reserve=0.25):
+        yield left
 
 
 def test_outside_of_an_invocation_nothing_is_cut() -> None:
     limit = Limit(60.0)
     assert remaining() is None
+    assert current() is None
     assert 59.0 < limit.left() <= 60.0
     assert not limit.by_invocation
 
 
-def test_a_wait_is_cut_to_what_is_left_without_the_reserve(running: list[int]) -> None:
+def test_a_wait_is_cut_to_what_is_left_without_the_reserve(left: list[int]) -> None:
     limit = Limit(60.0)
     assert remaining() == 0.75
     assert 0.5 < limit.left() <= 0.75
     assert limit.by_invocation
 
 
-def test_a_shorter_wait_stays_as_it_is(running: list[int]) -> None:
+def test_a_shorter_wait_stays_as_it_is(left: list[int]) -> None:
     limit = Limit(0.5)
     assert 0.25 < limit.left() <= 0.5
     assert not limit.by_invocation
 
 
-def test_after_the_deadline_nothing_is_waited_for(running: list[int]) -> None:
-    running[0] = -1000
+def test_after_the_deadline_nothing_is_waited_for(left: list[int]) -> None:
+    left[0] = -1000
     limit = Limit(60.0)
     assert limit.left() <= 0.0
     assert limit.by_invocation
 
 
-def test_what_ends_a_statement_in_time_is_not_cut(running: list[int]) -> None:
+def test_what_ends_a_statement_in_time_is_not_cut(left: list[int]) -> None:
     limit = Limit(60.0, uncut=True)
     assert limit.left() > 59.0
     assert not limit.by_invocation
 
 
 def test_an_invocation_that_does_not_know_its_end_cuts_nothing() -> None:
-    token = current.set(Invocation(None))
-    try:
+    with invoked(None):
         assert remaining() is None
         assert Limit(60.0).left() > 59.0
-    finally:
-        current.reset(token)
 
 
-def test_a_thread_without_a_context_finds_the_latest() -> None:
+def test_an_invocation_without_a_context_cuts_nothing_even_beside_one_that_has_one(left: list[int]) -> None:
     found: list[float | None] = []
-    latest.invocation = Invocation(lambda: 1000, reserve=0.25)
-    try:
+
+    def other() -> None:
+        running[threading.get_ident()] = None
+        found.append(remaining())
+        del running[threading.get_ident()]
+
+    thread = threading.Thread(target=other)
+    thread.start()
+    thread.join()
+    assert found == [None]
+
+
+def test_a_thread_without_an_invocation_finds_the_one_that_began_last(left: list[int]) -> None:
+    found: list[float | None] = []
+    inside, leave = threading.Event(), threading.Event()
+
+    def other() -> None:
+        with invoked(lambda: 5000, reserve=0.25):
+            inside.set()
+            assert leave.wait(10)
+
+    def look() -> None:
         thread = threading.Thread(target=lambda: found.append(remaining()))
         thread.start()
         thread.join()
-    finally:
-        latest.invocation = None
-    assert found == [0.75]
+
+    look()
+    later = threading.Thread(target=other)
+    later.start()
+    assert inside.wait(10)
+    look()
+    leave.set()
+    later.join()
+    assert found == [0.75, 4.75]
+    assert remaining() == 0.75
+
+
+def test_the_reserve_is_never_less_than_its_least() -> None:
+    with invoked(lambda: 5000):
+        reserve(2.0)
+        assert remaining() == 3.0
+        reserve(0.0)
+        assert remaining() == 5.0 - RESERVE

@@ -17,11 +17,11 @@ import lambda_pool
 from lambda_pool import lifecycle
 from lambda_pool.endpoints.base import Role
 from lambda_pool.events import Closing, Event, Reason, Replaced
-from lambda_pool.invocation import Invocation, latest
 from lambda_pool.lifecycle import shutdown, snapstart
 from lambda_pool.lifecycle.alarm import Alarm
 from lambda_pool.slot import Slot, State
 from lambda_pool.testing import FakeDriver
+from tests.support.invoked import Context, invoked
 
 
 class Recorder:
@@ -39,9 +39,8 @@ def driver() -> FakeDriver:
 
 @pytest.fixture
 def in_invocation() -> Iterator[None]:
-    latest.invocation = Invocation(None)
-    yield
-    latest.invocation = None
+    with invoked(None):
+        yield
 
 
 class TestShutdown:
@@ -192,7 +191,7 @@ class TestAlarm:
     def test_the_users_handler_and_timer_are_put_back(self, rung: list[int]) -> None:
         mine = signal.getsignal(signal.SIGALRM)
         signal.setitimer(signal.ITIMER_REAL, 0.2)
-        disarm = Alarm(Invocation(lambda: 10_000), 0.3).arm()
+        disarm = Alarm(Context(lambda: 10_000), 0.3).arm()
         assert disarm is not None
         assert signal.getsignal(signal.SIGALRM) is not mine
         time.sleep(0.3)
@@ -204,7 +203,7 @@ class TestAlarm:
 
     def test_disarmed_it_never_rings(self, driver: FakeDriver, rung: list[int]) -> None:
         pool = driver.pool(cancel_before_deadline=0.1)
-        disarm = Alarm(Invocation(lambda: 200), 0.1).arm()
+        disarm = Alarm(Context(lambda: 200), 0.1).arm()
         assert disarm is not None
         disarm()
         with pool.connection():
@@ -217,8 +216,8 @@ class TestAlarm:
         """An exception out of another signal handler may have struck before it was disarmed."""
         mine = signal.getsignal(signal.SIGALRM)
         signal.setitimer(signal.ITIMER_REAL, 100.0)
-        assert Alarm(Invocation(lambda: 10_000), 0.3).arm() is not None
-        disarm = Alarm(Invocation(lambda: 10_000), 0.3).arm()
+        assert Alarm(Context(lambda: 10_000), 0.3).arm() is not None
+        disarm = Alarm(Context(lambda: 10_000), 0.3).arm()
         assert disarm is not None
         disarm()
         assert signal.getsignal(signal.SIGALRM) is mine
@@ -238,7 +237,7 @@ class TestAlarm:
 
         monkeypatch.setattr(signal, "setitimer", struck_at_its_end)
         with pytest.raises(KeyboardInterrupt):
-            Alarm(Invocation(lambda: 10_000), 0.3).arm()
+            Alarm(Context(lambda: 10_000), 0.3).arm()
         assert signal.getsignal(signal.SIGALRM) is mine
         assert 90 < signal.getitimer(signal.ITIMER_REAL)[0] <= 100
 
@@ -265,13 +264,13 @@ class TestAlarm:
 
     def test_another_thread_has_no_alarm(self) -> None:
         armed: list[object] = []
-        thread = threading.Thread(target=lambda: armed.append(Alarm(Invocation(lambda: 10_000), 0.3).arm()))
+        thread = threading.Thread(target=lambda: armed.append(Alarm(Context(lambda: 10_000), 0.3).arm()))
         thread.start()
         thread.join()
         assert armed == [None]
 
     def test_no_deadline_no_alarm(self) -> None:
-        assert Alarm(Invocation(None), 0.3).arm() is None
+        assert Alarm(Context(None), 0.3).arm() is None
 
     def test_asked_once_then_cut(self, driver: FakeDriver) -> None:
         pool = driver.pool(cancel_before_deadline=0.3)
@@ -298,7 +297,7 @@ class TestAlarm:
         pool = driver.pool(cancel_before_deadline=0.3)
         with pool.connection():
             driver.links[0].running = lambda: 1 / 0  # type: ignore[assignment, method-assign, return-value]
-            Alarm(Invocation(lambda: 200), 0.3)._ring(signal.SIGALRM, None)
+            Alarm(Context(lambda: 200), 0.3)._ring(signal.SIGALRM, None)
 
     def test_behind_an_rds_proxy_it_is_cut_at_once(self, driver: FakeDriver) -> None:
         url = "postgresql://a@orders.proxy-c0ffee123456.eu-central-1.rds.amazonaws.com/x"
@@ -390,7 +389,7 @@ class TestFork:
         # The one that was idle, the one that was lent, and the child's own.
         assert histories == [["drop"], ["execute", "drop"], []]
         assert "size=1" in stats
-        assert [link.history for link in driver.links] == [[], ["execute", "commit", "restore"]]
+        assert [link.history for link in driver.links] == [[], ["execute", "commit"]]
 
     def test_what_was_borrowed_before_is_not_cached_by_the_child(self, driver: FakeDriver) -> None:
         """Not even if it looks clean: both processes would speak on it."""

@@ -6,13 +6,12 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import lambda_pool
-from lambda_pool import invocation
 from lambda_pool.endpoints.base import Role
 from lambda_pool.engines.base import Failure, Outcome
 from lambda_pool.events import (
@@ -32,6 +31,7 @@ from lambda_pool.events import (
     Waited,
 )
 from lambda_pool.testing import FakeDriver, FakeError
+from tests.support.invoked import invoked
 
 
 class Recorder:
@@ -64,16 +64,6 @@ def in_thread(work: Callable[[], object]) -> threading.Thread:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     return thread
-
-
-@contextlib.contextmanager
-def an_invocation(milliseconds: int) -> Iterator[None]:
-    """One that has so many milliseconds left, a hundred of which are kept back."""
-    token = invocation.current.set(invocation.Invocation(lambda: milliseconds, reserve=0.1))
-    try:
-        yield
-    finally:
-        invocation.current.reset(token)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -403,13 +393,10 @@ class TestConnect:
         pool = driver.pool(timeout=600.0)
         driver.fail("connect", *[FakeError(Failure.UNREACHABLE)] * 1000)
         end = time.monotonic() + 0.5
-        token = invocation.current.set(invocation.Invocation(lambda: int((end - time.monotonic()) * 1000)))
-        try:
+        with invoked(lambda: int((end - time.monotonic()) * 1000)):
             with pytest.raises(lambda_pool.DeadlineExceeded, match="no more time"):
                 pool.connection().__enter__()
             assert time.monotonic() < end + 5
-        finally:
-            invocation.current.reset(token)
 
     def test_tls_and_driver_arguments_reach_the_driver(self, driver: FakeDriver) -> None:
         pool = driver.pool("postgresql://u@h:1/d?keepalives=1", connect_args={"row_factory": str})
@@ -430,7 +417,7 @@ class TestReturn:
         with pytest.raises(ZeroDivisionError), pool.connection() as conn:
             conn.execute("insert")
             1 / 0  # noqa: B018
-        assert driver.links[0].history == ["execute", "commit", "restore", "execute", "rollback", "restore"]
+        assert driver.links[0].history == ["execute", "commit", "execute", "rollback", "restore"]
         assert pool.stats().rolled_back == 1
         assert seen.of(RolledBack)[0].cause == "error"
         assert len(driver.links) == 1
@@ -506,10 +493,10 @@ class TestReturn:
             conn.close()
         assert (sizes, pool.stats().size) == ([1], 0)
 
-    @pytest.mark.parametrize("fails", [False, True])
+    @pytest.mark.parametrize("left", ["as it was", "changed", "failed"])
     @pytest.mark.parametrize(("milliseconds", "seconds"), [(2100, 2.0), (60_000, None), (100, 0.05), (-1000, 0.05)])
     def test_the_invocation_bounds_what_ends_the_transaction(
-        self, driver: FakeDriver, fails: bool, milliseconds: int, seconds: float | None
+        self, driver: FakeDriver, left: str, milliseconds: int, seconds: float | None
     ) -> None:
         """A COMMIT may take what is left, a ROLLBACK no longer than a checkout; neither is given no time at all."""
         pool = driver.pool(timeout=5.0)
@@ -526,9 +513,10 @@ class TestReturn:
         with contextlib.suppress(ZeroDivisionError):
             slot = pool.checkout(Role.WRITER, None)
             slot.link.conn.execute("insert")
-            with an_invocation(milliseconds):
-                pool.checkin(slot, ZeroDivisionError() if fails else None)
-        assert told == [pytest.approx(seconds or (5.0 if fails else 59.9))]
+            driver.links[0].readonly = left == "changed"
+            with invoked(lambda: milliseconds):
+                pool.checkin(slot, ZeroDivisionError() if left == "failed" else None)
+        assert told == [pytest.approx(seconds or (5.0 if left == "failed" else 59.9))]
 
     def test_reset_session(self, driver: FakeDriver) -> None:
         pool = driver.pool(reset="session")
@@ -562,7 +550,7 @@ class TestReturn:
 class TestRun:
     def test_the_result(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
         assert pool.run(lambda conn: conn.number) == 0
-        assert driver.links[0].history == ["begin", "commit", "restore"]
+        assert driver.links[0].history == ["begin", "commit"]
 
     @pytest.mark.parametrize("failure", [Failure.CONFLICT, Failure.READ_ONLY])
     def test_replayed_before_commit(self, pool: lambda_pool.Pool, driver: FakeDriver, failure: Failure) -> None:
@@ -604,10 +592,9 @@ class TestRun:
 
         def work(conn: Any) -> None:
             calls.append(1)
-            invocation.current.set(invocation.Invocation(lambda: 50))
             raise FakeError(Failure.CONFLICT)
 
-        with an_invocation(60_000), pytest.raises(FakeError):
+        with invoked(lambda: 50 if calls else 60_000), pytest.raises(FakeError):
             pool.run(work)
         assert calls == [1]
 

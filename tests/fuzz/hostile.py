@@ -15,6 +15,9 @@ Answer = bytes | Callable[[bytes], bytes]
 _PIECE = 65536
 # A connection of a test that went wrong is not served for longer than this.
 _LONGEST = 30.0
+# Bytes per second of a flood: a gigabit, which is more than a function's network carries. libpq reads for as long as
+# there is something to be read, so that a server on this machine, if faster, would have it read without end.
+_PACE = 125e6
 
 
 @dataclass(frozen=True)
@@ -106,7 +109,9 @@ class Front:
             end = time.monotonic() + _LONGEST
             number = 0
             while script.then == "flood" and time.monotonic() < end:
-                client.sendall(script.endless(number))
+                block = script.endless(number)
+                client.sendall(block)
+                time.sleep(len(block) / _PACE)
                 number += 1
             if script.then == "wait":
                 while True:

@@ -19,7 +19,7 @@ MOST = 100
 PROGRAM = """
 import json, resource, sys, time
 import lambda_pool
-from lambda_pool.invocation import Invocation, current
+from tests.support.invoked import invoked
 
 url, stage, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
 grown = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
@@ -36,7 +36,8 @@ if stage in {"commit", "settings"}:
     lease = pool.connection()
     if stage == "commit":
         end = time.monotonic() + seconds
-        current.set(Invocation(lambda: int((end - time.monotonic()) * 1000), reserve=0.0))
+        running = invoked(lambda: int((end - time.monotonic()) * 1000), reserve=0.0)
+        running.__enter__()
     lease.__enter__().cursor().execute(isolation if stage == "settings" else "insert into fuzz values (1)")
 before, start = grown(), time.monotonic()
 try:

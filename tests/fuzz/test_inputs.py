@@ -20,9 +20,10 @@ from lambda_pool import ConfigError, config, tls
 from lambda_pool.endpoints.answers import read_cluster, read_proxy, read_proxy_reader
 from lambda_pool.endpoints.base import Endpoint
 from lambda_pool.errors import EndpointError
-from lambda_pool.invocation import Invocation, Limit, current
+from lambda_pool.invocation import Limit, remaining
 from tests.fuzz.effort import effort
 from tests.fuzz.verdict import shown
+from tests.support.invoked import invoked
 
 CANARY = "c4n4ry"
 _SPECIAL = ":/?#@%&=+[], \\'\"\0\n\u00e9\U0001f600\u0661"
@@ -239,14 +240,9 @@ _remaining: st.SearchStrategy[Any] = st.one_of(
 @example(MagicMock())
 @example(10**400)
 def test_any_remaining_time_is_a_number_of_seconds_or_unknown(left: Any) -> None:
-    invocation = Invocation(lambda: left)
-    token = current.set(invocation)
-    try:
-        limit = Limit(5.0)
-    finally:
-        current.reset(token)
+    with invoked(lambda: left):
+        limit, known = Limit(5.0), remaining()
     assert limit.left() <= 5.0
-    known = invocation.remaining()
     assert known is None or -1e9 < known < 1e9
 
 

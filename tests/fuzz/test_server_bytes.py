@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 import lambda_pool
 from lambda_pool.endpoints.base import Role
-from lambda_pool.invocation import Invocation, current
 from lambda_pool.slot import Slot
 from tests.fuzz.conftest import Target
 from tests.fuzz.effort import TIMES, effort
@@ -19,6 +18,7 @@ from tests.fuzz.hostile import Script
 from tests.fuzz.mutations import mutated
 from tests.fuzz.nasties import OPENINGS, PG_READY, REPLIES, TLS_ANSWERS, my, my_error, pg, pg_error
 from tests.fuzz.verdict import attempt, check_served, no_secret_logged
+from tests.support.invoked import invoked
 
 CONNECT = 0.15
 PING = 0.08
@@ -32,11 +32,8 @@ ENDS = ("close", "wait")
 def invocation(seconds: float) -> Iterator[None]:
     """An invocation that has so many seconds left."""
     end = time.monotonic() + seconds
-    token = current.set(Invocation(lambda: int((end - time.monotonic()) * 1000), reserve=0.0))
-    try:
+    with invoked(lambda: int((end - time.monotonic()) * 1000), reserve=0.0):
         yield
-    finally:
-        current.reset(token)
 
 
 PG_EMPTY = pg("I") + PG_READY

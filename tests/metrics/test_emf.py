@@ -34,9 +34,9 @@ from lambda_pool.events import (
     TimedOut,
     Waited,
 )
-from lambda_pool.invocation import Invocation, current
 from lambda_pool.metrics.definitions import METRICS
 from lambda_pool.metrics.emf import EmfMetrics
+from tests.support.invoked import invoked
 
 from .conftest import Clock
 from .emf_schema import Sums, read
@@ -213,8 +213,7 @@ class TestWhat:
             assert [document[name] for name in ("service", "function_name", "pool")] == ["orders-fn"] * 2 + ["orders"]
 
     def test_details_are_properties(self, emf: EmfMetrics, capsys: Capture) -> None:
-        token = current.set(Invocation(None, "8b0a1c5e"))
-        try:
+        with invoked(None, request_id="8b0a1c5e"):
             tell(
                 emf,
                 Opened("orders", 0.01, 1, "db.example", 7),
@@ -225,8 +224,6 @@ class TestWhat:
                 SlowQuery("orders", 2.5, "select pg_sleep(%s)"),
                 ConnectFailed("orders", 0.1, 1, "too_many", "FATAL: sorry, too many clients already", retrying=False),
             )
-        finally:
-            current.reset(token)
         sums = read(capsys.readouterr().out)
         assert all(document["request_id"] == "8b0a1c5e" for document in sums.documents)
         assert sums.sum("ConnectionsOpened", backend_id=7, host="db.example") == 1

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from lambda_pool.testing.processes import send
+from lambda_pool.testing.processes import is_alive, send
 from tests.runtime.conftest import Start
 from tests.runtime.databases import Database, until
 from tests.support.runtime_api import Runtime, RuntimeApi
@@ -68,6 +68,7 @@ def test_four_workers_four_backends(tmp_path: Path, database: Database, any_pyth
         gone = first[0]
         send([gone["pid"]], signal.SIGTERM)
         until(lambda: gone["backend"] not in database.sessions("worker"), 2)
+        until(lambda: not is_alive(gone["pid"]), 5)  # it would be asked for another answer
         rest = api.invoke(*[{"sleep": 0.5}] * 3)
         assert {found["backend"] for found in rest} == {found["backend"] for found in first[1:]}
         assert "Traceback" not in runtime.log
