@@ -22,9 +22,8 @@ CALLS = 50
 
 # What the decorator asks of the lifecycle, answered by nobody.
 ABSENT: Any = SimpleNamespace(
-    take_cold=lambda: False,
-    arm=lambda invocation: None,
-    end_invocation=lambda invocation, *, failed: None,
+    arm=lambda context: None,
+    end_invocation=lambda context, *, failed: None,
 )
 
 

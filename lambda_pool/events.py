@@ -207,9 +207,10 @@ class Observer(Protocol):
     An observer that has an attribute `wants_checkouts` and sets it to False can do without `Reused` and `CheckedOut`,
     because `Returned` says it all again. If no observer wants them, a warm invocation takes 0.4 µs less. One that has
     `never_raises` and sets it to True catches its own errors; if it is the only one, that is 0.1 µs less. If that one
-    also has `on_returned(pool, held, checkout, reused, in_use)` and `on_invocation_ended(pool, failed, cold,
-    request_id)`, it is called there, with what `Returned` and `InvocationEnded` say in their order, instead of being
-    handed these two events.
+    also has `on_returned(pool, held, checkout, reused, in_use, wall, mono)` and `on_invocation_ended(pool, failed,
+    cold, request_id)`, it is called there, with what `Returned` and `InvocationEnded` say in their order and both
+    clocks, instead of being handed these two events. Where `on_returned` gives False, it is not called at this
+    invocation's end unless that failed or was the first: a warm invocation takes 20 µs less with cold caches.
     """
 
     def on_event(self, event: Event) -> None:

@@ -44,8 +44,10 @@ def left_of(context: Any) -> float | None:
     """Seconds until Lambda ends an invocation; None when unknown, as under the contexts of some unit tests."""
     read = getattr(context, "get_remaining_time_in_millis", None)
     left = read() if callable(read) else None
+    if type(left) is not int and not isinstance(left, _NUMBER):  # the first look, without a call, is for Lambda's own
+        return None
     # Infinity and NaN fail the comparison too.
-    return left / 1000 if isinstance(left, _NUMBER) and _PAST < left < _FAR else None
+    return left / 1000 if _PAST < left < _FAR else None
 
 
 def remaining() -> float | None:

@@ -130,6 +130,8 @@ class ConnectionPool(Shelf):
         self._tell_of_return = self._tally.returned
         self.tell_ended = self._tally.ended
         self.observed = bool(observers)
+        self.report_due = True
+        """Whether observers want to know that the invocation ends; also where nothing came back to tell."""
         self._connector = Connector(config, engine, auth, endpoint, self._tally)
         self._reader_role = _READER if endpoint.has_reader else _WRITER
         self._lease: type[Lease] = SpecialLease if config.leak_after else Lease
@@ -488,7 +490,7 @@ class ConnectionPool(Shelf):
 
     def _give_back(self, slot: Slot) -> None:
         """Cache a clean connection, or hand it to the borrower who has waited longest."""
-        slot.idle_wall = time()
+        wall = slot.idle_wall = time()
         mono = slot.idle_mono = monotonic()
         # Read before `put`: afterwards the slot is the next borrower's. 0: lent to nobody (`warm`), or told of already.
         since, slot.borrowed_mono = slot.borrowed_mono, 0.0
@@ -502,7 +504,7 @@ class ConnectionPool(Shelf):
             # Reclaimed (and told of) when its invocation ended, and severed: this thread, its last user, closes it.
             slot.link.close(_GOODBYE)
         if told:
-            self._tell_of_return(self.config.name, mono - since, checkout, reused, in_use)
+            self.report_due = self._tell_of_return(self.config.name, mono - since, checkout, reused, in_use, wall, mono)
         # Looked at afterwards, so that a `close()` or a failover at this very moment is not missed.
         if slot.generation != self._generation:
             self._close_idle(Reason.GENERATION)
@@ -583,7 +585,9 @@ class ConnectionPool(Shelf):
         """Tell of a borrow whose connection leaves the pool; only once, should it come back all the same."""
         since, slot.borrowed_mono = slot.borrowed_mono, 0.0
         if since:
-            self._tell_of_return(self.name, monotonic() - since, slot.checkout, not slot.fresh, in_use)
+            wall, mono = time(), monotonic()
+            self._tell_of_return(self.name, mono - since, slot.checkout, not slot.fresh, in_use, wall, mono)
+            self.report_due = True
 
     def _discard(self, slot: Slot, reason: Reason) -> None:
         """Take a slot out of the pool, close what it holds, and wake who waits for room."""

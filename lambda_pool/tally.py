@@ -21,7 +21,7 @@ from .events import (
     TimedOut,
 )
 
-OnReturned = Callable[[str, float, float, bool, int], None]
+OnReturned = Callable[[str, float, float, bool, int, float, float], bool]
 OnInvocationEnded = Callable[[str, bool, bool, str], None]
 
 log = logging.getLogger("lambda_pool")
@@ -51,7 +51,10 @@ class Tally:
         """Passes an event to every observer; what an observer raises is logged and goes no further."""
         alone: Any = observers[0] if trusted else None
         self.returned: OnReturned = getattr(alone, "on_returned", self._returned)
-        """Passes on what `Returned` says, without the event where the only observer can do without it."""
+        """Passes on what `Returned` says, without the event where the only observer can do without it.
+
+        With both clocks, and out comes whether it must hear that the invocation ends, if all goes well.
+        """
         self.ended: OnInvocationEnded = getattr(alone, "on_invocation_ended", self._ended)
         """The same of `InvocationEnded`."""
         self.start_afresh()
@@ -75,8 +78,11 @@ class Tally:
                 self._counts[counter] += 1
         self.pass_on(event)
 
-    def _returned(self, pool: str, held: float, checkout: float, reused: bool, in_use: int) -> None:
+    def _returned(
+        self, pool: str, held: float, checkout: float, reused: bool, in_use: int, wall: float, mono: float
+    ) -> bool:
         self.pass_on(Returned(pool, held, checkout, reused, in_use))
+        return True
 
     def _ended(self, pool: str, failed: bool, cold: bool, request_id: str) -> None:
         self.pass_on(InvocationEnded(pool, failed, cold, request_id))

@@ -77,7 +77,9 @@ def end_invocation(context: Any, *, failed: bool) -> None:
             continue
         pool.end_invocation()
         if pool.observed:
-            pool.tell_ended(pool.config.name, failed, cold, getattr(context, "aws_request_id", ""))
+            if pool.report_due or failed or cold:
+                pool.tell_ended(pool.config.name, failed, cold, getattr(context, "aws_request_id", ""))
+            pool.report_due = True
 
 
 def _after_fork() -> None:

@@ -50,7 +50,7 @@ class Collector:
     def on_event(self, event: Event) -> None:
         """Take one event, and report if it is time."""
         if type(event) is Returned:
-            self.on_returned(event.pool, event.held, event.checkout, event.reused, event.in_use)
+            self.on_returned(event.pool, event.held, event.checkout, event.reused, event.in_use, time(), monotonic())
         elif type(event) is InvocationEnded:
             self.on_invocation_ended(event.pool, event.failed, event.cold, event.request_id)
         else:
@@ -62,8 +62,10 @@ class Collector:
     # These two are the price of a warm invocation: each does all of it here, and the times are made whole numbers only
     # when they are reported.
 
-    def on_returned(self, pool: str, held: float, checkout: float, reused: bool, in_use: int) -> None:
-        """Take what `Returned` says, and report if a line is full."""
+    def on_returned(
+        self, pool: str, held: float, checkout: float, reused: bool, in_use: int, wall: float, mono: float
+    ) -> bool:
+        """Take what `Returned` says, and report if a line is full. Out: whether to report at the invocation's end."""
         try:
             numbers = self._pools.get(pool) or self._adopt(pool)
             numbers.held.append(held)
@@ -74,6 +76,8 @@ class Collector:
                 self._report_full(pool, numbers)
         except Exception:
             log.exception(_NOT_REPORTED, pool)
+            return True
+        return mono >= numbers.due_mono or not numbers.reported_wall <= wall < numbers.due_wall or numbers.urgent
 
     def on_invocation_ended(self, pool: str, failed: bool, cold: bool, request_id: str) -> None:
         """Take what `InvocationEnded` says, and report if it is time."""
