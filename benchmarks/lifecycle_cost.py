@@ -22,7 +22,7 @@ CALLS = 50
 
 # What the decorator asks of the lifecycle, answered by nobody.
 ABSENT: Any = SimpleNamespace(
-    arm=lambda context: None,
+    process=SimpleNamespace(cancel_before=0.0),
     end_invocation=lambda context, *, failed: None,
 )
 

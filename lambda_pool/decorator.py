@@ -76,7 +76,8 @@ def decorate(
         disarm, failed = None, True
         try:
             running[me] = context
-            disarm = lifecycle.arm(context)
+            if lifecycle.process.cancel_before:
+                disarm = lifecycle.arm()
             result = call(args, kwargs)
             failed = False
             return result

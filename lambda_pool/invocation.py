@@ -19,13 +19,16 @@ _PAST, _FAR = -1e12, 1e12
 _NUMBER = (int, float)  # a constant: `int | float` is made anew by each call
 
 
-_reserve = [RESERVE]
-"""What `remaining` leaves over: RESERVE, or more where a pool's `cancel_before_deadline` asks for it."""
+class _Reserve:
+    """What `remaining` leaves over, in seconds: RESERVE, or more where `cancel_before_deadline` asks for it."""
+
+    __slots__ = ("seconds",)
+
+    def __init__(self) -> None:
+        self.seconds = RESERVE
 
 
-def reserve(seconds: float) -> None:
-    """Leave so many seconds of each invocation over, and RESERVE at least."""
-    _reserve[0] = max(RESERVE, seconds)
+reserve = _Reserve()
 
 
 def current() -> Any:
@@ -40,22 +43,20 @@ def current() -> Any:
     return next(reversed(list(running.values())), None)
 
 
-def left_of(context: Any) -> float | None:
-    """Seconds until Lambda ends an invocation; None when unknown, as under the contexts of some unit tests."""
+def remaining() -> float | None:
+    """Seconds that the running invocation still has for waiting, without its reserve; None outside of one.
+
+    None also where its end is unknown, as under the contexts of some unit tests.
+    """
+    if not running:
+        return None
+    context = running.get(get_ident()) or current()
     read = getattr(context, "get_remaining_time_in_millis", None)
     left = read() if callable(read) else None
     if type(left) is not int and not isinstance(left, _NUMBER):  # the first look, without a call, is for Lambda's own
         return None
     # Infinity and NaN fail the comparison too.
-    return left / 1000 if _PAST < left < _FAR else None
-
-
-def remaining() -> float | None:
-    """Seconds that the running invocation still has for waiting, without its reserve; None outside of one."""
-    if not running:
-        return None
-    left = left_of(running.get(get_ident()) or current())
-    return None if left is None else left - _reserve[0]
+    return left / 1000 - reserve.seconds if _PAST < left < _FAR else None
 
 
 class Limit:

@@ -476,7 +476,8 @@ class ConnectionPool(Shelf):
             condition = link.condition()
             if condition is _UNCOMMITTED:
                 try:
-                    if link.commit(self._time_to_commit()):
+                    left = invocation.remaining()
+                    if link.commit(_LEAST if left is not None and left < _LEAST else left):
                         condition = _CLEAN
                 except BaseException as failure:  # noqa: BLE001 - raised by `_settle`, once the slot is safe
                     problem = failure
@@ -547,7 +548,8 @@ class ConnectionPool(Shelf):
 
     def _finish(self, slot: Slot, error: BaseException | None, *, strict: bool) -> None:
         commit = error is None
-        timeout = self._time_to_commit()
+        left = invocation.remaining()
+        timeout = _LEAST if left is not None and left < _LEAST else left
         if not commit:
             # A rollback that takes longer than a checkout may is given up: closing has the same effect.
             timeout = min(self.config.timeout, timeout or self.config.timeout)
@@ -563,11 +565,6 @@ class ConnectionPool(Shelf):
             if strict:
                 raise LambdaPoolError(text)
             log.warning("%s", text)
-
-    def _time_to_commit(self) -> float | None:
-        """Seconds, as the invocation has them; None outside of one."""
-        left = invocation.remaining()
-        return _LEAST if left is not None and left < _LEAST else left
 
     def _restore(self, slot: Slot) -> bool:
         timeout = self.config.ping_timeout

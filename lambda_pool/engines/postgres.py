@@ -190,7 +190,8 @@ class PostgresLink:
         if lock.locked():
             raise LambdaPoolError(_AT_WORK)
         with lock:
-            self._hear_out(timeout)
+            if self._poll(0):
+                self._hear_out(timeout)
             self._own = True
             try:
                 self._put(b"COMMIT", timeout, _COMMAND_OK)
@@ -216,9 +217,8 @@ class PostgresLink:
             raise TimeoutError("the connection is not idle after a ping or a reset")
 
     def _hear_out(self, timeout: float | None) -> None:
-        """Before COMMIT: raises if the server has said good-bye. It is then never sent, and nothing is uncertain."""
-        if not self.quiet():
-            self._ask(b"", _DRAIN_TIMEOUT if timeout is None else timeout)
+        """Raises if it is the server's good-bye: COMMIT is then never sent, and nothing is uncertain."""
+        self._ask(b"", _DRAIN_TIMEOUT if timeout is None else timeout)
 
     def _ask(self, query: bytes, timeout: float | None, *, kind: int = _EMPTY_QUERY) -> None:
         """A question of the pool's own."""
@@ -302,7 +302,8 @@ class PostgresLink:
         if status == _IDLE:
             return Outcome.NONE
         if status == _IN_TRANSACTION and commit:
-            self._hear_out(timeout)
+            if not self.quiet():
+                self._hear_out(timeout)
             self._commit(timeout)
             return Outcome.COMMITTED
         try:

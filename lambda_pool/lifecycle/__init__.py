@@ -9,7 +9,7 @@ from typing import Any
 from weakref import ReferenceType, ref
 
 from .. import config as configuration
-from ..invocation import reserve
+from ..invocation import RESERVE, reserve
 from ..pool import ConnectionPool
 
 _pools: list[ReferenceType[ConnectionPool]] = []
@@ -24,7 +24,7 @@ class _State:
     """The longest `cancel_before_deadline` of all pools; 0: none has it, and no invocation pays for it."""
 
 
-_process = _State()
+process = _State()
 
 
 def pools() -> Iterator[ConnectionPool]:
@@ -39,11 +39,11 @@ def register(pool: ConnectionPool) -> None:
     """Take a new pool into care. Pools that are no longer referenced drop out by themselves."""
     _pools[:] = [known for known in _pools if known() is not None]
     _pools.append(ref(pool))
-    if not _process.hooked:
-        _process.hooked = True
+    if not process.hooked:
+        process.hooked = True
         os.register_at_fork(after_in_child=_after_fork)
-    _process.cancel_before = max(known.config.cancel_before_deadline for known in pools())
-    reserve(_process.cancel_before)
+    process.cancel_before = max(known.config.cancel_before_deadline for known in pools())
+    reserve.seconds = max(RESERVE, process.cancel_before)
     initialization = configuration.lambda_initialization()
     if initialization == "":
         return
@@ -57,20 +57,18 @@ def register(pool: ConnectionPool) -> None:
         shutdown.install()
 
 
-def arm(context: Any) -> Callable[[], None] | None:
-    """Arm the alarm of `cancel_before_deadline` for one invocation. Out: what disarms it; None if no pool wants it."""
-    if not _process.cancel_before:
-        return None
+def arm() -> Callable[[], None] | None:
+    """Arm the alarm of `cancel_before_deadline` for this invocation. Out: what disarms it; None if it cannot ring."""
     from .alarm import Alarm
 
-    return Alarm(context, _process.cancel_before).arm()
+    return Alarm(process.cancel_before).arm()
 
 
 def end_invocation(context: Any, *, failed: bool) -> None:
     """Clean up after an invocation in every pool, and let observers count it. Never raises an Exception."""
-    cold = _process.cold
+    cold = process.cold
     if cold:
-        _process.cold = False
+        process.cold = False
     for known in _pools:
         pool = known()
         if pool is None:

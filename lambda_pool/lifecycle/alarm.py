@@ -13,7 +13,7 @@ from time import monotonic
 from types import FrameType
 from typing import Any
 
-from ..invocation import left_of
+from ..invocation import remaining, reserve
 from . import pools
 
 log = logging.getLogger("lambda_pool")
@@ -28,10 +28,9 @@ _SOON = 0.001  # seconds; 0 would mean never
 class Alarm:
     """The timer of one invocation. `before`: seconds before the invocation's end at which it rings first."""
 
-    __slots__ = ("_armed", "_before", "_context", "_previous", "_timer")
+    __slots__ = ("_armed", "_before", "_previous", "_timer")
 
-    def __init__(self, context: Any, before: float) -> None:
-        self._context = context
+    def __init__(self, before: float) -> None:
         self._before = before
         self._previous: Any = None
         self._timer = (0.0, 0.0)
@@ -39,7 +38,7 @@ class Alarm:
 
     def arm(self) -> Callable[[], None] | None:
         """Start the timer. Out: what stops it; None where there is no deadline, or no main thread to interrupt."""
-        left = left_of(self._context)
+        left = remaining()
         if left is None or threading.current_thread() is not threading.main_thread():
             return None
         self._previous = signal.getsignal(signal.SIGALRM)
@@ -53,7 +52,9 @@ class Alarm:
         self._timer = signal.getitimer(signal.ITIMER_REAL)
         try:
             signal.signal(signal.SIGALRM, self._ring)
-            self._timer = signal.setitimer(signal.ITIMER_REAL, max(left - self._before, _AGAIN), _AGAIN)
+            self._timer = signal.setitimer(
+                signal.ITIMER_REAL, max(left + reserve.seconds - self._before, _AGAIN), _AGAIN
+            )
         except BaseException:
             self._disarm()
             raise

@@ -19,7 +19,7 @@ from tests.support.invoked import invoked
 @pytest.fixture(autouse=True)
 def for_this_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a pool asks for holds for the whole process, and would else hold for every later test."""
-    monkeypatch.setattr(lifecycle._process, "cancel_before", 0.0)
+    monkeypatch.setattr(lifecycle.process, "cancel_before", 0.0)
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ DRIVER_ERRORS = (psycopg.Error, pymysql.MySQLError)
 @pytest.fixture(autouse=True)
 def for_this_test_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a pool asks for holds for the whole process, and would else hold for every later test."""
-    monkeypatch.setattr(lambda_pool.lifecycle._process, "cancel_before", 0.0)
+    monkeypatch.setattr(lambda_pool.lifecycle.process, "cancel_before", 0.0)
 
 
 def sockets() -> int:

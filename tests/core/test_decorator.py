@@ -299,7 +299,7 @@ class TestEndOfInvocation:
         assert invocation.remaining() is None
 
     def test_observers_hear_of_each_invocation(self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(lifecycle._process, "cold", True)
+        monkeypatch.setattr(lifecycle.process, "cold", True)
         ended: list[InvocationEnded] = []
 
         class Observer:

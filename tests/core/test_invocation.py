@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lambda_pool.invocation import RESERVE, Limit, current, remaining, reserve, running
+from lambda_pool.invocation import Limit, current, remaining, running
 from tests.support.invoked import invoked
 
 
@@ -94,11 +94,3 @@ def test_a_thread_without_an_invocation_finds_the_one_that_began_last(left: list
     later.join()
     assert found == [0.75, 4.75]
     assert remaining() == 0.75
-
-
-def test_the_reserve_is_never_less_than_its_least() -> None:
-    with invoked(lambda: 5000):
-        reserve(2.0)
-        assert remaining() == 3.0
-        reserve(0.0)
-        assert remaining() == 5.0 - RESERVE

@@ -8,7 +8,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -21,7 +21,7 @@ from lambda_pool.lifecycle import shutdown, snapstart
 from lambda_pool.lifecycle.alarm import Alarm
 from lambda_pool.slot import Slot, State
 from lambda_pool.testing import FakeDriver
-from tests.support.invoked import Context, invoked
+from tests.support.invoked import invoked
 
 
 class Recorder:
@@ -41,6 +41,12 @@ def driver() -> FakeDriver:
 def in_invocation() -> Iterator[None]:
     with invoked(None):
         yield
+
+
+def arm(left: Callable[[], int] | None, before: float) -> Callable[[], None] | None:
+    """The alarm of an invocation that has so many milliseconds left."""
+    with invoked(left):
+        return Alarm(before).arm()
 
 
 class TestShutdown:
@@ -191,7 +197,7 @@ class TestAlarm:
     def test_the_users_handler_and_timer_are_put_back(self, rung: list[int]) -> None:
         mine = signal.getsignal(signal.SIGALRM)
         signal.setitimer(signal.ITIMER_REAL, 0.2)
-        disarm = Alarm(Context(lambda: 10_000), 0.3).arm()
+        disarm = arm(lambda: 10_000, 0.3)
         assert disarm is not None
         assert signal.getsignal(signal.SIGALRM) is not mine
         time.sleep(0.3)
@@ -203,7 +209,7 @@ class TestAlarm:
 
     def test_disarmed_it_never_rings(self, driver: FakeDriver, rung: list[int]) -> None:
         pool = driver.pool(cancel_before_deadline=0.1)
-        disarm = Alarm(Context(lambda: 200), 0.1).arm()
+        disarm = arm(lambda: 200, 0.1)
         assert disarm is not None
         disarm()
         with pool.connection():
@@ -216,8 +222,8 @@ class TestAlarm:
         """An exception out of another signal handler may have struck before it was disarmed."""
         mine = signal.getsignal(signal.SIGALRM)
         signal.setitimer(signal.ITIMER_REAL, 100.0)
-        assert Alarm(Context(lambda: 10_000), 0.3).arm() is not None
-        disarm = Alarm(Context(lambda: 10_000), 0.3).arm()
+        assert arm(lambda: 10_000, 0.3) is not None
+        disarm = arm(lambda: 10_000, 0.3)
         assert disarm is not None
         disarm()
         assert signal.getsignal(signal.SIGALRM) is mine
@@ -237,7 +243,7 @@ class TestAlarm:
 
         monkeypatch.setattr(signal, "setitimer", struck_at_its_end)
         with pytest.raises(KeyboardInterrupt):
-            Alarm(Context(lambda: 10_000), 0.3).arm()
+            arm(lambda: 10_000, 0.3)
         assert signal.getsignal(signal.SIGALRM) is mine
         assert 90 < signal.getitimer(signal.ITIMER_REAL)[0] <= 100
 
@@ -264,13 +270,13 @@ class TestAlarm:
 
     def test_another_thread_has_no_alarm(self) -> None:
         armed: list[object] = []
-        thread = threading.Thread(target=lambda: armed.append(Alarm(Context(lambda: 10_000), 0.3).arm()))
+        thread = threading.Thread(target=lambda: armed.append(arm(lambda: 10_000, 0.3)))
         thread.start()
         thread.join()
         assert armed == [None]
 
     def test_no_deadline_no_alarm(self) -> None:
-        assert Alarm(Context(None), 0.3).arm() is None
+        assert arm(None, 0.3) is None
 
     def test_asked_once_then_cut(self, driver: FakeDriver) -> None:
         pool = driver.pool(cancel_before_deadline=0.3)
@@ -297,7 +303,7 @@ class TestAlarm:
         pool = driver.pool(cancel_before_deadline=0.3)
         with pool.connection():
             driver.links[0].running = lambda: 1 / 0  # type: ignore[assignment, method-assign, return-value]
-            Alarm(Context(lambda: 200), 0.3)._ring(signal.SIGALRM, None)
+            Alarm(0.3)._ring(signal.SIGALRM, None)
 
     def test_behind_an_rds_proxy_it_is_cut_at_once(self, driver: FakeDriver) -> None:
         url = "postgresql://a@orders.proxy-c0ffee123456.eu-central-1.rds.amazonaws.com/x"

@@ -10,7 +10,7 @@ from lambda_pool import invocation
 class Context:
     """A Lambda context: how many milliseconds are left, and the request's identifier."""
 
-    def __init__(self, left: Callable[[], object] | None, request_id: str = "") -> None:
+    def __init__(self, left: Callable[[], object] | None, request_id: str) -> None:
         self.get_remaining_time_in_millis = left
         self.aws_request_id = request_id
 
@@ -20,11 +20,11 @@ def invoked(
     left: Callable[[], object] | None, *, request_id: str = "", reserve: float = invocation.RESERVE
 ) -> Iterator[None]:
     """This thread runs an invocation that has `left()` milliseconds, of which `reserve` seconds are not to be used."""
-    before = invocation._reserve[0]
-    invocation._reserve[0] = reserve
+    before = invocation.reserve.seconds
+    invocation.reserve.seconds = reserve
     invocation.running[get_ident()] = Context(left, request_id)
     try:
         yield
     finally:
         del invocation.running[get_ident()]
-        invocation._reserve[0] = before
+        invocation.reserve.seconds = before
