@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import pymysql
 from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import CLIENT, COMMAND, CR, SERVER_STATUS
-from pymysql.protocol import EOFPacketWrapper
+from pymysql.protocol import EOFPacketWrapper, MysqlPacket
 
 from ..errors import ConfigError, DeadlineExceeded
 from .base import cancelled
@@ -31,6 +31,13 @@ _IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS
 _SESSION_WORDS = ("transaction", "tx_")
 # And the database by `USE`, which no reset undoes, and tables locked by `LOCK TABLES`, which no COMMIT unlocks.
 _TOLD = frozenset({"SET", b"SET", "USE", b"USE", "LOC", b"LOC"})
+
+# PyMySQL before 1.2 carries bytes as surrogates in the statement's text.
+_SURROGATES = "surrogateescape" if pymysql.VERSION[:2] < (1, 2) else "strict"
+
+# The length of a packet that goes on in the next, and the first byte of an error:
+# https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_packets.html
+_LONGEST, _ERROR = 0xFFFFFF, 0xFF
 
 # Bytes that a server may answer to what we ask of our own accord: nothing of it needs more than a few kilobytes, and
 # one that never stops must not fill the function's memory.
@@ -66,8 +73,10 @@ class BoundedConnection(_Connection):
     _result: Any
     _closed: bool
     _read_timeout: float | None
-    _current_timeout: float | None
+    _current_timeout: float | None = None
     _next_seq_id: int
+    _affected_rows: int
+    encoding: str
     server_version: str
     server_status: int
     server_capabilities: int
@@ -104,8 +113,13 @@ class BoundedConnection(_Connection):
         if self.cancelled:  # said on another thread of a statement that had just ended
             self.cancelled = False
         try:
-            # Not by super(), which makes an object: this is on the way of each statement.
-            affected: int = _Connection.query(self, sql, unbuffered)
+            # What PyMySQL's own does, and `_execute_command` here: two calls less on the way of each statement.
+            command = sql.encode(self.encoding, _SURROGATES) if isinstance(sql, str) else sql
+            if self.unanswered:
+                self.abandon()
+            self.unanswered = True
+            _Connection._execute_command(self, COMMAND.COM_QUERY, command)  # type: ignore[attr-defined]
+            affected = self._affected_rows = self._read_query_result(unbuffered)
             self.unanswered = False
         except BaseException as error:
             self.in_doubt = True
@@ -180,6 +194,34 @@ class BoundedConnection(_Connection):
     def abandon(self) -> None:
         """Close this process's end, without a word to the server."""
         self._force_close()  # type: ignore[attr-defined]
+
+    def _read_packet(self, packet_type: Any = MysqlPacket) -> Any:
+        """Read one packet, and raise the error in it. As PyMySQL does, in fewer steps: each row comes by here."""
+        if self._current_timeout != self._read_timeout:
+            self._sock.settimeout(self._read_timeout)
+            self._current_timeout = self._read_timeout
+        data, length = b"", _LONGEST
+        while length == _LONGEST:  # then another continues it
+            head = self._read_bytes(4)  # type: ignore[attr-defined]
+            length, number = head[0] | head[1] << 8 | head[2] << 16, head[3]
+            if number != self._next_seq_id:
+                self._lose_step(number)
+            self._next_seq_id = (number + 1) & 0xFF
+            piece = self._read_bytes(length)  # type: ignore[attr-defined]
+            data = data + piece if data else piece
+        packet = packet_type(data, self.encoding)
+        if data[0] == _ERROR:
+            if self._result is not None and self._result.unbuffered_active:
+                self._result.unbuffered_active = False
+            packet.raise_for_error()
+        return packet
+
+    def _lose_step(self, number: int) -> NoReturn:
+        """Give up a connection whose packets are not numbered as they should be."""
+        self.abandon()
+        if number == 0:  # as servers number the good-bye that they say unasked
+            raise pymysql.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server during query")
+        raise pymysql.InternalError(f"Packet sequence number wrong - got {number} expected {self._next_seq_id}")
 
     def _read_query_result(self, unbuffered: bool = False) -> int:
         self._result = None
@@ -297,7 +339,7 @@ class BoundedConnection(_Connection):
         """Read what the server said unasked, which is its good-bye, and raise it."""
         with self.bounded(timeout):
             self._next_seq_id = 1
-            self._read_packet()  # type: ignore[no-untyped-call]
+            self._read_packet()
             raise pymysql.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the server spoke unasked")
 
     @property
