@@ -13,6 +13,7 @@ from typing import Any
 
 from lambda_pool import Pool
 from lambda_pool.metrics import cloudwatch, collector
+from lambda_pool.metrics.collector import Collector
 from lambda_pool.testing import PostgresServer
 
 from .round_trips import Context
@@ -43,6 +44,9 @@ class Log(io.TextIOBase):
         self.bytes += len(data)
         self.lines += text.count("\n")
         return os.write(self._null, data)
+
+
+ON_RETURNED = Collector.on_returned
 
 
 class Clock:
@@ -121,13 +125,23 @@ WAYS = {
 }
 
 
-def cost(make: Callable[[str], Callable[[Any, Any], Any]], url: str, rate: int, log: Log) -> dict[str, float]:
-    """Bytes, calls and dollars of one environment that is invoked so often for some minutes, its first included."""
-    clock = Clock()
+def set_clock(clock: Callable[[], float]) -> None:
+    """Let the metrics live by this clock, whatever the pools' own say."""
     for module in (collector, cloudwatch):
         for name in ("time", "monotonic"):
             if hasattr(module, name):
                 setattr(module, name, clock)
+
+    def on_returned(self: Collector, *said: Any) -> bool:
+        return ON_RETURNED(self, *said[:-2], clock(), clock())
+
+    Collector.on_returned = on_returned  # type: ignore[method-assign, assignment]
+
+
+def cost(make: Callable[[str], Callable[[Any, Any], Any]], url: str, rate: int, log: Log) -> dict[str, float]:
+    """Bytes, calls and dollars of one environment that is invoked so often for some minutes, its first included."""
+    clock = Clock()
+    set_clock(clock)
     handler = make(url)
     context = Context()
     log.bytes = log.lines = Calls.number = 0
@@ -174,14 +188,14 @@ def reports(url: str) -> dict[str, float]:
     from lambda_pool.metrics.emf import EmfMetrics
 
     clock = Clock()
-    collector.time = collector.monotonic = clock  # type: ignore[attr-defined]
+    set_clock(clock)
     observer = EmfMetrics()
     times: list[float] = []
     method = observer._at_end
 
-    def timed(*arguments: Any) -> None:
+    def timed(*arguments: Any, **named: Any) -> None:
         started = time.perf_counter()
-        method(*arguments)
+        method(*arguments, **named)
         times.append((time.perf_counter() - started) * 1e6)
 
     vars(observer)["_at_end"] = timed
@@ -217,4 +231,5 @@ def measure() -> dict[str, Any]:
     finally:
         sys.stdout = real
         collector.time, collector.monotonic = clocks  # type: ignore[attr-defined]
+        Collector.on_returned = ON_RETURNED  # type: ignore[method-assign]
     return found

@@ -470,22 +470,30 @@ class ConnectionPool(Shelf):
         `error` is what the borrower's block raised; what goes wrong here is then logged and not raised. `strict`: a
         block that ended well on a transaction that cannot be committed raises too.
         """
-        problem: BaseException | None = None
         if error is None and not self._reset_session and slot.pid == self._pid:
-            link = slot.link
-            condition = link.condition()
-            if condition is _UNCOMMITTED:
-                try:
-                    left = invocation.remaining()
-                    if link.commit(_LEAST if left is not None and left < _LEAST else left):
-                        condition = _CLEAN
-                except BaseException as failure:  # noqa: BLE001 - raised by `_settle`, once the slot is safe
-                    problem = failure
+            condition = slot.link.condition()
             if condition is _CLEAN:
                 self._give_back(slot)
                 return
+            if condition is _UNCOMMITTED:
+                self._commit(slot, strict=strict)
+                return
+        self._settle(slot, error, None, strict=strict)
+
+    def _commit(self, slot: Slot, *, strict: bool) -> None:
+        """The rest of the warm path, where COMMIT is all there is to do."""
+        problem: BaseException | None = None
         try:
-            self._settle(slot, error, problem, strict=strict)
+            left = invocation.remaining()
+            clean = slot.link.commit(_LEAST if left is not None and left < _LEAST else left)
+        except BaseException as failure:  # noqa: BLE001 - raised by `_settle`, once the slot is safe
+            problem = failure
+        else:
+            if clean:
+                self._give_back(slot)
+                return
+        try:
+            self._settle(slot, None, problem, strict=strict)
         finally:
             del problem  # see `_settle`
 
