@@ -18,7 +18,11 @@ def acknowledges_without_commit() -> None:
             genuine(self, commit=False, timeout=timeout)
             return Outcome.COMMITTED if commit else Outcome.ROLLED_BACK
 
-        link.finish = finish
+        def commit(self: Any, timeout: float | None, genuine: Any = link.finish) -> bool:
+            genuine(self, commit=False, timeout=timeout)
+            return True
+
+        link.finish, link.commit = finish, commit
 
 
 def replays_after_commit() -> None:
