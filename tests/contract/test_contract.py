@@ -18,6 +18,7 @@ from pymysql.constants import CLIENT
 import lambda_pool
 from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
+from tests.support.invoked import invoked
 
 DRIVER_ERRORS = (psycopg.Error, pymysql.MySQLError)
 
@@ -51,6 +52,18 @@ class TestConnection:
             1 / 0  # noqa: B018
         assert database.rows() == [1]
         assert (pool.stats().opened, pool.stats().rolled_back) == (1, 1)
+
+    def test_commit_and_roll_back_in_an_invocation(self, database: Database) -> None:
+        """Whose time bounds them: another way to the server than without one."""
+        pool = database.pool()
+        with invoked(lambda: 30_000):
+            with pool.connection() as conn:
+                database.insert(conn, 1)
+            with pytest.raises(ZeroDivisionError), pool.connection() as conn:
+                database.insert(conn, 2)
+                1 / 0  # noqa: B018
+        assert database.rows() == [1]
+        assert pool.stats().opened == 1
 
     def test_autocommit(self, database: Database) -> None:
         pool = database.pool(autocommit=True)
@@ -257,6 +270,17 @@ class TestReturn:
             conn.execute("select 1")
         with pool.connection() as conn:
             assert pg.query(conn, "select 1") == [(1,)]
+
+    def test_what_came_behind_the_answer_to_commit_costs_the_connection(
+        self, my: Database, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It would be taken for the answer to the next borrower's statement."""
+        pool = my.pool()
+        with invoked(lambda: 30_000), pool.connection() as conn:
+            my.insert(conn, 1)
+            monkeypatch.setattr(type(conn), "overheard", True)
+        assert my.rows() == [1]
+        assert (pool.stats().size, pool.stats().closed) == (0, 1)
 
     @pytest.mark.parametrize("open_it", ["block", "two-phase"])
     def test_what_the_driver_refuses_to_commit_is_not_committed(self, pg: Database, open_it: str) -> None:
