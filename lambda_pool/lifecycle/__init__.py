@@ -5,11 +5,12 @@ The only place that installs signal handlers or fork hooks.
 
 import os
 from collections.abc import Callable, Iterator
+from threading import get_ident
 from typing import Any
 from weakref import ReferenceType, ref
 
 from .. import config as configuration
-from ..invocation import RESERVE, reserve
+from ..invocation import RESERVE, reserve, running
 from ..pool import ConnectionPool
 
 _pools: list[ReferenceType[ConnectionPool]] = []
@@ -81,5 +82,8 @@ def end_invocation(context: Any, *, failed: bool) -> None:
 
 
 def _after_fork() -> None:
+    me = get_ident()
+    for thread in running.keys() - {me}:  # they stayed with the parent, and a new one may get the number of one of them
+        del running[thread]
     for pool in pools():
         pool.after_fork()

@@ -53,17 +53,11 @@ class TestConnection:
         assert database.rows() == [1]
         assert (pool.stats().opened, pool.stats().rolled_back) == (1, 1)
 
-    def test_commit_and_roll_back_in_an_invocation(self, database: Database) -> None:
-        """Whose time bounds them: another way to the server than without one."""
-        pool = database.pool()
-        with invoked(lambda: 30_000):
-            with pool.connection() as conn:
-                database.insert(conn, 1)
-            with pytest.raises(ZeroDivisionError), pool.connection() as conn:
-                database.insert(conn, 2)
-                1 / 0  # noqa: B018
+    def test_commit_in_an_invocation(self, database: Database) -> None:
+        """Whose time bounds it: another way to the server than without one."""
+        with invoked(lambda: 30_000), database.pool().connection() as conn:
+            database.insert(conn, 1)
         assert database.rows() == [1]
-        assert pool.stats().opened == 1
 
     def test_autocommit(self, database: Database) -> None:
         pool = database.pool(autocommit=True)

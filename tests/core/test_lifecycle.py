@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import lambda_pool
-from lambda_pool import lifecycle
+from lambda_pool import invocation, lifecycle
 from lambda_pool.endpoints.base import Role
 from lambda_pool.events import Closing, Event, Reason, Replaced
 from lambda_pool.lifecycle import shutdown, snapstart
@@ -371,6 +371,18 @@ class TestSnapshot:
 
 
 class TestFork:
+    def test_the_invocations_of_other_threads_stay_with_the_parent(
+        self, in_invocation: None, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lifecycle, "_pools", [])
+        mine = threading.get_ident()
+        invocation.running[mine + 1] = None
+        try:
+            lifecycle._after_fork()
+            assert list(invocation.running) == [mine]
+        finally:
+            invocation.running.pop(mine + 1, None)
+
     def test_a_child_that_leaves_its_parents_block_does_the_parent_no_harm(self, driver: FakeDriver) -> None:
         """Nor itself: what it borrows afterwards is its own."""
         pool = driver.pool(max_size=2, min_size=2)
