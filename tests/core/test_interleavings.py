@@ -159,13 +159,17 @@ class Watched(FakeDriver):
 
 
 class Counts:
+    """An observer that counts under a lock: a Counter looks a key that it lacks up in Python, where threads switch."""
+
     def __init__(self) -> None:
         self.of: Counter[type[Event]] = Counter()
         self.taken_away = 0
+        self.counting = threading.Lock()
 
     def on_event(self, event: Event) -> None:
-        self.of[type(event)] += 1
-        self.taken_away += isinstance(event, Closed) and event.reason is Reason.LEAKED
+        with self.counting:
+            self.of[type(event)] += 1
+            self.taken_away += isinstance(event, Closed) and event.reason is Reason.LEAKED
 
 
 def borrow(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
