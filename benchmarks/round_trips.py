@@ -45,8 +45,7 @@ class Context:
     memory_limit_in_mb = 256
     invoked_function_arn = "arn:aws:lambda:eu-central-1:123456789012:function:orders"
 
-    @staticmethod
-    def get_remaining_time_in_millis() -> int:
+    def get_remaining_time_in_millis(self) -> int:
         return 30_000
 
 

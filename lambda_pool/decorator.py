@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from threading import get_ident
+from types import CodeType
 from typing import Any, ParamSpec, TypeVar, cast
 
 from . import lifecycle
@@ -30,27 +31,21 @@ def decorate(
     inject: str,
     on_unavailable: Unavailable | None,
 ) -> Callable[..., R]:
-    """Wrap a handler. `find_pool` is called at each invocation, so that a default pool may be built on first use."""
-    if not callable(fn):
-        raise ConfigError(f"handler={fn!r} is not valid: it must be a function or another callable")
-    if not isinstance(inject, str) or not inject.isidentifier():
-        raise ConfigError(f"inject={inject!r} is not valid: it must be the name of one of the handler's parameters")
-    if on_unavailable is not None and not callable(on_unavailable):
-        raise ConfigError(f"on_unavailable={on_unavailable!r} is not valid: it must be callable")
-    code = code_of(layers(fn)[-1])
-    if code is not None and code.co_flags & _COROUTINE:
-        raise ConfigError(
-            f"the handler {code.co_name} is 'async def': Lambda's Python runtime calls plain functions only"
-        )
+    """Wrap a handler. `find_pool` is called at the first invocation, so that a default pool may be built then."""
+    code = _checked(fn, inject, on_unavailable)
     wanted = code is None or takes(code, inject)
     call_with = injector(fn, inject) if wanted else None
     where = f"handler {type(fn).__qualname__}" if code is None else place(code)
 
+    pool: ConnectionPool | None = None
+
     def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
+        nonlocal pool
         # A connection that the caller passes itself, as a unit test does, is used as it is.
         if call_with is None or inject in kwargs:
             return fn(*args, **kwargs)
-        pool = find_pool()
+        if pool is None:
+            pool = find_pool()
         try:
             slot = pool.checkout(_WRITER, None)
         except UNAVAILABLE as error:
@@ -91,6 +86,22 @@ def decorate(
                 running.pop(me, None)
 
     return wrapper
+
+
+def _checked(fn: Any, inject: Any, on_unavailable: Any) -> CodeType | None:
+    """The handler's code; None if it is written in C. Raises ConfigError for what cannot be decorated."""
+    if not callable(fn):
+        raise ConfigError(f"handler={fn!r} is not valid: it must be a function or another callable")
+    if not isinstance(inject, str) or not inject.isidentifier():
+        raise ConfigError(f"inject={inject!r} is not valid: it must be the name of one of the handler's parameters")
+    if on_unavailable is not None and not callable(on_unavailable):
+        raise ConfigError(f"on_unavailable={on_unavailable!r} is not valid: it must be callable")
+    code = code_of(layers(fn)[-1])
+    if code is not None and code.co_flags & _COROUTINE:
+        raise ConfigError(
+            f"the handler {code.co_name} is 'async def': Lambda's Python runtime calls plain functions only"
+        )
+    return code
 
 
 def _event_and_context(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:

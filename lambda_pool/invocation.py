@@ -14,8 +14,8 @@ running: dict[int, Any] = {}
 No object of our own, and no ContextVar: an invocation paid 11,000 instructions for them, and pays 2,000 for this.
 """
 
-_PAST, _FAR = -1e12, 1e12
-"""Milliseconds that no clock of an invocation shows."""
+_FAR = 2**30 - 1
+"""Milliseconds, twelve days, that no clock of an invocation shows; the largest number that CPython compares quickly."""
 _NUMBER = (int, float)  # a constant: `int | float` is made anew by each call
 
 
@@ -51,12 +51,14 @@ def remaining() -> float | None:
     if not running:
         return None
     context = running.get(get_ident()) or current()
-    read = getattr(context, "get_remaining_time_in_millis", None)
-    left = read() if callable(read) else None
+    try:
+        left = context.get_remaining_time_in_millis()
+    except (AttributeError, TypeError):  # not asked for first: that would miss CPython's shortcut to a method
+        return None
     if type(left) is not int and not isinstance(left, _NUMBER):  # the first look, without a call, is for Lambda's own
         return None
     # Infinity and NaN fail the comparison too.
-    return left / 1000 - reserve.seconds if _PAST < left < _FAR else None
+    return left / 1000 - reserve.seconds if -_FAR < left < _FAR else None
 
 
 class Limit:

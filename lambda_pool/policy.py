@@ -1,6 +1,5 @@
 """What to do with a cached connection at checkout. Pure: plain facts in, a decision out."""
 
-from .config import Config
 from .endpoints.base import Role
 from .events import Reason
 from .slot import Slot
@@ -45,12 +44,14 @@ def decide(
     pid: int,
     role: Role,
     quiet: bool,
-    config: Config,
+    ping_after: float,
+    max_idle: float,
 ) -> Reuse | Ping | Replace:
     """Decide on one cached connection.
 
     In: the slot, both clocks now (seconds), the pool's generation, this process's id, the role that is asked for,
-    whether the free check found the socket `quiet`, and the pool's config. Out: REUSE, PING or Replace with its reason.
+    whether the free check found the socket `quiet`, and two options in seconds: `ping_after`, and `max_idle`, infinite
+    where it is off. Out: REUSE, PING or Replace with its reason.
     """
     wall_idle = wall - slot.idle_wall
     mono_idle = mono - slot.idle_mono
@@ -64,10 +65,10 @@ def decide(
         return _DEAD_WEIGHT[Reason.CLOCK]
     if wall > slot.expires_wall or mono > slot.expires_mono:
         return _DEAD_WEIGHT[Reason.LIFETIME]
-    if config.max_idle is not None and idle > config.max_idle:
+    if idle > max_idle:
         return _DEAD_WEIGHT[Reason.IDLE]
     if slot.role is not role:
         return _DEAD_WEIGHT[Reason.ROLE]
-    if quiet and idle <= config.ping_after:
+    if quiet and idle <= ping_after:
         return REUSE
     return PING

@@ -138,6 +138,10 @@ class ConnectionPool(Shelf):
         self.note_borrower = borrower.note_stack if config.leak_after else borrower.note
         self._reset_session = config.reset == "session"
         self._leak_after = config.leak_after
+        # Not read from the config: CPython's shortcuts to an object's attributes fail there.
+        self._name = config.name
+        self._ping_after = config.ping_after
+        self._max_idle = float("inf") if config.max_idle is None else config.max_idle
         self._generation = 0
         self.warmed = False
         self._pid = os.getpid()
@@ -283,7 +287,17 @@ class ConnectionPool(Shelf):
         slot = self.take(role)
         if slot is None:
             return self._checkout_slowly(role, timeout)
-        decision = decide(slot, wall, mono, self._generation, self._pid, role, slot.link.quiet(), self.config)
+        decision = decide(
+            slot,
+            wall,
+            mono,
+            self._generation,
+            self._pid,
+            role,
+            slot.link.quiet(),
+            self._ping_after,
+            self._max_idle,
+        )
         if decision is not REUSE:
             return self._check(slot, role, Limit(timeout or self.config.timeout))
         slot.reuses += 1
@@ -311,7 +325,8 @@ class ConnectionPool(Shelf):
                     self._pid,
                     role,
                     slot.link.quiet(),
-                    self.config,
+                    self._ping_after,
+                    self._max_idle,
                 )
                 if decision is PING:
                     decision = self._ping(slot, limit)
@@ -513,7 +528,8 @@ class ConnectionPool(Shelf):
             # Reclaimed (and told of) when its invocation ended, and severed: this thread, its last user, closes it.
             slot.link.close(_GOODBYE)
         if told:
-            self.report_due = self._tell_of_return(self.config.name, mono - since, checkout, reused, in_use, wall, mono)
+            tell = self._tell_of_return  # a variable first: CPython has no shortcut to a call of an attribute's value
+            self.report_due = tell(self._name, mono - since, checkout, reused, in_use, wall, mono)
         # Looked at afterwards, so that a `close()` or a failover at this very moment is not missed.
         if slot.generation != self._generation:
             self._close_idle(Reason.GENERATION)
@@ -619,8 +635,6 @@ class ConnectionPool(Shelf):
 
     def end_invocation(self) -> None:
         """Take back what borrowers still hold: an environment is never frozen with an open transaction."""
-        if len(self.idle) == len(self.slots) and not self.waiters:
-            return
         held = self.reclaim()
         mono = monotonic()
         try:

@@ -74,16 +74,18 @@ class MysqlLink:
 
     def quiet(self) -> bool:
         """The free check, and PyMySQL's own word: a closed descriptor's number may be somebody else's now."""
-        return not self._poll(0) and self.conn._sock is not None
+        poll = self._poll  # a variable first: CPython has no shortcut to a call of an attribute's value
+        return not poll(0) and self.conn._sock is not None
 
     def condition(self) -> Condition:
         """By the flags of the last answer, and by what the connection noted of its statements."""
         conn = self.conn
         status = conn.server_status
+        result = conn._result
         if (
             conn._sock is None
             or conn.unanswered
-            or conn.unfinished
+            or (result is not None and (result.unbuffered_active or result.has_next))  # `unfinished`, without the call
             or conn.in_doubt
             or conn.session_changed
             or conn.guarded

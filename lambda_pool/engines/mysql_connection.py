@@ -108,6 +108,13 @@ class BoundedConnection(_Connection):
     ended = False
     """The guarded work ended its own transaction, by raw SQL or an implicit commit."""
 
+    def __init__(self, **arguments: Any) -> None:
+        """PyMySQL's, whose arguments these are."""
+        # Its own from the beginning: CPython has a shortcut to an object's attributes, and none to its class's.
+        self.unanswered = self.in_doubt = self.session_changed = self.cancelled = self.doomed = self.guarded = False
+        self.failed_with = ()
+        super().__init__(**arguments)
+
     def query(self, sql: Any, unbuffered: bool = False) -> int:
         """Run one statement (every cursor's way to the server)."""
         if self.cancelled:  # said on another thread of a statement that had just ended

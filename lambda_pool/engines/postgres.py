@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     import psycopg
     from psycopg.adapt import AdaptersMap
-    from psycopg.pq.abc import PGconn
+    from psycopg.pq import PGnotify
+    from psycopg.pq.abc import PGconn, PGresult
 
 # libpq's enumerations as plain numbers (libpq-fe.h): psycopg's IntEnum members would cost an import and 30 ns each.
 _CONNECTION_OK = 0
@@ -28,7 +29,7 @@ _WHOLE = (_IDLE, _IN_TRANSACTION)
 _POLLING_READING, _POLLING_WRITING, _POLLING_OK = 1, 2, 3
 _PIPELINE_OFF = 0
 _EMPTY_QUERY, _COMMAND_OK, _FATAL_ERROR = 0, 1, 7
-_COPIES = (3, 4, 8)  # out, in, both
+_REFUSALS = (_FATAL_ERROR, 3, 4, 8)  # COPY out, in, both
 _CLEAN, _UNCOMMITTED, _CHANGED = Condition.CLEAN, Condition.UNCOMMITTED, Condition.CHANGED
 _READ, _WRITE = 1, 2
 
@@ -55,8 +56,10 @@ _NO_OPTIONS = (
 _LOGIN_READS = 8
 _MOST = 1 << 20
 _FIONREAD = 0x541B
-# Of how many results the kinds are kept, and after how many the clock is looked at.
-_KEPT, _PAUSE = 2, 1000
+# After how many results the clock is looked at.
+_PAUSE = 1000
+# No kind of result.
+_NONE = -1
 
 # Arguments of psycopg.Connection.connect() that never reach libpq.
 _OWN_ARGUMENTS = ("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory")
@@ -160,7 +163,8 @@ class PostgresLink:
 
     def quiet(self) -> bool:
         """The free check, and libpq's own word: a closed descriptor's number may be somebody else's now."""
-        return not self._poll(0) and self._pgconn.status == _CONNECTION_OK
+        poll = self._poll  # a variable first, here and below: CPython has no shortcut to a call of an attribute's value
+        return not poll(0) and self._pgconn.status == _CONNECTION_OK
 
     def condition(self) -> Condition:
         """By libpq's word for the transaction; psycopg's settings are attributes."""
@@ -190,7 +194,8 @@ class PostgresLink:
         if lock.locked():
             raise LambdaPoolError(_AT_WORK)
         with lock:
-            if self._poll(0):
+            poll = self._poll
+            if poll(0):
                 self._hear_out(timeout)
             self._own = True
             try:
@@ -238,14 +243,14 @@ class PostgresLink:
         pgconn.send_query(query)
         # Nearly always all of it goes out at once, and the answer comes so.
         look = _LOOK if timeout is None or timeout > _SIGNAL_INTERVAL else timeout * 1000
-        if not pgconn.flush() and self._poll(look):
+        poll = self._poll
+        if not pgconn.flush() and poll(look):
             pgconn.consume_input()
-        kinds = _exchange(pgconn, deadline)
-        if len(kinds) != 1 or kinds[0] != kind:
+        if _exchange(pgconn, deadline) != kind:
             from psycopg import OperationalError
 
             # The answer to something else: the one to this may still come, and be taken for the next borrower's.
-            raise OperationalError(f"the server gave results of kinds {kinds} where {kind} was to come")
+            raise OperationalError(f"the server answered with something else than one result of kind {kind}")
 
     def _start_query(self) -> "Generator[int, int, None]":
         """In the place of psycopg's: BEGIN in front of a transaction's first statement, 13,000 instructions shorter."""
@@ -500,50 +505,60 @@ def _copy(adapters: "AdaptersMap | None") -> "AdaptersMap | None":
     return adapters and type(adapters)(adapters)
 
 
-def _exchange(pgconn: "PGconn", deadline: float | None, most: float = _MOST) -> list[int]:
-    """Flush what was sent and read every result; returns the first kinds. Raises the server's error, if any.
+def _exchange(pgconn: "PGconn", deadline: float | None, most: float = _MOST) -> int:
+    """Flush what was sent and read every result. Out: the kind of the only one, else _NONE. Raises the server's error.
 
     A warm invocation's COMMIT comes by: nothing is made or imported but where it is needed.
     """
     patience: _Patience | None = None
     failure: Exception | None = None
-    kinds: list[int] = []
     count = 0
-    while pgconn.flush():
-        patience = patience or _Patience(pgconn, deadline, most)
-        if patience.wait(_READ | _WRITE) & _READ:
-            pgconn.consume_input()
+    only = _NONE
+    if pgconn.flush():
+        patience = _Patience(pgconn, deadline, most)
+        patience.flush()
     while True:
-        while pgconn.is_busy():
+        if pgconn.is_busy():
             patience = patience or _Patience(pgconn, deadline, most)
-            patience.wait(_READ)
-            pgconn.consume_input()
+            patience.read()
         result = pgconn.get_result()
         if result is None:
             break
         count += 1
         kind = result.status
-        if count <= _KEPT:
-            kinds.append(kind)
-        elif not count % _PAUSE:
-            _left(deadline)  # what came in at once may hold any number of them
-        if kind == _FATAL_ERROR:
-            from psycopg.errors import error_from_result
-
-            failure = error_from_result(result)
-        elif kind in _COPIES:
-            from psycopg import OperationalError
-
-            # Of which libpq has one "result" after another, without end.
-            raise OperationalError("a COPY was left unfinished, so its transaction cannot be committed")
+        if count == 1:
+            only = kind
+        else:
+            only = _NONE
+            if not count % _PAUSE:
+                _left(deadline)  # what came in at once may hold any number of them
+        if kind in _REFUSALS:
+            failure = _refusal(result)
     pgconn.is_busy()  # see `restore`
     # What the server sent unasked came in with the answer: psycopg looks for it only when the socket turns readable.
-    while notify := pgconn.notifies():
-        if pgconn.notify_handler:
-            pgconn.notify_handler(notify)
+    notify = pgconn.notifies()
+    if notify is not None:
+        _pass_on(pgconn, notify)
     if failure is not None:
         raise failure
-    return kinds
+    return only
+
+
+def _refusal(result: "PGresult") -> Exception:
+    """The server's error. Raises OperationalError for a COPY, of which libpq has one "result" after another."""
+    from psycopg import OperationalError
+    from psycopg.errors import error_from_result
+
+    if result.status == _FATAL_ERROR:
+        return error_from_result(result)
+    raise OperationalError("a COPY was left unfinished, so its transaction cannot be committed")
+
+
+def _pass_on(pgconn: "PGconn", notify: "PGnotify | None") -> None:
+    while notify is not None:
+        if pgconn.notify_handler:
+            pgconn.notify_handler(notify)
+        notify = pgconn.notifies()
 
 
 def _left(deadline: float | None) -> float:
@@ -585,6 +600,18 @@ class _Patience:
             if self._reads < 0:
                 self._count(fd)
         return (_READ if got & ~select.POLLOUT else 0) | (_WRITE if got & select.POLLOUT else 0)
+
+    def flush(self) -> None:
+        """Until all that was to be sent is. Raises TimeoutError at the deadline."""
+        while self._pgconn.flush():
+            if self.wait(_READ | _WRITE) & _READ:
+                self._pgconn.consume_input()
+
+    def read(self) -> None:
+        """Until a whole result is there. Raises TimeoutError at the deadline."""
+        while self._pgconn.is_busy():
+            self.wait(_READ)
+            self._pgconn.consume_input()
 
     def _count(self, fd: int) -> None:
         from fcntl import ioctl

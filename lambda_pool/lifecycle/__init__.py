@@ -74,7 +74,8 @@ def end_invocation(context: Any, *, failed: bool) -> None:
         pool = known()
         if pool is None:
             continue
-        pool.end_invocation()
+        if len(pool.idle) != len(pool.slots) or pool.waiters:  # nearly always there is nothing to take back
+            pool.end_invocation()
         if pool.observed:
             if pool.report_due or failed or cold:
                 pool.tell_ended(pool.config.name, failed, cold, getattr(context, "aws_request_id", ""))

@@ -77,7 +77,10 @@ class Collector:
         except Exception:
             log.exception(_NOT_REPORTED, pool)
             return True
-        return mono >= numbers.due_mono or not numbers.reported_wall <= wall < numbers.due_wall or numbers.urgent
+        # Two results instead of one expression: CPython compares faster where a jump depends on it.
+        if mono >= numbers.due_mono or not numbers.reported_wall <= wall < numbers.due_wall:
+            return True
+        return numbers.urgent
 
     def on_invocation_ended(self, pool: str, failed: bool, cold: bool, request_id: str) -> None:
         """Take what `InvocationEnded` says, and report if it is time."""

@@ -1,16 +1,16 @@
 """decide(): plain facts in, a decision out."""
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambda_pool import config as configuration
 from lambda_pool.endpoints.base import Role
 from lambda_pool.events import Reason
 from lambda_pool.policy import PING, REUSE, Replace, decide
 from lambda_pool.slot import Slot, State
 
-CONFIG = configuration.make("postgresql://h/d", None, {}, {})
 NOW = 1_000_000.0
 
 
@@ -31,7 +31,8 @@ def ask(of: Slot, **facts: object) -> object:
         "pid": 7,
         "role": Role.WRITER,
         "quiet": True,
-        "config": CONFIG,
+        "ping_after": 5.0,
+        "max_idle": math.inf,
     }
     return decide(of, **(known | facts))  # type: ignore[arg-type]
 
@@ -71,9 +72,8 @@ def test_replaced_with_its_reason(facts: dict[str, object], wanted: Reason) -> N
 
 
 def test_max_idle_replaces_without_a_ping() -> None:
-    config = CONFIG.replace(max_idle=60.0)
-    assert ask(slot(opened=100, used=59), config=config) is PING
-    assert reason(ask(slot(opened=100, used=61), config=config)) is Reason.IDLE
+    assert ask(slot(opened=100, used=59), max_idle=60.0) is PING
+    assert reason(ask(slot(opened=100, used=61), max_idle=60.0)) is Reason.IDLE
 
 
 def test_the_larger_of_both_clocks_counts() -> None:

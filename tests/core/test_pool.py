@@ -481,7 +481,7 @@ class TestReturn:
         for taken in pool.reclaim():
             pool.free(taken)
         pool.checkin(slot, None)
-        assert (pool.idle, pool.stats().size) == ([], 0)
+        assert (len(pool.idle), pool.stats().size) == (0, 0)
         assert driver.links[0].history == ["close"]
 
     def test_closed_before_its_room_is_free(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
