@@ -233,5 +233,6 @@ def contradiction(credentials: Credentials, endpoint: Endpoint) -> str:
 
 
 def one_line(error: BaseException) -> str:
-    """An error's text on one line, cut to 500 characters."""
-    return " ".join(str(error).split())[:500] or type(error).__name__
+    """An error's text on one line, libpq's lines with "; " in between, cut to 500 characters."""
+    lines = (" ".join(line.split()) for line in str(error).splitlines())
+    return "; ".join(filter(None, lines))[:500] or type(error).__name__
