@@ -4,13 +4,13 @@ import functools
 from collections.abc import Callable
 from threading import get_ident
 from types import CodeType
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar
 
 from . import lifecycle
 from .borrower import place
 from .endpoints.base import Role
 from .errors import ConfigError, ConnectError, CredentialsError, DeadlineExceeded, EndpointError, PoolTimeout
-from .injection import code_of, injector, layers, takes
+from .injection import code_of, injector, layers, place_of, takes
 from .invocation import running
 from .pool import ConnectionPool
 
@@ -22,12 +22,13 @@ Unavailable = Callable[[Any, Any, Exception], Any]
 UNAVAILABLE = (PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, EndpointError)
 
 _WRITER = Role.WRITER
+_EVENT_AND_CONTEXT = 2
 _COROUTINE = 0x80  # inspect.CO_COROUTINE; inspect itself costs a cold start 10 ms
 
 
 def decorate(
     find_pool: Callable[[], ConnectionPool],
-    fn: Callable[P, R],
+    fn: Callable[..., R],
     inject: str,
     on_unavailable: Unavailable | None,
 ) -> Callable[..., R]:
@@ -35,55 +36,58 @@ def decorate(
     code = _checked(fn, inject, on_unavailable)
     wanted = code is None or takes(code, inject)
     call_with = injector(fn, inject) if wanted else None
+    third = place_of(fn, inject) == _EVENT_AND_CONTEXT
     where = f"handler {type(fn).__qualname__}" if code is None else place(code)
-
     pool: ConnectionPool | None = None
-
-    def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> R:
-        nonlocal pool
-        # A connection that the caller passes itself, as a unit test does, is used as it is.
-        if call_with is None or inject in kwargs:
-            return fn(*args, **kwargs)
-        if pool is None:
-            pool = find_pool()
-        try:
-            slot = pool.checkout(_WRITER, None)
-        except UNAVAILABLE as error:
-            if on_unavailable is None:
-                raise
-            event, context = _event_and_context(args, kwargs)
-            return cast(R, on_unavailable(event, context, error))
-        slot.where = where
-        try:
-            result: R = call_with(slot.link.conn, args, kwargs)
-        except BaseException as error:
-            pool.checkin(slot, error)
-            raise
-        pool.checkin(slot, None)
-        return result
 
     @functools.wraps(fn)
     def wrapper(*args: Any, **kwargs: Any) -> R:
+        nonlocal pool
         me = get_ident()
-        if me in running:  # inside another decorated handler, which does the rest
-            return call(args, kwargs)
-        context = args[1] if len(args) == 2 and not kwargs else _event_and_context(args, kwargs)[1]
+        outermost = me not in running  # else inside another decorated handler, which does the rest
+        plain = len(args) == _EVENT_AND_CONTEXT and not kwargs
+        context = args[1] if plain else _event_and_context(args, kwargs)[1]
         disarm, failed = None, True
         try:
-            running[me] = context
-            if lifecycle.process.cancel_before:
-                disarm = lifecycle.arm()
-            result = call(args, kwargs)
+            if outermost:
+                running[me] = context
+                if lifecycle.process.cancel_before:
+                    disarm = lifecycle.arm()
+            if call_with is None or inject in kwargs:
+                # A connection that the caller passes itself, as a unit test does, is used as it is.
+                result = fn(*args, **kwargs)
+                failed = False
+                return result
+            if pool is None:
+                pool = find_pool()
+            try:
+                slot = pool.checkout(_WRITER, None)
+            except UNAVAILABLE as error:
+                if on_unavailable is None:
+                    raise
+                result = on_unavailable(_event_and_context(args, kwargs)[0], context, error)
+                failed = False
+                return result
+            slot.where = where
+            conn = slot.link.conn
+            try:
+                # By position where that can be: 1,000 instructions less than by name.
+                result = fn(args[0], args[1], conn) if plain and third else call_with(conn, args, kwargs)
+            except BaseException as error:
+                pool.checkin(slot, error)
+                raise
+            pool.checkin(slot, None)
             failed = False
             return result
         finally:
-            try:
-                if disarm is not None:
-                    disarm()
-                lifecycle.end_invocation(context, failed=failed)
-            finally:
-                # Whatever a signal handler raises in here: the next invocation must not find this one.
-                running.pop(me, None)
+            if outermost:
+                try:
+                    if disarm is not None:
+                        disarm()
+                    lifecycle.end_invocation(context, failed=failed)
+                finally:
+                    # Whatever a signal handler raises in here: the next invocation must not find this one.
+                    running.pop(me, None)
 
     return wrapper
 

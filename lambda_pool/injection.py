@@ -14,8 +14,6 @@ from typing import Any
 # inspect.CO_VARKEYWORDS; inspect itself costs a cold start 10 ms.
 _VAR_KEYWORDS = 0x08
 
-_EVENT_AND_CONTEXT = 2
-
 # How many functions deep a closure is searched: a decorator's wrapper and the helpers that it calls (ours has two).
 _DEPTH = 3
 
@@ -50,12 +48,8 @@ def injector(fn: Callable[..., Any], name: str) -> Callable[[Any, tuple[Any, ...
     chain = layers(fn)
     pending: ContextVar[Any] = ContextVar("lambda_pool_injected", default=None)
     if len(chain) == 1 or not _bind(chain[-2], chain[-1], name, pending):
-        place = _place(fn, name)
 
         def call_directly(conn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            if len(args) == place and not kwargs:  # 1,000 instructions less than by name
-                # A handler's event and context: without the list that a star makes of them.
-                return fn(args[0], args[1], conn) if place == _EVENT_AND_CONTEXT else fn(*args, conn)
             kwargs[name] = conn  # the decorator's own dictionary, and nobody else's
             return fn(*args, **kwargs)
 
@@ -71,7 +65,7 @@ def injector(fn: Callable[..., Any], name: str) -> Callable[[Any, tuple[Any, ...
     return call
 
 
-def _place(fn: Any, name: str) -> int:
+def place_of(fn: Any, name: str) -> int:
     """How many positional arguments come before `name`, in a plain function; -1 if it is none of them."""
     if type(fn) is not FunctionType or hasattr(fn, "__wrapped__"):
         return -1

@@ -81,9 +81,9 @@ class TestConnection:
         """The server's own way, which the docs warn of; the connection is as good as before."""
         pool = my.pool()
         with pool.connection(readonly=True) as conn, conn.cursor() as cursor:
-            cursor.execute("create table escaped (id int)")
+            cursor.execute("create table outside (id int)")
         with pool.connection() as conn, conn.cursor() as cursor:
-            cursor.execute("drop table escaped")
+            cursor.execute("drop table outside")
             my.insert(conn, 1)
         assert (my.rows(), pool.stats().opened) == ([1], 1)
 

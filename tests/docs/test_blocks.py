@@ -88,7 +88,7 @@ def test_the_first_handler_runs_as_the_readme_says(tmp_path: Path) -> None:
     [command] = [line for block in of("sh") for line in block.code.splitlines() if "import app" in line]
     words = shlex.split(command)
     url, program, flag, code = words
-    assert (url.partition("=")[0], program, flag) == ("LAMBDA_POOL_URL", "python", "-c")
+    assert (url.partition("=")[0], program, flag) == ("LAMBDA_POOL_URL", ".venv/bin/python", "-c")
     with PostgresServer(tls=False) as server:
         assert said("-c", code, LAMBDA_POOL_URL=server.url()) == "(42,)\n"
 
