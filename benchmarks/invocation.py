@@ -10,13 +10,14 @@ import shutil
 import statistics
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from lambda_pool.testing import LambdaRuntime, MariaDbServer, PostgresServer
 
-from . import ways
+from . import counted, ways
 from .environments import ROOT, answer_of, cpu_seconds, open_all
 from .rounds import Figure, figure, shuffled
 
@@ -38,6 +39,9 @@ COUNTED = ("bare global", "psycopg_pool, check", "SQLAlchemy QueuePool, pre-ping
 COUNTED_WORKS = ("empty", "one")
 COUNTED_INVOCATIONS = 200
 _REFERENCES = re.compile(r"I +refs: +([\d,]+)")
+_MISSED = re.compile(r"LL[id] misses: +([\d,]+)")
+# Of 32 MiB, 16 ways and lines of 64 bytes, so that nothing is missed twice.
+_LARGE = "--LL=33554432,16,64"
 
 
 def over(ours: Sequence[float], theirs: Sequence[float]) -> Figure:
@@ -124,16 +128,54 @@ def count(name: str, engine: str, url: str, work: str, number: int) -> int:
     return int(match[1].replace(",", ""))
 
 
+def lines(name: str, engine: str, url: str, work: str) -> int:
+    """Cache lines that one invocation touches, code and data: what it misses in a cache that is empty and large."""
+    valgrind = [
+        "valgrind",
+        "--tool=callgrind",
+        "--cache-sim=yes",
+        _LARGE,
+        "--instr-atstart=no",
+        "--callgrind-out-file=",
+    ]
+    valgrind[-1] += os.devnull
+    command = [*valgrind, sys.executable, "-m", "benchmarks.counted", name, engine, work, counted.WATCHED]
+    environment = {**os.environ, "URL": url, "PYTHONHASHSEED": "0", "AWS_LAMBDA_FUNCTION_NAME": "orders"}
+    pipe = subprocess.PIPE
+    with (
+        tempfile.TemporaryFile("w+") as log,
+        subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, stderr=log) as process,
+    ):
+        assert process.stdin is not None
+        assert process.stdout is not None
+        for mark, switch in ((counted.READY, "on"), (counted.DONE, "off")):
+            # Behind the metrics' own lines; at the output's end there is no mark, and the count is missing below.
+            for line in process.stdout:
+                if line == mark.lstrip():
+                    break
+            subprocess.run(["callgrind_control", "-i", switch, str(process.pid)], capture_output=True, check=True)
+            process.stdin.write(b".")
+            process.stdin.flush()
+        process.wait()
+        log.seek(0)
+        said = log.read()
+    missed = _MISSED.findall(said)
+    if process.returncode != 0 or len(missed) != len("id"):
+        raise RuntimeError(f"valgrind counted no cache lines for {name}:\n{said[-2000:]}")
+    return sum(int(number.replace(",", "")) for number in missed)
+
+
 def instructions(server: Any) -> dict[str, Any]:
     """Of one invocation of the handler alone, driver included: one process's count less another's."""
 
     def of_way(name: str) -> dict[str, float]:
         base = count(name, server.scheme, server.url(), "one", 0)
-        counted = {}
+        found = {}
         for work in COUNTED_WORKS:
             more = count(name, server.scheme, server.url(), work, COUNTED_INVOCATIONS)
-            counted[work] = (more - base) / COUNTED_INVOCATIONS
-        return counted
+            found[work] = (more - base) / COUNTED_INVOCATIONS
+            found[f"{work}, lines"] = lines(name, server.scheme, server.url(), work)
+        return found
 
     # Other processes slow this down and change no count: use every core.
     with ThreadPoolExecutor(os.cpu_count()) as pool:

@@ -232,7 +232,7 @@ def contradiction(credentials: Credentials, endpoint: Endpoint) -> str:
     return _ONLY_IAM if endpoint.iam else _NO_IAM
 
 
-def one_line(error: BaseException) -> str:
-    """An error's text on one line, libpq's lines with "; " in between, cut to 500 characters."""
+def one_line(error: BaseException, most: int | None = 500) -> str:
+    """An error's text on one line, libpq's lines with "; " in between, cut to `most` characters."""
     lines = (" ".join(line.split()) for line in str(error).splitlines())
-    return "; ".join(filter(None, lines))[:500] or type(error).__name__
+    return "; ".join(filter(None, lines))[:most] or type(error).__name__

@@ -109,13 +109,22 @@ def invocation(found: Results, plots: Plots) -> dict[str, str]:
         blocks["instructions"] = "Not counted: valgrind was not installed."
         return blocks
     blocks["instructions"] = table(
-        ("PostgreSQL", "no statement", "one SELECT in a transaction", "over a bare global"),
+        (
+            "PostgreSQL",
+            "no statement",
+            "one SELECT in a transaction",
+            "over a bare global",
+            "cache lines",
+            "more than a bare global",
+        ),
         (
             (
                 strong(way),
                 f"{counted[way]['empty']:,.0f}",
                 f"{counted[way]['one']:,.0f}",
                 number(counted[way]["one"] / counted[BARE]["one"]),
+                f"{counted[way]['one, lines']:,}",
+                f"{counted[way]['one, lines'] - counted[BARE]['one, lines']:,}",
             )
             for way in by(counted, lambda figures: figures["one"])
         ),

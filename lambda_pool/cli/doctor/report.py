@@ -11,6 +11,7 @@ from typing import Any, Literal, TypedDict
 from urllib.parse import quote
 
 import lambda_pool
+from lambda_pool.connector import one_line
 from lambda_pool.secret import Secret
 
 Status = Literal["ok", "warning", "failed", "skipped"]
@@ -100,8 +101,8 @@ class Redactor:
 
 
 def line_of(error: BaseException) -> str:
-    """An error's text on one line."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """An error's text on one line, uncut."""
+    return one_line(error, most=None)
 
 
 def step(name: str, finding: Finding, seconds: float, redactor: Redactor) -> Step:
