@@ -234,6 +234,18 @@ class PoolMachine(RuleBasedStateMachine):
         if error is None and book.alive and not book.closed_by_user and not dirty and self.reset != "session":
             self.expect_rest(book)
             return None
+        if (
+            error is None
+            and finish is None
+            and book.alive
+            and not book.closed_by_user
+            and not book.readonly
+            and self.reset != "session"
+        ):
+            # COMMIT was all there was to do, and there is nothing to restore.
+            book.open_transaction = False
+            self.expect_rest(book)
+            return None
         if error is Failure.READ_ONLY and book.readonly:
             error = Failure.OTHER
         self.fail_over(book, error)

@@ -475,8 +475,8 @@ def test_an_api_that_hangs_costs_no_more_than_the_timeout(scripted_api: Scripted
     with pytest.raises(
         EndpointError, match=r"gave no answer to rds:DescribeDBProxies .*com.amazonaws.eu-central-1.rds"
     ):
-        source.resolve(Role.WRITER, 1.0)
-    assert time.monotonic() - begin < 1.5
+        source.resolve(Role.WRITER, 3.0)
+    assert time.monotonic() - begin < 3.5
 
 
 def test_an_api_out_of_reach(in_lambda: pytest.MonkeyPatch) -> None:
