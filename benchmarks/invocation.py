@@ -114,11 +114,15 @@ def compare_closely(server: Any) -> dict[str, dict[str, dict[str, Figure]]]:
 # --- instructions -----------------------------------------------------------------------------------------------------
 
 
+def _environment(url: str) -> dict[str, str]:
+    return {**os.environ, "URL": url, "PYTHONHASHSEED": "0", "AWS_LAMBDA_FUNCTION_NAME": "orders"}
+
+
 def count(name: str, engine: str, url: str, work: str, number: int) -> int:
     """Instructions of a whole process that invokes so often."""
     valgrind = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
     command = [sys.executable, "-m", "benchmarks.counted", name, engine, work, str(number)]
-    environment = {**os.environ, "URL": url, "PYTHONHASHSEED": "0", "AWS_LAMBDA_FUNCTION_NAME": "orders"}
+    environment = _environment(url)
     # Once without it, so that no run compiles what another finds compiled.
     subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
     done = subprocess.run([*valgrind, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
@@ -130,17 +134,9 @@ def count(name: str, engine: str, url: str, work: str, number: int) -> int:
 
 def lines(name: str, engine: str, url: str, work: str) -> int:
     """Cache lines that one invocation touches, code and data: what it misses in a cache that is empty and large."""
-    valgrind = [
-        "valgrind",
-        "--tool=callgrind",
-        "--cache-sim=yes",
-        _LARGE,
-        "--instr-atstart=no",
-        "--callgrind-out-file=",
-    ]
-    valgrind[-1] += os.devnull
-    command = [*valgrind, sys.executable, "-m", "benchmarks.counted", name, engine, work, counted.WATCHED]
-    environment = {**os.environ, "URL": url, "PYTHONHASHSEED": "0", "AWS_LAMBDA_FUNCTION_NAME": "orders"}
+    options = ["--tool=callgrind", "--cache-sim=yes", _LARGE, "--instr-atstart=no", "--callgrind-out-file=/dev/null"]
+    command = ["valgrind", *options, sys.executable, "-m", "benchmarks.counted", name, engine, work, counted.WATCHED]
+    environment = _environment(url)
     pipe = subprocess.PIPE
     with (
         tempfile.TemporaryFile("w+") as log,

@@ -151,7 +151,7 @@ class ConnectionPool(Shelf):
     @property
     def name(self) -> str:
         """The pool's name: in logs, events and metrics."""
-        return self.config.name
+        return self._name
 
     def connection(self, *, readonly: bool = False, timeout: float | None = None) -> Lease:
         """Borrow a connection for a `with` block: commit when it ends well, roll back when it raises.

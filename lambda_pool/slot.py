@@ -23,7 +23,7 @@ class State(Enum):
     sources: "tuple[State, ...]"
 
 
-# Kept on the members: a dictionary would call Enum's hash, written in Python, twice in each checkout.
+# Kept on the members: a dictionary would call Enum's hash, which is written in Python.
 State.CONNECTING.sources = (State.LENT,)
 State.IDLE.sources = (State.LENT,)
 State.LENT.sources = (State.IDLE, State.CONNECTING)

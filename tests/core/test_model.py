@@ -230,19 +230,9 @@ class PoolMachine(RuleBasedStateMachine):
         reset: Failure | None = None,
     ) -> type[BaseException] | None:
         """What becomes of a connection at return, and what return raises."""
-        dirty = book.open_transaction or book.readonly
-        if error is None and book.alive and not book.closed_by_user and not dirty and self.reset != "session":
-            self.expect_rest(book)
-            return None
-        if (
-            error is None
-            and finish is None
-            and book.alive
-            and not book.closed_by_user
-            and not book.readonly
-            and self.reset != "session"
-        ):
-            # COMMIT was all there was to do, and there is nothing to restore.
+        as_lent = book.alive and not book.closed_by_user and not book.readonly and self.reset != "session"
+        if error is None and as_lent and (finish is None or not book.open_transaction):
+            # COMMIT was all there was to do, if anything, and there is nothing to restore.
             book.open_transaction = False
             self.expect_rest(book)
             return None
