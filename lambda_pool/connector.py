@@ -59,6 +59,7 @@ class Connector:
         attempt = 0
         refreshed = False
         tried = set()
+        before = ""
         while True:
             attempt += 1
             start = monotonic()
@@ -79,8 +80,9 @@ class Connector:
                 retrying = (refresh or moved or kind in HEALS) and delay < limit.left()
                 self._report(error, kind.value, attempt, start, retrying=retrying)
                 if not retrying:
-                    raise self._explain(error, kind, request, endpoint, limit, attempt) from error
+                    raise self._explain(error, kind, request, endpoint, limit, attempt, before) from error
                 refreshed = refreshed or refresh
+                before = one_line(error)
             else:
                 seconds = monotonic() - start
                 self._tally.tell(Opened(self._tally.name, seconds, attempt, request.host, link.backend_id))
@@ -199,6 +201,7 @@ class Connector:
         endpoint: Endpoint,
         limit: Limit,
         attempt: int,
+        before: str,
     ) -> LambdaPoolError:
         where = f"{request.host or 'the local socket'}:{request.port}"
         text = f"pool {self._tally.name}: could not connect to {where}: {one_line(error)}"
@@ -210,7 +213,9 @@ class Connector:
         if kind not in HEALS:
             return ConnectError(text)
         waited = limit.elapsed()
-        text += f" ({attempt} attempt{'s' if attempt > 1 else ''} in {waited:.2f} s)"
+        # The time may have been too short for the last attempt to learn what is wrong; the one before may have.
+        earlier = f"; the one before: {before}" if before not in {"", one_line(error)} else ""
+        text += f" ({attempt} attempt{'s' if attempt > 1 else ''} in {waited:.2f} s{earlier})"
         self._tally.tell(TimedOut(self._tally.name, waited))
         if limit.by_invocation:
             return DeadlineExceeded(f"{text}; the invocation had no more time")

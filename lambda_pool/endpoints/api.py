@@ -18,6 +18,7 @@ from ..secret import private
 
 _LEAST = 0.1
 """Seconds under which no call is begun: a TLS handshake and an answer take longer."""
+_TOO_LATE = "there was no time left to ask the RDS API: raise the option timeout"
 _PAGES = 100
 """Pages of one listing at most; with 100 entries on each (the API's default) that is beyond every quota of RDS."""
 _LONGEST_PAUSE = 1.0
@@ -102,7 +103,7 @@ class RdsApi:
         addresses = count_addresses(create_client(session, "rds", region, keys, 1.0, 1.0))
         left = deadline - time.monotonic()
         if left < _LEAST:
-            raise NoAnswerError("there was no time left to ask the RDS API: raise the option timeout")
+            raise NoAnswerError(_TOO_LATE)
         # A quarter for connecting (botocore tries each address for its connect_timeout), one for each wait for data.
         return create_client(session, "rds", region, keys, left / 4 / addresses, left / 4)
 
@@ -140,7 +141,7 @@ class Calls:
     def _call(self, operation: str, parameters: dict[str, str]) -> Any:
         attempt = 0
         pause = 0.0
-        answer: Any = TimeoutError("no time left")
+        answer: Any = None
         while time.monotonic() + pause + self._longest <= self._deadline:
             time.sleep(pause)
             answer = self._attempt(operation, parameters)
@@ -152,6 +153,8 @@ class Calls:
                 break
             pause = random.uniform(0, min(_LONGEST_PAUSE, 0.1 * 2**attempt))  # noqa: S311 - jitter is no secret
             attempt += 1
+        if answer is None:
+            raise NoAnswerError(_TOO_LATE)
         raise self._explain(operation, answer)
 
     def _attempt(self, operation: str, parameters: dict[str, str]) -> Any:
@@ -178,7 +181,7 @@ class Calls:
             text = f"the RDS API throttles {action}: too many environments ask at once; try again, {instead}"
         elif code:
             text = f"the RDS API answered {action} with {code}: {said}"
-        elif type(error).__module__.startswith("botocore.exceptions") or isinstance(error, TimeoutError):
+        elif type(error).__module__.startswith("botocore.exceptions"):
             text = (
                 f"the RDS API in {self.region} gave no answer to {action} ({type(error).__name__}: {said}). In a VPC "
                 f"without a NAT gateway, create the interface endpoint com.amazonaws.{self.region}.rds, with private "

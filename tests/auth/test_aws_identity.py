@@ -96,62 +96,62 @@ def no_service_client(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_environments_keys_come_first(in_lambda: pytest.MonkeyPatch, container: Container) -> None:
     in_lambda.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", container.url)
-    assert AwsIdentity().credentials(1.0).access_key.startswith("ASIA")
+    assert AwsIdentity().credentials(10.0).access_key.startswith("ASIA")
     assert container.requests == []
 
 
 def test_a_restored_snapshot_uses_the_containers(restored: Container) -> None:
     expected = AwsCredentials("CONTAINER1", Secret("containers-secret-key"), Secret("containers-session-token"))
-    assert AwsIdentity().credentials(1.0) == expected
+    assert AwsIdentity().credentials(10.0) == expected
     assert restored.requests == ["authorization-token"]
 
 
 def test_the_containers_are_asked_once_while_they_are_valid(restored: Container) -> None:
     auth = IamToken()
-    assert not auth.credentials(ENDPOINT, "app", 1.0).cached
-    assert auth.credentials(ENDPOINT, "app", 1.0).cached
+    assert not auth.credentials(ENDPOINT, "app", 10.0).cached
+    assert auth.credentials(ENDPOINT, "app", 10.0).cached
     assert len(restored.requests) == 1
 
 
 def test_the_containers_are_refreshed_before_they_expire(restored: Container) -> None:
     restored.minutes = 5
     identity = AwsIdentity()
-    first = identity.credentials(1.0).access_key
+    first = identity.credentials(10.0).access_key
     restored.minutes = 60
-    second = identity.credentials(1.0).access_key
+    second = identity.credentials(10.0).access_key
     assert second != first
-    assert identity.credentials(1.0).access_key == second
+    assert identity.credentials(10.0).access_key == second
 
 
 def test_without_keys_in_the_environment_the_container_is_asked(
     no_aws: pytest.MonkeyPatch, container: Container
 ) -> None:
     no_aws.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", container.url)
-    assert AwsIdentity().credentials(1.0).access_key == "CONTAINER1"
+    assert AwsIdentity().credentials(10.0).access_key == "CONTAINER1"
 
 
 def test_a_refused_login_asks_the_container_anew(restored: Container) -> None:
     auth = IamToken()
-    auth.rejected(auth.credentials(ENDPOINT, "app", 1.0))
-    auth.credentials(ENDPOINT, "app", 1.0)
+    auth.rejected(auth.credentials(ENDPOINT, "app", 10.0))
+    auth.credentials(ENDPOINT, "app", 10.0)
     assert len(restored.requests) == 2
 
 
 def test_a_profile_is_read(no_aws: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "credentials").write_text("[work]\naws_access_key_id = AKIAWORK\naws_secret_access_key = profiles\n")
     no_aws.setenv("AWS_PROFILE", "work")
-    assert AwsIdentity().credentials(1.0) == AwsCredentials("AKIAWORK", Secret("profiles"), None)
+    assert AwsIdentity().credentials(10.0) == AwsCredentials("AKIAWORK", Secret("profiles"), None)
 
 
 def test_a_profile_that_does_not_exist_is_named(no_aws: pytest.MonkeyPatch) -> None:
     no_aws.setenv("AWS_PROFILE", "no-such-profile")
     with pytest.raises(CredentialsError, match=r"no-such-profile.*AWS_PROFILE"):
-        AwsIdentity().credentials(1.0)
+        AwsIdentity().credentials(10.0)
 
 
 def test_no_credentials_says_how_to_give_them(no_aws: pytest.MonkeyPatch) -> None:
     with pytest.raises(CredentialsError, match=r"execution role.*AWS_ACCESS_KEY_ID.*AWS_PROFILE"):
-        AwsIdentity().credentials(1.0)
+        AwsIdentity().credentials(10.0)
 
 
 @pytest.mark.parametrize(
@@ -193,7 +193,7 @@ def test_a_silent_endpoint_is_not_waited_for_longer_than_allowed(restored: Conta
         start = time.monotonic()
         with pytest.raises(CredentialsError, match="did not answer in time"):
             AwsIdentity().credentials(0.3)
-        assert time.monotonic() - start < 1.5
+        assert time.monotonic() - start < 5
 
 
 def test_a_thread_does_not_wait_longer_than_allowed_for_another(restored: Container) -> None:
@@ -210,14 +210,14 @@ def test_debug_logs_hold_no_credentials(restored: Container, caplog: pytest.LogC
 
 
 def test_botocore_logs_as_before_elsewhere(restored: Container, caplog: pytest.LogCaptureFixture) -> None:
-    AwsIdentity().credentials(1.0)
+    AwsIdentity().credentials(10.0)
     caplog.set_level(logging.DEBUG)
     logging.getLogger("botocore.utils").debug("somebody else's line")
     assert "somebody else's line" in caplog.text
 
 
 @pytest.mark.parametrize(
-    "call", ["IamToken().token('db.example', 5432, 'app')", "SecretsManager('db').credentials(E, '', 1.0)"]
+    "call", ["IamToken().token('db.example', 5432, 'app')", "SecretsManager('db').credentials(E, '', 10.0)"]
 )
 def test_without_botocore_the_extra_is_named(no_aws: pytest.MonkeyPatch, call: str) -> None:
     no_aws.setenv("AWS_REGION", "eu-central-1")

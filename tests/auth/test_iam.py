@@ -126,18 +126,18 @@ def test_any_input_gives_a_token_or_one_of_our_errors(host: str, port: int, user
 
 @pytest.mark.parametrize(("engine", "port"), [("postgresql", 5432), ("mysql", 3306)])
 def test_the_engines_port_is_signed_where_none_is_named(in_lambda: pytest.MonkeyPatch, engine: str, port: int) -> None:
-    found = IamToken().credentials(Endpoint("db.example", engine=engine), "app", 1.0)
+    found = IamToken().credentials(Endpoint("db.example", engine=engine), "app", 10.0)
     assert found.password is not None
     assert found.password.reveal().startswith(f"db.example:{port}/?")
 
 
 def test_no_port_and_no_engine_is_refused(in_lambda: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"port.*db\.example"):
-        IamToken().credentials(Endpoint("db.example"), "app", 1.0)
+        IamToken().credentials(Endpoint("db.example"), "app", 10.0)
 
 
 def test_what_the_api_says_of_iam_is_left_to_the_server_to_confirm(in_lambda: pytest.MonkeyPatch) -> None:
-    found = IamToken().credentials(Endpoint("db.example", 5432, iam=False), "app", 1.0)
+    found = IamToken().credentials(Endpoint("db.example", 5432, iam=False), "app", 10.0)
     assert found.iam is True
 
 
@@ -151,11 +151,11 @@ def test_refreshes_well_before_the_token_expires() -> None:
 def test_a_token_is_used_again_until_it_is_old(in_lambda: pytest.MonkeyPatch) -> None:
     clock = Time()
     auth = IamToken(clock=clock)
-    first = auth.credentials(ENDPOINT, "app", 1.0)
+    first = auth.credentials(ENDPOINT, "app", 10.0)
     clock.now += REFRESH_AFTER - 1
-    second = auth.credentials(ENDPOINT, "app", 1.0)
+    second = auth.credentials(ENDPOINT, "app", 10.0)
     clock.now += 1
-    third = auth.credentials(ENDPOINT, "app", 1.0)
+    third = auth.credentials(ENDPOINT, "app", 10.0)
 
     assert (first.cached, second.cached, third.cached) == (False, True, False)
     assert second.password == first.password
@@ -166,17 +166,17 @@ def test_a_freeze_makes_a_token_old(in_lambda: pytest.MonkeyPatch) -> None:
     # The wall clock went on; the monotonic one stood still.
     clock = Time()
     auth = IamToken(clock=clock)
-    auth.credentials(ENDPOINT, "app", 1.0)
+    auth.credentials(ENDPOINT, "app", 10.0)
     clock.now += 86_400
-    assert not auth.credentials(ENDPOINT, "app", 1.0).cached
+    assert not auth.credentials(ENDPOINT, "app", 10.0).cached
 
 
 def test_a_token_from_the_future_is_not_used(in_lambda: pytest.MonkeyPatch) -> None:
     clock = Time()
     auth = IamToken(clock=clock)
-    first = auth.credentials(ENDPOINT, "app", 1.0)
+    first = auth.credentials(ENDPOINT, "app", 10.0)
     clock.now -= 1
-    second = auth.credentials(ENDPOINT, "app", 1.0)
+    second = auth.credentials(ENDPOINT, "app", 10.0)
     assert not second.cached
     assert second.password != first.password
 
@@ -186,19 +186,19 @@ def test_a_wall_clock_set_back_cannot_make_an_old_token_young(
 ) -> None:
     clock = Time()
     auth = IamToken(clock=clock)
-    auth.credentials(ENDPOINT, "app", 1.0)
+    auth.credentials(ENDPOINT, "app", 10.0)
     real = time.monotonic
     in_lambda.setattr("lambda_pool.age.time.monotonic", lambda: real() + VALID_FOR)
-    assert not auth.credentials(ENDPOINT, "app", 1.0).cached
+    assert not auth.credentials(ENDPOINT, "app", 10.0).cached
 
 
 @pytest.mark.parametrize("name", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN"])
 def test_new_credentials_mean_a_new_token(in_lambda: pytest.MonkeyPatch, name: str) -> None:
     clock = Time()
     auth = IamToken(clock=clock)
-    first = auth.credentials(ENDPOINT, "app", 1.0)
+    first = auth.credentials(ENDPOINT, "app", 10.0)
     in_lambda.setenv(name, "rotated")
-    second = auth.credentials(ENDPOINT, "app", 1.0)
+    second = auth.credentials(ENDPOINT, "app", 10.0)
     assert not second.cached
     assert second.password != first.password
 
@@ -219,28 +219,28 @@ def test_endpoints_users_and_regions_have_tokens_of_their_own(in_lambda: pytest.
 def test_the_cache_is_bounded_and_loses_the_oldest(in_lambda: pytest.MonkeyPatch) -> None:
     auth = IamToken()
     for number in range(MAX_TOKENS + 1):
-        auth.credentials(Endpoint(f"db{number}.example", 5432), "app", 1.0)
+        auth.credentials(Endpoint(f"db{number}.example", 5432), "app", 10.0)
     assert len(auth._tokens) == MAX_TOKENS
-    assert auth.credentials(Endpoint("db1.example", 5432), "app", 1.0).cached
-    assert not auth.credentials(Endpoint("db0.example", 5432), "app", 1.0).cached
+    assert auth.credentials(Endpoint("db1.example", 5432), "app", 10.0).cached
+    assert not auth.credentials(Endpoint("db0.example", 5432), "app", 10.0).cached
 
 
 def test_a_refused_token_is_forgotten_and_no_other(in_lambda: pytest.MonkeyPatch) -> None:
     clock = Time()
     auth = IamToken(clock=clock)
     other = Endpoint("other.example", 5432)
-    auth.credentials(other, "app", 1.0)
-    auth.rejected(auth.credentials(ENDPOINT, "app", 1.0))
-    assert not auth.credentials(ENDPOINT, "app", 1.0).cached
-    assert auth.credentials(other, "app", 1.0).cached
+    auth.credentials(other, "app", 10.0)
+    auth.rejected(auth.credentials(ENDPOINT, "app", 10.0))
+    assert not auth.credentials(ENDPOINT, "app", 10.0).cached
+    assert auth.credentials(other, "app", 10.0).cached
 
 
 def test_forget_forgets_all_even_under_a_lost_lock(in_lambda: pytest.MonkeyPatch) -> None:
     auth = IamToken()
-    auth.credentials(ENDPOINT, "app", 1.0)
+    auth.credentials(ENDPOINT, "app", 10.0)
     auth._lock.acquire()  # as if held by a thread that a fork left behind
     auth.forget()
-    assert not auth.credentials(ENDPOINT, "app", 1.0).cached
+    assert not auth.credentials(ENDPOINT, "app", 10.0).cached
 
 
 def test_threads_share_one_token(in_lambda: pytest.MonkeyPatch) -> None:
@@ -250,7 +250,7 @@ def test_threads_share_one_token(in_lambda: pytest.MonkeyPatch) -> None:
 
     def sign() -> None:
         start.wait(10)
-        found.append(auth.credentials(ENDPOINT, "app", 1.0))
+        found.append(auth.credentials(ENDPOINT, "app", 10.0))
 
     threads = [threading.Thread(target=sign) for _ in range(8)]
     for thread in threads:
@@ -267,7 +267,7 @@ def test_threads_share_one_token(in_lambda: pytest.MonkeyPatch) -> None:
 def test_nothing_shows_a_secret(in_lambda: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("DEBUG")
     auth = IamToken()
-    found = auth.credentials(ENDPOINT, "app", 1.0)
+    found = auth.credentials(ENDPOINT, "app", 10.0)
     assert found.password is not None
     signature = found.password.reveal().rpartition("=")[2]
     shown = [repr(auth), str(auth), repr(found), repr(auth._tokens), auth.hint("db.example", "app"), caplog.text]

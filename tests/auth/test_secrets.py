@@ -414,9 +414,9 @@ def test_trying_again_ends_in_time(api: Api) -> None:
     api.fail("ThrottlingException")
     start = time.monotonic()
     with pytest.raises(CredentialsError, match="ThrottlingException: try again"):
-        SecretsManager("orders").credentials(ANYWHERE, "", 2.0)
+        SecretsManager("orders").credentials(ANYWHERE, "", 5.0)
     assert api.requests > 1
-    assert time.monotonic() - start < 4
+    assert time.monotonic() - start < 7
 
 
 def test_a_silent_endpoint_is_not_waited_for_longer_than_allowed(in_lambda: pytest.MonkeyPatch) -> None:
@@ -426,8 +426,8 @@ def test_a_silent_endpoint_is_not_waited_for_longer_than_allowed(in_lambda: pyte
         in_lambda.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         start = time.monotonic()
         with pytest.raises(CredentialsError, match=r"interface endpoint com\.amazonaws\.eu-central-1\.secretsmanager"):
-            SecretsManager("orders").credentials(ANYWHERE, "", 1.0)
-        assert time.monotonic() - start < 3
+            SecretsManager("orders").credentials(ANYWHERE, "", 2.0)
+        assert time.monotonic() - start < 5
 
 
 def test_a_name_with_many_dead_addresses_is_not_waited_for_longer_than_allowed(
@@ -449,8 +449,8 @@ def test_a_name_with_many_dead_addresses_is_not_waited_for_longer_than_allowed(
             in_lambda.setenv("AWS_ENDPOINT_URL", f"http://secrets.example:{port}")
             start = time.monotonic()
             with pytest.raises(CredentialsError, match="did not answer"):
-                SecretsManager("orders").credentials(ANYWHERE, "", 1.2)
-            assert time.monotonic() - start < 2.5
+                SecretsManager("orders").credentials(ANYWHERE, "", 2.0)
+            assert time.monotonic() - start < 4
 
 
 def test_a_wrong_endpoint_url_is_named(in_lambda: pytest.MonkeyPatch) -> None:

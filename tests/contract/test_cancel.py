@@ -109,7 +109,7 @@ def test_also_what_the_drivers_methods_wait_for(database: Database, method: str)
             database.insert(conn, 1)
             proxy.black_hole(new=False)
             getattr(conn, method)(*([True] if method == "autocommit" else []))
-        assert time.monotonic() - start < 5
+        assert time.monotonic() - start < 10
         assert pool.stats().size == 0
 
 
@@ -128,7 +128,7 @@ def test_a_begin_that_is_not_answered_is_the_pools_to_replace(my: Database, how:
         else:
             pool.run(lambda conn: my.insert(conn, 1))
             assert my.rows() == [1]
-        assert time.monotonic() - start < 3
+        assert time.monotonic() - start < 10
         assert pool.stats().opened == 2
 
 

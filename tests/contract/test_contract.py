@@ -384,7 +384,7 @@ class TestLiveness:
             second = backend_of(database, pool)
             took = time.monotonic() - start
         assert second != first
-        assert 0.4 <= took <= 0.4 + connect + 0.1, (took, connect)
+        assert 0.4 <= took <= 0.4 + connect + 1.0, (took, connect)
 
     def test_a_restarted_server(self, own_server: Callable[[str], Any], database: Database) -> None:
         server = own_server(database.engine)
@@ -501,7 +501,7 @@ class TestConnecting:
             start = time.monotonic()
             with pytest.raises(lambda_pool.ConnectError, match="attempts in"), pool.connection():
                 pass
-            assert time.monotonic() - start < 1.2
+            assert time.monotonic() - start < 3
 
     def test_a_server_that_answers_bit_by_bit(self, database: Database) -> None:
         """No single wait is long, and all of them together end at connect_timeout."""
@@ -513,7 +513,7 @@ class TestConnecting:
             start = time.monotonic()
             with pytest.raises(lambda_pool.ConnectError), pool.connection():
                 pass
-            assert time.monotonic() - start < 1.2
+            assert time.monotonic() - start < 3
 
     def test_plain_text_is_refused_where_tls_is_asked_for(
         self, own_server: Callable[[str], Any], database: Database

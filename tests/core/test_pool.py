@@ -13,7 +13,7 @@ import pytest
 
 import lambda_pool
 from lambda_pool.endpoints.base import Role
-from lambda_pool.engines.base import Failure, Outcome
+from lambda_pool.engines.base import ConnectRequest, Failure, Outcome
 from lambda_pool.events import (
     CheckedOut,
     Closed,
@@ -388,6 +388,21 @@ class TestConnect:
             pool.connection().__enter__()
         assert time.monotonic() - start < 5
         assert pool.stats().timeouts == 1
+
+    def test_a_last_attempt_that_ran_out_of_time_hides_nothing(
+        self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def connect(request: ConnectRequest) -> None:
+            driver.requests.append(request)
+            if len(driver.requests) == 1:
+                raise FakeError(Failure.UNREACHABLE, "it is read-only")
+            time.sleep(request.timeout)
+            raise FakeError(Failure.UNREACHABLE, "no answer in time")
+
+        monkeypatch.setattr(driver, "connect", connect)
+        expected = r"no answer in time \(2 attempts in [\d.]+ s; the one before: it is read-only\)"
+        with pytest.raises(lambda_pool.ConnectError, match=expected), driver.pool(timeout=0.5).connection():
+            pass
 
     def test_the_invocation_cuts_the_limit(self, driver: FakeDriver) -> None:
         pool = driver.pool(timeout=600.0)

@@ -142,7 +142,7 @@ def test_the_next_checkout_reaches_the_new_writer(pair: Pair, switch: Switch, fa
 def test_a_writer_that_is_late_is_waited_for_where_the_url_asks_for_one(pg_pair: Pair) -> None:
     url = pg_pair.url(port=pg_pair.new.port)
     pool = Pool(f"{url}&target_session_attrs=read-write", observers=(), timeout=20.0)
-    with pytest.raises(ConnectError, match=r"hot standby|read-only"), pool.connection(timeout=0.2):
+    with pytest.raises(ConnectError, match=r"hot standby|read-only"), pool.connection(timeout=1.0):
         pass
     late = threading.Timer(0.5, lambda: pg_pair.fail_over("stopped"))
     late.start()

@@ -87,7 +87,7 @@ def test_a_leaked_transaction_is_rolled_back_and_told_where_it_was_borrowed(
     assert leaked.error is None
     # Before the freeze: nothing of it is open on the server.
     runtime.freeze()
-    until(lambda: leaked.payload not in database.sessions("leaky"), 1)
+    until(lambda: leaked.payload not in database.sessions("leaky"), 5)
     assert database.execute("select * from leaks") == []
     runtime.thaw()
     warning = re.search(r"\[WARNING\].*a connection was held for .*", leaked.log)
@@ -105,7 +105,7 @@ def test_a_thread_that_goes_on_is_told_and_its_connection_never_lent_again(
     held = runtime.invoke({"what": "thread"})
     assert held.error is None
     runtime.freeze()
-    until(lambda: held.payload not in database.sessions("leaky"), 1)
+    until(lambda: held.payload not in database.sessions("leaky"), 5)
     runtime.thaw()
     warning = re.search(r"\[WARNING\].*a connection was held for .*", held.log)
     assert warning is not None
@@ -126,7 +126,7 @@ def test_a_threads_statement_ends_with_the_invocation_too(start: Start, database
     held = runtime.invoke({"what": "thread", "then": database.sleeper})
     assert held.error is None
     runtime.freeze()
-    until(lambda: held.payload not in database.sessions("leaky"), 1)
+    until(lambda: held.payload not in database.sessions("leaky"), 5)
     assert database.execute("select * from leaks") == []
     runtime.thaw()
     assert runtime.invoke({"what": "go on"}).payload in {"OperationalError", "QueryCanceled", "DeadlineExceeded"}

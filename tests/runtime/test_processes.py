@@ -67,7 +67,7 @@ def test_four_workers_four_backends(tmp_path: Path, database: Database, any_pyth
         # One worker's end is its own.
         gone = first[0]
         send([gone["pid"]], signal.SIGTERM)
-        until(lambda: gone["backend"] not in database.sessions("worker"), 2)
+        until(lambda: gone["backend"] not in database.sessions("worker"), 5)
         until(lambda: not is_alive(gone["pid"]), 5)  # it would be asked for another answer
         rest = api.invoke(*[{"sleep": 0.5}] * 3)
         assert {found["backend"] for found in rest} == {found["backend"] for found in first[1:]}
@@ -149,4 +149,4 @@ def test_multiprocessing_in_a_handler(
     assert after.payload == {"backend": before.payload["backend"], "rows": [[1], [2], [2], [2], [3]]}
     ended = runtime.shutdown()
     assert not ended.timed_out
-    until(lambda: not database.sessions("forked"), 1)
+    until(lambda: not database.sessions("forked"), 5)

@@ -19,8 +19,8 @@ def test_a_polite_end_on_every_python(start: Start, database: Database, any_pyth
     assert len(database.sessions("polite")) == 3
     began = time.monotonic()
     ended = runtime.shutdown()
-    until(lambda: not database.sessions("polite"), 0.5)
-    assert time.monotonic() - began < 0.5
+    until(lambda: not database.sessions("polite"), 2)
+    assert time.monotonic() - began < 2
     assert not ended.timed_out
     assert "Traceback" not in runtime.log
     time.sleep(0.2)  # MariaDB counts a little later than it forgets a session
@@ -43,7 +43,7 @@ def test_the_users_own_handler_still_runs(start: Start, database: Database, any_
     ended = runtime.shutdown()
     assert not ended.timed_out
     assert "my own handler ran" in runtime.log
-    until(lambda: not database.sessions("chained"), 0.5)
+    until(lambda: not database.sessions("chained"), 2)
 
 
 def test_switched_off_there_is_no_extension(start: Start, database: Database) -> None:
@@ -119,8 +119,8 @@ def test_on_the_runtime_of_python_3_11(start: Start, database: Database) -> None
     runtime = start(database.url("eleven"), timeout=2, env=env)
     assert runtime.invoke().error is None
     assert runtime.invoke({"sql": database.sleeper}, timeout=10).error is not None
-    until(lambda: not database.sessions("eleven"), 1)
+    until(lambda: not database.sessions("eleven"), 2)
     assert database.running(database.sleeper) == 0
     assert runtime.invoke().error is None
     assert not runtime.shutdown().timed_out
-    until(lambda: not database.sessions("eleven"), 1)
+    until(lambda: not database.sessions("eleven"), 2)
