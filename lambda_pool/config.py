@@ -194,9 +194,9 @@ def make(
     Raises ConfigError for the first that is wrong.
     """
     if url is None:
+        also = " (or DATABASE_URL)" if prefix == DEFAULT_PREFIX else ""
         raise ConfigError(
-            "no database URL: pass one to Pool(), or set LAMBDA_POOL_URL (or DATABASE_URL), "
-            "e.g. postgresql://user@host:5432/database"
+            f"no database URL: pass one to Pool(), or set {prefix}URL{also}, e.g. postgresql://user@host:5432/database"
         )
     checked: dict[str, Any] = {}
     for key, text in from_environment.items():

@@ -44,8 +44,8 @@ POWERTOOLS = ("aws_lambda_powertools",)
 # What a distribution needs and Lambda's runtime does not have; Powertools' jmespath comes with the runtime's boto3.
 NEEDS_TYPING_EXTENSIONS = {"psycopg": ("3.11", "3.12"), "aws_lambda_powertools": PYTHONS}
 
-# Of no use inside a function: the command line, and what tests are written with.
-LEFT_OUT = ("cli", "testing")
+# Of no use inside a function: what tests are written with, and the command line but for the doctor.
+LEFT_OUT = ("testing", "cli/dashboard.py", "cli/demo", "cli/plan", "cli/top.py")
 UNUSED_SUFFIXES = (".pyi", ".pyx", ".pxd", ".c")
 # What psycopg tries where its compiled part is missing; in the layer it never is.
 UNUSED_MODULES = ("psycopg/pq/pq_ctypes.py", "psycopg/pq/_pq_ctypes.py")
@@ -186,8 +186,8 @@ def copy_package(into: Path) -> None:
     skip = shutil.ignore_patterns("__pycache__", *UNUSED_SUFFIXES)
 
     def ignore(folder: str, names: list[str]) -> set[str]:
-        top = Path(folder) == ROOT / "lambda_pool"
-        return set(skip(folder, names)) | {name for name in names if top and name in LEFT_OUT}
+        here = Path(folder).relative_to(ROOT / "lambda_pool")
+        return set(skip(folder, names)) | {name for name in names if (here / name).as_posix() in LEFT_OUT}
 
     shutil.copytree(ROOT / "lambda_pool", into / "lambda_pool", ignore=ignore)
     record = into / f"lambda_pool-{own_version()}.dist-info"

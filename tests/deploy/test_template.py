@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import psycopg
+import pymysql
 import pytest
 
 import lambda_pool
@@ -46,7 +48,8 @@ def test_no_rule_is_suppressed() -> None:
 def test_every_way_to_deploy_is_complete(template: dict[str, Any], scenario: dict[str, str]) -> None:
     stack = Stack(template, scenario)  # raises for whatever refers to nothing
     assert stack.broken_rules == []
-    assert {"FunctionArn", "LayerArn", "FunctionRoleArn", "DatabaseUrl", "LogGroupName"} <= set(stack.outputs)
+    assert {"FunctionArn", "LayerArn", "FunctionRoleArn", "LogGroupName"} <= set(stack.outputs)
+    assert ("DatabaseUrl" in stack.outputs) == ("DiscoverByName" not in scenario)
     layers = [name for name, made in stack.resources.items() if made["Type"] == "AWS::Lambda::LayerVersion"]
     assert stack.resources["Function"]["Properties"]["Layers"] == layers
     assert stack.outputs["LayerArn"] == layers[0]
@@ -62,6 +65,8 @@ def test_every_way_to_deploy_is_complete(template: dict[str, Any], scenario: dic
         ({**INSTANCE, "Login": "secret"}, "needs SecretArn"),
         (BY_SECRET, "Login must be iam"),
         ({"DatabaseHost": HOST}, "has no DatabaseHost"),
+        ({"DatabasePort": "6432"}, "DatabasePort must be empty"),
+        ({**PROXY, "DatabaseHost": HOST, "DatabasePort": "6432"}, "DatabasePort must be empty"),
     ],
 )
 def test_a_wrong_combination_is_refused_before_anything_is_made(
@@ -95,6 +100,15 @@ def test_a_wrong_combination_is_refused_before_anything_is_made(
 def test_a_wrong_value_is_refused(template: dict[str, Any], name: str, value: str) -> None:
     with pytest.raises(ValueError, match=name):
         Stack(template, {**NETWORK, name: value})
+
+
+def test_the_secret_that_rds_keeps_is_one_too(template: dict[str, Any]) -> None:
+    managed = (
+        "arn:aws:secretsmanager:eu-central-1:123456789012:secret:rds!db-0a1b2c3d-0000-1111-2222-333344445555-AbCdEf"
+    )
+    stack = Stack(template, {**NETWORK, **INSTANCE, "Login": "secret", "SecretArn": managed})
+    SecretsManager(managed)  # refuses what is none
+    assert managed in json.dumps(stack.resources["FunctionRole"])
 
 
 def test_every_parameter_has_a_description_and_a_place_in_the_console() -> None:
@@ -232,29 +246,62 @@ def test_the_grant_stands_on_the_page_as_well(template: dict[str, Any], engine: 
 
 
 def test_the_grant_lets_the_user_in_on_postgresql(template: dict[str, Any], postgres: PostgresServer) -> None:
-    stack = Stack(template, {**NETWORK, "DatabaseName": "shop", "DatabaseUser": "granted"})
+    stack = Stack(template, {**NETWORK, "DatabaseName": "shop-1", "DatabaseUser": "granted"})
     # RDS has this role; here another test may have made it.
     postgres.execute("do $$ begin create role rds_iam; exception when duplicate_object then null; end $$")
-    postgres.execute("CREATE DATABASE shop")
-    for statement in stack.outputs["GrantSql"].rstrip(";").split(";"):
-        postgres.execute(statement)
-    [(member,)] = postgres.execute("SELECT pg_has_role('granted', 'rds_iam', 'member')")
-    [(connects,)] = postgres.execute("SELECT has_database_privilege('granted', 'shop', 'CONNECT')")
-    assert member
-    assert connects
+    postgres.execute('CREATE DATABASE "shop-1"')
+    with psycopg.connect(postgres.url(database="shop-1"), autocommit=True) as administrator:
+        administrator.execute("create table numbered (number serial primary key, text text)")
+        for statement in stack.outputs["GrantSql"].rstrip(";").split(";"):
+            administrator.execute(statement)
+        assert administrator.execute("select pg_has_role('granted', 'rds_iam', 'member')").fetchone() == (True,)
+        administrator.execute("set role granted")
+        administrator.execute("insert into numbered (text) values ('first')")
+        assert administrator.execute("select * from numbered").fetchall() == [(1, "first")]
 
 
 def test_the_grant_lets_the_user_in_on_mysql(template: dict[str, Any], mariadb: MariaDbServer) -> None:
-    stack = Stack(template, {**NETWORK, "Engine": "mysql", "DatabaseName": "shop", "DatabaseUser": "granted"})
+    stack = Stack(template, {**NETWORK, "Engine": "mysql", "DatabaseName": "shop_1", "DatabaseUser": "granted"})
     sql = stack.outputs["GrantSql"]
     assert "AWSAuthenticationPlugin AS 'RDS'" in sql
     # The plugin is RDS's own: another takes its place here.
-    sql = sql.replace("AWSAuthenticationPlugin AS 'RDS'", "mysql_native_password AS ''")
-    for statement in sql.rstrip(";").split(";"):
+    sql = sql.replace("AWSAuthenticationPlugin AS 'RDS'", "mysql_native_password AS ''").replace("REQUIRE SSL", "")
+    for name in ("shop_1", "shopx1"):
+        mariadb.execute(f"CREATE DATABASE {name}")
+        mariadb.execute(f"CREATE TABLE {name}.numbered (number INT PRIMARY KEY AUTO_INCREMENT, text TEXT)")
+    for statement in sql.rstrip("; ").split(";"):
         mariadb.execute(statement)
-    grants = " ".join(str(row[0]) for row in mariadb.execute("SHOW GRANTS FOR granted@'%'"))
-    assert "SELECT, INSERT, UPDATE, DELETE ON `shop`.*" in grants
-    assert "REQUIRE SSL" in grants
+    with pymysql.connect(host="127.0.0.1", port=mariadb.port, user="granted", autocommit=True) as conn:
+        cursor = conn.cursor()
+        cursor.execute("INSERT INTO shop_1.numbered (text) VALUES ('first')")
+        with pytest.raises(pymysql.err.OperationalError, match="denied"):
+            cursor.execute("SELECT * FROM shopx1.numbered")
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+def test_who_logs_in_for_a_proxy_keeps_its_password(template: dict[str, Any], engine: str) -> None:
+    grants = {
+        database: Stack(template, {**NETWORK, **parameters, "Engine": engine}).outputs["GrantSql"]
+        for database, parameters in {
+            "proxy": {**PROXY, "DatabaseHost": PROXY_HOST},
+            "cluster": {**CLUSTER, "DatabaseHost": HOST},
+        }.items()
+    }
+    assert grants["cluster"].endswith(grants["proxy"])
+    assert "CREATE USER" in grants["cluster"]
+    assert grants["proxy"].startswith("GRANT CONNECT" if engine == "postgresql" else "GRANT SELECT")
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+def test_a_shell_hands_each_statement_on_as_it_is(template: dict[str, Any], engine: str, tmp_path: Path) -> None:
+    outputs = Stack(template, {**NETWORK, "Engine": engine, "DatabaseName": "Shop_1"}).outputs
+    for statement in outputs["GrantSql"].rstrip(";").split(";"):
+        (tmp_path / "statement.sql").write_text(statement + "\n")
+        script = """aws() { printf '%s\n' "${@: -1}"; }; """ + outputs["RunSql"]
+        done = subprocess.run(
+            ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=30
+        )
+        assert done.stdout == statement + "\n"
 
 
 # --- metrics ----------------------------------------------------------------------------------------------------------

@@ -113,8 +113,9 @@ def test_nothing_that_the_runtime_has_or_a_function_does_not_need(build: Build) 
     opt = build("x86_64", "3.13", "both")
     for name in ("boto3", "botocore", "jmespath", "urllib3", "simplejson", "awslambdaric", "pytest"):
         assert not list(opt.glob(f"python/{name}*"))
-    for name in ("cli", "testing"):
-        assert not (opt / "python" / "lambda_pool" / name).exists()
+    package = opt / "python" / "lambda_pool"
+    assert not (package / "testing").exists()
+    assert {path.stem for path in (package / "cli").iterdir()} == {"__init__", "arguments", "doctor"}
     assert {path.name for path in opt.glob("python/lambda_pool/certs/*.pem")} == {
         path.name for path in (ROOT / "lambda_pool" / "certs").glob("*.pem")
     }

@@ -50,6 +50,25 @@ def run(opt: Path, task: Path, python: str, server: IamServer) -> dict[str, obje
     return payload
 
 
+DIAGNOSED = """
+from lambda_pool.cli import doctor
+
+def handler(event, context):
+    return doctor.diagnose(timeout=10.0)
+"""
+
+
+def test_the_doctor_comes_with_it(
+    build: Build, clean: Callable[[str], str], iam_server: IamServer, any_python: str, tmp_path: Path
+) -> None:
+    (tmp_path / "diagnosed.py").write_text(DIAGNOSED)
+    env = {**GIVEN, "LAMBDA_POOL_URL": iam_server.url(), "PYTHONPATH": str(tmp_path), "LAMBDA_TASK_ROOT": str(tmp_path)}
+    code = build(ARCH, version_of(any_python), "both") / "python"
+    with LambdaRuntime("diagnosed.handler", code_dir=code, env=env, python=clean(any_python)) as runtime:
+        report = runtime.invoke({}).payload
+    assert report["ok"], report
+
+
 def task_folder(folder: Path) -> Path:
     """/var/task with the three-line example."""
     (folder / "app.py").write_bytes((ROOT / "examples" / "three_lines" / "app.py").read_bytes())

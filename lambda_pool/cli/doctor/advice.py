@@ -7,7 +7,7 @@ import ipaddress
 import socket
 import time
 
-from lambda_pool.aws.hosts import recognise
+from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.cli.doctor.aws import Answer, Signed, policy_arn
 from lambda_pool.engines.base import ConnectRequest, Failure
 from lambda_pool.tls import advice as tls_advice
@@ -139,7 +139,14 @@ def of_token(
     advice = _of_clock(signed, answer)
     if answer.problem:
         advice.append(answer.problem)
-    if engine == "mysql":
+    known = recognise(host)
+    if known and known.kind is Kind.PROXY:
+        advice.append(
+            f"Allow IAM authentication for {user!r} in the proxy's authentication settings, and keep its password in the "
+            "proxy's secret. Make it no IAM user in the database, unless the proxy's default authentication scheme is "
+            "IAM_AUTH: the password would not be accepted there any more."
+        )
+    elif engine == "mysql":
         plugin = "AWSAuthenticationPlugin AS 'RDS'"
         advice.append(f"Check that {user!r} is an IAM user: CREATE USER {user} IDENTIFIED WITH {plugin}")
     elif "PAM authentication failed" not in str(error):
@@ -147,7 +154,6 @@ def of_token(
     arn = policy_arn(host, region, user, answer)
     how = "" if answer.resource else " (RESOURCE-ID is the database's DbiResourceId or DbClusterResourceId, or prx-…)"
     advice.append(f"Allow rds-db:connect on {arn} to {answer.who}{how}.")
-    known = recognise(host)
     if known is None:
         advice.append(
             f"{host} is no host name of RDS, and a token is valid only for the name that it was signed for: write the "
