@@ -15,7 +15,7 @@ from .backoff import backoff, uniform
 from .config import Config
 from .connector import Connector
 from .endpoints.base import EndpointSource, Role
-from .engines.base import FAILED_OVER, HEALS, Condition, Engine, Failure, Link, Outcome
+from .engines.base import FAILED_OVER, HEALS, LEAST, Condition, Engine, Failure, Link, Outcome
 from .errors import CommitUncertain, ConfigError, DeadlineExceeded, LambdaPoolError, PoolTimeout
 from .events import (
     CheckedOut,
@@ -53,8 +53,12 @@ _TWICE = "this connection() was entered twice: call pool.connection() for each b
 _JITTER = 0.1  # of max_lifetime, either way
 # Seconds for a good-bye; Lambda's shutdown leaves 300 ms for everything.
 _GOODBYE = 0.1
-# Seconds that even a return after the deadline gets: a COMMIT that is never sent is surely lost.
-_LEAST = 0.05
+
+
+def _lasts(pause: float) -> bool:
+    """True if the invocation lasts longer than a pause of so many seconds."""
+    left = invocation.remaining()
+    return left is None or left > pause
 
 
 class Lease:
@@ -181,30 +185,31 @@ class ConnectionPool(Shelf):
         while True:
             slot = self.checkout_transaction(None, readonly=readonly, guarded=True)
             self.note_borrower(slot, sys._getframe(1))
+            pause = backoff(attempt)
             try:
                 result = work(slot.link.conn)
             except BaseException as error:
-                again = attempt < attempts and self._may_replay(slot, error)
+                again = attempt < attempts and self._may_replay(slot, error) and _lasts(pause)
                 self.checkin(slot, error)
                 if not again:
                     raise
             else:
+                again = attempt < attempts and slot.link.replayable()
                 try:
                     self.checkin(slot, None, strict=True)
                 except Exception as error:
                     # Surely not committed: the server said so, or the connection was lost before COMMIT was sent. A
                     # lost answer is CommitUncertain, and none of these.
-                    if attempt >= attempts or self._engine.classify(error) not in _UNDONE:
+                    if not again or self._engine.classify(error) not in _UNDONE or not _lasts(pause):
                         raise
                 else:
                     return result
-            sleep(backoff(attempt))
+            sleep(pause)
             attempt += 1
 
     def _may_replay(self, slot: Slot, error: BaseException) -> bool:
         """True if the work's transaction is surely undone, and another try could fare better."""
-        left = invocation.remaining()
-        if not isinstance(error, Exception) or not slot.link.replayable() or (left is not None and left <= 0):
+        if not isinstance(error, Exception) or not slot.link.replayable():
             return False
         kind = self._classify(slot, error)
         if kind in {Failure.LOST, Failure.SHUTDOWN}:
@@ -357,11 +362,12 @@ class ConnectionPool(Shelf):
     def checkout_transaction(self, timeout: float | None, *, readonly: bool, guarded: bool) -> Slot:
         """Lend a live connection with an explicit transaction begun on it."""
         role = self._reader_role if readonly else _WRITER
+        limit = Limit(timeout or self.config.timeout)
         for last in (False, True):
-            slot = self.checkout(role, timeout)
+            slot = self.checkout(role, max(limit.left(), LEAST))
             try:
-                bound = min(self.config.ping_timeout, Limit(timeout or self.config.timeout).left())
-                slot.link.begin(readonly=readonly, guarded=guarded, timeout=max(bound, _LEAST))
+                bound = min(self.config.ping_timeout, limit.left())
+                slot.link.begin(readonly=readonly, guarded=guarded, timeout=max(bound, LEAST))
             except BaseException as error:
                 lost = self._engine.classify(error) in HEALS
                 self.checkin(slot, error)
@@ -500,7 +506,7 @@ class ConnectionPool(Shelf):
         problem: BaseException | None = None
         try:
             left = invocation.remaining()
-            clean = slot.link.commit(_LEAST if left is not None and left < _LEAST else left)
+            clean = slot.link.commit(LEAST if left is not None and left < LEAST else left)
         except BaseException as failure:  # noqa: BLE001 - raised by `_settle`, once the slot is safe
             problem = failure
         else:
@@ -556,6 +562,8 @@ class ConnectionPool(Shelf):
             if problem is not None:
                 self._note_failover(slot, self._engine.classify(problem.__cause__ or problem))
             keep = not condemned and not isinstance(problem, CommitUncertain) and self._restore(slot)
+        elif error is None and problem is None:
+            problem = self._closed_inside(strict=strict)
         if keep:
             self._give_back(slot)
         else:
@@ -573,7 +581,7 @@ class ConnectionPool(Shelf):
     def _finish(self, slot: Slot, error: BaseException | None, *, strict: bool) -> None:
         commit = error is None
         left = invocation.remaining()
-        timeout = _LEAST if left is not None and left < _LEAST else left
+        timeout = LEAST if left is not None and left < LEAST else left
         if not commit:
             # A rollback that takes longer than a checkout may is given up: closing has the same effect.
             timeout = min(self.config.timeout, timeout or self.config.timeout)
@@ -590,13 +598,24 @@ class ConnectionPool(Shelf):
                 raise LambdaPoolError(text)
             log.warning("%s", text)
 
+    def _closed_inside(self, *, strict: bool) -> LambdaPoolError | None:
+        """The borrower closed the connection: what to raise, if that is to be raised."""
+        text = (
+            f"pool {self.name}: a block closed its connection itself: what it had not committed by then is not saved, "
+            "and the next checkout has to connect; leave the closing to the pool"
+        )
+        if strict:
+            return LambdaPoolError(text)
+        log.warning("%s", text)
+        return None
+
     def _restore(self, slot: Slot) -> bool:
-        timeout = self.config.ping_timeout
+        limit = Limit(self.config.ping_timeout)
         try:
-            if not slot.link.restore(timeout):
+            if not slot.link.restore(max(limit.left(), LEAST)):
                 return False
             if self._reset_session:
-                slot.link.reset_session(timeout)
+                slot.link.reset_session(max(limit.left(), LEAST))
         except Exception as error:  # noqa: BLE001 - a connection that cannot be brought back is closed
             log.debug("pool %s: bringing a connection back failed: %s", self.name, error)
             return False
@@ -633,9 +652,12 @@ class ConnectionPool(Shelf):
 
     # --- lifecycle ----------------------------------------------------------------------------------------------------
 
-    def end_invocation(self) -> None:
-        """Take back what borrowers still hold: an environment is never frozen with an open transaction."""
-        held = self.reclaim()
+    def end_invocation(self, *, alone: bool = True) -> None:
+        """Take back what borrowers still hold: an environment is never frozen with an open transaction.
+
+        Not `alone`: other invocations go on in this process, so that only this thread's is known to be left behind.
+        """
+        held = self.reclaim(alone=alone)
         mono = monotonic()
         try:
             for slot in held:
@@ -657,7 +679,7 @@ class ConnectionPool(Shelf):
         # Its thread may be inside the driver, where closing would pull the memory from under it; and a server at work
         # looks at its client only when it has something to say.
         if link.running():
-            self.cancel(slot, link, max(Limit(self.config.ping_timeout).left(), _LEAST))
+            self.cancel(slot, link, max(Limit(self.config.ping_timeout).left(), LEAST))
         link.sever()
         self._tally.tell(Closed(self.name, Reason.LEAKED, slot.age(time(), monotonic()), link.backend_id))
 

@@ -191,8 +191,10 @@ class Shelf:
                     return slot
         return None
 
-    def reclaim(self) -> list[Slot]:
+    def reclaim(self, *, alone: bool = True) -> list[Slot]:
         """Take out every slot that a borrower holds, or that was left half-way; their room stays taken until `free`.
+
+        Not `alone`: those of this thread only.
 
         Called when this thread, at least, borrows nothing: what it seems to be doing was left behind by an exception.
         """
@@ -207,6 +209,8 @@ class Shelf:
                     if (slot.taker or slot.owner) == me:
                         self.retire(slot)
                         found.append(slot)
+                elif not alone and slot.owner != me:
+                    continue
                 elif (state is _LENT or slot not in self.idle) and slot.shift(state, _GONE, taker=me):
                     self._unshelve(slot)  # it may have arrived there between the look and the shift
                     found.append(slot)

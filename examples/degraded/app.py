@@ -13,7 +13,8 @@ known = {}
 
 
 def answer(status, body, **headers):
-    return {"statusCode": status, "headers": {"Content-Type": "application/json", **headers}, "body": json.dumps(body)}
+    headers["Content-Type"] = "application/json"
+    return {"statusCode": status, "headers": headers, "body": json.dumps(body, default=str)}  # a numeric is no JSON
 
 
 def stale(event, context, error):

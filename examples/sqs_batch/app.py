@@ -2,6 +2,7 @@
 
 The event source mapping needs `FunctionResponseTypes: [ReportBatchItemFailures]`. SQS may deliver a record twice, and
 a commit whose answer was lost may have happened: so each record's own id makes its insert harmless the second time.
+For a standard queue: in a FIFO queue nothing may be handled after a record of its group that failed.
 """
 
 import json

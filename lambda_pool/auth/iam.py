@@ -94,9 +94,10 @@ class IamToken:
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self._clock()))
         return (
             f"Check that user {user!r} may log in with IAM (PostgreSQL: GRANT rds_iam TO it; MySQL: IDENTIFIED WITH "
-            f"AWSAuthenticationPlugin AS 'RDS'; a proxy: no grant, but IAM authentication allowed for the user); that "
-            f"the role allows rds-db:connect on arn:…:rds-db:{region}:ACCOUNT:dbuser:RESOURCE-ID/{user}; that {host!r} is the name AWS gave the "
-            f"endpoint, not an alias or address; that {region} is the database's region; that it is now {clock} UTC"
+            "AWSAuthenticationPlugin AS 'RDS'; a proxy: no grant, but IAM authentication allowed for the user); that "
+            f"the role allows rds-db:connect on arn:…:rds-db:{region}:ACCOUNT:dbuser:RESOURCE-ID/{user}; that "
+            f"{host!r} is the name AWS gave the endpoint, not an alias or address; that {region} is the database's "
+            f"region; that it is now {clock} UTC"
         )
 
     def __repr__(self) -> str:

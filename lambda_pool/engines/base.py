@@ -35,6 +35,9 @@ class Failure(Enum):
     """Anything else: the statement's or the caller's own fault."""
 
 
+LEAST = 0.05
+"""Seconds that even a COMMIT after the deadline gets: one that is never sent is surely lost."""
+
 HEALS = frozenset({Failure.UNREACHABLE, Failure.TOO_MANY, Failure.LOST, Failure.SHUTDOWN})
 """Failures to connect that a later attempt may overcome."""
 

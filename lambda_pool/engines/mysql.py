@@ -3,11 +3,12 @@
 import select
 from collections.abc import Callable
 from contextlib import suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, LambdaPoolError
 from ..secret import private
-from .base import Condition, ConnectRequest, Failure, Link, Outcome, uncertain
+from .base import LEAST, Condition, ConnectRequest, Failure, Link, Outcome, uncertain
 from .sockets import shut_down
 
 if TYPE_CHECKING:
@@ -100,7 +101,9 @@ class MysqlLink:
     def commit(self, timeout: float | None) -> bool:
         """COMMIT. False if more came than its answer."""
         self._commit(timeout)
-        return not self.conn.overheard
+        conn = self.conn
+        # With completion_type=CHAIN the answer to COMMIT is the next transaction's beginning.
+        return not (conn.server_status & _IN_TRANSACTION or conn.overheard)
 
     # --- everything else ----------------------------------------------------------------------------------------------
 
@@ -139,17 +142,19 @@ class MysqlLink:
             elif guarded or self._autocommit:
                 self.conn.begin()
         self.conn.guarded = guarded
-        self.conn.ended = False
+        self.conn.ended, self.conn.undone = False, ()
 
     def replayable(self) -> bool:
-        """False once the server was seen outside the transaction while the work still ran."""
+        """False once the server was seen outside the transaction, or was sent what may end it."""
         return not self.conn.ended
 
     def finish(self, *, commit: bool, timeout: float | None) -> Outcome:
         """COMMIT or ROLLBACK, where a transaction is, or may be, open."""
         conn = self.conn
+        deadline = None if timeout is None else monotonic() + timeout
         conn.guarded = False
-        doomed, conn.doomed = conn.doomed, False
+        doomed = conn.doomed or bool(conn.undone)
+        conn.doomed, conn.undone = False, ()
         if conn.unanswered:
             conn.abandon()
         if not conn.open:
@@ -160,6 +165,7 @@ class MysqlLink:
                 raise LambdaPoolError("a streamed result was left unread")
             with conn.bounded(timeout, most=float("inf")):
                 self._drain()
+            timeout = None if deadline is None else max(deadline - monotonic(), LEAST)
         commit = commit and not doomed
         if not conn.in_transaction:
             return Outcome.NONE
@@ -186,10 +192,12 @@ class MysqlLink:
         try:
             conn.commit_within(timeout)
         except Exception as error:
+            from pymysql import MySQLError
+
             from .mysql_connection import is_answer
 
             # The server's own "no", on a connection that lives, is an answer. Anything else is none.
-            if conn.open and is_answer(error.args[0] if error.args else None):
+            if conn.open and isinstance(error, MySQLError) and is_answer(error.args[0] if error.args else None):
                 raise
             raise uncertain(error) from error
 
@@ -238,9 +246,14 @@ class MysqlLink:
         """The connection looks for it after each statement anyway."""
 
     def running(self) -> bool:
-        """What the connection itself noted: of statements, and of what its methods send, such as begin(). Not ours."""
+        """What the connection itself noted: of statements, and of what its methods send, such as begin(). Not ours.
+
+        A streamed result counts until it is read: whether somebody waits for its next row, nobody can see from here.
+        """
         conn = self.conn
-        return conn.unanswered and not conn.committing and not conn.is_bounded
+        result = conn._result
+        busy = conn.unanswered or (result is not None and bool(result.unbuffered_active))
+        return busy and not conn.committing and not conn.is_bounded
 
     def cancel(self, timeout: float, aside: Callable[[], Link]) -> bool:
         """KILL QUERY, which needs a second login. Not through a pooler, where the number may be somebody else's."""

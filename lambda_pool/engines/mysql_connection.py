@@ -32,6 +32,20 @@ _SESSION_WORDS = ("transaction", "tx_")
 # And the database by `USE`, which no reset undoes, and tables locked by `LOCK TABLES`, which no COMMIT unlocks.
 _TOLD = frozenset({"SET", b"SET", "USE", b"USE", "LOC", b"LOC"})
 
+# First words of what leaves a transaction open, whether it succeeds or fails; CALL and others may commit on their way:
+# https://dev.mysql.com/doc/refman/8.4/en/implicit-commit.html
+_STAYING = frozenset(
+    {"select", "insert", "update", "delete", "replace", "with", "values", "table", "do", "use"}
+    | {"savepoint", "release", "prepare", "deallocate", "show", "explain", "describe", "desc"}
+)
+_STAYING_WITH = {
+    "create": ("temporary",),
+    "drop": ("temporary",),
+    "load": ("data", "xml"),
+}
+_LEAVING_SET = ("autocommit", "password", "statement")
+_DEADLOCK = 1213  # which undoes the whole transaction, where other errors undo a statement
+
 # PyMySQL before 1.2 carries bytes as surrogates in the statement's text.
 _SURROGATES = "surrogateescape" if pymysql.VERSION[:2] < (1, 2) else "strict"
 
@@ -106,7 +120,9 @@ class BoundedConnection(_Connection):
     failed_with: tuple[Any, ...] = ()
     """Number and text of the last error of a statement."""
     ended = False
-    """The guarded work ended its own transaction, by raw SQL or an implicit commit."""
+    """The guarded work ended its own transaction, by raw SQL or an implicit commit, or may have."""
+    undone: tuple[Any, ...] = ()
+    """Number and text of the deadlock by which the server undid the guarded transaction."""
 
     def __init__(self, **arguments: Any) -> None:
         """PyMySQL's, whose arguments these are."""
@@ -119,9 +135,14 @@ class BoundedConnection(_Connection):
         """Run one statement (every cursor's way to the server)."""
         if self.cancelled:  # said on another thread of a statement that had just ended
             self.cancelled = False
+        # What PyMySQL's own does, and `_execute_command` here: two calls less on the way of each statement.
+        if isinstance(sql, str):
+            command = sql.encode(self.encoding, _SURROGATES)
+        else:
+            command = sql = bytes(sql)  # `executemany` makes a bytearray
+        if self.guarded:
+            self._guard(sql)
         try:
-            # What PyMySQL's own does, and `_execute_command` here: two calls less on the way of each statement.
-            command = sql.encode(self.encoding, _SURROGATES) if isinstance(sql, str) else sql
             if self.unanswered:
                 self.abandon()
             self.unanswered = True
@@ -132,6 +153,8 @@ class BoundedConnection(_Connection):
             self.in_doubt = True
             if isinstance(error, Exception):
                 self.failed_with = error.args
+                if self.guarded and error.args[:1] == (_DEADLOCK,):
+                    self.undone = error.args
                 self._note_answer(error)
                 if self.cancelled:
                     raise self._given_up(error) from error
@@ -147,6 +170,22 @@ class BoundedConnection(_Connection):
         if self.guarded and not self.server_status & _IN_TRANSACTION and not unbuffered:
             self.ended = True
         return affected
+
+    def _guard(self, sql: str | bytes) -> None:
+        """Look at a statement of `Pool.run`'s work before it is sent: its answer may never come.
+
+        Raises the deadlock's error again, as PostgreSQL does: what follows it would be a transaction without its
+        beginning.
+        """
+        if self.undone:
+            raise pymysql.OperationalError(*self.undone)
+        if not _stays(sql, several=bool(self.client_flag & CLIENT.MULTI_STATEMENTS)):
+            self.ended = True
+
+    def _refuse_if_guarded(self, method: str) -> None:
+        """`Pool.run` commits itself, and could else not know whether a replay is safe."""
+        if self.guarded:
+            raise pymysql.ProgrammingError(f"{method}() inside Pool.run(): run() commits when the work returns")
 
     def _execute_command(self, command: int, sql: str | bytes) -> None:
         """Send one command: every command's way to the server.
@@ -234,7 +273,12 @@ class BoundedConnection(_Connection):
         self._result = None
         result: Any = _Result(self)
         if unbuffered:
-            result.init_unbuffered_query()
+            try:
+                result.init_unbuffered_query()
+            except BaseException:
+                # Before PyMySQL 1.1.2 its destructor would read on, of which there is nothing.
+                result.unbuffered_active, result.connection = False, None
+                raise
         else:
             result.read()
         self._result = result
@@ -262,9 +306,8 @@ class BoundedConnection(_Connection):
         self.moved = self.session_changed = True
 
     def commit(self) -> None:
-        """COMMIT; refused inside `Pool.run`, which commits itself and could else not know whether a replay is safe."""
-        if self.guarded:
-            raise pymysql.ProgrammingError("commit() inside Pool.run(): run() commits when the work returns")
+        """COMMIT; refused inside `Pool.run`."""
+        self._refuse_if_guarded("commit")
         super().commit()
         self.in_doubt = False
 
@@ -309,8 +352,25 @@ class BoundedConnection(_Connection):
         """The driver's error for a connection whose end was noticed before COMMIT was sent."""
         return pymysql.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server before COMMIT was sent")
 
+    def begin(self) -> None:
+        """BEGIN, which commits what was before it; refused inside `Pool.run`."""
+        self._refuse_if_guarded("begin")
+        super().begin()
+
+    def autocommit(self, value: bool) -> None:
+        """SET autocommit, which commits where it switches that on; then refused inside `Pool.run`."""
+        if value and not self.get_autocommit():
+            self._refuse_if_guarded("autocommit")
+        super().autocommit(value)
+
+    def ping(self, reconnect: bool = False) -> None:  # type: ignore[override]
+        """COM_PING. It never connects anew: amid a block that would be another session, and half of the work."""
+        super().ping(reconnect=False)
+
     def rollback(self) -> None:
         """ROLLBACK."""
+        if self.guarded:
+            self.ended, self.undone = True, ()
         super().rollback()
         self.in_doubt = False
 
@@ -488,6 +548,23 @@ class _Bounds:
             ) from error
 
 
+def _stays(statement: str | bytes, *, several: bool) -> bool:
+    """False for a statement that may end its transaction. `several`: it may be more than one."""
+    import re
+
+    text = (statement if isinstance(statement, str) else statement.decode("latin1")).lower()
+    # Comments first, but for those that are executed.
+    match = re.match(r"(?:[\s(]+|/\*(?!m?!).*?\*/|(?:#|--\s)[^\n]*\n)*(\w+)\s*(\w*)", text, re.DOTALL)
+    if match is None or (several and ";" in text.rstrip("; \t\r\n")):
+        return False
+    first, second = match.groups()
+    if first == "set":
+        return not any(word in text for word in _LEAVING_SET)
+    if first == "rollback":
+        return bool(re.search(r"rollback\s+(work\s+)?to\b", text))
+    return first in _STAYING or second in _STAYING_WITH.get(first, ())
+
+
 def is_answer(number: object) -> bool:
     """True for a server's own error number; from 2000 on come those of clients: not, or not well, answered."""
     return isinstance(number, int) and number >= 1000 and not 2000 <= number < 3000
@@ -506,6 +583,15 @@ class _Result(MySQLResult):
         self.warning_count, self.has_next = end.warning_count, end.has_next
         self.server_status = end.server_status
         return True
+
+    def _read_rowdata_packet_unbuffered(self) -> Any:
+        conn: Any = self.connection
+        try:
+            return super()._read_rowdata_packet_unbuffered()  # type: ignore[misc]
+        except Exception as error:
+            if conn is not None and conn.cancelled:
+                raise conn._given_up(error) from error
+            raise
 
 
 def _first_answering(addresses: list[Any], deadline: float) -> socket.socket:

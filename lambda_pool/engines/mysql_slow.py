@@ -29,9 +29,9 @@ def _watching(base: Any) -> Any:
         """`executemany` runs through `execute`, with the parameters already in the text."""
 
         def _timed(self, text: str | bytes, method: Any, *args: Any) -> Any:
-            if self._watched:
-                return method(*args)
             conn = self.connection
+            if self._watched or conn is None:  # a closed cursor has an error of its own
+                return method(*args)
             self._watched = True
             try:
                 with timed(conn.slow_query, conn.on_slow, lambda: _text(text)):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, LambdaPoolError
 from ..secret import private
 from ..tls import MODES
-from .base import Condition, ConnectRequest, Failure, Link, Outcome, cancelled, uncertain
+from .base import LEAST, Condition, ConnectRequest, Failure, Link, Outcome, cancelled, uncertain
 from .sockets import UNACKNOWLEDGED, dead_end, shut_down
 
 if TYPE_CHECKING:
@@ -154,6 +154,7 @@ class PostgresLink:
         self._session = conn.server_cursor_factory, conn.prepare_threshold, conn.prepared_max
         self._adapters = _copy(conn._adapters)
         self._transaction: Any = None
+        self._ended = False
         self._cancelled = False
         self._own = False
         self.backend_id: int = self._pgconn.backend_pid
@@ -180,12 +181,14 @@ class PostgresLink:
             and conn.cursor_factory is self._cursor_factory
             and self._pgconn.pipeline_status == _PIPELINE_OFF
             and self._transaction is None
+            # In its own transaction block, and in a two-phase commit, psycopg refuses COMMIT: the next borrower's too.
+            and not conn._num_transactions
+            and conn._tpc is None
         ):
-            if status == _IDLE:
-                return _CLEAN
-            # Inside psycopg's own transaction block, and in two-phase commits, it refuses COMMIT.
-            if not conn._num_transactions and conn._tpc is None:
+            if status == _IN_TRANSACTION:
                 return _UNCOMMITTED
+            if not conn.lock.locked():  # as a notifies() does that waits to go on
+                return _CLEAN
         return _CHANGED
 
     def commit(self, timeout: float | None) -> bool:
@@ -196,7 +199,7 @@ class PostgresLink:
         with lock:
             poll = self._poll
             if poll(0):
-                self._hear_out(timeout)
+                timeout = self._hear_out(timeout)
             self._own = True
             try:
                 self._put(b"COMMIT", timeout, _COMMAND_OK)
@@ -221,9 +224,14 @@ class PostgresLink:
         if pgconn.status != _CONNECTION_OK or pgconn.transaction_status != _IDLE:
             raise TimeoutError("the connection is not idle after a ping or a reset")
 
-    def _hear_out(self, timeout: float | None) -> None:
-        """Raises if it is the server's good-bye: COMMIT is then never sent, and nothing is uncertain."""
+    def _hear_out(self, timeout: float | None) -> float | None:
+        """Raises if it is the server's good-bye: COMMIT is then never sent, and nothing is uncertain.
+
+        Out: the seconds that are left of `timeout`.
+        """
+        deadline = None if timeout is None else monotonic() + timeout
         self._ask(b"", _DRAIN_TIMEOUT if timeout is None else timeout)
+        return _rest(deadline)
 
     def _ask(self, query: bytes, timeout: float | None, *, kind: int = _EMPTY_QUERY) -> None:
         """A question of the pool's own."""
@@ -257,6 +265,8 @@ class PostgresLink:
         conn = self.conn
         if conn._autocommit or self._pgconn.transaction_status != _IDLE:
             return
+        if self._transaction is not None:  # a raw COMMIT or ROLLBACK has ended what `begin` began
+            self._ended = True
         if conn._pipeline is not None:
             yield from type(conn)._start_query(conn)
             return
@@ -278,37 +288,48 @@ class PostgresLink:
         return pgconn.error_message.partition(b"\n")[0].endswith(b" in a read-only transaction")
 
     def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
-        """Settings that shape the BEGIN that psycopg sends with the first statement; nothing here waits.
+        """Settings that shape the BEGIN that psycopg sends with the first statement.
 
-        Guarded, psycopg's own transaction block: `commit()` raises in it, and inner blocks become savepoints.
+        Guarded, psycopg's own transaction block, and BEGIN is sent here: `commit()` raises in it, and inner blocks
+        become savepoints.
         """
         if self.conn.autocommit:
             self.conn.autocommit = False
         if readonly:
             self.conn.read_only = True
         if guarded:
+            self._ended = False
             self._transaction = self.conn.transaction()
-            self._transaction.__enter__()
+            try:
+                self._within(timeout, self._transaction.__enter__)
+            except BaseException:
+                self.sever()  # BEGIN may be answered yet
+                raise
 
     def replayable(self) -> bool:
-        """A raw COMMIT inside the work leaves no trace on the client, so nothing is known against a replay."""
-        return True
+        """By libpq's word for the transaction. A raw COMMIT whose own answer is lost leaves no trace on the client."""
+        pgconn = self._pgconn
+        return not (self._ended or (pgconn.status == _CONNECTION_OK and pgconn.transaction_status == _IDLE))
 
     def finish(self, *, commit: bool, timeout: float | None) -> Outcome:
         """COMMIT or ROLLBACK, where a transaction is open."""
         pgconn = self._pgconn
+        deadline = None if timeout is None else monotonic() + timeout
         if pgconn.status != _CONNECTION_OK:
             return Outcome.FAILED
+        if pgconn.transaction_status == _IDLE:
+            return Outcome.NONE
         if self.conn.lock.locked() or pgconn.pipeline_status != _PIPELINE_OFF:
             raise LambdaPoolError(_AT_WORK)
         if pgconn.transaction_status == _ACTIVE:
             self._drain(timeout)
+            timeout = _rest(deadline)
         status = pgconn.transaction_status
         if status == _IDLE:
             return Outcome.NONE
         if status == _IN_TRANSACTION and commit:
             if not self.quiet():
-                self._hear_out(timeout)
+                timeout = self._hear_out(timeout)
             self._commit(timeout)
             return Outcome.COMMITTED
         try:
@@ -381,7 +402,11 @@ class PostgresLink:
         if self.condition() is _CLEAN:
             return True
         conn = self.conn
-        if self._pgconn.transaction_status != _IDLE or self._pgconn.pipeline_status != _PIPELINE_OFF:
+        if (
+            self._pgconn.transaction_status != _IDLE
+            or self._pgconn.pipeline_status != _PIPELINE_OFF
+            or conn.lock.locked()
+        ):
             return False
         conn.row_factory = self._row_factory
         conn.cursor_factory = self._cursor_factory
@@ -500,6 +525,11 @@ def _is_answer(state: str | None) -> bool:
     return state is not None and len(state) == 5 and not state.startswith("08") and state != "40003"
 
 
+def _rest(deadline: float | None) -> float | None:
+    """Seconds until a deadline, and at least those that a COMMIT gets."""
+    return None if deadline is None else max(deadline - monotonic(), LEAST)
+
+
 def _copy(adapters: "AdaptersMap | None") -> "AdaptersMap | None":
     """None stands for psycopg's own, which it looks up when it first needs them."""
     return adapters and type(adapters)(adapters)
@@ -557,7 +587,13 @@ def _refusal(result: "PGresult") -> Exception:
 def _pass_on(pgconn: "PGconn", notify: "PGnotify | None") -> None:
     while notify is not None:
         if pgconn.notify_handler:
-            pgconn.notify_handler(notify)
+            try:
+                pgconn.notify_handler(notify)
+            except Exception:
+                # It came in with the answer to a question of ours, and says nothing against that.
+                import logging
+
+                logging.getLogger("lambda_pool").exception("a notify handler failed")
         notify = pgconn.notifies()
 
 

@@ -75,7 +75,7 @@ def end_invocation(context: Any, *, failed: bool) -> None:
         if pool is None:
             continue
         if len(pool.idle) != len(pool.slots) or pool.waiters:  # nearly always there is nothing to take back
-            pool.end_invocation()
+            pool.end_invocation(alone=len(running) < 2)
         if pool.observed:
             if pool.report_due or failed or cold:
                 pool.tell_ended(pool.config.name, failed, cold, getattr(context, "aws_request_id", ""))

@@ -114,20 +114,22 @@ def test_also_what_the_drivers_methods_wait_for(database: Database, method: str)
 
 
 @pytest.mark.parametrize("how", ["run", "run on autocommit", "readonly"])
-def test_a_begin_that_is_not_answered_is_the_pools_to_replace(my: Database, how: str) -> None:
+def test_a_begin_that_is_not_answered_is_the_pools_to_replace(database: Database, how: str) -> None:
     """Nobody has seen the connection yet; and the wait is the pool's own, so it is bounded."""
-    with FaultyProxy("127.0.0.1", my.server.port) as proxy:
-        url = my.url.replace(f":{my.server.port}/", f":{proxy.port}/")
-        pool = my.pool(url, ping_timeout=0.3, autocommit="autocommit" in how)
+    if how == "readonly" and database.engine == "postgresql":
+        how = "run"  # there a read-only block's BEGIN goes out with its first statement
+    with FaultyProxy("127.0.0.1", database.server.port) as proxy:
+        url = database.url.replace(f":{database.server.port}/", f":{proxy.port}/")
+        pool = database.pool(url, ping_timeout=0.3, autocommit="autocommit" in how)
         pool.warm()
         proxy.black_hole(new=False)
         start = time.monotonic()
         if how == "readonly":
             with pool.connection(readonly=True) as conn:
-                assert my.query(conn, "select 1") == [(1,)]
+                assert database.query(conn, "select 1") == [(1,)]
         else:
-            pool.run(lambda conn: my.insert(conn, 1))
-            assert my.rows() == [1]
+            pool.run(lambda conn: database.insert(conn, 1))
+            assert database.rows() == [1]
         assert time.monotonic() - start < 10
         assert pool.stats().opened == 2
 

@@ -674,7 +674,7 @@ class TestLostBeforeCommit:
             database.insert(conn, 1)
             if len(calls) == 1:
                 database.kill(database.backend(conn))
-                _wait_for_goodbye(conn)
+                wait_for_goodbye(conn)
 
         pool.run(work)
         assert calls == [1, 1]
@@ -685,12 +685,12 @@ class TestLostBeforeCommit:
         with pytest.raises(DRIVER_ERRORS), pool.connection() as conn:
             database.insert(conn, 1)
             database.kill(database.backend(conn))
-            _wait_for_goodbye(conn)
+            wait_for_goodbye(conn)
         assert database.rows() == []
         assert pool.stats().size == 0
 
 
-def _wait_for_goodbye(conn: Any) -> None:
+def wait_for_goodbye(conn: Any) -> None:
     poller = select.poll()
     poller.register(conn if hasattr(conn, "pgconn") else conn._sock, select.POLLIN)
     assert poller.poll(5000)

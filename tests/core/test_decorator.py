@@ -285,6 +285,35 @@ class TestEndOfInvocation:
         with pool.connection() as conn:
             assert conn.number == 1
 
+    def test_another_invocation_keeps_its_connection(self, driver: FakeDriver) -> None:
+        """As a server for local tests runs them, in threads: only the last to end knows that nobody holds anything."""
+        pool = driver.pool(max_size=3)
+        inside, go = threading.Event(), threading.Event()
+        left: list[Any] = []
+
+        @pool.handler
+        def slow(event: Any, context: Any, conn: Any) -> None:
+            conn.execute("insert")
+            inside.set()
+            go.wait(10)
+            conn.execute("insert")
+
+        @pool.handler
+        def leaky(event: Any, context: Any) -> None:
+            lease = pool.connection()
+            left.append(lease)
+            lease.__enter__()
+
+        thread = threading.Thread(target=slow, args=({}, Context()))
+        thread.start()
+        inside.wait(10)
+        leaky({}, Context())
+        assert pool.stats().leaked == 1  # its own
+        go.set()
+        thread.join(10)
+        assert driver.links[0].history == ["execute", "execute", "commit"]
+        assert (pool.stats().size, pool.stats().idle) == (1, 1)
+
     def test_threads_have_the_invocations_deadline(self, pool: lambda_pool.Pool) -> None:
         found: list[float | None] = []
 

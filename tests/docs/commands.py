@@ -54,6 +54,7 @@ def check(words: list[str]) -> None:
         "python": _python,
         "pytest": lambda arguments: None,
         "export": _export,
+        "echo": lambda arguments: None,
     }.get(program)
     if checker is None:
         raise Unknown(f"{program!r} is no program that is known here")
@@ -74,7 +75,9 @@ def _pip(arguments: list[str]) -> None:
     if arguments[0] != "install":
         raise Unknown("only pip install is known here")
     for argument in arguments[1:]:
-        if argument in _TOOLS or (argument.startswith("-") and argument in _help("pip", "install")):
+        if argument.startswith("-") and argument.partition("=")[0] in _help("pip", "install"):
+            continue
+        if argument in _TOOLS or any(each.startswith(argument) for each in (*extras["postgres"], *extras["mysql"])):
             continue
         match = re.fullmatch(r"(?:lambda-pool|\.)(?:\[([a-z,]+)\])?", argument)
         if match is None:

@@ -142,9 +142,9 @@ def of_token(
     known = recognise(host)
     if known and known.kind is Kind.PROXY:
         advice.append(
-            f"Allow IAM authentication for {user!r} in the proxy's authentication settings, and keep its password in the "
-            "proxy's secret. Make it no IAM user in the database, unless the proxy's default authentication scheme is "
-            "IAM_AUTH: the password would not be accepted there any more."
+            f"Allow IAM authentication for {user!r} in the proxy's authentication settings, and keep its password in "
+            "the proxy's secret. Make it no IAM user in the database, unless the proxy's default authentication scheme "
+            "is IAM_AUTH: the password would not be accepted there any more."
         )
     elif engine == "mysql":
         plugin = "AWSAuthenticationPlugin AS 'RDS'"

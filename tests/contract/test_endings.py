@@ -1,0 +1,412 @@
+"""What a block may do to its own transaction and connection, and what that means for it and for the next one."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+from pymysql.constants import CLIENT
+from pymysql.cursors import SSCursor
+
+import lambda_pool
+from lambda_pool.lifecycle import arm
+from lambda_pool.testing import FaultyProxy, PostgresServer
+from tests.contract.conftest import Database
+from tests.contract.test_contract import wait_for_goodbye
+from tests.support.invoked import invoked
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_many_rows_at_once(database: Database, autocommit: bool) -> None:
+    pool = database.pool(autocommit=autocommit)
+    with pool.connection() as conn, conn.cursor() as cursor:
+        cursor.executemany(f"insert into {database.table} (id) values (%s)", [(1,), (2,), (3,)])
+    assert database.rows() == [1, 2, 3]
+    with pool.connection() as conn, conn.cursor() as cursor:
+        cursor.execute(f"insert into {database.table} (id) values (4)".encode())
+    assert database.rows() == [1, 2, 3, 4]
+    assert pool.stats().opened == 1
+
+
+# --- work that ends its own transaction is not replayed ---------------------------------------------------------------
+
+
+class Counted:
+    """Work of `Pool.run` that writes a row for each call, does something, and loses its connection the first time."""
+
+    def __init__(self, database: Database, between: Callable[[Any], object], *, returns: bool = False) -> None:
+        self.calls = 0
+        self._database = database
+        self._between = between
+        self._returns = returns
+
+    def __call__(self, conn: Any) -> None:
+        self.calls += 1
+        self._database.insert(conn, self.calls)
+        self._between(conn)
+        if self.calls == 1:
+            self._database.kill(self._database.backend(conn))
+            if self._returns:
+                wait_for_goodbye(conn)
+            else:
+                self._database.query(conn, "select 1")
+
+
+@pytest.mark.parametrize("returns", [False, True])
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "start transaction",
+        "COMMIT",
+        "/* the last */ commit",
+        "set autocommit = 1",
+        "create index i on {table} (id)",
+        "lock tables {table} write",
+        "call nothing()",
+        "begin not atomic commit; end",
+    ],
+)
+def test_statements_that_commit_on_mysql(my: Database, statement: str, returns: bool) -> None:
+    my.execute("create or replace procedure nothing() commit")
+
+    def between(conn: Any) -> None:
+        my.query(conn, statement.format(table=my.table))
+        if returns:
+            my.query(conn, "start transaction")
+            my.insert(conn, 10)
+
+    work = Counted(my, between, returns=returns)
+    with pytest.raises(pymysql.MySQLError):
+        my.pool().run(work)
+    assert work.calls == 1
+    assert my.rows() == [1]
+
+
+@pytest.mark.parametrize("statement", ["commit", "/* done */ COMMIT", "alter table {table} add column more int"])
+def test_a_statement_that_may_have_committed_before_it_failed(my: Database, statement: str) -> None:
+    """Its own answer is what is lost."""
+
+    def between(conn: Any) -> None:
+        my.kill(my.backend(conn))
+        my.query(conn, statement.format(table=my.table))
+
+    work = Counted(my, between)
+    with pytest.raises(pymysql.MySQLError):
+        my.pool().run(work)
+    assert work.calls == 1
+
+
+def test_a_wait_for_a_table_after_an_implicit_commit(my: Database) -> None:
+    """ALTER TABLE commits, and then waits: 1205 is a conflict, and no reason to begin anew."""
+
+    def between(conn: Any) -> None:
+        my.query(conn, "set lock_wait_timeout = 1")
+        my.query(conn, f"alter table {my.table} add column more int")
+
+    reader = my.pool(name="reader")
+    work = Counted(my, between)
+    with reader.connection() as holds:
+        my.query(holds, f"select * from {my.table}")
+        with pytest.raises(pymysql.MySQLError, match="1205"):
+            my.pool().run(work)
+    assert work.calls == 1
+    assert my.rows() == [1]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "select 1",
+        " \n/* by the order service */ select 1",
+        "-- a comment\nselect 1",
+        "(select 1) union (select 2)",
+        "set @total = 1",
+        "savepoint before_it",
+        "create temporary table if not exists scratch (id int)",
+        "with recursive one as (select 1) select * from one",
+    ],
+)
+def test_statements_that_do_not(my: Database, statement: str) -> None:
+    work = Counted(my, lambda conn: my.query(conn, statement))
+    my.pool().run(work)
+    assert work.calls == 2
+    assert my.rows() == [2]
+
+
+def test_several_statements_in_one(my: Database) -> None:
+    pool = my.pool(connect_args={"client_flag": CLIENT.MULTI_STATEMENTS})
+
+    def between(conn: Any) -> None:
+        with conn.cursor() as cursor:
+            cursor.execute("select 1; commit; select 2")
+            while cursor.nextset():
+                pass
+        my.insert(conn, 10)  # so that the server says once more that a transaction is open
+
+    work = Counted(my, between)
+    with pytest.raises(pymysql.MySQLError):
+        pool.run(work)
+    assert work.calls == 1
+    assert my.rows() == [1]
+
+
+@pytest.mark.parametrize("method", ["begin", "autocommit"])
+def test_methods_that_commit_are_refused_on_mysql(my: Database, method: str) -> None:
+    work = Counted(my, lambda conn: getattr(conn, method)(*([True] if method == "autocommit" else [])))
+    with pytest.raises(pymysql.ProgrammingError, match=rf"{method}\(\) inside Pool.run\(\)"):
+        my.pool().run(work)
+    assert my.rows() == []
+
+
+def test_a_rollback_in_the_work_ends_its_transaction_too(my: Database) -> None:
+    def between(conn: Any) -> None:
+        conn.rollback()
+        my.insert(conn, 10)
+
+    work = Counted(my, between)
+    with pytest.raises(pymysql.MySQLError):
+        my.pool(autocommit=True).run(work)
+    assert work.calls == 1
+    assert my.rows() == [10]
+
+
+@pytest.mark.parametrize("returns", [False, True])
+def test_a_commit_in_plain_sql_on_postgresql(pg: Database, returns: bool) -> None:
+
+    def between(conn: Any) -> None:
+        pg.query(conn, "commit")
+        if returns:
+            pg.insert(conn, 10)
+
+    work = Counted(pg, between, returns=returns)
+    with pytest.raises(psycopg.Error):
+        pg.pool().run(work)
+    assert work.calls == 1
+    assert pg.rows() == [1]
+
+
+# --- a deadlock undoes everything -------------------------------------------------------------------------------------
+
+
+class Deadlock:
+    """Two transactions that wait for each other; the server chooses the pool's, which has changed less."""
+
+    def __init__(self, my: Database) -> None:
+        self._table = f"{my.table}_locked"
+        my.execute(f"create table {self._table} (id int primary key, note int default 0) engine=innodb")
+        my.execute(f"insert into {self._table} (id) values (1), (2)")
+        self._my = my
+        self._other = my.pool(name="other")
+
+    def strike(self, conn: Any) -> None:
+        """Raises what the driver raises for it."""
+        my, table = self._my, self._table
+        mine, theirs = threading.Event(), threading.Event()
+
+        def other() -> None:
+            with self._other.connection() as holds:
+                my.query(holds, f"insert into {table} (id) select seq from seq_1000_to_1100")
+                my.query(holds, f"update {table} set note = 1 where id = 2")
+                theirs.set()
+                mine.wait(10)
+                my.query(holds, f"update {table} set note = 1 where id = 1")
+
+        thread = threading.Thread(target=other)
+        thread.start()
+        theirs.wait(10)
+        try:
+            my.query(conn, f"update {table} set note = 2 where id = 1")
+            mine.set()
+            my.query(conn, f"update {table} set note = 2 where id = 2")
+        finally:
+            mine.set()
+            thread.join(20)
+            my.execute(f"drop table {table}")
+
+
+def test_a_swallowed_deadlock_is_no_success(my: Database) -> None:
+    deadlock = Deadlock(my)
+
+    def work(conn: Any) -> None:
+        my.insert(conn, 10)
+        with pytest.raises(pymysql.MySQLError, match="1213"):
+            deadlock.strike(conn)
+
+    with pytest.raises(lambda_pool.LambdaPoolError, match="nothing of the transaction is saved"):
+        my.pool().run(work)
+    assert my.rows() == []
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_after_a_swallowed_deadlock_nothing_more_is_written(my: Database, autocommit: bool) -> None:
+    """It would be a transaction without its beginning. The error comes again, so that `run` begins anew."""
+    deadlock = Deadlock(my)
+    calls: list[int] = []
+
+    def work(conn: Any) -> None:
+        calls.append(1)
+        my.insert(conn, 10)
+        if len(calls) == 1:
+            with pytest.raises(pymysql.MySQLError, match="1213"):
+                deadlock.strike(conn)
+        my.insert(conn, 11)
+
+    my.pool(autocommit=autocommit).run(work)
+    assert calls == [1, 1]
+    assert my.rows() == [10, 11]
+
+
+# --- a connection that the block closes -------------------------------------------------------------------------------
+
+
+def test_run_does_not_succeed_on_a_connection_that_its_work_closed(database: Database) -> None:
+    def work(conn: Any) -> str:
+        database.insert(conn, 1)
+        conn.close()
+        return "done"
+
+    with pytest.raises(lambda_pool.LambdaPoolError, match="closed its connection itself"):
+        database.pool().run(work)
+    assert database.rows() == []
+
+
+def test_a_block_that_closes_its_connection_is_told(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    pool = database.pool()
+    with pool.connection() as conn:
+        database.insert(conn, 1)
+        conn.commit()
+        conn.close()
+    assert "closed its connection itself" in caplog.text
+    assert database.rows() == [1]
+    assert pool.stats().size == 0
+
+
+def test_a_ping_connects_no_other_session(my: Database) -> None:
+    def work(conn: Any) -> None:
+        my.insert(conn, 1)
+        my.kill(my.backend(conn))
+        with pytest.raises(pymysql.MySQLError):
+            conn.ping(reconnect=True)
+
+    with pytest.raises(lambda_pool.LambdaPoolError, match="nothing of the transaction is saved"):
+        my.pool().run(work)
+    assert my.rows() == []
+
+
+# --- what the next borrower would find --------------------------------------------------------------------------------
+
+
+def test_a_two_phase_transaction_that_was_prepared() -> None:
+    with PostgresServer(extra_config=["max_prepared_transactions = 2"]) as server:
+        server.execute("create table two_phased (id int)")
+        pool = lambda_pool.Pool(server.url(), observers=())
+        with pool.connection() as conn:
+            conn.tpc_begin(conn.xid(1, "of another system", "branch"))
+            conn.execute("insert into two_phased values (1)")
+            conn.tpc_prepare()
+        with pool.connection() as conn:
+            conn.execute("insert into two_phased values (2)")
+        assert server.execute("select id from two_phased") == [(2,)]
+        pool.close()
+
+
+def test_a_transaction_block_that_was_left_open_and_ended_by_hand(pg: Database) -> None:
+    pool = pg.pool()
+    with pool.connection() as conn:
+        left = conn.transaction()
+        left.__enter__()
+        conn.execute("rollback")
+    with pool.connection() as conn:
+        pg.insert(conn, 1)
+    assert pg.rows() == [1]
+    assert pool.stats().opened == 2
+
+
+def test_a_notifies_that_waits_to_go_on(pg: Database) -> None:
+    """It holds psycopg's own lock, which is waited for without a bound."""
+    pool = pg.pool(autocommit=True)
+    with pool.connection() as conn:
+        conn.execute("listen orders")
+        pg.execute("notify orders")
+        waiting = conn.notifies(timeout=10)
+        next(waiting)
+    with pool.connection() as other:
+        assert pg.query(other, "select 1") == [(1,)]
+    assert pool.stats().opened == 2
+    waiting.close()
+
+
+def test_a_commit_whose_answer_begins_the_next_transaction(my: Database) -> None:
+    pool = my.pool()
+    with pool.connection() as conn:
+        my.query(conn, "set completion_type = 1")
+        my.insert(conn, 1)
+    assert my.rows() == [1]
+    assert pool.stats().size == 0
+
+
+def test_a_notify_handler_that_fails_is_no_lost_commit(pg: Database, caplog: pytest.LogCaptureFixture) -> None:
+    def fail(notify: Any) -> None:
+        raise ZeroDivisionError
+
+    pool = pg.pool()
+    with pool.connection() as conn:
+        conn.execute("listen orders")
+    with pool.connection() as conn:
+        conn.add_notify_handler(fail)
+        conn.execute("notify orders")
+        pg.insert(conn, 1)
+    assert pg.rows() == [1]
+    assert pool.stats().opened == 1
+    assert [(record.levelno, record.getMessage()) for record in caplog.records] == [
+        (logging.ERROR, "a notify handler failed")
+    ]
+
+
+def test_a_closed_cursor_says_so_also_where_statements_are_timed(my: Database) -> None:
+    with my.pool(slow_query=10.0).connection() as conn:
+        cursor = conn.cursor()
+        cursor.close()
+        with pytest.raises(pymysql.ProgrammingError, match="Cursor closed"):
+            cursor.execute("select 1")
+
+
+# --- deadlines --------------------------------------------------------------------------------------------------------
+
+
+def test_a_streamed_result_ends_before_the_deadline(my: Database) -> None:
+    """What waits is no statement, but the reading of its next row."""
+    pool = my.pool(cancel_before_deadline=1.0)
+    end = time.monotonic() + 2.5
+    rows = "select repeat('x', 100000), sleep(0.2) from seq_1_to_100"
+    with invoked(lambda: int((end - time.monotonic()) * 1000), reserve=1.0):
+        disarm = arm()
+        assert disarm is not None
+        try:
+            with (
+                pytest.raises(lambda_pool.DeadlineExceeded),
+                pool.connection() as conn,
+                conn.cursor(SSCursor) as cursor,
+            ):
+                cursor.execute(rows)
+                while cursor.fetchone():
+                    pass
+        finally:
+            disarm()
+    assert time.monotonic() < end + 1
+
+
+def test_bringing_a_connection_back_takes_no_longer_than_the_invocation_lasts(database: Database) -> None:
+    with FaultyProxy("127.0.0.1", database.server.port) as proxy:
+        url = database.url.replace(f":{database.server.port}/", f":{proxy.port}/")
+        pool = database.pool(url, reset="session", ping_timeout=20.0)
+        pool.warm()
+        end = time.monotonic() + 1.0
+        with invoked(lambda: int((end - time.monotonic()) * 1000)), pool.connection():
+            proxy.black_hole(new=False)
+        assert time.monotonic() < end + 5
+        assert pool.stats().size == 0
