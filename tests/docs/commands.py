@@ -5,6 +5,7 @@ import shlex
 import subprocess
 import sys
 import tomllib
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -45,7 +46,7 @@ def check(words: list[str]) -> None:
     """Raise Unknown unless the program, its subcommand and its options exist."""
     program, *arguments = words
     program = program.removeprefix(".venv/bin/")
-    checker = {
+    checkers: dict[str, Callable[[list[str]], object]] = {
         "make": _make,
         "pip": _pip,
         "lambda-pool": _lambda_pool,
@@ -55,7 +56,8 @@ def check(words: list[str]) -> None:
         "pytest": lambda arguments: None,
         "export": _export,
         "echo": lambda arguments: None,
-    }.get(program)
+    }
+    checker = checkers.get(program)
     if checker is None:
         raise Unknown(f"{program!r} is no program that is known here")
     checker(arguments)
