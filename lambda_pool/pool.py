@@ -185,10 +185,10 @@ class ConnectionPool(Shelf):
         while True:
             slot = self.checkout_transaction(None, readonly=readonly, guarded=True)
             self.note_borrower(slot, sys._getframe(1))
-            pause = backoff(attempt)
             try:
                 result = work(slot.link.conn)
             except BaseException as error:
+                pause = backoff(attempt)
                 again = attempt < attempts and self._may_replay(slot, error) and _lasts(pause)
                 self.checkin(slot, error)
                 if not again:
@@ -200,6 +200,7 @@ class ConnectionPool(Shelf):
                 except Exception as error:
                     # Surely not committed: the server said so, or the connection was lost before COMMIT was sent. A
                     # lost answer is CommitUncertain, and none of these.
+                    pause = backoff(attempt)
                     if not again or self._engine.classify(error) not in _UNDONE or not _lasts(pause):
                         raise
                 else:
@@ -362,11 +363,12 @@ class ConnectionPool(Shelf):
     def checkout_transaction(self, timeout: float | None, *, readonly: bool, guarded: bool) -> Slot:
         """Lend a live connection with an explicit transaction begun on it."""
         role = self._reader_role if readonly else _WRITER
-        limit = Limit(timeout or self.config.timeout)
+        seconds = timeout or self.config.timeout
+        end = monotonic() + seconds
         for last in (False, True):
-            slot = self.checkout(role, max(limit.left(), LEAST))
+            slot = self.checkout(role, seconds)
             try:
-                bound = min(self.config.ping_timeout, limit.left())
+                bound = min(self.config.ping_timeout, Limit(end - monotonic()).left())
                 slot.link.begin(readonly=readonly, guarded=guarded, timeout=max(bound, LEAST))
             except BaseException as error:
                 lost = self._engine.classify(error) in HEALS
@@ -374,6 +376,7 @@ class ConnectionPool(Shelf):
                 # Nobody has seen this connection yet: it may still be replaced by one that lives.
                 if last or not lost:
                     raise
+                seconds = max(end - monotonic(), LEAST)
             else:
                 return slot
         raise AssertionError("unreachable")
@@ -563,7 +566,11 @@ class ConnectionPool(Shelf):
                 self._note_failover(slot, self._engine.classify(problem.__cause__ or problem))
             keep = not condemned and not isinstance(problem, CommitUncertain) and self._restore(slot)
         elif error is None and problem is None:
-            problem = self._closed_inside(strict=strict)
+            problem = self._unsaved(
+                "a block closed its connection itself: what it had not committed by then is not saved, and the next "
+                "checkout has to connect; leave the closing to the pool",
+                strict=strict,
+            )
         if keep:
             self._give_back(slot)
         else:
@@ -590,20 +597,17 @@ class ConnectionPool(Shelf):
             self._tally.tell(RolledBack(self.name, "error"))
         elif outcome is Outcome.FAILED and commit:
             self._tally.tell(RolledBack(self.name, "failed transaction"))
-            text = (
-                f"pool {self.name}: a block ended normally, but its transaction had failed or its connection was lost, "
-                "and the error was swallowed: nothing of the transaction is saved"
+            unsaved = self._unsaved(
+                "a block ended normally, but its transaction had failed or its connection was lost, and the error was "
+                "swallowed: nothing of the transaction is saved",
+                strict=strict,
             )
-            if strict:
-                raise LambdaPoolError(text)
-            log.warning("%s", text)
+            if unsaved:
+                raise unsaved
 
-    def _closed_inside(self, *, strict: bool) -> LambdaPoolError | None:
-        """The borrower closed the connection: what to raise, if that is to be raised."""
-        text = (
-            f"pool {self.name}: a block closed its connection itself: what it had not committed by then is not saved, "
-            "and the next checkout has to connect; leave the closing to the pool"
-        )
+    def _unsaved(self, why: str, *, strict: bool) -> LambdaPoolError | None:
+        """What is to be raised of a block that ended well and saved nothing; None where a warning is enough."""
+        text = f"pool {self.name}: {why}"
         if strict:
             return LambdaPoolError(text)
         log.warning("%s", text)

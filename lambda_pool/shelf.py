@@ -209,9 +209,11 @@ class Shelf:
                     if (slot.taker or slot.owner) == me:
                         self.retire(slot)
                         found.append(slot)
-                elif not alone and slot.owner != me:
-                    continue
-                elif (state is _LENT or slot not in self.idle) and slot.shift(state, _GONE, taker=me):
+                elif (
+                    (alone or slot.owner == me)
+                    and (state is _LENT or slot not in self.idle)
+                    and slot.shift(state, _GONE, taker=me)
+                ):
                     self._unshelve(slot)  # it may have arrived there between the look and the shift
                     found.append(slot)
             self._wake()

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from enum import Enum
+from time import monotonic
 from typing import Any, Protocol
 
 from ..auth.base import Credentials
@@ -34,9 +35,6 @@ class Failure(Enum):
     OTHER = "other"
     """Anything else: the statement's or the caller's own fault."""
 
-
-LEAST = 0.05
-"""Seconds that even a COMMIT after the deadline gets: one that is never sent is surely lost."""
 
 HEALS = frozenset({Failure.UNREACHABLE, Failure.TOO_MANY, Failure.LOST, Failure.SHUTDOWN})
 """Failures to connect that a later attempt may overcome."""
@@ -185,6 +183,15 @@ class Engine(Protocol):
 
     def classify(self, error: BaseException) -> Failure:
         """What an error, of the driver or the operating system, means."""
+
+
+LEAST = 0.05
+"""Seconds that even a COMMIT after the deadline gets: one that is never sent is surely lost."""
+
+
+def rest(deadline: float | None) -> float | None:
+    """Seconds until a deadline (monotonic; None: there is none), and at least LEAST."""
+    return None if deadline is None else max(deadline - monotonic(), LEAST)
 
 
 def uncertain(error: BaseException) -> CommitUncertain:

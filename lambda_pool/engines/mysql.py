@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import ConfigError, LambdaPoolError
 from ..secret import private
-from .base import LEAST, Condition, ConnectRequest, Failure, Link, Outcome, uncertain
+from .base import Condition, ConnectRequest, Failure, Link, Outcome, rest, uncertain
 from .sockets import shut_down
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ class MysqlLink:
                 raise LambdaPoolError("a streamed result was left unread")
             with conn.bounded(timeout, most=float("inf")):
                 self._drain()
-            timeout = None if deadline is None else max(deadline - monotonic(), LEAST)
+            timeout = rest(deadline)
         commit = commit and not doomed
         if not conn.in_transaction:
             return Outcome.NONE

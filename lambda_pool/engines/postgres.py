@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConfigError, LambdaPoolError
 from ..secret import private
 from ..tls import MODES
-from .base import LEAST, Condition, ConnectRequest, Failure, Link, Outcome, cancelled, uncertain
+from .base import Condition, ConnectRequest, Failure, Link, Outcome, cancelled, rest, uncertain
 from .sockets import UNACKNOWLEDGED, dead_end, shut_down
 
 if TYPE_CHECKING:
@@ -231,7 +231,7 @@ class PostgresLink:
         """
         deadline = None if timeout is None else monotonic() + timeout
         self._ask(b"", _DRAIN_TIMEOUT if timeout is None else timeout)
-        return _rest(deadline)
+        return rest(deadline)
 
     def _ask(self, query: bytes, timeout: float | None, *, kind: int = _EMPTY_QUERY) -> None:
         """A question of the pool's own."""
@@ -323,7 +323,7 @@ class PostgresLink:
             raise LambdaPoolError(_AT_WORK)
         if pgconn.transaction_status == _ACTIVE:
             self._drain(timeout)
-            timeout = _rest(deadline)
+            timeout = rest(deadline)
         status = pgconn.transaction_status
         if status == _IDLE:
             return Outcome.NONE
@@ -523,11 +523,6 @@ class PostgresLink:
 def _is_answer(state: str | None) -> bool:
     """True for a SQLSTATE that says that COMMIT failed; others say that nobody knows (a pooler's, for one)."""
     return state is not None and len(state) == 5 and not state.startswith("08") and state != "40003"
-
-
-def _rest(deadline: float | None) -> float | None:
-    """Seconds until a deadline, and at least those that a COMMIT gets."""
-    return None if deadline is None else max(deadline - monotonic(), LEAST)
 
 
 def _copy(adapters: "AdaptersMap | None") -> "AdaptersMap | None":

@@ -602,6 +602,16 @@ class TestRun:
             pool.run(loses_another)
         assert calls == [1]
 
+    @pytest.mark.parametrize("readonly", [False, True])
+    def test_a_transaction_waits_as_long_as_any_borrower(self, driver: FakeDriver, readonly: bool) -> None:
+        """And it is the invocation's end that is named, where that comes first."""
+        pool = driver.pool(timeout=60.0)
+        driver.fail("connect", *[FakeError(Failure.UNREACHABLE)] * 1000)
+        end = time.monotonic() + 0.5
+        # Lambda's clock counts whole milliseconds: it says the same twice.
+        with invoked(lambda: 300 if time.monotonic() < end else 0), pytest.raises(lambda_pool.DeadlineExceeded):
+            pool.run(lambda conn: None, readonly=readonly)
+
     def test_not_when_the_invocation_has_no_more_time(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
         calls: list[int] = []
 
