@@ -16,13 +16,14 @@ from lambda_pool.testing.runtime import Invocation, LambdaRuntime
 
 _DECLINED = "card declined"  # what the handlers raise
 _TIMEOUT = 10  # the functions' timeout, seconds
+_TURNS = 5
 STRAY = "an order was saved though its own invocation had failed"
 LOST = "an order was not saved though its invocation had succeeded"
 
 
 @dataclass(frozen=True)
 class Length:
-    """How often each step does what it does."""
+    """How often each step does what it does. Warm invocations come in `_TURNS` equal turns."""
 
     warm: int = 20
     kills: int = 5
@@ -166,19 +167,26 @@ class Function:
 
 @dataclass(frozen=True)
 class Step:
-    """What each function does in turn. `restarts`: the server does so first, with all environments frozen."""
+    """What each function does in turn. `restarts`: the server does so first, with all environments frozen.
+
+    `turns`: so many times, that a noisy moment of the machine meets everybody.
+    """
 
     title: str
     work: Callable[[Function], None]
     restarts: bool = False
+    turns: int = 1
 
 
 def steps(length: Length) -> list[Step]:
     """The script."""
 
-    def warm(function: Function) -> None:
-        for _ in range(length.warm):
-            function.order()
+    def orders(number: int) -> Callable[[Function], None]:
+        def work(function: Function) -> None:
+            for _ in range(number):
+                function.order()
+
+        return work
 
     def killed(function: Function) -> None:
         for _ in range(length.kills):
@@ -193,21 +201,13 @@ def steps(length: Length) -> list[Step]:
             function.order_too_many()
             function.order()
 
-    def restarted(function: Function) -> None:
-        for _ in range(length.after_restart):
-            function.order()
-
-    def long(function: Function) -> None:
-        for _ in range(length.long):
-            function.order()
-
     return [
         Step("cold start", Function.order),
-        Step(f"{length.warm} warm invocations", warm),
+        Step(f"{length.warm} warm invocations", orders(length.warm // _TURNS), turns=_TURNS),
         Step(f"{length.kills} x freeze, kill, thaw", killed),
         Step(f"{2 * length.failures} x fails half way", half_way),
-        Step("server restart", restarted, restarts=True),
-        Step(f"{length.long} warm invocations", long),
+        Step("server restart", orders(length.after_restart), restarts=True),
+        Step(f"{length.long} warm invocations", orders(length.long // _TURNS), turns=_TURNS),
     ]
 
 
@@ -244,11 +244,13 @@ def play(database: Database, length: Length, progress: Progress) -> Result:
             if step.restarts:
                 ended = {way: database.sessions(way.module) for way in WAYS}
                 database.restart()
-            for function in functions:
-                with function.step() as measured:
-                    measured.ended += ended[function.way]
-                    step.work(function)
-                cells[function.way].append(measured)
+            for way in WAYS:
+                cells[way].append(Measured(ended=ended[way]))
+            for _ in range(step.turns):
+                for function in functions:
+                    with function.step() as measured:
+                        step.work(function)
+                    cells[function.way][-1].add(measured)
             progress.end()
         return Result(database.title, database.engine, [step.title for step in script], cells)
 
