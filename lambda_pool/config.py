@@ -264,26 +264,16 @@ def parse_url(text: str) -> Url:
     authority, _, path = rest.partition("/")
     if "/" in path or "@" in path:
         raise ConfigError(f"the URL's path must be one database name ({_ESCAPES})")
-    in_doubt: ConfigError | None = None
-    if "@" in query:  # what looks like a host or a query may be half a password, and is then not shown
-        in_doubt = ConfigError(f"the URL holds a '?' in front of its '@' ({_ESCAPES})")
-        if not path:
-            raise in_doubt
+    if any("@" in pair and not _is_abstract_socket(pair) for pair in query.split("&")):
+        # What looks like a host or a query may be half a password, and is not shown.
+        raise ConfigError(f"the URL holds a '?' in front of its '@' ({_ESCAPES})")
     user, password, address = _split_authority(authority)
-    problem: ConfigError | None = None
-    try:
-        host, port = _split_address(address)
-        special, parameters = _split_query(query)
-    except ConfigError as error:
-        problem = in_doubt or error
-    if problem is not None:  # out here, where it does not carry the one that it stands for
-        raise problem
+    host, port = _split_address(address)
+    special, parameters = _split_query(query)
     socket = parameters.pop("host" if engine == "postgresql" else "unix_socket", None)
     if socket is not None:
         if host:
-            raise in_doubt or ConfigError(f"the URL names two hosts: {host!r}, and {socket!r} in its query; keep one")
-        if in_doubt is not None and not socket.startswith(("/", "@")):
-            raise in_doubt
+            raise ConfigError(f"the URL names two hosts: {host!r}, and {socket!r} in its query; keep one")
         host = socket
     for reserved in ("user", "password", "passwd", "port", "dbname", "database", "db"):
         if reserved in parameters:
@@ -300,6 +290,12 @@ def parse_url(text: str) -> Url:
         parameters=SecretMapping(parameters),
         **special,
     )
+
+
+def _is_abstract_socket(pair: str) -> bool:
+    """Whether a piece of the query names one, which begins with the only '@' that stands in a query as it is."""
+    name, _, value = pair.partition("=")
+    return name in {"host", "unix_socket"} and value.startswith("@") and "@" not in value[1:] and "/" not in value
 
 
 def _split_authority(authority: str) -> tuple[str, str | None, str]:
@@ -349,6 +345,8 @@ def _split_query(query: str) -> tuple[dict[str, Any], dict[str, str]]:
         key = _decode("query", key)
         if not equals or not key:
             raise ConfigError(f"the URL's query holds {key!r} without a value: write name=value, joined by '&'")
+        if not key.isidentifier():
+            raise ConfigError(f"the URL's query holds {key!r}, which is no parameter's name: correct or remove it")
         if key in parameters:
             raise ConfigError(f"the URL's query holds {key!r} twice: keep one")
         parameters[key] = _decode(key, value.replace("+", " "))

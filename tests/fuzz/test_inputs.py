@@ -66,6 +66,11 @@ _queries = st.lists(
 @example("postgresql", "", "/x?sslmode=", "", "h", "d", "")
 @example("postgresql", "", "1/x?host=", "", "h", "d", "")
 @example("mysql", "", "1?host=", "", "h", "d", "")
+@example("postgresql", "", "/", "?", "h", "=", "")
+@example("postgresql", "x", "5/", "?a=", "h", "d", "")
+@example("postgresql", "/3?", "", "", "h", "=", "")
+@example("postgresql", "/", "?", "=", "h", "", "")
+@example("postgresql", "u", "1@a/", "?a=", "h", "d", "")
 def test_a_password_that_was_not_escaped_is_in_no_error(
     engine: str, user: str, before: str, after: str, host: str, database: str, query: str
 ) -> None:
