@@ -101,10 +101,16 @@ class Pool(ConnectionPool):
         endpoint: EndpointSource | None,
         observers: Sequence[Observer] | None,
     ) -> None:
-        for option, value, method in (("auth", auth, "credentials"), ("endpoint", endpoint, "resolve")):
-            if value is not None and not hasattr(value, method):
+        for option, value, method, example in (
+            ("auth", auth, "credentials", "IamToken() or SecretsManager('name')"),
+            ("endpoint", endpoint, "resolve", "RdsProxy('name') or AuroraCluster('id')"),
+        ):
+            if value is not None and (isinstance(value, type) or not hasattr(value, method)):
                 # Not shown: it may be a password.
-                raise ConfigError(f"{option} is not valid: {type(value).__name__} has no method {method}()")
+                given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
+                raise ConfigError(f"{option} is not valid: it must be an object such as {example}, not {given}")
+        if observers is not None and not all(hasattr(each, "on_event") for each in observers):
+            raise ConfigError("observers is not valid: it must be a list of objects with a method on_event(event)")
         url = config.url
         engine = self._engine_for(url.engine)
         engine.load()

@@ -112,6 +112,10 @@ def _seconds(*, zero: str = "") -> Callable[[str, object], float]:
     return check
 
 
+seconds = _seconds()
+"""Check a number of seconds above 0: `seconds(name, value)`. Raises ConfigError."""
+
+
 def _optional_seconds(name: str, value: object) -> float | None:
     if value is None or (isinstance(value, str) and value in {"", "none", "None"}):
         return None
@@ -209,6 +213,8 @@ def make(
     parsed = parse_url(url)
     if name is not None and (not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable()):
         raise _bad("name", name, "a text of 1 to 100 printable characters")
+    if name is not None and "://" in name:
+        raise ConfigError("name is not valid: it looks like a URL, and would stand in logs and metrics")
     config = Config(url=parsed, name=name or parsed.database or parsed.engine, **checked)
     if config.min_size > config.max_size:
         raise _bad("min_size", config.min_size, f"at most max_size ({config.max_size})")
@@ -402,8 +408,9 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
                 f"{prefix}{key.upper()} is not a variable of lambda_pool: {_closest(prefix + key.upper(), names)}"
             )
     special = {key: found.get(key) or None for key in known}
-    if special["auth"] is not None:
-        special["auth"] = _one_of("url", "iam", "secret")(f"{prefix}AUTH", special["auth"])
+    if special["auth"] not in {None, "url", "iam", "secret"}:
+        # Not shown: it may be a password.
+        raise ConfigError(f"{prefix}AUTH is not valid: it must be 'url' or 'iam' or 'secret'")
     if special["auth"] == "secret" and special["secret_id"] is None:
         raise ConfigError(f"{prefix}AUTH is 'secret': set {prefix}SECRET_ID to the secret's name or ARN")
     if special["secret_id"] is not None and special["auth"] in {"url", "iam"}:

@@ -4,6 +4,7 @@ import logging
 from time import monotonic, sleep
 
 from .auth.base import Auth, Credentials
+from .aws.hosts import recognise
 from .backoff import backoff
 from .config import Config, check_pooled
 from .endpoints.base import Endpoint, EndpointSource, Role
@@ -86,7 +87,8 @@ class Connector:
             else:
                 seconds = monotonic() - start
                 self._tally.tell(Opened(self._tally.name, seconds, attempt, request.host, link.backend_id))
-                return link, endpoint
+                proxy = _is_proxy(endpoint, request.host)
+                return link, endpoint if proxy is endpoint.proxy else endpoint.replace(proxy=proxy)
             sleep(delay)
 
     def open_aside(self, role: Role, limit: Limit) -> Link:
@@ -130,13 +132,12 @@ class Connector:
     def request(self, endpoint: Endpoint, credentials: Credentials, limit: Limit) -> ConnectRequest:
         """Everything that the driver is told for one attempt. Raises ConfigError."""
         url = self._config.url
-        if endpoint.proxy:
-            check_pooled(self._config)
         host = endpoint.host or credentials.host or ""
+        proxy = _is_proxy(endpoint, host)
+        if proxy:
+            check_pooled(self._config)
         needs_tls = self.auth.needs_tls
-        tls = choose(
-            host, url.sslmode, url.sslrootcert, proxy=endpoint.proxy, required=needs_tls or endpoint.requires_tls
-        )
+        tls = choose(host, url.sslmode, url.sslrootcert, proxy=proxy, required=needs_tls or endpoint.requires_tls)
         if needs_tls and not tls.required:
             raise ConfigError(
                 f"sslmode={tls.mode!r} is not valid with {self.auth!r}: its password must never travel unencrypted; "
@@ -150,7 +151,7 @@ class Connector:
             tls=tls,
             timeout=max(min(self._config.connect_timeout, limit.left()), _SHORTEST),
             autocommit=self._config.autocommit,
-            pooled=url.pooled or endpoint.proxy,
+            pooled=url.pooled or proxy,
             application_name=self._tally.name,
             parameters=url.parameters,
             arguments=self._config.connect_args,
@@ -228,6 +229,14 @@ class Connector:
         return contradiction(request.credentials, endpoint) or (
             hint(request.host, request.credentials.user) if hint else ""
         )
+
+
+def _is_proxy(endpoint: Endpoint, host: str) -> bool:
+    """Whether an RDS Proxy stands there; of a host that only the secret names, its name tells."""
+    if endpoint.proxy or endpoint.host:
+        return endpoint.proxy
+    known = recognise(host)
+    return known is not None and known.proxy
 
 
 def contradiction(credentials: Credentials, endpoint: Endpoint) -> str:

@@ -23,7 +23,7 @@ UNAVAILABLE = (PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, En
 
 _WRITER = Role.WRITER
 _EVENT_AND_CONTEXT = 2
-_COROUTINE = 0x80  # inspect.CO_COROUTINE; inspect itself costs a cold start 10 ms
+_GENERATOR, _COROUTINE = 0x20, 0x80  # inspect.CO_…; inspect itself costs a cold start 10 ms
 
 
 def decorate(
@@ -95,7 +95,7 @@ def decorate(
 def _checked(fn: Any, inject: Any, on_unavailable: Any) -> CodeType | None:
     """The handler's code; None if it is written in C. Raises ConfigError for what cannot be decorated."""
     if not callable(fn):
-        raise ConfigError(f"handler={fn!r} is not valid: it must be a function or another callable")
+        raise ConfigError(f"the handler must be a function or another callable, not {type(fn).__name__}")
     if not isinstance(inject, str) or not inject.isidentifier():
         raise ConfigError(f"inject={inject!r} is not valid: it must be the name of one of the handler's parameters")
     if on_unavailable is not None and not callable(on_unavailable):
@@ -104,6 +104,15 @@ def _checked(fn: Any, inject: Any, on_unavailable: Any) -> CodeType | None:
     if code is not None and code.co_flags & _COROUTINE:
         raise ConfigError(
             f"the handler {code.co_name} is 'async def': Lambda's Python runtime calls plain functions only"
+        )
+    if code is not None and code.co_flags & _GENERATOR:
+        raise ConfigError(
+            f"the handler {code.co_name} holds a yield: its body would run after its connection was given back; "
+            "return what it yields, as a list"
+        )
+    if code is not None and inject in code.co_varnames[: min(code.co_argcount, _EVENT_AND_CONTEXT)]:
+        raise ConfigError(
+            f"the handler {code.co_name} takes {inject!r} too early: it must come after the event and the context"
         )
     return code
 

@@ -8,6 +8,14 @@ class LambdaPoolError(Exception):
 class ConfigError(LambdaPoolError, ValueError):
     """A URL, an option or an environment variable is wrong. Names it, the value (never a secret) and the fix."""
 
+    def __init__(self, text: str) -> None:
+        """A URL may stand where another value should: what its password may be is not shown."""
+        if "://" in text and "@" in text:
+            import re  # which the warm path and most cold starts do without
+
+            text = re.sub(r"://[^\s@]*:.*@", "://***@", text, flags=re.DOTALL)
+        super().__init__(text)
+
 
 class CredentialsError(LambdaPoolError):
     """No credentials could be had, or the database rejected those it was given."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 from . import borrower, invocation
 from .auth.base import Auth
 from .backoff import backoff, uniform
-from .config import Config
+from .config import Config, seconds
 from .connector import Connector
 from .endpoints.base import EndpointSource, Role
 from .engines.base import FAILED_OVER, HEALS, LEAST, Condition, Engine, Failure, Link, Outcome
@@ -167,8 +167,8 @@ class ConnectionPool(Shelf):
         """
         if not readonly and timeout is None:
             return self._lease(self)
-        if timeout is not None and not timeout > 0:
-            raise ConfigError(f"timeout={timeout!r} is not valid: it must be a number of seconds above 0")
+        if timeout is not None:
+            timeout = seconds("timeout", timeout)
         return SpecialLease(self, timeout, readonly=readonly)
 
     def run(self, work: Callable[[Any], T], *, attempts: int = 3, readonly: bool = False) -> T:
@@ -248,8 +248,11 @@ class ConnectionPool(Shelf):
         `strict`, which raises it.
         """
         self.warmed = True
+        self.warm_until(Limit(self.config.timeout), strict=strict)
+
+    def warm_until(self, limit: Limit, *, strict: bool = False) -> None:
+        """What `warm` does, for as long as the caller allows."""
         slots: list[Slot] = []
-        limit = Limit(self.config.timeout)
         try:
             wanted = max(1, self.config.min_size)
             while isinstance(slot := self.reserve(_WRITER, wait=False, limit=wanted), Slot):
@@ -300,7 +303,7 @@ class ConnectionPool(Shelf):
             self._generation,
             self._pid,
             role,
-            slot.link.quiet(),
+            slot.link.quiet() and slot.link.at_rest(),
             self._ping_after,
             self._max_idle,
         )
@@ -330,12 +333,12 @@ class ConnectionPool(Shelf):
                     self._generation,
                     self._pid,
                     role,
-                    slot.link.quiet(),
+                    slot.link.quiet() and slot.link.at_rest(),
                     self._ping_after,
                     self._max_idle,
                 )
                 if decision is PING:
-                    decision = self._ping(slot, limit)
+                    decision = self._ping(slot, limit) if slot.link.at_rest() else self._used_after_return(slot)
                 if decision is REUSE:
                     slot.reuses += 1
                     self._lend(slot, limit, fresh=False)
@@ -465,6 +468,16 @@ class ConnectionPool(Shelf):
         self._close_link(slot, reason)
         slot.link = UNOPENED
         slot.role = role
+
+    def _used_after_return(self, slot: Slot) -> Replace:
+        """An idle connection is in a transaction that its last borrower, or his thread, began too late."""
+        log.warning(
+            "pool %s: a connection was used after it had been given back (borrowed last at %s): it is closed, and what "
+            "was not committed is not saved; use it inside of its block only",
+            self.name,
+            borrower.describe(slot)[0],
+        )
+        return replace(Reason.BROKEN)
 
     # --- connect ------------------------------------------------------------------------------------------------------
 
@@ -672,6 +685,24 @@ class ConnectionPool(Shelf):
         finally:
             for slot in held:
                 self.free(slot)
+        self._close_left_open()
+
+    def left_open(self) -> bool:
+        """Whether an idle connection is in a transaction: somebody used it after it had been given back."""
+        for slot in self.idle.copy():
+            link = slot.link  # another thread may borrow it meanwhile, and replace it
+            if link is not UNOPENED and not link.at_rest():
+                return True
+        return False
+
+    def _close_left_open(self) -> None:
+        for slot in self.idle.copy():
+            link = slot.link
+            if link is not UNOPENED and not link.at_rest() and self.retire_if_idle(slot):
+                try:
+                    self._close_link(slot, self._used_after_return(slot).reason)
+                finally:
+                    self.free(slot)
 
     def _take_away(self, slot: Slot) -> None:
         if slot.owner == get_ident():
@@ -741,4 +772,7 @@ class ConnectionPool(Shelf):
         self.clear()
         self._pid = os.getpid()
         self._tally.start_afresh()
+        # With their locks, which a thread may have held that stayed with the parent.
+        self._auth.forget()
+        self._endpoint.forget()
         self._tally.tell(Forked(self.name))

@@ -191,6 +191,11 @@ class Shelf:
                     return slot
         return None
 
+    def retire_if_idle(self, slot: Slot) -> bool:
+        """Take out this slot, unless it was lent meanwhile; its room stays taken until `free`."""
+        with self.lock:
+            return self._take_out(slot, get_ident()) and self.retire(slot)
+
     def reclaim(self, *, alone: bool = True) -> list[Slot]:
         """Take out every slot that a borrower holds, or that was left half-way; their room stays taken until `free`.
 

@@ -1,7 +1,8 @@
 """A REST API behind API Gateway, with the event handler of Powertools for AWS Lambda.
 
 Each route borrows the connection for exactly as long as it needs it. What a route raises rolls back: also the errors
-that Powertools turns into answers.
+that Powertools turns into answers. A client that tries again makes a second order, unless it sends the same key with
+both (`Idempotency-Key`, a UUID for each order), which is kept in a unique column.
 """
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver
@@ -12,11 +13,17 @@ import lambda_pool
 app = APIGatewayRestResolver()
 orders = lambda_pool.Pool()
 
+# What PostgreSQL's integer holds. The driver's error for more would be a 502 to the client, whose mistake it is.
+MOST = 2**31 - 1
+
 
 @app.get("/orders/<number>")
 def get_order(number: str):
+    # The length first: Python refuses to read a number of thousands of digits.
+    if not number.isdecimal() or len(number) > 10 or int(number) > MOST:
+        raise NotFoundError(f"there is no order {number}")
     with orders.connection() as conn:
-        row = conn.execute("select number, article, amount from orders where number = %s", [number]).fetchone()
+        row = conn.execute("select number, article, amount from orders where number = %s", [int(number)]).fetchone()
     if row is None:
         raise NotFoundError(f"there is no order {number}")
     return dict(zip(("number", "article", "amount"), row, strict=True))
@@ -24,20 +31,40 @@ def get_order(number: str):
 
 @app.post("/orders")
 def post_order():
-    order = app.current_event.json_body
+    article, amount = read_order()
+    key = app.current_event.headers.get("Idempotency-Key") or None
     with orders.connection() as conn:
-        cursor = conn.execute(
-            "insert into orders (article, amount) values (%s, %s) returning number", [order["article"], order["amount"]]
-        )
-        [number] = cursor.fetchone()
-        conn.execute(
-            "update stock set left_over = left_over - %s where article = %s", [order["amount"], order["article"]]
-        )
-        [left_over] = conn.execute("select left_over from stock where article = %s", [order["article"]]).fetchone()
-        if left_over < 0:
-            # Both statements are undone, because this leaves the block.
-            raise BadRequestError(f"there are not {order['amount']} of {order['article']} left")
-    return {"number": number}, 201
+        made = conn.execute(
+            "insert into orders (message, article, amount) values (%s, %s, %s)"
+            " on conflict (message) do nothing returning number",
+            [key, article, amount],
+        ).fetchone()
+        if made is None:
+            # The first try was saved, and only its answer was lost.
+            return {"number": conn.execute("select number from orders where message = %s", [key]).fetchone()[0]}
+        left = conn.execute(
+            "update stock set left_over = left_over - %s where article = %s returning left_over", [amount, article]
+        ).fetchone()
+        # Both statements are undone, because these leave the block.
+        if left is None:
+            raise NotFoundError(f"there is no article {article}")
+        if left[0] < 0:
+            raise BadRequestError(f"there are not {amount} of {article} left")
+    return {"number": made[0]}, 201
+
+
+def read_order():
+    try:
+        order = app.current_event.json_body
+        article, amount = order["article"], order["amount"]
+    except (TypeError, KeyError, ValueError):
+        raise BadRequestError('send {"article": "…", "amount": 1}') from None
+    # JSON can also hold what is no text to a database, such as NUL; and its `true` is an int to Python.
+    if not isinstance(article, str) or not article.isprintable():
+        raise BadRequestError("the article must be its name")
+    if type(amount) is not int or not 1 <= amount <= MOST:
+        raise BadRequestError(f"the amount must be a whole number from 1 to {MOST}")
+    return article, amount
 
 
 @orders.handler

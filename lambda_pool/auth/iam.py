@@ -24,6 +24,7 @@ costs 0.1 ms, so nothing is gained by using a token to its end.
 MAX_TOKENS = 32
 """Most tokens one object keeps: more than the endpoints times the users of any function, at 1.3 kB each."""
 
+_PATIENCE = 0.05  # seconds for another thread to sign its token, which takes it 0.1 ms
 _SDK_TIMEOUT = 5.0
 """Seconds that `token()` may spend on finding AWS credentials: the pool's default `timeout`."""
 
@@ -57,6 +58,7 @@ class IamToken:
             raise ConfigError(f"IamToken(region={region!r}): not an AWS region; write it like 'eu-central-1'")
         self._region = region
         self._clock = clock
+        self._tokens: dict[_Key, tuple[Secret, Birth]]
         self.forget()
 
     def token(self, host: str, port: int, user: str) -> str:
@@ -77,15 +79,15 @@ class IamToken:
 
     def rejected(self, credentials: Credentials) -> None:
         """Forget the refused token and what the SDK found: the next token is signed from scratch."""
-        with self._lock:
-            for key in [key for key, (token, _) in self._tokens.items() if token == credentials.password]:
-                del self._tokens[key]
+        # Anew and without the lock: at worst a token that is signed just now is signed once more.
+        known = list(self._tokens.items())
+        self._tokens = {key: found for key, found in known if found[0] != credentials.password}
         self._identity = AwsIdentity()
 
     def forget(self) -> None:
         """Forget all tokens and credentials. Takes no lock: after a fork, a thread long gone may hold it."""
         self._lock = threading.Lock()
-        self._tokens: dict[_Key, tuple[Secret, Birth]] = {}
+        self._tokens = {}
         self._identity = AwsIdentity()
 
     def hint(self, host: str, user: str) -> str:
@@ -111,17 +113,23 @@ class IamToken:
             raise ConfigError(f"the AWS region of {host!r} is unknown: write IamToken(region='…'), or set AWS_REGION")
         _check_user(user)
         key = (authority, user, region, self._identity.credentials(timeout))
-        with self._lock:
-            token, birth = self._tokens.get(key, (None, None))
+        if not self._lock.acquire(timeout=_PATIENCE):
+            # Held by this very thread, which a signal handler interrupted here.
+            return _signed(key, self._clock()), False
+        try:
+            tokens = self._tokens
+            token, birth = tokens.get(key, (None, None))
             if token is not None and birth is not None and birth.age(self._clock) < REFRESH_AFTER:
                 return token, True
             birth = Birth(self._clock)
             token = _signed(key, birth.wall)
-            self._tokens.pop(key, None)
-            while len(self._tokens) >= MAX_TOKENS:
-                del self._tokens[next(iter(self._tokens))]
-            self._tokens[key] = token, birth
+            tokens.pop(key, None)
+            while len(tokens) >= MAX_TOKENS:
+                del tokens[next(iter(tokens))]
+            tokens[key] = token, birth
             return token, False
+        finally:
+            self._lock.release()
 
     def _region_for(self, host: str) -> str | None:
         rds = recognise(host)

@@ -136,7 +136,7 @@ class SecretsManager:
             raise ConfigError("SecretsManager(…): not a secret's name or ARN; is it the secret's value?")
         if not version_stage or not isinstance(version_stage, str):
             raise ConfigError(f"SecretsManager(version_stage={version_stage!r}): give one, such as 'AWSCURRENT'")
-        if not max_age >= 0:
+        if isinstance(max_age, bool) or not isinstance(max_age, int | float) or not max_age >= 0:
             raise ConfigError(f"SecretsManager(max_age={max_age!r}): give seconds, 0 or more")
         if region is not None and not (isinstance(region, str) and is_region(region)):
             raise ConfigError(f"SecretsManager(region={region!r}): not a region; write it like 'eu-central-1'")
@@ -187,7 +187,8 @@ class SecretsManager:
 
     def forget(self) -> None:
         """Forget everything. Takes no lock: after a fork, a thread long gone may hold it."""
-        self._lock = threading.Lock()
+        # Reentrant, because an exception raised by a signal handler may leave it held by the thread that goes on.
+        self._lock = threading.RLock()
         self._known = None
         self._refused = ""
         self._identity = AwsIdentity()
@@ -210,7 +211,12 @@ class SecretsManager:
         if known is not None:  # leave time to connect with what is known, in case that nobody answers
             deadline -= (deadline - time.monotonic()) / 2
         birth = Birth(self._clock)
-        answer = self._ask(self._stage, deadline)
+        try:
+            answer = self._ask(self._stage, deadline)
+        except CredentialsError:  # AWS's own, which a restored environment has to fetch first
+            if known is not None:
+                return known[0], True
+            raise
         if isinstance(answer, _Problem):
             if known is not None and answer.passing:
                 return known[0], True

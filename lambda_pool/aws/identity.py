@@ -44,7 +44,8 @@ class AwsIdentity:
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
+        # Reentrant, because an exception raised by a signal handler may leave it held by the thread that goes on.
+        self._lock = threading.RLock()
         self._found: Any = None
         self._http = _ContainerHttp()
 

@@ -77,11 +77,12 @@ def no_bodies_logged() -> Iterator[None]:
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if name.startswith("botocore.") and isinstance(logger, logging.Logger):
             logger.addFilter(_not_quiet)
+    before = getattr(_quiet, "active", False)  # within another, where a signal handler interrupts that one
     _quiet.active = True
     try:
         yield
     finally:
-        _quiet.active = False
+        _quiet.active = before
 
 
 # Answers to a wrong signature. Their text quotes the request that should have been signed, session token and all.

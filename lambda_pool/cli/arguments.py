@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import re
+from collections.abc import Sequence
+from typing import Any
 
 
 def seconds(text: str) -> float:
@@ -30,8 +33,40 @@ def name(text: str) -> str:
     return text
 
 
+def function_name(text: str) -> str:
+    """A Lambda function's plain name, as the dimension of its metrics has it: an ARN or an alias finds none of them."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name(text)):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a function's name: at most 64 letters, digits, - and _, no ARN, no alias"
+        )
+    return text
+
+
 def arn(text: str) -> str:
     """An ARN, as far as its first word tells."""
     if not text.startswith("arn:"):
         raise argparse.ArgumentTypeError(f"{text!r} is not an ARN, which begins with arn:")
     return text
+
+
+def add_url(parser: argparse._ActionsContainer, text: str) -> None:
+    """The URL of a database as `args.url`: behind `--url`, or as a word of its own as `top` takes it."""
+    parser.add_argument("url", nargs="?", action=_Url, metavar="URL", help=text)
+    parser.add_argument("--url", action=_Url, help="the same; others on this machine can read a password in either")
+
+
+class _Url(argparse.Action):
+    """Two of them are a mistake, of which neither is shown: they may hold passwords."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        if values is None:  # the place of its own is empty
+            return
+        if getattr(namespace, self.dest, None) is not None:
+            raise argparse.ArgumentError(self, "a URL was given already: give one")
+        setattr(namespace, self.dest, values)

@@ -8,7 +8,7 @@ import re
 import sys
 from typing import Any
 
-from lambda_pool.cli.arguments import arn, name
+from lambda_pool.cli.arguments import arn, function_name, name
 from lambda_pool.config import read_metrics_environment
 from lambda_pool.metrics.emf import dimension
 from lambda_pool.metrics.panels import ALARMS, PANELS, QUERIES, Alarm, Line, Panel, Query
@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     environment = read_metrics_environment()
     add = parser.add_argument
-    add("--function", type=name, required=True, metavar="NAME", help="the function's name")
+    add("--function", type=function_name, required=True, metavar="NAME", help="the function's name")
     add(
         "--pool",
         type=name,

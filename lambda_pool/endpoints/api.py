@@ -23,6 +23,8 @@ _PAGES = 100
 """Pages of one listing at most; with 100 entries on each (the API's default) that is beyond every quota of RDS."""
 _LONGEST_PAUSE = 1.0
 """Seconds: the longest pause before another try; half of it on average (full jitter)."""
+_KERNEL = random.SystemRandom()
+"""Keeps no state of its own: the clones of a snapshot would share it, and ask again in step."""
 _ACTIONS = {
     "describe_db_proxies": "rds:DescribeDBProxies",
     "describe_db_proxy_endpoints": "rds:DescribeDBProxyEndpoints",
@@ -151,7 +153,7 @@ class Calls:
                 raise NotFoundError from bare(answer)
             if not _passing(answer):
                 break
-            pause = random.uniform(0, min(_LONGEST_PAUSE, 0.1 * 2**attempt))  # noqa: S311 - jitter is no secret
+            pause = _KERNEL.uniform(0, min(_LONGEST_PAUSE, 0.1 * 2**attempt))
             attempt += 1
         if answer is None:
             raise NoAnswerError(_TOO_LATE)

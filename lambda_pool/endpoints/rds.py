@@ -67,7 +67,8 @@ class _Discovered:
     def forget(self) -> None:
         """Forget everything cached, and the SDK's session (before a snapshot, after a fork)."""
         # A new lock as well: after a fork, the old one may be held by a thread that is no more.
-        self._asking = threading.Lock()
+        # Reentrant, because an exception raised by a signal handler may leave it held by the thread that goes on.
+        self._asking = threading.RLock()
         self._known: dict[Role, _Known] = {}
         self._asked: Birth | None = None
         self._problems: dict[Role, tuple[str, Birth]] = {}

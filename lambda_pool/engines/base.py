@@ -101,6 +101,9 @@ class Link(Protocol):
     def quiet(self) -> bool:
         """The free check: True if the driver believes it open and the server sent nothing. No round trip, no wait."""
 
+    def at_rest(self) -> bool:
+        """What the driver knows, without a look at the socket: True if no transaction is open and no answer awaited."""
+
     def ping(self, timeout: float) -> None:
         """One round trip in at most `timeout` seconds. Raises what the driver raises, or TimeoutError."""
 

@@ -78,6 +78,11 @@ class MysqlLink:
         poll = self._poll  # a variable first: CPython has no shortcut to a call of an attribute's value
         return not poll(0) and self.conn._sock is not None
 
+    def at_rest(self) -> bool:
+        """By the flags of the last answer."""
+        conn = self.conn
+        return not conn.server_status & _IN_TRANSACTION and not conn.unanswered
+
     def condition(self) -> Condition:
         """By the flags of the last answer, and by what the connection noted of its statements."""
         conn = self.conn
@@ -264,6 +269,9 @@ class MysqlLink:
         try:
             helper = aside()
             try:
+                if _peer(helper.conn) != _peer(conn):
+                    # The name leads to another server by now, where the number is somebody else's.
+                    return False
                 with helper.conn.bounded(timeout):
                     # Without parameters PyMySQL sends it as it is; the number is the server's own.
                     helper.conn.query(f"KILL QUERY {self.backend_id:d}")
@@ -372,6 +380,11 @@ class MysqlEngine:
         if failure is Failure.READ_ONLY and not _is_read_only(error.args):
             return Failure.OTHER
         return failure
+
+
+def _peer(conn: "BoundedConnection") -> object:
+    """The address at the other end."""
+    return conn._sock.getpeername()
 
 
 def _is_read_only(args: tuple[Any, ...]) -> bool:

@@ -167,6 +167,10 @@ class PostgresLink:
         poll = self._poll  # a variable first, here and below: CPython has no shortcut to a call of an attribute's value
         return not poll(0) and self._pgconn.status == _CONNECTION_OK
 
+    def at_rest(self) -> bool:
+        """By libpq's word for the transaction."""
+        return self._pgconn.transaction_status == _IDLE
+
     def condition(self) -> Condition:
         """By libpq's word for the transaction; psycopg's settings are attributes."""
         conn = self.conn

@@ -3,6 +3,7 @@
 The only place that installs signal handlers or fork hooks.
 """
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from threading import get_ident
@@ -74,7 +75,8 @@ def end_invocation(context: Any, *, failed: bool) -> None:
         pool = known()
         if pool is None:
             continue
-        if len(pool.idle) != len(pool.slots) or pool.waiters:  # nearly always there is nothing to take back
+        # Nearly always there is nothing to take back.
+        if len(pool.idle) != len(pool.slots) or pool.waiters or pool.left_open():
             pool.end_invocation(alone=len(running) < 2)
         if pool.observed:
             if pool.report_due or failed or cold:
@@ -87,4 +89,8 @@ def _after_fork() -> None:
     for thread in running.keys() - {me}:  # they stayed with the parent, and a new one may get the number of one of them
         del running[thread]
     for pool in pools():
-        pool.after_fork()
+        try:
+            pool.after_fork()
+        except Exception:
+            # Of an `Auth` or `EndpointSource` of the user's own; the next pool must start afresh all the same.
+            logging.getLogger("lambda_pool").exception("pool %s: starting afresh after a fork failed", pool.name)

@@ -70,10 +70,13 @@ class Alarm:
             signal.setitimer(signal.ITIMER_REAL, max(delay - (monotonic() - self._armed), _SOON), interval)
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
+        left = remaining()
         for pool in pools():
-            if not pool.config.cancel_before_deadline:
+            before = pool.config.cancel_before_deadline
+            # The timer rings for the pool that asks for it first; the others' time comes later.
+            if not before or (left is not None and left + reserve.seconds - before > _AGAIN / 2):
                 continue
             try:
-                pool.cancel_running(within=self._before / 3)
+                pool.cancel_running(within=before / 3)
             except Exception as error:  # noqa: BLE001 - it would come out of the handler's code, wherever that is
                 log.debug("pool %s: cancelling before the deadline failed: %s", pool.name, error)

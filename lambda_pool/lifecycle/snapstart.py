@@ -3,9 +3,14 @@
 import logging
 
 from ..events import Closing
+from ..invocation import Limit
 from . import pools
 
 log = logging.getLogger("lambda_pool")
+
+_WARMING = 5.0
+"""Seconds for warming all pools after a restore, of the 10 that Lambda allows it with all hooks, the function's too:
+https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html"""
 
 
 class _Installed:
@@ -44,7 +49,12 @@ def before_snapshot() -> None:
 
 def after_restore() -> None:
     """A new generation, and connections again where the user had called `warm()` before the snapshot."""
+    limit = Limit(_WARMING)
     for pool in pools():
         pool.forget()
-        if pool.warmed:
-            pool.warm()
+    cold = [pool for pool in pools() if pool.warmed]
+    while cold:
+        # Each has an equal share of what is left: a database that does not answer leaves time for the others.
+        share = limit.left() / len(cold)
+        pool = cold.pop(0)
+        pool.warm_until(Limit(min(pool.config.timeout, share)))

@@ -8,11 +8,12 @@ import logging
 from collections import Counter
 from importlib.util import find_spec
 from time import time
-from typing import Any
+from typing import Any, NamedTuple
 
-from ..aws.sdk import bare, no_bodies_logged
+from ..aws.sdk import bare, count_addresses, no_bodies_logged
 from ..config import read_metrics_environment
 from ..errors import ConfigError
+from ..invocation import remaining
 from ..secret import private
 from .collector import Collector, Why
 from .definitions import METRICS
@@ -27,9 +28,24 @@ _BATCH = 100
 """Data of one call: with 150 values each far below 1 MB, which is reached before the 1,000 that may be sent."""
 _MOST_UNSENT = 1_000
 """Data kept while CloudWatch does not take them."""
-# Seconds. An invocation's end waits for the call.
-_CONNECT_TIMEOUT = 1.0
-_READ_TIMEOUT = 2.0
+
+
+class _Timeouts(NamedTuple):
+    """Seconds of one call: for connecting, and for each wait for data. An invocation's end waits for it."""
+
+    connect: float
+    read: float
+
+    @property
+    def longest(self) -> float:
+        """What a call may take: connecting, the TLS handshake (under the timeout of connecting), and the answer."""
+        return 2 * self.connect + self.read
+
+
+_PATIENT = _Timeouts(1.0, 2.0)
+# For an invocation whose time runs out, and for functions whose timeout is a second or three: an answer from the same
+# region takes tens of milliseconds.
+_HASTY = _Timeouts(0.2, 0.3)
 # Answers that say "not now": https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CommonErrors.html
 _NOT_NOW = frozenset({"Throttling", "ThrottlingException", "RequestLimitExceeded", "ServiceUnavailable"})
 
@@ -51,10 +67,14 @@ class PutMetrics(Collector):
         self._forget()
 
     def _forget(self) -> None:
-        self._client: Any = None
+        self._disconnect()
         # By pool and metric: how often each value came.
         self._gathered: dict[tuple[str, str], Counter[int]] = {}
         self._unsent: list[dict[str, Any]] = []
+
+    def _disconnect(self) -> None:
+        self._session: Any = None
+        self._clients: dict[_Timeouts, Any] = {}
 
     def _write(self, pool: str, entries: list[Entry], why: Why) -> None:
         environment = read_metrics_environment()
@@ -64,7 +84,7 @@ class PutMetrics(Collector):
             for metric, value in entry.values.items():
                 values = value if isinstance(value, list) else [value]
                 self._gathered.setdefault((pool, metric), Counter()).update(values)
-        if why is Why.FULL:  # only a report line of EMF is full
+        if why is Why.FULL:  # a line of EMF is full, and this is none
             return
         gathered, self._gathered = self._gathered, {}
         now = time()
@@ -75,14 +95,22 @@ class PutMetrics(Collector):
                 "pool": dimension(name),
             }
             self._unsent += _data(metric, counts, dimensions, now)
-        self._send(self._namespace or environment.namespace, environment.region)
+        # A shutdown or a snapshot comes after all invocations, or interrupts one whose time is over anyway.
+        self._send(self._namespace or environment.namespace, environment.region, in_time=why is not Why.CLOSING)
         if why is Why.CLOSING:
             # A restored snapshot has other credentials, and no connections.
-            self._client = None
+            self._disconnect()
 
     @private
-    def _send(self, namespace: str, region: str | None) -> None:
-        """Send what is unsent, and keep what CloudWatch surely did not take but may take later."""
+    def _send(self, namespace: str, region: str | None, *, in_time: bool) -> None:
+        """Send what is unsent, and keep what CloudWatch surely did not take but may take later.
+
+        `in_time`: only as long as the invocation surely lasts. One that ended too late did its work, counts as failed
+        and is tried again by Lambda: no number is worth that.
+        """
+        if not self._unsent or _fitting(in_time=in_time) is None:  # asked before botocore is loaded, too
+            self._keep([])
+            return
         from botocore.exceptions import BotoCoreError, ClientError
 
         while self._unsent:
@@ -90,18 +118,45 @@ class PutMetrics(Collector):
             batch = self._unsent[:_BATCH]
             del self._unsent[:_BATCH]
             try:
-                if self._client is None:
-                    self._client = _client(region)
+                client = self._find_client(region, in_time=in_time)
+                if client is None:
+                    self._keep(batch)
+                    return
                 with no_bodies_logged():
-                    self._client.put_metric_data(Namespace=namespace, MetricData=batch)
+                    client.put_metric_data(Namespace=namespace, MetricData=batch)
             except (BotoCoreError, ClientError) as error:
                 fate = "lost"
                 if _not_taken(error):
                     fate = "kept for the next report"
-                    self._unsent[:0] = batch
-                    del self._unsent[:-_MOST_UNSENT]
+                    self._keep(batch)
                 log.warning("CloudWatch did not take %d metrics, which are %s: %s", len(batch), fate, bare(error))
                 return
+
+    def _keep(self, batch: list[dict[str, Any]]) -> None:
+        self._unsent[:0] = batch
+        del self._unsent[:-_MOST_UNSENT]
+
+    def _find_client(self, region: str | None, *, in_time: bool) -> Any:
+        """A client whose call ends in time; None if there is none."""
+        while (timeouts := _fitting(in_time=in_time)) is not None:
+            client = self._clients.get(timeouts)
+            if client is not None:
+                return client
+            if self._session is None:
+                from botocore.session import get_session
+
+                self._session = get_session()
+            # Then look again: to make one takes time.
+            self._clients[timeouts] = _client(_Wanted(self._session, region, timeouts))
+        return None
+
+
+def _fitting(*, in_time: bool) -> _Timeouts | None:
+    """The timeouts of a call that begins now; None if the invocation may end before it. See `PutMetrics._send`."""
+    left = remaining() if in_time else None
+    if left is None:
+        return _PATIENT
+    return next((timeouts for timeouts in (_PATIENT, _HASTY) if timeouts.longest <= left), None)
 
 
 def _data(metric: str, counts: Counter[int], dimensions: dict[str, str], now: float) -> list[dict[str, Any]]:
@@ -119,16 +174,29 @@ def _data(metric: str, counts: Counter[int], dimensions: dict[str, str], now: fl
     ]
 
 
-def _client(region: str | None) -> Any:
-    from botocore.config import Config
-    from botocore.session import get_session
+class _Wanted(NamedTuple):
+    """What a client is made of."""
 
-    config = Config(
-        connect_timeout=_CONNECT_TIMEOUT,
-        read_timeout=_READ_TIMEOUT,
-        retries={"mode": "standard", "total_max_attempts": 1},
-    )
-    return get_session().create_client("cloudwatch", region_name=region, config=config)
+    session: Any
+    region: str | None
+    timeouts: _Timeouts
+
+
+def _client(wanted: _Wanted) -> Any:
+    from botocore.config import Config
+
+    def make(connect: float) -> Any:
+        config = Config(
+            connect_timeout=connect,
+            read_timeout=wanted.timeouts.read,
+            retries={"mode": "standard", "total_max_attempts": 1},
+        )
+        return wanted.session.create_client("cloudwatch", region_name=wanted.region, config=config)
+
+    client = make(wanted.timeouts.connect)
+    # botocore tries each address for its connect_timeout; VPC endpoints have one in each zone.
+    addresses = count_addresses(client)
+    return client if addresses == 1 else make(wanted.timeouts.connect / addresses)
 
 
 def _not_taken(error: Exception) -> bool:

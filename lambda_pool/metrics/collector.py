@@ -122,7 +122,9 @@ class Collector:
             if numbers.note(event):
                 self._report(event.pool, numbers, Why.PROBLEM, gauges=False)
             elif numbers.crowded:
-                self._report(event.pool, numbers, Why.FULL)
+                # One before its time does not put off the regular one, which alone sends what is not written by lines.
+                due = monotonic() >= numbers.due_mono
+                self._report(event.pool, numbers, Why.INTERVAL if due else Why.FULL, gauges=due)
 
     def _at_end(self, pool: str, numbers: Numbers, *, failed: bool, cold: bool) -> None:
         with self._lock:
@@ -135,7 +137,7 @@ class Collector:
                 return
             # Where no handler is decorated, nothing but this tells that time has passed.
             if monotonic() >= numbers.due_mono:
-                self._report(pool, numbers, Why.FULL)
+                self._report(pool, numbers, Why.INTERVAL)
             else:
                 self._write(pool, numbers.take_full(), Why.FULL)
 
@@ -143,7 +145,7 @@ class Collector:
         if gauges:
             self._note_time(numbers)
         entries = numbers.take(gauges=gauges)
-        if entries:
+        if entries or why is Why.CLOSING:  # then what a child has kept leaves too
             self._write(pool, entries, why)
 
     def _forget(self) -> None:

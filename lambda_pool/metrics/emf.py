@@ -106,8 +106,8 @@ def plain_format(namespace: str, dimensions: Mapping[str, str]) -> Format:
         }
         return {
             "_aws": {"Timestamp": int(time() * 1000), "CloudWatchMetrics": [directive]},
-            **dimensions,
             **entry.properties,
+            **dimensions,
             **entry.values,
         }
 

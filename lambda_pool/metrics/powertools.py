@@ -77,6 +77,8 @@ def powertools_format(namespace: str, dimensions: Mapping[str, str]) -> Format:
             name: {"Unit": METRICS[name].unit, "StorageResolution": 60, "Value": value}
             for name, value in entry.values.items()
         }
-        return dict(provider.serialize_metric_set(metrics, own, entry.properties))
+        # A property that is named as one of the user's dimensions would take its place.
+        properties = {name: value for name, value in entry.properties.items() if name not in own}
+        return dict(provider.serialize_metric_set(metrics, own, properties))
 
     return make

@@ -91,6 +91,10 @@ class FakeLink:
         """See `Link`."""
         return not self.readable and not self.conn.closed
 
+    def at_rest(self) -> bool:
+        """See `Link`."""
+        return not self.in_transaction
+
     def ping(self, timeout: float) -> None:
         """See `Link`."""
         self.do("ping")

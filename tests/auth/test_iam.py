@@ -243,6 +243,15 @@ def test_forget_forgets_all_even_under_a_lost_lock(in_lambda: pytest.MonkeyPatch
     assert not auth.credentials(ENDPOINT, "app", 10.0).cached
 
 
+def test_a_signal_handler_that_signs_amid_signing_waits_for_nobody(in_lambda: pytest.MonkeyPatch) -> None:
+    auth = IamToken()
+    with auth._lock:  # what it interrupts
+        assert not auth.credentials(ENDPOINT, "app", 10.0).cached
+        auth.rejected(auth.credentials(ENDPOINT, "app", 10.0))
+    auth.credentials(ENDPOINT, "app", 10.0)
+    assert auth.credentials(ENDPOINT, "app", 10.0).cached
+
+
 def test_threads_share_one_token(in_lambda: pytest.MonkeyPatch) -> None:
     auth = IamToken(clock=lambda: 1_800_000_000.0)
     start = threading.Barrier(8)

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from lambda_pool.auth import secrets as secrets_module
 from lambda_pool.auth.base import Auth, Credentials
 from lambda_pool.auth.secrets import MAX_AGE, SecretsManager
+from lambda_pool.aws.sdk import no_bodies_logged
 from lambda_pool.endpoints.base import Endpoint
 from lambda_pool.errors import ConfigError, CredentialsError, LambdaPoolError
 
@@ -63,6 +64,26 @@ def stage(vault: Any, body: dict[str, object], stage: str) -> str:
 def password(found: Credentials) -> str:
     assert found.password is not None
     return found.password.reveal()
+
+
+@contextlib.contextmanager
+def held_elsewhere(lock: Any) -> Iterator[None]:
+    """Another thread holds a lock while the block runs."""
+    taken, over = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with lock:
+            taken.set()
+            over.wait(30)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    taken.wait(30)
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 # --- what it makes of a secret ----------------------------------------------------------------------------------------
@@ -236,6 +257,43 @@ def test_a_secret_is_kept_for_a_while(vault: Any) -> None:
     assert not auth.credentials(ANYWHERE, "", 5.0).cached
 
 
+def test_what_an_interrupt_left_locked_is_not_locked_for_its_thread(vault: Any) -> None:
+    store(vault, RDS)
+    auth = SecretsManager("orders")
+    auth._lock.acquire()
+    auth._identity._lock.acquire()
+    assert password(auth.credentials(ANYWHERE, "", 5.0)) == RDS["password"]
+
+
+def test_what_is_known_serves_where_awss_own_credentials_cannot_be_had(
+    vault: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(vault, RDS)
+    clock = Time()
+    auth = SecretsManager("orders", clock=clock)
+    auth.credentials(ANYWHERE, "", 5.0)
+    clock.now += MAX_AGE + 1
+
+    def none(timeout: float) -> object:
+        raise CredentialsError("the credentials endpoint did not answer in time")
+
+    monkeypatch.setattr(auth._identity, "credentials", none)
+    assert password(auth.credentials(ANYWHERE, "", 5.0)) == RDS["password"]
+    with pytest.raises(CredentialsError, match="did not answer"):
+        other = SecretsManager("orders")
+        monkeypatch.setattr(other._identity, "credentials", none)
+        other.credentials(ANYWHERE, "", 5.0)
+
+
+def test_botocores_log_stays_quiet_after_a_quiet_block_within(caplog: pytest.LogCaptureFixture) -> None:
+    log = logging.getLogger("botocore.parsers")
+    with caplog.at_level(logging.DEBUG), no_bodies_logged():
+        with no_bodies_logged():
+            log.debug("inner c4n4ry")
+        log.debug("outer c4n4ry")
+    assert "c4n4ry" not in caplog.text
+
+
 def test_an_age_of_zero_asks_every_time(vault: Any) -> None:
     store(vault, RDS)
     auth = SecretsManager("orders", max_age=0)
@@ -333,7 +391,7 @@ def test_threads_fetch_once_and_none_waits_longer_than_allowed(vault: Any) -> No
     for thread in threads:
         thread.join(20)
     assert sorted(found) == [False] + [True] * 5
-    with auth._lock, pytest.raises(CredentialsError, match="another thread"):
+    with held_elsewhere(auth._lock), pytest.raises(CredentialsError, match="another thread"):
         auth.credentials(ANYWHERE, "", 0.05)
 
 

@@ -195,8 +195,9 @@ def test_exit_code_0_and_json(server: Server) -> None:
     code, out = command("--json", env={"LAMBDA_POOL_URL": url_of(server)})
     assert code == 0
     assert Found(json.loads(out)).report["ok"]
-    code, out = command("--url", url_of(server))
-    assert (code, out.splitlines()[-1]) == (0, "everything works")
+    for arguments in (("--url", url_of(server)), (url_of(server),), ("--readonly", url_of(server), "--auth", "url")):
+        code, out = command(*arguments)
+        assert (code, out.splitlines()[-1]) == (0, "everything works")
 
 
 def test_exit_code_1(server: Server) -> None:
@@ -212,11 +213,18 @@ def test_exit_code_1(server: Server) -> None:
     [
         ((), {}, "no database URL"),
         (("--url", "postgres:/nonsense"), {}, "must start with postgresql://"),
+        (("postgres:/nonsense",), {}, "must start with postgresql://"),
         (("--url", "postgresql://a:canary@h:port/d"), {}, "port is not valid"),
         ((), {"LAMBDA_POOL_URL": "postgresql://h/d", "LAMBDA_POOL_MAXSIZE": "2"}, "did you mean LAMBDA_POOL_MAX_SIZE"),
         (("--url", "postgresql://h/d", "--auth", "secret"), {}, "SECRET_ID"),
         (("--prefix", "OTHER_"), {"LAMBDA_POOL_URL": "postgresql://h/d"}, "no database URL"),
-        (("--auth", "iam"), {}, "LAMBDA_POOL_AUTH must come with --url"),
+        (
+            ("--auth", "iam", "--rds-proxy", "orders"),
+            {},
+            "--auth, --rds-proxy must come with --url, or stand in the environment as LAMBDA_POOL_AUTH, "
+            "LAMBDA_POOL_RDS_PROXY",
+        ),
+        (("--prefix", "OTHER_", "--auth", "iam"), {}, "stand in the environment as OTHER_AUTH"),
     ],
 )
 def test_exit_code_2(arguments: tuple[str, ...], env: dict[str, str], text: str) -> None:

@@ -42,7 +42,10 @@ def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         (["top", "--interval", "nan"], "'nan' is not a number of seconds above 0"),
         (["top", "--limit", "-1"], "'-1' is not a whole number above 0"),
         (["doctor", "--timeout", "-1"], "'-1' is not a number of seconds above 0"),
-        (["doctor", "--auth", "iam"], "LAMBDA_POOL_AUTH must come with --url"),
+        (["doctor", "--auth", "iam"], "--auth must come with --url, or stand in the environment as LAMBDA_POOL_AUTH"),
+        (["doctor", NOBODY_THERE, "--url", NOBODY_THERE], "argument --url: a URL was given already"),
+        (["doctor", "--url", NOBODY_THERE, NOBODY_THERE], "argument URL: a URL was given already"),
+        ([*PLAN, "--url", NOBODY_THERE, NOBODY_THERE], "argument URL: a URL was given already"),
         (["plan"], "give --max-connections, or --live"),
         (["plan", "--max-connections", "many"], "invalid int value: 'many'"),
         (["plan", "--max-connections", "9", "--rate", "5", "--duration", "inf"], "no number of environments"),
@@ -51,6 +54,19 @@ def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         (["plan", "--max-connections", "9", "--function", "orders"], "give --region, or set AWS_REGION"),
         (["dashboard", "--function", "orders"], "the following arguments are required: --pool"),
         (["dashboard", "--function", "", "--pool", "orders"], "argument --function: it is empty"),
+        *[
+            ([*command, "--function", function], f"argument --function: {function!r} is not a function's name")
+            for command in (["dashboard", "--pool", "p"], ["plan", "--max-connections", "9"])
+            for function in (
+                "arn:aws:lambda:eu-central-1:123456789012:function:orders",
+                "123456789012:function:orders",
+                "orders:live",
+                "a b",
+                "größe",
+                "orders\n",
+                "x" * 65,
+            )
+        ],
         (["dashboard", "--function", "f", "--pool", "p", "--topic", "pager"], "'pager' is not an ARN"),
         (["dashboard", "--function", "f", "--pool", "p", "--format", "json"], "--region eu-central-1"),
         (["demo", "--engine", "oracle"], "invalid choice: 'oracle'"),
@@ -65,6 +81,13 @@ def test_what_cannot_be_done_is_one_line_and_exit_code_2(arguments: list[str], s
     assert line.startswith(f"lambda-pool {arguments[0]}: ")
     assert says in line
     assert "hunter2" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["doctor", "plan", "top"])
+def test_a_word_too_many_is_refused_without_its_password(command: str) -> None:
+    done = run(command, NOBODY_THERE, NOBODY_THERE)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.endswith("unrecognized arguments: postgresql://***\n")
 
 
 def test_aws_region_says_where_to_ask() -> None:

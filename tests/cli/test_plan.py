@@ -197,7 +197,38 @@ def test_a_bad_finding_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> Non
     code, out, _ = command(capsys, "--max-connections", "100", "--environments", "90", "--workers", "2")
     assert code == 1
     assert "180 connections at the peak, and 77 in the budget" in out
-    assert "reserve a concurrency of 38" in out
+    # With several workers it is Managed Instances', where a concurrency counts invocations and not environments.
+    assert "set MaxExecutionEnvironments to 38 and let Lambda throttle the rest" in out
+    assert "\nMaxExecutionEnvironments to set: 38 (the budget, 2 for each environment).\n" in out
+    assert "to set 38" in out
+    assert "reserve" not in out.replace("3 reserved", "")
+
+
+def test_what_bounds_environments_of_one_worker_is_their_concurrency(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = command(capsys, "--max-connections", "100", "--environments", "90")
+    assert code == 1
+    assert "reserve a concurrency of 77 and let Lambda throttle the rest" in out
+    assert "\nReserved concurrency to set: 77 (the budget, 1 for each environment).\n" in out
+    assert "MaxExecutionEnvironments" not in out
+
+
+@pytest.mark.parametrize(("workers", "reserve", "most"), [("1", 77, None), ("2", None, 38)])
+def test_programs_are_told_which_of_the_two_to_set(
+    workers: str, reserve: int | None, most: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, out, _ = command(capsys, "--max-connections", "100", "--environments", "9", "--workers", workers, "--json")
+    answer = json.loads(out)
+    assert (answer["reserved_concurrency"], answer["max_execution_environments"]) == (reserve, most)
+
+
+def test_no_bound_of_zero_is_advised(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = command(capsys, "--max-connections", "30", "--environments", "1", "--workers", "32")
+    assert code == 1
+    assert out.splitlines()[0] == (
+        "32 connections at the peak, and 21 in the budget, where not even one environment fits: "
+        "put an RDS Proxy in front."
+    )
+    assert "to set: not even one environment fits into the budget." in out
 
 
 def test_the_chart_goes_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
@@ -232,7 +263,7 @@ def test_a_postgresql_tells_its_limits(postgres: PostgresServer, capsys: pytest.
     url = postgres.url(user="planner", password="planner")
     [(limit,)] = postgres.execute("select current_setting('max_connections')::int")
     with psycopg.connect(postgres.url()), psycopg.connect(url):  # somebody else's, and one of the function's own
-        code, out, _ = command(capsys, "--live", "--url", url, "--environments", "1", "--json")
+        code, out, _ = command(capsys, url, "--environments", "1", "--json")
     answer = json.loads(out)
     assert code == 0
     assert answer["figures"]["max_connections"] == limit

@@ -166,3 +166,15 @@ def test_the_pools_own_commit_is_not_struck(pg: Database) -> None:
     assert pg.rows() == [1]
     assert pool.stats().idle == 1
     pg.execute(f"drop function {pg.table}_wait() cascade")
+
+
+def test_a_name_that_leads_elsewhere_by_now(my: Database) -> None:
+    """As that of a failed over writer, or of readers by turns: each server counts its threads for itself."""
+    pool = my.pool()
+    with FaultyProxy("127.0.0.1", my.server.port) as proxy:
+        there = my.pool(my.url.replace(f":{my.server.port}", f":{proxy.port}"))
+        with pool.connection(), there.connection():
+            link, elsewhere = pool.slots[0].link, there.slots[0].link
+            assert not link.cancel(1.0, lambda: elsewhere)
+        with pool.connection():
+            assert pool.slots[0].link.cancel(1.0, lambda: pool._aside(pool.slots[0], 1.0))

@@ -403,3 +403,40 @@ def test_bringing_a_connection_back_takes_no_longer_than_the_invocation_lasts(da
             proxy.black_hole(new=False)
         assert time.monotonic() < end + 5
         assert pool.stats().size == 0
+
+
+# --- what is begun too late -------------------------------------------------------------------------------------------
+
+
+def test_used_after_its_return_it_is_not_lent_again(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """The next borrower would commit what he never wrote."""
+    pool = database.pool()
+    with pool.connection() as late:
+        database.insert(late, 1)
+    database.insert(late, 2)
+    with caplog.at_level(logging.WARNING), pool.connection() as conn:
+        assert conn is not late
+        database.insert(conn, 3)
+    assert "used after it had been given back" in caplog.text
+    assert database.rows() == [1, 3]
+    assert pool.stats().replaced == 1
+
+
+def test_used_after_its_return_it_is_not_frozen(database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """Its locks would be held for as long as the environment is frozen."""
+    pool = database.pool()
+
+    @pool.handler
+    def handler(event: Any, context: Any) -> None:
+        with pool.connection() as conn:
+            database.insert(conn, 1)
+        database.insert(conn, 2)
+
+    with caplog.at_level(logging.WARNING):
+        handler({}, None)
+    assert "used after it had been given back" in caplog.text
+    assert pool.stats().size == 0
+    assert database.rows() == [1]
+    with pool.connection() as conn:
+        database.insert(conn, 2)  # which the other's lock would not let in
+    assert database.rows() == [1, 2]

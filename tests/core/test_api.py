@@ -1,22 +1,72 @@
 """How a public Pool is put together: what is taken, what is refused, what the environment chooses."""
 
+import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 import lambda_pool
+from lambda_pool.auth.iam import IamToken
 from lambda_pool.auth.secrets import SecretsManager
 from lambda_pool.endpoints.rds import AuroraCluster, RdsProxy
 
 URL = "postgresql://app@db.example/app"
 
 
-@pytest.mark.parametrize(("option", "method"), [("auth", "credentials"), ("endpoint", "resolve")])
-def test_what_is_no_source_is_refused_and_not_shown(option: str, method: str) -> None:
+@pytest.mark.parametrize(("option", "example"), [("auth", "IamToken()"), ("endpoint", "RdsProxy('name')")])
+def test_what_is_no_source_is_refused_and_not_shown(option: str, example: str) -> None:
     arguments: dict[str, Any] = {option: "s3cret"}
-    with pytest.raises(lambda_pool.ConfigError, match=rf"{option}.*method {method}\(\)") as caught:
+    with pytest.raises(lambda_pool.ConfigError, match=rf"{option}.*{re.escape(example)}.*not str") as caught:
         lambda_pool.Pool(URL, **arguments)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("option", "given"), [("auth", IamToken), ("endpoint", RdsProxy)])
+def test_a_class_is_no_source_yet(option: str, given: type) -> None:
+    with pytest.raises(lambda_pool.ConfigError, match=rf"{option}.*not the class {given.__name__}"):
+        lambda_pool.Pool(URL, **{option: given})  # type: ignore[arg-type]
+
+
+def test_observers_that_observe_nothing_are_refused() -> None:
+    with pytest.raises(lambda_pool.ConfigError, match="observers"):
+        lambda_pool.Pool(URL, observers=[print])  # type: ignore[list-item]
+
+
+SECRET_URL = "postgresql://u:c4n4ry@h/d"
+
+
+@pytest.mark.parametrize(
+    "mistake",
+    [
+        lambda: lambda_pool.handler(SECRET_URL),  # type: ignore[call-overload]
+        lambda: lambda_pool.Pool.from_env(SECRET_URL),
+        lambda: lambda_pool.Pool(URL, name=SECRET_URL),
+        lambda: lambda_pool.Pool(URL, reset=SECRET_URL),
+        lambda: lambda_pool.Pool(URL, timeout=SECRET_URL),  # type: ignore[arg-type]
+        lambda: lambda_pool.Pool(URL, auth=IamToken(SECRET_URL)),
+        lambda: lambda_pool.Pool(URL, endpoint=RdsProxy(SECRET_URL)),
+        lambda: lambda_pool.Pool(URL).run(print, attempts=SECRET_URL),  # type: ignore[arg-type]
+        lambda: lambda_pool.Pool(URL).connection(timeout=SECRET_URL),  # type: ignore[arg-type]
+    ],
+)
+def test_a_url_in_the_wrong_place_is_not_shown(mistake: Callable[[], object]) -> None:
+    with pytest.raises(lambda_pool.ConfigError) as caught:
+        mistake()
+    assert "c4n4ry" not in repr(caught.value)
+
+
+def test_a_password_as_the_kind_of_login_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAMBDA_POOL_AUTH", "c4n4ry")
+    with pytest.raises(lambda_pool.ConfigError, match="LAMBDA_POOL_AUTH is not valid") as caught:
+        lambda_pool.Pool.from_env()
+    assert "c4n4ry" not in str(caught.value)
+
+
+@pytest.mark.parametrize("timeout", [float("inf"), "5s", 0, True])
+def test_a_timeout_is_a_number_of_seconds(timeout: Any) -> None:
+    with pytest.raises(lambda_pool.ConfigError, match="timeout="):
+        lambda_pool.Pool(URL).connection(timeout=timeout)
 
 
 @pytest.mark.parametrize(

@@ -288,6 +288,24 @@ class TestPooled:
         borrow(driver.pool("postgresql://fake@orders.proxy-c0ffee123456.eu-central-1.rds.amazonaws.com/fake"))
         assert [request.pooled for request in driver.requests] == [True, True, False, True]
 
+    def test_a_proxy_that_only_the_secret_names(self, driver: FakeDriver) -> None:
+        class Vault(Login):
+            host = "orders.proxy-c0ffee123456.eu-central-1.rds.amazonaws.com"
+
+            def credentials(self, endpoint: Endpoint, user: str, timeout: float) -> Credentials:
+                return Credentials("app", Secret("canary"), host=self.host)
+
+        class Elsewhere(Vault):
+            host = "db.example"
+
+        pools = [driver.pool("postgresql:///orders", auth=auth(iam=False)) for auth in (Vault, Elsewhere)]
+        for pool in pools:
+            borrow(pool)
+        assert [request.pooled for request in driver.requests] == [True, False]
+        assert [pool.slots[0].endpoint.proxy for pool in pools] == [True, False]
+        with pytest.raises(ConfigError, match=r"reset='session'.*Leave reset out"):
+            borrow(driver.pool("postgresql:///orders", auth=Vault(iam=False), reset="session"))
+
     def test_a_session_reset_is_refused_as_early_as_possible(self, driver: FakeDriver) -> None:
         with pytest.raises(ConfigError, match=r"reset='session'.*Leave reset out"):
             driver.pool("postgresql://fake@fake.example/fake?pooled=true", reset="session")

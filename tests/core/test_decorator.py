@@ -147,7 +147,15 @@ class TestInjection:
 
         with pytest.raises(lambda_pool.ConfigError, match="async def"):
             pool.handler(handler)
-        with pytest.raises(lambda_pool.ConfigError, match="handler=5"):
+        with pytest.raises(lambda_pool.ConfigError, match="holds a yield"):
+
+            @pool.handler
+            def rows(event: Any, context: Any, conn: Any) -> Any:
+                yield conn
+
+        with pytest.raises(lambda_pool.ConfigError, match="'conn' too early"):
+            pool.handler(lambda event, conn: None)
+        with pytest.raises(lambda_pool.ConfigError, match="must be a function or another callable, not int"):
             pool.handler(5)  # type: ignore[call-overload]
         with pytest.raises(lambda_pool.ConfigError, match="on_unavailable=5"):
             pool.handler(on_unavailable=5)(lambda event, context: None)  # type: ignore[call-overload]

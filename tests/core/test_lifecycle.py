@@ -8,6 +8,7 @@ import socket
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -218,6 +219,19 @@ class TestAlarm:
         assert "cancel" not in driver.links[0].history
         assert rung == []
 
+    def test_each_pool_waits_for_its_own_time(self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
+        late, early = driver.pool(cancel_before_deadline=0.1), driver.pool(cancel_before_deadline=5.0)
+        monkeypatch.setattr(lifecycle, "_pools", [weakref.ref(late), weakref.ref(early)])
+        rung: list[object] = []
+        for pool in (late, early):
+            monkeypatch.setattr(pool, "cancel_running", lambda within, pool=pool: rung.append(pool))
+        with invoked(lambda: 3_000):
+            Alarm(5.0)._ring(signal.SIGALRM, None)
+        assert rung == [early]
+        with invoked(lambda: 100):
+            Alarm(5.0)._ring(signal.SIGALRM, None)
+        assert rung == [early, late, early]
+
     def test_one_that_was_left_behind_is_taken_away_by_the_next(self, rung: list[int]) -> None:
         """An exception out of another signal handler may have struck before it was disarmed."""
         mine = signal.getsignal(signal.SIGALRM)
@@ -369,8 +383,42 @@ class TestSnapshot:
         with pool.connection():
             pass
 
+    def test_a_restore_is_bounded_whatever_pools_there_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        from lambda_pool.engines.base import Failure
+        from lambda_pool.testing import FakeError
+
+        monkeypatch.setattr(snapstart, "_WARMING", 1.0, raising=False)
+        drivers = [FakeDriver() for _ in range(4)]
+        found = [driver.pool(name=f"pool{number}") for number, driver in enumerate(drivers)]
+        for pool in found:
+            pool.warm()
+        snapstart.before_snapshot()
+        for driver in drivers[:3]:
+            driver.fail("connect", *[FakeError(Failure.UNREACHABLE)] * 1_000)
+        begin = time.monotonic()
+        snapstart.after_restore()
+        assert time.monotonic() - begin < 8
+        assert [pool.stats().size for pool in found] == [0, 0, 0, 1]  # those without an answer left time for the last
+
 
 class TestFork:
+    def test_a_child_takes_over_no_lock_of_its_credentials_and_endpoint(
+        self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Which a thread may have held that is not there any more. What one pool raises is no other's."""
+        first, second = driver.pool(), driver.pool()
+        forgotten: list[str] = []
+
+        def fail() -> None:
+            raise ValueError("an Auth of the user's own")
+
+        monkeypatch.setattr(first._auth, "forget", fail)
+        monkeypatch.setattr(second._auth, "forget", lambda: forgotten.append("auth"))
+        monkeypatch.setattr(second._endpoint, "forget", lambda: forgotten.append("endpoint"))
+        monkeypatch.setattr(lifecycle, "_pools", [weakref.ref(first), weakref.ref(second)])
+        lifecycle._after_fork()
+        assert forgotten == ["auth", "endpoint"]
+
     def test_the_invocations_of_other_threads_stay_with_the_parent(
         self, in_invocation: None, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -87,6 +87,40 @@ def test_each_error_text_is_one_that_the_package_says(heading: str) -> None:
         assert piece in texts(), piece
 
 
+def said_by_others() -> list[str]:
+    """The headings of the page's second part."""
+    page = (DOCS / "troubleshooting.md").read_text()
+    return re.findall(r"^### (.+)$", page.partition("\n## What drivers, servers and Lambda say\n")[2], re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("heading", "log"),
+    [
+        ("no password supplied", 'connection to server at "db", port 5432 failed: fe_sendauth: no password supplied'),
+        ("using password: NO", "(1045, \"Access denied for user 'app'@'10.0.0.1' (using password: NO)\")"),
+        ("database … does not exist", 'FATAL:  database "oders" does not exist'),
+        ("Unknown database", "(1049, \"Unknown database 'oders'\")"),
+        ("current transaction is aborted", "current transaction is aborted, commands ignored until end of …"),
+        ("the connection is closed", "psycopg.OperationalError: the connection is closed"),
+        ("deadlock detected", "psycopg.errors.DeadlockDetected: deadlock detected"),
+        ("could not serialize access", "could not serialize access due to concurrent update"),
+        (
+            "Deadlock found when trying to get lock",
+            "(1213, 'Deadlock found when trying to get lock; try …')",
+        ),
+        ("Lock wait timeout exceeded", "(1205, 'Lock wait timeout exceeded; try restarting transaction')"),
+        (
+            "Unable to marshal response: … is not JSON serializable",
+            "Unable to marshal response: Object of type Decimal is not JSON serializable",
+        ),
+        ("received invalid response to SSL negotiation", "received invalid response to SSL negotiation: J"),
+    ],
+)
+def test_what_servers_and_lambda_often_say_is_found_in_troubleshooting(heading: str, log: str) -> None:
+    assert heading in said_by_others()
+    assert re.search(".*".join(map(re.escape, heading.split("…"))), log)
+
+
 # --- every page -------------------------------------------------------------------------------------------------------
 
 
@@ -164,6 +198,15 @@ def test_the_plan_and_its_chart_are_what_the_command_makes(capsys: pytest.Captur
     main([*shlex.split(command)[1:], "--chart", str(chart)])
     assert capsys.readouterr().out.startswith(printed + "\n\nThe chart is in ")
     assert chart.read_text() == (DOCS / "plan.svg").read_text()
+
+
+def test_what_the_page_says_of_managed_instances_is_what_the_command_says(capsys: pytest.CaptureFixture[str]) -> None:
+    commands, printed = (
+        [block.code for block in blocks(DOCS / "sizing.md") if block.language == language]
+        for language in ("sh", "text")
+    )
+    main(shlex.split(commands[-1])[1:])
+    assert printed[-1] in capsys.readouterr().out.splitlines()
 
 
 # --- recipes ----------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import random
 import subprocess
 import sys
 import threading
@@ -11,12 +12,13 @@ import traceback
 from types import SimpleNamespace
 from typing import Any
 
+import botocore.exceptions
 import botocore.session
 import pytest
 from botocore.stub import Stubber
 
-from lambda_pool.endpoints import rds
-from lambda_pool.endpoints.api import RdsApi
+from lambda_pool.endpoints import api, rds
+from lambda_pool.endpoints.api import Calls, NoAnswerError, RdsApi
 from lambda_pool.endpoints.base import Endpoint, EndpointSource, Role
 from lambda_pool.endpoints.rds import AuroraCluster, RdsProxy
 from lambda_pool.errors import ConfigError, EndpointError
@@ -465,6 +467,31 @@ def test_throttling_that_does_not_pass(scripted_api: ScriptedApi) -> None:
         RdsProxy("orders").resolve(Role.WRITER, 5.0)
     assert time.monotonic() - begin < 7
     assert len(scripted_api.requests) > 1
+
+
+def test_clones_of_a_snapshot_do_not_ask_again_in_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    def throttle(**parameters: str) -> None:
+        said: Any = {"Error": {"Code": "Throttling"}, "ResponseMetadata": {"HTTPStatusCode": 400}}
+        raise botocore.exceptions.ClientError(said, "DescribeDBProxies")
+
+    client = SimpleNamespace(meta=SimpleNamespace(region_name=REGION), describe_db_proxies=throttle)
+    snapshot = random.getstate()
+    pauses: list[list[float]] = []
+    for _ in range(2):
+        random.setstate(snapshot)
+        clock = Clock()
+        slept: list[float] = []
+
+        def sleep(seconds: float, clock: Clock = clock, slept: list[float] = slept) -> None:
+            clock.now += seconds
+            slept.append(seconds)
+
+        monkeypatch.setattr(api, "time", SimpleNamespace(monotonic=clock, sleep=sleep))
+        with pytest.raises(NoAnswerError, match="throttles"):
+            Calls(client, clock.now + 5.0).list("describe_db_proxies", "DBProxies")
+        pauses.append(slept)
+    assert len(pauses[0]) > 2
+    assert pauses[0] != pauses[1]
 
 
 def test_an_api_that_hangs_costs_no_more_than_the_timeout(scripted_api: ScriptedApi) -> None:

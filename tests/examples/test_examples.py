@@ -32,17 +32,17 @@ def test_three_lines(start: Start, request: pytest.FixtureRequest, engine: str) 
 # --- API Gateway ------------------------------------------------------------------------------------------------------
 
 
-def request(method: str, path: str, body: object = None) -> dict[str, Any]:
-    """An event of API Gateway's REST APIs, as far as it is read."""
+def request(method: str, path: str, body: object = None, **headers: str) -> dict[str, Any]:
+    """An event of API Gateway's REST APIs, as far as it is read; a body that is text is sent as it stands."""
     return {
         "httpMethod": method,
         "path": path,
         "resource": path,
-        "headers": {"Content-Type": "application/json"},
+        "headers": {"Content-Type": "application/json", **headers},
         "multiValueHeaders": {},
         "queryStringParameters": None,
         "requestContext": {"stage": "prod", "path": path, "httpMethod": method, "requestId": "1"},
-        "body": json.dumps(body) if body is not None else None,
+        "body": body if body is None or isinstance(body, str) else json.dumps(body),
         "isBase64Encoded": False,
     }
 
@@ -60,6 +60,52 @@ def test_api_gateway(start: Start, shop: PostgresServer) -> None:
     assert shop.execute("select left_over from stock") == [(1,)]
     assert shop.execute("select count(*) from orders") == [(1,)]
     assert runtime.invoke(request("GET", "/orders/0")).payload["statusCode"] == 404
+
+
+def test_api_gateway_refuses_what_is_no_order(start: Start, shop: PostgresServer) -> None:
+    shop.execute("insert into stock values ('tea', 3)")
+    runtime = start("api_gateway", shop.url())
+
+    def status(*arguments: Any) -> int:
+        answer = runtime.invoke(request(*arguments))
+        assert answer.error is None, answer.error
+        return int(answer.payload["statusCode"])
+
+    for number in ("abc", "-1", "1.5", "2147483648", "99999999999999999999", "9" * 5000):
+        assert (number[:20], status("GET", f"/orders/{number}")) == (number[:20], 404)
+    for amount in (-100, 0, 1.5, "2", True, None, 2**31):
+        assert (amount, status("POST", "/orders", {"article": "tea", "amount": amount})) == (amount, 400)
+    bodies: list[object] = [None, "", "{", "[1]", "null", "7", {}, {"article": "tea"}, {"amount": 1}]
+    bodies += [{"article": article, "amount": 1} for article in (None, 7, ["tea"], "te\0a", "te\ud800a")]
+    for body in bodies:
+        assert (body, status("POST", "/orders", body)) == (body, 400)
+    assert status("POST", "/orders", {"article": "air", "amount": 1}) == 404
+    # Nothing of all this is in the database.
+    assert shop.execute("select article, left_over from stock") == [("tea", 3)]
+    assert shop.execute("select * from orders") == []
+
+
+def test_api_gateway_makes_an_order_once(start: Start, shop: PostgresServer) -> None:
+    shop.execute("insert into stock values ('tea', 3)")
+    runtime = start("api_gateway", shop.url())
+    order = {"article": "tea", "amount": 2}
+    # The header's name has no case.
+    answers = [
+        runtime.invoke(request("POST", "/orders", order, **{name: "0f8fad5b"})).payload
+        for name in ("Idempotency-Key", "idempotency-key")
+    ]
+    assert [answer["statusCode"] for answer in answers] == [201, 200]
+    assert json.loads(answers[0]["body"]) == json.loads(answers[1]["body"])
+    assert shop.execute("select left_over from stock") == [(1,)]
+    # What was refused was not saved, and may be tried again with the same key; without one, each is an order.
+    for expected in (400, 201):
+        assert runtime.invoke(request("POST", "/orders", order, **{"Idempotency-Key": "7"})).payload["statusCode"] == (
+            expected
+        )
+        shop.execute("update stock set left_over = 4")
+    made = [runtime.invoke(request("POST", "/orders", order)).payload["statusCode"] for _ in range(2)]
+    assert made == [201, 201]
+    assert shop.execute("select count(*) from orders") == [(4,)]
 
 
 # --- SQS --------------------------------------------------------------------------------------------------------------
@@ -140,12 +186,15 @@ def test_reader_writer(start: Start, shop: PostgresServer, rds_api: ScriptedApi)
 
 
 def test_scheduled_job(start: Start, shop: PostgresServer) -> None:
-    shop.execute("insert into orders (article, amount) values ('tea', 2), ('milk', 3)")
+    shop.execute("alter table orders alter amount type numeric")
+    shop.execute("alter table settlements alter amount type numeric")
+    shop.execute("insert into orders (article, amount) values ('tea', 2), ('milk', 0.5)")
     runtime = start("scheduled_job", shop.url())
-    assert runtime.invoke().payload == {"amount": 5, "orders": 2}
+    assert runtime.invoke().payload == {"amount": "2.5", "orders": 2}
     end_sessions(shop)
-    assert runtime.invoke().payload == {"amount": 0, "orders": 0}
-    assert shop.execute("select * from settlements order by amount") == [(0, 0), (5, 2)]
+    # Delivered again, the event settles nothing, and says so.
+    assert runtime.invoke().payload == {"amount": "0", "orders": 0}
+    assert shop.execute("select amount::text, orders from settlements") == [("2.5", 2)]
 
 
 # --- SnapStart --------------------------------------------------------------------------------------------------------

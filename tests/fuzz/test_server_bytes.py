@@ -356,7 +356,9 @@ def check_reset(target: Target, answers: tuple[bytes, ...], then: Any) -> None:
         target.front.play(target.script(*dialogue.login, *dialogue.statement, *dialogue.commit, *answers, then=then))
         with pool.connection() as conn:
             target.insert(conn)
-        assert not pool.stats().size or all(accepted(target, answer) for answer in answers)
+        # An answer from which autocommit seems to be off already is not followed by a question for that.
+        asked = len(answers) - (target.mysql and b"AUTOCOMMIT" not in target.front.received[0].partition(b"COMMIT")[2])
+        assert not pool.stats().size or all(accepted(target, answer) for answer in answers[:asked])
         check_served(target, pool)
     finally:
         pool.close()
@@ -377,3 +379,9 @@ def test_mutated_answers_to_a_reset(target: Target) -> None:
         check_reset(target, answers, then)
 
     check()
+
+
+def test_a_reset_after_which_autocommit_seems_to_be_off(target: Target) -> None:
+    if target.mysql:
+        off = target.dialogue.commit[0]
+        check_reset(target, (off, target.dialogue.reset[1], b"\0" + off), "close")

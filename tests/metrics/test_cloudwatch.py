@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -15,9 +17,10 @@ from botocore.session import get_session
 from moto.server import ThreadedMotoServer
 
 from lambda_pool.errors import ConfigError
-from lambda_pool.events import Closing, Event, Forked, InvocationEnded, Opened, Returned, TimedOut
+from lambda_pool.events import Closing, Event, Forked, InvocationEnded, Opened, Returned, TimedOut, Waited
 from lambda_pool.metrics import cloudwatch
 from lambda_pool.metrics.cloudwatch import PutMetrics
+from tests.support.invoked import invoked
 
 from .conftest import Clock
 
@@ -92,6 +95,27 @@ def test_sums_arrive(api: Any, clock: Clock) -> None:
     assert stored(api, "ConnectTime") == (12_000, 1, "Microseconds")
 
 
+def test_without_a_handler_the_interval_sends_too(api: Any, clock: Clock) -> None:
+    put = PutMetrics()
+    for _ in range(250):
+        tell(put, borrow())
+    assert stored(api, "HoldTime")[1] == 0
+    clock.pass_time(60)
+    for _ in range(50):
+        tell(put, borrow())
+    assert stored(api, "HoldTime")[1] == 300
+
+
+def test_lines_that_fill_before_their_time_do_not_put_off_the_interval(api: Any, clock: Clock) -> None:
+    put = PutMetrics()
+    for _ in range(7):
+        clock.pass_time(10)
+        for _ in range(100):
+            tell(put, Waited("orders", 0.001))
+        tell(put, borrow(), ended())
+    assert stored(api, "WaitTime")[1] >= 600
+
+
 def test_trouble_is_sent_at_once_and_a_shutdown_sends_the_rest(api: Any) -> None:
     put = PutMetrics()
     tell(put, TimedOut("orders", 5.0))
@@ -121,11 +145,11 @@ def watch(monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> list[list[dict
     """Every batch that is sent. The first calls raise `errors`."""
     calls: list[list[dict[str, Any]]] = []
     left = list(errors)
-    real: Callable[[str | None], Any] = cloudwatch._client
+    real: Callable[[cloudwatch._Wanted], Any] = cloudwatch._client
 
     class Client:
-        def __init__(self, region: str | None) -> None:
-            self._real = real(region)
+        def __init__(self, wanted: cloudwatch._Wanted) -> None:
+            self._real = real(wanted)
 
         def put_metric_data(self, **arguments: Any) -> Any:
             calls.append(arguments["MetricData"])
@@ -173,6 +197,112 @@ def test_what_cannot_be_sent_is_bounded(api: Any, monkeypatch: pytest.MonkeyPatc
     for _ in range(500):
         tell(put, borrow(), ended())
     assert len(put._unsent) == 1_000
+
+
+# --- an invocation whose time runs out --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[cloudwatch._Timeouts]:
+    """The timeouts of each client that was made."""
+    found: list[cloudwatch._Timeouts] = []
+    real = cloudwatch._client
+
+    def make(wanted: cloudwatch._Wanted) -> Any:
+        found.append(wanted.timeouts)
+        return real(wanted)
+
+    monkeypatch.setattr(cloudwatch, "_client", make)
+    return found
+
+
+@pytest.mark.parametrize("left", [800, 1_000, 3_000, 4_200, 900_000])
+def test_a_call_fits_into_what_the_invocation_has_left(
+    api: Any, made: list[cloudwatch._Timeouts], left: int, clock: Clock
+) -> None:
+    put = PutMetrics()
+    for _ in range(2):
+        with invoked(lambda: left):
+            tell(put, borrow(), ended())
+        clock.pass_time(61)
+    tell(put, ended())
+    (timeouts,) = made[:1]
+    # Connecting, the TLS handshake and the answer.
+    assert 2 * timeouts.connect + timeouts.read <= left / 1000 - 0.1
+    assert len(made) == len(set(made))  # made once for each, and kept
+    assert stored(api, "ConnectionsReused")[0] == 2
+
+
+@pytest.mark.parametrize("left", [-5, 0, 500])
+def test_without_time_for_a_call_the_numbers_wait_for_the_next_report(
+    api: Any, made: list[cloudwatch._Timeouts], left: int
+) -> None:
+    put = PutMetrics()
+    with invoked(lambda: left):
+        tell(put, TimedOut("orders", 1.0), borrow(), ended(cold=True))
+    assert made == []
+    assert stored(api, "PoolTimeouts")[0] == 0
+    with invoked(lambda: 1_000):
+        tell(put, borrow(), ended(cold=True))
+    assert stored(api, "PoolTimeouts")[0] == 1
+    assert stored(api, "ConnectionsReused")[0] == 2
+
+
+def test_the_time_that_making_a_client_takes_counts(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = 5_000
+    real = cloudwatch._client
+
+    def make(wanted: cloudwatch._Wanted) -> Any:
+        nonlocal left
+        left = 300
+        return real(wanted)
+
+    monkeypatch.setattr(cloudwatch, "_client", make)
+    put = PutMetrics()
+    with invoked(lambda: left):
+        tell(put, borrow(), ended(cold=True))
+    assert stored(api, "ConnectionsReused")[0] == 0
+    tell(put, Closing("orders"))
+    assert stored(api, "ConnectionsReused")[0] == 1
+
+
+def test_a_shutdown_sends_whatever_its_invocation_has_left(api: Any) -> None:
+    put = PutMetrics()
+    with invoked(lambda: 0):
+        tell(put, borrow(), Closing("orders"))
+    assert stored(api, "ConnectionsReused")[0] == 1
+
+
+def test_what_finds_no_time_is_bounded(made: list[cloudwatch._Timeouts]) -> None:
+    put = PutMetrics(interval=0)
+    with invoked(lambda: 0):
+        for _ in range(500):
+            tell(put, borrow(), ended())
+    assert (len(put._unsent), made) == (1_000, [])
+
+
+def test_a_cloudwatch_that_never_answers_costs_an_invocation_its_rest_at_most(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(cloudwatch, "_PATIENT", cloudwatch._Timeouts(1.0, 20.0))  # a hang, and no matter of moments
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
+    monkeypatch.setenv("AWS_REGION", "eu-central-1")
+    put = PutMetrics()
+    with socket.create_server(("127.0.0.1", 0)) as silent, invoked(lambda: 2_000):
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        begin = time.monotonic()
+        tell(put, borrow(), ended(cold=True))
+    assert time.monotonic() - begin < 10
+    assert "did not take" in caplog.text
+
+
+def test_many_addresses_share_the_time_for_connecting(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cloudwatch, "count_addresses", lambda client: 4)
+    client = cloudwatch._client(cloudwatch._Wanted(get_session(), "eu-central-1", cloudwatch._PATIENT))
+    config = client.meta.config
+    assert (config.connect_timeout, config.read_timeout) == (0.25, 2.0)
+    assert config.retries == {"mode": "standard", "total_max_attempts": 1}
 
 
 def test_a_forked_child_sends_nothing_of_its_parent(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:

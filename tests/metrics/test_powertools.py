@@ -9,9 +9,23 @@ from aws_lambda_powertools import Metrics
 from aws_lambda_powertools.metrics import EphemeralMetrics
 
 from lambda_pool.errors import ConfigError
-from lambda_pool.events import Closing, InvocationEnded, Returned
+from lambda_pool.events import (
+    Closed,
+    Closing,
+    ConnectFailed,
+    InvocationEnded,
+    Leaked,
+    Opened,
+    Reason,
+    Returned,
+    SlowQuery,
+    TimedOut,
+)
 from lambda_pool.metrics import PowertoolsMetrics
+from lambda_pool.metrics.emf import plain_format
+from lambda_pool.metrics.numbers import Entry
 from lambda_pool.testing import FakeDriver
+from tests.support.invoked import invoked
 
 from .emf_schema import read
 
@@ -57,6 +71,36 @@ def test_with_the_users_default_dimensions(metrics: Any, capsys: Capture) -> Non
     (found, *_) = read(capsys.readouterr().out).metrics
     assert found[1]["Dimensions"] == [["service", "function_name", "pool", "environment"]]
     assert found[0]["environment"] == "prod"
+
+
+PROPERTIES = ("host", "backend_id", "reason", "error_class", "error", "waited", "where", "held", "statement", "seconds")
+
+
+def test_no_property_takes_the_place_of_the_users_dimension(metrics: Any, capsys: Capture) -> None:
+    own = {name: f"own-{name}" for name in (*PROPERTIES, "request_id")}
+    metrics.set_default_dimensions(**own)
+    observer = PowertoolsMetrics(metrics)
+    with invoked(lambda: 60_000, request_id="r-1"):
+        for event in (
+            Opened("orders", 0.012, 1, "db", 7),
+            Closed("orders", Reason.DEAD, 1.0, 7),
+            SlowQuery("orders", 1.0, "select 1"),
+            ConnectFailed("orders", 0.1, 1, "unreachable", "refused", retrying=True),
+            TimedOut("orders", 5.0),
+            Leaked("orders", 5.0, "app.py:1", ""),
+            Closing("orders"),
+        ):
+            observer.on_event(event)
+    documents = read(capsys.readouterr().out).documents
+    assert len(documents) > 5
+    for document in documents:
+        assert document | own == document
+
+
+def test_nor_without_powertools() -> None:
+    make = plain_format("Shop", {"pool": "orders", "host": "blue"})
+    document = make(Entry({"host": "db", "reason": "dead"}, {"ConnectionsClosed": 1}))
+    assert (document["host"], document["reason"]) == ("blue", "dead")
 
 
 @pytest.mark.parametrize("pool_outside", [True, False])

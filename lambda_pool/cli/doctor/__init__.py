@@ -17,7 +17,7 @@ from lambda_pool import CredentialsError, LambdaPoolError
 from lambda_pool import config as configuration
 from lambda_pool.api import Pool, default_pool
 from lambda_pool.aws.environment import access_keys
-from lambda_pool.cli.arguments import seconds
+from lambda_pool.cli.arguments import add_url, seconds
 from lambda_pool.cli.doctor.checks import CHECKS, Patient
 from lambda_pool.cli.doctor.report import (
     WIDTH,
@@ -41,7 +41,7 @@ _TIMEOUT = 20.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("--url", help="the database's URL; auth and endpoint are then those below (default: the environment's, all)")
+    add_url(parser, "the database's URL; auth and endpoint are then those below (default: the environment's, all)")
     add("--auth", choices=("url", "iam", "secret"), help="with --url: as LAMBDA_POOL_AUTH")
     add("--secret-id", metavar="NAME", help="with --url: as LAMBDA_POOL_SECRET_ID")
     add("--rds-proxy", metavar="NAME", help="with --url: as LAMBDA_POOL_RDS_PROXY")
@@ -62,9 +62,11 @@ def run(args: argparse.Namespace) -> int:
         if (value := getattr(args, name)) is not None
     }
     if args.url is None and given:
-        given = {f"{args.prefix}{name.upper()}": value for name, value in given.items()}
+        typed = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        variables = ", ".join(f"{args.prefix}{name.upper()}" for name in given)
         print(
-            f"lambda-pool doctor: {', '.join(given)} must come with --url, or stand in the environment", file=sys.stderr
+            f"lambda-pool doctor: {typed} must come with --url, or stand in the environment as {variables}",
+            file=sys.stderr,
         )
         return 2
 

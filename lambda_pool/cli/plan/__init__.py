@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lambda_pool.cli.arguments import add_url, function_name
 from lambda_pool.errors import LambdaPoolError
 
 _EPILOG = """\
@@ -26,8 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     database.add_argument("--others", type=int, metavar="N", help="connections of everybody else (default: 0)")
     database.add_argument("--cores", type=int, metavar="N", help="its processor cores, for a rule of thumb")
     database.add_argument("--spindles", type=int, default=0, metavar="N", help="its disks that turn (default: 0)")
-    database.add_argument("--live", action="store_true", help="ask the database itself (LAMBDA_POOL_URL or --url)")
-    database.add_argument("--url", help="the database to ask with --live; a password in it is seen by other processes")
+    database.add_argument("--live", action="store_true", help="ask the database itself (URL, or LAMBDA_POOL_URL)")
+    add_url(database, "the database to ask; then --live is not needed")
     function = parser.add_argument_group("the function")
     function.add_argument(
         "--environments", type=int, metavar="N", help="environments at once at the peak (concurrency)"
@@ -51,7 +52,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     function.add_argument("--reserved-concurrency", type=int, metavar="N", help="the function's, if it has one")
     function.add_argument("--account-concurrency", type=int, metavar="N", help="what the account has left for it")
-    function.add_argument("--function", metavar="NAME", help="ask AWS about this function")
+    function.add_argument("--function", type=function_name, metavar="NAME", help="ask AWS about this function")
     proxy = parser.add_argument_group("an RDS Proxy in between")
     proxy.add_argument("--proxy", metavar="NAME", help="ask AWS about this proxy")
     proxy.add_argument("--proxy-percent", type=int, metavar="P", help="its MaxConnectionsPercent")

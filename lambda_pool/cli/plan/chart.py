@@ -49,7 +49,8 @@ def _points(plan: Plan) -> list[tuple[int, str]]:
     """Concurrencies worth a mark."""
     points = [(plan.figures.environments, "now"), (2 * plan.figures.environments, "doubled")]
     if plan.reserved_concurrency:
-        points.append((plan.reserved_concurrency, "to reserve"))
+        # Managed Instances have no concurrency to reserve: there it is MaxExecutionEnvironments.
+        points.append((plan.reserved_concurrency, "to set" if plan.figures.workers > 1 else "to reserve"))
     return points
 
 

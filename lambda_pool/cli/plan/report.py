@@ -21,10 +21,15 @@ def verdict(plan: Plan) -> str:
     if plan.proxy is ProxyAdvice.THERE:
         return _with_proxy(plan)
     if plan.now.fit is not Fit.FITS:
-        return (
-            f"{plan.now.connections} connections at the peak, and {plan.budget} in the budget: put an RDS Proxy in "
-            f"front, or reserve a concurrency of {plan.reserved_concurrency} and let Lambda throttle the rest."
+        needed = f"{plan.now.connections} connections at the peak, and {plan.budget} in the budget"
+        if plan.reserved_concurrency == 0:
+            return f"{needed}, where not even one environment fits: put an RDS Proxy in front."
+        bound = (
+            f"set MaxExecutionEnvironments to {plan.reserved_concurrency}"
+            if _managed(plan)
+            else f"reserve a concurrency of {plan.reserved_concurrency}"
         )
+        return f"{needed}: put an RDS Proxy in front, or {bound} and let Lambda throttle the rest."
     if plan.doubled.fit is not Fit.FITS:
         return "It fits today, and not after the next doubling of the traffic: plan for an RDS Proxy."
     if plan.doubled.throttled:
@@ -73,7 +78,7 @@ def lines(plan: Plan, sources: list[str]) -> list[str]:
         found.append(f"at most     {plan.most.connections:6}  {most}")
     found += [
         "",
-        f"Reserved concurrency to set: {_reserve(plan)}",
+        f"{'MaxExecutionEnvironments' if _managed(plan) else 'Reserved concurrency'} to set: {_reserve(plan)}",
         f"RDS Proxy: {_PROXY[plan.proxy]}",
         "",
         "Rules of thumb beside it:",
@@ -85,6 +90,11 @@ def lines(plan: Plan, sources: list[str]) -> list[str]:
     if sources:
         found += ["", "Asked, not given: " + "; ".join(sources) + "."]
     return found
+
+
+def _managed(plan: Plan) -> bool:
+    """Managed Instances: a reserved concurrency counts invocations, and there many run in one environment at once."""
+    return plan.figures.workers > 1
 
 
 def _reserve(plan: Plan) -> str:
@@ -134,7 +144,8 @@ def as_json(plan: Plan, sources: list[str]) -> dict[str, Any]:
         "now": load(plan.now),
         "doubled": load(plan.doubled),
         "most": load(plan.most),
-        "reserved_concurrency": plan.reserved_concurrency,
+        "reserved_concurrency": None if _managed(plan) else plan.reserved_concurrency,
+        "max_execution_environments": plan.reserved_concurrency if _managed(plan) else None,
         "proxy": plan.proxy.value,
         "backend": plan.backend,
         "formulas": [asdict(formula) for formula in plan.formulas],
