@@ -23,6 +23,7 @@ from lambda_pool.aws.identity import AwsIdentity
 from lambda_pool.endpoints.base import Endpoint
 from lambda_pool.errors import CredentialsError
 from lambda_pool.secret import Secret
+from tests.support.locks import held_elsewhere
 
 ENDPOINT = Endpoint("db.example", 5432)
 
@@ -198,7 +199,7 @@ def test_a_silent_endpoint_is_not_waited_for_longer_than_allowed(restored: Conta
 
 def test_a_thread_does_not_wait_longer_than_allowed_for_another(restored: Container) -> None:
     identity = AwsIdentity()
-    with identity._lock, pytest.raises(CredentialsError, match="another thread"):
+    with held_elsewhere(identity._lock), pytest.raises(CredentialsError, match="another thread"):
         identity.credentials(0.05)
 
 

@@ -22,6 +22,7 @@ from lambda_pool.auth.secrets import MAX_AGE, SecretsManager
 from lambda_pool.aws.sdk import no_bodies_logged
 from lambda_pool.endpoints.base import Endpoint
 from lambda_pool.errors import ConfigError, CredentialsError, LambdaPoolError
+from tests.support.locks import held_elsewhere
 
 ANYWHERE = Endpoint("")
 RDS = {
@@ -64,26 +65,6 @@ def stage(vault: Any, body: dict[str, object], stage: str) -> str:
 def password(found: Credentials) -> str:
     assert found.password is not None
     return found.password.reveal()
-
-
-@contextlib.contextmanager
-def held_elsewhere(lock: Any) -> Iterator[None]:
-    """Another thread holds a lock while the block runs."""
-    taken, over = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with lock:
-            taken.set()
-            over.wait(30)
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    taken.wait(30)
-    try:
-        yield
-    finally:
-        over.set()
-        thread.join()
 
 
 # --- what it makes of a secret ----------------------------------------------------------------------------------------
