@@ -225,6 +225,7 @@ def check_commit(target: Target, answer: bytes, then: Any) -> None:
     try:
         begin = () if not target.mysql else (target.dialogue.statement[0],)
         target.front.play(target.script(*target.dialogue.login, *begin, *target.dialogue.statement, answer, then=then))
+        pool.warm(strict=True)  # before: a login takes long on a busy machine, and is not what is tried here
         with invocation(LEFT):
             _, failure = attempt(target, lambda: pool.run(work), LEFT)
         assert b"COMMIT" in target.front.received[0]
