@@ -502,15 +502,21 @@ def an_interrupt_at_many_lines(outlet: Outlet) -> None:
 
 def interrupted(outlet: Outlet, pool: Pool, at: int) -> str | None:
     """Connect, with an interrupt at the so-and-so-many-th line of the package. Out: where; None if it ended before."""
-    left, where = at, None
+    left, where, raised = at, None, None
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal left, where
+        nonlocal left, where, raised
         name = frame.f_code.co_filename
         # What makes frames private must be let do it: an interrupt there is the one that strikes twice.
         if not name.startswith(PACKAGE) or name.endswith("secret.py"):
             return None
-        if event == "line":
+        if event == "exception":
+            raised = frame
+        elif event == "line" and frame is raised:
+            # CPython 3.11 has not noted the exception yet where a `with` or an `except` begins to look at it. One that
+            # its trace function raises there, where no signal handler runs, leaves the thread's state in disorder.
+            raised = None
+        elif event == "line":
             left -= 1
             if left == 0:
                 where = f"{name}:{frame.f_lineno}"
