@@ -13,7 +13,7 @@ class ConfigError(LambdaPoolError, ValueError):
         if "://" in text and "@" in text:
             import re  # which the warm path and most cold starts do without
 
-            text = re.sub(r"://[^\s@]*:.*@", "://***@", text, flags=re.DOTALL)
+            text = re.sub(r"://\S*?:.*@", "://***@", text, flags=re.DOTALL)
         super().__init__(text)
 
 

@@ -44,7 +44,7 @@ T = TypeVar("T")
 
 log = logging.getLogger("lambda_pool")
 
-_LENT, _CONNECTING = State.LENT, State.CONNECTING
+_IDLE, _LENT, _CONNECTING = State.IDLE, State.LENT, State.CONNECTING
 _CLEAN, _UNCOMMITTED = Condition.CLEAN, Condition.UNCOMMITTED
 _WRITER, _READER = Role.WRITER, Role.READER
 
@@ -687,22 +687,20 @@ class ConnectionPool(Shelf):
                 self.free(slot)
         self._close_left_open()
 
-    def left_open(self) -> bool:
-        """Whether an idle connection is in a transaction: somebody used it after it had been given back."""
-        for slot in self.idle.copy():
+    def left_open(self) -> Slot | None:
+        """An idle connection that is in a transaction: somebody used it after it had been given back."""
+        for slot in self.slots:  # no copy: each invocation asks
             link = slot.link  # another thread may borrow it meanwhile, and replace it
-            if link is not UNOPENED and not link.at_rest():
-                return True
-        return False
+            if slot.state is _IDLE and link is not UNOPENED and not link.at_rest():
+                return slot
+        return None
 
     def _close_left_open(self) -> None:
-        for slot in self.idle.copy():
-            link = slot.link
-            if link is not UNOPENED and not link.at_rest() and self.retire_if_idle(slot):
-                try:
-                    self._close_link(slot, self._used_after_return(slot).reason)
-                finally:
-                    self.free(slot)
+        while (slot := self.left_open()) is not None and self.retire_if_idle(slot):
+            try:
+                self._close_link(slot, self._used_after_return(slot).reason)
+            finally:
+                self.free(slot)
 
     def _take_away(self, slot: Slot) -> None:
         if slot.owner == get_ident():

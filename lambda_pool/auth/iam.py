@@ -113,7 +113,8 @@ class IamToken:
             raise ConfigError(f"the AWS region of {host!r} is unknown: write IamToken(region='…'), or set AWS_REGION")
         _check_user(user)
         key = (authority, user, region, self._identity.credentials(timeout))
-        if not self._lock.acquire(timeout=_PATIENCE):
+        lock = self._lock  # the one to release, whoever calls `forget` meanwhile
+        if not lock.acquire(timeout=_PATIENCE):
             # Held by this very thread, which a signal handler interrupted here.
             return _signed(key, self._clock()), False
         try:
@@ -129,7 +130,7 @@ class IamToken:
             tokens[key] = token, birth
             return token, False
         finally:
-            self._lock.release()
+            lock.release()
 
     def _region_for(self, host: str) -> str | None:
         rds = recognise(host)

@@ -159,12 +159,13 @@ class SecretsManager:
         where the secret cannot be fetched within `timeout` seconds or holds no login.
         """
         deadline = time.monotonic() + timeout
-        if not self._lock.acquire(timeout=max(0.0, timeout)):
+        lock = self._lock  # the one to release, whoever calls `forget` meanwhile
+        if not lock.acquire(timeout=max(0.0, timeout)):
             raise CredentialsError(f"another thread was still fetching {self} after {timeout:.1f} s")
         try:
             login, cached = self._login(deadline)
         finally:
-            self._lock.release()
+            lock.release()
         if login.engine and endpoint.engine and login.engine != endpoint.engine:
             raise ConfigError(
                 f"{self} is the login of a {login.engine} database, but the connection is for {endpoint.engine}: "

@@ -76,7 +76,7 @@ def end_invocation(context: Any, *, failed: bool) -> None:
         if pool is None:
             continue
         # Nearly always there is nothing to take back.
-        if len(pool.idle) != len(pool.slots) or pool.waiters or pool.left_open():
+        if len(pool.idle) != len(pool.slots) or pool.waiters or pool.left_open() is not None:
             pool.end_invocation(alone=len(running) < 2)
         if pool.observed:
             if pool.report_due or failed or cold:

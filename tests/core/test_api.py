@@ -41,6 +41,7 @@ SECRET_URL = "postgresql://u:c4n4ry@h/d"
     [
         lambda: lambda_pool.handler(SECRET_URL),  # type: ignore[call-overload]
         lambda: lambda_pool.Pool.from_env(SECRET_URL),
+        lambda: lambda_pool.Pool.from_env("postgresql://u@x:c4n4ry@h/d"),
         lambda: lambda_pool.Pool(URL, name=SECRET_URL),
         lambda: lambda_pool.Pool(URL, reset=SECRET_URL),
         lambda: lambda_pool.Pool(URL, timeout=SECRET_URL),  # type: ignore[arg-type]
