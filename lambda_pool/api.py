@@ -78,6 +78,7 @@ class Pool(ConnectionPool):
             dict(options),
             environment.options,
             prefix,
+            environment.url_variable if url is None else None,
         )
         self._assemble(checked, auth, endpoint, observers)
 
@@ -89,7 +90,9 @@ class Pool(ConnectionPool):
     @classmethod
     @private
     def _of_environment(cls, environment: configuration.Environment, prefix: str) -> "Pool":
-        checked = configuration.make(environment.url, environment.name, {}, environment.options, prefix)
+        checked = configuration.make(
+            environment.url, environment.name, {}, environment.options, prefix, environment.url_variable
+        )
         pool = cls.__new__(cls)
         pool._assemble(checked, _auth_of(environment), _endpoint_of(environment), None)
         return pool

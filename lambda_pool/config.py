@@ -192,10 +192,11 @@ def make(
     options: Mapping[str, object],
     from_environment: Mapping[str, str],
     prefix: str = DEFAULT_PREFIX,
+    variable: str | None = None,
 ) -> Config:
     """Check a URL and options; `options` win over those that stood in the environment under `prefix`.
 
-    Raises ConfigError for the first that is wrong.
+    `variable` is where the URL stood, if it did not come from the code. Raises ConfigError for the first that is wrong.
     """
     if url is None:
         also = " (or DATABASE_URL)" if prefix == DEFAULT_PREFIX else ""
@@ -210,7 +211,12 @@ def make(
         if check is None:
             raise ConfigError(f"{key} is not an option of Pool: {_closest(key, list(_OPTIONS))}")
         checked[key] = check(key, value)
-    parsed = parse_url(url)
+    try:
+        parsed = parse_url(url)
+    except ConfigError as error:
+        if variable is None:
+            raise
+        raise ConfigError(f"{variable}: {error}") from None
     if name is not None and (not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable()):
         raise _bad("name", name, "a text of 1 to 100 printable characters")
     if name is not None and "://" in name:
@@ -261,8 +267,9 @@ def parse_url(text: str) -> Url:
     scheme, colon, rest = text.strip().partition("://")
     engine = ENGINES.get(scheme.partition("+")[0].lower())
     if not colon or engine is None:
-        shown = scheme if colon and scheme.replace("+", "").isalnum() else "what was given"
-        raise ConfigError(f"the URL must start with postgresql:// or mysql://, and {shown!r} does not")
+        # Not shown unless it looks like a scheme: what was given may be a password.
+        shown = repr(scheme) if colon and scheme.replace("+", "").isalnum() else "what was given"
+        raise ConfigError(f"the URL must start with postgresql:// or mysql://, and {shown} does not")
     rest, hash_mark, _ = rest.partition("#")
     if hash_mark:
         raise ConfigError(f"the URL holds a '#' ({_ESCAPES})")
@@ -387,6 +394,7 @@ class Environment(Record):
     secret_id: str | None
     rds_proxy: str | None
     aurora_cluster: str | None
+    url_variable: str | None
     options: Mapping[str, str]
 
     _hidden = frozenset({"url", "options"})
@@ -400,7 +408,7 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
     """
     environ = os.environ if environ is None else environ
     found = {key[len(prefix) :].lower(): value for key, value in environ.items() if key.startswith(prefix)}
-    known = [name for name in Environment._fields if name != "options"]
+    known = [name for name in Environment._fields if name not in {"url_variable", "options"}]
     for key in found:
         if key not in known and key not in _OPTIONS:
             names = [(prefix + name.upper()) for name in (*known, *_OPTIONS)]
@@ -419,8 +427,9 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
         )
     if special["rds_proxy"] is not None and special["aurora_cluster"] is not None:
         raise ConfigError(f"{prefix}RDS_PROXY and {prefix}AURORA_CLUSTER are both set: keep one")
-    if prefix == DEFAULT_PREFIX:
-        special["url"] = special["url"] or environ.get("DATABASE_URL") or None
+    special["url_variable"] = prefix + "URL"
+    if prefix == DEFAULT_PREFIX and special["url"] is None and environ.get("DATABASE_URL"):
+        special["url"], special["url_variable"] = environ["DATABASE_URL"], "DATABASE_URL"
     options = {key: value for key, value in found.items() if key in _OPTIONS}
     return Environment(options=options, **special)
 

@@ -51,6 +51,7 @@ _WRITER, _READER = Role.WRITER, Role.READER
 _UNDONE = frozenset({Failure.CONFLICT, Failure.LOST, Failure.SHUTDOWN})
 _TWICE = "this connection() was entered twice: call pool.connection() for each block"
 _JITTER = 0.1  # of max_lifetime, either way
+_HOLDERS = 3  # places that an error names: more would hide the rest of it
 # Seconds for a good-bye; Lambda's shutdown leaves 300 ms for everything.
 _GOODBYE = 0.1
 
@@ -411,9 +412,15 @@ class ConnectionPool(Shelf):
 
     def _raise_timed_out(self, limit: Limit) -> NoReturn:
         waited = limit.elapsed()
+        failure = self._connector.last_failure
+        # Another thread may return it meanwhile; who had it last is told all the same.
+        lent = [slot for slot in list(self.slots) if slot.state is _LENT and slot.where]
+        holders = sorted({borrower.describe(slot)[0] for slot in lent})
         text = (
             f"pool {self.name}: no connection came free within {waited:.2f} s ({self.stats()}"
-            f"{'; last failure to connect: ' + self._connector.last_failure if self._connector.last_failure else ''})"
+            f"{'; last failure to connect: ' + failure if failure else ''}"
+            f"{'; borrowed at ' + ', '.join(holders[:_HOLDERS]) if holders else ''}): "
+            f"hold them for a shorter time, or raise max_size ({self.max_size})"
         )
         if limit.by_invocation:
             raise self._timed_out(DeadlineExceeded(f"{text}; the invocation had no more time"), waited)
@@ -771,6 +778,8 @@ class ConnectionPool(Shelf):
         self._pid = os.getpid()
         self._tally.start_afresh()
         # With their locks, which a thread may have held that stayed with the parent.
-        self._auth.forget()
-        self._endpoint.forget()
+        try:
+            self._auth.forget()
+        finally:  # a user's own may fail
+            self._endpoint.forget()
         self._tally.tell(Forked(self.name))

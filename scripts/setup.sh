@@ -67,18 +67,6 @@ python_of() { # python_of VERSION: the path of that Python, if this machine has 
     done
 }
 
-newest_python() { # of those that are supported: what a new function is deployed with
-    local version newest=''
-    for version in "${PYTHONS[@]}"; do
-        newest=$(python_of "$version" | grep . || echo "$newest")
-    done
-    if [ -n "${PYTHON:-}" ] || [ -z "$newest" ]; then
-        find_python
-    else
-        echo "$newest"
-    fi
-}
-
 make_venv() { # make_venv FOLDER [PYTHON]
     [ -x "$1/bin/pip" ] && return
     # An assignment of its own: what fails inside of an argument ends nothing.
@@ -154,9 +142,7 @@ install_demo() {
 }
 
 install_bench() {
-    local python
-    python=$(newest_python)
-    make_venv .venv-bench "$python"
+    make_venv .venv-bench
     echo "setup: installing the package and the benchmarks' peers into .venv-bench"
     .venv-bench/bin/pip install -q --disable-pip-version-check -c constraints.txt \
         -e '.[all,testing]' -r benchmarks/requirements.txt ||

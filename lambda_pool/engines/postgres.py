@@ -722,7 +722,7 @@ def _conninfo(request: ConnectRequest, arguments: dict[str, Any]) -> bytes:
         text = make_conninfo(**(_libpq_parameters(request) | arguments)).encode()
     except ProgrammingError as error:
         # libpq names the option, never its value.
-        raise ConfigError(f"connect_args or the URL's query is not valid for libpq: {error}") from None
+        raise ConfigError(f"connect_args or the URL's query is not valid for libpq: {str(error).strip()}") from None
     except UnicodeError:  # this error quotes the whole text
         raise ConfigError("connect_args holds a text with characters that UTF-8 cannot carry") from None
     if b"\0" in text:  # where libpq would stop to read, and know nothing of sslmode, for one

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import lambda_pool
 from lambda_pool import ConfigError, config
 
 URL = "postgresql://app:s3cr3t@db.example:5433/orders"
@@ -194,6 +195,23 @@ class TestEnvironment:
         environ = {"DATABASE_URL": URL}
         assert config.read_environment(environ=environ).url == URL
         assert config.read_environment("ORDERS_", environ).url is None
+
+    def test_a_wrong_url_names_its_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        said = ": the URL must start with postgresql:// or mysql://, and what was given does not"
+        monkeypatch.setenv("DATABASE_URL", "s3cr3t")
+        for make in (lambda_pool.Pool, lambda_pool.Pool.from_env):
+            with pytest.raises(ConfigError, match=f"^DATABASE_URL{said}$"):
+                make()
+        monkeypatch.setenv("LAMBDA_POOL_URL", "s3cr3t")
+        with pytest.raises(ConfigError, match=f"^LAMBDA_POOL_URL{said}$"):
+            lambda_pool.Pool()
+        with pytest.raises(ConfigError, match=f"^{said[2:]}$"):
+            lambda_pool.Pool("s3cr3t")
+        monkeypatch.setenv("ORDERS_URL", "postgresql://h:0/d")
+        with pytest.raises(ConfigError, match=r"^ORDERS_URL: the URL's port 0 is not valid"):
+            lambda_pool.Pool.from_env("ORDERS_")
+        with pytest.raises(ConfigError, match="ORDERS_URL_VARIABLE is not a variable"):
+            config.read_environment("ORDERS_", {"ORDERS_URL_VARIABLE": "x"})
 
     @pytest.mark.parametrize(
         ("environ", "said"),

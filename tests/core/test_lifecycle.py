@@ -413,11 +413,12 @@ class TestFork:
             raise ValueError("an Auth of the user's own")
 
         monkeypatch.setattr(first._auth, "forget", fail)
+        monkeypatch.setattr(first._endpoint, "forget", lambda: forgotten.append("the first's endpoint"))
         monkeypatch.setattr(second._auth, "forget", lambda: forgotten.append("auth"))
         monkeypatch.setattr(second._endpoint, "forget", lambda: forgotten.append("endpoint"))
         monkeypatch.setattr(lifecycle, "_pools", [weakref.ref(first), weakref.ref(second)])
         lifecycle._after_fork()
-        assert forgotten == ["auth", "endpoint"]
+        assert forgotten == ["the first's endpoint", "auth", "endpoint"]
 
     def test_the_invocations_of_other_threads_stay_with_the_parent(
         self, in_invocation: None, monkeypatch: pytest.MonkeyPatch

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -235,10 +236,14 @@ class TestQueue:
             except lambda_pool.PoolTimeout as error:
                 caught.append(error)
 
+        borrowed = sys._getframe().f_lineno + 1
         with pool.connection():
             in_thread(wait).join(10)
         assert "in_use=1" in str(caught[0])
         assert "no such database" in str(caught[0])
+        here = self.test_a_waiter_times_out_with_stats_and_the_last_cause.__code__
+        assert f"borrowed at {here.co_filename}:{borrowed} in {here.co_name}): hold them" in str(caught[0])
+        assert "raise max_size (1)" in str(caught[0])
         assert pool.stats().timeouts == 1
         assert len(seen.of(TimedOut)) == 1
         assert pool.stats().waiting == 0
