@@ -250,7 +250,7 @@ def test_url_takes_the_options_of_the_environment_and_nothing_else(
 
 
 def test_an_endpoint_that_is_not_found() -> None:
-    found = examine(Pool("postgresql://app@h/d", endpoint=RdsProxy("orders"), observers=(), timeout=1.0))
+    found = examine(Pool("postgresql://app@h/d", endpoint=RdsProxy("orders"), observers=(), timeout=5.0))
     assert "com.amazonaws.eu-central-1.rds" in found.failed_at("endpoint")
     assert found.status("identity") == "skipped"
 
