@@ -18,6 +18,8 @@ from lambda_pool.testing import MariaDbServer, PostgresServer
 from .rounds import rounded
 
 PATH = Path(__file__).with_name("results.json")
+OTHER_PATH = Path(__file__).with_name("results-python-3.13.json")
+"""What a whole run on another Python wrote, kept beside it."""
 PACKAGES = (
     "lambda-pool",
     "psycopg",
@@ -65,9 +67,9 @@ def versions() -> dict[str, str]:
     return found
 
 
-def load() -> dict[str, Any]:
+def load(path: Path = PATH) -> dict[str, Any]:
     """All parts so far."""
-    parts: dict[str, Any] = json.loads(PATH.read_text()) if PATH.exists() else {}
+    parts: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return parts
 
 

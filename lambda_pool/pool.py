@@ -419,9 +419,10 @@ class ConnectionPool(Shelf):
         text = (
             f"pool {self.name}: no connection came free within {waited:.2f} s ({self.stats()}"
             f"{'; last failure to connect: ' + failure if failure else ''}"
-            f"{'; borrowed at ' + ', '.join(holders[:_HOLDERS]) if holders else ''}): "
-            f"hold them for a shorter time, or raise max_size ({self.max_size})"
+            f"{'; borrowed at ' + ', '.join(holders[:_HOLDERS]) if holders else ''})"
         )
+        if holders:  # else all that there are were just being opened
+            text += f": hold them for a shorter time, or raise max_size ({self.max_size})"
         if limit.by_invocation:
             raise self._timed_out(DeadlineExceeded(f"{text}; the invocation had no more time"), waited)
         raise self._timed_out(PoolTimeout(text), waited)

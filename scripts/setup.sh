@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 EMULATOR_PACKAGE=aws-sam-cli==1.170.0
-PYTHONS=(3.11 3.12 3.13 3.14)
+OTHER_PYTHONS=(3.11 3.12 3.13 3.14)
 
 fail() {
     printf 'setup: %s\n' "$*" >&2
@@ -55,16 +55,6 @@ find_python() {
         fi
     done
     fail "no Python 3.11 or newer was found: install one, or name it with PYTHON=/path/to/python3"
-}
-
-python_of() { # python_of VERSION: the path of that Python, if this machine has it
-    local candidate
-    for candidate in "$(command -v "python$1" || true)" "$HOME/.pyenv/versions/$1."*/bin/"python$1"; do
-        if [ -n "$candidate" ] && [ -x "$candidate" ] && usable "$candidate"; then
-            echo "$candidate"
-            return
-        fi
-    done
 }
 
 make_venv() { # make_venv FOLDER [PYTHON]
@@ -124,7 +114,7 @@ install_sam() { # in an environment of its own: the SAM CLI pins most of what it
 
 fetch_wheels() { # every wheel that the tests of the layer unpack
     local version arch
-    for version in "${PYTHONS[@]}"; do
+    for version in "${OTHER_PYTHONS[@]}"; do
         for arch in arm64 x86_64; do
             # psycopg has no wheel for Amazon Linux 2 on arm64.
             [ "$arch-$version" = arm64-3.11 ] && set -- --variant mysql || set --
@@ -181,12 +171,16 @@ PYTHON
 }
 
 pythons() { # every other supported Python of this machine, one path each
-    local version path own
+    local version candidate own
     own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    for version in "${PYTHONS[@]}"; do
+    for version in "${OTHER_PYTHONS[@]}"; do
         [ "$version" = "$own" ] && continue
-        path=$(python_of "$version")
-        [ -z "$path" ] || echo "$version $path"
+        for candidate in "$(command -v "python$version" || true)" "$HOME/.pyenv/versions/$version."*/bin/"python$version"; do
+            if [ -n "$candidate" ] && [ -x "$candidate" ] && usable "$candidate"; then
+                echo "$version $candidate"
+                break
+            fi
+        done
     done
 }
 

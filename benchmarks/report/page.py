@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from ..results import OTHER_PATH, load
 from .blocks import PARTS, Plots, machine, made
 from .goals import goals
 from .losses import losses
@@ -18,12 +19,12 @@ _PLACE = re.compile(r"<(\w+)(?:: ([^<>\n]+))?>")
 def render(results: Results) -> dict[str, str]:
     """The page and its plots, by their path below docs/."""
     plots: Plots = {}
+    other = load(OTHER_PATH)
     blocks = {
         "machine": machine(results) if results else "",
-        "goals": table(
-            ("", "at most", "measured", "reached"),
-            ((goal.what, goal.at_most, goal.measured, "yes" if goal.met else "**no**") for goal in goals(results)),
-        ),
+        "goals": reached(results),
+        "machine_other": machine(other),
+        "goals_other": reached(other),
         "losses": losses(results),
     }
     for name, part in PARTS.items():
@@ -41,6 +42,14 @@ def render(results: Results) -> dict[str, str]:
     return {"benchmarks.md": text, **{f"benchmarks/{name}": plots[name] for name in sorted(plots)}}
 
 
+def reached(results: Results) -> str:
+    """The table of what is to be reached, and what was."""
+    return table(
+        ("", "at most", "measured", "reached"),
+        ((goal.what, goal.at_most, goal.measured, "yes" if goal.met else "**no**") for goal in goals(results)),
+    )
+
+
 def write(results: Results) -> None:
     """Write the page and its plots."""
     (PATH.parent / "benchmarks").mkdir(parents=True, exist_ok=True)
@@ -49,6 +58,4 @@ def write(results: Results) -> None:
 
 
 if __name__ == "__main__":
-    from ..results import load
-
     write(load())
