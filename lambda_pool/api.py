@@ -128,10 +128,10 @@ class Pool(ConnectionPool):
 
     def _engine_for(self, name: str) -> Engine:
         if name == "postgresql":
-            from .engines.postgres import PostgresEngine
+            from .engines.psycopg.engine import PostgresEngine
 
             return PostgresEngine()
-        from .engines.mysql import MysqlEngine
+        from .engines.pymysql.engine import MysqlEngine
 
         return MysqlEngine()
 

@@ -167,7 +167,7 @@ _OPTIONS: dict[str, Callable[[str, object], Any]] = {
     "max_lifetime": _seconds(),
     "max_idle": _optional_seconds,
     "autocommit": _flag,
-    "reset": _one_of("transaction", "session"),
+    "reset": _one_of("changed", "transaction", "session"),
     "leak_after": _seconds(zero="to switch it off"),
     "slow_query": _seconds(zero="to switch it off"),
     "cancel_before_deadline": _seconds(zero="to switch it off"),

@@ -153,6 +153,7 @@ class Connector:
             autocommit=self._config.autocommit,
             pooled=url.pooled or proxy,
             application_name=self._tally.name,
+            reset=self._config.reset,
             parameters=url.parameters,
             arguments=self._config.connect_args,
             slow_query=self._config.slow_query,

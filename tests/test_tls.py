@@ -24,8 +24,8 @@ from hypothesis import strategies as st
 from lambda_pool import certs, tls
 from lambda_pool.auth.base import Credentials
 from lambda_pool.engines.base import ConnectRequest, Engine, Failure
-from lambda_pool.engines.mysql import MysqlEngine
-from lambda_pool.engines.postgres import PostgresEngine
+from lambda_pool.engines.psycopg.engine import PostgresEngine
+from lambda_pool.engines.pymysql.engine import MysqlEngine
 from lambda_pool.errors import ConfigError
 from lambda_pool.secret import Secret
 from lambda_pool.testing.servers import MariaDbServer, PostgresServer

@@ -32,6 +32,8 @@ class Failure(Enum):
     """No encryption, or a certificate that does not verify."""
     CONFLICT = "conflict"
     """A serialization failure or a deadlock: the transaction may be replayed."""
+    STALE = "stale"
+    """The schema changed under a cached plan or type: every connection that is as old as this one may fail so too."""
     OTHER = "other"
     """Anything else: the statement's or the caller's own fault."""
 
@@ -39,7 +41,7 @@ class Failure(Enum):
 HEALS = frozenset({Failure.UNREACHABLE, Failure.TOO_MANY, Failure.LOST, Failure.SHUTDOWN})
 """Failures to connect that a later attempt may overcome."""
 
-FAILED_OVER = frozenset({Failure.SHUTDOWN, Failure.READ_ONLY})
+FAILED_OVER = frozenset({Failure.SHUTDOWN, Failure.READ_ONLY, Failure.STALE})
 """Failures that condemn every older connection of the pool too."""
 
 
@@ -68,6 +70,7 @@ class ConnectRequest(Record):
     """All that one attempt to connect needs. `timeout` (seconds) bounds TCP, TLS and login together.
 
     `pooled`: behind a transaction-mode pooler: nothing may be sent or kept that would pin a backend.
+    `reset`: the option of that name: what is brought back when a borrower returns the connection.
     `parameters` come from the URL's query (text), `arguments` from `connect_args` (as they are).
     `on_slow` is told of statements that take longer than `slow_query` seconds; None: nobody wants to know.
     """
@@ -81,6 +84,7 @@ class ConnectRequest(Record):
     autocommit: bool
     pooled: bool
     application_name: str
+    reset: str = "transaction"
     parameters: Mapping[str, str] = SecretMapping({})
     arguments: Mapping[str, Any] = SecretMapping({})
     slow_query: float = 0.0

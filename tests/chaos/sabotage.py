@@ -3,8 +3,9 @@
 from typing import Any
 
 from lambda_pool import CommitUncertain, invocation, pool
-from lambda_pool.engines import mysql, postgres
 from lambda_pool.engines.base import Outcome
+from lambda_pool.engines.psycopg import connection as postgres
+from lambda_pool.engines.pymysql import link as mysql
 from lambda_pool.policy import REUSE
 
 LINKS: tuple[Any, ...] = (postgres.PostgresLink, mysql.MysqlLink)

@@ -9,8 +9,8 @@ from psycopg.adapt import AdaptersMap
 
 import lambda_pool
 from lambda_pool.engines.base import Failure
-from lambda_pool.engines.mysql import MysqlEngine
-from lambda_pool.engines.postgres import PostgresEngine
+from lambda_pool.engines.psycopg.engine import PostgresEngine
+from lambda_pool.engines.pymysql.engine import MysqlEngine
 from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 

@@ -6,7 +6,7 @@ import struct
 import pymysql
 import pytest
 
-from lambda_pool.engines.mysql_connection import BoundedConnection
+from lambda_pool.engines.pymysql.connection import BoundedConnection
 from tests.contract.conftest import Database
 
 

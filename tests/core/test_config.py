@@ -118,7 +118,7 @@ def test_a_wrong_url(url: str, said: str) -> None:
         ("max_idle", "never", "seconds above 0"),
         ("autocommit", "maybe", "true or false"),
         ("autocommit", 1, "true or false"),
-        ("reset", "all", "'transaction' or 'session'"),
+        ("reset", "all", "'changed' or 'transaction' or 'session'"),
         ("leak_after", -1, "0 to switch it off"),
         ("slow_query", -1, "0 to switch it off"),
         ("cancel_before_deadline", -1, "0 to switch it off"),

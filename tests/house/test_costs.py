@@ -132,7 +132,7 @@ OURS = {
     "lambda_pool.engines",
     "lambda_pool.engines.base",
     "lambda_pool.engines.slow",
-    "lambda_pool.engines.sockets",
+    "lambda_pool.engines.bounded_socket",
     "lambda_pool.errors",
     "lambda_pool.events",
     "lambda_pool.injection",
@@ -148,8 +148,21 @@ OURS = {
     "lambda_pool.tls",
 }
 OF_ENGINE = {
-    "postgresql": {"lambda_pool.engines.postgres"},
-    "mysql": {"lambda_pool.engines.mysql", "lambda_pool.engines.mysql_connection"},
+    "postgresql": {
+        "lambda_pool.engines.psycopg",
+        "lambda_pool.engines.psycopg.arguments",
+        "lambda_pool.engines.psycopg.connection",
+        "lambda_pool.engines.psycopg.engine",
+        "lambda_pool.engines.psycopg.errors",
+    },
+    "mysql": {
+        "lambda_pool.engines.pymysql",
+        "lambda_pool.engines.pymysql.arguments",
+        "lambda_pool.engines.pymysql.connection",
+        "lambda_pool.engines.pymysql.engine",
+        "lambda_pool.engines.pymysql.errors",
+        "lambda_pool.engines.pymysql.link",
+    },
 }
 BARE = {
     "postgresql": "import os, psycopg; psycopg.connect(os.environ['URL'])",

@@ -128,9 +128,10 @@ def test_a_peer_that_lives_is_pinged_and_kept(start: Start, database: Database) 
 REPLAYED = """
 import os
 import lambda_pool
-from lambda_pool.engines import mysql_connection, postgres
+from lambda_pool.engines.psycopg import arguments
+from lambda_pool.engines.pymysql import connection
 
-mysql_connection.UNACKNOWLEDGED = postgres.UNACKNOWLEDGED = 1.0
+connection.UNACKNOWLEDGED = arguments.UNACKNOWLEDGED = 1.0
 POOL = lambda_pool.Pool(os.environ["URL"], autocommit=True)
 
 def work(conn):

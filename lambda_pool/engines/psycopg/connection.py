@@ -1,4 +1,4 @@
-"""PostgreSQL on psycopg 3."""
+"""One psycopg connection as the pool drives it."""
 
 import select
 import sys
@@ -8,11 +8,9 @@ from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConfigError, LambdaPoolError
-from ..secret import private
-from ..tls import MODES
-from .base import Condition, ConnectRequest, Failure, Link, Outcome, cancelled, rest, uncertain
-from .sockets import UNACKNOWLEDGED, dead_end, shut_down
+from ...errors import LambdaPoolError
+from ..base import Condition, Link, Outcome, cancelled, rest, uncertain
+from ..bounded_socket import dead_end, shut_down
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -46,97 +44,15 @@ _AT_WORK = (
     "the connection was still at work when it was given back: finish or close a cursor.stream(), a conn.notifies(), "
     "a conn.pipeline() or a thread before its block ends; nothing was committed"
 )
-_NO_OPTIONS = (
-    "start-up options are not valid behind an RDS Proxy or a pooler (pooled=true), which refuses them: take 'options' "
-    "out of the URL, of connect_args and of PGOPTIONS, and write ALTER ROLE … SET … (or ALTER DATABASE … SET …) instead"
-)
-
 # What a server sends after so many reads is counted, and is not to fill the function's memory: a login takes up to ten,
 # any other answer one. FIONREAD, here by its number on Linux, tells how much is there to be read.
-_LOGIN_READS = 8
+LOGIN_READS = 8
 _MOST = 1 << 20
 _FIONREAD = 0x541B
 # After how many results the clock is looked at.
 _PAUSE = 1000
 # No kind of result.
 _NONE = -1
-
-# Arguments of psycopg.Connection.connect() that never reach libpq.
-_OWN_ARGUMENTS = ("autocommit", "prepare_threshold", "context", "row_factory", "cursor_factory")
-
-# SQLSTATE to meaning: https://www.postgresql.org/docs/current/errcodes-appendix.html
-_BY_STATE = {
-    "57P01": Failure.SHUTDOWN,
-    "57P02": Failure.LOST,
-    "57P03": Failure.UNREACHABLE,
-    "57P05": Failure.LOST,
-    "25006": Failure.READ_ONLY,
-    "25P03": Failure.LOST,
-    "53300": Failure.TOO_MANY,
-    "28000": Failure.REJECTED,
-    "28P01": Failure.REJECTED,
-    "40001": Failure.CONFLICT,
-    "40P01": Failure.CONFLICT,
-}
-
-# Errors while connecting carry no SQLSTATE; only the text tells. First match wins. Certificates come before login,
-# because libpq reports both kinds with "connection to server … failed".
-_BY_TEXT = (
-    ("certificate", Failure.UNTRUSTED),
-    # OpenSSL's word for a peer that is gone without a farewell, since its version 3.
-    ("SSL error: unexpected eof", Failure.LOST),
-    ("SSL SYSCALL error", Failure.LOST),
-    ("SSL error", Failure.UNTRUSTED),
-    ("does not support SSL", Failure.UNTRUSTED),
-    ("root.crt", Failure.UNTRUSTED),
-    ("too many clients", Failure.TOO_MANY),
-    ("too many connections", Failure.TOO_MANY),
-    ("remaining connection slots", Failure.TOO_MANY),
-    ("no more connections allowed", Failure.TOO_MANY),
-    ("query_wait_timeout", Failure.TOO_MANY),
-    ("server_login_retry", Failure.UNREACHABLE),
-    ("pgbouncer cannot connect to server", Failure.UNREACHABLE),
-    ("imed-out waiting to acquire", Failure.TOO_MANY),
-    ("the database system is", Failure.UNREACHABLE),
-    ("authentication failed", Failure.REJECTED),
-    ("no password supplied", Failure.REJECTED),
-    ("no pg_hba.conf entry", Failure.REJECTED),
-    ("credentials for the role", Failure.REJECTED),
-    # While connecting, both heal all the same.
-    ("could not receive data from server", Failure.LOST),
-    ("could not send data to server", Failure.LOST),
-    ("Connection refused", Failure.UNREACHABLE),
-    ("timeout expired", Failure.UNREACHABLE),
-    ("Temporary failure in name resolution", Failure.UNREACHABLE),
-    ("No such file or directory", Failure.UNREACHABLE),
-    ("terminating connection due to administrator command", Failure.SHUTDOWN),
-    ("server closed the connection unexpectedly", Failure.LOST),
-    ("Connection reset by peer", Failure.LOST),
-    ("connection is closed", Failure.LOST),
-    ("connection is lost", Failure.LOST),
-    # Psycopg's wait, where a reset is half done: the kernel reports a hang-up, and nothing yet to be read.
-    ("connection socket closed", Failure.LOST),
-    ("connection not open", Failure.LOST),
-    ("no connection to the server", Failure.LOST),
-    ("lost synchronization with server", Failure.LOST),
-    ("SSL connection has been closed unexpectedly", Failure.LOST),
-    # With target_session_attrs=read-write in the URL: the writer is elsewhere, or not yet one.
-    ("session is read-only", Failure.UNREACHABLE),
-    ("server is in hot standby mode", Failure.UNREACHABLE),
-    ("Network is unreachable", Failure.UNREACHABLE),
-    ("No route to host", Failure.UNREACHABLE),
-    ("Connection timed out", Failure.UNREACHABLE),
-)
-
-
-class _Pooled:
-    """Stands in psycopg's `_pool`, so that a borrower's `with conn:` commits but does not close the connection."""
-
-    def __bool__(self) -> bool:
-        return True
-
-
-_POOLED = _Pooled()
 
 
 class PostgresLink:
@@ -539,16 +455,16 @@ def _exchange(pgconn: "PGconn", deadline: float | None, most: float = _MOST) -> 
 
     A warm invocation's COMMIT comes by: nothing is made or imported but where it is needed.
     """
-    patience: _Patience | None = None
+    patience: Patience | None = None
     failure: Exception | None = None
     count = 0
     only = _NONE
     if pgconn.flush():
-        patience = _Patience(pgconn, deadline, most)
+        patience = Patience(pgconn, deadline, most)
         patience.flush()
     while True:
         if pgconn.is_busy():
-            patience = patience or _Patience(pgconn, deadline, most)
+            patience = patience or Patience(pgconn, deadline, most)
             patience.read()
         result = pgconn.get_result()
         if result is None:
@@ -606,7 +522,7 @@ def _left(deadline: float | None) -> float:
     return left * 1000
 
 
-class _Patience:
+class Patience:
     """How long an exchange with the server may take, and how many bytes it may send once it talks at length."""
 
     __slots__ = ("_deadline", "_pgconn", "_reads", "_room")
@@ -656,141 +572,3 @@ class _Patience:
             from psycopg import OperationalError
 
             raise OperationalError("the server sends more than any answer could need")
-
-
-class PostgresEngine:
-    """psycopg 3, driven through libpq's non-blocking calls so that our own clock bounds each attempt."""
-
-    name = "postgresql"
-    default_port = 5432
-
-    def load(self) -> None:
-        """Import psycopg."""
-        try:
-            import psycopg  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(
-                f"the URL is for PostgreSQL and psycopg is not installed: pip install 'lambda-pool[postgres]' ({error})"
-            ) from error
-
-    @private
-    def connect(self, request: ConnectRequest) -> PostgresLink:
-        """Open one connection within `request.timeout` seconds."""
-        deadline = monotonic() + request.timeout
-        arguments = dict(request.arguments)
-        own = {key: arguments.pop(key) for key in _OWN_ARGUMENTS if key in arguments}
-        own.setdefault("autocommit", request.autocommit)
-        if request.pooled:
-            own.setdefault("prepare_threshold", None)
-        pgconn = _open(_conninfo(request, arguments), deadline, pooled=request.pooled)
-        conn = _connection(pgconn, own)
-        if request.on_slow is not None:
-            from .postgres_slow import watch
-
-            watch(conn, request.slow_query, request.on_slow)
-        return PostgresLink(conn)
-
-    def classify(self, error: BaseException) -> Failure:
-        """By SQLSTATE where there is one, else by type and text."""
-        state = getattr(error, "sqlstate", None)
-        if state:
-            if state.startswith("08"):
-                return Failure.LOST
-            return _BY_STATE.get(state, Failure.OTHER)
-        if isinstance(error, TimeoutError):
-            return Failure.UNREACHABLE
-        if type(error).__module__.startswith("psycopg"):
-            text = str(error)
-            for part, failure in _BY_TEXT:
-                if part in text:
-                    return failure
-        return Failure.OTHER
-
-
-def _conninfo(request: ConnectRequest, arguments: dict[str, Any]) -> bytes:
-    """What libpq is told, as it reads it."""
-    from psycopg import ProgrammingError
-    from psycopg.conninfo import make_conninfo
-
-    mode = arguments.get("sslmode")
-    if mode in MODES and MODES.index(mode) < MODES.index(request.tls.mode):
-        raise ConfigError(
-            f"sslmode={mode!r} in connect_args is weaker than the {request.tls.mode!r} that holds for this connection: "
-            "if that is what you want, write it in the URL"
-        )
-    try:
-        text = make_conninfo(**(_libpq_parameters(request) | arguments)).encode()
-    except ProgrammingError as error:
-        # libpq names the option, never its value.
-        raise ConfigError(f"connect_args or the URL's query is not valid for libpq: {str(error).strip()}") from None
-    except UnicodeError:  # this error quotes the whole text
-        raise ConfigError("connect_args holds a text with characters that UTF-8 cannot carry") from None
-    if b"\0" in text:  # where libpq would stop to read, and know nothing of sslmode, for one
-        raise ConfigError("connect_args or the URL holds a NUL character, which PostgreSQL cannot be told")
-    return text
-
-
-def _libpq_parameters(request: ConnectRequest) -> dict[str, Any]:
-    password = request.credentials.password
-    parameters: dict[str, Any] = {
-        # A search for Kerberos tickets, which no login here uses, would come before each connect.
-        "gssencmode": "disable",
-        "tcp_user_timeout": int(UNACKNOWLEDGED * 1000),
-        "application_name": request.application_name,
-        **request.parameters,
-        "host": request.host or None,
-        "port": request.port,
-        "dbname": request.database or None,
-        "user": request.credentials.user or None,
-        "password": None if password is None else password.reveal(),
-        "sslmode": request.tls.mode,
-        "sslrootcert": request.tls.ca_file,
-    }
-    return {key: value for key, value in parameters.items() if value is not None}
-
-
-def _open(conninfo: bytes, deadline: float, *, pooled: bool) -> "PGconn":
-    """Libpq's non-blocking connect. Raises OperationalError, TimeoutError at the deadline, or ConfigError."""
-    from psycopg import OperationalError
-    from psycopg.pq import PGconn
-
-    pgconn = PGconn.connect_start(conninfo)
-    patience = _Patience(pgconn, deadline, reads=_LOGIN_READS)
-    try:
-        # Asked of libpq itself, because they may also come from PGOPTIONS or a service file. Nothing was sent yet.
-        if pooled and pgconn.options:
-            raise ConfigError(_NO_OPTIONS)
-        while pgconn.status != 1:  # CONNECTION_BAD
-            state = pgconn.connect_poll()
-            if state == _POLLING_OK:
-                if pgconn.transaction_status != _IDLE:
-                    raise OperationalError("the server let us in, and is not idle")
-                pgconn.nonblocking = 1
-                return pgconn
-            if state not in {_POLLING_READING, _POLLING_WRITING}:
-                break
-            patience.wait(_READ if state == _POLLING_READING else _WRITE)
-        raise OperationalError(bytes(pgconn.error_message).decode("utf-8", "replace").strip())
-    except BaseException:
-        pgconn.finish()
-        raise
-
-
-def _connection(pgconn: "PGconn", own: dict[str, Any]) -> "psycopg.Connection[Any]":
-    """What psycopg.Connection.connect() does once libpq is connected."""
-    import psycopg
-    from psycopg.adapt import AdaptersMap
-
-    conn: psycopg.Connection[Any] = psycopg.Connection(pgconn)
-    conn._pool = _POOLED  # type: ignore[assignment]
-    if own.get("row_factory"):
-        conn.row_factory = own["row_factory"]
-    if own.get("cursor_factory"):
-        conn.cursor_factory = own["cursor_factory"]
-    if own.get("context"):
-        conn._adapters = AdaptersMap(own["context"].adapters)
-    if "prepare_threshold" in own:
-        conn.prepare_threshold = own["prepare_threshold"]
-    if own.get("autocommit"):
-        conn.autocommit = True
-    return conn

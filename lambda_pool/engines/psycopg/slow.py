@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg import sql
 
-from .slow import OnSlow, timed
+from ..slow import OnSlow, timed
 
 if TYPE_CHECKING:
     import psycopg

@@ -1,58 +1,22 @@
-"""MySQL and MariaDB on PyMySQL."""
+"""One PyMySQL connection as the pool drives it."""
 
 import select
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from ..errors import ConfigError, LambdaPoolError
-from ..secret import private
-from .base import Condition, ConnectRequest, Failure, Link, Outcome, rest, uncertain
-from .sockets import shut_down
+from ...errors import LambdaPoolError
+from ..base import Condition, Link, Outcome, rest, uncertain
+from ..bounded_socket import shut_down
+from .errors import is_read_only
 
 if TYPE_CHECKING:
-    from .mysql_connection import BoundedConnection
+    from .connection import BoundedConnection
 
 _CLEAN, _UNCOMMITTED, _CHANGED = Condition.CLEAN, Condition.UNCOMMITTED, Condition.CHANGED
 # Server status: https://dev.mysql.com/doc/dev/mysql-server/latest/mysql__com_8h.html
 _IN_TRANSACTION, _AUTOCOMMIT = 1, 2
-
-# Error numbers: https://dev.mysql.com/doc/mysql-errors/8.4/en/ (server from 1000, client from 2000); 9501 is RDS
-# Proxy's, 1927 MariaDB's "connection was killed".
-_BY_NUMBER = {
-    1040: Failure.TOO_MANY,
-    1203: Failure.TOO_MANY,
-    1226: Failure.TOO_MANY,
-    9501: Failure.TOO_MANY,
-    1045: Failure.REJECTED,
-    1698: Failure.REJECTED,
-    1053: Failure.SHUTDOWN,
-    1927: Failure.LOST,
-    2006: Failure.LOST,
-    2013: Failure.LOST,
-    2027: Failure.LOST,
-    2055: Failure.LOST,
-    4031: Failure.LOST,
-    2002: Failure.UNREACHABLE,
-    2003: Failure.UNREACHABLE,
-    2026: Failure.UNTRUSTED,
-    1290: Failure.READ_ONLY,
-    1836: Failure.READ_ONLY,
-    1205: Failure.CONFLICT,
-    1213: Failure.CONFLICT,
-}
-# What no time heals, though PyMySQL reports it as "can't connect" (2003) like all that the operating system says.
-_FINAL_TEXTS = (
-    ("certificate", Failure.UNTRUSTED),
-    ("SSL", Failure.UNTRUSTED),
-    ("Name or service not known", Failure.OTHER),
-    ("No address associated", Failure.OTHER),
-)
-# Arguments of PyMySQL that come as text in a URL and are no text.
-_NUMBERS = ("max_allowed_packet", "client_flag")
-_SECONDS = ("read_timeout", "write_timeout")
-_FLAGS = ("use_unicode", "local_infile")
 
 
 class MysqlLink:
@@ -137,7 +101,7 @@ class MysqlLink:
 
     def refused_write(self) -> bool:
         """By what the connection noted of its last failed statement."""
-        return _is_read_only(self.conn.failed_with)
+        return is_read_only(self.conn.failed_with)
 
     def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
         """An explicit transaction: MySQL's implicit ones cannot be read-only, nor seen to end."""
@@ -199,7 +163,7 @@ class MysqlLink:
         except Exception as error:
             from pymysql import MySQLError
 
-            from .mysql_connection import is_answer
+            from .errors import is_answer
 
             # The server's own "no", on a connection that lives, is an answer. Anything else is none.
             if conn.open and isinstance(error, MySQLError) and is_answer(error.args[0] if error.args else None):
@@ -321,121 +285,6 @@ def _isolation_defaults(version: str) -> str:
     return f"SET SESSION {prefix}_isolation = DEFAULT, SESSION {prefix}_read_only = DEFAULT"
 
 
-class MysqlEngine:
-    """PyMySQL, on a socket that we open and bound ourselves."""
-
-    name = "mysql"
-    default_port = 3306
-
-    def load(self) -> None:
-        """Import PyMySQL."""
-        try:
-            import pymysql  # noqa: F401
-        except ImportError as error:
-            raise ConfigError(
-                f"the URL is for MySQL and PyMySQL is not installed: pip install 'lambda-pool[mysql]' ({error})"
-            ) from error
-
-    @private
-    def connect(self, request: ConnectRequest) -> MysqlLink:
-        """Open one connection within `request.timeout` seconds."""
-        from .mysql_connection import BoundedConnection
-
-        try:
-            arguments = _pymysql_arguments(request)
-            if request.on_slow is None:
-                conn = BoundedConnection(**arguments, defer_connect=True)
-            else:
-                from .mysql_slow import WatchedConnection
-
-                conn = WatchedConnection(**arguments, defer_connect=True)
-                conn.slow_query = request.slow_query
-                conn.on_slow = request.on_slow
-        except UnicodeError:  # this error quotes the whole text
-            raise ConfigError("connect_args holds a text with characters that cannot be encoded") from None
-        except (TypeError, ValueError, NotImplementedError) as error:
-            # The argument's name is in the text, its value is not.
-            raise ConfigError(f"connect_args or the URL's query is not valid for PyMySQL: {error}") from None
-        conn.encrypt = request.tls.required and not request.host.startswith("/")
-        conn.connect_within(request.timeout)
-        conn.password = b""
-        return MysqlLink(conn, autocommit=request.autocommit, pooled=request.pooled)
-
-    def classify(self, error: BaseException) -> Failure:
-        """By the error's number, and by its text where the number says nothing."""
-        if isinstance(error, TimeoutError):
-            return Failure.UNREACHABLE
-        if not type(error).__module__.startswith("pymysql") or not error.args:
-            return Failure.OTHER
-        number = error.args[0]
-        if number == 0:  # InterfaceError(0, ""): used after the driver found it closed
-            return Failure.LOST
-        if not isinstance(number, int):
-            return Failure.OTHER
-        failure = _BY_NUMBER.get(number, Failure.OTHER)
-        if failure is Failure.UNREACHABLE:
-            for part, meaning in _FINAL_TEXTS:
-                if part in str(error):
-                    return meaning
-        if failure is Failure.READ_ONLY and not _is_read_only(error.args):
-            return Failure.OTHER
-        return failure
-
-
 def _peer(conn: "BoundedConnection") -> object:
     """The address at the other end."""
     return conn._sock.getpeername()
-
-
-def _is_read_only(args: tuple[Any, ...]) -> bool:
-    """True for 1836, and for 1290 (a server option forbids it) if that option is the read-only one."""
-    number = args[0] if args else 0
-    return number == 1836 or (number == 1290 and "read-only" in str(args))
-
-
-def _pymysql_arguments(request: ConnectRequest) -> dict[str, Any]:
-    password = request.credentials.password
-    arguments: dict[str, Any] = {key: _typed(key, value) for key, value in request.parameters.items()}
-    arguments.setdefault("charset", "utf8mb4")
-    arguments.setdefault("program_name", request.application_name)
-    arguments |= {
-        "user": request.credentials.user or None,
-        "password": "" if password is None else password.reveal(),
-        "database": request.database or None,
-        "autocommit": request.autocommit,
-        "port": request.port,
-        **request.arguments,
-    }
-    if isinstance(arguments["password"], str):  # which PyMySQL would encode as Latin-1
-        arguments["password"] = arguments["password"].encode()
-    if request.host.startswith("/"):
-        arguments["unix_socket"] = request.host
-    else:
-        arguments["host"] = request.host or "localhost"
-    arguments |= _tls_arguments(request)
-    return arguments
-
-
-def _tls_arguments(request: ConnectRequest) -> dict[str, Any]:
-    """An SSLContext, or none at all: PyMySQL's own ssl arguments look safer than they are."""
-    mode = request.tls.mode
-    if mode in {"disable", "allow"} or request.host.startswith("/"):
-        return {"ssl_disabled": True}
-    if mode == "prefer":
-        return {}
-    from ..tls import context
-
-    return {"ssl": context(request.tls, request.host)}
-
-
-def _typed(key: str, value: str) -> Any:
-    try:
-        if key in _NUMBERS:
-            return int(value)
-        if key in _SECONDS:
-            return float(value)
-    except ValueError:
-        raise ConfigError(f"the URL's {key}={value!r} is not valid: it must be a number") from None
-    if key in _FLAGS:
-        return value.lower() in {"1", "true", "yes", "on"}
-    return value

@@ -6,8 +6,8 @@ Timed at the cursor, where a statement and its parameters are still two things: 
 from functools import cache
 from typing import Any
 
-from .mysql_connection import BoundedConnection
-from .slow import OnSlow, timed
+from ..slow import OnSlow, timed
+from .connection import BoundedConnection
 
 
 class WatchedConnection(BoundedConnection):

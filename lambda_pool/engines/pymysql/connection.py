@@ -15,9 +15,10 @@ from pymysql.connections import Connection, MySQLResult
 from pymysql.constants import CLIENT, COMMAND, CR, SERVER_STATUS
 from pymysql.protocol import EOFPacketWrapper, MysqlPacket
 
-from ..errors import ConfigError, DeadlineExceeded
-from .base import cancelled
-from .sockets import UNACKNOWLEDGED
+from ...errors import ConfigError, DeadlineExceeded
+from ..base import cancelled
+from ..bounded_socket import UNACKNOWLEDGED
+from .errors import is_answer
 
 # Not in pymysql.constants: https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_reset_connection.html
 _COM_RESET_CONNECTION = 0x1F
@@ -563,11 +564,6 @@ def _stays(statement: str | bytes, *, several: bool) -> bool:
     if first == "rollback":
         return bool(re.search(r"rollback\s+(work\s+)?to\b", text))
     return first in _STAYING or second in _STAYING_WITH.get(first, ())
-
-
-def is_answer(number: object) -> bool:
-    """True for a server's own error number; from 2000 on come those of clients: not, or not well, answered."""
-    return isinstance(number, int) and number >= 1000 and not 2000 <= number < 3000
 
 
 class _Result(MySQLResult):

@@ -1,0 +1,84 @@
+"""What psycopg's errors mean for the connection and for a second try."""
+
+from ..base import Failure
+
+# SQLSTATE to meaning: https://www.postgresql.org/docs/current/errcodes-appendix.html
+_BY_STATE = {
+    "57P01": Failure.SHUTDOWN,
+    "57P02": Failure.LOST,
+    "57P03": Failure.UNREACHABLE,
+    "57P05": Failure.LOST,
+    "25006": Failure.READ_ONLY,
+    "25P03": Failure.LOST,
+    "53300": Failure.TOO_MANY,
+    "28000": Failure.REJECTED,
+    "28P01": Failure.REJECTED,
+    "40001": Failure.CONFLICT,
+    "40P01": Failure.CONFLICT,
+}
+
+# Errors while connecting carry no SQLSTATE; only the text tells. First match wins. Certificates come before login,
+# because libpq reports both kinds with "connection to server … failed".
+_BY_TEXT = (
+    ("certificate", Failure.UNTRUSTED),
+    # OpenSSL's word for a peer that is gone without a farewell, since its version 3.
+    ("SSL error: unexpected eof", Failure.LOST),
+    ("SSL SYSCALL error", Failure.LOST),
+    ("SSL error", Failure.UNTRUSTED),
+    ("does not support SSL", Failure.UNTRUSTED),
+    ("root.crt", Failure.UNTRUSTED),
+    ("too many clients", Failure.TOO_MANY),
+    ("too many connections", Failure.TOO_MANY),
+    ("remaining connection slots", Failure.TOO_MANY),
+    ("no more connections allowed", Failure.TOO_MANY),
+    ("query_wait_timeout", Failure.TOO_MANY),
+    ("server_login_retry", Failure.UNREACHABLE),
+    ("pgbouncer cannot connect to server", Failure.UNREACHABLE),
+    ("imed-out waiting to acquire", Failure.TOO_MANY),
+    ("the database system is", Failure.UNREACHABLE),
+    ("authentication failed", Failure.REJECTED),
+    ("no password supplied", Failure.REJECTED),
+    ("no pg_hba.conf entry", Failure.REJECTED),
+    ("credentials for the role", Failure.REJECTED),
+    # While connecting, both heal all the same.
+    ("could not receive data from server", Failure.LOST),
+    ("could not send data to server", Failure.LOST),
+    ("Connection refused", Failure.UNREACHABLE),
+    ("timeout expired", Failure.UNREACHABLE),
+    ("Temporary failure in name resolution", Failure.UNREACHABLE),
+    ("No such file or directory", Failure.UNREACHABLE),
+    ("terminating connection due to administrator command", Failure.SHUTDOWN),
+    ("server closed the connection unexpectedly", Failure.LOST),
+    ("Connection reset by peer", Failure.LOST),
+    ("connection is closed", Failure.LOST),
+    ("connection is lost", Failure.LOST),
+    # Psycopg's wait, where a reset is half done: the kernel reports a hang-up, and nothing yet to be read.
+    ("connection socket closed", Failure.LOST),
+    ("connection not open", Failure.LOST),
+    ("no connection to the server", Failure.LOST),
+    ("lost synchronization with server", Failure.LOST),
+    ("SSL connection has been closed unexpectedly", Failure.LOST),
+    # With target_session_attrs=read-write in the URL: the writer is elsewhere, or not yet one.
+    ("session is read-only", Failure.UNREACHABLE),
+    ("server is in hot standby mode", Failure.UNREACHABLE),
+    ("Network is unreachable", Failure.UNREACHABLE),
+    ("No route to host", Failure.UNREACHABLE),
+    ("Connection timed out", Failure.UNREACHABLE),
+)
+
+
+def classify(error: BaseException) -> Failure:
+    """By SQLSTATE where there is one, else by type and text."""
+    state = getattr(error, "sqlstate", None)
+    if state:
+        if state.startswith("08"):
+            return Failure.LOST
+        return _BY_STATE.get(state, Failure.OTHER)
+    if isinstance(error, TimeoutError):
+        return Failure.UNREACHABLE
+    if type(error).__module__.startswith("psycopg"):
+        text = str(error)
+        for part, failure in _BY_TEXT:
+            if part in text:
+                return failure
+    return Failure.OTHER

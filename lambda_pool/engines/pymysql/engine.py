@@ -1,0 +1,53 @@
+"""MySQL and MariaDB on PyMySQL."""
+
+from ...errors import ConfigError
+from ...secret import private
+from ..base import ConnectRequest, Failure
+from .arguments import pymysql_arguments
+from .errors import classify
+from .link import MysqlLink
+
+
+class MysqlEngine:
+    """PyMySQL, on a socket that we open and bound ourselves."""
+
+    name = "mysql"
+    default_port = 3306
+
+    def load(self) -> None:
+        """Import PyMySQL."""
+        try:
+            import pymysql  # noqa: F401
+        except ImportError as error:
+            raise ConfigError(
+                f"the URL is for MySQL and PyMySQL is not installed: pip install 'lambda-pool[mysql]' ({error})"
+            ) from error
+
+    @private
+    def connect(self, request: ConnectRequest) -> MysqlLink:
+        """Open one connection within `request.timeout` seconds."""
+        from .connection import BoundedConnection
+
+        try:
+            arguments = pymysql_arguments(request)
+            if request.on_slow is None:
+                conn = BoundedConnection(**arguments, defer_connect=True)
+            else:
+                from .slow import WatchedConnection
+
+                conn = WatchedConnection(**arguments, defer_connect=True)
+                conn.slow_query = request.slow_query
+                conn.on_slow = request.on_slow
+        except UnicodeError:  # this error quotes the whole text
+            raise ConfigError("connect_args holds a text with characters that cannot be encoded") from None
+        except (TypeError, ValueError, NotImplementedError) as error:
+            # The argument's name is in the text, its value is not.
+            raise ConfigError(f"connect_args or the URL's query is not valid for PyMySQL: {error}") from None
+        conn.encrypt = request.tls.required and not request.host.startswith("/")
+        conn.connect_within(request.timeout)
+        conn.password = b""
+        return MysqlLink(conn, autocommit=request.autocommit, pooled=request.pooled)
+
+    def classify(self, error: BaseException) -> Failure:
+        """By the error's number, and by its text where the number says nothing."""
+        return classify(error)
