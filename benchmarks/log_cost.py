@@ -13,7 +13,6 @@ from typing import Any
 
 from lambda_pool import Pool
 from lambda_pool.metrics import cloudwatch, collector
-from lambda_pool.metrics.collector import Collector
 from lambda_pool.testing import PostgresServer
 
 from .round_trips import Context
@@ -44,9 +43,6 @@ class Log(io.TextIOBase):
         self.bytes += len(data)
         self.lines += text.count("\n")
         return os.write(self._null, data)
-
-
-ON_RETURNED = Collector.on_returned
 
 
 class Clock:
@@ -131,11 +127,6 @@ def set_clock(clock: Callable[[], float]) -> None:
         for name in ("time", "monotonic"):
             if hasattr(module, name):
                 setattr(module, name, clock)
-
-    def on_returned(self: Collector, *said: Any) -> bool:
-        return ON_RETURNED(self, *said[:-2], clock(), clock())
-
-    Collector.on_returned = on_returned  # type: ignore[method-assign, assignment]
 
 
 def cost(make: Callable[[str], Callable[[Any, Any], Any]], url: str, rate: int, log: Log) -> dict[str, float]:
@@ -231,5 +222,4 @@ def measure() -> dict[str, Any]:
     finally:
         sys.stdout = real
         collector.time, collector.monotonic = clocks  # type: ignore[attr-defined]
-        Collector.on_returned = ON_RETURNED  # type: ignore[method-assign]
     return found

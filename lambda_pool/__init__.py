@@ -4,6 +4,8 @@ Importing this package costs next to nothing: each public name is loaded when it
 made for its engine, and an AWS SDK only if a credential or an endpoint needs it.
 """
 
+import os
+
 __version__ = "0.1.0"
 
 # A type checker takes this name for true, and typing itself, which would be most of what importing this package costs
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
         DeadlineExceeded,
         EndpointError,
         LambdaPoolError,
+        NotCommitted,
         PoolTimeout,
     )
     from .stats import PoolStats
@@ -44,6 +47,7 @@ _HOMES = {
     "PoolTimeout": "errors",
     "DeadlineExceeded": "errors",
     "CommitUncertain": "errors",
+    "NotCommitted": "errors",
 }
 
 __all__ = [
@@ -56,6 +60,7 @@ __all__ = [
     "EndpointError",
     "IamToken",
     "LambdaPoolError",
+    "NotCommitted",
     "Pool",
     "PoolStats",
     "PoolTimeout",
@@ -63,6 +68,13 @@ __all__ = [
     "SecretsManager",
     "handler",
 ]
+
+
+if "AWS_LAMBDA_RUNTIME_API" in os.environ:
+    # Lambda tells an environment of its end only if it asks during Init, which may be over when the first pool is made.
+    from .lifecycle import shutdown
+
+    shutdown.install()
 
 
 def __getattr__(name: str) -> "Any":

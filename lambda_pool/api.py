@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from . import config as configuration
-from . import lifecycle
+from . import lifecycle, replay
 from .auth.base import Auth, UrlAuth
 from .aws.hosts import recognise
 from .decorator import Unavailable, decorate
@@ -12,11 +12,15 @@ from .endpoints.base import Endpoint, EndpointSource, FixedEndpoint
 from .engines.base import Engine
 from .errors import ConfigError
 from .events import Observer
+from .invocation import Limit
 from .pool import ConnectionPool
+from .pooled_context import PooledContext
 from .secret import private
 
 if TYPE_CHECKING:
     from typing import TypedDict, Unpack
+
+    from .stats import PoolStats
 
     class Options(TypedDict, total=False):
         """Every option; seconds are floats."""
@@ -31,6 +35,7 @@ if TYPE_CHECKING:
         max_idle: float | None
         autocommit: bool
         reset: str
+        unsaved: str
         leak_after: float
         slow_query: float
         cancel_before_deadline: float
@@ -44,7 +49,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class Pool(ConnectionPool):
+class Pool:
     """Connections to one logical database, kept across warm invocations. Made at module scope, it opens nothing.
 
     In: a URL (`postgresql://…` or `mysql://…`; None reads LAMBDA_POOL_URL, else DATABASE_URL, and with it who
@@ -117,14 +122,64 @@ class Pool(ConnectionPool):
         url = config.url
         engine = self._engine_for(url.engine)
         engine.load()
-        super().__init__(
+        self._core = ConnectionPool(
             config,
             engine,
             auth or UrlAuth(url.password),
             endpoint or _endpoint_at(url),
             _observers(config) if observers is None else observers,
         )
-        lifecycle.register(self)
+        lifecycle.register(self._core)
+
+    @property
+    def name(self) -> str:
+        """The pool's name: in logs, events and metrics."""
+        return self._core.name
+
+    @property
+    def config(self) -> configuration.Config:
+        """Everything the pool was told, checked and frozen."""
+        return self._core.config
+
+    def __repr__(self) -> str:
+        return repr(self._core)
+
+    def connection(self, *, readonly: bool = False, timeout: float | None = None) -> PooledContext:
+        """Borrow a connection for a `with` block: commit when it ends well, roll back when it raises.
+
+        `readonly`: a read-only transaction, on a reader where there is one. `timeout`: seconds to wait at most,
+        instead of the option `timeout`. The block yields the driver's connection.
+        Entering raises PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, EndpointError or ConfigError;
+        leaving raises the driver's error if COMMIT is refused, CommitUncertain if its answer is lost, or NotCommitted
+        if the block ended well and its work is not saved.
+        """
+        wait = None if timeout is None else configuration.seconds("timeout", timeout)
+        return PooledContext(self._core, wait, readonly=readonly)
+
+    def run(self, work: Callable[[Any], R], *, attempts: int = 3, readonly: bool = False) -> R:
+        """Run `work(conn)` in one transaction and return what it returns.
+
+        `work` is called again, up to `attempts` calls in all, when the connection is lost before COMMIT was sent, or
+        the server reports a serialization failure, a deadlock, a changed schema or (for a writer) that it became a
+        reader. Its effects outside of the database may so happen more than once. Raises CommitUncertain if COMMIT was
+        sent and its answer lost, NotCommitted if `work` ended well and is not saved, else what `work` or the checkout
+        raises.
+        """
+        return replay.run(self._core, work, attempts, readonly=readonly)
+
+    def stats(self) -> "PoolStats":
+        """The pool's figures now."""
+        return self._core.stats()
+
+    def warm(self, *, strict: bool = False) -> None:
+        """Open `min_size` connections (at least one) now. A failure is logged and left to the first checkout, unless
+        `strict`, which raises it.
+        """
+        self._core.warm(Limit(self._core.config.timeout), strict=strict)
+
+    def close(self) -> None:
+        """Close every connection: idle ones now, lent ones when they come back. A later checkout opens anew."""
+        self._core.close()
 
     def _engine_for(self, name: str) -> Engine:
         if name == "postgresql":
@@ -155,8 +210,8 @@ class Pool(ConnectionPool):
         """
         _warm_ahead(self)
         if fn is None:
-            return lambda function: decorate(lambda: self, function, inject, on_unavailable)
-        return decorate(lambda: self, fn, inject, on_unavailable)
+            return lambda function: decorate(lambda: self._core, function, inject, on_unavailable)
+        return decorate(lambda: self._core, fn, inject, on_unavailable)
 
 
 def _warm_ahead(pool: Pool) -> None:
@@ -176,6 +231,15 @@ def default_pool() -> Pool:
     if _Default.pool is None:
         _Default.pool = Pool.from_env()
     return _Default.pool
+
+
+def core_of(pool: Pool) -> ConnectionPool:
+    """What stands behind a pool, for the package's own tools."""
+    return pool._core
+
+
+def _default_core() -> ConnectionPool:
+    return core_of(default_pool())
 
 
 @overload
@@ -198,8 +262,8 @@ def handler(
         # A wrong setting then fails the deployment and not the first user, and the shutdown can still be prepared.
         _warm_ahead(default_pool())
     if fn is None:
-        return lambda function: decorate(default_pool, function, inject, on_unavailable)
-    return decorate(default_pool, fn, inject, on_unavailable)
+        return lambda function: decorate(_default_core, function, inject, on_unavailable)
+    return decorate(_default_core, fn, inject, on_unavailable)
 
 
 def _endpoint_at(url: configuration.Url) -> EndpointSource:

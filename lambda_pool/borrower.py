@@ -1,40 +1,72 @@
-"""Who borrowed a connection: noted in code objects at checkout, made into text only when somebody asks."""
+"""Who borrowed a connection: noted in code objects at checkout, made into text only when there is something to say."""
 
+import logging
+from collections.abc import Iterable
 from types import CodeType, FrameType
 
-from .slot import Slot
+from .core.dispatch import EventDispatcher
+from .core.entry import Entry
+from .events import Leaked
+
+log = logging.getLogger("lambda_pool")
 
 _DEEPEST = 25
 """Calls of a stack that are kept; the outermost of a deeper one belong to the runtime."""
 
 
-def note(slot: Slot, frame: FrameType) -> None:
-    """Note the line that runs in `frame` as the borrower."""
-    slot.where = frame.f_code
-    slot.instruction = frame.f_lasti
-
-
-def note_stack(slot: Slot, frame: FrameType) -> None:
-    """Note the line that runs in `frame` as the borrower, and the calls that led to it."""
-    note(slot, frame)
+def note(entry: Entry, frame: FrameType, *, deep: bool) -> None:
+    """Note the line that runs in `frame` as the borrower, and, where that is to be `deep`, the calls that led to it."""
+    entry.where = frame.f_code
+    entry.instruction = frame.f_lasti
+    if not deep:
+        return
     calls: list[tuple[CodeType, int]] = []
     outer: FrameType | None = frame
     while outer is not None and len(calls) < _DEEPEST:
         calls.append((outer.f_code, outer.f_lasti))
         outer = outer.f_back
-    slot.stack = tuple(calls)
+    entry.stack = tuple(calls)
 
 
-def describe(slot: Slot) -> tuple[str, str]:
+def describe(entry: Entry) -> tuple[str, str]:
     """`file:line in function` of the borrower, and its stack, outermost call first, if one was noted; else ""."""
-    where = slot.where
+    where = entry.where
     if not isinstance(where, CodeType):
         return str(where), ""
-    lines = [place(code, instruction) for code, instruction in reversed(slot.stack)]
-    return place(where, slot.instruction), "".join(f"\n  {line}" for line in lines)
+    lines = [place(code, instruction) for code, instruction in reversed(entry.stack)]
+    return place(where, entry.instruction), "".join(f"\n  {line}" for line in lines)
 
 
 def place(code: CodeType, instruction: int = 0) -> str:
     """`file:line in function` of an instruction."""
     lines = (line for start, end, line in code.co_lines() if line and start <= instruction < end)
     return f"{code.co_filename}:{next(lines, code.co_firstlineno)} in {code.co_name}"
+
+
+def places(entries: Iterable[Entry]) -> list[str]:
+    """Where these were borrowed, each place once."""
+    return sorted({describe(entry)[0] for entry in entries})
+
+
+def tell_leaked(events: EventDispatcher, entry: Entry, held: float) -> None:
+    """Tell observers and the log that a connection was held for too long (seconds)."""
+    where, stack = describe(entry)
+    events.emit(Leaked(events.name, held, where, stack))
+    log.warning(
+        "pool %s: a connection was held for %.1f s, borrowed at %s%s",
+        events.name,
+        held,
+        where,
+        stack,
+        extra={"pool": events.name, "held": held, "where": where},
+    )
+
+
+def warn_used_after_return(events: EventDispatcher, entry: Entry) -> None:
+    """Say that an idle connection is in a transaction, which its last borrower began too late."""
+    log.warning(
+        "pool %s: a connection was used after it had been given back (borrowed last at %s): it is closed, and what was "
+        "not committed is not saved; use it inside of its block only",
+        events.name,
+        describe(entry)[0],
+    )

@@ -51,6 +51,7 @@ class Config(Record):
     max_idle: float | None = None
     autocommit: bool = False
     reset: str = "transaction"
+    unsaved: str = "raise"
     leak_after: float = 0.0
     slow_query: float = 0.0
     cancel_before_deadline: float = 0.0
@@ -168,6 +169,7 @@ _OPTIONS: dict[str, Callable[[str, object], Any]] = {
     "max_idle": _optional_seconds,
     "autocommit": _flag,
     "reset": _one_of("changed", "transaction", "session"),
+    "unsaved": _one_of("raise", "warn"),
     "leak_after": _seconds(zero="to switch it off"),
     "slow_query": _seconds(zero="to switch it off"),
     "cancel_before_deadline": _seconds(zero="to switch it off"),
@@ -446,6 +448,20 @@ def lambda_initialization() -> str:
     https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
     """
     return os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") or ("on-demand" if in_lambda() else "")
+
+
+def graceful_shutdown() -> bool:
+    """False where LAMBDA_POOL_GRACEFUL_SHUTDOWN says so, and on Managed Instances, whose processes get SIGTERM anyway.
+
+    A value that means nothing is left to the pool, which raises ConfigError.
+    """
+    if lambda_initialization() == "lambda-managed-instances":
+        return False
+    said = os.environ.get(f"{DEFAULT_PREFIX}GRACEFUL_SHUTDOWN", "true")
+    try:
+        return _flag("graceful_shutdown", said)
+    except ConfigError:
+        return True
 
 
 def runtime_api() -> str:

@@ -1,14 +1,15 @@
 """Opens one connection: where to, as whom, how encrypted, how often tried, and what to say when it cannot be had."""
 
 import logging
-from time import monotonic, sleep
+from time import monotonic
 
 from .auth.base import Auth, Credentials
 from .aws.hosts import recognise
 from .backoff import backoff
 from .config import Config, check_pooled
+from .core.dispatch import EventDispatcher
 from .endpoints.base import Endpoint, EndpointSource, Role
-from .engines.base import HEALS, ConnectRequest, Engine, Failure, Link
+from .engines.base import TRANSIENT, ConnectRequest, Engine, Failure, Link
 from .errors import (
     ConfigError,
     ConnectError,
@@ -19,8 +20,8 @@ from .errors import (
 )
 from .events import ConnectFailed, CredentialsRefreshed, EndpointRefreshed, Opened, SlowQuery, TimedOut
 from .invocation import Limit
-from .tally import Tally
 from .tls import advice, choose
+from .waiting import pause
 
 log = logging.getLogger("lambda_pool")
 
@@ -43,13 +44,15 @@ _SHORTEST = 0.001
 class Connector:
     """Makes the physical connections of one pool."""
 
-    def __init__(self, config: Config, engine: Engine, auth: Auth, endpoint: EndpointSource, tally: Tally) -> None:
+    def __init__(
+        self, config: Config, engine: Engine, auth: Auth, endpoint: EndpointSource, events: EventDispatcher
+    ) -> None:
         self.last_failure = ""
         self._config = config
         self.engine = engine
         self.auth = auth
         self.endpoint = endpoint
-        self._tally = tally
+        self._events = events
         self._hosts: dict[Role, str] = {}
 
     def open(self, role: Role, limit: Limit) -> tuple[Link, Endpoint]:
@@ -78,7 +81,7 @@ class Connector:
                 self._note(kind, request.credentials, endpoint)
                 moved = kind in _MOVES and self._where(role, limit) not in {None, *tried}
                 delay = 0.0 if refresh or moved else backoff(attempt)
-                retrying = (refresh or moved or kind in HEALS) and delay < limit.left()
+                retrying = (refresh or moved or kind in TRANSIENT) and delay < limit.left()
                 self._report(error, kind.value, attempt, start, retrying=retrying)
                 if not retrying:
                     raise self._explain(error, kind, request, endpoint, limit, attempt, before) from error
@@ -86,10 +89,17 @@ class Connector:
                 before = one_line(error)
             else:
                 seconds = monotonic() - start
-                self._tally.tell(Opened(self._tally.name, seconds, attempt, request.host, link.backend_id))
+                self._events.emit(Opened(self._events.name, seconds, attempt, request.host, link.backend_id))
                 proxy = _is_proxy(endpoint, request.host)
                 return link, endpoint if proxy is endpoint.proxy else endpoint.replace(proxy=proxy)
-            sleep(delay)
+            pause(delay)
+
+    def forget(self) -> None:
+        """Forget every token, secret and address, with the locks that guard them."""
+        try:
+            self.auth.forget()
+        finally:  # a user's own may fail
+            self.endpoint.forget()
 
     def open_aside(self, role: Role, limit: Limit) -> Link:
         """One attempt at a connection that does not belong to the pool. Raises as `open`, or what the driver raises."""
@@ -112,12 +122,12 @@ class Connector:
         engine = self._config.url.engine
         if endpoint.engine and endpoint.engine != engine:
             raise EndpointError(
-                f"pool {self._tally.name}: the endpoint {endpoint.host} is for {endpoint.engine}, and the URL starts "
+                f"pool {self._events.name}: the endpoint {endpoint.host} is for {endpoint.engine}, and the URL starts "
                 f"with {engine}://: change one of them"
             )
         if self._hosts.setdefault(role, endpoint.host) != endpoint.host:
             self._hosts[role] = endpoint.host
-            self._tally.tell(EndpointRefreshed(self._tally.name, endpoint.host))
+            self._events.emit(EndpointRefreshed(self._events.name, endpoint.host))
         return endpoint
 
     def _where(self, role: Role, limit: Limit) -> Endpoint | None:
@@ -152,7 +162,7 @@ class Connector:
             timeout=max(min(self._config.connect_timeout, limit.left()), _SHORTEST),
             autocommit=self._config.autocommit,
             pooled=url.pooled or proxy,
-            application_name=self._tally.name,
+            application_name=self._events.name,
             reset=self._config.reset,
             parameters=url.parameters,
             arguments=self._config.connect_args,
@@ -165,28 +175,28 @@ class Connector:
         if kind is Failure.REJECTED:
             self.auth.rejected(credentials)
             if credentials.cached:
-                self._tally.tell(CredentialsRefreshed(self._tally.name))
+                self._events.emit(CredentialsRefreshed(self._events.name))
         if kind in _MOVES or (kind is Failure.REJECTED and contradiction(credentials, endpoint)):
             self.endpoint.failed(endpoint)
 
     def _report(self, error: Exception, kind: str, attempt: int, start: float, *, retrying: bool) -> None:
         seconds = monotonic() - start
         text = self.last_failure = one_line(error)
-        self._tally.tell(ConnectFailed(self._tally.name, seconds, attempt, kind, text, retrying))
+        self._events.emit(ConnectFailed(self._events.name, seconds, attempt, kind, text, retrying))
         log.log(
             logging.INFO if retrying else logging.WARNING,
             "pool %s: connecting failed (%s, attempt %d, %.2f s): %s",
-            self._tally.name,
+            self._events.name,
             kind,
             attempt,
             seconds,
             text,
-            extra={"pool": self._tally.name, "error_class": kind, "attempt": attempt, "seconds": seconds},
+            extra={"pool": self._events.name, "error_class": kind, "attempt": attempt, "seconds": seconds},
         )
 
     def _slow(self, seconds: float, statement: str) -> None:
-        name = self._tally.name
-        self._tally.tell(SlowQuery(name, seconds, statement))
+        name = self._events.name
+        self._events.emit(SlowQuery(name, seconds, statement))
         log.warning(
             "pool %s: a statement took %.2f s: %s",
             name,
@@ -206,19 +216,19 @@ class Connector:
         before: str,
     ) -> LambdaPoolError:
         where = f"{request.host or 'the local socket'}:{request.port}"
-        text = f"pool {self._tally.name}: could not connect to {where}: {one_line(error)}"
+        text = f"pool {self._events.name}: could not connect to {where}: {one_line(error)}"
         if kind is Failure.REJECTED:
             hint = self._login_hint(request, endpoint)
             return CredentialsError(f"{text} (user {request.credentials.user!r}, {self.auth!r}){hint and f'. {hint}'}")
         if kind is Failure.UNTRUSTED:
             return ConnectError(f"{text} ({advice(str(error), request.host, request.tls)})")
-        if kind not in HEALS:
+        if kind not in TRANSIENT:
             return ConnectError(text)
         waited = limit.elapsed()
         # The time may have been too short for the last attempt to learn what is wrong; the one before may have.
         earlier = f"; the one before: {before}" if before not in {"", one_line(error)} else ""
         text += f" ({attempt} attempt{'s' if attempt > 1 else ''} in {waited:.2f} s{earlier})"
-        self._tally.tell(TimedOut(self._tally.name, waited))
+        self._events.emit(TimedOut(self._events.name, waited))
         if limit.by_invocation:
             return DeadlineExceeded(f"{text}; the invocation had no more time")
         return ConnectError(text)

@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Callable
 from threading import get_ident
+from time import monotonic
 from types import CodeType
 from typing import Any, ParamSpec, TypeVar
 
@@ -11,7 +12,7 @@ from .borrower import place
 from .endpoints.base import Role
 from .errors import ConfigError, ConnectError, CredentialsError, DeadlineExceeded, EndpointError, PoolTimeout
 from .injection import code_of, injector, layers, place_of, takes
-from .invocation import running
+from .invocation import Limit, running
 from .pool import ConnectionPool
 
 P = ParamSpec("P")
@@ -47,7 +48,7 @@ def decorate(
         outermost = me not in running  # else inside another decorated handler, which does the rest
         plain = len(args) == _EVENT_AND_CONTEXT and not kwargs
         context = args[1] if plain else _event_and_context(args, kwargs)[1]
-        disarm, failed = None, True
+        disarm, failed, since = None, True, monotonic()
         try:
             if outermost:
                 running[me] = context
@@ -61,22 +62,22 @@ def decorate(
             if pool is None:
                 pool = find_pool()
             try:
-                slot = pool.checkout(_WRITER, None)
+                entry = pool.acquire(_WRITER, Limit(pool.config.timeout))
             except UNAVAILABLE as error:
                 if on_unavailable is None:
                     raise
                 result = on_unavailable(_event_and_context(args, kwargs)[0], context, error)
                 failed = False
                 return result
-            slot.where = where
-            conn = slot.link.conn
+            entry.where = where
+            conn = entry.link.conn
             try:
                 # By position where that can be: 1,000 instructions less than by name.
                 result = fn(args[0], args[1], conn) if plain and third else call_with(conn, args, kwargs)
             except BaseException as error:
-                pool.checkin(slot, error)
+                pool.release(entry, error)
                 raise
-            pool.checkin(slot, None)
+            pool.release(entry)
             failed = False
             return result
         finally:
@@ -84,7 +85,7 @@ def decorate(
                 try:
                     if disarm is not None:
                         disarm()
-                    lifecycle.end_invocation(context, failed=failed)
+                    lifecycle.end_invocation(context, since, failed=failed)
                 finally:
                     # Whatever a signal handler raises in here: the next invocation must not find this one.
                     running.pop(me, None)

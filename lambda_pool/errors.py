@@ -39,3 +39,9 @@ class DeadlineExceeded(LambdaPoolError, TimeoutError):  # noqa: N818 - the publi
 
 class CommitUncertain(LambdaPoolError):  # noqa: N818 - the public contract fixes the name
     """COMMIT was sent and its answer was lost: the transaction may or may not be saved. Never replayed."""
+
+
+class NotCommitted(LambdaPoolError):  # noqa: N818 - as the other names of outcomes
+    """A block or a handler ended well, and its work is not saved: its transaction had failed or was undone, or its
+    connection was lost or closed, and the error was swallowed. See the option `unsaved`.
+    """

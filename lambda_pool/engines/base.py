@@ -38,10 +38,10 @@ class Failure(Enum):
     """Anything else: the statement's or the caller's own fault."""
 
 
-HEALS = frozenset({Failure.UNREACHABLE, Failure.TOO_MANY, Failure.LOST, Failure.SHUTDOWN})
+TRANSIENT = frozenset({Failure.UNREACHABLE, Failure.TOO_MANY, Failure.LOST, Failure.SHUTDOWN})
 """Failures to connect that a later attempt may overcome."""
 
-FAILED_OVER = frozenset({Failure.SHUTDOWN, Failure.READ_ONLY, Failure.STALE})
+INVALIDATES_POOL = frozenset({Failure.SHUTDOWN, Failure.READ_ONLY, Failure.STALE})
 """Failures that condemn every older connection of the pool too."""
 
 
@@ -123,6 +123,9 @@ class Link(Protocol):
     def closed_by_user(self) -> bool:
         """True if the borrower closed it on purpose (rather than lost it)."""
 
+    def closed_in_transaction(self) -> bool:
+        """True if the borrower closed it before its transaction was ended, so that the server rolled back."""
+
     def read_only(self) -> bool:
         """True if the borrower's own transaction is a read-only one, so that a refused write is no failover."""
 
@@ -192,13 +195,13 @@ class Engine(Protocol):
         """What an error, of the driver or the operating system, means."""
 
 
-LEAST = 0.05
+MIN_IO_TIMEOUT = 0.05
 """Seconds that even a COMMIT after the deadline gets: one that is never sent is surely lost."""
 
 
 def rest(deadline: float | None) -> float | None:
-    """Seconds until a deadline (monotonic; None: there is none), and at least LEAST."""
-    return None if deadline is None else max(deadline - monotonic(), LEAST)
+    """Seconds until a deadline (monotonic; None: there is none), and at least MIN_IO_TIMEOUT."""
+    return None if deadline is None else max(deadline - monotonic(), MIN_IO_TIMEOUT)
 
 
 def uncertain(error: BaseException) -> CommitUncertain:

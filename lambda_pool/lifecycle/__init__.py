@@ -7,21 +7,29 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from threading import get_ident
-from typing import Any
+from typing import Any, ClassVar
 from weakref import ReferenceType, ref
 
 from .. import config as configuration
+from .. import reclaim
+from ..errors import NotCommitted
+from ..events import InvocationEnded
 from ..invocation import RESERVE, reserve, running
 from ..pool import ConnectionPool
+
+log = logging.getLogger("lambda_pool")
 
 _pools: list[ReferenceType[ConnectionPool]] = []
 
 
 class _State:
-    """What is true of this process as a whole. An object: to set a class's attribute empties CPython's caches."""
+    """What is true of this process as a whole."""
 
     cold = True
     hooked = False
+    made: ClassVar[set[tuple[object, ...]]] = set()
+    """Name and place of every pool that was made in an invocation, or in Lambda."""
+    warned: ClassVar[set[tuple[object, ...]]] = set()
     cancel_before = 0.0
     """The longest `cancel_before_deadline` of all pools; 0: none has it, and no invocation pays for it."""
 
@@ -41,6 +49,7 @@ def register(pool: ConnectionPool) -> None:
     """Take a new pool into care. Pools that are no longer referenced drop out by themselves."""
     _pools[:] = [known for known in _pools if known() is not None]
     _pools.append(ref(pool))
+    _note_made(pool)
     if not process.hooked:
         process.hooked = True
         os.register_at_fork(after_in_child=_after_fork)
@@ -53,10 +62,22 @@ def register(pool: ConnectionPool) -> None:
         from . import snapstart
 
         snapstart.install()
-    if pool.config.graceful_shutdown and initialization != "lambda-managed-instances":
-        from . import shutdown
 
-        shutdown.install()
+
+def _note_made(pool: ConnectionPool) -> None:
+    """Warn, once for each URL, of a pool that is made anew in each invocation."""
+    if not (running or configuration.in_lambda()):
+        return
+    url = pool.config.url
+    place = (pool.name, url.engine, url.host, url.port, url.database, url.user)
+    if place in process.made and place not in process.warned:
+        process.warned.add(place)
+        log.warning(
+            "pool %s: a Pool for the same database was made before in this environment: make it once, at module scope, "
+            "so that its connections are kept for the next invocation",
+            pool.name,
+        )
+    process.made.add(place)
 
 
 def arm() -> Callable[[], None] | None:
@@ -66,22 +87,26 @@ def arm() -> Callable[[], None] | None:
     return Alarm(process.cancel_before).arm()
 
 
-def end_invocation(context: Any, *, failed: bool) -> None:
-    """Clean up after an invocation in every pool, and let observers count it. Never raises an Exception."""
-    cold = process.cold
-    if cold:
-        process.cold = False
-    for known in _pools:
-        pool = known()
-        if pool is None:
-            continue
-        # Nearly always there is nothing to take back.
-        if len(pool.idle) != len(pool.slots) or pool.waiters or pool.left_open() is not None:
-            pool.end_invocation(alone=len(running) < 2)
-        if pool.observed:
-            if pool.report_due or failed or cold:
-                pool.tell_ended(pool.config.name, failed, cold, getattr(context, "aws_request_id", ""))
-            pool.report_due = True
+def end_invocation(context: Any, since: float, *, failed: bool) -> None:
+    """Clean up after an invocation that began then (monotonic, seconds), and let observers count it.
+
+    Raises NotCommitted if it did not fail and left work unsaved, once everything is cleaned up; nothing else.
+    """
+    cold, process.cold = process.cold, False
+    problem: NotCommitted | None = None
+    for pool in pools():
+        unsaved = reclaim.end_invocation(pool, since, alone=len(running) < 2)
+        if unsaved and problem is None and pool.config.unsaved == "raise":
+            problem = NotCommitted(
+                f"pool {pool.name}: the handler ended normally with a transaction still open, which was rolled back: "
+                f"nothing of it is saved (borrowed at {', '.join(unsaved)}); borrow in a with block, and let every "
+                "thread end before the handler does"
+            )
+        if pool.events.observers:
+            ended_badly = failed or problem is not None
+            pool.events.emit(InvocationEnded(pool.name, ended_badly, cold, getattr(context, "aws_request_id", "")))
+    if problem is not None and not failed:
+        raise problem
 
 
 def _after_fork() -> None:
@@ -93,4 +118,4 @@ def _after_fork() -> None:
             pool.after_fork()
         except Exception:
             # Of an `Auth` or `EndpointSource` of the user's own; the next pool must start afresh all the same.
-            logging.getLogger("lambda_pool").exception("pool %s: starting afresh after a fork failed", pool.name)
+            log.exception("pool %s: starting afresh after a fork failed", pool.name)

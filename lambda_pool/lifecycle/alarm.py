@@ -14,6 +14,7 @@ from types import FrameType
 from typing import Any
 
 from ..invocation import remaining, reserve
+from ..reclaim import cancel_running
 from . import pools
 
 log = logging.getLogger("lambda_pool")
@@ -77,6 +78,6 @@ class Alarm:
             if not before or (left is not None and left + reserve.seconds - before > _AGAIN / 2):
                 continue
             try:
-                pool.cancel_running(within=before / 3)
+                cancel_running(pool, before / 3)
             except Exception as error:  # noqa: BLE001 - it would come out of the handler's code, wherever that is
                 log.debug("pool %s: cancelling before the deadline failed: %s", pool.name, error)

@@ -17,7 +17,7 @@ from typing import Any
 
 from .. import config as configuration
 from ..events import Closing
-from ..invocation import running
+from ..reclaim import shut_down
 from . import pools
 
 log = logging.getLogger("lambda_pool")
@@ -29,6 +29,7 @@ _PATIENCE = 1.0
 # Seconds for all good-byes together, of the 300 ms that Lambda leaves at least; each is a single packet.
 _GOODBYES = 0.2
 _LEAST = 0.01
+_NO_SHUTDOWN = "connections are not closed at the end of this environment, nor cut when an invocation times out"
 
 
 class _Installed:
@@ -40,21 +41,20 @@ class _Installed:
 
 
 def install() -> None:
-    """Register the extension and take SIGTERM, once for each process. What prevents it is said at debug level."""
-    if _Installed.done:
+    """Register the extension and take SIGTERM, once for each process: when the package is imported in Lambda.
+
+    What prevents it is said in the log. LAMBDA_POOL_GRACEFUL_SHUTDOWN=false switches it off.
+    """
+    if _Installed.done or not configuration.graceful_shutdown():
         return
     _Installed.done = True
-    address = configuration.runtime_api()
-    if not address:
-        log.debug("no graceful shutdown: there is no Lambda runtime API here")
-        return
     if threading.current_thread() is not threading.main_thread():
-        log.debug("no graceful shutdown: the first pool was not made on the main thread")
+        log.warning("%s: lambda_pool was not imported on the main thread", _NO_SHUTDOWN)
         return
     try:
-        _Installed.waiting = _register(address)
+        _Installed.waiting = _register(configuration.runtime_api())
     except (OSError, ValueError) as error:
-        log.debug("no graceful shutdown: the extension could not be registered: %s", error)
+        log.warning("%s: Lambda refused to tell of it (%s); import lambda_pool at module scope", _NO_SHUTDOWN, error)
         return
     _Installed.previous = signal.signal(signal.SIGTERM, _on_sigterm)
 
@@ -109,27 +109,11 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
 
 
 def _close_all() -> None:
-    """A good-bye to the server on every idle connection; one that is in use is cut, so that the server rolls back now.
-
-    The signal may have come in the middle of anything this thread did, so that nothing here takes a lock that is not
-    reentrant: the pools are left as they are, and only their sockets end.
-    """
-    in_use = bool(running)
+    """Close politely what is idle; what is lent is cut, so that the server rolls back now."""
     deadline = monotonic() + _GOODBYES
     for pool in pools():
-        for slot in list(pool.slots):
-            try:
-                link, left = slot.link, max(deadline - monotonic(), _LEAST)
-                if not in_use or slot in pool.idle:
-                    link.close(left)
-                    continue
-                # A server that is at work looks at its client only when it has something to say.
-                if link.running():
-                    pool.cancel(slot, link, left)
-                link.sever()
-            except Exception as error:  # noqa: BLE001 - the next connection deserves its good-bye too
-                # Also one that is just being opened, and has nothing to close yet.
-                log.debug("pool %s: closing at shutdown failed: %s", pool.name, error)
+        if pool.config.graceful_shutdown:
+            shut_down(pool, deadline, _LEAST)
     # Only now: writing may take longer than Lambda waits.
     for pool in pools():
-        pool.tell(Closing(pool.name))
+        pool.events.emit(Closing(pool.name))

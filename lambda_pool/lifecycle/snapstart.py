@@ -44,7 +44,7 @@ def before_snapshot() -> None:
     """Close every connection and forget every token, secret and address."""
     for pool in pools():
         pool.forget()
-        pool.tell(Closing(pool.name))
+        pool.events.emit(Closing(pool.name))
 
 
 def after_restore() -> None:
@@ -57,4 +57,4 @@ def after_restore() -> None:
         # Each has an equal share of what is left: a database that does not answer leaves time for the others.
         share = limit.left() / len(cold)
         pool = cold.pop(0)
-        pool.warm_until(Limit(min(pool.config.timeout, share)))
+        pool.warm(Limit(min(pool.config.timeout, share)))

@@ -36,9 +36,6 @@ class Collector:
     Each number is reported once. Children write in `_write`.
     """
 
-    wants_checkouts = False
-    never_raises = True
-
     def __init__(self, interval: float = 60.0) -> None:
         if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 <= interval < 1e6:
             raise ConfigError(f"interval={interval!r} is not valid: it must be a number of seconds from 0 to 1000000")
@@ -48,54 +45,26 @@ class Collector:
         self._lock = RLock()
 
     def on_event(self, event: Event) -> None:
-        """Take one event, and report if it is time."""
-        if type(event) is Returned:
-            self.on_returned(event.pool, event.held, event.checkout, event.reused, event.in_use, time(), monotonic())
-        elif type(event) is InvocationEnded:
-            self.on_invocation_ended(event.pool, event.failed, event.cold, event.request_id)
-        else:
-            try:
-                self._rare(event, self._pools.get(event.pool) or self._adopt(event.pool))
-            except Exception:
-                log.exception(_NOT_REPORTED, event.pool)
-
-    # These two are the price of a warm invocation: each does all of it here, and the times are made whole numbers only
-    # when they are reported.
-
-    def on_returned(
-        self, pool: str, held: float, checkout: float, reused: bool, in_use: int, wall: float, mono: float
-    ) -> bool:
-        """Take what `Returned` says, and report if a line is full. Out: whether to report at the invocation's end."""
+        """Take one event, and report if it is time. Catches its own errors: a metric is never worth an invocation."""
         try:
-            numbers = self._pools.get(pool) or self._adopt(pool)
-            numbers.held.append(held)
-            (numbers.reused if reused else numbers.fresh).append(checkout)
-            if in_use > numbers.most_in_use:  # noqa: PLR1730 - max() takes 0.1 µs more
-                numbers.most_in_use = in_use
-            if len(numbers.held) >= MOST_VALUES:
-                self._report_full(pool, numbers)
+            numbers = self._pools.get(event.pool) or self._adopt(event.pool)
+            if isinstance(event, Returned):
+                numbers.held.append(event.held)
+                (numbers.reused if event.reused else numbers.fresh).append(event.checkout)
+                numbers.most_in_use = max(numbers.most_in_use, event.in_use)
+                if len(numbers.held) >= MOST_VALUES:
+                    self._report_full(event.pool, numbers)
+            elif isinstance(event, InvocationEnded):
+                if event.failed or event.cold or numbers.urgent or self._due(numbers):
+                    self._at_end(event.pool, numbers, failed=event.failed, cold=event.cold)
+            else:
+                self._rare(event, numbers)
         except Exception:
-            log.exception(_NOT_REPORTED, pool)
-            return True
-        # Two results instead of one expression: CPython compares faster where a jump depends on it.
-        if mono >= numbers.due_mono or not numbers.reported_wall <= wall < numbers.due_wall:
-            return True
-        return numbers.urgent
+            log.exception(_NOT_REPORTED, event.pool)
 
-    def on_invocation_ended(self, pool: str, failed: bool, cold: bool, request_id: str) -> None:
-        """Take what `InvocationEnded` says, and report if it is time."""
-        try:
-            numbers = self._pools.get(pool) or self._adopt(pool)
-            if (
-                monotonic() >= numbers.due_mono
-                or not numbers.reported_wall <= time() < numbers.due_wall
-                or numbers.urgent
-                or failed
-                or cold
-            ):
-                self._at_end(pool, numbers, failed=failed, cold=cold)
-        except Exception:
-            log.exception(_NOT_REPORTED, pool)
+    def _due(self, numbers: Numbers) -> bool:
+        """Whether the interval has passed, by the clock that says more; one that went backwards counts as passed."""
+        return monotonic() >= numbers.due_mono or not numbers.reported_wall <= time() < numbers.due_wall
 
     def _adopt(self, pool: str) -> Numbers:
         numbers = self._pools.setdefault(pool, Numbers())

@@ -117,6 +117,10 @@ class FakeLink:
         """See `Link`."""
         return self.conn.closed
 
+    def closed_in_transaction(self) -> bool:
+        """See `Link`."""
+        return self.conn.closed and self.in_transaction
+
     def read_only(self) -> bool:
         """See `Link`."""
         return self.readonly

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from lambda_pool import CommitUncertain, invocation, pool
+from lambda_pool import CommitUncertain, api, invocation, pool
+from lambda_pool.core.policy import REUSE
 from lambda_pool.engines.base import Outcome
 from lambda_pool.engines.psycopg import connection as postgres
 from lambda_pool.engines.pymysql import link as mysql
-from lambda_pool.policy import REUSE
+from lambda_pool.lifecycle import alarm
 
 LINKS: tuple[Any, ...] = (postgres.PostgresLink, mysql.MysqlLink)
 
@@ -28,7 +29,7 @@ def acknowledges_without_commit() -> None:
 
 def replays_after_commit() -> None:
     """Writes again when nobody knows whether it is saved."""
-    genuine = pool.ConnectionPool.run
+    genuine = api.Pool.run
 
     def run(self: Any, work: Any, **options: Any) -> Any:
         try:
@@ -36,7 +37,7 @@ def replays_after_commit() -> None:
         except CommitUncertain:
             return run(self, work, **options)
 
-    pool.ConnectionPool.run = run  # type: ignore[method-assign]
+    api.Pool.run = run  # type: ignore[method-assign]
 
 
 def saves_what_failed() -> None:
@@ -54,15 +55,15 @@ def saves_in_parts() -> None:
     """Commits after each statement, and calls it a transaction."""
     genuine = pool.ConnectionPool._open
 
-    def opened(self: Any, slot: Any, limit: Any) -> None:
-        genuine(self, slot, limit)
-        conn = slot.link.conn
+    def opened(self: Any, entry: Any, limit: Any) -> None:
+        genuine(self, entry, limit)
+        conn = entry.link.conn
         if hasattr(conn, "pgconn"):
             conn.autocommit = True
-            slot.link._autocommit = True
+            entry.link._autocommit = True
         else:
             conn.autocommit(True)
-            slot.link._autocommit = True
+            entry.link._autocommit = True
 
     pool.ConnectionPool._open = opened  # type: ignore[method-assign]
 
@@ -75,13 +76,13 @@ def calls_uncertain_failed() -> None:
 
 def forgets_the_deadline() -> None:
     """Waits as if the invocation had no end."""
-    pool.ConnectionPool.cancel_running = lambda self, within: None  # type: ignore[method-assign]
+    vars(alarm)["cancel_running"] = lambda pool, within: None
     invocation.remaining = lambda: None
 
 
 def trusts_what_was_frozen() -> None:
     """Lends what it has without a look."""
-    vars(pool)["decide"] = lambda *facts: REUSE
+    vars(pool)["at_checkout"] = lambda *facts, **named: REUSE
 
 
 def apply(name: str) -> None:

@@ -20,6 +20,7 @@ import pymysql
 import pytest
 
 from lambda_pool import IamToken, Pool, RdsProxy
+from lambda_pool.api import core_of
 from lambda_pool.auth.base import Credentials
 from lambda_pool.cli import main
 from lambda_pool.cli.doctor import aws, checks, diagnose, network
@@ -265,7 +266,7 @@ def test_a_clusters_reader_is_pointed_out() -> None:
     reader = "orders.cluster-ro-c0ffee123456.eu-central-1.rds.amazonaws.com"
     pool = Pool(f"postgresql://app@{reader}/d", observers=())
     for role, status in ((Role.WRITER, "warning"), (Role.READER, "ok")):
-        finding = checks.endpoint(checks.Patient(pool, role, time.monotonic() + 10, Redactor()))
+        finding = checks.endpoint(checks.Patient(core_of(pool), role, time.monotonic() + 10, Redactor()))
         assert finding.status == status
         assert ["orders.cluster-c0ffee123456" in text for text in finding.advice] == [True] * (status == "warning")
 
@@ -541,7 +542,7 @@ def test_too_many_connections(server: Server) -> None:
 def test_a_server_that_never_answers_a_login(server: Server) -> None:
     with FaultyProxy("127.0.0.1", server.port) as proxy:
         pool = Pool(url_of(server, port=proxy.port), connect_timeout=0.5, observers=())
-        patient = checks.Patient(pool, Role.WRITER, time.monotonic() + 20, Redactor())
+        patient = checks.Patient(core_of(pool), Role.WRITER, time.monotonic() + 20, Redactor())
         patient.endpoint = Endpoint("localhost", proxy.port)
         checks.identity(patient)
         proxy.black_hole()
@@ -769,7 +770,7 @@ def test_a_token_for_another_region(moto_url: str) -> None:
     from lambda_pool.cli.doctor.aws import Answer, Signed
 
     pool = Pool(f"postgresql://app@{RDS_HOST}:5432/d", observers=())
-    patient = checks.Patient(pool, Role.WRITER, time.monotonic() + 10, Redactor())
+    patient = checks.Patient(core_of(pool), Role.WRITER, time.monotonic() + 10, Redactor())
     patient.endpoint = Endpoint(RDS_HOST, 5432)
     patient.credentials = Credentials("app", Secret("canary"), iam=True)
     error = RuntimeError("PAM authentication failed")
@@ -824,7 +825,7 @@ def test_a_server_whose_clock_is_wrong(server: Server, monkeypatch: pytest.Monke
 def test_a_query_that_never_ends(server: Server) -> None:
     with FaultyProxy("127.0.0.1", server.port) as proxy:
         pool = Pool(url_of(server, port=proxy.port), timeout=0.5, observers=())
-        patient = checks.Patient(pool, Role.WRITER, time.monotonic() + 20, Redactor())
+        patient = checks.Patient(core_of(pool), Role.WRITER, time.monotonic() + 20, Redactor())
         patient.endpoint = Endpoint("localhost", proxy.port)
         checks.identity(patient)
         assert checks.login(patient).status == "ok"

@@ -8,11 +8,14 @@ import pytest
 from psycopg.adapt import AdaptersMap
 
 import lambda_pool
+from lambda_pool import reclaim
+from lambda_pool.api import core_of
 from lambda_pool.engines.base import Failure
 from lambda_pool.engines.psycopg.engine import PostgresEngine
 from lambda_pool.engines.pymysql.engine import MysqlEngine
 from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
+from tests.support.core import entries
 
 
 class TestMysql:
@@ -128,7 +131,7 @@ class TestErrors:
             pool = database.pool(database.url.replace(f":{database.server.port}/", f":{proxy.port}/"))
             with pool.connection():
                 proxy.refuse()
-                assert not pool.cancel(pool.slots[0], pool.slots[0].link, 0.5)
+                assert not reclaim.cancel(core_of(pool), entries(pool)[0], entries(pool)[0].link, 0.5)
             pool.close()
 
     def test_every_class_of_connection_exception_is_a_loss(self) -> None:

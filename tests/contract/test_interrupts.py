@@ -11,6 +11,7 @@ import pytest
 
 import lambda_pool
 from tests.contract.conftest import Database
+from tests.support.core import end_invocation
 from tests.support.interrupts import every_place
 
 PLACES = tuple(str(Path(module.__file__ or "").parent) for module in (lambda_pool, psycopg, pymysql))
@@ -39,7 +40,7 @@ def strike(database: Database, pool: lambda_pool.Pool, work: Callable[[int], obj
     places = 0
     for where in every_place(prepare, PLACES):
         places += 1
-        pool.end_invocation()
+        end_invocation(pool)
         try:
             for _ in range(2):
                 number = next(numbers)

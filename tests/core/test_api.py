@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 import lambda_pool
+from lambda_pool.api import core_of
 from lambda_pool.auth.iam import IamToken
 from lambda_pool.auth.secrets import SecretsManager
 from lambda_pool.endpoints.rds import AuroraCluster, RdsProxy
@@ -80,14 +81,14 @@ def test_the_environment_chooses_the_endpoint(
     monkeypatch.setenv("LAMBDA_POOL_URL", URL)
     monkeypatch.setenv(variable, value)
     for pool in (lambda_pool.Pool(), lambda_pool.Pool.from_env()):
-        assert isinstance(pool._endpoint, kind)
+        assert isinstance(core_of(pool).connector.endpoint, kind)
 
 
 def test_the_environment_chooses_the_secret(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAMBDA_POOL_URL", URL)
     monkeypatch.setenv("LAMBDA_POOL_SECRET_ID", "orders/app")
     for pool in (lambda_pool.Pool(), lambda_pool.Pool.from_env()):
-        assert isinstance(pool._auth, SecretsManager)
+        assert isinstance(core_of(pool).connector.auth, SecretsManager)
 
 
 def test_the_public_names_are_listed() -> None:

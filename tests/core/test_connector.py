@@ -14,6 +14,7 @@ from lambda_pool.engines.base import Failure
 from lambda_pool.events import ConnectFailed, EndpointRefreshed, Event
 from lambda_pool.secret import Secret
 from lambda_pool.testing import FakeDriver, FakeError
+from tests.support.core import entries
 from tests.support.invoked import invoked
 
 A, B, C = (Endpoint(f"{name}.example", 5432) for name in "abc")
@@ -302,7 +303,7 @@ class TestPooled:
         for pool in pools:
             borrow(pool)
         assert [request.pooled for request in driver.requests] == [True, False]
-        assert [pool.slots[0].endpoint.proxy for pool in pools] == [True, False]
+        assert [entries(pool)[0].endpoint.proxy for pool in pools] == [True, False]
         with pytest.raises(ConfigError, match=r"reset='session'.*Leave reset out"):
             borrow(driver.pool("postgresql:///orders", auth=Vault(iam=False), reset="session"))
 

@@ -15,6 +15,7 @@ from lambda_pool import api, invocation, lifecycle
 from lambda_pool.engines.base import Failure
 from lambda_pool.events import InvocationEnded
 from lambda_pool.testing import FakeDriver, FakeError
+from tests.support.core import entries
 
 
 class Context:
@@ -50,7 +51,7 @@ class TestInjection:
 
         assert handler(5, Context()) == (5, (1,))
         assert (handler.__name__, handler.__doc__) == ("handler", "Does it.")
-        assert handler.__wrapped__(6, None, pool.slots[0].link.conn) == (6, (1,))  # type: ignore[attr-defined]
+        assert handler.__wrapped__(6, None, entries(pool)[0].link.conn) == (6, (1,))  # type: ignore[attr-defined]
 
     def test_under_another_name(self, pool: lambda_pool.Pool) -> None:
         @pool.handler(inject="db")
@@ -252,14 +253,34 @@ class TestEndOfInvocation:
             kept.append(lease)
             lease.__enter__().execute("insert")
 
-        with caplog.at_level(logging.WARNING, "lambda_pool"):
+        with (
+            caplog.at_level(logging.WARNING, "lambda_pool"),
+            pytest.raises(lambda_pool.NotCommitted, match=r"still open.*test_decorator.py:\d+ in handler"),
+        ):
             handler({}, Context())
         assert "test_decorator.py:" in caplog.text
         assert "in handler" in caplog.text
         assert driver.links[0].history[-1] == "close"
         assert (pool.stats().leaked, pool.stats().size) == (1, 0)
-        kept[0].__exit__(None, None, None)
+        with pytest.raises(lambda_pool.NotCommitted):
+            kept[0].__exit__(None, None, None)
         assert pool.stats().size == 0
+
+    def test_inside_a_block_it_takes_nothing_from_that_block(self, driver: FakeDriver) -> None:
+        """A function that is not decorated borrows, and calls one that is: the block's work is its own."""
+        pool = driver.pool(max_size=2)
+
+        @pool.handler
+        def audit(event: Any, context: Any, conn: Any) -> None:
+            conn.execute("insert audit")
+
+        with pool.connection() as conn:
+            conn.execute("insert")
+            audit({}, Context())
+            conn.execute("insert more")
+        histories = [link.history for link in driver.links]
+        assert histories == [["execute", "execute", "commit"], ["execute", "commit"]]
+        assert (pool.stats().leaked, pool.stats().idle) == (0, 2)
 
     def test_a_thread_that_still_holds_one_is_severed_and_never_lent_again(
         self, pool: lambda_pool.Pool, driver: FakeDriver

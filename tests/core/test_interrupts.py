@@ -12,9 +12,11 @@ import pytest
 
 import lambda_pool
 from lambda_pool import invocation
+from lambda_pool.api import core_of
+from lambda_pool.core.entry import State
 from lambda_pool.engines.base import Failure
-from lambda_pool.slot import State
 from lambda_pool.testing import FakeDriver, FakeError
+from tests.support.core import end_invocation, entries, idle, queue
 from tests.support.interrupts import every_place
 
 Prepare = Callable[[FakeDriver, lambda_pool.Pool], Callable[[], object]]
@@ -27,34 +29,34 @@ def borrow(pool: lambda_pool.Pool, **arguments: Any) -> None:
 
 def check(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
     """After `end_invocation`: every slot is idle, nobody waits, no lock is held, no connection got away."""
-    assert not pool.lock._is_owned()  # type: ignore[attr-defined]
-    assert not pool.waiters
-    assert {slot.state for slot in pool.slots} <= {State.IDLE}
-    assert len(pool.idle) == len(pool.slots) == len(set(map(id, pool.idle)))
-    assert {id(slot) for slot in pool.idle} == {id(slot) for slot in pool.slots}
-    assert len(pool.slots) <= pool.max_size
-    kept = {id(slot.link) for slot in pool.slots}
+    assert not core_of(pool).lock._is_owned()  # type: ignore[attr-defined]
+    assert not queue(pool)
+    assert {slot.state for slot in entries(pool)} <= {State.IDLE}
+    assert len(idle(pool)) == len(entries(pool)) == len(set(map(id, idle(pool))))
+    assert {id(slot) for slot in idle(pool)} == {id(slot) for slot in entries(pool)}
+    assert len(entries(pool)) <= pool.config.max_size
+    kept = {id(slot.link) for slot in entries(pool)}
     if sum(link.alive for link in driver.links) > len(kept):
         gc.collect()
     for link in driver.links:
         # Known to nobody but this list and this loop: a real one would have been closed with its last reference.
         assert not link.alive or id(link) in kept or sys.getrefcount(link) <= 3
     stats = pool.stats()
-    assert (stats.size, stats.in_use, stats.waiting) == (len(pool.slots), 0, 0)
+    assert (stats.size, stats.in_use, stats.waiting) == (len(entries(pool)), 0, 0)
     # The one event that was being told of when the signal came may be missing.
     assert abs(stats.opened - stats.closed - stats.size) <= 1
     driver.obey()
     # All of them can be lent at once, to one borrower each, and come back.
-    leases = [pool.connection() for _ in range(pool.max_size)]
+    leases = [pool.connection() for _ in range(pool.config.max_size)]
     conns = [lease.__enter__() for lease in leases]
-    assert len({id(conn) for conn in conns}) == pool.max_size
+    assert len({id(conn) for conn in conns}) == pool.config.max_size
     for conn in conns:
         conn.execute("select")
     with pytest.raises(lambda_pool.PoolTimeout, match="already holds"):
         pool.connection().__enter__()
     for lease in leases:
         lease.__exit__(None, None, None)
-    assert pool.stats().idle == pool.max_size
+    assert pool.stats().idle == pool.config.max_size
 
 
 def cold(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
@@ -173,7 +175,7 @@ def one_too_many(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], obj
     pool.warm()
 
     def work() -> None:
-        leases = [pool.connection() for _ in range(pool.max_size)]
+        leases = [pool.connection() for _ in range(pool.config.max_size)]
         for lease in leases:
             lease.__enter__()
         with pytest.raises(lambda_pool.PoolTimeout):
@@ -187,7 +189,7 @@ def one_too_many(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], obj
 def leaked(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
     pool.warm()
     pool.connection().__enter__()
-    return pool.end_invocation
+    return lambda: end_invocation(pool)
 
 
 SCENARIOS: list[Prepare] = [
@@ -221,7 +223,7 @@ POOLS: dict[str, dict[str, Any]] = {
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("lambda_pool.connector.backoff", lambda attempt: 0.0)
-    monkeypatch.setattr("lambda_pool.pool.backoff", lambda attempt: 0.0)
+    monkeypatch.setattr("lambda_pool.replay.backoff", lambda attempt: 0.0)
 
 
 def struck_everywhere(
@@ -252,7 +254,7 @@ def struck_everywhere(
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_alone(scenario: Prepare, options: dict[str, Any]) -> None:
     def after(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
-        pool.end_invocation()
+        end_invocation(pool)
         check(pool, driver)
 
     struck_everywhere(options, scenario, after)
@@ -275,7 +277,7 @@ class Neighbour:
                 conn.execute("select")
                 self.holds.set()
                 # Until somebody waits for it.
-                while not self.stop and not self.pool.waiters:
+                while not self.stop and not queue(self.pool):
                     time.sleep(0)
         except BaseException as error:
             self.error = error
@@ -285,7 +287,8 @@ class Neighbour:
         self.thread.join(10)
         assert not self.thread.is_alive()
         # Its connection may have been taken away at the end of the invocation; nothing else may happen to it.
-        assert self.error is None or (isinstance(self.error, FakeError) and self.error.failure is Failure.LOST)
+        taken = isinstance(self.error, FakeError) and self.error.failure is Failure.LOST
+        assert self.error is None or taken or isinstance(self.error, lambda_pool.NotCommitted)
 
 
 @pytest.mark.parametrize("leave", [False, True], ids=["gets it", "gives up"])
@@ -306,7 +309,7 @@ def test_waiting(leave: bool) -> None:
         return work
 
     def after(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
-        pool.end_invocation()
+        end_invocation(pool)
         neighbours[0].end()
         check(pool, driver)
 
@@ -322,7 +325,7 @@ def test_returning_while_somebody_waits(how: str) -> None:
         conn = lease.__enter__()
         conn.execute("insert")
         neighbours[:] = [Neighbour(pool)]
-        while not pool.waiters:
+        while not queue(pool):
             time.sleep(0)
         if how == "broken":
             driver.fail("commit", FakeError(Failure.LOST))
@@ -339,9 +342,9 @@ def test_returning_while_somebody_waits(how: str) -> None:
         return work
 
     def after(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
-        pool.end_invocation()
+        end_invocation(pool)
         neighbours[0].end()
-        pool.end_invocation()
+        end_invocation(pool)
         check(pool, driver)
 
     struck_everywhere({}, hands_over, after)

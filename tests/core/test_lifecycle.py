@@ -16,12 +16,14 @@ import pytest
 
 import lambda_pool
 from lambda_pool import invocation, lifecycle
+from lambda_pool.api import core_of
+from lambda_pool.core.entry import State
 from lambda_pool.endpoints.base import Role
 from lambda_pool.events import Closing, Event, Reason, Replaced
 from lambda_pool.lifecycle import shutdown, snapstart
 from lambda_pool.lifecycle.alarm import Alarm
-from lambda_pool.slot import Slot, State
 from lambda_pool.testing import FakeDriver
+from tests.support.core import cancel_running, idle
 from tests.support.invoked import invoked
 
 
@@ -63,8 +65,8 @@ class TestShutdown:
 
     def test_one_that_is_being_opened_hinders_nobody(self, driver: FakeDriver) -> None:
         pool = driver.pool(max_size=3)
-        opening = pool.reserve(Role.WRITER)
-        assert isinstance(opening, Slot)
+        opening = core_of(pool).state.make_room(Role.WRITER, 1)
+        assert opening is not None
         with pool.connection():
             pass
         shutdown._close_all()
@@ -81,21 +83,25 @@ class TestShutdown:
         shutdown._close_all()
         assert [link.history for link in driver.links] == [[], ["close"], ["close"]]
 
-    def test_in_an_invocation_what_is_lent_is_cut(self, driver: FakeDriver, in_invocation: None) -> None:
+    def test_what_is_lent_is_cut_whoever_borrowed_it(self, driver: FakeDriver) -> None:
         pool = driver.pool(max_size=2, min_size=2)
         pool.warm()
-        with pool.connection():
+        with pytest.raises(lambda_pool.NotCommitted), pool.connection():
             shutdown._close_all()
             assert sorted(link.history for link in driver.links) == [["close"], ["sever"]]
 
-    def test_a_statement_that_runs_is_cancelled_too(
-        self, driver: FakeDriver, in_invocation: None, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_a_statement_that_runs_is_cancelled_too(self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
         pool = driver.pool()
-        with pool.connection():
+        with pytest.raises(lambda_pool.NotCommitted), pool.connection():
             monkeypatch.setattr(driver.links[0], "running", lambda: True)
             shutdown._close_all()
             assert driver.links[0].history == ["cancel", "sever"]
+
+    def test_a_pool_that_does_not_want_it_is_left_alone(self, driver: FakeDriver) -> None:
+        pool = driver.pool(graceful_shutdown=False)
+        with pool.connection():
+            shutdown._close_all()
+        assert driver.links[0].history == []
 
     def test_pools_that_nobody_holds_are_forgotten(self, driver: FakeDriver) -> None:
         before = len(list(lifecycle.pools()))
@@ -106,7 +112,7 @@ class TestShutdown:
 
 
 class TestRegistering:
-    """The extension's registration, where it does not work: said once, at debug level, and nothing else changes."""
+    """The extension's registration, where it does not work: said once, and nothing else changes."""
 
     @pytest.fixture(autouse=True)
     def in_lambda(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
@@ -120,14 +126,12 @@ class TestRegistering:
 
     def check(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture, why: str) -> None:
         for _ in range(2):
-            pool = driver.pool(observers=())
-            with pool.connection() as conn:
+            shutdown.install()
+            with driver.pool(observers=()).connection() as conn:
                 conn.execute("select 1")
-        assert [record.message for record in caplog.records if "no graceful shutdown" in record.message] == [why]
-        assert caplog.text.count("no graceful shutdown") == 1
-
-    def test_there_is_no_api(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
-        self.check(driver, caplog, "no graceful shutdown: there is no Lambda runtime API here")
+        said = [record.message for record in caplog.records if "nor cut when" in record.message]
+        assert len(said) == 1
+        assert why in said[0]
 
     @pytest.mark.parametrize(
         ("answer", "why"),
@@ -157,7 +161,7 @@ class TestRegistering:
 
             thread = threading.Thread(target=serve)
             thread.start()
-            self.check(driver, caplog, f"no graceful shutdown: the extension could not be registered: {why}")
+            self.check(driver, caplog, why)
             thread.join()
 
     def test_it_does_not_answer(
@@ -166,10 +170,10 @@ class TestRegistering:
         monkeypatch.setattr(shutdown, "_PATIENCE", 0.1)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", f"127.0.0.1:{listener.getsockname()[1]}")
-            self.check(driver, caplog, "no graceful shutdown: the extension could not be registered: timed out")
+            self.check(driver, caplog, "timed out")
 
     def test_another_thread_makes_the_first_pool(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
-        why = "no graceful shutdown: the first pool was not made on the main thread"
+        why = "lambda_pool was not imported on the main thread"
         with socket.create_server(("127.0.0.1", 0)) as listener, pytest.MonkeyPatch.context() as patch:
             patch.setenv("AWS_LAMBDA_RUNTIME_API", f"127.0.0.1:{listener.getsockname()[1]}")
             thread = threading.Thread(target=self.check, args=(driver, caplog, why))
@@ -177,10 +181,59 @@ class TestRegistering:
             thread.join()
         assert caplog.text.count(why) == 1
 
-    def test_switched_off(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
-        driver.pool(observers=(), graceful_shutdown=False)
-        assert "graceful" not in caplog.text
+    def test_switched_off(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+        monkeypatch.setenv("LAMBDA_POOL_GRACEFUL_SHUTDOWN", "false")
+        shutdown.install()
+        assert caplog.text == ""
         assert not shutdown._Installed.done
+
+
+class TestMadeInAnInvocation:
+    """A Pool that is made in each invocation keeps no connection for the next."""
+
+    def make(self, driver: FakeDriver, name: str) -> None:
+        with driver.pool(name=name).connection() as conn:
+            conn.execute("select 1")
+
+    def test_it_is_said_once_and_what_is_dropped_is_closed(
+        self, driver: FakeDriver, in_invocation: None, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for _ in range(5):
+            self.make(driver, "again and again")
+        assert caplog.text.count("make it once, at module scope") == 1
+        assert [link.history[-1] for link in driver.links] == ["close"] * 5
+
+    def test_not_of_different_ones_nor_outside_of_an_invocation(
+        self, driver: FakeDriver, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        for _ in range(2):
+            self.make(driver, "in a script")
+        with invoked(None):
+            for name in ("this", "that"):
+                self.make(driver, name)
+        assert caplog.text == ""
+
+
+class TestUnknownDeadline:
+    """`cancel_before_deadline` where nobody tells when the invocation ends."""
+
+    @pytest.fixture(autouse=True)
+    def in_lambda(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "function")
+
+    def test_it_is_said_once(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
+        pool = driver.pool(observers=(), cancel_before_deadline=0.5)
+        for _ in range(3):
+            with pool.connection():
+                pass
+        assert caplog.text.count("cancel_before_deadline does nothing here") == 1
+
+    def test_not_where_it_is_known_or_not_wanted(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
+        with invoked(lambda: 10_000), driver.pool(observers=(), cancel_before_deadline=0.5).connection():
+            pass
+        with driver.pool(observers=()).connection():
+            pass
+        assert caplog.text == ""
 
 
 class TestAlarm:
@@ -221,16 +274,15 @@ class TestAlarm:
 
     def test_each_pool_waits_for_its_own_time(self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
         late, early = driver.pool(cancel_before_deadline=0.1), driver.pool(cancel_before_deadline=5.0)
-        monkeypatch.setattr(lifecycle, "_pools", [weakref.ref(late), weakref.ref(early)])
+        monkeypatch.setattr(lifecycle, "_pools", [weakref.ref(core_of(late)), weakref.ref(core_of(early))])
         rung: list[object] = []
-        for pool in (late, early):
-            monkeypatch.setattr(pool, "cancel_running", lambda within, pool=pool: rung.append(pool))
+        monkeypatch.setattr("lambda_pool.lifecycle.alarm.cancel_running", lambda core, within: rung.append(core))
         with invoked(lambda: 3_000):
             Alarm(5.0)._ring(signal.SIGALRM, None)
-        assert rung == [early]
+        assert rung == [core_of(early)]
         with invoked(lambda: 100):
             Alarm(5.0)._ring(signal.SIGALRM, None)
-        assert rung == [early, late, early]
+        assert rung == [core_of(early), core_of(late), core_of(early)]
 
     def test_one_that_was_left_behind_is_taken_away_by_the_next(self, rung: list[int]) -> None:
         """An exception out of another signal handler may have struck before it was disarmed."""
@@ -294,23 +346,23 @@ class TestAlarm:
 
     def test_asked_once_then_cut(self, driver: FakeDriver) -> None:
         pool = driver.pool(cancel_before_deadline=0.3)
-        with pool.connection():
+        with pytest.raises(lambda_pool.NotCommitted), pool.connection():
             link = driver.links[0]
             link.running = lambda: True  # type: ignore[method-assign]
-            pool.cancel_running(within=0.05)
-            pool.cancel_running(within=0.05)
+            cancel_running(pool, 0.05)
+            cancel_running(pool, 0.05)
             assert link.history == ["watch", "cancel"]
             time.sleep(0.06)
-            pool.cancel_running(within=0.05)
+            cancel_running(pool, 0.05)
             assert link.history == ["watch", "cancel", "sever"]
 
     def test_a_connection_that_is_being_opened_or_was_replaced_meanwhile(self, driver: FakeDriver) -> None:
         pool = driver.pool(cancel_before_deadline=0.3)
-        opening = pool.reserve(Role.WRITER)
-        assert isinstance(opening, Slot)
-        pool.cancel_running(within=0.05)
+        opening = core_of(pool).state.make_room(Role.WRITER, 1)
+        assert opening is not None
+        cancel_running(pool, 0.05)
         opening.state = State.LENT  # as it is while what it held is being replaced
-        pool.cancel_running(within=0.05)
+        cancel_running(pool, 0.05)
         assert pool.stats().size == 1
 
     def test_what_fails_in_it_never_comes_out_of_the_handler(self, driver: FakeDriver) -> None:
@@ -322,9 +374,9 @@ class TestAlarm:
     def test_behind_an_rds_proxy_it_is_cut_at_once(self, driver: FakeDriver) -> None:
         url = "postgresql://a@orders.proxy-c0ffee123456.eu-central-1.rds.amazonaws.com/x"
         pool = driver.pool(url, cancel_before_deadline=0.3)
-        with pool.connection():
+        with pytest.raises(lambda_pool.NotCommitted), pool.connection():
             driver.links[0].running = lambda: True  # type: ignore[method-assign]
-            pool.cancel_running(within=0.05)
+            cancel_running(pool, 0.05)
             assert driver.links[0].history == ["watch", "sever"]
 
 
@@ -412,11 +464,13 @@ class TestFork:
         def fail() -> None:
             raise ValueError("an Auth of the user's own")
 
-        monkeypatch.setattr(first._auth, "forget", fail)
-        monkeypatch.setattr(first._endpoint, "forget", lambda: forgotten.append("the first's endpoint"))
-        monkeypatch.setattr(second._auth, "forget", lambda: forgotten.append("auth"))
-        monkeypatch.setattr(second._endpoint, "forget", lambda: forgotten.append("endpoint"))
-        monkeypatch.setattr(lifecycle, "_pools", [weakref.ref(first), weakref.ref(second)])
+        monkeypatch.setattr(core_of(first).connector.auth, "forget", fail)
+        monkeypatch.setattr(
+            core_of(first).connector.endpoint, "forget", lambda: forgotten.append("the first's endpoint")
+        )
+        monkeypatch.setattr(core_of(second).connector.auth, "forget", lambda: forgotten.append("auth"))
+        monkeypatch.setattr(core_of(second).connector.endpoint, "forget", lambda: forgotten.append("endpoint"))
+        monkeypatch.setattr(lifecycle, "_pools", [weakref.ref(core_of(first)), weakref.ref(core_of(second))])
         lifecycle._after_fork()
         assert forgotten == ["the first's endpoint", "auth", "endpoint"]
 
@@ -468,7 +522,7 @@ class TestFork:
                 child = os.fork()
         finally:
             if child == 0:
-                os.write(theirs, json.dumps([driver.links[0].history, len(pool.idle), pool.stats().size]).encode())
+                os.write(theirs, json.dumps([driver.links[0].history, len(idle(pool)), pool.stats().size]).encode())
                 os._exit(0)
         os.close(theirs)
         with os.fdopen(ours) as pipe:

@@ -12,11 +12,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 import lambda_pool
+from lambda_pool.api import core_of
+from lambda_pool.core.entry import State
 from lambda_pool.endpoints.base import Endpoint, Role
-from lambda_pool.engines.base import FAILED_OVER, HEALS, Failure
-from lambda_pool.slot import State
+from lambda_pool.engines.base import INVALIDATES_POOL, TRANSIENT, Failure
 from lambda_pool.testing import FakeDriver, FakeError
 from lambda_pool.testing.fakes import FakeLink
+from tests.support.core import end_invocation, entries, idle
 
 LIFETIME, MAX_IDLE, PING_AFTER = 100.0, 50.0, 5.0
 COUNTERS = ("opened", "reused", "replaced", "closed", "pings", "connect_errors", "timeouts", "rolled_back", "leaked")
@@ -106,7 +108,8 @@ class PoolMachine(RuleBasedStateMachine):
         self.patch.setattr("lambda_pool.pool.time", lambda: self.wall)
         self.patch.setattr("lambda_pool.pool.monotonic", lambda: self.mono)
         self.patch.setattr("lambda_pool.pool.uniform", lambda: 0.5)
-        self.patch.setattr("lambda_pool.pool.backoff", lambda attempt: 0.0)
+        self.patch.setattr("lambda_pool.reclaim.monotonic", lambda: self.mono)
+        self.patch.setattr("lambda_pool.replay.backoff", lambda attempt: 0.0)
         self.patch.setattr("lambda_pool.connector.backoff", lambda attempt: 0.0)
         self.patch.setattr("lambda_pool.pool.os", SimpleNamespace(getpid=lambda: self.pid))
         self.elsewhere = ThreadPoolExecutor(1)
@@ -170,7 +173,7 @@ class PoolMachine(RuleBasedStateMachine):
         return self.idle[0]
 
     def fail_over(self, book: Book, failure: Failure | None) -> None:
-        if failure in FAILED_OVER and book.generation == self.generation:
+        if failure in INVALIDATES_POOL and book.generation == self.generation:
             self.generation += 1
 
     def expect_checkout(self, role: Role, script: Script) -> Expected:
@@ -203,7 +206,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.counts["connect_errors"] += 1
             if failure is Failure.REJECTED:
                 return Expected(lambda_pool.CredentialsError)
-            if failure not in HEALS:
+            if failure not in TRANSIENT:
                 return Expected(lambda_pool.ConnectError)
         self.counts["opened"] += 1
         number = self.counts_of_links
@@ -241,10 +244,13 @@ class PoolMachine(RuleBasedStateMachine):
         self.fail_over(book, error)
         problem: BaseException | None = None
         keep = False
-        if not book.closed_by_user:
+        if book.closed_by_user:
+            if error is None and book.open_transaction:
+                problem = lambda_pool.NotCommitted()
+        else:
             problem = self.expect_finish(book, error, finish)
             self.fail_over(book, problem.failure if isinstance(problem, FakeError) else None)
-            keep = error not in FAILED_OVER and not isinstance(problem, lambda_pool.CommitUncertain)
+            keep = error not in INVALIDATES_POOL and not isinstance(problem, lambda_pool.CommitUncertain)
             keep = keep and self.expect_restore(book, restore, reset)
         if keep:
             self.expect_rest(book)
@@ -256,7 +262,7 @@ class PoolMachine(RuleBasedStateMachine):
     def expect_finish(self, book: Book, error: Failure | None, finish: BaseException | None) -> BaseException | None:
         if not book.alive:
             self.counts["rolled_back"] += error is None
-            return None
+            return lambda_pool.NotCommitted() if error is None else None
         if not book.open_transaction:
             return None
         if finish is not None:
@@ -335,7 +341,7 @@ class PoolMachine(RuleBasedStateMachine):
             self.expect_begin(expected.book, failure, readonly=True)
             if failure is None:
                 break
-            if last or failure not in HEALS:
+            if last or failure not in TRANSIENT:
                 expected = Expected(FakeError)
                 break
         lease = self.pool.connection(readonly=True, timeout=TIMEOUTS[expected.error is lambda_pool.PoolTimeout])
@@ -395,9 +401,10 @@ class PoolMachine(RuleBasedStateMachine):
         if error is Failure.READ_ONLY and book.readonly:
             error = Failure.OTHER
         self.fail_over(book, error)
-        if not book.closed_by_user:
-            self.counts["rolled_back"] += error is None
-        return None
+        if book.closed_by_user:
+            return lambda_pool.NotCommitted if error is None and book.open_transaction else None
+        self.counts["rolled_back"] += error is None
+        return lambda_pool.NotCommitted if error is None else None
 
     @rule(conflicts=st.integers(0, 3), attempts=st.integers(1, 3), script=scripts)
     def run(self, conflicts: int, attempts: int, script: Script) -> None:
@@ -440,7 +447,7 @@ class PoolMachine(RuleBasedStateMachine):
     def close(self, forget: bool) -> None:
         self.generation += 1
         self.expect_close_old()
-        (self.pool.forget if forget else self.pool.close)()
+        (core_of(self.pool).forget if forget else self.pool.close)()
 
     @rule()
     def end_invocation(self) -> None:
@@ -449,7 +456,7 @@ class PoolMachine(RuleBasedStateMachine):
             borrow.book.alive = False
             self.counts["leaked"] += 1
             self.counts["closed"] += 1
-        self.pool.end_invocation()
+        end_invocation(self.pool)
 
     @rule()
     def fork(self) -> None:
@@ -458,7 +465,7 @@ class PoolMachine(RuleBasedStateMachine):
             borrow.orphan = True
         self.idle.clear()
         self.counts = dict.fromkeys(COUNTERS, 0)
-        self.pool.after_fork()
+        core_of(self.pool).after_fork()
 
     @precondition(lambda self: self.idle or self.held)
     @rule(data=st.data(), kill=st.booleans())
@@ -495,9 +502,9 @@ class PoolMachine(RuleBasedStateMachine):
             0,
         )
         assert {name: getattr(stats, name) for name in COUNTERS} == self.counts
-        assert [slot.link.backend_id for slot in self.pool.idle] == [book.number for book in self.idle]
-        assert {slot.state for slot in self.pool.slots} <= {State.IDLE, State.LENT}
-        assert len(self.pool.slots) <= self.max_size
+        assert [slot.link.backend_id for slot in idle(self.pool)] == [book.number for book in self.idle]
+        assert {slot.state for slot in entries(self.pool)} <= {State.IDLE, State.LENT}
+        assert len(entries(self.pool)) <= self.max_size
 
     @invariant()
     def nobody_shares(self) -> None:

@@ -1,4 +1,4 @@
-"""decide(): plain facts in, a decision out."""
+"""The decisions at checkout, at return and on a replay: plain facts in, a decision out."""
 
 import math
 
@@ -6,24 +6,34 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lambda_pool.core.entry import Entry, State
+from lambda_pool.core.policy import (
+    PING,
+    REUSE,
+    Replace,
+    Step,
+    at_checkout,
+    at_return,
+    may_replay,
+    may_replay_refused_commit,
+)
 from lambda_pool.endpoints.base import Role
+from lambda_pool.engines.base import Condition, Failure
 from lambda_pool.events import Reason
-from lambda_pool.policy import PING, REUSE, Replace, decide
-from lambda_pool.slot import Slot, State
 
 NOW = 1_000_000.0
 
 
-def slot(*, opened: float = 0.0, used: float | None = None, lifetime: float = 1800.0) -> Slot:
-    """A slot opened and last used so many seconds ago, by both clocks."""
-    made = Slot(Role.WRITER, 1)
+def entry(*, opened: float = 0.0, used: float | None = None, lifetime: float = 1800.0) -> Entry:
+    """An entry opened and last used so many seconds ago, by both clocks."""
+    made = Entry(Role.WRITER, 1)
     made.opened(None, generation=3, pid=7, lifetime=lifetime, wall=NOW - opened, mono=NOW - opened)  # type: ignore[arg-type]
     made.idle_wall = made.idle_mono = NOW - (opened if used is None else used)
-    made.shift(State.CONNECTING, State.LENT)
+    made.state = State.LENT
     return made
 
 
-def ask(of: Slot, **facts: object) -> object:
+def ask(of: Entry, **facts: object) -> object:
     known: dict[str, object] = {
         "wall": NOW,
         "mono": NOW,
@@ -34,7 +44,7 @@ def ask(of: Slot, **facts: object) -> object:
         "ping_after": 5.0,
         "max_idle": math.inf,
     }
-    return decide(of, **(known | facts))  # type: ignore[arg-type]
+    return at_checkout(of, **(known | facts))  # type: ignore[arg-type]
 
 
 def reason(decision: object) -> Reason:
@@ -43,16 +53,16 @@ def reason(decision: object) -> Reason:
 
 
 def test_a_fresh_quiet_connection_is_reused() -> None:
-    assert ask(slot(opened=10, used=1)) is REUSE
+    assert ask(entry(opened=10, used=1)) is REUSE
 
 
 def test_a_readable_socket_is_pinged() -> None:
-    assert ask(slot(opened=10, used=1), quiet=False) is PING
+    assert ask(entry(opened=10, used=1), quiet=False) is PING
 
 
 def test_idle_past_ping_after_is_pinged() -> None:
-    assert ask(slot(opened=10, used=5.0)) is REUSE
-    assert ask(slot(opened=10, used=5.1)) is PING
+    assert ask(entry(opened=10, used=5.0)) is REUSE
+    assert ask(entry(opened=10, used=5.1)) is PING
 
 
 @pytest.mark.parametrize(
@@ -68,18 +78,18 @@ def test_idle_past_ping_after_is_pinged() -> None:
     ],
 )
 def test_replaced_with_its_reason(facts: dict[str, object], wanted: Reason) -> None:
-    assert reason(ask(slot(opened=10, used=1), **facts)) is wanted
+    assert reason(ask(entry(opened=10, used=1), **facts)) is wanted
 
 
 def test_max_idle_replaces_without_a_ping() -> None:
-    assert ask(slot(opened=100, used=59), max_idle=60.0) is PING
-    assert reason(ask(slot(opened=100, used=61), max_idle=60.0)) is Reason.IDLE
+    assert ask(entry(opened=100, used=59), max_idle=60.0) is PING
+    assert reason(ask(entry(opened=100, used=61), max_idle=60.0)) is Reason.IDLE
 
 
 def test_the_larger_of_both_clocks_counts() -> None:
     """A clock that stopped while the environment was frozen does not make a connection young."""
-    assert ask(slot(opened=10, used=1), wall=NOW + 60) is PING
-    assert ask(slot(opened=10, used=1), mono=NOW + 60) is PING
+    assert ask(entry(opened=10, used=1), wall=NOW + 60) is PING
+    assert ask(entry(opened=10, used=1), mono=NOW + 60) is PING
 
 
 @given(
@@ -90,9 +100,93 @@ def test_the_larger_of_both_clocks_counts() -> None:
     pid=st.integers(6, 8),
 )
 def test_reuse_is_never_chosen_against_a_fact(wall: float, mono: float, quiet: bool, generation: int, pid: int) -> None:
-    decision = ask(slot(opened=10), wall=NOW + wall, mono=NOW + mono, quiet=quiet, generation=generation, pid=pid)
+    decision = ask(entry(opened=10), wall=NOW + wall, mono=NOW + mono, quiet=quiet, generation=generation, pid=pid)
     if decision is REUSE:
         assert quiet
         assert (generation, pid) == (3, 7)
         assert -10 <= wall <= 5
         assert -10 <= mono <= 5
+
+
+def test_ages_take_the_larger_clock() -> None:
+    aged = Entry(Role.WRITER, 1)
+    aged.opened(None, generation=0, pid=1, lifetime=10, wall=100.0, mono=50.0)  # type: ignore[arg-type]
+    assert aged.age(103.0, 51.0) == 3.0
+    assert aged.idle(101.0, 57.0) == 7.0
+
+
+class TestReturn:
+    """at_return(): asked after each step, until it says KEEP or CLOSE."""
+
+    @staticmethod
+    def ask(condition: Condition = Condition.CLEAN, **facts: object) -> Step:
+        known: dict[str, object] = {
+            "failed": False,
+            "closed": False,
+            "ended": False,
+            "condemned": False,
+            "restored": None,
+            "reset": False,
+        }
+        return at_return(condition, **(known | facts))  # type: ignore[arg-type]
+
+    def test_what_comes_back_as_it_was_lent_costs_nothing(self) -> None:
+        assert self.ask() is Step.KEEP
+
+    def test_an_open_transaction_is_committed_alone(self) -> None:
+        assert self.ask(Condition.UNCOMMITTED) is Step.COMMIT
+        assert self.ask(Condition.UNCOMMITTED, ended=True, restored=True) is Step.KEEP
+
+    @pytest.mark.parametrize("condition", Condition)
+    def test_after_an_error_the_transaction_is_ended_and_the_session_restored(self, condition: Condition) -> None:
+        assert self.ask(condition, failed=True) is Step.END
+        assert self.ask(condition, failed=True, ended=True) is Step.RESTORE
+        assert self.ask(condition, failed=True, ended=True, restored=True) is Step.KEEP
+        assert self.ask(condition, failed=True, ended=True, restored=False) is Step.CLOSE
+
+    @pytest.mark.parametrize("condition", Condition)
+    def test_a_session_that_is_always_reset_is_never_kept_as_it_is(self, condition: Condition) -> None:
+        assert self.ask(condition, reset=True) is Step.END
+        assert self.ask(condition, reset=True, ended=True) is Step.RESTORE
+
+    @given(
+        condition=st.sampled_from(Condition),
+        failed=st.booleans(),
+        closed=st.booleans(),
+        ended=st.booleans(),
+        condemned=st.booleans(),
+        restored=st.sampled_from([None, True, False]),
+        reset=st.booleans(),
+    )
+    def test_whatever_the_facts(self, condition: Condition, **facts: object) -> None:
+        step = self.ask(condition, **facts)
+        if step is Step.COMMIT:
+            assert condition is Condition.UNCOMMITTED
+            assert not facts["failed"]
+        if step is Step.KEEP:
+            assert not facts["closed"]
+            assert not (facts["ended"] and (facts["condemned"] or not facts["restored"]))
+            assert facts["ended"] or (condition is Condition.CLEAN and not facts["failed"] and not facts["reset"])
+        # It ends: each step takes away the reason for itself.
+        if step in {Step.COMMIT, Step.END}:
+            assert not facts["ended"]
+        if step is Step.RESTORE:
+            assert facts["restored"] is None
+
+
+class TestReplay:
+    @pytest.mark.parametrize("kind", Failure)
+    def test_never_once_the_transaction_is_another_one(self, kind: Failure) -> None:
+        assert not may_replay(kind, own_transaction=False, lost=True)
+        assert not may_replay_refused_commit(kind, own_transaction=False)
+
+    @pytest.mark.parametrize("kind", [Failure.LOST, Failure.SHUTDOWN])
+    def test_a_loss_counts_where_it_was_the_works_own_connection(self, kind: Failure) -> None:
+        assert may_replay(kind, own_transaction=True, lost=True)
+        assert not may_replay(kind, own_transaction=True, lost=False)
+        assert may_replay_refused_commit(kind, own_transaction=True)
+
+    @pytest.mark.parametrize("kind", Failure)
+    def test_only_what_the_server_undid(self, kind: Failure) -> None:
+        undone = kind in {Failure.CONFLICT, Failure.READ_ONLY, Failure.STALE}
+        assert may_replay(kind, own_transaction=True, lost=False) is undone

@@ -13,7 +13,6 @@ from typing import Any
 import pytest
 
 import lambda_pool
-from lambda_pool.endpoints.base import Role
 from lambda_pool.engines.base import ConnectRequest, Failure, Outcome
 from lambda_pool.events import (
     CheckedOut,
@@ -32,6 +31,7 @@ from lambda_pool.events import (
     Waited,
 )
 from lambda_pool.testing import FakeDriver, FakeError
+from tests.support.core import acquire, end_invocation, entries, idle, release, take_away
 from tests.support.invoked import invoked
 
 
@@ -119,7 +119,7 @@ class TestCheckout:
     def test_lifetime_has_jitter_of_a_tenth(self, driver: FakeDriver) -> None:
         pool = driver.pool(max_size=50, min_size=50, max_lifetime=100.0)
         pool.warm()
-        lifetimes = [slot.lifetime for slot in pool.slots]
+        lifetimes = [slot.lifetime for slot in entries(pool)]
         assert all(90 <= lifetime <= 110 for lifetime in lifetimes)
         assert max(lifetimes) - min(lifetimes) > 5
 
@@ -161,8 +161,7 @@ class TestCheckout:
         link.kill()
 
         def ping(timeout: float) -> None:
-            for slot in pool.reclaim():
-                pool.free(slot)
+            take_away(pool)
             raise FakeError(Failure.LOST)
 
         link.ping = ping  # type: ignore[method-assign]
@@ -269,7 +268,7 @@ class TestQueue:
 
     def test_an_exception_while_waiting_leaves_the_queue(self, driver: FakeDriver) -> None:
         pool = driver.pool(max_size=1)
-        stranger = pool.checkout(Role.WRITER, None)
+        stranger = acquire(pool)
         stranger.owner = -1
 
         def strike(number: int, frame: object) -> None:
@@ -284,7 +283,7 @@ class TestQueue:
             signal.setitimer(signal.ITIMER_REAL, 0)
             signal.signal(signal.SIGALRM, previous)
         assert pool.stats().waiting == 0
-        pool.checkin(stranger, None)
+        release(pool, stranger)
         with pool.connection():
             assert pool.stats().in_use == 1
 
@@ -344,7 +343,7 @@ class TestQueue:
                         del holders[conn.number]
                         if turn % 11 == 0:
                             raise KeyError(turn)
-                except (KeyError, lambda_pool.PoolTimeout):
+                except (KeyError, lambda_pool.PoolTimeout, lambda_pool.NotCommitted):
                     pass
 
         threads = [in_thread(lambda seed=seed: work(seed)) for seed in range(8)]  # type: ignore[misc]
@@ -469,13 +468,25 @@ class TestReturn:
         with pool.connection() as conn:
             assert conn.number == 1
 
-    def test_lost_in_use_is_not_cached(
-        self, pool: lambda_pool.Pool, driver: FakeDriver, caplog: pytest.LogCaptureFixture
-    ) -> None:
+    def test_closed_by_the_borrower_in_a_transaction(self, pool: lambda_pool.Pool, seen: Recorder) -> None:
+        with pytest.raises(lambda_pool.NotCommitted, match="in the middle"), pool.connection() as conn:
+            conn.execute("insert")
+            conn.close()
+        assert seen.of(Closed)[0].reason is Reason.USER_CLOSED
+
+    def test_lost_in_use_is_no_success(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        with pytest.raises(lambda_pool.NotCommitted, match="nothing of the transaction is saved"), pool.connection():
+            driver.links[0].kill()
+        assert pool.stats().size == 0
+
+    def test_a_warning_where_that_is_wanted(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
+        pool = driver.pool(unsaved="warn")
         with caplog.at_level(logging.WARNING, "lambda_pool"), pool.connection():
             driver.links[0].kill()
         assert pool.stats().size == 0
         assert "nothing of the transaction is saved" in caplog.text
+        with pytest.raises(lambda_pool.NotCommitted):
+            pool.run(lambda conn: driver.links[-1].kill())
 
     def test_closed_after_an_uncertain_commit_however_it_looks(
         self, pool: lambda_pool.Pool, driver: FakeDriver
@@ -497,20 +508,19 @@ class TestReturn:
         self, pool: lambda_pool.Pool, driver: FakeDriver
     ) -> None:
         """A severed connection may still look clean to its driver: it is nobody's any more, and never lent again."""
-        slot = pool.checkout(Role.WRITER, None)
-        for taken in pool.reclaim():
-            pool.free(taken)
-        pool.checkin(slot, None)
-        assert (len(pool.idle), pool.stats().size) == (0, 0)
+        slot = acquire(pool)
+        take_away(pool)
+        release(pool, slot)
+        assert (len(idle(pool)), pool.stats().size) == (0, 0)
         assert driver.links[0].history == ["close"]
 
     def test_closed_before_its_room_is_free(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
         """Else there would be more connections than `max_size` for a moment."""
         sizes: list[int] = []
-        with pool.connection() as conn:
+        with pytest.raises(lambda_pool.NotCommitted), pool.connection():
             link = driver.links[0]
             link.close = lambda timeout: sizes.append(pool.stats().size)  # type: ignore[method-assign]
-            conn.close()
+            link.kill()
         assert (sizes, pool.stats().size) == ([1], 0)
 
     @pytest.mark.parametrize("left", ["as it was", "changed", "failed"])
@@ -531,11 +541,11 @@ class TestReturn:
 
         driver.links[0].finish = told_finish  # type: ignore[method-assign]
         with contextlib.suppress(ZeroDivisionError):
-            slot = pool.checkout(Role.WRITER, None)
+            slot = acquire(pool)
             slot.link.conn.execute("insert")
             driver.links[0].readonly = left == "changed"
             with invoked(lambda: milliseconds):
-                pool.checkin(slot, ZeroDivisionError() if left == "failed" else None)
+                release(pool, slot, ZeroDivisionError() if left == "failed" else None)
         assert told == [pytest.approx(seconds or (5.0 if left == "failed" else 59.9))]
 
     def test_reset_session(self, driver: FakeDriver) -> None:
@@ -725,13 +735,13 @@ class TestObservers:
             conn.execute("select 1")
             1 / 0  # noqa: B018
         driver.links[0].kill()
-        with asked.connection():
-            asked.end_invocation()
+        with pytest.raises(lambda_pool.NotCommitted), asked.connection():
+            end_invocation(asked)
         with asked.connection():
             waiting = in_thread(lambda: asked.connection(timeout=10).__enter__())
             until(lambda: asked.stats().waiting == 1)
         waiting.join(10)
-        asked.end_invocation()
+        end_invocation(asked)
         assert stuck == []
         told = {Opened, ConnectFailed, CheckedOut, Reused, Returned, Waited, TimedOut, Leaked, RolledBack, Pinged}
         assert kinds == told | {Replaced, Closed}
@@ -740,6 +750,8 @@ class TestObservers:
         pool = driver.pool(leak_after=0.01, observers=[seen])
         with pool.connection():
             time.sleep(0.02)
+        assert 0.02 <= seen.of(Leaked)[0].held < 10
+        assert f"held for {seen.of(Leaked)[0].held:.1f} s" in caplog.text
         assert f"{os.path.basename(__file__)}:" in seen.of(Leaked)[0].where  # noqa: PTH119
         assert "test_leak_after" in caplog.text
 

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import lambda_pool
+from lambda_pool.api import core_of
 from lambda_pool.endpoints.base import Role as EndpointRole
 from tests.auth.conftest import (  # noqa: F401 - fixtures
     ACCESS_KEY,
@@ -246,7 +247,7 @@ def test_a_permission_to_find_a_proxy_that_is_taken_away_is_missed(
         # The connect itself would go to a proxy's own port, where no proxy is.
         deployed = Deployed(stack, may, iam_postgres_server, in_lambda)
         with deployed.aws:
-            return lambda_pool.Pool.from_env()._endpoint.resolve(EndpointRole.READER, 5.0).host
+            return core_of(lambda_pool.Pool.from_env()).connector.endpoint.resolve(EndpointRole.READER, 5.0).host
 
     assert find(allowed) == "127.0.0.1"
     with pytest.raises(lambda_pool.EndpointError, match=f"may not call {action}"):

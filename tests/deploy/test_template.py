@@ -12,6 +12,7 @@ import pymysql
 import pytest
 
 import lambda_pool
+from lambda_pool.api import core_of
 from lambda_pool.auth.iam import IamToken
 from lambda_pool.auth.secrets import SecretsManager
 from lambda_pool.cli import main
@@ -161,12 +162,12 @@ def test_the_pool_logs_in_as_the_parameters_say(
     for key, value in function(template, SCENARIOS[name])["Environment"]["Variables"].items():
         monkeypatch.setenv(key, value)
     pool = lambda_pool.Pool.from_env()
-    assert type(pool._auth) is auth
+    assert type(core_of(pool).connector.auth) is auth
     if endpoint is not None:
-        assert type(pool._endpoint) is endpoint
+        assert type(core_of(pool).connector.endpoint) is endpoint
     assert (pool.config.url.host, pool.config.url.port) == (host, port)
     if name == "new PostgreSQL":
-        assert pool._endpoint.resolve(Role.WRITER, 1.0).proxy
+        assert core_of(pool).connector.endpoint.resolve(Role.WRITER, 1.0).proxy
 
 
 def test_only_variables_of_the_pool_are_set(template: dict[str, Any]) -> None:

@@ -32,7 +32,6 @@ SOURCE = {"proxy": RdsProxy, "cluster": AuroraCluster}[os.environ["SOURCE"]]
 MOVES = []
 
 class Observer:
-    wants_checkouts = False
     def on_event(self, event):
         if type(event).__name__ == "EndpointRefreshed":
             MOVES.append(event.host)

@@ -18,6 +18,7 @@ MOST = 100
 # In a process of its own, whose memory nothing else has used before.
 PROGRAM = """
 import json, resource, sys, time
+from lambda_pool.api import core_of
 import lambda_pool
 from tests.support.invoked import invoked
 
@@ -29,7 +30,7 @@ pool = lambda_pool.Pool(
 )
 said, isolation = "", "set session transaction isolation level read committed"
 if stage == "login":
-    pool._engine.load()
+    core_of(pool).connector.engine.load()
 else:
     pool.warm(strict=True)
 if stage in {"commit", "settings"}:

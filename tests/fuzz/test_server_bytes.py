@@ -10,14 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import lambda_pool
-from lambda_pool.endpoints.base import Role
-from lambda_pool.slot import Slot
+from lambda_pool.core.entry import Entry
 from tests.fuzz.conftest import Target
 from tests.fuzz.effort import TIMES, effort
 from tests.fuzz.hostile import Script
 from tests.fuzz.mutations import mutated
 from tests.fuzz.nasties import OPENINGS, PG_READY, REPLIES, TLS_ANSWERS, my, my_error, pg, pg_error
 from tests.fuzz.verdict import attempt, check_served, no_secret_logged
+from tests.support.core import acquire, entries, release
 from tests.support.invoked import invoked
 
 CONNECT = 0.15
@@ -161,12 +161,12 @@ def check_ping(target: Target, answer: bytes, then: Any) -> None:
     try:
         target.front.play(target.script(*target.dialogue.login, answer, then=then))
         pool.warm(strict=True)
-        link = pool.slots[0].link
-        slot, _ = attempt(target, lambda: pool.checkout(Role.WRITER, None), PING + 0.5)
-        assert isinstance(slot, Slot)
+        link = entries(pool)[0].link
+        slot, _ = attempt(target, lambda: acquire(pool), PING + 0.5)
+        assert isinstance(slot, Entry)
         if slot.link is link:
             assert accepted(target, answer) if target.mysql else PG_EMPTY in answer
-        pool.checkin(slot, None)
+        release(pool, slot)
         check_served(target, pool)
     finally:
         pool.close()
@@ -293,13 +293,13 @@ def test_an_answer_too_many_is_not_taken_for_the_next_borrowers(target: Target) 
     with invocation(5.0):
         with pool.connection() as conn:
             target.insert(conn)
-        slot = pool.checkout(Role.WRITER, None)
+        slot = acquire(pool)
         cursor = slot.link.conn.cursor()
         cursor.execute("insert into fuzz values (1)")
         assert cursor.rowcount == 1
         if not target.mysql:
             assert cursor.statusmessage == "INSERT 0 1"
-        pool.checkin(slot, ValueError())
+        release(pool, slot, ValueError())
     pool.close()
 
 

@@ -10,6 +10,7 @@ import psycopg
 import pymysql
 
 import lambda_pool
+from lambda_pool.api import core_of
 from tests.fuzz.conftest import Target
 
 ALLOWED = (lambda_pool.LambdaPoolError, psycopg.Error, pymysql.MySQLError)
@@ -55,7 +56,8 @@ def check_served(target: Target, pool: lambda_pool.Pool) -> None:
     assert stats.size == stats.idle <= pool.config.max_size
     target.front.play()
     # The short bounds were for the hostile server; the good one may be on a busy machine.
-    pool.config = pool._connector._config = pool.config.replace(timeout=5.0, connect_timeout=5.0, ping_timeout=5.0)
+    core = core_of(pool)
+    core.config = core.connector._config = core.config.replace(timeout=5.0, connect_timeout=5.0, ping_timeout=5.0)
     answer = attempt(target, lambda: _ask(target, pool), 5.0)
     assert answer == ((42,), None)
     stats = pool.stats()

@@ -17,10 +17,13 @@ LEVELS = [
     {"errors", "secret", "record"},
     {"age", "aws"},
     {"config", "events", "tls", "endpoints.base", "auth.base", "engines.base", "engines.slow", "stats", "certs"},
-    {"slot", "backoff", "invocation"},
-    {"policy", "shelf", "tally", "borrower"},
-    {"connector"},
+    {"backoff", "invocation", "waiting"},
+    {"core"},
+    {"borrower"},
+    {"connector", "unavailable"},
+    {"release"},
     {"pool"},
+    {"reclaim", "replay", "pooled_context"},
     {"lifecycle", "injection"},
     {"decorator"},
     {"api"},
@@ -35,8 +38,7 @@ DRIVERS = {"psycopg", "pymysql", "MySQLdb"}
 SDKS = {"boto3", "botocore", "aws_lambda_powertools"}
 HEAVY = {*DRIVERS, *SDKS, "asyncio", "sqlalchemy"}
 SYSTEM = {"signal"}
-PURE = {"slot", "policy"}
-NOT_IN_PURE = {"time", "threading", "os", "socket", "select", "signal", "random", "io", "logging"}
+NOT_IN_PURE = {"time", "threading", "os", "socket", "select", "asyncio", "signal", "random", "io"}
 
 
 def modules() -> dict[str, Path]:
@@ -48,6 +50,7 @@ def modules() -> dict[str, Path]:
 
 
 MODULES = modules()
+PURE = {name for name in MODULES if name.partition(".")[0] == "core"}
 
 
 def imports(name: str) -> tuple[set[str], set[str]]:

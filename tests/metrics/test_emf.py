@@ -173,7 +173,6 @@ class TestWhen:
     def test_a_report_that_fails_is_said_and_goes_no_further(
         self, emf: EmfMetrics, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        assert emf.never_raises
         with monkeypatch.context() as patch:
             patch.setattr("sys.stdout", None)
             with caplog.at_level(logging.ERROR, "lambda_pool"):
@@ -286,7 +285,6 @@ class TestWhat:
         assert (capsys.readouterr().out == "") is silent
 
     def test_checkouts_are_counted_once_if_told_of_twice(self, emf: EmfMetrics, capsys: Capture) -> None:
-        assert emf.wants_checkouts is False
         tell(emf, Reused("orders", 1e-6), CheckedOut("orders", 1e-2), borrow(), Closing("orders"))
         sums = read(capsys.readouterr().out)
         assert (sums.sum("ConnectionsReused"), sums.values("CheckoutTime")) == (1, [2])

@@ -13,6 +13,7 @@ import pytest
 
 PRELUDE = """
 import json, sys
+from lambda_pool.api import core_of
 from lambda_pool.events import *
 
 def loaded(*names):
@@ -55,7 +56,7 @@ def test_a_pool_in_lambda_loads_no_writer() -> None:
     code = """
     from lambda_pool.testing import FakeDriver
     pool = FakeDriver().pool()
-    answer([[type(taker.__self__).__name__ for taker in pool._tally._takers], loaded(*SLOW)])
+    answer([[type(observer).__name__ for observer in core_of(pool).events.observers], loaded(*SLOW)])
     """
     assert run(f"SLOW = {SLOW!r}\n" + textwrap.dedent(code)) == [["EmfMetrics"], []]
 
@@ -110,7 +111,7 @@ def test_the_option_chooses(metrics: str, observers: list[str]) -> None:
     code = """
     from lambda_pool.testing import FakeDriver
     pool = FakeDriver().pool()
-    answer([[type(taker.__self__).__name__ for taker in pool._tally._takers], loaded("botocore")])
+    answer([[type(observer).__name__ for observer in core_of(pool).events.observers], loaded("botocore")])
     """
     assert run(code, LAMBDA_POOL_METRICS=metrics) == [observers, []]
 
@@ -118,6 +119,6 @@ def test_the_option_chooses(metrics: str, observers: list[str]) -> None:
 def test_outside_of_lambda_nobody_listens() -> None:
     code = """
     from lambda_pool.testing import FakeDriver
-    answer([FakeDriver().pool().observed, loaded("lambda_pool.metrics")])
+    answer([bool(core_of(FakeDriver().pool()).events.observers), loaded("lambda_pool.metrics")])
     """
     assert run(code, AWS_LAMBDA_FUNCTION_NAME=None) == [False, []]

@@ -17,6 +17,7 @@ from lambda_pool.engines.psycopg.slow import statement
 from lambda_pool.engines.slow import shorten
 from lambda_pool.events import Event, Leaked, Returned, SlowQuery
 from lambda_pool.testing import FakeDriver
+from tests.support.core import entries
 
 SECRET = "hunter2-hunter2"
 FAILS_LATE = "do $$ begin perform pg_sleep(0.1); raise exception 'no'; end $$"
@@ -91,7 +92,7 @@ class TestPostgres:
             with conn.cursor(name="server_side") as cursor:
                 cursor.execute("select n from generate_series(1, %s) n", (3,))
                 assert len(cursor.fetchall()) == 3
-            with pytest.raises(psycopg.Error):
+            with pytest.raises(psycopg.Error), conn.transaction():
                 conn.execute(FAILS_LATE)
         assert [event.statement for event in seen.of(SlowQuery)] == ["select pg_sleep(%s)", FAILS_LATE]
 
@@ -215,7 +216,7 @@ class TestLeaks:
     def test_off_keeps_no_stack(self, seen: Recorder) -> None:
         pool = FakeDriver().pool(observers=[seen])
         with pool.connection():
-            (slot,) = pool.slots
+            (slot,) = entries(pool)
             assert slot.stack == ()
         assert seen.of(Leaked) == []
 
@@ -239,7 +240,7 @@ class TestBorrows:
             conn.close()
         with pool.connection():
             pool.close()
-        with pool.connection():
+        with pytest.raises(lambda_pool.NotCommitted), pool.connection():
             driver.links[-1].kill()
         told = [(event.reused, event.in_use) for event in seen.of(Returned)]
         assert told == [(False, 1), (True, 1), (True, 1), (False, 1), (False, 1)]
@@ -259,5 +260,6 @@ class TestBorrows:
         handle({}, None)
         assert [event.in_use for event in seen.of(Returned)] == [2, 2]
         for lease in left:
-            lease.__exit__(None, None, None)
+            with pytest.raises(lambda_pool.NotCommitted):
+                lease.__exit__(None, None, None)
         assert len(seen.of(Returned)) == 2

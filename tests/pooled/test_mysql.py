@@ -12,7 +12,7 @@ from urllib.parse import quote_plus
 import pymysql
 import pytest
 
-from lambda_pool import ConfigError, Pool
+from lambda_pool import ConfigError, NotCommitted, Pool
 from lambda_pool.testing import MariaDbServer
 
 # The ids and commands of the general log: "<time>\t<id> <command>\t<argument>".
@@ -118,7 +118,8 @@ def test_a_whole_life(url: str, log: Log) -> None:
     def leaks(event: object, context: object) -> None:
         execute(pool.connection().__enter__(), "select id from pooled")
 
-    leaks({}, Context())
+    with pytest.raises(NotCommitted):
+        leaks({}, Context())
     assert pool.stats().leaked == 1
     pool.close()
     replacing = pool_of(url, max_lifetime=1e-6, autocommit=True)

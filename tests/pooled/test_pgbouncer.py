@@ -3,13 +3,12 @@
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import psycopg
 import pytest
 
-from lambda_pool import ConfigError, ConnectError, Pool
+from lambda_pool import ConfigError, ConnectError, NotCommitted, Pool
 from lambda_pool.testing import PostgresServer
 from tests.support.pgbouncer import PgBouncer
 from tests.support.wire import Tap
@@ -106,7 +105,7 @@ def live_a_whole_life(url: str) -> None:
     with pytest.raises(ZeroDivisionError), pool.connection() as conn:
         conn.execute("select 2")
         1 / 0  # noqa: B018
-    with pool.connection() as conn, suppress(psycopg.Error):
+    with pytest.raises(psycopg.Error), pool.connection() as conn:
         conn.execute("insert into counters values (0, 0), (0, 0)")
     for _ in range(2):
         with pool.connection(readonly=True) as conn:
@@ -136,7 +135,8 @@ def live_a_whole_life(url: str) -> None:
     def leaks(event: object, context: object) -> None:
         pool.connection().__enter__().execute("select 8")
 
-    leaks({}, Context())
+    with pytest.raises(NotCommitted):
+        leaks({}, Context())
     assert pool.stats().leaked == 1
     pool.close()
 

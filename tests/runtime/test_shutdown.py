@@ -49,7 +49,7 @@ def test_the_users_own_handler_still_runs(start: Start, database: Database, any_
 def test_switched_off_there_is_no_extension(start: Start, database: Database) -> None:
     database.user("without")
     impolite = database.impolite()
-    runtime = start(database.url("without"), options={"graceful_shutdown": False})
+    runtime = start(database.url("without"), env={"LAMBDA_POOL_GRACEFUL_SHUTDOWN": "false"})
     assert runtime.invoke().error is None
     assert len(database.sessions("without")) == 1
     runtime.shutdown()
@@ -82,11 +82,84 @@ LATE = f"""
 
 
 def test_where_it_cannot_register_the_function_works_and_says_so_once(start: Start, postgres: PostgresServer) -> None:
-    """A pool that is made in an invocation is too late: extensions register during Init."""
+    """A package that is imported in an invocation is too late: extensions register during Init."""
     runtime = start(postgres.url(), code=textwrap.dedent(LATE))
     for _ in range(3):
         assert runtime.invoke().error is None
-    assert runtime.log.count("no graceful shutdown") == 1
+    assert runtime.log.count("import lambda_pool at module scope") == 1
+
+
+UNDECORATED = {
+    "a block": """
+        def handler(event, context):
+            with POOL.connection() as conn:
+                work(conn, event)
+    """,
+    "run": """
+        def handler(event, context):
+            POOL.run(lambda conn: work(conn, event))
+    """,
+    "a pool made after Init": """
+        POOL = None
+
+        def handler(event, context):
+            global POOL
+            POOL = POOL or lambda_pool.Pool(os.environ["URL"])
+            with POOL.connection() as conn:
+                work(conn, event)
+    """,
+    "a thread": """
+        import threading
+
+        def handler(event, context):
+            failed = []
+
+            def borrow():
+                try:
+                    with POOL.connection() as conn:
+                        work(conn, event)
+                except BaseException as error:
+                    failed.append(error)
+
+            thread = threading.Thread(target=borrow)
+            thread.start()
+            thread.join()
+            if failed:
+                raise failed[0]
+    """,
+}
+
+WORK = """
+import os
+import lambda_pool
+
+if os.environ.get("EARLY"):
+    POOL = lambda_pool.Pool(os.environ["URL"])
+
+def work(conn, event):
+    with conn.cursor() as cursor:
+        for statement in event:
+            cursor.execute(statement)
+"""
+
+
+@pytest.mark.parametrize("way", UNDECORATED)
+def test_a_timeout_ends_what_runs_whoever_borrowed(start: Start, database: Database, way: str) -> None:
+    """Without the decorator, too: the statement ends on the server, and the next invocation finds no lock."""
+    database.user("undecorated")
+    database.execute("drop table if exists plain")
+    database.execute("create table plain (id int primary key)")
+    database.execute("insert into plain values (1)")
+    code = WORK + textwrap.dedent(UNDECORATED[way])
+    env = {} if way == "a pool made after Init" else {"EARLY": "1"}
+    runtime = start(database.url("undecorated"), code=code, timeout=2, env=env)
+    update = "update plain set id = id + 1"
+    assert runtime.invoke([update]).error is None
+    assert runtime.invoke([update, database.sleeper], timeout=10).error is not None
+    until(lambda: database.running(database.sleeper) == 0, 2)
+    assert runtime.invoke([update]).error is None
+    assert database.execute("select id from plain") == [(3,)]
+    database.execute("drop table plain")
 
 
 @pytest.mark.parametrize("busy", ["handler", "statement"])

@@ -17,6 +17,7 @@ from urllib.parse import quote
 
 import lambda_pool
 from lambda_pool import AuroraCluster, IamToken, LambdaPoolError, Pool, RdsProxy, SecretsManager
+from lambda_pool.api import core_of
 from lambda_pool.auth import iam
 from lambda_pool.cli import main
 from lambda_pool.cli.doctor import diagnose
@@ -27,6 +28,7 @@ from lambda_pool.metrics.emf import EmfMetrics
 from lambda_pool.secret import Secret
 from tests.secrets.given import GIVEN
 from tests.secrets.outlet import Outlet
+from tests.support.core import entries
 
 Scene = Callable[[Outlet], None]
 SCENES: dict[str, Scene] = {}
@@ -71,11 +73,11 @@ def use(pool: Pool) -> None:
 def examine(outlet: Outlet, pool: Pool) -> None:
     """A pool and everything in it, and all that it would tell the driver."""
     outlet.walk("pool", pool)
-    for found in (pool, pool.config, pool.config.url, pool._auth):
+    for found in (pool, pool.config, pool.config.url, core_of(pool).connector.auth):
         outlet.copies(type(found).__name__, found)
     limit = Limit(5.0)
     try:
-        request, endpoint = pool._connector._prepare(Role.WRITER, limit, 1)
+        request, endpoint = core_of(pool).connector._prepare(Role.WRITER, limit, 1)
     except LambdaPoolError as error:
         outlet.error(error)
         return
@@ -435,8 +437,10 @@ class Interrupt(BaseException):
 def methods(pool: Pool) -> Iterator[tuple[object, str]]:
     """Every method of the pool and of what it works with."""
     with pool.connection():
-        link = pool.slots[0].link
-    for found in (pool, pool._connector, pool._engine, pool._auth, pool._endpoint, pool._tally, link):
+        link = entries(pool)[0].link
+    core = core_of(pool)
+    connector = core.connector
+    for found in (pool, core, connector, connector.engine, connector.auth, connector.endpoint, core.events, link):
         kind = type(found)
         for name in dir(kind):
             if callable(getattr(kind, name)) and name not in dir(object):
@@ -539,7 +543,7 @@ def interrupted(outlet: Outlet, pool: Pool, at: int) -> str | None:
 def what_is_left(outlet: Outlet) -> None:
     """Connections that nobody closed."""
     pool = Pool(GIVEN.url())
-    link, _ = pool._connector.open(Role.WRITER, Limit(5.0))
+    link, _ = core_of(pool).connector.open(Role.WRITER, Limit(5.0))
     outlet.walk("link", link)
     del link, pool
     gc.collect()

@@ -15,7 +15,7 @@ from contextlib import suppress
 
 from lambda_pool import CredentialsError, LambdaPoolError
 from lambda_pool import config as configuration
-from lambda_pool.api import Pool, default_pool
+from lambda_pool.api import Pool, core_of, default_pool
 from lambda_pool.aws.environment import access_keys
 from lambda_pool.cli.arguments import add_url, seconds
 from lambda_pool.cli.doctor.checks import CHECKS, Patient
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
         )
         return 2
 
-    def make() -> ConnectionPool:
+    def make() -> Pool:
         if args.url is not None:
             return _pool_at(args.url, given, args.prefix)
         return default_pool() if args.prefix == configuration.DEFAULT_PREFIX else Pool.from_env(args.prefix)
@@ -89,7 +89,7 @@ def diagnose(pool: Pool | str | None = None, *, readonly: bool = False, timeout:
     lists and dictionaries, without any secret. Raises nothing: what goes wrong is what it tells.
     """
 
-    def make() -> ConnectionPool:
+    def make() -> Pool:
         if isinstance(pool, str):
             return _pool_at(pool, {}, configuration.DEFAULT_PREFIX)
         return pool or default_pool()
@@ -104,7 +104,7 @@ def _pool_at(url: str, given: Mapping[str, str], prefix: str) -> Pool:
     return Pool._of_environment(configuration.read_environment(prefix, variables).replace(options=options), prefix)
 
 
-def _examine(make: Callable[[], ConnectionPool], *, readonly: bool, timeout: float) -> Report:
+def _examine(make: Callable[[], Pool], *, readonly: bool, timeout: float) -> Report:
     redactor = Redactor()
     start = time.monotonic()
     with suppress(CredentialsError):  # half of them: the step that needs them says so
@@ -112,7 +112,7 @@ def _examine(make: Callable[[], ConnectionPool], *, readonly: bool, timeout: flo
         if keys is not None:
             redactor.add(keys.secret_key, keys.session_token)
     try:
-        pool = make()
+        pool = core_of(make())
     except LambdaPoolError as error:
         rest = [_skipped(name, "config", redactor) for name, _, _ in CHECKS]
         return report("", [step("config", failed(line_of(error)), time.monotonic() - start, redactor), *rest])
@@ -157,7 +157,7 @@ def _describe(pool: ConnectionPool) -> Finding:
     url = pool.config.url
     where = f"{url.host}{f':{url.port}' if url.port else ''}"
     shown = f"{url.engine}://{f'{url.user}@' if url.user else ''}{where}/{url.database}"
-    auth, source = pool._connector.auth, pool._connector.endpoint
+    auth, source = pool.connector.auth, pool.connector.endpoint
     facts = {
         "engine": url.engine,
         "url": shown,

@@ -74,13 +74,13 @@ class Patient:
         """What the driver would be told. Raises ConfigError."""
         credentials = self.credentials or Credentials(self.pool.config.url.user, None)
         limit = self.limit(self.pool.config.connect_timeout)
-        return self.pool._connector.request(self.endpoint, credentials, limit)
+        return self.pool.connector.request(self.endpoint, credentials, limit)
 
 
 def endpoint(patient: Patient) -> Finding:
     """Where the pool would connect to."""
     limit = patient.limit(patient.pool.config.timeout)
-    found = patient.endpoint = patient.pool._connector.resolve(patient.role, limit)
+    found = patient.endpoint = patient.pool.connector.resolve(patient.role, limit)
     known = recognise(found.host)
     where = f"{found.host or 'known from the credentials, or the local socket'}{f':{found.port}' if found.port else ''}"
     what = known.kind.value if known else "RDS Proxy" if found.proxy else ""
@@ -98,7 +98,7 @@ def identity(patient: Patient) -> Finding:
     """As whom."""
     url = patient.pool.config.url
     limit = patient.limit(patient.pool.config.timeout)
-    auth = patient.pool._connector.auth
+    auth = patient.pool.connector.auth
     found = patient.credentials = auth.credentials(patient.endpoint, url.user, limit.left())
     patient.redactor.add(found.password)
     how = "an IAM token" if found.iam else "a password" if found.password else "no password"
@@ -225,7 +225,7 @@ def _name(parts: Any) -> str:
 
 def login(patient: Patient) -> Finding:
     """The driver's own connect, as the pool does it."""
-    connector = patient.pool._connector
+    connector = patient.pool.connector
     request = patient.request()
     try:
         patient.link = connector.engine.connect(request)
@@ -245,7 +245,7 @@ def _of_failed_login(patient: Patient, request: ConnectRequest, error: Exception
         return hints or [str(error)] if isinstance(error, ValueError) else hints
     signed = aws.read_token(request.credentials.password)
     region = signed.region if signed else ""
-    source = patient.pool._connector.endpoint
+    source = patient.pool.connector.endpoint
     answer = aws.ask(request.host, source, region, patient.limit(patient.pool.config.timeout).left())
     return advice.of_token(error, patient.engine, request, region, signed, answer)
 

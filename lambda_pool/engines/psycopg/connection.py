@@ -196,6 +196,10 @@ class PostgresLink:
         """Psycopg tells a close from a loss."""
         return self.conn.closed and not self.conn.broken
 
+    def closed_in_transaction(self) -> bool:
+        """Nobody knows: what the driver knew is gone with its connection."""
+        return self.closed_by_user()
+
     def read_only(self) -> bool:
         """What psycopg sends with BEGIN."""
         return bool(self.conn.read_only)

@@ -95,6 +95,10 @@ class MysqlLink:
         """PyMySQL tells a close from a loss."""
         return bool(self.conn._closed)
 
+    def closed_in_transaction(self) -> bool:
+        """Nobody knows: what the driver knew is gone with its connection."""
+        return self.closed_by_user()
+
     def read_only(self) -> bool:
         """MySQL has an error of its own for that (1792), so nothing has to be told apart."""
         return False

@@ -1,41 +1,33 @@
-"""One cached connection: its state, generation and ages. Pure: no clock, no lock, no I/O."""
+"""One cached connection: its state, generation and ages. Clock readings are handed in."""
 
 from enum import Enum
 from types import CodeType
 from typing import cast
 
-from .endpoints.base import Endpoint, Role
-from .engines.base import Link
+from ..endpoints.base import Endpoint, Role
+from ..engines.base import Link
 
 
 class State(Enum):
-    """Where a slot stands. `Slot.shift` is the way from one to another; `Shelf.take` and `put` on the warm path."""
+    """Where an entry stands. It changes only under the pool's lock, and by one assignment."""
 
     CONNECTING = "connecting"
-    """Reserved by a borrower who is opening its connection."""
+    """Room that a borrower has reserved, and whose connection is being opened."""
     IDLE = "idle"
     """Cached, and nobody's."""
     LENT = "lent"
     """With a borrower: being checked, used or returned."""
     GONE = "gone"
-    """Given up, and nobody's any more; its room is free once its connection is closed. Final."""
-
-    sources: "tuple[State, ...]"
+    """Given up. Its room is free once its connection is closed. Final."""
 
 
-# Kept on the members: a dictionary would call Enum's hash, which is written in Python.
-State.CONNECTING.sources = (State.LENT,)
-State.IDLE.sources = (State.LENT,)
-State.LENT.sources = (State.IDLE, State.CONNECTING)
-State.GONE.sources = (State.CONNECTING, State.IDLE, State.LENT)
-
-# A slot's link is read only where its state says that there is one; a type with None would cost the warm path a check.
+# An entry's link is read only where its state says that there is one.
 UNOPENED = cast(Link, None)
 _NOWHERE = Endpoint("")
 
 
-class Slot:
-    """Room for one connection. Its owner, while lent or connecting, is one thread.
+class Entry:
+    """Room for one connection, which one borrower owns while it is lent or connecting.
 
     Clock readings come in pairs, wall and monotonic, in seconds: either may jump or stop while Lambda freezes.
     """
@@ -58,6 +50,7 @@ class Slot:
         "link",
         "owner",
         "pid",
+        "returned",
         "reuses",
         "role",
         "stack",
@@ -70,9 +63,10 @@ class Slot:
         self.state = State.CONNECTING
         self.role = role
         self.owner = owner
-        self.taker: int | None = None  # the thread that took it away from its owner, and sees to its end
+        self.taker: int | None = None  # who took it away from its owner, and sees to its end
         self.link: Link = UNOPENED
         self.endpoint = _NOWHERE
+        self.returned = 0  # the pool's number for its last return: of two idle entries, the larger was used last
         self.reuses = 0
         self.generation = -1
         self.pid = -1
@@ -80,30 +74,15 @@ class Slot:
         self.expires_wall = self.expires_mono = 0.0
         self.created_wall = self.created_mono = 0.0
         self.idle_wall = self.idle_mono = 0.0
-        # Of the borrow that is on, or was last: since when, how long its checkout took, and whether it opened anew.
+        # Of the borrow that is on, or was last: since when (0: not lent yet, or told of already), how long its checkout
+        # took in seconds, and whether it opened a connection.
         self.borrowed_mono = 0.0
         self.checkout = 0.0
-        self.cancel_mono = -1.0  # when its statement was cancelled last
         self.fresh = False
+        self.cancel_mono = -1.0  # when its statement was cancelled last
         self.where: object = None
         self.instruction = 0
         self.stack: tuple[tuple[CodeType, int], ...] = ()
-
-    def shift(self, source: State, to: State, taker: int | None = None) -> bool:
-        """Change state if it still is `source`; False if another thread was faster.
-
-        `taker`: the thread that takes it away from its owner.
-
-        Atomic: CPython switches threads where a function begins, after a call and where a loop turns, and none of these
-        comes between the look and the change. Raises RuntimeError on a move that makes no sense: a bug in the pool.
-        """
-        if source not in to.sources:
-            raise RuntimeError(f"a slot cannot go from {source.value} to {to.value}")
-        if self.state is not source:
-            return False
-        self.state = to
-        self.taker = taker
-        return True
 
     def opened(self, link: Link, *, generation: int, pid: int, lifetime: float, wall: float, mono: float) -> None:
         """Take in a connection that was just opened (`lifetime` in seconds, jitter included)."""

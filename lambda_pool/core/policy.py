@@ -1,0 +1,143 @@
+"""What to do with a cached connection at checkout and at return, and when work may be done again.
+
+Pure: plain facts in, a decision out.
+"""
+
+from enum import Enum
+
+from ..endpoints.base import Role
+from ..engines.base import Condition, Failure
+from ..events import Reason
+from .entry import Entry
+
+
+class Reuse:
+    """Lend it as it is: no round trip."""
+
+    __slots__ = ()
+
+
+class Ping:
+    """One bounded round trip decides."""
+
+    __slots__ = ()
+
+
+class Replace:
+    """Close it and open another."""
+
+    __slots__ = ("reason",)
+
+    def __init__(self, reason: Reason) -> None:
+        self.reason = reason
+
+
+REUSE = Reuse()
+PING = Ping()
+_REPLACE = {reason: Replace(reason) for reason in Reason}
+
+
+def replace(reason: Reason) -> Replace:
+    """The decision to replace for `reason`."""
+    return _REPLACE[reason]
+
+
+def at_checkout(
+    entry: Entry,
+    wall: float,
+    mono: float,
+    generation: int,
+    pid: int,
+    role: Role,
+    quiet: bool,
+    ping_after: float,
+    max_idle: float,
+) -> Reuse | Ping | Replace:
+    """Decide on one cached connection.
+
+    In: the entry, both clocks now (seconds), the pool's generation, this process's id, the role that is asked for,
+    whether the free check found the socket `quiet`, and two options in seconds: `ping_after`, and `max_idle`, infinite
+    where it is off. Out: REUSE, PING or Replace with its reason.
+    """
+    if entry.pid != pid:
+        return replace(Reason.FORKED)
+    if entry.generation != generation:
+        return replace(Reason.GENERATION)
+    # The last use is never before the opening, so these two also catch every clock that went backwards.
+    if wall < entry.idle_wall or mono < entry.idle_mono:
+        return replace(Reason.CLOCK)
+    if wall > entry.expires_wall or mono > entry.expires_mono:
+        return replace(Reason.LIFETIME)
+    idle = max(wall - entry.idle_wall, mono - entry.idle_mono)
+    if idle > max_idle:
+        return replace(Reason.IDLE)
+    if entry.role is not role:
+        return replace(Reason.ROLE)
+    return REUSE if quiet and idle <= ping_after else PING
+
+
+class Step(Enum):
+    """What is next when a borrower gives a connection back."""
+
+    COMMIT = "commit"
+    """A transaction that COMMIT alone ends: one round trip."""
+    END = "end"
+    """Commit or roll back, and find out what became of the transaction."""
+    RESTORE = "restore"
+    """Bring the session back to how it was lent."""
+    KEEP = "keep"
+    """Cache it."""
+    CLOSE = "close"
+    """It cannot be lent again."""
+
+
+def at_return(
+    condition: Condition,
+    *,
+    failed: bool,
+    closed: bool,
+    ended: bool,
+    condemned: bool,
+    restored: bool | None,
+    reset: bool,
+) -> Step:
+    """Decide on one connection that comes back. Asked again after each step, until it says KEEP or CLOSE.
+
+    In: how the borrower left it; whether the borrower's block `failed`; whether the borrower `closed` it; whether its
+    transaction has been `ended`; whether it is `condemned` (a failover, a COMMIT whose answer is lost); whether it was
+    brought back to how it was lent (None: not tried yet); and whether each return is to `reset` the session.
+    """
+    if closed:
+        return Step.CLOSE
+    if not ended:
+        if failed or reset or condition is Condition.CHANGED:
+            return Step.END
+        return Step.KEEP if condition is Condition.CLEAN else Step.COMMIT
+    if condemned:
+        return Step.CLOSE
+    if restored is None:
+        return Step.RESTORE
+    return Step.KEEP if restored else Step.CLOSE
+
+
+_LOSSES = frozenset({Failure.LOST, Failure.SHUTDOWN})
+_UNDONE_BY_SERVER = frozenset({Failure.CONFLICT, Failure.READ_ONLY, Failure.STALE})
+
+
+def may_replay(kind: Failure, *, own_transaction: bool, lost: bool) -> bool:
+    """Whether work that raised may be called again: its transaction is surely undone, and a second try may fare better.
+
+    In: what its error means; whether the transaction still is the one that was begun for it; whether the connection
+    that it was given is `lost`. The loss of some other connection undid nothing.
+    """
+    if not own_transaction:
+        return False
+    return lost if kind in _LOSSES else kind in _UNDONE_BY_SERVER
+
+
+def may_replay_refused_commit(kind: Failure, *, own_transaction: bool) -> bool:
+    """The same for work that ended well and whose COMMIT was refused, or was never sent.
+
+    A COMMIT whose answer was lost is CommitUncertain, which has no such kind.
+    """
+    return own_transaction and (kind in _LOSSES or kind in {Failure.CONFLICT, Failure.STALE})

@@ -1,0 +1,154 @@
+"""Which entries one pool has, which of them are idle or lent, and who waits for one.
+
+Every method is called with the pool's lock held. An entry's state is the only record of where it stands, and changes by
+one assignment, the last of its method: an exception out of a signal handler leaves either the old state or the new one,
+and `reclaim` finds what such an exception left behind.
+"""
+
+from collections import deque
+from typing import Protocol
+
+from ..endpoints.base import Role
+from .entry import Entry, State
+
+_IDLE, _LENT, _GONE = State.IDLE, State.LENT, State.GONE
+
+
+class Turn(Protocol):
+    """One borrower's place in the queue."""
+
+    owner: int
+    role: Role
+
+    def wake(self) -> None:
+        """Let the borrower look again. Harmless when it is called twice."""
+
+
+class PoolState:
+    """Room for at most `max_size` entries, handed out first come, first served."""
+
+    def __init__(self, max_size: int) -> None:
+        self.max_size = max_size
+        self.entries: list[Entry] = []
+        self.queue: deque[Turn] = deque()
+        self.generation = 0
+        self._returns = 0
+        self.reused = 0  # by entries that are gone; the living count their own
+
+    def idle(self) -> list[Entry]:
+        """The idle entries, in the order in which they were given back."""
+        found = [entry for entry in self.entries if entry.state is _IDLE]
+        found.sort(key=lambda entry: entry.returned)
+        return found
+
+    # --- taking -------------------------------------------------------------------------------------------------------
+
+    def obtain(self, role: Role, owner: int, turn: Turn | None = None) -> Entry | None:
+        """The idle entry of this role that was used last; else room for a new one; else the oldest idle one of all.
+
+        None if there is nothing, or if others wait and it is not this `turn`.
+        """
+        if self.queue and self.queue[0] is not turn:
+            return None
+        found = None
+        for entry in self.entries:
+            if entry.state is _IDLE and entry.role is role and (found is None or entry.returned > found.returned):
+                found = entry
+        if found is None:
+            new = self.make_room(role, owner)
+            idle = self.idle() if new is None else []
+            if not idle:
+                return new
+            found = idle[0]
+        found.owner = owner
+        found.state = _LENT
+        return found
+
+    def make_room(self, role: Role, owner: int, limit: int | None = None) -> Entry | None:
+        """Room for a new entry, unless there are `limit` (by default `max_size`) already."""
+        if len(self.entries) >= min(limit or self.max_size, self.max_size):
+            return None
+        entry = Entry(role, owner)
+        self.entries.append(entry)
+        return entry
+
+    def held_by(self, owner: int) -> int:
+        """How many entries this borrower holds."""
+        return sum(entry.owner == owner for entry in self.entries if entry.state in {_LENT, State.CONNECTING})
+
+    # --- the queue ----------------------------------------------------------------------------------------------------
+
+    def leave(self, turn: Turn) -> None:
+        """Leave the queue. Whoever is first now may find something."""
+        if turn in self.queue:
+            self.queue.remove(turn)
+        self.wake()
+
+    def forget_turns(self, owner: int) -> None:
+        """A borrower waits in one place only, and only while it waits: any other was left behind by an exception."""
+        if not self.queue:
+            return
+        for turn in [turn for turn in self.queue if turn.owner == owner]:
+            self.queue.remove(turn)
+
+    def wake(self) -> None:
+        """Let the first in the queue look again."""
+        if self.queue:
+            self.queue[0].wake()
+
+    # --- giving back and giving up ------------------------------------------------------------------------------------
+
+    def give_back(self, entry: Entry) -> bool:
+        """Make a lent entry idle, and wake who waits. False if it was taken away meanwhile."""
+        if entry.state is not _LENT:
+            return False
+        self._returns += 1
+        entry.returned = self._returns
+        entry.state = _IDLE
+        self.wake()
+        return True
+
+    def retire(self, entry: Entry) -> bool:
+        """Take an entry out for good; its room stays taken until `free`. False if somebody did before."""
+        if entry.state is _GONE:
+            return False
+        entry.state = _GONE
+        return True
+
+    def retire_idle(self, owner: int) -> Entry | None:
+        """Take out one idle entry that is not of this generation, if there is one."""
+        for entry in self.idle():
+            if entry.generation != self.generation:
+                entry.owner = owner
+                entry.state = _GONE
+                return entry
+        return None
+
+    def reclaim(self, owner: int, *, alone: bool, since: float) -> list[Entry]:
+        """Take out what was lent since then (monotonic, seconds), and what was left half open or half closed.
+
+        `alone`: that of every borrower, else this one's only. Called when this borrower borrows nothing any more: what
+        it seems to be doing was left behind by an exception.
+        """
+        self.forget_turns(owner)
+        found = []
+        for entry in self.entries:
+            if entry.state is _LENT:
+                # 0: it is being checked, and so was lent just now.
+                if (alone or entry.owner == owner) and not 0.0 < entry.borrowed_mono < since:
+                    entry.taker = owner
+                    entry.state = _GONE
+                    found.append(entry)
+            elif entry.state is not _IDLE and (entry.taker or entry.owner) == owner:
+                # Not what another borrower is opening or taking away: that one sees to its end.
+                entry.state = _GONE
+                found.append(entry)
+        self.wake()
+        return found
+
+    def free(self, entry: Entry) -> None:
+        """Give up the room of an entry that was taken out. Who waits may use it."""
+        if entry in self.entries:  # not after a fork
+            self.entries.remove(entry)
+            self.reused += entry.reuses
+        self.wake()

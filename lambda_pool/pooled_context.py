@@ -1,0 +1,49 @@
+"""What `Pool.connection()` gives."""
+
+import sys
+from types import TracebackType
+from typing import Any
+
+from . import borrower
+from .core.entry import Entry
+from .endpoints.base import Role
+from .errors import LambdaPoolError
+from .invocation import Limit
+from .pool import ConnectionPool
+
+
+class PooledContext:
+    """One borrowed connection: commit when the block ends well, roll back when it raises.
+
+    `timeout`: seconds to wait at most, None for the option's. `readonly`: in a read-only transaction.
+    """
+
+    __slots__ = ("_entry", "_pool", "_readonly", "_timeout")
+
+    def __init__(self, pool: ConnectionPool, timeout: float | None, *, readonly: bool) -> None:
+        self._pool = pool
+        self._timeout = timeout
+        self._readonly = readonly
+        self._entry: Entry | None = None
+
+    def __enter__(self) -> Any:
+        if self._entry is not None:
+            raise LambdaPoolError("this connection() was entered twice: call pool.connection() for each block")
+        pool = self._pool
+        limit = Limit(self._timeout or pool.config.timeout)
+        if self._readonly:
+            entry = self._entry = pool.acquire_transaction(limit, readonly=True, guarded=False)
+        else:
+            entry = self._entry = pool.acquire(Role.WRITER, limit)
+        borrower.note(entry, sys._getframe(1), deep=pool.config.leak_after > 0)
+        return entry.link.conn
+
+    def __exit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            self._pool.release(entry, exc)

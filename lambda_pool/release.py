@@ -1,0 +1,131 @@
+"""The way back: a borrower's transaction is ended, and its connection brought back to how it was lent, or closed."""
+
+import logging
+from typing import TYPE_CHECKING
+
+from . import invocation
+from .core.entry import Entry
+from .core.policy import Step, at_return
+from .engines.base import MIN_IO_TIMEOUT, Condition, Outcome
+from .errors import CommitUncertain, NotCommitted
+from .events import Reason, RolledBack
+from .invocation import Limit
+
+if TYPE_CHECKING:
+    from .pool import ConnectionPool
+
+log = logging.getLogger("lambda_pool")
+
+_CLOSED = (
+    "a block closed its connection in the middle of a transaction: what it had not committed by then is not saved; "
+    "leave the closing to the pool, or commit before"
+)
+_SWALLOWED = (
+    "a block ended normally, but its transaction had failed or its connection was lost, and the error was swallowed: "
+    "nothing of the transaction is saved"
+)
+
+
+def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *, strict: bool | None) -> None:
+    """Take a connection back: end its transaction, bring it back to how it was lent, cache it or close it.
+
+    `error` is what the borrower's block raised; what goes wrong here is then logged and not raised. `strict`: a
+    block that ended well and whose work is not saved raises NotCommitted (None: as the option `unsaved` says).
+    """
+    link = entry.link
+    if entry.pid != pool.pid:
+        # Borrowed before a fork: this process owns nothing of it but a descriptor.
+        link.drop()
+        return
+    strict = pool.config.unsaved == "raise" if strict is None else strict
+    problem: BaseException | None = None
+    condemned = ended = closed = False
+    restored: bool | None = None
+    condition = link.condition()
+    if error is not None or condition is Condition.CHANGED:
+        condemned = pool.note_failover(entry, pool.kind_of(entry, error))
+        closed = link.closed_by_user()
+    while True:
+        step = at_return(
+            condition,
+            failed=error is not None,
+            closed=closed,
+            ended=ended,
+            condemned=condemned,
+            restored=restored,
+            reset=pool.config.reset == "session",
+        )
+        if step is Step.KEEP or step is Step.CLOSE:
+            break
+        try:
+            if step is Step.RESTORE:
+                restored = _restore(pool, entry)
+            elif step is Step.COMMIT:
+                ended = True
+                restored = link.commit(_bound(invocation.remaining())) or None
+            else:
+                ended = True
+                _end(pool, entry, commit=error is None, strict=strict)
+        except BaseException as failure:  # noqa: BLE001 - raised below, once the connection is safe
+            problem = problem or failure
+            if step is Step.RESTORE:
+                restored = False
+            condemned = pool.note_failover(entry, pool.classify(failure.__cause__ or failure)) or condemned
+            condemned = condemned or isinstance(failure, CommitUncertain)
+    if closed and error is None and problem is None and link.closed_in_transaction():
+        problem = _unsaved(pool, _CLOSED, strict=strict)
+    if step is Step.KEEP:
+        pool.give_back(entry)
+    else:
+        pool.tell_returned(entry)
+        pool.discard(entry, Reason.USER_CLOSED if closed else Reason.BROKEN)
+    try:
+        if problem is not None and (error is None or not isinstance(problem, Exception)):
+            raise problem
+        if problem is not None:
+            log.debug("pool %s: cleaning up after an error failed too: %s", pool.name, problem)
+    finally:
+        del problem  # it knows this frame, and would keep the connection until the garbage collector comes
+
+
+def _end(pool: "ConnectionPool", entry: Entry, *, commit: bool, strict: bool) -> None:
+    """Commit or roll back, where a transaction is or may be open. Raises NotCommitted, or as `Link.finish`."""
+    timeout = _bound(invocation.remaining())
+    if not commit:
+        # A rollback that takes longer than a checkout may is given up: closing has the same effect.
+        timeout = min(pool.config.timeout, timeout or pool.config.timeout)
+    outcome = entry.link.finish(commit=commit, timeout=timeout)
+    if outcome is Outcome.ROLLED_BACK:
+        pool.events.emit(RolledBack(pool.name, "error"))
+    elif outcome is Outcome.FAILED and commit:
+        pool.events.emit(RolledBack(pool.name, "failed transaction"))
+        unsaved = _unsaved(pool, _SWALLOWED, strict=strict)
+        if unsaved:
+            raise unsaved
+
+
+def _unsaved(pool: "ConnectionPool", why: str, *, strict: bool) -> NotCommitted | None:
+    """What is to be raised of a block that ended well and saved nothing; None where a warning is wanted."""
+    text = f"pool {pool.name}: {why}"
+    if strict:
+        return NotCommitted(text)
+    log.warning("%s", text)
+    return None
+
+
+def _restore(pool: "ConnectionPool", entry: Entry) -> bool:
+    limit = Limit(pool.config.ping_timeout)
+    try:
+        if not entry.link.restore(max(limit.left(), MIN_IO_TIMEOUT)):
+            return False
+        if pool.config.reset == "session":
+            entry.link.reset_session(max(limit.left(), MIN_IO_TIMEOUT))
+    except Exception as error:  # noqa: BLE001 - a connection that cannot be brought back is closed
+        log.debug("pool %s: bringing a connection back failed: %s", pool.name, error)
+        return False
+    return True
+
+
+def _bound(remaining: float | None) -> float | None:
+    """Seconds for what ends a transaction: even a COMMIT after the deadline is sent, else it is surely lost."""
+    return None if remaining is None else max(remaining, MIN_IO_TIMEOUT)

@@ -1,0 +1,60 @@
+"""`Pool.run`: work in one transaction, and called again where that is safe."""
+
+import sys
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from . import borrower, invocation
+from .backoff import backoff
+from .core import policy
+from .core.entry import Entry
+from .errors import ConfigError
+from .invocation import Limit
+from .pool import ConnectionPool
+from .waiting import pause
+
+T = TypeVar("T")
+
+
+def run(pool: ConnectionPool, work: Callable[[Any], T], attempts: int, *, readonly: bool) -> T:
+    """Call `work(conn)` in one transaction, at most `attempts` times. See `Pool.run`."""
+    if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
+        raise ConfigError(f"attempts={attempts!r} is not valid: it must be a whole number of at least 1")
+    attempt = 1
+    while True:
+        entry = pool.acquire_transaction(Limit(pool.config.timeout), readonly=readonly, guarded=True)
+        borrower.note(entry, sys._getframe(2), deep=pool.config.leak_after > 0)
+        delay = backoff(attempt)
+        again = attempt < attempts
+        try:
+            result = work(entry.link.conn)
+        except BaseException as error:
+            again = again and _may_replay(pool, entry, error) and _lasts(delay)
+            pool.release(entry, error)
+            if not again:
+                raise
+        else:
+            own = entry.link.replayable()
+            try:
+                pool.release(entry, strict=True)
+            except Exception as error:
+                kind = pool.classify(error)
+                if not (again and policy.may_replay_refused_commit(kind, own_transaction=own) and _lasts(delay)):
+                    raise
+            else:
+                return result
+        pause(delay)
+        attempt += 1
+
+
+def _may_replay(pool: ConnectionPool, entry: Entry, error: BaseException) -> bool:
+    if not isinstance(error, Exception):
+        return False
+    kind = pool.kind_of(entry, error)
+    return policy.may_replay(kind, own_transaction=entry.link.replayable(), lost=not entry.link.quiet())
+
+
+def _lasts(delay: float) -> bool:
+    """True if the invocation lasts longer than a pause of so many seconds."""
+    left = invocation.remaining()
+    return left is None or left > delay

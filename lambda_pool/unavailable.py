@@ -1,0 +1,45 @@
+"""What a pool says when it has no connection to lend."""
+
+from typing import TYPE_CHECKING
+
+from . import borrower
+from .core.entry import State
+from .errors import DeadlineExceeded, LambdaPoolError, PoolTimeout
+from .events import TimedOut
+from .invocation import Limit
+
+if TYPE_CHECKING:
+    from .pool import ConnectionPool
+
+_HOLDERS = 3  # places that an error names: more would hide the rest of it
+
+
+def hopeless(pool: "ConnectionPool") -> LambdaPoolError:
+    """The error for a borrower that holds every connection there may be, and wants one more."""
+    size = pool.config.max_size
+    held = "the only connection" if size == 1 else f"all {size} connections"
+    pool.events.emit(TimedOut(pool.name, 0.0))
+    return PoolTimeout(
+        f"pool {pool.name}: this thread already holds {held}, so waiting for another could never end: use the one it "
+        f"has, or raise max_size ({size})"
+    )
+
+
+def timed_out(pool: "ConnectionPool", limit: Limit) -> LambdaPoolError:
+    """The error for a borrower that waited in vain: how long, for what, who has the connections, and the fix."""
+    waited = limit.elapsed()
+    pool.events.emit(TimedOut(pool.name, waited))
+    failure = pool.connector.last_failure
+    with pool.lock:
+        lent = [entry for entry in pool.state.entries if entry.state is State.LENT and entry.where]
+    holders = borrower.places(lent)
+    text = (
+        f"pool {pool.name}: no connection came free within {waited:.2f} s ({pool.stats()}"
+        f"{'; last failure to connect: ' + failure if failure else ''}"
+        f"{'; borrowed at ' + ', '.join(holders[:_HOLDERS]) if holders else ''})"
+    )
+    if holders:  # else all that there are were just being opened
+        text += f": hold them for a shorter time, or raise max_size ({pool.config.max_size})"
+    if limit.by_invocation:
+        return DeadlineExceeded(f"{text}; the invocation had no more time")
+    return PoolTimeout(text)

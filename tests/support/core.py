@@ -1,0 +1,56 @@
+"""What stands behind a pool, for tests of its inside."""
+
+from typing import Any
+
+from lambda_pool import Pool
+from lambda_pool.api import core_of
+from lambda_pool.core.entry import Entry
+from lambda_pool.endpoints.base import Role
+from lambda_pool.invocation import Limit
+from lambda_pool.reclaim import cancel_running as cancel
+from lambda_pool.reclaim import end_invocation as end
+
+
+def entries(pool: Pool) -> list[Entry]:
+    """All that there are."""
+    return core_of(pool).state.entries
+
+
+def idle(pool: Pool) -> list[Entry]:
+    """Those that nobody has."""
+    return core_of(pool).state.idle()
+
+
+def queue(pool: Pool) -> Any:
+    """Who waits."""
+    return core_of(pool).state.queue
+
+
+def acquire(pool: Pool, role: Role = Role.WRITER) -> Entry:
+    """Borrow one."""
+    return core_of(pool).acquire(role, Limit(pool.config.timeout))
+
+
+def release(pool: Pool, entry: Entry, error: BaseException | None = None) -> None:
+    """Give one back."""
+    core_of(pool).release(entry, error)
+
+
+def end_invocation(pool: Pool, *, alone: bool = True) -> None:
+    """An invocation that began before everything ends."""
+    end(core_of(pool), 0.0, alone=alone)
+
+
+def take_away(pool: Pool) -> list[Entry]:
+    """What the end of an invocation does first: take out what is lent, and free its room."""
+    core = core_of(pool)
+    with core.lock:
+        taken = core.state.reclaim(-1, alone=True, since=0.0)
+        for entry in taken:
+            core.state.free(entry)
+    return taken
+
+
+def cancel_running(pool: Pool, within: float) -> None:
+    """What the alarm before the deadline does."""
+    cancel(core_of(pool), within)
