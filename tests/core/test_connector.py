@@ -11,11 +11,12 @@ from lambda_pool import ConfigError, ConnectError, CredentialsError, EndpointErr
 from lambda_pool.auth.base import Credentials
 from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.engines.base import Failure
-from lambda_pool.events import ConnectFailed, EndpointRefreshed, Event
+from lambda_pool.events import ConnectFailed, EndpointRefreshed
 from lambda_pool.secret import Secret
 from lambda_pool.testing import FakeDriver, FakeError
 from tests.support.core import entries
 from tests.support.invoked import invoked
+from tests.support.recorder import Recorder
 
 A, B, C = (Endpoint(f"{name}.example", 5432) for name in "abc")
 
@@ -65,17 +66,6 @@ class Login:
 class Advisor(Login):
     def hint(self, host: str, user: str) -> str:
         return f"ask the administrator of {host} about {user}"
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def on_event(self, event: Event) -> None:
-        self.events.append(event)
-
-    def of(self, kind: type[Event]) -> list[Any]:
-        return [event for event in self.events if type(event) is kind]
 
 
 @pytest.fixture

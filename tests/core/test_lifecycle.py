@@ -19,20 +19,13 @@ from lambda_pool import invocation, lifecycle
 from lambda_pool.api import core_of
 from lambda_pool.core.entry import State
 from lambda_pool.endpoints.base import Role
-from lambda_pool.events import Closing, Event, Reason, Replaced
+from lambda_pool.events import Closing, Reason, Replaced
 from lambda_pool.lifecycle import shutdown, snapstart
 from lambda_pool.lifecycle.alarm import Alarm
 from lambda_pool.testing import FakeDriver
 from tests.support.core import cancel_running, idle
 from tests.support.invoked import invoked
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def on_event(self, event: Event) -> None:
-        self.events.append(event)
+from tests.support.recorder import Recorder
 
 
 @pytest.fixture

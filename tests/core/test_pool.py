@@ -33,17 +33,7 @@ from lambda_pool.events import (
 from lambda_pool.testing import FakeDriver, FakeError
 from tests.support.core import acquire, end_invocation, entries, idle, release, take_away
 from tests.support.invoked import invoked
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def on_event(self, event: Event) -> None:
-        self.events.append(event)
-
-    def of(self, kind: type[Event]) -> list[Any]:
-        return [event for event in self.events if type(event) is kind]
+from tests.support.recorder import Recorder
 
 
 @pytest.fixture

@@ -11,8 +11,9 @@ import pytest
 
 from lambda_pool import CommitUncertain, ConnectError, NotCommitted, Pool
 from lambda_pool.endpoints.base import Endpoint, Role
-from lambda_pool.events import EndpointRefreshed, Event, Pinged, Reason, Replaced
+from lambda_pool.events import EndpointRefreshed, Pinged, Reason, Replaced
 from tests.support.core import entries
+from tests.support.recorder import Recorder
 
 from .conftest import DRIVER_ERRORS, FATES, Pair
 
@@ -38,17 +39,6 @@ class Switch:
 
     def forget(self) -> None:
         self._known = None
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def on_event(self, event: Event) -> None:
-        self.events.append(event)
-
-    def of(self, kind: type[Event]) -> list[Any]:
-        return [event for event in self.events if type(event) is kind]
 
 
 @pytest.fixture

@@ -15,23 +15,13 @@ from psycopg import sql
 import lambda_pool
 from lambda_pool.engines.psycopg.slow import statement
 from lambda_pool.engines.slow import shorten
-from lambda_pool.events import Event, Leaked, Returned, SlowQuery
+from lambda_pool.events import Leaked, Returned, SlowQuery
 from lambda_pool.testing import FakeDriver
 from tests.support.core import entries
+from tests.support.recorder import Recorder
 
 SECRET = "hunter2-hunter2"
 FAILS_LATE = "do $$ begin perform pg_sleep(0.1); raise exception 'no'; end $$"
-
-
-class Recorder:
-    def __init__(self) -> None:
-        self.events: list[Event] = []
-
-    def on_event(self, event: Event) -> None:
-        self.events.append(event)
-
-    def of(self, kind: type[Event]) -> list[Any]:
-        return [event for event in self.events if type(event) is kind]
 
 
 @pytest.fixture
