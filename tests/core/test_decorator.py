@@ -332,15 +332,15 @@ class TestEndOfInvocation:
             lease = pool.connection()
             left.append(lease)
             lease.__enter__()
+            thread.start()  # an invocation that begins after this one, and outlasts it
+            assert inside.wait(10)
 
         thread = threading.Thread(target=slow, args=({}, Context()))
-        thread.start()
-        inside.wait(10)
         leaky({}, Context())
         assert pool.stats().leaked == 1  # its own
         go.set()
         thread.join(10)
-        assert driver.links[0].history == ["execute", "execute", "commit"]
+        assert driver.links[1].history == ["execute", "execute", "commit"]
         assert (pool.stats().size, pool.stats().idle) == (1, 1)
 
     def test_threads_have_the_invocations_deadline(self, pool: lambda_pool.Pool) -> None:

@@ -572,7 +572,7 @@ class TestRun:
         assert pool.run(lambda conn: conn.number) == 0
         assert driver.links[0].history == ["begin", "commit"]
 
-    @pytest.mark.parametrize("failure", [Failure.CONFLICT, Failure.READ_ONLY])
+    @pytest.mark.parametrize("failure", [Failure.CONFLICT, Failure.READ_ONLY, Failure.STALE])
     def test_replayed_before_commit(self, pool: lambda_pool.Pool, driver: FakeDriver, failure: Failure) -> None:
         driver.fail("execute", FakeError(failure), FakeError(failure))
         calls: list[int] = []
