@@ -7,31 +7,36 @@ ARCH ?= arm64
 VARIANT ?= both
 SECONDS_EACH ?= 60
 TIMES ?= 10
+WORKERS ?= 4
 export PYTHON
 export AWS_LAMBDA_RIE := $(CURDIR)/.tools/rie/aws-lambda-rie
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test mutants coverage fuzz lint format bench certs layer audit docs dist chaos soak clean build-LayerArm64 build-LayerX8664
+.PHONY: help setup setup-all demo test test-all mutants coverage fuzz lint format bench certs layer audit docs dist chaos soak clean build-LayerArm64 build-LayerX8664
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
 
-setup: ## install everything that the tests need
-	@scripts/setup.sh environment
-	@scripts/setup.sh emulator
-	@scripts/setup.sh pythons
-	@scripts/setup.sh servers
-	@scripts/setup.sh tools
-	@scripts/setup.sh wheels
-	@scripts/setup.sh sam
+setup: ## install what `make test` needs
+	@scripts/setup.sh test
+
+setup-all: ## install what `make test-all` needs: further Pythons, the SAM CLI, wheels for the layers
+	@scripts/setup.sh test-all
 
 demo: ## three ways to connect, through one bad day on the genuine Lambda runtime (ENGINE=postgresql or mysql)
 	@scripts/setup.sh demo $(ENGINE)
 	@scripts/setup.sh emulator
 	@.venv/bin/lambda-pool demo --engine $(ENGINE)
 
-test: setup ## run all tests, on real servers and the genuine Lambda runtime
-	TEST_PYTHONS="$$(scripts/setup.sh list-pythons)" .venv/bin/pytest $(ARGS)
+# What is picked by hand runs in one process, which starts sooner.
+AT_ONCE = $(if $(ARGS),,-n $(WORKERS) --dist loadfile)
+
+test: setup ## run the tests but the slow ones, on real servers and the genuine Lambda runtime (ARGS=tests/core for a part)
+	TEST_PYTHONS="$$(scripts/setup.sh list-newest-python)" .venv/bin/pytest -m "not slow" $(AT_ONCE) $(ARGS)
+
+test-all: setup-all ## run everything at full length, on every Python here, and then all mutants
+	TEST_SPEED=full TEST_PYTHONS="$$(scripts/setup.sh list-pythons)" .venv/bin/pytest $(AT_ONCE) $(ARGS)
+	$(if $(ARGS),,.venv/bin/python scripts/mutants.py)
 
 mutants: setup ## break each safety rule in a copy, and see that a test notices (ARGS="fork deadline" for some)
 	@.venv/bin/python scripts/mutants.py $(ARGS)

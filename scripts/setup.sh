@@ -4,7 +4,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 EMULATOR_PACKAGE=aws-sam-cli==1.170.0
-OTHER_PYTHONS=(3.11 3.12 3.13 3.14)
+SUPPORTED_PYTHONS=(3.11 3.12 3.13 3.14)
 
 fail() {
     printf 'setup: %s\n' "$*" >&2
@@ -23,18 +23,30 @@ as_root() {
 
 install_packages() { # the system's packages, none of whose services is to be started (RUNLEVEL=1)
     command -v apt-get >/dev/null || fail "no apt-get here: install $* by hand"
-    local try
+    local try said
+    exec 9<"$0" && flock 9 # one part of the set-up at a time
     for try in 1 2; do
-        if as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
-            apt-get install -y -q --no-install-recommends "$@" >.setup.log 2>&1; then
-            rm -f .setup.log
+        if said=$(as_root env DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 \
+            apt-get install -y -q --no-install-recommends "$@" 2>&1); then
+            exec 9<&-
             return
         fi
-        as_root apt-get update -q >>.setup.log 2>&1 || true
+        as_root apt-get update -q >/dev/null 2>&1 || true
     done
-    tail -n 5 .setup.log >&2 || true
-    rm -f .setup.log
+    tail -n 5 <<<"$said" >&2
     fail "could not install the packages $* (root or password-less sudo is needed): install them by hand"
+}
+
+together() { # together PART…: parts of the set-up at the same time; fails if one of them does
+    local part all=() failed=0
+    for part in "$@"; do
+        "$0" "$part" &
+        all+=($!)
+    done
+    for part in "${all[@]}"; do
+        wait "$part" || failed=1
+    done
+    return "$failed"
 }
 
 usable() { # an interpreter that runs, is 3.11 or newer, and is not a shim without a Python behind it
@@ -114,7 +126,7 @@ install_sam() { # in an environment of its own: the SAM CLI pins most of what it
 
 fetch_wheels() { # every wheel that the tests of the layer unpack
     local version arch
-    for version in "${OTHER_PYTHONS[@]}"; do
+    for version in "${SUPPORTED_PYTHONS[@]}"; do
         for arch in arm64 x86_64; do
             # psycopg has no wheel for Amazon Linux 2 on arm64.
             [ "$arch-$version" = arm64-3.11 ] && set -- --variant mysql || set --
@@ -170,11 +182,11 @@ wheel.unlink()
 PYTHON
 }
 
-pythons() { # every other supported Python of this machine, one path each
+pythons() { # every supported Python of this machine but that of .venv, one path each, the newest last
     local version candidate own
     own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-    for version in "${OTHER_PYTHONS[@]}"; do
-        [ "$version" = "$own" ] && continue
+    for version in "${SUPPORTED_PYTHONS[@]}"; do
+        [ "$version" = "$own" ] && echo "$version .venv" && continue
         for candidate in "$(command -v "python$version" || true)" "$HOME/.pyenv/versions/$version."*/bin/"python$version"; do
             if [ -n "$candidate" ] && [ -x "$candidate" ] && usable "$candidate"; then
                 echo "$version $candidate"
@@ -194,19 +206,19 @@ install_python() { # install_python VERSION PATH
         fail "pip could not install the package for Python $1"
 }
 
-install_pythons() {
+install_pythons() { # install_pythons HOW_MANY: of the newest, those that .venv has not
     local version path
     while read -r version path; do
-        once ".venv-$version/.ready" install_python "$version" "$path" </dev/null
-    done < <(pythons)
+        [ "$path" = .venv ] || once ".venv-$version/.ready" install_python "$version" "$path" </dev/null
+    done < <(pythons | tail -n "$1")
 }
 
-list_pythons() {
-    local list=$PWD/.venv/bin/python version path
+list_pythons() { # list_pythons HOW_MANY: of the newest, the interpreters to test on
+    local version path
     while read -r version path; do
-        list=$list:$PWD/.venv-$version/bin/python
-    done < <(pythons)
-    echo "$list"
+        [ "$path" = .venv ] || path=.venv-$version
+        echo "$PWD/$path/bin/python"
+    done < <(pythons | tail -n "$1") | paste -s -d :
 }
 
 install_servers() {
@@ -225,6 +237,16 @@ install_servers() {
 }
 
 case ${1:-} in
+test) # what `make test` needs
+    make_venv .venv # of whose version the newest Python need not be
+    together environment servers newest-python
+    fetch_emulator
+    ;;
+test-all)
+    "$0" test
+    together pythons tools sam
+    once .tools/wheels/.ready fetch_wheels
+    ;;
 environment) once .venv/.ready-all install_all ;;
 demo)
     [ -e .venv/.ready-all ] || once .venv/.ready-demo install_demo
@@ -239,8 +261,10 @@ bench)
     command -v valgrind >/dev/null || (install_packages valgrind) || echo "setup: instructions will not be counted"
     ;;
 emulator) fetch_emulator ;;
-pythons) install_pythons ;;
-list-pythons) list_pythons ;;
+newest-python) install_pythons 1 ;;
+pythons) install_pythons "${#SUPPORTED_PYTHONS[@]}" ;;
+list-newest-python) list_pythons 1 ;;
+list-pythons) list_pythons "${#SUPPORTED_PYTHONS[@]}" ;;
 servers) install_servers ;;
 audit) once .venv-audit/.ready install_audit ;;
 fuzz) once .venv-fuzz/.ready install_fuzz ;;

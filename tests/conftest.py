@@ -1,4 +1,4 @@
-"""What all tests share: the emulator, the Pythons and the database servers."""
+"""What all tests share: the speeds, the emulator, the Pythons and the database servers."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support.speed import FULL, SEED
+
 if TYPE_CHECKING:
     from lambda_pool.testing.servers import MariaDbServer, PostgresServer
 
@@ -17,16 +19,30 @@ pytest_plugins = ["pytester"]
 
 
 def pythons() -> list[str]:
-    """The interpreters to test on: those in TEST_PYTHONS (a:b:c), else the running one alone."""
+    """The interpreters to test on: those in TEST_PYTHONS (a:b:c, the newest last), else the running one alone."""
     named = os.environ.get("TEST_PYTHONS", sys.executable)
-    return [path for path in named.split(os.pathsep) if path]
+    found = [path for path in named.split(os.pathsep) if path]
+    return found if FULL else found[-1:]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """A test with the argument `any_python` runs once for each interpreter."""
+    """A test with the argument `any_python` runs on each interpreter in a full run, and otherwise on the newest."""
     if "any_python" in metafunc.fixturenames:
         found = pythons()
         metafunc.parametrize("any_python", found, ids=[Path(path).parent.parent.name for path in found])
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What is left out of `make test` says why."""
+    for item in items:
+        for mark in item.iter_markers("slow"):
+            if not (len(mark.args) == 1 and isinstance(mark.args[0], str) and mark.args[0].strip() and not mark.kwargs):
+                raise pytest.UsageError(f'{item.nodeid} is slow: say why, as in @pytest.mark.slow("starts a hundred…")')
+
+
+def pytest_report_header() -> str:
+    """How a seeded part is tried again."""
+    return f"speed: {'full' if FULL else 'quick'}; TEST_SEED={SEED}"
 
 
 @pytest.fixture(scope="session")

@@ -31,6 +31,7 @@ from lambda_pool.secret import Secret
 from lambda_pool.testing.servers import MariaDbServer, PostgresServer
 from lambda_pool.tls import MODES, Tls, advice, choose, context, is_local
 from tests.support.certificates import Identity, make
+from tests.support.speed import examples
 
 HASH = "c0ffee123abc"
 INSTANCE = f"orders.{HASH}.eu-west-1.rds.amazonaws.com"
@@ -181,7 +182,7 @@ def test_this_machine_has_a_store(monkeypatch: pytest.MonkeyPatch) -> None:
     assert context(chosen, "db.example.com").cert_store_stats()["x509_ca"] > 50
 
 
-@settings(max_examples=1_000, deadline=None)
+@settings(max_examples=examples(1_000), deadline=None)
 @given(st.text(max_size=60), st.sampled_from([None, *MODES]), st.one_of(st.none(), st.text(max_size=20)), st.booleans())
 def test_any_host_and_any_root(host: str, mode: str | None, root_cert: str | None, proxy: bool) -> None:
     try:

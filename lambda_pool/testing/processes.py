@@ -5,23 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import socket
 import time
 from pathlib import Path
-
-
-def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
-    """Return `count` different TCP ports that nobody listens on now.
-
-    Another process may take one before it is used, so a caller starts its server in a loop.
-    """
-    with contextlib.ExitStack() as stack:
-        ports = []
-        for _ in range(count):
-            listener = stack.enter_context(socket.socket())
-            listener.bind((address, 0))
-            ports.append(int(listener.getsockname()[1]))
-        return ports
 
 
 def listening_ports(root: int) -> set[int]:

@@ -26,10 +26,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from lambda_pool.testing.ports import free_ports
 from lambda_pool.testing.processes import (
     command_line,
     descendants,
-    free_ports,
     is_alive,
     listening_ports,
     send,

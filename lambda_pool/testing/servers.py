@@ -24,7 +24,8 @@ from typing import Any, ClassVar, Literal, Self
 from urllib.parse import quote, urlencode
 
 from lambda_pool.testing.certificates import Certificates, make_certificates
-from lambda_pool.testing.processes import descendants, free_ports, send, stop_family, wait_gone
+from lambda_pool.testing.ports import free_ports
+from lambda_pool.testing.processes import descendants, send, stop_family, wait_gone
 
 StopMode = Literal["smart", "fast", "immediate"]
 

@@ -16,6 +16,7 @@ from lambda_pool.auth.iam import MAX_TOKENS, REFRESH_AFTER, IamToken
 from lambda_pool.auth.signature import VALID_FOR
 from lambda_pool.endpoints.base import Endpoint
 from lambda_pool.errors import ConfigError, CredentialsError, LambdaPoolError
+from tests.support.speed import examples
 
 from .conftest import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN
 
@@ -111,7 +112,7 @@ def test_a_user_that_is_none_is_refused(in_lambda: pytest.MonkeyPatch, user: str
 
 
 @given(st.text(), st.integers(), st.text())
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=examples(10_000), deadline=None)
 def test_any_input_gives_a_token_or_one_of_our_errors(host: str, port: int, user: str) -> None:
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_ACCESS_KEY_ID", "K")

@@ -23,6 +23,7 @@ from lambda_pool.aws.sdk import no_bodies_logged
 from lambda_pool.endpoints.base import Endpoint
 from lambda_pool.errors import ConfigError, CredentialsError, LambdaPoolError
 from tests.support.locks import held_elsewhere
+from tests.support.speed import examples
 
 ANYWHERE = Endpoint("")
 RDS = {
@@ -198,7 +199,7 @@ def test_a_wrong_argument_is_refused_at_once(make: Callable[[], object], says: s
 
 
 @given(st.one_of(st.text(), st.text().map("arn:".__add__), st.lists(st.text()).map(":".join)))
-@settings(max_examples=10_000)
+@settings(max_examples=examples(10_000))
 def test_any_name_is_taken_or_refused_with_our_error(name: str) -> None:
     with contextlib.suppress(ConfigError):
         SecretsManager(name)
@@ -552,7 +553,7 @@ def fetch(answer: object) -> Credentials:
 @example("[" * 65_536)
 @example('{"a":' * 10_000)
 @example('{"port": ' + "1" * 5_000 + "}")
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=examples(10_000), deadline=None)
 def test_any_body_gives_its_own_login_or_our_error(body: str) -> None:
     try:
         found = fetch({"SecretString": body, "VersionId": "v"})
@@ -570,7 +571,7 @@ def test_any_body_gives_its_own_login_or_our_error(body: str) -> None:
 
 
 @given(st.one_of(JSON, st.dictionaries(st.sampled_from(["SecretString", "VersionId", "SecretBinary"]), JSON)))
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=examples(2_000), deadline=None)
 def test_any_answer_gives_our_error(answer: object) -> None:
     with pytest.raises(LambdaPoolError):
         fetch(answer)
@@ -580,7 +581,7 @@ def test_any_bytes_on_the_wire_give_our_error(api: Api) -> None:
     auth = SecretsManager("orders")
 
     @given(st.sampled_from([200, 204, 301, 400, 404]), st.one_of(st.binary(), JSON.map(json.dumps).map(str.encode)))
-    @settings(max_examples=300, deadline=None)
+    @settings(max_examples=examples(300), deadline=None)
     def check(status: int, body: bytes) -> None:
         api.answer = lambda number: (status, body)
         with pytest.raises(LambdaPoolError) as caught:

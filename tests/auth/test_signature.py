@@ -16,6 +16,7 @@ from lambda_pool.auth.iam import IamToken
 from lambda_pool.auth.signature import VALID_FOR, sign
 from lambda_pool.aws.environment import AwsCredentials
 from lambda_pool.secret import Secret
+from tests.support.speed import examples
 
 UTC = datetime.UTC
 # Any text that UTF-8 can carry, with what URLs and signatures treat specially made likely.
@@ -74,7 +75,7 @@ def botocores_token(
     "=" * 900,
     datetime.datetime(2000, 2, 29, tzinfo=UTC),
 )
-@settings(max_examples=5000, deadline=None)
+@settings(max_examples=examples(5000), deadline=None)
 def test_equals_botocore(
     host: str,
     port: int,

@@ -33,6 +33,7 @@ def broken(engine: str, name: str, acts: list[Act]) -> Ledger:
 
 
 @pytest.mark.runtime
+@pytest.mark.slow("tries the ledger, not the pool, with seven broken pools an engine")
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(
     ("name", "acts", "found"),

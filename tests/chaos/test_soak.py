@@ -40,6 +40,7 @@ def test_too_few_samples_prove_nothing() -> None:
 
 
 @pytest.mark.runtime
+@pytest.mark.slow("memory that grows shows after thousands of invocations")
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])
 def test_environments_stay_as_they_are(engine: str, capsys: pytest.CaptureFixture[str]) -> None:

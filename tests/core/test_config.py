@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 import lambda_pool
 from lambda_pool import ConfigError, config
+from tests.support.speed import examples
 
 URL = "postgresql://app:s3cr3t@db.example:5433/orders"
 
@@ -232,7 +233,7 @@ class TestEnvironment:
             config.make(URL, None, {}, {"timeout": "soon"})
 
 
-@settings(max_examples=2000, deadline=None)
+@settings(max_examples=examples(2000), deadline=None)
 @given(st.text() | st.text(alphabet="postgresql:/@?&=#%[]0123456789abc ").map("postgresql://".__add__))
 def test_any_text_is_a_url_or_one_clear_error(text: str) -> None:
     try:
@@ -241,7 +242,7 @@ def test_any_text_is_a_url_or_one_clear_error(text: str) -> None:
         assert str(error)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=examples(500), deadline=None)
 @given(
     user=st.text(min_size=1, max_size=20),
     password=st.text(min_size=1, max_size=40),

@@ -238,16 +238,13 @@ def struck_everywhere(
         made[:] = [(pool, driver)]
         return scenario(driver, pool)
 
-    places = 0
     for where in every_place(prepare):
-        places += 1
         [(pool, driver)] = made
         try:
             after(pool, driver)
         except BaseException as error:
-            error.add_note(f"struck at place {places}: {where}")
+            error.add_note(f"struck at {where}")
             raise
-    assert places > 10
 
 
 @pytest.mark.parametrize("options", POOLS.values(), ids=POOLS.keys())

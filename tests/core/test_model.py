@@ -19,6 +19,7 @@ from lambda_pool.engines.base import INVALIDATES_POOL, TRANSIENT, Failure
 from lambda_pool.testing import FakeDriver, FakeError
 from lambda_pool.testing.fakes import FakeLink
 from tests.support.core import end_invocation, entries, idle
+from tests.support.speed import examples
 
 LIFETIME, MAX_IDLE, PING_AFTER = 100.0, 50.0, 5.0
 COUNTERS = ("opened", "reused", "replaced", "closed", "pings", "connect_errors", "timeouts", "rolled_back", "leaked")
@@ -525,7 +526,7 @@ TIMEOUTS = (5.0, 0.001)
 """Seconds that a borrower waits who should get a connection, and one who should not."""
 
 PoolMachine.TestCase.settings = settings(
-    max_examples=400,
+    max_examples=examples(400),
     stateful_step_count=50,
     deadline=None,
     phases=[phase for phase in Phase if phase is not Phase.explain],

@@ -17,6 +17,8 @@ from tests.support.iam_servers import IamServer
 
 from .conftest import ROOT
 
+pytestmark = pytest.mark.slow("needs the SAM CLI, and the wheels of the layers")
+
 LAYERS = {"arm64": "LayerArm64", "x86_64": "LayerX8664"}
 
 

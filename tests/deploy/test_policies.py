@@ -30,6 +30,8 @@ from .guarded_aws import GuardedAws
 from .iam import Role, role
 from .stack import ACCOUNT, ATTRIBUTES, CLUSTER_ID, PROXY_ID, REGION, Stack
 
+pytestmark = pytest.mark.slow("needs the SAM CLI, which transforms the template")
+
 LOGS = {"logs:CreateLogStream", "logs:PutLogEvents"}
 """Lambda writes the function's log: https://docs.aws.amazon.com/lambda/latest/dg/lambda-intro-execution-role.html"""
 NETWORK_INTERFACES = {

@@ -25,6 +25,8 @@ from lambda_pool.testing.servers import MariaDbServer, PostgresServer
 from .conftest import BY_SECRET, CLUSTER, HOST, INSTANCE, NETWORK, PROXY, ROOT, SCENARIOS, SECRET, run_sam
 from .stack import PROXY_HOST, REGION, Stack
 
+pytestmark = pytest.mark.slow("needs the SAM CLI, which transforms the template")
+
 TEXT = (ROOT / "template.yaml").read_text()
 
 

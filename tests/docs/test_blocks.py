@@ -93,7 +93,17 @@ def test_the_first_handler_runs_as_the_readme_says(tmp_path: Path) -> None:
         assert said("-c", code, LAMBDA_POOL_URL=server.url()) == "(42,)\n"
 
 
-@pytest.mark.parametrize("block", of("sh"), ids=lambda block: block.name)
+needs_sam = pytest.mark.slow("needs the SAM CLI, to ask it")
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        pytest.param(block, marks=[needs_sam] if any(words[0] == "sam" for words in lines(block.code)) else [])
+        for block in of("sh")
+    ],
+    ids=lambda block: block.name,
+)
 def test_commands(block: Block) -> None:
     commands = lines(block.code)
     assert commands
@@ -116,7 +126,7 @@ def test_commands_in_unmarked_blocks() -> None:
         ["make", "nonsense"],
         ["rm", "-rf", "/"],
         ["pip", "install", "lambda-pool[nonsense]"],
-        ["sam", "build", "--nonsense"],
+        pytest.param(["sam", "build", "--nonsense"], marks=needs_sam),
         ["aws", "rds", "nonsense"],
         ["export", "LAMBDA_POOL_NONSENSE=1"],
         ["aws", "lambda", "publish-layer-version", "--nonsense", "1"],

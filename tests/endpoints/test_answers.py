@@ -13,8 +13,9 @@ from lambda_pool.endpoints.answers import read_cluster, read_proxy, read_proxy_r
 from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.endpoints.rds import AuroraCluster, RdsProxy
 from lambda_pool.errors import EndpointError
+from tests.support.speed import examples
 
-EXAMPLES = settings(max_examples=2_500, deadline=None)
+EXAMPLES = settings(max_examples=examples(2_500), deadline=None)
 
 _absurd: st.SearchStrategy[Any] = st.one_of(
     st.none(),
@@ -174,7 +175,7 @@ _answers = st.one_of(
 )
 
 
-@settings(max_examples=2_500, deadline=None)
+@settings(max_examples=examples(2_500), deadline=None)
 @given(st.sampled_from([RdsProxy, AuroraCluster]), st.sampled_from(list(Role)), st.lists(_answers, max_size=4))
 def test_whole_look_ups(kind: type[RdsProxy] | type[AuroraCluster], role: Role, answers: list[Any]) -> None:
     source = kind("orders")

@@ -5,6 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lambda_pool.aws.hosts import Kind, RdsHost, is_region, recognise
+from tests.support.speed import examples
 
 HASH = "c0ffee123abc"
 
@@ -122,7 +123,7 @@ _parts = st.one_of(
 _hosts = st.one_of(st.text(max_size=300), st.lists(_parts, max_size=9).map(".".join))
 
 
-@settings(max_examples=10_000, deadline=None)
+@settings(max_examples=examples(10_000), deadline=None)
 @given(_hosts)
 @example("\x00")
 def test_any_text_is_recognised_or_not(host: str) -> None:
@@ -155,7 +156,7 @@ _made = st.tuples(
 )
 
 
-@settings(max_examples=2_000, deadline=None)
+@settings(max_examples=examples(2_000), deadline=None)
 @given(_made)
 def test_every_made_endpoint_is_recognised(parts: tuple[str, tuple[str, Kind], str, str, str]) -> None:
     name, (form, kind), number, region, tail = parts

@@ -1,4 +1,4 @@
-"""How much is tried: a fixed little in the test suite; fresh and more of it with FUZZ_TIMES=…, as in `make fuzz`."""
+"""How much is tried: a fixed part in the test suite; fresh and more of it with FUZZ_TIMES=…, as in `make fuzz`."""
 
 import os
 from collections.abc import Callable
@@ -6,14 +6,17 @@ from typing import Any
 
 from hypothesis import HealthCheck, settings
 
-TIMES = int(os.environ.get("FUZZ_TIMES", "1"))
+from tests.support.speed import FULL, examples
+
+TIMES = int(os.environ.get("FUZZ_TIMES", "0"))
 
 
-def effort(examples: int) -> Callable[[Any], Any]:
-    """Hypothesis settings for a test with so many examples in the test suite."""
+def effort(full: int, quick: int | None = None) -> Callable[[Any], Any]:
+    """Hypothesis settings for a test with so many examples in a full run, and in a quick one."""
+    few = full if FULL or TIMES else quick or examples(full)
     return settings(
-        max_examples=examples * TIMES,
-        derandomize=TIMES == 1,
+        max_examples=few * max(TIMES, 1),
+        derandomize=not TIMES,
         database=None,
         deadline=None,
         suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

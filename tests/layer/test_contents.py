@@ -10,6 +10,8 @@ import pytest
 
 from .conftest import ROOT, Build, build_layer
 
+pytestmark = pytest.mark.slow("needs the wheels of the layers, for each Python")
+
 PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 TARGETS = [(arch, python) for arch in ("arm64", "x86_64") for python in PYTHONS]
 VARIANTS = ("both", "postgres", "mysql")

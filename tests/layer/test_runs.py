@@ -12,7 +12,7 @@ from tests.support.iam_servers import REGION, IamServer
 
 from .conftest import ROOT, Build, version_of
 
-pytestmark = pytest.mark.runtime
+pytestmark = [pytest.mark.runtime, pytest.mark.slow("needs the wheels of the layers, for each Python")]
 
 ARCH = {"aarch64": "arm64"}.get(platform.machine(), platform.machine())
 GIVEN = {

@@ -17,6 +17,7 @@ from lambda_pool.events import Event, Reason, Returned
 from lambda_pool.metrics import collector
 from lambda_pool.metrics.emf import EmfMetrics
 from lambda_pool.metrics.numbers import _drain
+from tests.support.speed import examples
 
 from .conftest import Clock
 from .emf_schema import read
@@ -101,7 +102,7 @@ def expected(told: list[Event]) -> dict[tuple[str, str], float]:
     return {key: value for key, value in sums.items() if value}
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 @given(st.lists(st.one_of(bursts, pauses), max_size=25), st.booleans(), st.sampled_from([0.0, 60.0]))
 def test_what_goes_in_comes_out_once(
     story: list[list[Event] | tuple[float, float]], with_powertools: bool, interval: float

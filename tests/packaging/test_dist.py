@@ -14,6 +14,8 @@ import pytest
 
 import lambda_pool
 
+pytestmark = pytest.mark.slow("needs the tools that build the distributions")
+
 ROOT = Path(lambda_pool.__file__).parent.parent
 TOOLS = ROOT / ".venv-build" / "bin"
 

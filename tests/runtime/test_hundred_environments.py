@@ -1,4 +1,4 @@
-"""A hundred environments end: what stays behind on the servers, with lambda_pool and with bare global connections."""
+"""Environments end, a hundred of them in a full run: what stays behind, with lambda_pool and with bare connections."""
 
 import os
 import signal
@@ -12,8 +12,9 @@ from lambda_pool.testing import LambdaRuntime
 from tests.runtime.conftest import Start
 from tests.runtime.databases import Database, until
 from tests.support.namespace import Namespace
+from tests.support.speed import FULL
 
-ENVIRONMENTS = 100
+ENVIRONMENTS = 100 if FULL else 10
 BATCH = 10
 AT_ONCE = 5  # shut down at the same moment: each then has its share of a small machine, as it has in Lambda
 GOOD_BYE = 0.5  # seconds that Lambda leaves an environment after its signal

@@ -9,8 +9,10 @@ import pytest
 
 from lambda_pool.testing import MariaDbServer, PostgresServer
 from tests.runtime.conftest import Start
+from tests.support.speed import FULL
 
-INVOCATIONS = 1000
+INVOCATIONS = 1000 if FULL else 200
+KILLS = 200 if FULL else 30
 
 
 def statements_of(engine: str, server: Any, backend: int, log: str) -> Counter[str]:
@@ -24,7 +26,7 @@ def statements_of(engine: str, server: Any, backend: int, log: str) -> Counter[s
 
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])
 @pytest.mark.parametrize("autocommit", [False, True])
-def test_a_thousand_invocations_one_backend_nothing_extra(
+def test_many_invocations_one_backend_nothing_extra(
     start: Start, postgres: PostgresServer, mariadb: MariaDbServer, engine: str, autocommit: bool
 ) -> None:
     server: Any = postgres if engine == "postgresql" else mariadb
@@ -58,14 +60,14 @@ def test_killed_between_any_two_invocations(
     runtime = start(server.url())
     kill = "select pg_terminate_backend({}, 5000)" if engine == "postgresql" else "kill {}"
     backends = set()
-    for _ in range(200):
+    for _ in range(KILLS):
         answer = runtime.invoke()
         assert answer.error is None, answer.error
         backends.add(answer.payload["backend"])
         runtime.freeze()
         server.execute(kill.format(answer.payload["backend"]))
         runtime.thaw()
-    assert len(backends) == 200
+    assert len(backends) == KILLS
 
 
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])

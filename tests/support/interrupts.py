@@ -18,10 +18,13 @@ from types import FrameType
 from typing import Any
 
 import lambda_pool
+from tests.support.speed import FULL, seeded
 
 _OURS = str(Path(lambda_pool.__file__).parent)
 _TOOLS = str(Path(lambda_pool.__file__).parent / "testing")
 _SIGNAL = signal.SIGUSR1
+# A quick run strikes one of the first places, and from there on every twentieth.
+_FIRST, _EACH = 10, 20
 
 # Bytecodes that look for signals (CHECK_EVAL_BREAKER in CPython's source).
 _LOOKS = {
@@ -112,11 +115,18 @@ def handler() -> Iterator[None]:
         signal.signal(_SIGNAL, before)
 
 
-def every_place(prepare: Callable[[], Callable[[], object]], paths: tuple[str, ...] = (_OURS,)) -> Iterator[str]:
-    """For every place in turn: prepare, run what was prepared until it is struck there, and give the place."""
+def every_place(
+    prepare: Callable[[], Callable[[], object]], paths: tuple[str, ...] = (_OURS,), *, least: int = _FIRST
+) -> Iterator[str]:
+    """For every place in turn: prepare, run what was prepared until it is struck there, and give the place.
+
+    In a quick run, for one of every so many. There are at least `least` places.
+    """
+    first, step = (1, 1) if FULL else (seeded().randint(1, _FIRST), _EACH)
     with handler():
-        for at in range(1, 1_000_000):
+        for at in range(first, 1_000_000, step):
             where = run_interrupted(prepare(), at, paths)
             if where is None:
+                assert at > least, "there is less to strike than there was"
                 return
             yield where

@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode
 
 from lambda_pool.testing import PostgresServer
 from lambda_pool.testing.certificates import make_certificates
-from lambda_pool.testing.processes import free_ports
+from lambda_pool.testing.ports import free_ports
 
 _ACCOUNTS = ("postgres", "nobody")
 _START_SECONDS = 20.0

@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from lambda_pool.testing.processes import free_ports, is_alive
+from lambda_pool.testing.ports import free_ports
+from lambda_pool.testing.processes import is_alive
 from lambda_pool.testing.runtime import LambdaInitError, LambdaRuntime, LambdaRuntimeError, find_emulator
 
 pytestmark = pytest.mark.runtime
