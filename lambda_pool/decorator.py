@@ -1,19 +1,21 @@
 """The handler decorator: a connection in, clean-up out, and the invocation's deadline in between."""
 
 import functools
+import sys
 from collections.abc import Callable
 from threading import get_ident
 from time import monotonic
-from types import CodeType
+from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, ParamSpec, TypeVar
 
 from . import lifecycle
 from .borrower import place
 from .endpoints.base import Role
 from .errors import ConfigError, ConnectError, CredentialsError, DeadlineExceeded, EndpointError, PoolTimeout
-from .injection import code_of, injector, layers, place_of, takes
+from .injection import injector
 from .invocation import Limit, running
 from .pool import ConnectionPool
+from .signature import DURABLE_SDK, EVENT_AND_CONTEXT, Signature
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -23,8 +25,7 @@ Unavailable = Callable[[Any, Any, Exception], Any]
 UNAVAILABLE = (PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, EndpointError)
 
 _WRITER = Role.WRITER
-_EVENT_AND_CONTEXT = 2
-_GENERATOR, _COROUTINE = 0x20, 0x80  # inspect.CO_…; inspect itself costs a cold start 10 ms
+_NOT_YET_RUN = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 
 
 def decorate(
@@ -34,52 +35,40 @@ def decorate(
     on_unavailable: Unavailable | None,
 ) -> Callable[..., R]:
     """Wrap a handler. `find_pool` is called at the first invocation, so that a default pool may be built then."""
-    code = _checked(fn, inject, on_unavailable)
-    wanted = code is None or takes(code, inject)
-    call_with = injector(fn, inject) if wanted else None
-    third = place_of(fn, inject) == _EVENT_AND_CONTEXT
-    where = f"handler {type(fn).__qualname__}" if code is None else place(code)
-    pool: ConnectionPool | None = None
+    _check(fn, inject, on_unavailable)
+    signature = Signature(fn, inject)
+    signature.check()
+    call = _borrowing(find_pool, signature, on_unavailable) if signature.wanted else None
 
     @functools.wraps(fn)
     def wrapper(*args: Any, **kwargs: Any) -> R:
-        nonlocal pool
         me = get_ident()
         outermost = me not in running  # else inside another decorated handler, which does the rest
-        plain = len(args) == _EVENT_AND_CONTEXT and not kwargs
+        plain = len(args) == EVENT_AND_CONTEXT and not kwargs
         context = args[1] if plain else _event_and_context(args, kwargs)[1]
+        durable = not hasattr(context, "get_remaining_time_in_millis") and hasattr(context, "lambda_context")
+        if durable:
+            context = context.lambda_context
         disarm, failed, since = None, True, monotonic()
         try:
             if outermost:
                 running[me] = context
                 if lifecycle.process.cancel_before:
                     disarm = lifecycle.arm()
-            if call_with is None or inject in kwargs:
-                # A connection that the caller passes itself, as a unit test does, is used as it is.
-                result = fn(*args, **kwargs)
-                failed = False
-                return result
-            if pool is None:
-                pool = find_pool()
-            try:
-                entry = pool.acquire(_WRITER, Limit(pool.config.timeout))
-            except UNAVAILABLE as error:
-                if on_unavailable is None:
-                    raise
-                result = on_unavailable(_event_and_context(args, kwargs)[0], context, error)
-                failed = False
-                return result
-            entry.where = where
-            conn = entry.link.conn
-            try:
-                # By position where that can be: 1,000 instructions less than by name.
-                result = fn(args[0], args[1], conn) if plain and third else call_with(conn, args, kwargs)
-            except BaseException as error:
-                pool.release(entry, error)
-                raise
-            pool.release(entry)
+            if call is None or (not plain and signature.given(args, kwargs)):
+                result = _finished(signature, fn(*args, **kwargs))
+            elif durable:
+                from .stacking import refused_durable
+
+                raise refused_durable(signature.name)
+            else:
+                result = call(args, kwargs)
             failed = False
-            return result
+        except TypeError as error:
+            explained = signature.explain(error)
+            if explained is None:
+                raise
+            raise explained from error
         finally:
             if outermost:
                 try:
@@ -89,39 +78,88 @@ def decorate(
                 finally:
                     # Whatever a signal handler raises in here: the next invocation must not find this one.
                     running.pop(me, None)
+        return result
 
+    if call is not None and DURABLE_SDK in sys.modules:
+        from .stacking import Attributes
+
+        wrapper.__dict__ = Attributes(wrapper.__dict__, signature.name)
     return wrapper
 
 
-def _checked(fn: Any, inject: Any, on_unavailable: Any) -> CodeType | None:
-    """The handler's code; None if it is written in C. Raises ConfigError for what cannot be decorated."""
+def _borrowing(
+    find_pool: Callable[[], ConnectionPool], signature: Signature, on_unavailable: Unavailable | None
+) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
+    """What calls the handler with a connection. Raises ConfigError where that cannot be, or must not."""
+    if signature.handler_at:
+        from .stacking import refuse
+
+        refuse(signature)
+    call_with = injector(signature)
+    fn: Any = signature.chain[0]
+    third = signature.chain[0] is signature.chain[-1] and signature.place == EVENT_AND_CONTEXT
+    where = place(signature.code)
+    pool: ConnectionPool | None = None
+
+    def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        nonlocal pool
+        if pool is None:
+            pool = find_pool()
+        try:
+            entry = pool.acquire(_WRITER, Limit(pool.config.timeout))
+        except UNAVAILABLE as error:
+            if on_unavailable is None:
+                raise
+            return on_unavailable(*_event_and_context(args, kwargs), error)
+        entry.where = where
+        conn = entry.link.conn
+        try:
+            if third and len(args) == EVENT_AND_CONTEXT and not kwargs:
+                # By position where that can be: 1,000 instructions less than by name.
+                result = fn(args[0], args[1], conn)
+            else:
+                result = call_with(conn, args, kwargs)
+            _finished(signature, result)
+        except BaseException as error:
+            pool.release(entry, error)
+            raise
+        pool.release(entry)
+        return result
+
+    return call
+
+
+def _finished(signature: Signature, result: R) -> R:
+    """The handler's result. Raises ConfigError if that is a body which has yet to run, without its connection."""
+    if type(result) in _NOT_YET_RUN:
+        if isinstance(result, CoroutineType | GeneratorType):
+            result.close()  # or Python warns that nobody awaited it
+        raise ConfigError(
+            f"the handler {signature.name} returned a {type(result).__name__}, whose body would run after its "
+            "connection was given back: return a list, or what asyncio.run(…) returns"
+        )
+    return result
+
+
+def _check(fn: Any, inject: Any, on_unavailable: Any) -> None:
+    """Raise ConfigError for what is no handler, and for a bad argument of the decorator's own."""
     if not callable(fn):
-        raise ConfigError(f"the handler must be a function or another callable, not {type(fn).__name__}")
+        hint = ": put @classmethod above the pool's decorator" if isinstance(fn, classmethod) else ""
+        raise ConfigError(f"the handler must be a function or another callable, not {type(fn).__name__}{hint}")
+    if isinstance(fn, type):
+        raise ConfigError(f"the handler must be a function or another callable, not the class {fn.__name__}")
     if not isinstance(inject, str) or not inject.isidentifier():
         raise ConfigError(f"inject={inject!r} is not valid: it must be the name of one of the handler's parameters")
     if on_unavailable is not None and not callable(on_unavailable):
         raise ConfigError(f"on_unavailable={on_unavailable!r} is not valid: it must be callable")
-    code = code_of(layers(fn)[-1])
-    if code is not None and code.co_flags & _COROUTINE:
-        raise ConfigError(
-            f"the handler {code.co_name} is 'async def': Lambda's Python runtime calls plain functions only"
-        )
-    if code is not None and code.co_flags & _GENERATOR:
-        raise ConfigError(
-            f"the handler {code.co_name} holds a yield: its body would run after its connection was given back; "
-            "return what it yields, as a list"
-        )
-    if code is not None and inject in code.co_varnames[: min(code.co_argcount, _EVENT_AND_CONTEXT)]:
-        raise ConfigError(
-            f"the handler {code.co_name} takes {inject!r} too early: it must come after the event and the context"
-        )
-    return code
 
 
 def _event_and_context(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     """Both of (event, context), of (self, event, context), or given by name."""
     for index in (1, 2):
-        if len(args) > index and hasattr(args[index], "get_remaining_time_in_millis"):
+        if len(args) > index and (
+            hasattr(args[index], "get_remaining_time_in_millis") or hasattr(args[index], "lambda_context")
+        ):
             return args[index - 1], args[index]
     if "context" in kwargs:
         return kwargs.get("event", args[-1] if args else None), kwargs["context"]

@@ -1,93 +1,125 @@
-"""Passing the connection to a handler that other decorators have wrapped.
+"""Handing the connection to a handler that other decorators have wrapped.
 
-Not every decorator passes keyword arguments on (Powertools' `event_source` takes none), so that a keyword given to the
-outermost layer may never arrive. The connection is therefore bound where the innermost function is called: in the
-closure of the layer just around it.
+A trick, with its reason: not every decorator passes keyword arguments on (Powertools' `event_source` takes none), and
+some call the handler in a thread of their own, so that what the outermost one is given may never arrive. The handler is
+therefore replaced by one that adds the connection, in the one place where the innermost decorator keeps it: a variable
+of its closure, or an attribute of its object. This file is all there is of it.
 """
 
 import functools
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
-from types import CellType, CodeType, FunctionType
+from threading import get_ident
+from types import CellType, MethodType
 from typing import Any
 
-# inspect.CO_VARKEYWORDS; inspect itself costs a cold start 10 ms.
-_VAR_KEYWORDS = 0x08
+from .errors import ConfigError
+from .signature import Signature, accepts
 
-# How many functions deep a closure is searched: a decorator's wrapper and the helpers that it calls (ours has two).
 _DEPTH = 3
+"""How many functions deep a closure is searched: a decorator's wrapper and the helpers that it calls (ours has two)."""
+
+Call = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
 
-def layers(fn: Any) -> list[Any]:
-    """`fn` and all that it wraps, outermost first."""
-    found = [fn]
-    while True:
-        inner = getattr(fn, "__wrapped__", None) or getattr(fn, "__func__", None)
-        if inner is None and type(fn) is functools.partial:
-            inner = fn.func
-        if inner is None:
-            return found
-        found.append(inner)
-        fn = inner
+def injector(signature: Signature) -> Call:
+    """A `call(connection, args, kwargs)` of the whole chain, in which the handler gets the connection.
+
+    Raises ConfigError where a decorator in between would keep it.
+    """
+    fn, name = signature.chain[0], signature.inject
+    if signature.handler_at:
+        bound = _Bound(signature)
+        if bound.take_its_place():
+            return bound.call_chain
+        if signature.by_position or not all(accepts(layer, name) for layer in signature.chain[:-1]):
+            raise ConfigError(signature.not_passed_on())
+    if signature.by_position:
+
+        def call_by_position(conn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            return fn(*args, conn, **kwargs)
+
+        return call_by_position
+
+    def call_by_name(conn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        kwargs[name] = conn  # the decorator's own dictionary, and nobody else's
+        return fn(*args, **kwargs)
+
+    return call_by_name
 
 
-def code_of(fn: Any) -> CodeType | None:
-    """The code of a function or of a callable object; None for callables written in C."""
-    code = getattr(fn, "__code__", None) or getattr(type(fn).__call__, "__code__", None)
-    return code if isinstance(code, CodeType) else None
+class _Bound:
+    """What the innermost decorator calls in the handler's place."""
 
+    def __init__(self, signature: Signature) -> None:
+        self.signature = signature
+        self.handler = signature.chain[signature.handler_at]
+        self.place = signature.place - signature.filled_at_handler
+        self.pending: dict[int, Any] = {}
+        """The connection of each call that runs now, by its thread."""
+        functools.update_wrapper(self, self.handler)
 
-def takes(code: CodeType, name: str) -> bool:
-    """True if the code takes `name` as a keyword."""
-    named = code.co_varnames[code.co_posonlyargcount : code.co_argcount + code.co_kwonlyargcount]
-    return name in named or bool(code.co_flags & _VAR_KEYWORDS)
-
-
-def injector(fn: Callable[..., Any], name: str) -> Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]:
-    """A `call(connection, args, kwargs)` that calls `fn` so that its innermost layer gets `name=connection`."""
-    chain = layers(fn)
-    pending: ContextVar[Any] = ContextVar("lambda_pool_injected", default=None)
-    if len(chain) == 1 or not _bind(chain[-2], chain[-1], name, pending):
-
-        def call_directly(conn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-            kwargs[name] = conn  # the decorator's own dictionary, and nobody else's
-            return fn(*args, **kwargs)
-
-        return call_directly
-
-    def call(conn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        token = pending.set(conn)
+    def call_chain(self, conn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Call the outermost decorator; the handler gets `conn`."""
+        me = get_ident()
+        outer = self.pending.get(me)  # of a handler that calls itself
+        self.pending[me] = conn
         try:
-            return fn(*args, **kwargs)
+            return self.signature.chain[0](*args, **kwargs)
         finally:
-            pending.reset(token)
+            if outer is None:
+                self.pending.pop(me, None)
+            else:
+                self.pending[me] = outer
 
-    return call
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        name = self.signature.inject
+        conn = None if name in kwargs or 0 <= self.place < len(args) else self._mine()
+        if conn is None:
+            return self.handler(*args, **kwargs)
+        if self.signature.by_position:
+            return self.handler(*args, conn, **kwargs)
+        kwargs[name] = conn
+        return self.handler(*args, **kwargs)
 
+    def _mine(self) -> Any:
+        """The connection for the thread that calls the handler now; None outside of an invocation."""
+        me, signature = get_ident(), self.signature
+        if me in self.pending:
+            return self.pending[me]
+        running = list(self.pending.values())
+        if len(running) > 1:
+            raise ConfigError(
+                f"a decorator calls the handler {signature.name} in a thread, while several invocations run: whose "
+                "connection it should get is not known. Put that decorator above the pool's"
+            )
+        if not running and signature.inject in signature.required and not isinstance(self.handler, _Bound):
+            raise ConfigError(
+                f"the handler {signature.name} was called after its invocation had ended, or past the pool's "
+                f"decorator: there is no connection for {signature.inject!r} then"
+            )
+        return running[0] if running else None
 
-def place_of(fn: Any, name: str) -> int:
-    """How many positional arguments come before `name`, in a plain function; -1 if it is none of them."""
-    if type(fn) is not FunctionType or hasattr(fn, "__wrapped__"):
-        return -1
-    code = fn.__code__
-    positional = code.co_varnames[: code.co_argcount]
-    return positional.index(name) if name in positional else -1
+    def take_its_place(self) -> bool:
+        """Put this object where the innermost decorator keeps the handler. False if that cannot be found."""
+        around = self.signature.chain[: self.signature.handler_at]
+        owner = around[-1]
+        if len(around) > 1 and isinstance(around[-2], MethodType):
+            owner = around[-2].__self__
+        found = False
+        for cell in _cells(around[-1], _DEPTH):
+            if self._is_handler(cell.cell_contents):
+                self.handler, cell.cell_contents, found = cell.cell_contents, self, True
+        attributes = getattr(owner, "__dict__", {})
+        for name, value in list(attributes.items()):
+            if self._is_handler(value) and name != "__wrapped__":
+                self.handler, attributes[name], found = value, self, True
+        return found
 
-
-def _bind(layer: Any, inner: Any, name: str, pending: "ContextVar[Any]") -> bool:
-    """Make `layer` call `inner` with what is pending. False if its closure does not hold `inner`."""
-    cells = [cell for cell in _cells(layer, _DEPTH) if cell.cell_contents is inner]
-
-    @functools.wraps(inner)
-    def bound(*args: Any, **kwargs: Any) -> Any:
-        conn = pending.get()
-        if conn is not None:
-            kwargs.setdefault(name, conn)
-        return inner(*args, **kwargs)
-
-    for cell in cells:
-        cell.cell_contents = bound
-    return bool(cells)
+    def _is_handler(self, content: Any) -> bool:
+        """True also for what another pool has put there."""
+        while isinstance(content, _Bound):
+            content = content.handler
+        return content is self.signature.chain[self.signature.handler_at]
 
 
 def _cells(fn: Any, depth: int) -> Iterator[CellType]:

@@ -153,6 +153,7 @@ OURS = {
     "lambda_pool.waiting",
     "lambda_pool.record",
     "lambda_pool.secret",
+    "lambda_pool.signature",
     "lambda_pool.tls",
 }
 OF_ENGINE = {
