@@ -267,7 +267,7 @@ def test_any_remaining_time_is_a_number_of_seconds_or_unknown(left: Any) -> None
         SimpleNamespace(get_remaining_time_in_millis=lambda: 10**400),
         SimpleNamespace(get_remaining_time_in_millis=lambda: 3000, aws_request_id=None),
     ],
-    ids=lambda context: repr(context)[:40],
+    ids=lambda context: repr(context).split(" at 0x")[0].split(" id=")[0][:40],
 )
 def test_a_handler_runs_under_any_context(pg_url: str, context: object) -> None:
     """As unit tests and other frameworks make them."""
