@@ -120,6 +120,7 @@ def test_a_wrong_url(url: str, said: str) -> None:
         ("autocommit", "maybe", "true or false"),
         ("autocommit", 1, "true or false"),
         ("reset", "all", "'changed' or 'transaction' or 'session'"),
+        ("unsaved", "ignore", "'raise' or 'warn'"),
         ("leak_after", -1, "0 to switch it off"),
         ("slow_query", -1, "0 to switch it off"),
         ("cancel_before_deadline", -1, "0 to switch it off"),
