@@ -50,7 +50,7 @@ def url(data: atheris.FuzzedDataProvider) -> None:
 
 def option(data: atheris.FuzzedDataProvider) -> None:
     """Any text for any option's variable."""
-    name = data.PickValueInList(sorted(config._OPTIONS))
+    name = data.PickValueInList(sorted(config.OPTIONS))
     try:
         config.make("mysql://u@h/d", None, {}, {name: data.ConsumeUnicode(300)})
     except ConfigError as error:

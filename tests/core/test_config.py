@@ -139,7 +139,7 @@ def test_a_wrong_option(option: str, value: Any, said: str) -> None:
 def test_every_option_has_a_wrong_value_here() -> None:
     """A new option without a test of its check fails this."""
     tried = {mark.args[1][index][0] for mark in test_a_wrong_option.pytestmark for index in range(len(mark.args[1]))}
-    assert tried == set(config._OPTIONS)
+    assert tried == set(config.OPTIONS)
 
 
 def test_an_unknown_option_names_the_nearest() -> None:

@@ -148,9 +148,9 @@ def _python(arguments: list[str]) -> None:
 
 
 def _export(arguments: list[str]) -> None:
-    from lambda_pool.config import _OPTIONS, Environment
+    from lambda_pool.config import OPTIONS, Environment
 
-    known = {*Environment._fields, *_OPTIONS} - {"options"}
+    known = {*Environment._fields, *OPTIONS} - {"options"}
     for argument in arguments:
         name = argument.partition("=")[0]
         if name.startswith("LAMBDA_POOL_") and name.removeprefix("LAMBDA_POOL_").lower() not in known:

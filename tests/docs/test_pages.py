@@ -13,7 +13,7 @@ import pytest
 from lambda_pool.cli import main
 from lambda_pool.cli.demo.report import code_lines
 from lambda_pool.cli.demo.ways import WAYS
-from lambda_pool.config import _OPTIONS, make
+from lambda_pool.config import OPTIONS, make
 
 from .blocks import PAGES, ROOT, blocks
 from .messages import Message, messages
@@ -142,7 +142,7 @@ def test_every_option_stands_in_one_table_with_its_default() -> None:
     page = (ROOT / "README.md").read_text()
     table = page.partition("\n## Options\n")[2].partition("\n## ")[0]
     rows = dict(re.findall(r"^\| `(\w+)` \| ([^|]*?) \|", table, re.MULTILINE))
-    assert sorted(rows) == sorted(_OPTIONS)
+    assert sorted(rows) == sorted(OPTIONS)
     config = make("mysql://app@db.example/app", None, {}, {})
     for name, shown in rows.items():
         default = getattr(config, name)

@@ -136,7 +136,7 @@ _odd: st.SearchStrategy[Any] = st.one_of(
 
 
 @effort(1500)
-@given(st.sampled_from(sorted(config._OPTIONS)), _odd)
+@given(st.sampled_from(sorted(config.OPTIONS)), _odd)
 @example("max_idle", [])
 @example("max_size", 10**5000)
 @example("min_size", 10**5000)
@@ -146,7 +146,7 @@ def test_an_option_of_any_type_is_taken_or_named(option: str, value: Any) -> Non
 
 
 @effort(1500)
-@given(st.sampled_from(sorted(config._OPTIONS)), st.one_of(st.text(), st.text(alphabet=string.digits + ".eE+-_ ")))
+@given(st.sampled_from(sorted(config.OPTIONS)), st.one_of(st.text(), st.text(alphabet=string.digits + ".eE+-_ ")))
 @example("connect_args", "[" * 100_000)
 @example("connect_args", '{"a":' * 10_000)
 @example("connect_args", '{"password": "c4n4ry"')
@@ -175,7 +175,7 @@ def _check_option(option: str, make: Callable[[], config.Config]) -> None:
 @given(
     st.dictionaries(
         st.one_of(
-            st.sampled_from([name.upper() for name in (*config.Environment._fields, *config._OPTIONS)]),
+            st.sampled_from([name.upper() for name in (*config.Environment._fields, *config.OPTIONS)]),
             st.text(alphabet=string.ascii_uppercase + "_", max_size=6),
         ),
         st.one_of(st.text(max_size=10), st.sampled_from(["iam", "url", "secret", "x", "postgresql://u:c4n4ry@h/d"])),

@@ -1,0 +1,114 @@
+"""Options, checked and frozen together with the URL."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ..errors import ConfigError
+from ..record import Record
+from ..secret import SecretMapping, private
+from .url import Url, parse_url
+from .values import bad, closest, flag, integer, mapping, number_of_seconds, one_of, optional_seconds, seconds
+
+DEFAULT_PREFIX = "LAMBDA_POOL_"
+"""What stands before an option's name in the environment."""
+
+
+class Config(Record):
+    """Everything a pool was told, checked. Seconds are floats; see the option table in the README."""
+
+    url: Url
+    name: str
+    max_size: int = 1
+    min_size: int = 0
+    timeout: float = 5.0
+    connect_timeout: float = 3.0
+    ping_after: float = 5.0
+    ping_timeout: float = 1.0
+    max_lifetime: float = 1800.0
+    max_idle: float | None = None
+    autocommit: bool = False
+    reset: str = "transaction"
+    unsaved: str = "raise"
+    leak_after: float = 0.0
+    slow_query: float = 0.0
+    cancel_before_deadline: float = 0.0
+    graceful_shutdown: bool = True
+    metrics: str = "auto"
+    metrics_interval: float = 60.0
+    connect_args: Mapping[str, Any] = SecretMapping({})
+
+
+OPTIONS: dict[str, Callable[[str, object], Any]] = {
+    "max_size": integer(1),
+    "min_size": integer(0),
+    "timeout": seconds,
+    "connect_timeout": seconds,
+    "ping_after": number_of_seconds(zero="to ping at each checkout"),
+    "ping_timeout": seconds,
+    "max_lifetime": seconds,
+    "max_idle": optional_seconds,
+    "autocommit": flag,
+    "reset": one_of("changed", "transaction", "session"),
+    "unsaved": one_of("raise", "warn"),
+    "leak_after": number_of_seconds(zero="to switch it off"),
+    "slow_query": number_of_seconds(zero="to switch it off"),
+    "cancel_before_deadline": number_of_seconds(zero="to switch it off"),
+    "graceful_shutdown": flag,
+    "metrics": one_of("auto", "emf", "cloudwatch", "off"),
+    "metrics_interval": number_of_seconds(zero="to report at the end of each invocation"),
+    "connect_args": mapping,
+}
+
+
+@private
+def make(
+    url: str | None,
+    name: str | None,
+    options: Mapping[str, object],
+    from_environment: Mapping[str, str],
+    prefix: str = DEFAULT_PREFIX,
+    variable: str | None = None,
+) -> Config:
+    """Check a URL and options; `options` win over those that stood in the environment under `prefix`.
+
+    `variable` is where the URL stood, if it did not come from the code. Raises ConfigError for the first that is wrong.
+    """
+    if url is None:
+        also = " (or DATABASE_URL)" if prefix == DEFAULT_PREFIX else ""
+        raise ConfigError(
+            f"no database URL: pass one to Pool(), or set {prefix}URL{also}, e.g. postgresql://user@host:5432/database"
+        )
+    checked: dict[str, Any] = {}
+    for key, text in from_environment.items():
+        checked[key] = OPTIONS[key](prefix + key.upper(), text)
+    for key, value in options.items():
+        check = OPTIONS.get(key)
+        if check is None:
+            raise ConfigError(f"{key} is not an option of Pool: {closest(key, OPTIONS)}")
+        checked[key] = check(key, value)
+    try:
+        parsed = parse_url(url)
+    except ConfigError as error:
+        if variable is None:
+            raise
+        raise ConfigError(f"{variable}: {error}") from None
+    if name is not None and (not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable()):
+        raise bad("name", name, "a text of 1 to 100 printable characters")
+    if name is not None and "://" in name:
+        raise ConfigError("name is not valid: it looks like a URL, and would stand in logs and metrics")
+    config = Config(url=parsed, name=name or parsed.database or parsed.engine, **checked)
+    if config.min_size > config.max_size:
+        raise bad("min_size", config.min_size, f"at most max_size ({config.max_size})")
+    if config.url.pooled:
+        check_pooled(config)
+    return config
+
+
+def check_pooled(config: Config) -> None:
+    """Raise ConfigError for what cannot be done through an RDS Proxy or another transaction-mode pooler."""
+    if config.reset == "session":
+        raise ConfigError(
+            "reset='session' is not valid behind an RDS Proxy or a pooler (pooled=true): there DISCARD ALL and "
+            "COM_RESET_CONNECTION pin the connection, or reset what others use. Leave reset out, and set what you need "
+            "within each transaction (SET LOCAL): what SET changes there, another function may find"
+        )

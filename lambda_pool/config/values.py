@@ -1,0 +1,117 @@
+"""Single values, checked: a name and what was given for it, to a value or one ConfigError that says what it must be."""
+
+from collections.abc import Callable, Collection, Mapping
+from typing import Any
+
+from ..errors import ConfigError
+from ..secret import SecretMapping
+
+_SHOWN = 100  # characters of a wrong value
+
+
+def bad(name: str, value: object, wanted: str) -> ConfigError:
+    """The error for a value that may be shown, cut where it is long."""
+    try:
+        shown = repr(value)
+    except Exception:  # noqa: BLE001 - a number of 5,000 digits, or an object of the user's own
+        shown = f"<{type(value).__name__}>"
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+    return ConfigError(f"{name}={shown} is not valid: it must be {wanted}")
+
+
+def integer(least: int) -> Callable[[str, object], int]:
+    """A whole number."""
+    wanted = f"a whole number of at least {least}"
+
+    def check(name: str, value: object) -> int:
+        if isinstance(value, str):
+            try:
+                value = int(value)
+            except ValueError:
+                raise bad(name, value, wanted) from None
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise bad(name, value, wanted)
+        return value
+
+    return check
+
+
+def number_of_seconds(*, zero: str = "") -> Callable[[str, object], float]:
+    """Seconds above 0; `zero` says what 0 means where it is allowed."""
+    wanted = f"a number of seconds above 0{f', or 0 {zero}' if zero else ''}"
+
+    def check(name: str, value: object) -> float:
+        if isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                raise bad(name, value, wanted) from None
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise bad(name, value, wanted)
+        # "not (a < x)" refuses NaN too; 10 ** 9 seconds are 31 years, and poll() takes no more than 2 ** 31 ms.
+        if not (0 < value < 1e6) and not (zero and value == 0):
+            raise bad(
+                name,
+                value,
+                wanted + " (at most 1000000)" if isinstance(value, int | float) and value > 0 else wanted,
+            )
+        return float(value)
+
+    return check
+
+
+seconds = number_of_seconds()
+"""Check a number of seconds above 0: `seconds(name, value)`. Raises ConfigError."""
+
+
+def optional_seconds(name: str, value: object) -> float | None:
+    """Seconds above 0, or nothing."""
+    if value is None or (isinstance(value, str) and value in {"", "none", "None"}):
+        return None
+    return seconds(name, value)
+
+
+def flag(name: str, value: object) -> bool:
+    """True or false, in the words that people write into variables."""
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, str) and value.lower() in {"true", "1", "yes", "on"}:
+        return True
+    if isinstance(value, str) and value.lower() in {"false", "0", "no", "off"}:
+        return False
+    raise bad(name, value, "true or false")
+
+
+def one_of(*choices: str) -> Callable[[str, object], str]:
+    """One of these texts."""
+    wanted = " or ".join(repr(choice) for choice in choices)
+
+    def check(name: str, value: object) -> str:
+        if value not in choices:
+            raise bad(name, value, wanted)
+        return str(value)
+
+    return check
+
+
+def mapping(name: str, value: object) -> Mapping[str, Any]:
+    """A mapping of texts to anything, or a JSON object; its values may be secret and are not shown."""
+    if isinstance(value, str):
+        import json
+
+        try:
+            value = json.loads(value)
+        except (ValueError, RecursionError):
+            # The value may hold a password: it is not shown.
+            raise ConfigError(f"{name} is not valid: it must be a JSON object of the driver's arguments") from None
+    if not isinstance(value, Mapping) or not all(isinstance(key, str) for key in value):
+        raise ConfigError(f"{name} is not valid: it must be a mapping of the driver's argument names to values")
+    return SecretMapping(value)
+
+
+def closest(name: str, known: Collection[str]) -> str:
+    """The end of an error for a name that is none of those that are known."""
+    import difflib
+
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
