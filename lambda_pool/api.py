@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from .stats import PoolStats
 
     class Options(TypedDict, total=False):
-        """Every option; seconds are floats."""
+        """Every option; seconds are floats. The last six go with `host`; beside a URL they stand in its query."""
 
         max_size: int
         min_size: int
@@ -43,6 +43,12 @@ if TYPE_CHECKING:
         metrics: str
         metrics_interval: float
         connect_args: Mapping[str, Any]
+        sslmode: str
+        sslrootcert: str
+        sslcert: str
+        sslkey: str
+        sslpassword: str
+        pooled: bool
 
 
 P = ParamSpec("P")
@@ -52,8 +58,11 @@ R = TypeVar("R")
 class Pool:
     """Connections to one logical database, kept across warm invocations. Made at module scope, it opens nothing.
 
-    In: a URL (`postgresql://…` or `mysql://…`; None reads LAMBDA_POOL_URL, else DATABASE_URL, and with it who
-    authenticates and where the endpoint is), `auth` (IamToken(), SecretsManager(…); by default the URL's user and
+    In: a URL (`postgresql://…` or `mysql://…`), or its parts: `host`, `port`, `user`, `password` (any characters,
+    none escaped), `database`, `engine` (`postgresql` or `mysql`; known by itself at the ports 5432 and 3306), and
+    `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `sslpassword`, `pooled`, which stand in a URL's query. With neither,
+    the environment is read: LAMBDA_POOL_URL, or the parts as LAMBDA_POOL_HOST and so on, else DATABASE_URL; and who
+    authenticates and where the endpoint is. `auth` (IamToken(), SecretsManager(…); by default the URL's user and
     password), `endpoint` (RdsProxy(…), AuroraCluster(…); by default the URL's host), `name` for logs and metrics (by
     default the database's), `observers` (by default CloudWatch metrics inside Lambda), and options, which may also
     stand in the environment as LAMBDA_POOL_<NAME>; a keyword wins. Raises ConfigError.
@@ -66,6 +75,12 @@ class Pool:
         self,
         url: str | None = None,
         *,
+        host: str | None = None,
+        port: int | str | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        database: str | None = None,
+        engine: str | None = None,
         auth: Auth | None = None,
         endpoint: EndpointSource | None = None,
         name: str | None = None,
@@ -74,16 +89,24 @@ class Pool:
     ) -> None:
         environment = configuration.read_environment()
         prefix = configuration.DEFAULT_PREFIX
-        if url is None:
+        own = {"host": host, "port": port, "user": user, "password": password, "database": database, "engine": engine}
+        given: dict[str, Any] = {**own, **options}
+        parts = {key: given[key] for key in configuration.PARTS if given.get(key) is not None}
+        where: configuration.Url | str | None = url
+        if parts:
+            where = _of_parts(parts, url, auth, endpoint)
+        elif url is None:
             auth = auth or _auth_of(environment)
             endpoint = endpoint or _endpoint_of(environment)
+            where = configuration.url_of(environment, prefix)
+        from_environment = url is None and not parts
         checked = configuration.make(
-            url or environment.url,
-            name or (environment.name if url is None else None),
-            dict(options),
+            where,
+            name or (environment.name if from_environment else None),
+            {key: value for key, value in options.items() if key not in configuration.PARTS},
             environment.options,
             prefix,
-            environment.url_variable if url is None else None,
+            environment.url_variable if from_environment else None,
         )
         self._assemble(checked, auth, endpoint, observers)
 
@@ -95,9 +118,8 @@ class Pool:
     @classmethod
     @private
     def _of_environment(cls, environment: configuration.Environment, prefix: str) -> "Pool":
-        checked = configuration.make(
-            environment.url, environment.name, {}, environment.options, prefix, environment.url_variable
-        )
+        where = configuration.url_of(environment, prefix)
+        checked = configuration.make(where, environment.name, {}, environment.options, prefix, environment.url_variable)
         pool = cls.__new__(cls)
         pool._assemble(checked, _auth_of(environment), _endpoint_of(environment), None)
         return pool
@@ -119,14 +141,20 @@ class Pool:
                 raise ConfigError(f"{option} is not valid: it must be an object such as {example}, not {given}")
         if observers is not None and not all(hasattr(each, "on_event") for each in observers):
             raise ConfigError("observers is not valid: it must be a list of objects with a method on_event(event)")
-        url = config.url
-        engine = self._engine_for(url.engine)
+        if endpoint is None:
+            endpoint, proxy = _endpoint_at(config.url)
+            if proxy and not config.url.pooled:
+                config = config.replace(url=config.url.replace(pooled=True))
+                configuration.check_pooled(config)
+        elif config.url.hostaddr:
+            raise ConfigError("hostaddr in the URL is not valid with endpoint=…, which it would lead past: keep one")
+        engine = self._engine_for(config.url.engine)
         engine.load()
         self._core = ConnectionPool(
             config,
             engine,
-            auth or UrlAuth(url.password),
-            endpoint or _endpoint_at(url),
+            auth or UrlAuth(config.url.password),
+            endpoint,
             _observers(config) if observers is None else observers,
         )
         lifecycle.register(self._core)
@@ -266,15 +294,28 @@ def handler(
     return decorate(_default_core, fn, inject, on_unavailable)
 
 
-def _endpoint_at(url: configuration.Url) -> EndpointSource:
-    """The URL's own host; one of RDS's is recognised by its name."""
+def _of_parts(
+    parts: dict[str, Any], url: str | None, auth: Auth | None, endpoint: EndpointSource | None
+) -> configuration.Url:
+    """The URL that keywords of Pool describe. Raises ConfigError."""
+    given = ", ".join(f"{key}=…" for key in parts)
+    if url is not None:
+        raise ConfigError(f"a URL and {given} are both given: keep the URL, or the parts that it would be made of")
+    if "password" in parts and auth is not None:
+        raise ConfigError("password=… and auth=… are both given: keep the one that logs in")
+    return configuration.from_parts(parts, lambda part: part, needs_host=endpoint is None and auth is None)
+
+
+def _endpoint_at(url: configuration.Url) -> tuple[EndpointSource, bool]:
+    """The URL's own host, and whether its name is that of an RDS Proxy."""
     rds = recognise(url.host)
     proxy = rds is not None and rds.proxy
-    return FixedEndpoint(Endpoint(rds.name if rds else url.host, url.port, proxy=proxy, engine=url.engine))
+    endpoint = Endpoint(rds.name if rds else url.host, url.port, proxy=proxy, engine=url.engine)
+    return FixedEndpoint(endpoint), proxy
 
 
 def _auth_of(environment: configuration.Environment) -> Auth | None:
-    kind = environment.auth or ("secret" if environment.secret_id else "url")
+    kind = environment.login
     if kind == "iam":
         from .auth.iam import IamToken
 

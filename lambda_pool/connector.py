@@ -20,7 +20,7 @@ from .errors import (
 )
 from .events import ConnectFailed, CredentialsRefreshed, EndpointRefreshed, Opened, SlowQuery, TimedOut
 from .invocation import Limit
-from .tls import advice, choose
+from .tls import advice, choose, with_certificate
 from .waiting import pause
 
 log = logging.getLogger("lambda_pool")
@@ -49,6 +49,8 @@ class Connector:
     ) -> None:
         self.last_failure = ""
         self._config = config
+        self._arguments = engine.arguments(config.url.parameters, config.connect_args, pooled=config.url.pooled)
+        self._defaults = engine.defaults()
         self.engine = engine
         self.auth = auth
         self.endpoint = endpoint
@@ -141,21 +143,37 @@ class Connector:
 
     def request(self, endpoint: Endpoint, credentials: Credentials, limit: Limit) -> ConnectRequest:
         """Everything that the driver is told for one attempt. Raises ConfigError."""
-        url = self._config.url
-        host = endpoint.host or credentials.host or ""
+        url, defaults = self._config.url, self._defaults
+        host, hostaddr = endpoint.host or credentials.host or "", url.hostaddr
+        port = endpoint.port or credentials.port
+        if not host and not hostaddr:  # as libpq itself would go on
+            host, hostaddr, port = defaults.host, defaults.hostaddr, port or defaults.port
         proxy = _is_proxy(endpoint, host)
-        if proxy:
+        if proxy and not url.pooled:
             check_pooled(self._config)
+            self.engine.arguments(url.parameters, self._config.connect_args, pooled=True)
         needs_tls = self.auth.needs_tls
-        tls = choose(host, url.sslmode, url.sslrootcert, proxy=proxy, required=needs_tls or endpoint.requires_tls)
+        tls = choose(
+            host,
+            url.sslmode,
+            url.sslrootcert,
+            proxy=proxy,
+            required=needs_tls or endpoint.requires_tls or url.encrypted or url.sslcert is not None,
+            hostaddr=hostaddr,
+            default_mode=defaults.sslmode,
+            default_root_cert=defaults.sslrootcert,
+        )
         if needs_tls and not tls.required:
             raise ConfigError(
                 f"sslmode={tls.mode!r} is not valid with {self.auth!r}: its password must never travel unencrypted; "
                 "leave sslmode out, or make it 'verify-full'"
             )
+        if url.sslcert is not None:
+            tls = with_certificate(tls, url.sslcert, url.sslkey or "", url.sslpassword)
         return ConnectRequest(
             host=host,
-            port=endpoint.port or credentials.port or self.engine.default_port,
+            hostaddr=hostaddr,
+            port=port or self.engine.default_port,
             database=url.database or credentials.database or "",
             credentials=credentials,
             tls=tls,
@@ -164,8 +182,7 @@ class Connector:
             pooled=url.pooled or proxy,
             application_name=self._events.name,
             reset=self._config.reset,
-            parameters=url.parameters,
-            arguments=self._config.connect_args,
+            arguments=self._arguments,
             slow_query=self._config.slow_query,
             on_slow=self._slow if self._config.slow_query else None,
         )
@@ -215,31 +232,39 @@ class Connector:
         attempt: int,
         before: str,
     ) -> LambdaPoolError:
-        where = f"{request.host or 'the local socket'}:{request.port}"
+        where = f"{request.host or request.hostaddr or 'the local socket'}:{request.port}"
         text = f"pool {self._events.name}: could not connect to {where}: {one_line(error)}"
-        if kind is Failure.REJECTED:
-            hint = self._login_hint(request, endpoint)
-            return CredentialsError(f"{text} (user {request.credentials.user!r}, {self.auth!r}){hint and f'. {hint}'}")
         if kind is Failure.UNTRUSTED:
-            return ConnectError(f"{text} ({advice(str(error), request.host, request.tls)})")
-        if kind not in TRANSIENT:
-            return ConnectError(text)
-        waited = limit.elapsed()
-        # The time may have been too short for the last attempt to learn what is wrong; the one before may have.
-        earlier = f"; the one before: {before}" if before not in {"", one_line(error)} else ""
-        text += f" ({attempt} attempt{'s' if attempt > 1 else ''} in {waited:.2f} s{earlier})"
-        self._events.emit(TimedOut(self._events.name, waited))
-        if limit.by_invocation:
-            return DeadlineExceeded(f"{text}; the invocation had no more time")
-        return ConnectError(text)
+            return ConnectError(f"{text} ({advice(str(error), request.host or request.hostaddr, request.tls)})")
+        make: type[LambdaPoolError] = ConnectError
+        if kind is Failure.REJECTED:
+            make = CredentialsError
+            text += f" (user {request.credentials.user!r}, {self.auth!r})"
+        elif kind in TRANSIENT:
+            waited = limit.elapsed()
+            # The time may have been too short for the last attempt to learn what is wrong; the one before may have.
+            earlier = f"; the one before: {before}" if before not in {"", one_line(error)} else ""
+            text += f" ({attempt} attempt{'s' if attempt > 1 else ''} in {waited:.2f} s{earlier})"
+            self._events.emit(TimedOut(self._events.name, waited))
+            if limit.by_invocation:
+                make = DeadlineExceeded
+                text += "; the invocation had no more time"
+        hint = self._hint(error, kind, request, endpoint)
+        return make(text + (hint and f". {hint}"))
 
-    def _login_hint(self, request: ConnectRequest, endpoint: Endpoint) -> str:
-        """What to check after a refused login; empty if nobody knows."""
-        # Said only now, and not instead of the login: the API's word may be an hour old, the server's is the truth.
-        hint = getattr(self.auth, "hint", None)
-        return contradiction(request.credentials, endpoint) or (
-            hint(request.host, request.credentials.user) if hint else ""
-        )
+    def _hint(self, error: Exception, kind: Failure, request: ConnectRequest, endpoint: Endpoint) -> str:
+        """What to do about a refusal; empty if nobody knows."""
+        if kind is Failure.REJECTED:
+            # Said only now, and not instead of the login: the API's word may be an hour old, the server's is the truth.
+            hint = getattr(self.auth, "hint", None)
+            found = contradiction(request.credentials, endpoint) or (
+                hint(request.host, request.credentials.user) if hint else ""
+            )
+            if found:
+                return found
+        from .hints import of_refusal
+
+        return of_refusal(str(error), self._config.url.engine, request)
 
 
 def _is_proxy(endpoint: Endpoint, host: str) -> bool:

@@ -12,6 +12,7 @@ from . import certs
 from .aws.hosts import Kind, RdsHost, recognise
 from .errors import ConfigError
 from .record import Record
+from .secret import Secret
 
 if TYPE_CHECKING:
     import ssl
@@ -43,15 +44,21 @@ https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html and
 
 
 class Tls(Record):
-    """How to encrypt one connection: `mode` as libpq's sslmode, `ca_file` the trusted roots (None: driver's own)."""
+    """How to encrypt one connection: `mode` as libpq's sslmode, `ca_file` the trusted roots (None: driver's own).
+
+    `cert_file` and `key_file`: the client's own certificate and its private key, where it has one.
+    """
 
     mode: str
     ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
+    key_password: Secret | None = None
 
     @property
     def required(self) -> bool:
         """True if an unencrypted connection must be refused."""
-        return MODES.index(self.mode) >= MODES.index("require")
+        return not weaker(self.mode, "require")
 
     @property
     def verifies(self) -> bool:
@@ -59,8 +66,18 @@ class Tls(Record):
         return self.mode in {"verify-ca", "verify-full"}
 
 
-def is_local(host: str) -> bool:
-    """True for a Unix socket (empty or a path) and for loopback names and addresses."""
+def weaker(mode: str, other: str) -> bool:
+    """True if the first sslmode protects less than the second."""
+    return MODES.index(mode) < MODES.index(other)
+
+
+def is_local(host: str, hostaddr: str = "") -> bool:
+    """True for a Unix socket (empty or a path) and for loopback names and addresses.
+
+    `hostaddr`: where it leads to, whatever the name says. A name that leads to this machine is no local one by that.
+    """
+    if hostaddr:
+        return is_local(host) and is_local(hostaddr)
     if _is_socket(host) or host.lower().removesuffix(".") in {"localhost", "::1"}:
         return True
     # Not just the beginning: 127.example.com is anybody's.
@@ -72,30 +89,58 @@ def _is_socket(host: str) -> bool:
     return not host or (host.startswith(("/", "@")) and "," not in host)
 
 
-def choose(host: str, mode: str | None, root_cert: str | None, *, proxy: bool, required: bool) -> Tls:
-    """The encryption for one connect.
+def choose(
+    host: str,
+    mode: str | None,
+    root_cert: str | None,
+    *,
+    proxy: bool,
+    required: bool,
+    hostaddr: str = "",
+    default_mode: str | None = None,
+    default_root_cert: str | None = None,
+) -> Tls:
+    """The encryption for one connect: the one place where that is decided.
 
-    In: the host, the user's sslmode and sslrootcert (None: not given), whether an RDS Proxy stands there, and
-    whether the credentials or the endpoint forbid plain text. A user's own mode and CA win; without them every host
-    that is neither loopback nor a Unix socket is verified in full. As in libpq, `require` with a CA means `verify-ca`.
+    In: where it leads (the host's name, and the address where that is not looked up), the user's sslmode and
+    sslrootcert (None: not given), whether an RDS Proxy stands there, whether anything forbids plain text, and what the
+    driver's own environment says. A user's own mode and CA win; without them every host that is neither loopback nor a
+    Unix socket is verified in full. The environment's mode counts where it is the stricter one, its CA where a
+    certificate is verified. As in libpq, `require` with a CA means `verify-ca`.
 
     Raises ConfigError for an sslrootcert that names authorities which are not shipped, for public authorities with
     a mode that does not check the host name, and where the operating system has no trust store.
     """
     if mode is None:
-        if _is_socket(host) or (root_cert is None and is_local(host)):
+        if (_is_socket(host) and not hostaddr) or (root_cert is None and is_local(host, hostaddr)):
             mode = "require" if required else "prefer"
         else:
             mode = "verify-full"
-    if root_cert is None and mode not in {"verify-ca", "verify-full"}:
-        return Tls(mode)
-    name, file = _store(host, proxy=proxy) if root_cert is None else _named(root_cert)
+        if default_mode in MODES and weaker(mode, default_mode):
+            mode = default_mode
+    if root_cert is None:
+        if mode not in {"verify-ca", "verify-full"}:
+            return Tls(mode)
+        root_cert = default_root_cert
+    name, file = _store(host or hostaddr, proxy=proxy) if root_cert is None else _named(root_cert)
     if name in _PUBLIC and mode != "verify-full":
         raise ConfigError(
             f"sslmode={mode} with sslrootcert={name} would accept any certificate that a public authority ever "
             "issued: write sslmode=verify-full, or give sslrootcert=/path/to/the/server's/authorities.pem"
         )
     return Tls("verify-ca" if mode == "require" else mode, file)
+
+
+def with_certificate(tls: Tls, cert_file: str, key_file: str, key_password: Secret | None) -> Tls:
+    """The same encryption with a client's certificate. Raises ConfigError for a file that is not there.
+
+    Looked for at each connect, because a function may write them to /tmp first; and here, because libpq would do
+    without a certificate that it does not find.
+    """
+    for name, file in (("sslcert", cert_file), ("sslkey", key_file)):
+        if not os.path.isfile(file):  # noqa: PTH113 - importing pathlib takes 4 ms of a cold start
+            raise ConfigError(f"{name}={file!r} is not valid: there is no such file inside the function")
+    return tls.replace(cert_file=cert_file, key_file=key_file, key_password=key_password)
 
 
 def _store(host: str, *, proxy: bool) -> tuple[str, str]:
@@ -153,11 +198,11 @@ def _system(host: str) -> str:
 
 
 def context(tls: Tls, host: str) -> "ssl.SSLContext":
-    """An SSLContext that does for `host` what libpq does for the same mode and roots.
+    """An SSLContext that does for `host` what libpq does for the same mode, roots and client's certificate.
 
     In: an encrypting mode (not `disable`). The context checks nothing for `require` and weaker, the chain for
-    `verify-ca`, chain and host name for `verify-full`. TLS 1.2 or later. Raises ConfigError for a CA file that is
-    missing or holds no certificate.
+    `verify-ca`, chain and host name for `verify-full`. TLS 1.2 or later. Raises ConfigError for a file that is
+    missing or holds no certificate or key.
     """
     import ssl
 
@@ -167,19 +212,35 @@ def context(tls: Tls, host: str) -> "ssl.SSLContext":
     if not tls.verifies:
         made.check_hostname = False
         made.verify_mode = ssl.CERT_NONE
-        return made
-    made.check_hostname = tls.mode == "verify-full"
-    if tls.ca_file is None:
+    else:
+        made.check_hostname = tls.mode == "verify-full"
+        _trust(made, tls.ca_file, host)
+    if tls.cert_file is not None:
+        password = tls.key_password
+        try:
+            # Empty without one: OpenSSL would ask for it on the terminal.
+            made.load_cert_chain(tls.cert_file, tls.key_file, lambda: "" if password is None else password.reveal())
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(
+                f"sslcert={tls.cert_file!r} and sslkey={tls.key_file!r} cannot be used: {error}. They must be a "
+                "certificate and its own private key (PEM); sslpassword is the key's password, where it has one"
+            ) from error
+    return made
+
+
+def _trust(made: "ssl.SSLContext", ca_file: str | None, host: str) -> None:
+    import ssl
+
+    if ca_file is None:
         made.load_default_certs()
-        return made
+        return
     try:
-        made.load_verify_locations(tls.ca_file)
+        made.load_verify_locations(ca_file)
     except (OSError, ssl.SSLError) as error:
         raise ConfigError(
-            f"sslrootcert={tls.ca_file!r} cannot be used to verify {host}: {error}. It must be a readable file of "
+            f"sslrootcert={ca_file!r} cannot be used to verify {host}: {error}. It must be a readable file of "
             "certificates (PEM)"
         ) from error
-    return made
 
 
 def advice(error: str, host: str, tls: Tls) -> str:
@@ -189,6 +250,9 @@ def advice(error: str, host: str, tls: Tls) -> str:
     """
     text = error.lower()
     rds = recognise(host)
+    own = advice_on_own_certificate(text)
+    if own:
+        return own
     if "support ssl" in text or "support it" in text:
         switch = " (rds.force_ssl, require_secure_transport)" if rds else ""
         return (
@@ -210,6 +274,26 @@ def advice(error: str, host: str, tls: Tls) -> str:
     # libpq gives no reason.
     maybe = "" if "certificate verify failed:" in text else " Or it is out of date, or this machine's clock is wrong."
     return _about_roots(host, rds, tls) + maybe
+
+
+_OWN_CERTIFICATE = ("private key", "could not read certificate file", "alert unknown ca", "alert bad certificate")
+
+
+def advice_on_own_certificate(text: str) -> str:
+    """What to do about the client's own certificate, by an error's lower-case text; empty if it is not about that."""
+    if "client certificate" in text or "certificate required" in text:
+        return (
+            "The server wants the client's own certificate: write sslcert=/path/to/certificate.pem and "
+            "sslkey=/path/to/key.pem into the URL's query."
+        )
+    if "group or world access" in text:
+        return "libpq takes a private key from a file that its owner alone may read: copy it to /tmp with mode 0600."
+    if any(words in text for words in _OWN_CERTIFICATE):
+        return (
+            "The client's own certificate cannot be used: sslcert and sslkey must be a pair (PEM) that the server's "
+            "authority signed, and sslpassword the key's password, where it has one."
+        )
+    return ""
 
 
 def _about_roots(host: str, rds: RdsHost | None, tls: Tls) -> str:

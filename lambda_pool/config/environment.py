@@ -5,13 +5,15 @@ from collections.abc import Mapping
 
 from ..errors import ConfigError
 from ..record import Record
-from ..secret import private
+from ..secret import SecretMapping, private
 from .options import DEFAULT_PREFIX, OPTIONS
+from .parts import PARTS, from_parts
+from .url import Url
 from .values import closest, flag
 
 
 class Environment(Record):
-    """What the environment says: the URL, who authenticates, where the endpoint is found, and options."""
+    """What the environment says: the URL or its parts, who authenticates, where the endpoint is found, and options."""
 
     url: str | None
     name: str | None
@@ -19,28 +21,38 @@ class Environment(Record):
     secret_id: str | None
     rds_proxy: str | None
     aurora_cluster: str | None
-    url_variable: str | None
-    options: Mapping[str, str]
+    url_variable: str | None = None
+    parts: Mapping[str, str] = SecretMapping({})
+    options: Mapping[str, str] = SecretMapping({})
 
     _hidden = frozenset({"url", "options"})
+
+    @property
+    def login(self) -> str:
+        """Who authenticates: `url`, `iam` or `secret`."""
+        return self.auth or ("secret" if self.secret_id else "url")
+
+
+_NAMES = ("url", "name", "auth", "secret_id", "rds_proxy", "aurora_cluster")
+VARIABLES = (*_NAMES, *PARTS, *OPTIONS)
+"""Every variable's name, without the prefix and in lower case."""
 
 
 @private
 def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | None = None) -> Environment:
-    """Read the variables under `prefix`; `DATABASE_URL` stands in for a missing LAMBDA_POOL_URL.
+    """Read the variables under `prefix`; `DATABASE_URL` stands in where neither LAMBDA_POOL_URL nor its parts are set.
 
     Raises ConfigError for a variable under the prefix that means nothing, and for settings that contradict each other.
     """
     environ = os.environ if environ is None else environ
     found = {key[len(prefix) :].lower(): value for key, value in environ.items() if key.startswith(prefix)}
-    known = [name for name in Environment._fields if name not in {"url_variable", "options"}]
     for key in found:
-        if key not in known and key not in OPTIONS:
-            names = [(prefix + name.upper()) for name in (*known, *OPTIONS)]
+        if key not in VARIABLES:
+            names = [(prefix + name.upper()) for name in VARIABLES]
             raise ConfigError(
                 f"{prefix}{key.upper()} is not a variable of lambda_pool: {closest(prefix + key.upper(), names)}"
             )
-    special = {key: found.get(key) or None for key in known}
+    special = {key: found.get(key) or None for key in _NAMES}
     if special["auth"] not in {None, "url", "iam", "secret"}:
         # Not shown: it may be a password.
         raise ConfigError(f"{prefix}AUTH is not valid: it must be 'url' or 'iam' or 'secret'")
@@ -52,11 +64,29 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
         )
     if special["rds_proxy"] is not None and special["aurora_cluster"] is not None:
         raise ConfigError(f"{prefix}RDS_PROXY and {prefix}AURORA_CLUSTER are both set: keep one")
-    special["url_variable"] = prefix + "URL"
-    if prefix == DEFAULT_PREFIX and special["url"] is None and environ.get("DATABASE_URL"):
-        special["url"], special["url_variable"] = environ["DATABASE_URL"], "DATABASE_URL"
-    options = {key: value for key, value in found.items() if key in OPTIONS}
-    return Environment(options=options, **special)
+    parts = {key: found[key] for key in PARTS if found.get(key)}
+    if parts and special["url"] is not None:
+        also = ", ".join(prefix + key.upper() for key in parts)
+        raise ConfigError(f"{prefix}URL and {also} are both set: keep the URL, or the parts that it would be made of")
+    environment = Environment(
+        **special,
+        url_variable=prefix + "URL",
+        parts=SecretMapping(parts),
+        options=SecretMapping({key: value for key, value in found.items() if key in OPTIONS}),
+    )
+    if prefix == DEFAULT_PREFIX and environment.url is None and not parts and environ.get("DATABASE_URL"):
+        return environment.replace(url=environ["DATABASE_URL"], url_variable="DATABASE_URL")
+    return environment
+
+
+def url_of(environment: Environment, prefix: str) -> Url | str | None:
+    """The URL that the environment describes, whole or by its parts; None if it describes none. Raises ConfigError."""
+    if not environment.parts:
+        return environment.url
+    elsewhere = environment.rds_proxy or environment.aurora_cluster or environment.login == "secret"
+    if "password" in environment.parts and environment.login != "url":
+        raise ConfigError(f"{prefix}PASSWORD is set, and {prefix}AUTH or {prefix}SECRET_ID says who logs in: keep one")
+    return from_parts(environment.parts, lambda name: prefix + name.upper(), needs_host=not elsewhere)
 
 
 def in_lambda() -> bool:

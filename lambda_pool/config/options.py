@@ -6,6 +6,8 @@ from typing import Any
 from ..errors import ConfigError
 from ..record import Record
 from ..secret import SecretMapping, private
+from . import synonyms
+from .parts import PARTS
 from .url import Url, parse_url
 from .values import bad, closest, flag, integer, mapping, number_of_seconds, one_of, optional_seconds, seconds
 
@@ -62,36 +64,40 @@ OPTIONS: dict[str, Callable[[str, object], Any]] = {
 
 @private
 def make(
-    url: str | None,
+    url: Url | str | None,
     name: str | None,
     options: Mapping[str, object],
     from_environment: Mapping[str, str],
     prefix: str = DEFAULT_PREFIX,
     variable: str | None = None,
 ) -> Config:
-    """Check a URL and options; `options` win over those that stood in the environment under `prefix`.
+    """Check a URL and options; `options` win over those in the environment under `prefix`, and these over the URL's.
 
     `variable` is where the URL stood, if it did not come from the code. Raises ConfigError for the first that is wrong.
     """
+    for key in options:
+        if key not in OPTIONS:
+            raise ConfigError(f"{key} is not an option of Pool: {closest(key, (*OPTIONS, *PARTS))}")
     if url is None:
         also = " (or DATABASE_URL)" if prefix == DEFAULT_PREFIX else ""
         raise ConfigError(
-            f"no database URL: pass one to Pool(), or set {prefix}URL{also}, e.g. postgresql://user@host:5432/database"
+            f"no database URL: pass one to Pool(), or set {prefix}URL{also}, e.g. postgresql://user@host:5432/database "
+            f"(or give its parts: host, user, password, database and engine, or {prefix}HOST and so on)"
         )
-    checked: dict[str, Any] = {}
-    for key, text in from_environment.items():
-        checked[key] = OPTIONS[key](prefix + key.upper(), text)
-    for key, value in options.items():
-        check = OPTIONS.get(key)
-        if check is None:
-            raise ConfigError(f"{key} is not an option of Pool: {closest(key, OPTIONS)}")
-        checked[key] = check(key, value)
     try:
-        parsed = parse_url(url)
+        parsed = url if isinstance(url, Url) else _parsed(url, prefix)
     except ConfigError as error:
         if variable is None:
             raise
         raise ConfigError(f"{variable}: {error}") from None
+    checked: dict[str, Any] = {}
+    for word, text in parsed.options.items():
+        key = synonyms.OPTIONS[word]
+        checked[key] = OPTIONS[key](f"the URL's {word}", text)
+    for key, text in from_environment.items():
+        checked[key] = OPTIONS[key](prefix + key.upper(), text)
+    for key, value in options.items():
+        checked[key] = OPTIONS[key](key, value)
     if name is not None and (not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable()):
         raise bad("name", name, "a text of 1 to 100 printable characters")
     if name is not None and "://" in name:
@@ -102,6 +108,16 @@ def make(
     if config.url.pooled:
         check_pooled(config)
     return config
+
+
+def _parsed(text: str, prefix: str) -> Url:
+    url = parse_url(text)
+    for key in url.parameters:
+        if key in OPTIONS:
+            raise ConfigError(
+                f"the URL's query holds {key!r}, an option of Pool: write Pool(…, {key}=…) or set {prefix}{key.upper()}"
+            )
+    return url
 
 
 def check_pooled(config: Config) -> None:

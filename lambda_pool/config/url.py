@@ -6,8 +6,9 @@ from typing import Any
 from ..errors import ConfigError
 from ..record import Record
 from ..secret import Secret, SecretMapping
-from ..tls import MODES
-from .values import bad, flag
+from ..tls import weaker
+from . import synonyms
+from .values import bad, flag, is_sendable
 
 ENGINES = {
     "postgresql": "postgresql",
@@ -15,22 +16,39 @@ ENGINES = {
     "mysql": "mysql",
     "mariadb": "mysql",
 }
-_MAX_PORT = 65535
+MAX_PORT = 65535
+_SEVERAL_HOSTS = "the URL names several hosts: name one (RdsProxy and AuroraCluster find readers themselves)"
+_FILES = {
+    "sslrootcert": "the path of a file of trusted certificates (PEM)",
+    "sslcert": "the path of the client's certificate (PEM)",
+    "sslkey": "the path of the client's private key (PEM)",
+}
 _ESCAPES = "in a user or a password write : / ? # @ % as %3A %2F %3F %23 %40 %25"
 
 
 class Url(Record):
-    """The parts of a database URL. `host` may be a Unix socket's path; `port` is None where the default is meant."""
+    """The parts of a database URL, or of what was given instead of one.
+
+    `host` may be a Unix socket's path; `hostaddr` is the address to go to where the host's name is not to be looked up;
+    `port` is None where the default is meant. `encrypted`: plain text is refused, though sslmode is left open.
+    `options` are those of the pool that stood in the query, `parameters` what is left of it for the driver.
+    """
 
     engine: str
     host: str = ""
+    hostaddr: str = ""
     port: int | None = None
     user: str = ""
     password: Secret | None = None
     database: str = ""
     sslmode: str | None = None
     sslrootcert: str | None = None
+    sslcert: str | None = None
+    sslkey: str | None = None
+    sslpassword: Secret | None = None
+    encrypted: bool = False
     pooled: bool = False
+    options: Mapping[str, str] = SecretMapping({})
     parameters: Mapping[str, str] = SecretMapping({})
 
 
@@ -42,8 +60,7 @@ def _decode(part: str, text: str) -> str:
             text = unquote(text, errors="strict")
         except UnicodeDecodeError:
             raise ConfigError(f"the URL's {part} is not valid: its %-escapes are not UTF-8") from None
-    # Surrogates come from bytes in the environment that are not UTF-8; a driver's error would quote the whole text.
-    if "\0" in text or (not text.isascii() and any("\ud800" <= character <= "\udfff" for character in text)):
+    if not is_sendable(text):  # a driver's error would quote the whole text
         raise ConfigError(f"the URL's {part} is not valid: it holds a NUL, or bytes that are not UTF-8")
     return text
 
@@ -74,12 +91,16 @@ def parse_url(text: str) -> Url:
         raise ConfigError(f"the URL holds a '?' in front of its '@' ({_ESCAPES})")
     user, password, address = _split_authority(authority)
     host, port = _split_address(address)
-    special, parameters = _split_query(query)
-    socket = parameters.pop("host" if engine == "postgresql" else "unix_socket", None)
-    if socket is not None:
-        if host:
-            raise ConfigError(f"the URL names two hosts: {host!r}, and {socket!r} in its query; keep one")
-        host = socket
+    own, options, parameters = synonyms.translate(engine, _split_query(query))
+    hostaddr = address_of(parameters.pop("hostaddr", "")) if engine == "postgresql" else ""
+    for name in ("host",) if engine == "postgresql" else ("host", "unix_socket"):
+        if name in parameters:
+            also = checked_host("the URL's host", parameters.pop(name))
+            if host:
+                raise ConfigError(f"the URL names two hosts: {host!r}, and {also!r} in its query; keep one")
+            host = also
+    if hostaddr and host.startswith(("/", "@")):
+        raise ConfigError("the URL names a Unix socket as its host, and hostaddr in its query: keep one")
     for reserved in ("user", "password", "passwd", "port", "dbname", "database", "db"):
         if reserved in parameters:
             raise ConfigError(
@@ -88,12 +109,14 @@ def parse_url(text: str) -> Url:
     return Url(
         engine=engine,
         host=host,
+        hostaddr=hostaddr,
         port=port,
         user=_decode("user", user),
         password=None if password is None else Secret(_decode("password", password)),
         database=_decode("database", path),
+        options=SecretMapping(options),
         parameters=SecretMapping(parameters),
-        **special,
+        **own_fields(own),
     )
 
 
@@ -122,53 +145,83 @@ def _split_address(address: str) -> tuple[str, int | None]:
     else:
         host, _, port = address.partition(":")
         if "," in address:
-            raise ConfigError(
-                "the URL names several hosts: name one (RdsProxy and AuroraCluster find readers themselves)"
-            )
+            raise ConfigError(_SEVERAL_HOSTS)
         if ":" in port:
             raise ConfigError(f"the URL's host is not valid: an IPv6 address stands in brackets ({_ESCAPES})")
     host = _decode("host", host)
     if not host.startswith("/") and not address.startswith("[") and ("@" in host[1:] or ":" in host):
         # Not shown: a whole login that was escaped along with the host, password and all.
         raise ConfigError("the URL's host is not valid: write '@' and ':' around it as they are, not as %40 and %3A")
-    if any(character.isspace() or not character.isprintable() for character in host):
-        raise bad("the URL's host", host, "a host name without spaces")
+    checked_host("the URL's host", host)
     if not port:
         return host, None
     # Not shown where it is not a number: it may be half a password that was not escaped.
     if not (port.isascii() and port.isdigit()):
         raise ConfigError(f"the URL's port is not valid: it must be a whole number from 1 to 65535 ({_ESCAPES})")
-    if len(port) > 5 or not 1 <= int(port) <= _MAX_PORT:
+    if len(port) > 5 or not 1 <= int(port) <= MAX_PORT:
         raise ConfigError(f"the URL's port {port[:20]} is not valid: it must be a whole number from 1 to 65535")
     return host, int(port)
 
 
-def _split_query(query: str) -> tuple[dict[str, Any], dict[str, str]]:
+def _split_query(query: str) -> dict[str, str]:
     parameters: dict[str, str] = {}
     for pair in query.split("&") if query else ():
         key, equals, value = pair.partition("=")
         key = _decode("query", key)
         if not equals or not key:
             raise ConfigError(f"the URL's query holds {key!r} without a value: write name=value, joined by '&'")
-        if not key.isidentifier():
+        if not key.replace("-", "_").isidentifier():
             raise ConfigError(f"the URL's query holds {key!r}, which is no parameter's name: correct or remove it")
         if key in parameters:
             raise ConfigError(f"the URL's query holds {key!r} twice: keep one")
         parameters[key] = _decode(key, value.replace("+", " "))
-    special: dict[str, Any] = {}
-    if "sslmode" in parameters:
-        mode = parameters.pop("sslmode")
-        if mode not in MODES:
-            raise bad("sslmode", mode, f"one of {', '.join(MODES)}")
-        special["sslmode"] = mode
-    if "sslrootcert" in parameters:
-        special["sslrootcert"] = _root_cert(parameters.pop("sslrootcert"))
-    if "pooled" in parameters:
-        special["pooled"] = flag("pooled", parameters.pop("pooled"))
-    return special, parameters
+    return parameters
 
 
-def _root_cert(path: str) -> str:
-    if not path:
-        raise bad("sslrootcert", path, "the path of a file of trusted certificates (PEM)")
-    return path
+def checked_host(name: str, host: str) -> str:
+    """A host as it is. Raises ConfigError for a list of hosts, and for blanks in a name."""
+    if "," in host:
+        raise ConfigError(_SEVERAL_HOSTS)
+    if not host.isprintable() or (not host.startswith("/") and any(character.isspace() for character in host)):
+        raise bad(name, host, "a host name without spaces")
+    return host
+
+
+def address_of(text: str) -> str:
+    """A hostaddr as it is; empty where there is none. Raises ConfigError for what is no IP address."""
+    if text:
+        import ipaddress
+
+        try:
+            ipaddress.ip_address(text)
+        except ValueError:
+            raise bad("hostaddr", text, "an IP address; a name is written as the URL's host") from None
+    return text
+
+
+def own_fields(own: Mapping[str, str]) -> dict[str, Any]:
+    """Our own words of a query, checked: fields of Url. Raises ConfigError."""
+    fields: dict[str, Any] = {}
+    for name, wanted in _FILES.items():
+        if name in own:
+            if not own[name]:
+                raise bad(name, own[name], wanted)
+            fields[name] = own[name]
+    if "sslmode" in own:
+        fields["sslmode"] = synonyms.mode("sslmode", own["sslmode"])
+    if "sslpassword" in own:
+        fields["sslpassword"] = Secret(own["sslpassword"])
+    for name in ("pooled", "encrypted"):
+        if name in own:
+            fields[name] = flag(name, own[name])
+    if ("sslcert" in own) is not ("sslkey" in own):
+        raise ConfigError(
+            "sslcert and sslkey belong together: they are the client's own certificate and its private key (PEM); the "
+            "authorities that the server is verified with are sslrootcert"
+        )
+    if "sslcert" in own and weaker(fields.get("sslmode", "require"), "require"):
+        raise ConfigError(
+            f"sslmode={fields['sslmode']} is not valid with sslcert: the client's certificate is shown over TLS only; "
+            "leave sslmode out, or make it 'verify-full'"
+        )
+    return fields

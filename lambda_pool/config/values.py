@@ -19,6 +19,11 @@ def bad(name: str, value: object, wanted: str) -> ConfigError:
     return ConfigError(f"{name}={shown} is not valid: it must be {wanted}")
 
 
+def is_sendable(text: str) -> bool:
+    """False for a NUL, where libpq would stop to read, and for bytes of the environment that are no UTF-8."""
+    return "\0" not in text and (text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text))
+
+
 def integer(least: int) -> Callable[[str, object], int]:
     """A whole number."""
     wanted = f"a whole number of at least {least}"
@@ -109,9 +114,9 @@ def mapping(name: str, value: object) -> Mapping[str, Any]:
     return SecretMapping(value)
 
 
-def closest(name: str, known: Collection[str]) -> str:
-    """The end of an error for a name that is none of those that are known."""
+def closest(name: str, known: Collection[str], otherwise: str | None = None) -> str:
+    """The end of an error for a name that is none of those that are known; `otherwise` where none is like it."""
     import difflib
 
     near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(sorted(known))}"
+    return f"did you mean {near[0]}?" if near else otherwise or f"known are {', '.join(sorted(known))}"

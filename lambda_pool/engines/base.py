@@ -66,12 +66,26 @@ class Condition(Enum):
     """Anything else: see `finish` and `restore`."""
 
 
+class Defaults(Record):
+    """What the driver's own environment says (libpq's PGHOST and its like), to be used where nobody says anything else.
+
+    `host` and `hostaddr` may be empty; `port` belongs to them; `sslmode` is used where it is the stricter one.
+    """
+
+    host: str = ""
+    hostaddr: str = ""
+    port: int | None = None
+    sslmode: str | None = None
+    sslrootcert: str | None = None
+
+
 class ConnectRequest(Record):
     """All that one attempt to connect needs. `timeout` (seconds) bounds TCP, TLS and login together.
 
+    `hostaddr`: the address to go to, where the host's name is not to be looked up; else empty.
     `pooled`: behind a transaction-mode pooler: nothing may be sent or kept that would pin a backend.
     `reset`: the option of that name: what is brought back when a borrower returns the connection.
-    `parameters` come from the URL's query (text), `arguments` from `connect_args` (as they are).
+    `arguments`: what `Engine.arguments` made of the URL's query and of `connect_args`.
     `on_slow` is told of statements that take longer than `slow_query` seconds; None: nobody wants to know.
     """
 
@@ -85,8 +99,8 @@ class ConnectRequest(Record):
     pooled: bool
     application_name: str
     reset: str = "transaction"
-    parameters: Mapping[str, str] = SecretMapping({})
     arguments: Mapping[str, Any] = SecretMapping({})
+    hostaddr: str = ""
     slow_query: float = 0.0
     on_slow: OnSlow | None = None
 
@@ -187,6 +201,15 @@ class Engine(Protocol):
 
     def load(self) -> None:
         """Import the driver. Raises ConfigError that names the extra to install."""
+
+    def arguments(self, parameters: Mapping[str, str], given: Mapping[str, Any], *, pooled: bool) -> Mapping[str, Any]:
+        """What the driver is to be told, of a URL's parameters (texts) and of `connect_args`, which win.
+
+        Raises ConfigError for what the driver does not know, and for what would overrule the pool.
+        """
+
+    def defaults(self) -> Defaults:
+        """What the driver's own environment says. Raises ConfigError."""
 
     def connect(self, request: ConnectRequest) -> Link:
         """Open one connection. Raises what the driver raises, without the variables on its way (see `private`)."""

@@ -1,10 +1,10 @@
 """A scripted database: a driver without a server, for tests of pure logic and of functions that use a pool."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from ..engines.base import Condition, ConnectRequest, Failure, Link, Outcome
+from ..engines.base import Condition, ConnectRequest, Defaults, Failure, Link, Outcome
 
 if TYPE_CHECKING:
     from ..api import Pool
@@ -240,6 +240,14 @@ class FakeDriver:
 
     def load(self) -> None:
         """See `Engine`."""
+
+    def arguments(self, parameters: Mapping[str, str], given: Mapping[str, Any], *, pooled: bool) -> Mapping[str, Any]:
+        """See `Engine`; each is taken as it is."""
+        return {**parameters, **given}
+
+    def defaults(self) -> Defaults:
+        """See `Engine`."""
+        return Defaults()
 
     def connect(self, request: ConnectRequest) -> FakeLink:
         """See `Engine`."""

@@ -844,7 +844,7 @@ def test_a_pooler_that_was_not_mentioned() -> None:
         assert examine(bouncer.url()).status("query") == "ok"
         said = examine(bouncer.url(pooled=False, options="-c statement_timeout=1")).failed_at("login")
         assert "A pooler stands there that refuses start-up options: add pooled=true" in said
-        said = examine(bouncer.url(options="-c statement_timeout=1")).failed_at("login")
+        said = examine(bouncer.url(options="-c statement_timeout=1")).failed_at("config")
         assert "ALTER ROLE" in said
 
 

@@ -7,7 +7,6 @@ import pymysql
 import pytest
 from psycopg.adapt import AdaptersMap
 
-import lambda_pool
 from lambda_pool import reclaim
 from lambda_pool.api import core_of
 from lambda_pool.engines.base import Failure
@@ -28,20 +27,6 @@ class TestMysql:
             assert conn.use_unicode is True
             assert my.query(conn, "select 1") == [(1,)]
 
-    @pytest.mark.parametrize("query", ["read_timeout=soon", "client_flag=many"])
-    def test_one_that_is_no_number_is_named(self, my: Database, query: str) -> None:
-        with (
-            pytest.raises(lambda_pool.ConfigError, match="must be a number"),
-            my.pool(f"{my.url}&{query}").connection(),
-        ):
-            pass
-
-    def test_one_that_pymysql_does_not_know_is_named(self, my: Database) -> None:
-        pool = my.pool(connect_args={"colour": "s3cret"})
-        with pytest.raises(lambda_pool.ConfigError, match="colour") as caught, pool.connection():
-            pass
-        assert "s3cret" not in str(caught.value)
-
     def test_its_first_command_runs_again_after_the_session_was_put_back(self, my: Database) -> None:
         pool = my.pool(connect_args={"init_command": "set @begun = coalesce(@begun, 0) + 1"})
         with pool.connection() as conn:
@@ -61,12 +46,6 @@ class TestMysql:
 
 
 class TestPostgres:
-    def test_one_that_libpq_does_not_know_is_named(self, pg: Database) -> None:
-        pool = pg.pool(connect_args={"colour": "s3cret"})
-        with pytest.raises(lambda_pool.ConfigError, match="colour") as caught, pool.connection():
-            pass
-        assert "s3cret" not in str(caught.value)
-
     def test_psycopgs_own(self, pg: Database) -> None:
         """Each of `Connection.connect()`'s arguments that never reach libpq."""
         context = AdaptersMap(psycopg.adapters)
@@ -75,11 +54,9 @@ class TestPostgres:
             "row_factory": psycopg.rows.dict_row,
             "cursor_factory": psycopg.ClientCursor,
             "prepare_threshold": None,
-            "autocommit": True,
         }
         with pg.pool(connect_args=own).connection() as conn:
             context.register_dumper(int, _Loud)
-            assert conn.autocommit
             assert conn.prepare_threshold is None
             assert isinstance(conn.cursor(), psycopg.ClientCursor)
             assert conn.execute("select 1 as a").fetchone() == {"a": 1}

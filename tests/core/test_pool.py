@@ -413,8 +413,7 @@ class TestConnect:
             pass
         request = driver.requests[0]
         assert (request.host, request.port, request.database, request.tls.mode) == ("h", 1, "d", "verify-full")
-        assert request.parameters == {"keepalives": "1"}
-        assert request.arguments == {"row_factory": str}
+        assert request.arguments == {"keepalives": "1", "row_factory": str}
 
 
 class TestReturn:

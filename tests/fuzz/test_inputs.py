@@ -99,7 +99,8 @@ def test_what_is_escaped_arrives_or_is_refused(
     def escape(text: str) -> str:
         return quote(text, safe="", errors="surrogatepass")
 
-    url = f"{engine}://{escape(user)}:{escape(password)}@h/{escape(database)}?application_name={escape(value)}"
+    word = "application_name" if engine == "postgresql" else "program_name"
+    url = f"{engine}://{escape(user)}:{escape(password)}@h/{escape(database)}?{word}={escape(value)}"
     try:
         found = config.make(url, None, {}, {}).url
     except ConfigError as error:
@@ -108,7 +109,7 @@ def test_what_is_escaped_arrives_or_is_refused(
         return
     assert found.password is not None
     assert (found.user, found.password.reveal(), found.database) == (user, password, database)
-    assert found.parameters["application_name"] == value
+    assert found.parameters[word] == value
     for text in (found.user, found.password.reveal(), found.database, value):
         assert "\0" not in text
 

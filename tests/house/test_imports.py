@@ -20,6 +20,7 @@ LEVELS = [
     {"backoff", "invocation", "waiting"},
     {"core"},
     {"borrower"},
+    {"hints"},
     {"connector", "unavailable"},
     {"release"},
     {"pool"},

@@ -209,16 +209,15 @@ def test_startup_options_are_refused_before_anything_is_sent(
     options = "-c statement_timeout=1000"
     with Tap(bouncer.port) as tap:
         url = bouncer.url(port=tap.port)
-        if source == "url":
-            pool = pool_of(bouncer.url(port=tap.port, options=options))
-        elif source == "connect_args":
-            pool = pool_of(url, connect_args={"options": options})
-        else:
-            monkeypatch.setenv("PGOPTIONS", options)
-            pool = pool_of(url)
         with pytest.raises(ConfigError, match=r"PGOPTIONS.*ALTER ROLE"):
-            with pool.connection():
-                pass
+            if source == "url":
+                pool_of(bouncer.url(port=tap.port, options=options))
+            elif source == "connect_args":
+                pool_of(url, connect_args={"options": options})
+            else:
+                monkeypatch.setenv("PGOPTIONS", options)
+                with pool_of(url).connection():
+                    pass
         assert tap.sent == 0
 
 

@@ -37,5 +37,17 @@ class Given:
         asked = {"sslmode": "verify-full", "sslrootcert": self["ca"], **query}
         return f"{self['scheme']}://{login}@localhost:{port}/{database or self['database']}?{urlencode(asked)}"
 
+    def parts(self) -> dict[str, Any]:
+        """The same server as keywords of Pool, without the password."""
+        return {
+            "engine": self["scheme"],
+            "host": "localhost",
+            "port": self["port"],
+            "user": "canary",
+            "database": self["database"],
+            "sslmode": "verify-full",
+            "sslrootcert": self["ca"],
+        }
+
 
 GIVEN = Given()

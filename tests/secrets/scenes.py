@@ -121,10 +121,8 @@ def password_in_the_url(outlet: Outlet) -> None:
 
 
 @scene
-def password_in_connect_args(outlet: Outlet) -> None:
-    pool = Pool(
-        GIVEN.url(secret=None), connect_args={"password": GIVEN.secret("password")}, observers=[Listener(outlet)]
-    )
+def password_apart(outlet: Outlet) -> None:
+    pool = Pool(**GIVEN.parts(), password=GIVEN.secret("password"), observers=[Listener(outlet)])
     use(pool)
     examine(outlet, pool)
     pool.close()
@@ -141,12 +139,15 @@ def passwords_in_the_query(outlet: Outlet) -> None:
 
 @scene
 def everything_in_the_environment(outlet: Outlet) -> None:
-    arguments = json.dumps({"password": GIVEN.secret("password")})
-    with environment(LAMBDA_POOL_URL=GIVEN.url(secret=None), LAMBDA_POOL_CONNECT_ARGS=arguments):
-        del arguments
+    parts = {f"LAMBDA_POOL_{name.upper()}": str(value) for name, value in GIVEN.parts().items()}
+    with environment(**parts, LAMBDA_POOL_PASSWORD=GIVEN.secret("password")):
         pool = Pool.from_env()
         use(pool)
         examine(outlet, pool)
+        pool.close()
+    with environment(LAMBDA_POOL_URL=GIVEN.url()):
+        pool = Pool.from_env()
+        use(pool)
         pool.close()
 
 
@@ -220,10 +221,6 @@ def cannot_connect(outlet: Outlet) -> None:
         "refused": (GIVEN.url(port=GIVEN["closed"]), {}, lambda_pool.ConnectError),
         "no answer": (GIVEN.url(port=GIVEN["hole"]), {}, lambda_pool.ConnectError),
         "untrusted": (GIVEN.url(sslrootcert="system"), {}, lambda_pool.ConnectError),
-        "unknown argument": (GIVEN.url(), {"passwrd": GIVEN.secret("password")}, lambda_pool.ConfigError),
-        "unknown parameter": (GIVEN.url(passwrd=GIVEN.secret("password")), {}, lambda_pool.ConfigError),
-        "not UTF-8": (GIVEN.url(secret=None), {"password": GIVEN.secret("password") + "\udcff"}, LambdaPoolError),
-        "wrong type": (GIVEN.url(), {"password": [GIVEN.secret("password")]}, Exception),
     }
     scenery = outlet.scene
     for name in list(ways):
@@ -310,6 +307,13 @@ def wrong_options(outlet: Outlet) -> None:
         {"observers": 5},
         {"connect_args": GIVEN.secret("password")},
         {"connect_args": [GIVEN.secret("password")]},
+        {"connect_args": {"passwrd": GIVEN.secret("password")}},
+        {"connect_args": {"password": GIVEN.secret("password")}},
+        {"connect_args": {"password": [GIVEN.secret("password")]}},
+        {"connect_args": {"init_command": GIVEN.secret("password") + "\udcff"}},
+        {"connect_args": {"options": [GIVEN.secret("password")], "client_flag": GIVEN.secret("password")}},
+        {"host": GIVEN.secret("password")},
+        {"password": GIVEN.secret("password")},
         {"passwrd": GIVEN.secret("password")},
         {"min_size": 5, "connect_args": {"password": GIVEN.secret("password")}},
     )
@@ -317,6 +321,23 @@ def wrong_options(outlet: Outlet) -> None:
         with fails(outlet, Exception):
             Pool(GIVEN.url(), **wrong[number])
     del wrong
+    for query in ("passwrd", "ssl", "keepalives", "client_flag", "schema"):
+        with fails(outlet, lambda_pool.ConfigError):
+            Pool(GIVEN.url(**{query: GIVEN.secret("password")}))
+    misplaced: tuple[dict[str, Any], ...] = (
+        {"host": GIVEN.url()},
+        {"host": "h", "port": GIVEN.secret("password")},
+        {"host": "h", "engine": GIVEN.secret("password")},
+        {"host": "h", "password": [GIVEN.secret("password")], "port": 5432},
+        {"host": "h", "password": GIVEN.secret("password") + "\udcff", "port": 5432},
+        {"host": "h", "password": GIVEN.secret("password") + "\0", "port": 3306},
+        {"password": GIVEN.secret("password"), "port": 3306},
+        {"password": GIVEN.secret("password"), "host": "h"},
+    )
+    for number in range(len(misplaced)):
+        with fails(outlet, lambda_pool.ConfigError):
+            Pool(**misplaced[number])
+    del misplaced
     for name in ("PASSWORD", "CONNECT_ARGS", "AUTH_TOKEN"):
         with environment(**{f"LAMBDA_POOL_{name}": GIVEN.secret("password"), "LAMBDA_POOL_URL": GIVEN.url()}):
             with fails(outlet, lambda_pool.ConfigError):
@@ -395,7 +416,7 @@ def doctor(outlet: Outlet) -> None:
         Pool(GIVEN.url(secret="wrong"), **QUICK),
         Pool(GIVEN.url(port=GIVEN["hole"]), **QUICK),
         Pool(GIVEN.url(sslrootcert="system"), **QUICK),
-        Pool(GIVEN.url(secret=None), connect_args={"password": GIVEN.secret("wrong")}, **QUICK),
+        Pool(**GIVEN.parts(), password=GIVEN.secret("wrong"), **QUICK),
         Pool(GIVEN.url(user="app", secret=None), auth=IamToken()),
         Pool(GIVEN.url(user="canary", secret=None), auth=IamToken(), **QUICK),
         Pool(GIVEN.url(user="", secret=None), auth=SecretsManager("good")),

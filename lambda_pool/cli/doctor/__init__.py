@@ -116,7 +116,9 @@ def _examine(make: Callable[[], Pool], *, readonly: bool, timeout: float) -> Rep
     except LambdaPoolError as error:
         rest = [_skipped(name, "config", redactor) for name, _, _ in CHECKS]
         return report("", [step("config", failed(line_of(error)), time.monotonic() - start, redactor), *rest])
-    redactor.add(pool.config.url.password)
+    url = pool.config.url
+    redactor.add(url.password, url.sslpassword)
+    redactor.spare(pool.name, url.engine, url.user, url.host, url.hostaddr, url.port, url.database)
     steps = [step("config", _describe(pool), time.monotonic() - start, redactor)]
     role = Role.READER if readonly else Role.WRITER
     patient = Patient(pool, role, start + timeout, redactor)
@@ -155,7 +157,7 @@ def _skipped(name: str, lacks: str, redactor: Redactor) -> Step:
 def _describe(pool: ConnectionPool) -> Finding:
     """The configuration, without values that may be secret."""
     url = pool.config.url
-    where = f"{url.host}{f':{url.port}' if url.port else ''}"
+    where = f"{url.host or url.hostaddr}{f':{url.port}' if url.port else ''}"
     shown = f"{url.engine}://{f'{url.user}@' if url.user else ''}{where}/{url.database}"
     auth, source = pool.connector.auth, pool.connector.endpoint
     facts = {
@@ -165,6 +167,7 @@ def _describe(pool: ConnectionPool) -> Finding:
         "endpoint": repr(source),
         "sslmode": url.sslmode,
         "sslrootcert": url.sslrootcert,
+        "sslcert": url.sslcert,
         "pooled": url.pooled,
         "parameters": sorted(url.parameters),
         "connect_args": sorted(pool.config.connect_args),

@@ -10,6 +10,7 @@ import time
 from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.cli.doctor.aws import Answer, Signed, policy_arn
 from lambda_pool.engines.base import ConnectRequest, Failure
+from lambda_pool.hints import of_refusal
 from lambda_pool.tls import advice as tls_advice
 
 _VALID_FOR = 900
@@ -66,40 +67,23 @@ def of_address(error: OSError, address: str, port: int, *, in_lambda: bool) -> l
 def of_login(error: Exception, kind: Failure, engine: str, request: ConnectRequest) -> list[str]:
     """A login that failed, but for IAM tokens that were refused."""
     text = str(error)
-    user, database = request.credentials.user, request.database
     if kind is Failure.UNTRUSTED:
         return [tls_advice(text, request.host, request.tls)]
+    refusal = of_refusal(text, engine, request)
+    known = [f"{refusal}."] if refusal else []
     if kind is Failure.TOO_MANY:
         return [
+            *known,
             "The server, or the pooler, has no free connection: lower the function's reserved concurrency or max_size, "
-            "put an RDS Proxy in between, or raise max_connections."
+            "put an RDS Proxy in between, or raise max_connections.",
         ]
-    if "startup parameter" in text or "command-line options" in text:
-        return [
-            "A pooler stands there that refuses start-up options: add pooled=true to the URL, and take 'options' out "
-            "of the URL, of connect_args and of PGOPTIONS."
-        ]
-    if "no pg_hba.conf entry" in text:
-        encrypted = "no encryption" not in text
-        return [
-            "The server lets this user into this database from here under no rule: "
-            + ("add one to pg_hba.conf." if encrypted else "encrypt, with sslmode=verify-full.")
-        ]
-    if "insecure transport" in text or "(3159" in text:
-        return ["The server wants encryption: take sslmode out of the URL, or make it verify-full."]
-    if ("database" in text and "does not exist" in text) or "(1049" in text:
-        return [f"Write a database that exists behind the host in the URL (it is {database!r} now), or create it."]
-    if "permission denied for database" in text or "(1044" in text:
-        grant = f"GRANT CONNECT ON DATABASE {database} TO {user}"
-        return [grant if engine == "postgresql" else f"GRANT ALL ON {database}.* TO {user}@'%'"]
-    if "not permitted to log in" in text:
-        return [f"ALTER ROLE {user} LOGIN"]
-    if "is not allowed to connect" in text or "(1130" in text:
-        return [f"No account lets {user!r} in from here: CREATE USER {user}@'%' …"]
-    if "is blocked because of many connection errors" in text or "(1129" in text:
-        return ["The server blocks this host after too many errors: FLUSH HOSTS there."]
+    if known:
+        return known
     if kind is Failure.REJECTED:
-        advice = [_of_password(text, request)]
+        advice = [
+            f"The user {request.credentials.user!r} or its password is wrong. In a URL, characters such as @ : / % are "
+            "escaped (@ is %40); a secret must be the one of this database, and its last rotation must have succeeded."
+        ]
         if engine == "mysql" and not request.tls.required:
             advice.append(
                 "Or it demands encryption (REQUIRE SSL, require_secure_transport): write sslmode=verify-full."
@@ -111,24 +95,6 @@ def of_login(error: Exception, kind: Failure, engine: str, request: ConnectReque
             "proxy waits for a connection to it. Look at its log and its load, and try again."
         ]
     return []
-
-
-def _of_password(text: str, request: ConnectRequest) -> str:
-    user = request.credentials.user
-    if "PAM authentication failed" in text:
-        return (
-            f"The server asked PAM, as RDS does for users with the role rds_iam: no password is accepted for {user!r}. "
-            f"Use auth=IamToken() (LAMBDA_POOL_AUTH=iam), or REVOKE rds_iam FROM {user}."
-        )
-    if request.credentials.password is None:
-        return (
-            "No password was given: write it into the URL, name a secret (LAMBDA_POOL_SECRET_ID), or use IAM "
-            "(LAMBDA_POOL_AUTH=iam)."
-        )
-    return (
-        f"The user {user!r} or its password is wrong. In a URL, characters such as @ : / % are escaped (@ is %40); a "
-        "secret must be the one of this database, and its latest rotation must have succeeded."
-    )
 
 
 def of_token(

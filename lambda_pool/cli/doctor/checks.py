@@ -29,6 +29,8 @@ _SLOW_ROUND_TRIP = 0.02
 _SKEW = 60.0
 """Seconds: far more than any round trip, far less than the five minutes after which AWS refuses signatures."""
 _SOON = 30 * 86_400
+_SOCKETS = "/var/run/postgresql"
+"""Where psycopg's libpq looks for a Unix socket without being told."""
 
 _POSTGRES = """
 select current_setting('server_version'), current_user, current_database(), extract(epoch from clock_timestamp()),
@@ -81,6 +83,7 @@ def endpoint(patient: Patient) -> Finding:
     """Where the pool would connect to."""
     limit = patient.limit(patient.pool.config.timeout)
     found = patient.endpoint = patient.pool.connector.resolve(patient.role, limit)
+    patient.redactor.spare(found.host, found.port)
     known = recognise(found.host)
     where = f"{found.host or 'known from the credentials, or the local socket'}{f':{found.port}' if found.port else ''}"
     what = known.kind.value if known else "RDS Proxy" if found.proxy else ""
@@ -101,6 +104,7 @@ def identity(patient: Patient) -> Finding:
     auth = patient.pool.connector.auth
     found = patient.credentials = auth.credentials(patient.endpoint, url.user, limit.left())
     patient.redactor.add(found.password)
+    patient.redactor.spare(found.user, found.host, found.database)
     how = "an IAM token" if found.iam else "a password" if found.password else "no password"
     detail = f"user {found.user!r} with {how}, from {auth!r}"
     signed = aws.read_token(found.password) if found.iam else None
@@ -117,21 +121,30 @@ def identity(patient: Patient) -> Finding:
 def dns(patient: Patient) -> Finding:
     """The host's addresses."""
     request = patient.request()
-    host = request.host
-    if patient.engine == "mysql" and host.startswith("/"):
-        patient.addresses = [(int(socket.AF_UNIX), host, 0)]
-    elif not host or host.startswith("/"):
-        directory = host or "/var/run/postgresql"
-        patient.addresses = [(int(socket.AF_UNIX), f"{directory}/.s.PGSQL.{request.port}", 0)]
-    if patient.addresses:
-        return ok(f"{patient.addresses[0][1]} is a Unix socket")
+    host, socket_path = request.host, _socket_path(patient.engine, request)
+    if socket_path:
+        patient.addresses = [(int(socket.AF_UNIX), socket_path, 0)]
+        return ok(f"{socket_path} is a Unix socket")
+    host = request.hostaddr or host or "localhost"
     limit = patient.limit(patient.pool.config.connect_timeout)
     try:
         patient.addresses = network.look_up(host, request.port, limit.left())
     except (OSError, UnicodeError) as error:
         return failed(f"{host} has no address: {line_of(error)}", *advice.of_name(error, host), host=host)
     found = [address for _, address, _ in patient.addresses]
+    if request.hostaddr:
+        return ok(f"{request.host or host} is not looked up: hostaddr says {host}", host=request.host, addresses=found)
     return ok(f"{host} is {', '.join(found)}", host=host, addresses=found)
+
+
+def _socket_path(engine: str, request: ConnectRequest) -> str:
+    """The path of the Unix socket that the driver would open; empty for TCP."""
+    host = request.host
+    if request.hostaddr:
+        return ""
+    if engine == "mysql":
+        return host if host.startswith("/") else ""
+    return f"{host or _SOCKETS}/.s.PGSQL.{request.port}" if not host or host.startswith(("/", "@")) else ""
 
 
 def tcp(patient: Patient) -> Finding:
@@ -162,13 +175,17 @@ def _shown(address: network.Address) -> str:
 def tls(patient: Patient) -> Finding:
     """Encryption, and whether the certificate verifies."""
     request = patient.request()
-    wanted, host = request.tls, request.host
+    wanted, host = request.tls, request.host or request.hostaddr
     assert patient.reached is not None
     if patient.reached[2] == 0:
         return ok("a Unix socket needs none", mode=wanted.mode)
     if wanted.mode == "disable":
         plain = "not encrypted, as sslmode=disable says"
-        return ok(plain) if is_local(host) else warning(plain, "Take sslmode out of the URL: it travels in plain text.")
+        return (
+            ok(plain)
+            if is_local(host, request.hostaddr)
+            else warning(plain, "Take sslmode out of the URL: it travels in plain text.")
+        )
     limit = patient.limit(patient.pool.config.connect_timeout)
     made = context(wanted, host)  # ConfigError for a CA file that cannot be read
     facts: dict[str, Any] = {"mode": wanted.mode, "ca_file": wanted.ca_file}
@@ -194,7 +211,7 @@ def tls(patient: Patient) -> Finding:
         )
     except (ssl.SSLError, OSError) as error:
         return failed(line_of(error), tls_advice(str(error), host, wanted), **facts)
-    return _of_certificate(certificate, wanted, host, facts)
+    return _of_certificate(certificate, wanted, facts, local=is_local(host, request.hostaddr))
 
 
 def _of_refusal(text: str, patient: Patient, request: ConnectRequest) -> list[str]:
@@ -202,11 +219,11 @@ def _of_refusal(text: str, patient: Patient, request: ConnectRequest) -> list[st
     return advice.of_login(RuntimeError(text.replace("(1129)", "(1129,")), kind, patient.engine, request)
 
 
-def _of_certificate(certificate: dict[str, Any], wanted: Tls, host: str, facts: dict[str, Any]) -> Finding:
+def _of_certificate(certificate: dict[str, Any], wanted: Tls, facts: dict[str, Any], *, local: bool) -> Finding:
     detail = f"{facts['version']}, sslmode={wanted.mode}"
     if not certificate:  # Python decodes none that it did not verify
         detail += ", the certificate is not verified"
-        if is_local(host):
+        if local:
             return ok(detail, **facts)
         return warning(detail, "Take sslmode out of the URL: by default the certificate is verified in full.", **facts)
     expires = ssl.cert_time_to_seconds(str(certificate["notAfter"]))

@@ -68,6 +68,8 @@ def dial(address: Address, seconds: float) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.settimeout(max(seconds, 0.001))
+        if where.startswith("@"):  # how everybody writes the NUL that an abstract socket's name begins with
+            where = "\0" + where[1:]
         sock.connect(where if family == socket.AF_UNIX else (where, port))
     except BaseException:
         sock.close()

@@ -75,10 +75,16 @@ class Report(TypedDict):
 
 
 class Redactor:
-    """Takes every secret that it was told of out of a text: the last line of defence, after never asking for one."""
+    """Takes every secret that it was told of out of a text: the last line of defence, after never asking for one.
+
+    A password is often also a user's or a database's name, or a part of one ("postgres" of "postgresql"). Such words of
+    the URL are shown on purpose and stay as they are, but for the places where passwords stand: else the stars in them
+    would say what the password is.
+    """
 
     def __init__(self) -> None:
         self._secrets: set[str] = set()
+        self._words: set[str] = set()
 
     def add(self, *secrets: Secret | None) -> None:
         """Learn secrets."""
@@ -87,17 +93,31 @@ class Redactor:
             if len(text) >= _SHORTEST_SECRET:
                 self._secrets |= {text, quote(text, safe=""), quote(text, safe="-_.~")}
 
+    def spare(self, *words: object) -> None:
+        """Learn words that are shown on purpose; an empty one or None says nothing."""
+        self._words |= {str(word) for word in words if word}
+
     def clean(self, value: Any) -> Any:
         """The same text, list or dictionary, without them."""
         if isinstance(value, str):
-            for secret in sorted(self._secrets, key=len, reverse=True):
-                value = value.replace(secret, "***")
-            return _SIGNED.sub(r"\1***", value)
+            return _SIGNED.sub(r"\1***", self._mask(value))
         if isinstance(value, list):
             return [self.clean(item) for item in value]
         if isinstance(value, dict):
             return {key: self.clean(item) for key, item in value.items()}
         return value
+
+    def _mask(self, text: str) -> str:
+        if not self._secrets:
+            return text
+        secrets = "|".join(map(re.escape, sorted(self._secrets, key=len, reverse=True)))
+        text = re.sub(rf"(://[^\s/@]*:|passw(?:or)?d\W{{1,4}})(?:{secrets})(?!\w)", r"\1***", text)
+        # The longest first, so that a word is found before the secret that it holds.
+        found = sorted(self._words | self._secrets, key=len, reverse=True)
+        return re.sub("|".join(map(re.escape, found)), self._kept_or_masked, text)
+
+    def _kept_or_masked(self, match: re.Match[str]) -> str:
+        return match[0] if match[0] in self._words else "***"
 
 
 def line_of(error: BaseException) -> str:

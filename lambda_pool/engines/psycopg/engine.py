@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from ...errors import ConfigError
 from ...secret import private
 from ..base import ConnectRequest, Failure
-from .arguments import OWN_ARGUMENTS, conninfo
+from .arguments import NO_OPTIONS, OWN_ARGUMENTS, conninfo, libpq_arguments, libpq_defaults
 from .connection import LOGIN_READS, Patience, PostgresLink
 from .errors import classify
 
@@ -17,11 +17,6 @@ if TYPE_CHECKING:
 _IDLE = 0
 _POLLING_READING, _POLLING_WRITING, _POLLING_OK = 1, 2, 3
 _READ, _WRITE = 1, 2
-
-_NO_OPTIONS = (
-    "start-up options are not valid behind an RDS Proxy or a pooler (pooled=true), which refuses them: take 'options' "
-    "out of the URL, of connect_args and of PGOPTIONS, and write ALTER ROLE … SET … (or ALTER DATABASE … SET …) instead"
-)
 
 
 class _Pooled:
@@ -39,6 +34,8 @@ class PostgresEngine:
 
     name = "postgresql"
     default_port = 5432
+    arguments = staticmethod(libpq_arguments)
+    defaults = staticmethod(libpq_defaults)
 
     def load(self) -> None:
         """Import psycopg."""
@@ -81,7 +78,7 @@ def _open(conninfo: bytes, deadline: float, *, pooled: bool) -> "PGconn":
     try:
         # Asked of libpq itself, because they may also come from PGOPTIONS or a service file. Nothing was sent yet.
         if pooled and pgconn.options:
-            raise ConfigError(_NO_OPTIONS)
+            raise ConfigError(NO_OPTIONS)
         while pgconn.status != 1:  # CONNECTION_BAD
             state = pgconn.connect_poll()
             if state == _POLLING_OK:

@@ -1,37 +1,123 @@
-"""What PyMySQL is told for one connection."""
+"""What PyMySQL is told for one connection, and what nobody may tell it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from ...errors import ConfigError
-from ..base import ConnectRequest
+from ..arguments import REFUSED, Arguments, Check, flag, instance, seconds, text, whole_number
+from ..base import ConnectRequest, Defaults
 
-# Arguments of PyMySQL that come as text in a URL and are no text.
-_NUMBERS = ("max_allowed_packet", "client_flag")
-_SECONDS = ("read_timeout", "write_timeout")
-_FLAGS = ("use_unicode", "local_infile")
+_SSL = 1 << 11  # CLIENT.SSL
+
+
+def _charset(value: object) -> str:
+    from pymysql.connections import Connection
+
+    name = text(value)
+    if name.lower() == "utf-8":  # everybody's name for it but MySQL's
+        return "utf8mb4"
+    try:
+        Connection(charset=name, ssl_disabled=True, defer_connect=True)
+    except (AttributeError, LookupError):
+        raise ValueError("one of MySQL's character sets, mostly utf8mb4") from None
+    return name
+
+
+def _client_flag(value: object) -> int:
+    number: int = whole_number()(value)
+    if number & _SSL:
+        raise ValueError("without CLIENT.SSL: encryption is asked for with sslmode in the URL")
+    return number
+
+
+def _key(value: object) -> bytes:
+    return value if isinstance(value, bytes) else text(value).encode()
+
+
+def _a(kind: str) -> Check:
+    return instance(lambda value: isinstance(value, type), f"a class of {kind}, not its name")
+
+
+_VERIFIED = "write sslmode=verify-full in the URL's query, which is the default for every host that is not local"
+_FILE = "a file could overrule the URL: write what it holds into the URL"
+
+# PyMySQL's Connection(): https://pymysql.readthedocs.io/en/latest/modules/connections.html
+ARGUMENTS = Arguments(
+    driver="PyMySQL",
+    passed={
+        "bind_address": text,
+        "binary_prefix": flag,
+        "charset": _charset,
+        "client_flag": _client_flag,
+        "collation": text,
+        "init_command": text,
+        "local_infile": flag,
+        "max_allowed_packet": whole_number(1),
+        "program_name": text,
+        "read_timeout": seconds,
+        "server_public_key": _key,
+        "sql_mode": text,
+        "use_unicode": flag,
+        "write_timeout": seconds,
+    },
+    objects={
+        "auth_plugin_map": instance(lambda value: isinstance(value, Mapping), "a mapping of plugins' names to classes"),
+        "conv": instance(lambda value: isinstance(value, Mapping), "a mapping of types to functions"),
+        "cursorclass": _a("cursors such as pymysql.cursors.DictCursor"),
+    },
+    refused={
+        **REFUSED,
+        "ssl": "write sslmode, sslrootcert, sslcert and sslkey in the URL's query",
+        "ssl_ca": "write sslrootcert=/path in the URL's query",
+        "ssl_cert": "write sslcert=/path in the URL's query",
+        "ssl_key": "write sslkey=/path in the URL's query",
+        "ssl_key_password": "write sslpassword=… in the URL's query",
+        "ssl_disabled": "write sslmode=disable in the URL's query, where the network itself is trusted",
+        **dict.fromkeys(("ssl_verify_cert", "ssl_verify_identity"), _VERIFIED),
+        **dict.fromkeys(("read_default_file", "read_default_group"), _FILE),
+        **dict.fromkeys(("compress", "named_pipe"), "PyMySQL has it in its signature and does not support it"),
+        "defer_connect": "the pool decides when it connects",
+        "unix_socket": "write it in the URL's query, mysql://user@/database?unix_socket=/path, or Pool(host='/path')",
+    },
+)
+
+
+def pymysql_options(parameters: Mapping[str, str], given: Mapping[str, Any], *, pooled: bool) -> Mapping[str, Any]:
+    """What PyMySQL is told, of a URL's parameters and of `connect_args`. Raises ConfigError."""
+    from pymysql import VERSION_STRING
+    from pymysql.connections import Connection
+
+    found = ARGUMENTS.check("mysql", parameters, given)
+    for name in found:
+        if name not in (Connection.__init__.__kwdefaults__ or ()):
+            raise ConfigError(f"{name} is not known to PyMySQL {VERSION_STRING}: take it out")
+    return found
+
+
+def pymysql_defaults() -> Defaults:
+    """PyMySQL reads no variables, and files only where it is told to."""
+    return Defaults()
 
 
 def pymysql_arguments(request: ConnectRequest) -> dict[str, Any]:
+    """What PyMySQL is told. What the pool decides comes last, and wins."""
     password = request.credentials.password
-    arguments: dict[str, Any] = {key: _typed(key, value) for key, value in request.parameters.items()}
-    arguments.setdefault("charset", "utf8mb4")
-    arguments.setdefault("program_name", request.application_name)
-    arguments |= {
+    arguments: dict[str, Any] = {
+        "charset": "utf8mb4",
+        "program_name": request.application_name,
+        **request.arguments,
         "user": request.credentials.user or None,
-        "password": "" if password is None else password.reveal(),
+        # As bytes: PyMySQL would encode a text as Latin-1.
+        "password": b"" if password is None else password.reveal().encode(),
         "database": request.database or None,
         "autocommit": request.autocommit,
         "port": request.port,
-        **request.arguments,
     }
-    if isinstance(arguments["password"], str):  # which PyMySQL would encode as Latin-1
-        arguments["password"] = arguments["password"].encode()
     if request.host.startswith("/"):
         arguments["unix_socket"] = request.host
     else:
         arguments["host"] = request.host or "localhost"
-    arguments |= _tls_arguments(request)
-    return arguments
+    return arguments | _tls_arguments(request)
 
 
 def _tls_arguments(request: ConnectRequest) -> dict[str, Any]:
@@ -44,16 +130,3 @@ def _tls_arguments(request: ConnectRequest) -> dict[str, Any]:
     from ...tls import context
 
     return {"ssl": context(request.tls, request.host)}
-
-
-def _typed(key: str, value: str) -> Any:
-    try:
-        if key in _NUMBERS:
-            return int(value)
-        if key in _SECONDS:
-            return float(value)
-    except ValueError:
-        raise ConfigError(f"the URL's {key}={value!r} is not valid: it must be a number") from None
-    if key in _FLAGS:
-        return value.lower() in {"1", "true", "yes", "on"}
-    return value

@@ -3,7 +3,7 @@
 from ...errors import ConfigError
 from ...secret import private
 from ..base import ConnectRequest, Failure
-from .arguments import pymysql_arguments
+from .arguments import pymysql_arguments, pymysql_defaults, pymysql_options
 from .errors import classify
 from .link import MysqlLink
 
@@ -13,6 +13,8 @@ class MysqlEngine:
 
     name = "mysql"
     default_port = 3306
+    arguments = staticmethod(pymysql_options)
+    defaults = staticmethod(pymysql_defaults)
 
     def load(self) -> None:
         """Import PyMySQL."""

@@ -1,0 +1,92 @@
+"""A database's address given as separate values, by those whose variables are DB_HOST, DB_USER and DB_PASSWORD."""
+
+from collections.abc import Callable, Mapping
+
+from ..errors import ConfigError
+from ..secret import Secret
+from . import synonyms
+from .url import ENGINES, MAX_PORT, Url, own_fields
+from .values import is_sendable
+
+PARTS = ("host", "port", "user", "password", "database", "engine", *synonyms.OWN)
+"""Keywords of Pool, and names of variables behind the prefix. None of them may stand beside a URL."""
+
+_ENGINE_AT = {5432: "postgresql", 3306: "mysql"}
+
+
+def from_parts(parts: Mapping[str, object], called: Callable[[str], str], *, needs_host: bool) -> Url:
+    """A Url of these parts, none of which is None. They are taken as they are: nothing is to be escaped.
+
+    `called` says how a part is called where it was given. `needs_host`: nobody else knows the host. Raises ConfigError,
+    which shows no value that may be secret.
+    """
+    port = _port(called("port"), parts.get("port"))
+    own = {name: _own(called(name), parts[name]) for name in synonyms.OWN if name in parts}
+    host = _host(called, parts.get("host", ""))
+    if needs_host and not host:
+        raise ConfigError(
+            f"{called('host')} is missing beside {', '.join(called(name) for name in parts)}: give the host's name, or "
+            "the directory of a Unix socket (the path of one for MySQL)"
+        )
+    password = parts.get("password")
+    return Url(
+        engine=_engine(called("engine"), parts.get("engine"), port),
+        host=host,
+        port=port,
+        user=_text(called("user"), parts.get("user", "")),
+        password=None if password is None else Secret(_text(called("password"), password)),
+        database=_text(called("database"), parts.get("database", "")),
+        **own_fields(own),
+    )
+
+
+def _text(name: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise ConfigError(f"{name} is not valid: it must be a text, not {type(value).__name__}")
+    if not is_sendable(value):
+        raise ConfigError(f"{name} is not valid: it holds a NUL, or bytes that are not UTF-8")
+    return value
+
+
+def _own(name: str, value: object) -> str:
+    if name.lower().endswith("pooled") and isinstance(value, bool):
+        return str(value)
+    return _text(name, value)
+
+
+def _host(called: Callable[[str], str], value: object) -> str:
+    name = called("host")
+    host = _text(name, value)
+    if host.startswith("[") and host.endswith("]"):
+        host = host[1:-1]
+    # None of them is shown: a URL with its password may have been put here.
+    wanted = "a host name without spaces"
+    if "," in host:
+        wanted = "a single host (RdsProxy and AuroraCluster find readers themselves)"
+    elif not host.startswith("/") and ("/" in host or "@" in host[1:]):
+        wanted = "a host name alone; a whole URL is given as url"
+    elif host.count(":") == 1:
+        wanted = f"a host name alone; the port is given as {called('port')}"
+    elif host.isprintable() and (host.startswith("/") or " " not in host):
+        return host
+    raise ConfigError(f"{name} is not valid: it must be {wanted}")
+
+
+def _port(name: str, value: object) -> int | None:
+    if value is None:
+        return None
+    text = str(value) if isinstance(value, int | str) else ""
+    if not (text.isascii() and text.isdigit() and len(text) <= 5 and 1 <= int(text) <= MAX_PORT):
+        raise ConfigError(f"{name} is not valid: it must be a whole number from 1 to {MAX_PORT}")
+    return int(text)
+
+
+def _engine(name: str, value: object, port: int | None) -> str:
+    if value is None:
+        if port in _ENGINE_AT:
+            return _ENGINE_AT[port]
+        raise ConfigError(f"{name} is missing: give 'postgresql' or 'mysql' (the ports 5432 and 3306 say it too)")
+    engine = ENGINES.get(value.lower()) if isinstance(value, str) else None
+    if engine is None:
+        raise ConfigError(f"{name} is not valid: it must be 'postgresql' or 'mysql'")
+    return engine

@@ -1,0 +1,212 @@
+"""What other tools write into a database URL: read as our own words where it means the same, else refused with advice.
+
+Other tools are other drivers (PyMySQL, mysqlclient, asyncpg, node-postgres, JDBC, Go's), SQLAlchemy, Django and Prisma.
+"""
+
+from collections.abc import Mapping
+
+from ..errors import ConfigError
+from ..tls import MODES, weaker
+from .values import bad, flag
+
+OWN = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "pooled")
+"""Our own words in a URL's query, the same for both engines."""
+
+_SAME = {
+    "ssl_mode": "sslmode",
+    "sslMode": "sslmode",
+    "ssl_ca": "sslrootcert",
+    "ssl_cert": "sslcert",
+    "ssl_key": "sslkey",
+    "ssl_key_password": "sslpassword",
+    "pgbouncer": "pooled",
+}
+OPTIONS = {
+    "connect_timeout": "connect_timeout",
+    "autocommit": "autocommit",
+    "connection_limit": "max_size",
+    "pool_timeout": "timeout",
+}
+"""What may stand in a URL because it is everybody's word there, and the option of the pool that it is."""
+
+_MODES = {
+    "disabled": "disable",
+    "preferred": "prefer",
+    "required": "require",
+    "verify_ca": "verify-ca",
+    "verify_identity": "verify-full",
+}
+"""MySQL's words for libpq's modes."""
+
+_ENCRYPT = ("ssl", "tls", "useSSL", "use_ssl", "requireSSL", "ssl_require")
+_VERIFY = ("ssl_verify_cert", "ssl_verify_identity", "ssl_check_hostname", "verifyServerCertificate", "sslaccept")
+_NEVER = ("ssl_disabled", "trustServerCertificate")
+_STRICT = {"strict": "true", "accept_invalid_certs": "false"}
+
+_TLS_BY_HAND = "TLS is decided by sslmode, sslrootcert, sslcert and sslkey in the URL's query, for both engines alike"
+_SETTING = {
+    "postgresql": "it is a setting of the server: write ALTER ROLE … SET …, or, where no pooler stands in between, "
+    "options=-c%20NAME%3DVALUE",
+    "mysql": "it is a setting of the server: write init_command=SET%20SESSION%20NAME%3DVALUE",
+}
+_OF_ANOTHER = "it is meant for another driver and means nothing here: take it out"
+_SECONDS = "write connect_timeout=…, in seconds"
+_NO_STATEMENT_TIME = (
+    "it bounds statements in another driver: write the option cancel_before_deadline, or a statement_timeout "
+    "(max_execution_time on MySQL) on the server"
+)
+_NO_CACHE = "it is meant for another driver's cache of statements: take it out"
+
+_REFUSED: dict[str, str] = {
+    **dict.fromkeys(("sslidentity", "sslfactory", "ssl_cipher", "ssl_capath", "direct_tls"), _TLS_BY_HAND),
+    **dict.fromkeys(("connectTimeout", "loginTimeout", "connection_timeout", "timeout_connect"), _SECONDS),
+    **dict.fromkeys(("socketTimeout", "socket_timeout", "command_timeout", "query_timeout"), _NO_STATEMENT_TIME),
+    **dict.fromkeys(
+        ("prepared_statement_cache_size", "statement_cache_size", "statement_cache_capacity", "cachePrepStmts"),
+        _NO_CACHE,
+    ),
+    **dict.fromkeys(("pool_size", "maximumPoolSize", "pool_max_conns"), "write the option max_size"),
+    **dict.fromkeys(("pool_recycle", "conn_max_age", "max_connection_lifetime"), "write the option max_lifetime"),
+    **dict.fromkeys(
+        (
+            "useUnicode",
+            "allowPublicKeyRetrieval",
+            "rewriteBatchedStatements",
+            "interpolateParams",
+            "parseTime",
+            "zeroDateTimeBehavior",
+            "conn_health_checks",
+            "pool_pre_ping",
+            "max_overflow",
+            "uselibpqcompat",
+            "default_query_exec_mode",
+            "use_pure",
+            "driver",
+        ),
+        _OF_ANOTHER,
+    ),
+}
+_REFUSED_BY_ENGINE: dict[str, dict[str, str]] = {
+    "postgresql": {
+        **dict.fromkeys(
+            (
+                "search_path",
+                "statement_timeout",
+                "lock_timeout",
+                "idle_in_transaction_session_timeout",
+                "timezone",
+                "TimeZone",
+            ),
+            _SETTING["postgresql"],
+        ),
+        **dict.fromkeys(
+            ("schema", "currentSchema"), "a schema is found by the search_path: write ALTER ROLE … SET search_path = …"
+        ),
+        **dict.fromkeys(
+            ("charset", "characterEncoding", "encoding"),
+            "libpq calls it client_encoding, and psycopg needs none: take it out",
+        ),
+        "prepareThreshold": "psycopg calls it prepare_threshold",
+        "ApplicationName": "libpq calls it application_name",
+        "unix_socket": "a Unix socket's directory is written as host=/directory",
+        "init_command": "write ALTER ROLE … SET … for settings",
+    },
+    "mysql": {
+        **dict.fromkeys(
+            ("time_zone", "serverTimezone", "connectionTimeZone", "loc", "wait_timeout", "max_execution_time"),
+            _SETTING["mysql"],
+        ),
+        **dict.fromkeys(("schema", "currentSchema"), "a schema of MySQL is a database: write it behind the host's /"),
+        **dict.fromkeys(
+            ("characterEncoding", "client_encoding", "encoding"), "MySQL calls it charset: charset=utf8mb4"
+        ),
+        **dict.fromkeys(
+            ("multiStatements", "allowMultiQueries"), "write client_flag=65536, PyMySQL's CLIENT.MULTI_STATEMENTS"
+        ),
+        **dict.fromkeys(
+            ("channel_binding", "target_session_attrs", "sslnegotiation", "options", "prepare_threshold"),
+            "it is a parameter of PostgreSQL's driver: take it out",
+        ),
+        **dict.fromkeys(("application_name", "ApplicationName"), "PyMySQL calls it program_name"),
+        **dict.fromkeys(("allow_local_infile", "allowLoadLocalInfile"), "PyMySQL calls it local_infile"),
+    },
+}
+
+
+def advice(engine: str, name: str) -> str | None:
+    """What to write instead of another tool's word; None for a word that nobody uses."""
+    name = name.replace("-", "_")
+    return _REFUSED_BY_ENGINE[engine].get(name) or _REFUSED.get(name)
+
+
+def _in_our_words(mode: str) -> str:
+    return _MODES.get(mode.lower().replace("-", "_"), mode.lower())
+
+
+def mode(name: str, value: str) -> str:
+    """An sslmode in libpq's words, from libpq's or MySQL's in upper or lower case. Raises ConfigError."""
+    found = _in_our_words(value)
+    if found not in MODES:
+        raise bad(name, value, f"one of {', '.join(MODES)}")
+    return found
+
+
+def translate(engine: str, query: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
+    """A query's own words, the pool's options in it, and what is left for the driver. Raises ConfigError.
+
+    The options keep the names that they have there. `encrypted` among the own words: plain text is refused, and how
+    much is verified is decided as ever.
+    """
+    own: dict[str, str] = {}
+    options: dict[str, str] = {}
+    rest: dict[str, str] = {}
+    least = "disable"
+    for name, value in query.items():
+        word = name.replace("-", "_")
+        ours = "sslmode" if word in _ENCRYPT and _in_our_words(value) in MODES else _SAME.get(word, word)
+        if ours in OWN:
+            _put(own, ours, mode(name, value) if ours == "sslmode" else value)
+        elif word in OPTIONS:
+            options[word] = value
+        elif word in _ENCRYPT or word in _VERIFY or word in _NEVER:
+            least = max(least, _least(word, name, value), key=MODES.index)
+        elif (instead := advice(engine, word)) is not None:
+            raise ConfigError(f"the URL's query holds {name!r}: {instead}")
+        else:
+            rest[name] = value
+    _agree(own, least)
+    return own, options, rest
+
+
+def _put(found: dict[str, str], name: str, value: str) -> None:
+    if found.setdefault(name, value) != value:
+        raise ConfigError(f"the URL's query says two things of {name}, one of them in another tool's word: keep one")
+
+
+def _least(word: str, name: str, value: str) -> str:
+    """The weakest sslmode that does what another tool's flag says."""
+    try:
+        on = flag(name, _STRICT.get(value, value))
+    except ConfigError:  # not shown: it may be anything
+        raise ConfigError(f"the URL's query holds {name!r}, and not with true or false: {_TLS_BY_HAND}") from None
+    if on is (word in _NEVER):
+        raise ConfigError(
+            f"the URL's query holds {name!r} with a value that takes encryption or its verification away: if that is "
+            "what you want, write sslmode=require (encrypted, nobody is verified) or sslmode=disable (plain text)"
+        )
+    if word == "ssl_disabled":
+        return "disable"
+    return "require" if word in _ENCRYPT else "verify-ca"
+
+
+def _agree(own: dict[str, str], least: str) -> None:
+    """Put flags and sslmode together."""
+    if "sslmode" in own:
+        if weaker(own["sslmode"], least):
+            raise ConfigError(
+                f"the URL's query holds sslmode={own['sslmode']} and another tool's flag that asks for more: keep one"
+            )
+    elif least == "require":
+        own["encrypted"] = "true"
+    elif least != "disable":
+        own["sslmode"] = "verify-full"

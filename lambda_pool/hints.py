@@ -1,0 +1,99 @@
+"""What to do about a login that server, pooler or driver refused, for the pool's own errors and for the doctor.
+
+Loaded only when there is something to explain.
+"""
+
+from .engines.base import ConnectRequest
+from .tls import advice_on_own_certificate
+
+# Numbers that MySQL answers a login with: https://dev.mysql.com/doc/mysql-errors/8.4/en/; from 4000 on MariaDB's.
+_SETTINGS = ("1064", "1115", "1193", "1227", "1229", "1231", "1238", "1253", "1273")
+_BY_THE_HOUR = ("max_questions", "max_updates", "max_connections_per_hour")
+
+
+def of_refusal(text: str, engine: str, request: ConnectRequest) -> str:
+    """What to do, by the words of the driver's error; empty where they say it themselves."""
+    found = _of_mysql(text, request) if engine == "mysql" else _of_postgres(text, request)
+    return found or advice_on_own_certificate(text.lower()).removesuffix(".") or _of_login(text, request)
+
+
+def _of_postgres(text: str, request: ConnectRequest) -> str:
+    user, database = request.credentials.user, request.database
+    if "startup parameter" in text or "command-line options" in text:
+        return (
+            "A pooler stands there that refuses start-up options: add pooled=true to the URL, and take 'options' out "
+            "of the URL, of connect_args and of PGOPTIONS"
+        )
+    if "unrecognized configuration parameter" in text or "for parameter" in text or "to set parameter" in text:
+        return (
+            "The server does not take a setting from 'options' in the URL, in connect_args or in PGOPTIONS: correct it"
+        )
+    if "no pg_hba.conf entry" in text:
+        encrypted = "no encryption" not in text
+        return "The server lets this user into this database from here under no rule: " + (
+            "add one to pg_hba.conf" if encrypted else "encrypt, with sslmode=verify-full"
+        )
+    if ("database" in text and "does not exist" in text) or "no such database" in text:
+        return _missing(database)
+    if "permission denied for database" in text:
+        return f"GRANT CONNECT ON DATABASE {database} TO {user}"
+    return f"ALTER ROLE {user} LOGIN" if "not permitted to log in" in text else ""
+
+
+def _of_mysql(text: str, request: ConnectRequest) -> str:
+    user, database = request.credentials.user, request.database
+    number = text.partition("(")[2].partition(",")[0]
+    if "cryptography" in text:
+        return (
+            "Without TLS, MySQL's caching_sha2_password asks for the password under a key of the server's, for which "
+            "PyMySQL needs the package cryptography, at the first login after each restart of the server: leave "
+            "sslmode out or make it require, or install cryptography"
+        )
+    if number in _SETTINGS:
+        return (
+            "The server does not take init_command, sql_mode, charset or collation as they stand in the URL's query or "
+            "in connect_args: correct it"
+        )
+    if number == "1226":
+        if any(limit in text for limit in _BY_THE_HOUR):
+            return f"The account's limit by the hour is used up: ALTER USER {user}@'%' WITH … 0 lifts it"
+        return f"The account's own limit is reached: ALTER USER {user}@'%' WITH MAX_USER_CONNECTIONS 0 lifts it"
+    by_number = {
+        "3159": "The server wants encryption: take sslmode out of the URL, or make it verify-full",
+        "1049": _missing(database),
+        "1044": f"GRANT ALL ON {database}.* TO {user}@'%'",
+        "1130": f"No account lets {user!r} in from here: CREATE USER {user}@'%' …",
+        "1129": "The server blocks this host after too many errors: FLUSH HOSTS there",
+        "1820": f"The password of {user!r} has expired: ALTER USER {user}@'%' IDENTIFIED BY '…'",
+        "1862": f"The password of {user!r} has expired: ALTER USER {user}@'%' IDENTIFIED BY '…'",
+        "3118": f"The account of {user!r} is locked: ALTER USER {user}@'%' ACCOUNT UNLOCK",
+        "4151": f"The account of {user!r} is locked: ALTER USER {user}@'%' ACCOUNT UNLOCK",
+    }
+    return by_number.get(number, "")
+
+
+def _missing(database: str) -> str:
+    return f"Write a database that exists behind the host in the URL (it is {database!r} now), or create it"
+
+
+def _of_login(text: str, request: ConnectRequest) -> str:
+    user, password = request.credentials.user, request.credentials.password
+    if request.credentials.iam:
+        return ""
+    if password is not None and "X-Amz-Signature=" in password.reveal():
+        return (
+            "The password is an IAM token, which lives 15 minutes: use auth=IamToken() (LAMBDA_POOL_AUTH=iam), which "
+            "signs one for each login"
+        )
+    if "PAM authentication failed" in text:
+        return (
+            f"The server asked PAM, as RDS does for users with the role rds_iam: no password is accepted for {user!r}, "
+            f"and a token written into a URL lives 15 minutes. Use auth=IamToken() (LAMBDA_POOL_AUTH=iam), or REVOKE "
+            f"rds_iam FROM {user}"
+        )
+    if password is None and ("no password supplied" in text or "using password: NO" in text):
+        return (
+            "No password was given: write it into the URL, name a secret (LAMBDA_POOL_SECRET_ID), or use IAM "
+            "(LAMBDA_POOL_AUTH=iam)"
+        )
+    return ""
