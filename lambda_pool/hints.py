@@ -24,9 +24,9 @@ def _of_postgres(text: str, request: ConnectRequest) -> str:
             "A pooler stands there that refuses start-up options: add pooled=true to the URL, and take 'options' out "
             "of the URL, of connect_args and of PGOPTIONS"
         )
-    if "unrecognized configuration parameter" in text or "for parameter" in text or "to set parameter" in text:
+    if 'parameter "' in text:
         return (
-            "The server does not take a setting from 'options' in the URL, in connect_args or in PGOPTIONS: correct it"
+            "The server does not take a setting that 'options' holds in the URL, connect_args or PGOPTIONS: correct it"
         )
     if "no pg_hba.conf entry" in text:
         encrypted = "no encryption" not in text
