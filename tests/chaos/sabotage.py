@@ -5,7 +5,7 @@ from typing import Any
 from lambda_pool import CommitUncertain, api, invocation, pool
 from lambda_pool.core.policy import REUSE
 from lambda_pool.engines.base import Outcome
-from lambda_pool.engines.psycopg import connection as postgres
+from lambda_pool.engines.psycopg import link as postgres
 from lambda_pool.engines.pymysql import link as mysql
 from lambda_pool.lifecycle import alarm
 

@@ -33,7 +33,7 @@ class TestConnection:
     def test_it_is_the_drivers_own_over_tls(self, database: Database) -> None:
         with database.pool().connection() as conn:
             if database.engine == "postgresql":
-                assert type(conn) is psycopg.Connection
+                assert isinstance(conn, psycopg.Connection)
                 assert conn.execute("select ssl from pg_stat_ssl where pid = pg_backend_pid()").fetchone() == (True,)
             else:
                 assert isinstance(conn, pymysql.connections.Connection)

@@ -63,6 +63,14 @@ class Target:
             self.insert(conn)
             statement = spoken()
         commit, *reset = spoken()
+        pool.close()
+        if not self.mysql:  # there COMMIT and the reset are one message
+            reset = [commit]
+        pool = self.pool()
+        with pool.connection() as conn:
+            self.insert(conn)
+            spoken()
+        commit = spoken()[0]
         with pytest.raises(ZeroDivisionError), pool.connection() as conn:
             self.insert(conn)
             spoken()

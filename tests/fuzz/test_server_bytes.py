@@ -350,13 +350,23 @@ def test_mutated_answers_to_rollback(target: Target) -> None:
 
 
 def check_reset(target: Target, answers: tuple[bytes, ...], then: Any) -> None:
-    """The borrower's work is saved, so he hears nothing; a connection comes back only with a "done"."""
+    """A connection comes back only with a "done". Where the work is saved already, the borrower hears nothing."""
     pool = target.pool(connect_timeout=5.0, reset="session", ping_timeout=PING)
     dialogue = target.dialogue
+    commit = dialogue.commit if target.mysql else ()  # there it goes together with the reset
     try:
-        target.front.play(target.script(*dialogue.login, *dialogue.statement, *dialogue.commit, *answers, then=then))
-        with pool.connection() as conn:
-            target.insert(conn)
+        target.front.play(target.script(*dialogue.login, *dialogue.statement, *commit, *answers, then=then))
+
+        def borrow() -> None:
+            with invocation(LEFT), pool.connection() as conn:
+                target.insert(conn)
+
+        _, failure = attempt(target, borrow, LEFT)
+        if failure is not None:
+            assert not target.mysql
+            assert isinstance(failure, lambda_pool.CommitUncertain) or refused(target, answers[0])
+        elif not target.mysql:
+            assert b"C" in answers[0]
         # An answer from which autocommit seems to be off already is not followed by a question for that.
         asked = len(answers) - (target.mysql and b"AUTOCOMMIT" not in target.front.received[0].partition(b"COMMIT")[2])
         assert not pool.stats().size or all(accepted(target, answer) for answer in answers[:asked])

@@ -168,8 +168,12 @@ OF_ENGINE = {
         "lambda_pool.engines.psycopg",
         "lambda_pool.engines.psycopg.arguments",
         "lambda_pool.engines.psycopg.connection",
+        "lambda_pool.engines.psycopg.cursors",
         "lambda_pool.engines.psycopg.engine",
         "lambda_pool.engines.psycopg.errors",
+        "lambda_pool.engines.psycopg.libpq",
+        "lambda_pool.engines.psycopg.link",
+        "lambda_pool.engines.psycopg.statements",
     },
     "mysql": {
         "lambda_pool.engines.pymysql",

@@ -13,7 +13,7 @@ import pytest
 from psycopg import sql
 
 import lambda_pool
-from lambda_pool.engines.psycopg.slow import statement
+from lambda_pool.engines.psycopg.statements import statement
 from lambda_pool.engines.slow import shorten
 from lambda_pool.events import Leaked, Returned, SlowQuery
 from lambda_pool.testing import FakeDriver

@@ -15,15 +15,24 @@ _BY_STATE = {
     "28P01": Failure.REJECTED,
     "40001": Failure.CONFLICT,
     "40P01": Failure.CONFLICT,
+    "26000": Failure.STALE,
 }
+
+# States that have other meanings too: the server's function (its words are translated), or its words, where they mean
+# that the schema has changed.
+_STALE = {"0A000": ("RevalidateCachedQuery", "cached plan must not change"), "XX000": ("", "cache lookup failed for ")}
 
 # Errors while connecting carry no SQLSTATE; only the text tells. First match wins. Certificates come before login,
 # because libpq reports both kinds with "connection to server … failed".
 _BY_TEXT = (
+    # Psycopg's own words for what libpq finds once it is connected.
+    ("consuming input failed", Failure.LOST),
+    ("flushing failed", Failure.LOST),
     ("certificate", Failure.UNTRUSTED),
     # OpenSSL's word for a peer that is gone without a farewell, since its version 3.
     ("SSL error: unexpected eof", Failure.LOST),
     ("SSL SYSCALL error", Failure.LOST),
+    ("SSL connection has been closed unexpectedly", Failure.LOST),
     ("SSL error", Failure.UNTRUSTED),
     ("does not support SSL", Failure.UNTRUSTED),
     ("root.crt", Failure.UNTRUSTED),
@@ -40,7 +49,7 @@ _BY_TEXT = (
     ("no password supplied", Failure.REJECTED),
     ("no pg_hba.conf entry", Failure.REJECTED),
     ("credentials for the role", Failure.REJECTED),
-    # While connecting, both heal all the same.
+    # While connecting, these heal all the same.
     ("could not receive data from server", Failure.LOST),
     ("could not send data to server", Failure.LOST),
     ("Connection refused", Failure.UNREACHABLE),
@@ -48,16 +57,19 @@ _BY_TEXT = (
     ("Temporary failure in name resolution", Failure.UNREACHABLE),
     ("No such file or directory", Failure.UNREACHABLE),
     ("terminating connection due to administrator command", Failure.SHUTDOWN),
+    ("idle-in-transaction timeout", Failure.LOST),
+    ("idle-session timeout", Failure.LOST),
     ("server closed the connection unexpectedly", Failure.LOST),
     ("Connection reset by peer", Failure.LOST),
+    ("Broken pipe", Failure.LOST),
     ("connection is closed", Failure.LOST),
     ("connection is lost", Failure.LOST),
+    ("connection pointer is NULL", Failure.LOST),
     # Psycopg's wait, where a reset is half done: the kernel reports a hang-up, and nothing yet to be read.
     ("connection socket closed", Failure.LOST),
     ("connection not open", Failure.LOST),
     ("no connection to the server", Failure.LOST),
     ("lost synchronization with server", Failure.LOST),
-    ("SSL connection has been closed unexpectedly", Failure.LOST),
     # With target_session_attrs=read-write in the URL: the writer is elsewhere, or not yet one.
     ("session is read-only", Failure.UNREACHABLE),
     ("server is in hot standby mode", Failure.UNREACHABLE),
@@ -68,17 +80,22 @@ _BY_TEXT = (
 
 
 def classify(error: BaseException) -> Failure:
-    """By SQLSTATE where there is one, else by type and text."""
-    state = getattr(error, "sqlstate", None)
-    if state:
-        if state.startswith("08"):
-            return Failure.LOST
-        return _BY_STATE.get(state, Failure.OTHER)
-    if isinstance(error, TimeoutError):
+    """By SQLSTATE where there is one, else by type and text. What neither psycopg nor libpq raised is OTHER."""
+    from psycopg import Error
+
+    from .libpq import NoAnswerError
+
+    if not isinstance(error, Error):
+        return Failure.OTHER
+    if isinstance(error, NoAnswerError):
         return Failure.UNREACHABLE
-    if type(error).__module__.startswith("psycopg"):
-        text = str(error)
-        for part, failure in _BY_TEXT:
-            if part in text:
-                return failure
+    state, text = error.sqlstate, str(error)
+    if state:
+        function, words = _STALE.get(state, ("", "\0"))
+        if words in text or (function and error.diag.source_function == function):
+            return Failure.STALE
+        return Failure.LOST if state.startswith("08") else _BY_STATE.get(state, Failure.OTHER)
+    for part, failure in _BY_TEXT:
+        if part in text:
+            return failure
     return Failure.OTHER

@@ -1,0 +1,216 @@
+"""What is said to libpq itself, through `psycopg.pq`: connecting, and the pool's own short questions."""
+
+import logging
+import select
+import socket
+import sys
+from collections.abc import Generator
+from fcntl import ioctl
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from psycopg import OperationalError, pq
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
+from psycopg.errors import Diagnostic, error_from_result
+from psycopg.pq import ConnStatus, ExecStatus, PollingStatus, TransactionStatus
+from psycopg.waiting import Ready, Wait
+
+from ...errors import ConfigError
+from .arguments import NO_OPTIONS
+
+if TYPE_CHECKING:
+    from psycopg.pq import PGnotify
+    from psycopg.pq.abc import PGconn, PGresult
+
+log = logging.getLogger("lambda_pool")
+
+LOOK = 0.02
+"""Seconds after which a wait lets Python handle a signal: a third of what a cancel before the deadline leaves."""
+
+# Bytes that a server may send for a login, or for a question of the pool's own, notices and notifications not counted:
+# it is not to fill the function's memory. FIONREAD, here by its number on Linux, tells how many are there to be read.
+_MOST = 8 << 20
+_FIONREAD = 0x541B
+# Bytes of memory that notifications may take which came in meanwhile, and what one takes beside its text.
+_MOST_NOTIFIED = 32 << 20
+_NOTIFY = 256
+
+_COPY = (ExecStatus.COPY_OUT, ExecStatus.COPY_IN, ExecStatus.COPY_BOTH)
+
+
+class NoAnswerError(OperationalError):
+    """The server did not answer within the time that the pool gave it."""
+
+
+# --- connecting -------------------------------------------------------------------------------------------------------
+
+
+def connect(conninfo: str, deadline: float, *, pooled: bool) -> "PGconn":
+    """Open one connection. Several addresses share the time until `deadline`, so that a silent one hides no other.
+
+    Raises OperationalError, NoAnswerError at the deadline, or ConfigError.
+    """
+    parameters = conninfo_to_dict(conninfo)
+    places = _places({key: str(value) for key, value in parameters.items() if value is not None})
+    while True:
+        if places:
+            hosts, addresses, ports = (",".join(column) for column in zip(*places, strict=True))
+            conninfo = make_conninfo(conninfo, host=hosts, hostaddr=addresses, port=ports)
+        turn = deadline if len(places) < 2 else monotonic() + (deadline - monotonic()) / len(places)
+        pgconn = pq.PGconn.connect_start(conninfo.encode())
+        try:
+            _connect(pgconn, turn, pooled=pooled)
+        except NoAnswerError:
+            at = pgconn.hostaddr.decode(), pgconn.port.decode()
+            pgconn.finish()
+            if turn == deadline:
+                raise
+            # Those before it have refused, and do so again at once.
+            others = [place for place in places if place[1:] != at]
+            places = others if len(others) < len(places) else places[1:]
+        except BaseException:
+            pgconn.finish()
+            raise
+        else:
+            return pgconn
+
+
+def _places(parameters: dict[str, str]) -> list[tuple[str, str, str]]:
+    """Host, address and port of all places that a conninfo leads to; none where libpq is to find its own way."""
+    hosts = parameters.get("host", "").split(",")
+    if "hostaddr" in parameters or not all(hosts) or any(host.startswith(("/", "@")) for host in hosts):
+        return []
+    ports = parameters.get("port", "5432").split(",")
+    if len(ports) == 1:
+        ports *= len(hosts)
+    if len(ports) != len(hosts):  # libpq says what is wrong with it
+        return []
+    places: list[tuple[str, str, str]] = []
+    for host, port in zip(hosts, ports, strict=True):
+        try:
+            found = socket.getaddrinfo(host, int(port or 5432), type=socket.SOCK_STREAM)
+        except (OSError, ValueError, UnicodeError):
+            return []  # as above
+        places += ((host, str(address[4][0]), port or "5432") for address in found)
+    return list(dict.fromkeys(places))
+
+
+def _connect(pgconn: "PGconn", deadline: float, *, pooled: bool) -> None:
+    # Asked of libpq itself, because they may also come from PGOPTIONS or a service file. Nothing was sent yet.
+    if pooled and pgconn.options:
+        raise ConfigError(NO_OPTIONS)
+    room = _MOST
+    while pgconn.status != ConnStatus.BAD:
+        state = pgconn.connect_poll()
+        if state == PollingStatus.OK:
+            if pgconn.transaction_status != TransactionStatus.IDLE:
+                raise OperationalError("the server let us in, and is not idle")
+            pgconn.nonblocking = 1
+            return
+        if state not in {PollingStatus.READING, PollingStatus.WRITING}:
+            break
+        # A new poller each time: libpq may change its socket between two addresses.
+        poller = select.poll()
+        poller.register(pgconn.socket, select.POLLIN if state == PollingStatus.READING else select.POLLOUT)
+        # In short pieces: a signal that comes just before the call does not end it.
+        while not poller.poll(min(LOOK, _left(deadline)) * 1000):
+            pass
+        room -= _waiting(pgconn)
+        if room < 0:
+            raise OperationalError("the server sends more than any login could need")
+    raise OperationalError(bytes(pgconn.error_message).decode("utf-8", "replace").strip())
+
+
+def _left(deadline: float) -> float:
+    left = deadline - monotonic()
+    if left <= 0:
+        raise NoAnswerError("no answer in time")
+    return left
+
+
+def _waiting(pgconn: "PGconn") -> int:
+    """Bytes that are there to be read."""
+    return int.from_bytes(ioctl(pgconn.socket, _FIONREAD, bytes(4)), sys.byteorder)
+
+
+# --- questions --------------------------------------------------------------------------------------------------------
+
+
+class Unasked:
+    """What a server sends unasked, on its way to psycopg."""
+
+    def __init__(self, pgconn: "PGconn") -> None:
+        self.size = 0
+        """Bytes of all notices so far."""
+        self.own = False
+        """It comes in while the pool asks: a borrower's handler that fails says nothing against that."""
+        self._pass_on = pgconn.notify_handler
+        pgconn.notify_handler = self.notify
+
+    def notify(self, notify: "PGnotify") -> None:
+        """To be called with each notification."""
+        try:
+            if self._pass_on is not None:
+                self._pass_on(notify)
+        except Exception:
+            if not self.own:
+                raise
+            log.exception("a notify handler failed")
+
+    def notice(self, notice: Diagnostic) -> None:
+        """To be called with each notice."""
+        texts = (notice.message_primary, notice.message_detail, notice.message_hint, notice.context)
+        self.size += sum(len((text or "").encode()) for text in texts)
+
+
+def exchange(
+    pgconn: "PGconn", query: bytes | None, answers: "list[PGresult] | None", unasked: Unasked, *, bounded: bool
+) -> Generator[Wait, int, None]:
+    """For `Connection.wait`: send a query (None: one was sent before), and collect its results in `answers`.
+
+    `bounded`: give up a server that sends without end. Raises the server's first error, once all was read.
+    """
+    if query is not None:
+        pgconn.send_query(query)
+    room = _MOST - unasked.size
+    notified = 0
+    failure: Exception | None = None
+    while pgconn.flush():
+        if (yield Wait.RW) & Ready.R:
+            pgconn.consume_input()
+    while True:
+        while pgconn.is_busy():
+            if not (yield Wait.R):
+                continue
+            room -= _waiting(pgconn)
+            pgconn.consume_input()
+            pgconn.is_busy()  # which reads the notices out of what came in
+            size, each = _pass_on(pgconn)
+            room += size
+            notified += each
+            if bounded and (room + unasked.size < 0 or notified > _MOST_NOTIFIED):
+                raise OperationalError("the server sends more than any answer could need")
+        result = pgconn.get_result()
+        if result is None:
+            break
+        if result.status in _COPY:  # of which libpq has one "result" after another
+            raise OperationalError("a COPY was left unfinished, so its transaction cannot be committed")
+        if result.status == ExecStatus.FATAL_ERROR:
+            failure = failure or error_from_result(result)
+        if answers is not None:
+            answers.append(result)
+    pgconn.is_busy()  # what came in behind the answer libpq drops while it is idle
+    _pass_on(pgconn)
+    if failure is not None:
+        raise failure
+
+
+def _pass_on(pgconn: "PGconn") -> tuple[int, int]:
+    """Give notifications to psycopg. Out: their bytes, and the memory that they may take."""
+    size = count = 0
+    while notify := pgconn.notifies():
+        size += len(notify.relname) + len(notify.extra)
+        count += 1
+        if pgconn.notify_handler:
+            pgconn.notify_handler(notify)
+    return size, size + count * _NOTIFY

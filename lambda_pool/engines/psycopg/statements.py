@@ -1,0 +1,101 @@
+"""What the text of a statement tells: what to log of it, whether it may end a transaction, what it may leave behind."""
+
+import re
+from collections.abc import Iterable
+from typing import Any
+
+from psycopg import sql
+
+# Where SQL text is not SQL: literals, quoted names, comments.
+_QUOTED = re.compile(
+    r"""\be'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?P<tag>[^\W\d]\w*|)\$.*?\$(?P=tag)\$|--[^\n]*|/\*""",
+    re.DOTALL | re.IGNORECASE,
+)
+_COMMENT_EDGE = re.compile(r"/\*|\*/")
+_ENDS = re.compile(
+    r"(?:^|;)\s*(?:commit\b|end\b|abort\b|prepare\s+transaction\b|rollback\b(?!\s+(?:(?:work|transaction)\s+)?to\b))"
+)
+_COMMITS = re.compile(r"\s*(?:commit|end|prepare\s+transaction)\b")
+_SETS = re.compile(r"(?:^|;)\s*set\s+(?!(?:local|transaction|constraints)\b)")
+_LEAVES = re.compile(r"(?:^|;)\s*(?:reset|listen|prepare|discard|deallocate|declare|load|do|call)\b")
+_TEMPORARY = re.compile(r"\b(?:create|into|replace|local|global)\s+temp(?:orary)?\b|\bpg_temp\b")
+_LOCAL_CONFIG = re.compile(r"\bset_config\s*\((?:[^()]|\([^()]*\))*,\s*true\s*\)")
+_PREPARES = re.compile(r"(?:^|;)\s*(?:prepare|do|call)\b")
+
+# Commands whose tag alone says that the session is not as it was before.
+_CHANGING = frozenset({b"RESET", b"LISTEN", b"PREPARE", b"DISCARD", b"DEALLOCATE", b"DECLARE", b"LOAD", b"DO", b"CALL"})
+
+
+def statement(query: Any) -> str:
+    """A query as text with `?` in the place of each value that Python put in."""
+    if isinstance(query, str):
+        return query
+    if isinstance(query, bytes):
+        return query.decode("utf-8", "replace")
+    if isinstance(query, sql.Literal):
+        return "?"
+    if isinstance(query, sql.Composed):
+        return "".join(statement(part) for part in query)
+    if isinstance(query, sql.Composable):
+        return query.as_string(None)
+    strings = getattr(query, "strings", None)  # a template string, of Python 3.14
+    return "?".join(strings) if isinstance(strings, tuple) else type(query).__name__
+
+
+def ends_transaction(query: Any) -> bool:
+    """True if one of the statements in a query's text may end the transaction (not a savepoint)."""
+    return bool(_ENDS.search(_bare(statement(query).lower())))
+
+
+def asks_to_commit(query: Any) -> bool:
+    """True if its first statement does."""
+    return bool(_COMMITS.match(_bare(statement(query).lower())))
+
+
+def prepares(query: Any) -> bool:
+    """True if it may leave a prepared statement of the borrower's own."""
+    return bool(_PREPARES.search(_bare(statement(query).lower())))
+
+
+def changes_session(query: Any, tags: Iterable[bytes] | None = None) -> bool:
+    """True if it leaves something on the session that outlives its transaction.
+
+    `tags`: the server's command tags, where its answers were seen. What functions do inside is not seen, but for
+    `set_config`, the advisory locks, DO and CALL.
+    """
+    if tags is not None and any(tag.partition(b" ")[0] in _CHANGING for tag in tags):
+        return True
+    text = statement(query).lower()
+    if "set_config" in text or "advisory_lock" in text or "temp" in text:
+        bare = _bare(text)
+        named = "set_config" in _LOCAL_CONFIG.sub("", bare)
+        if named or "advisory_lock" in bare or _TEMPORARY.search(bare):
+            return True
+    if tags is None:
+        bare = _bare(text)
+        return bool(_SETS.search(bare) or _LEAVES.search(bare))
+    return b"SET" in tags and bool(_SETS.search(_bare(text)))
+
+
+def _bare(text: str) -> str:
+    """SQL without its comments, and with nothing in its literals and quoted names."""
+    parts = []
+    at = 0
+    while found := _QUOTED.search(text, at):
+        parts.append(text[at : found.start()])
+        at = found.end()
+        if found.group() == "/*":
+            at = _end_of_comment(text, at)
+            parts.append(" ")
+        else:
+            parts.append(" " if found.group().startswith("--") else "''")
+    return "".join((*parts, text[at:]))
+
+
+def _end_of_comment(text: str, at: int) -> int:
+    """Where the comment ends that was opened before `at`; PostgreSQL's may stand in one another."""
+    depth = 1
+    while depth and (edge := _COMMENT_EDGE.search(text, at)):
+        depth += 1 if edge.group() == "/*" else -1
+        at = edge.end()
+    return len(text) if depth else at
