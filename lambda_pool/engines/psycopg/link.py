@@ -62,8 +62,8 @@ class PostgresLink:
     def __init__(self, conn: PooledConnection, reset: str = "transaction") -> None:
         self.conn = conn
         self.backend_id: int = conn.pgconn.backend_pid
-        self._pgconn = conn.pgconn
-        self._reset = reset
+        self._libpq = conn.pgconn
+        self._after = reset
         self._resets = reset != "transaction"
         self._poller = select.poll()
         self._poller.register(conn.pgconn.socket, select.POLLIN)
@@ -77,11 +77,11 @@ class PostgresLink:
 
     def quiet(self) -> bool:
         """The free check, and libpq's own word: a closed descriptor's number may be somebody else's now."""
-        return not self._poller.poll(0) and self._pgconn.status == _OK
+        return not self._poller.poll(0) and self._libpq.status == _OK
 
     def at_rest(self) -> bool:
         """By libpq's word for the transaction."""
-        return self._pgconn.transaction_status == _IDLE
+        return self._libpq.transaction_status == _IDLE
 
     def ping(self, timeout: float) -> None:
         """An empty query: what every server and pooler answers, and nothing that a proxy would pin for."""
@@ -109,10 +109,10 @@ class PostgresLink:
     def condition(self) -> Condition:
         """By libpq's word for the transaction; psycopg's settings are attributes."""
         conn = self.conn
-        status = self._pgconn.transaction_status
+        status = self._libpq.transaction_status
         if (
             conn.is_as_lent(wholly=self._resets)
-            and self._pgconn.pipeline_status == _NO_PIPELINE
+            and self._libpq.pipeline_status == _NO_PIPELINE
             and not conn.guarded
             # In its own transaction block, and in a two-phase commit, psycopg refuses COMMIT: the next borrower's too.
             and not conn.blocks
@@ -127,7 +127,7 @@ class PostgresLink:
 
     def _due(self) -> bool:
         """Whether the session is to be reset."""
-        return self._reset == "session" or (self._reset == "changed" and self.conn.changed)
+        return self._after == "session" or (self._after == "changed" and self.conn.changed)
 
     def closed_by_user(self) -> bool:
         """Psycopg tells a close from a loss."""
@@ -143,13 +143,13 @@ class PostgresLink:
 
     def refused_write(self) -> bool:
         """By libpq's last message (English, as on RDS): outside of a transaction nothing else is left of an error."""
-        if self._pgconn.transaction_status != _IN_ERROR:
+        if self._libpq.transaction_status != _IN_ERROR:
             return False
-        return self._pgconn.error_message.partition(b"\n")[0].endswith(b" in a read-only transaction")
+        return self._libpq.error_message.partition(b"\n")[0].endswith(b" in a read-only transaction")
 
     def replayable(self) -> bool:
         """By what was noted of its statements, and libpq's word. A COMMIT whose own answer is lost is noted too."""
-        pgconn = self._pgconn
+        pgconn = self._libpq
         return not (self.conn.ended or (pgconn.status == _OK and pgconn.transaction_status == _IDLE))
 
     # --- return -------------------------------------------------------------------------------------------------------
@@ -163,7 +163,7 @@ class PostgresLink:
 
     def finish(self, *, commit: bool, timeout: float | None) -> Outcome:
         """COMMIT or ROLLBACK, where a transaction is open, and with it the reset that is due."""
-        pgconn, conn = self._pgconn, self.conn
+        pgconn, conn = self._libpq, self.conn
         if pgconn.status != _OK:
             return Outcome.FAILED
         if pgconn.pipeline_status != _NO_PIPELINE:
@@ -198,7 +198,7 @@ class PostgresLink:
             # If that is the server's good-bye, COMMIT is never sent, and nothing is uncertain.
             self._ask_nothing(_DRAIN_TIMEOUT if timeout is None else timeout)
             timeout = rest(deadline)
-        conn, pgconn = self.conn, self._pgconn
+        conn, pgconn = self.conn, self._libpq
         answers: list[PGresult] = []
         try:
             if self._due() and not (conn.blocks or conn.two_phase):
@@ -218,7 +218,7 @@ class PostgresLink:
 
     def _answered(self, error: psycopg.Error) -> bool:
         """Whether it is the server's own "no" to COMMIT, on a connection that lives, or psycopg's before it is sent."""
-        pgconn = self._pgconn
+        pgconn = self._libpq
         if isinstance(error, psycopg.ProgrammingError) and pgconn.transaction_status == _IN_TRANSACTION:
             return True
         state = error.sqlstate
@@ -234,12 +234,12 @@ class PostgresLink:
             conn.within(timeout, partial(conn.ask, b"ROLLBACK", ExecStatus.COMMAND_OK))
         else:
             conn.within(timeout, partial(conn.end, commit=False))
-        self._pgconn.is_busy()
+        self._libpq.is_busy()
 
     def _end_and_reset(self, end: bytes, answers: "list[PGresult]", timeout: float | None) -> None:
         """End the transaction and reset the session, in one round trip."""
         conn = self.conn
-        prepared = conn.prepared or self._reset == "session"
+        prepared = conn.prepared or self._after == "session"
         message = end + _RESET + (_DEALLOCATE if prepared else b"")
         conn.within(timeout, partial(conn.tell, message, answers))
         if len(answers) != bool(end) + _RESET.count(b";") + 1 + prepared or not _is_answer(answers[0], end):
@@ -249,7 +249,7 @@ class PostgresLink:
 
     def restore(self, timeout: float | None) -> bool:
         """Settings live in the driver: putting them back costs no round trip. A session that was changed costs one."""
-        pgconn, conn = self._pgconn, self.conn
+        pgconn, conn = self._libpq, self.conn
         pgconn.is_busy()
         if (
             pgconn.status != _OK
@@ -263,9 +263,9 @@ class PostgresLink:
         conn.guarded = False
         conn.noting = self._resets
         conn.put_back(wholly=False)
-        if self._reset == "changed" and (conn.changed or conn.was_reset or not conn.is_as_lent(wholly=True)):
+        if self._after == "changed" and (conn.changed or conn.was_reset or not conn.is_as_lent(wholly=True)):
             self.reset_session(timeout)
-        return self._reset == "session" or self.condition() is Condition.CLEAN
+        return self._after == "session" or self.condition() is Condition.CLEAN
 
     def reset_session(self, timeout: float | None) -> None:
         """What is left of DISCARD ALL to be done, and the settings of a new connection again."""
@@ -284,7 +284,7 @@ class PostgresLink:
 
     def running(self) -> bool:
         """What libpq knows, without a look at the socket. Our own COMMIT or ping is not the borrower's statement."""
-        return self._pgconn.transaction_status == _ACTIVE and not self.conn.unasked.own
+        return self._libpq.transaction_status == _ACTIVE and not self.conn.unasked.own
 
     def cancel(self, timeout: float, aside: Callable[[], Link]) -> bool:
         """PostgreSQL's own cancel request."""
@@ -309,12 +309,12 @@ class PostgresLink:
     def _release(self) -> None:
         """Close it, and let go of its memory and its descriptor now: psycopg leaves those of one that was lost."""
         self.conn.close()
-        self._pgconn.finish()
+        self._libpq.finish()
 
     def drop(self) -> None:
         """Put a dead end in the socket's place, so that libpq's Terminate reaches nobody."""
         with suppress(Exception):  # already closed: nothing is left to drop
-            dead_end(self._pgconn.socket)
+            dead_end(self._libpq.socket)
             self._release()
 
     def cut(self) -> None:
@@ -325,11 +325,11 @@ class PostgresLink:
     def sever(self) -> None:
         """shutdown() on the socket; libpq notices at its next call."""
         with suppress(Exception):  # already closed: nothing is left to sever
-            shut_down(self._pgconn.socket)
+            shut_down(self._libpq.socket)
 
     def _ask_nothing(self, timeout: float) -> None:
         self.conn.within(timeout, partial(self.conn.ask, b"", ExecStatus.EMPTY_QUERY))
 
     def _check_idle(self) -> None:
-        if self._pgconn.status != _OK or self._pgconn.transaction_status != _IDLE:
+        if self._libpq.status != _OK or self._libpq.transaction_status != _IDLE:
             raise psycopg.OperationalError("the connection is not idle after a ping or a reset")
