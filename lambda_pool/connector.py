@@ -78,6 +78,8 @@ class Connector:
                 raise
             except Exception as error:
                 kind = self.engine.classify(error)
+                if kind is Failure.FOREIGN:
+                    raise
                 stale = request.credentials.cached or request.credentials.pending
                 refresh = kind is Failure.REJECTED and stale and not refreshed
                 self._note(kind, request.credentials, endpoint)

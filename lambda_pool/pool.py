@@ -201,10 +201,13 @@ class ConnectionPool:
         start = monotonic()
         try:
             entry.link.ping(max(min(self.config.ping_timeout, limit.left()), 0.001))
-        except Exception as error:  # noqa: BLE001 - whatever goes wrong, the connection is not lent
+        except Exception as error:
             self.events.emit(Pinged(self.name, monotonic() - start, False))
             log.debug("pool %s: ping failed: %s", self.name, error)
-            self.note_failover(entry, self.classify(error))
+            kind = self.classify(error)
+            if kind is Failure.FOREIGN:
+                raise
+            self.note_failover(entry, kind)
             return replace(Reason.DEAD)
         self.events.emit(Pinged(self.name, monotonic() - start, True))
         return REUSE
@@ -351,7 +354,7 @@ class ConnectionPool:
         A write refused by its own read-only transaction is no failover.
         """
         kind = Failure.OTHER if error is None else self.classify(error)
-        if kind is Failure.OTHER and entry.link.refused_write():
+        if kind in {Failure.OTHER, Failure.FOREIGN} and entry.link.refused_write():
             kind = Failure.READ_ONLY
         return Failure.OTHER if kind is Failure.READ_ONLY and entry.link.read_only() else kind
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from . import invocation
 from .core.entry import Entry
 from .core.policy import Step, at_return
-from .engines.base import MIN_IO_TIMEOUT, Condition, Outcome
+from .engines.base import MIN_IO_TIMEOUT, Condition, Failure, Outcome
 from .errors import CommitUncertain, NotCommitted
 from .events import Reason, RolledBack
 from .invocation import Limit
@@ -120,7 +120,9 @@ def _restore(pool: "ConnectionPool", entry: Entry) -> bool:
             return False
         if pool.config.reset == "session":
             entry.link.reset_session(max(limit.left(), MIN_IO_TIMEOUT))
-    except Exception as error:  # noqa: BLE001 - a connection that cannot be brought back is closed
+    except Exception as error:
+        if pool.classify(error) is Failure.FOREIGN:
+            raise
         log.debug("pool %s: bringing a connection back failed: %s", pool.name, error)
         return False
     return True

@@ -35,7 +35,9 @@ class Failure(Enum):
     STALE = "stale"
     """The schema changed under a cached plan or type: every connection that is as old as this one may fail so too."""
     OTHER = "other"
-    """Anything else: the statement's or the caller's own fault."""
+    """Anything else: the statement's own fault."""
+    FOREIGN = "foreign"
+    """Raised neither by the driver nor by its socket: by the caller's code, or a signal handler that came between."""
 
 
 TRANSIENT = frozenset({Failure.UNREACHABLE, Failure.TOO_MANY, Failure.LOST, Failure.SHUTDOWN})

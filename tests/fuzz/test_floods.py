@@ -20,6 +20,7 @@ PROGRAM = """
 import json, resource, sys, time
 from lambda_pool.api import core_of
 import lambda_pool
+from tests.support.core import acquire
 from tests.support.invoked import invoked
 
 url, stage, seconds = sys.argv[1], sys.argv[2], float(sys.argv[3])
@@ -47,7 +48,7 @@ try:
     elif stage == "login":
         pool.connection().__enter__()
     else:
-        pool.checkout(list(lambda_pool.endpoints.base.Role)[0], seconds)
+        acquire(pool)
 except lambda_pool.LambdaPoolError as error:
     said = type(error).__name__
 print(json.dumps({"grown": grown() - before, "seconds": time.monotonic() - start, "said": said}))
@@ -138,4 +139,6 @@ def test_a_flood(target: Target, stage: str, name: str) -> None:
     assert found["grown"] < MOST or (stage == "commit" and not target.mysql)
     assert isinstance(found["seconds"], float)
     assert found["seconds"] < seconds + 0.5 + SLACK
-    assert found["said"] in {"login": ("ConnectError",), "commit": ("CommitUncertain",)}.get(stage, ("",))
+    # Of what is sent unasked nothing is counted, so that time alone may end it, with none left for another connection.
+    unasked = ("", "ConnectError") if name in {"notices", "notifications"} else ("",)
+    assert found["said"] in {"login": ("ConnectError",), "commit": ("CommitUncertain",)}.get(stage, unasked)

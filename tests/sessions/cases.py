@@ -103,6 +103,13 @@ def prepare_by_use(conn: Any) -> None:
         conn.execute("select 'prepared by use'")
 
 
+def notify_oneself(conn: Any) -> None:
+    """Received only with the statement after the COMMIT that sends it."""
+    run(conn, "listen to_oneself", "notify to_oneself, 'secret of A'")
+    conn.commit()
+    run(conn, "select 1")
+
+
 POSTGRES = [
     case("`SET …`", "set statement_timeout = '77s'", "show statement_timeout"),
     case("`SET LOCAL …`", "set local statement_timeout = '77s'", "show statement_timeout"),
@@ -168,6 +175,20 @@ POSTGRES = [
         lambda conn: conn.add_notify_handler(notice),
         lambda conn: notice in conn._notify_handlers,
     ),
+    case(
+        "an attribute of one's own, `conn.tenant = …`",
+        lambda conn: setattr(conn, "tenant", "A"),
+        lambda conn: getattr(conn, "tenant", None),
+    ),
+    case(
+        "notifications that nobody read",
+        notify_oneself,
+        lambda conn: [notify.payload for notify in conn.notifies(timeout=0)],
+    ),
+    case("`set_config(…, false)`", "select set_config('statement_timeout', '77s', false)", "show statement_timeout"),
+    case("`set_config(…, true)`", "select set_config('statement_timeout', '77s', true)", "show statement_timeout"),
+    case("SET in a function of one's own", "select sessions_function()", "show statement_timeout"),
+    case("SET in DO", "do $$ begin set statement_timeout = '77s'; end $$", "show statement_timeout"),
 ]
 
 

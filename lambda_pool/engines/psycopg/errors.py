@@ -80,13 +80,13 @@ _BY_TEXT = (
 
 
 def classify(error: BaseException) -> Failure:
-    """By SQLSTATE where there is one, else by type and text. What neither psycopg nor libpq raised is OTHER."""
+    """By SQLSTATE where there is one, else by type and text. What neither psycopg nor libpq raised is FOREIGN."""
     from psycopg import Error
 
     from .libpq import NoAnswerError
 
     if not isinstance(error, Error):
-        return Failure.OTHER
+        return Failure.FOREIGN
     if isinstance(error, NoAnswerError):
         return Failure.UNREACHABLE
     state, text = error.sqlstate, str(error)

@@ -1,6 +1,7 @@
 """What is said to libpq itself, through `psycopg.pq`: connecting, and the pool's own short questions."""
 
 import logging
+import os
 import select
 import socket
 import sys
@@ -28,9 +29,12 @@ LOOK = 0.02
 """Seconds after which a wait lets Python handle a signal: a third of what a cancel before the deadline leaves."""
 
 # Bytes that a server may send for a login, or for a question of the pool's own, notices and notifications not counted:
-# it is not to fill the function's memory. FIONREAD, here by its number on Linux, tells how many are there to be read.
+# it is not to fill the function's memory. Linux tells, by FIONREAD, how many are there to be read, and in its
+# `tcp_info`, at this place, how many have come in.
 _MOST = 8 << 20
 _FIONREAD = 0x541B
+_RECEIVED = 128
+_MOST_RESULTS = 100
 # Bytes of memory that notifications may take which came in meanwhile, and what one takes beside its text.
 _MOST_NOTIFIED = 32 << 20
 _NOTIFY = 256
@@ -89,9 +93,9 @@ def _places(parameters: dict[str, str]) -> list[tuple[str, str, str]]:
     for host, port in zip(hosts, ports, strict=True):
         try:
             found = socket.getaddrinfo(host, int(port or 5432), type=socket.SOCK_STREAM)
-        except (OSError, ValueError, UnicodeError):
-            return []  # as above
-        places += ((host, str(address[4][0]), port or "5432") for address in found)
+            places += ((host, str(address[4][0]), port) for address in found)
+        except (socket.gaierror, ValueError):  # again
+            places.append((host, "", port))
     return list(dict.fromkeys(places))
 
 
@@ -115,7 +119,7 @@ def _connect(pgconn: "PGconn", deadline: float, *, pooled: bool) -> None:
         # In short pieces: a signal that comes just before the call does not end it.
         while not poller.poll(min(LOOK, _left(deadline)) * 1000):
             pass
-        room -= _waiting(pgconn)
+        room -= _waiting(pgconn.socket)
         if room < 0:
             raise OperationalError("the server sends more than any login could need")
     raise OperationalError(bytes(pgconn.error_message).decode("utf-8", "replace").strip())
@@ -128,9 +132,32 @@ def _left(deadline: float) -> float:
     return left
 
 
-def _waiting(pgconn: "PGconn") -> int:
+def _waiting(fd: int) -> int:
     """Bytes that are there to be read."""
-    return int.from_bytes(ioctl(pgconn.socket, _FIONREAD, bytes(4)), sys.byteorder)
+    return int.from_bytes(ioctl(fd, _FIONREAD, bytes(4)), sys.byteorder)
+
+
+class _Meter:
+    """Counts the bytes that are read from a connection; none of a local socket's, whose server is this machine."""
+
+    def __init__(self, fd: int) -> None:
+        self._twin = socket.socket(fileno=os.dup(fd))
+        self._before = self._total()
+
+    def _total(self) -> int:
+        try:
+            info = self._twin.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED + 8)
+        except OSError:
+            return 0
+        return int.from_bytes(info[_RECEIVED:], sys.byteorder) - _waiting(self._twin.fileno())
+
+    def count(self) -> int:
+        """Since it was made."""
+        return self._total() - self._before
+
+    def close(self) -> None:
+        """Let go of the socket."""
+        self._twin.close()
 
 
 # --- questions --------------------------------------------------------------------------------------------------------
@@ -172,33 +199,40 @@ def exchange(
     """
     if query is not None:
         pgconn.send_query(query)
-    room = _MOST - unasked.size
-    notified = 0
+    meter: _Meter | None = None
+    allowed, notified = _MOST - unasked.size, 0
     failure: Exception | None = None
-    while pgconn.flush():
-        if (yield Wait.RW) & Ready.R:
-            pgconn.consume_input()
-    while True:
-        while pgconn.is_busy():
-            if not (yield Wait.R):
-                continue
-            room -= _waiting(pgconn)
-            pgconn.consume_input()
-            pgconn.is_busy()  # which reads the notices out of what came in
-            size, each = _pass_on(pgconn)
-            room += size
-            notified += each
-            if bounded and (room + unasked.size < 0 or notified > _MOST_NOTIFIED):
-                raise OperationalError("the server sends more than any answer could need")
-        result = pgconn.get_result()
-        if result is None:
-            break
-        if result.status in _COPY:  # of which libpq has one "result" after another
-            raise OperationalError("a COPY was left unfinished, so its transaction cannot be committed")
-        if result.status == ExecStatus.FATAL_ERROR:
-            failure = failure or error_from_result(result)
-        if answers is not None:
-            answers.append(result)
+    try:
+        while pgconn.flush():
+            if (yield Wait.RW) & Ready.R:
+                pgconn.consume_input()
+        while True:
+            while pgconn.is_busy():
+                if not (yield Wait.R):
+                    continue
+                pgconn.consume_input()
+                pgconn.is_busy()  # which reads the notices out of what came in
+                size, memory = _pass_on(pgconn)
+                allowed, notified = allowed + size, notified + memory
+                if not bounded or not pgconn.is_busy():  # one read is enough for nearly every answer
+                    continue
+                meter = meter or _Meter(pgconn.socket)
+                if meter.count() > allowed + unasked.size or notified > _MOST_NOTIFIED:
+                    raise OperationalError("the server sends more than any answer could need")
+            result = pgconn.get_result()
+            if result is None:
+                break
+            if result.status in _COPY:  # of which libpq has one "result" after another
+                raise OperationalError("a COPY was left unfinished, so its transaction cannot be committed")
+            if result.status == ExecStatus.FATAL_ERROR:
+                failure = failure or error_from_result(result)
+            if answers is not None:
+                answers.append(result)
+                if bounded and len(answers) > _MOST_RESULTS:
+                    raise OperationalError("the server sends more than any answer could need")
+    finally:
+        if meter is not None:
+            meter.close()
     pgconn.is_busy()  # what came in behind the answer libpq drops while it is idle
     _pass_on(pgconn)
     if failure is not None:

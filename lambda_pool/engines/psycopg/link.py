@@ -28,6 +28,8 @@ _NO_PIPELINE = PipelineStatus.OFF
 
 # Seconds to read the rest of a result that a borrower left unread, where no deadline says better.
 _DRAIN_TIMEOUT = 30.0
+# The same where the block was interrupted while it waited: nothing is lost if the connection is closed instead.
+_INTERRUPTED_TIMEOUT = 1.0
 
 _AT_WORK = (
     "the connection was still at work when it was given back: finish or close a cursor.stream(), a conn.notifies(), "
@@ -159,6 +161,8 @@ class PostgresLink:
         if self.conn.lock.locked():
             raise LambdaPoolError(_AT_WORK)
         self._commit(timeout)
+        if self.conn.was_reset:
+            self.reset_session(timeout)
         return self.condition() is Condition.CLEAN
 
     def finish(self, *, commit: bool, timeout: float | None) -> Outcome:
@@ -176,7 +180,8 @@ class PostgresLink:
             raise LambdaPoolError(_AT_WORK)
         deadline = None if timeout is None else monotonic() + timeout
         if pgconn.transaction_status == _ACTIVE:  # a COPY cannot be read to its end
-            conn.within(_DRAIN_TIMEOUT if timeout is None else timeout, partial(conn.tell, None, None))
+            bound = _DRAIN_TIMEOUT if commit else _INTERRUPTED_TIMEOUT
+            conn.within(bound if timeout is None else min(timeout, bound), partial(conn.tell, None, None))
             timeout = rest(deadline)
         status = pgconn.transaction_status
         if status == _IDLE:

@@ -16,7 +16,7 @@ _ENDS = re.compile(
     r"(?:^|;)\s*(?:commit\b|end\b|abort\b|prepare\s+transaction\b|rollback\b(?!\s+(?:(?:work|transaction)\s+)?to\b))"
 )
 _COMMITS = re.compile(r"\s*(?:commit|end|prepare\s+transaction)\b")
-_SETS = re.compile(r"(?:^|;)\s*set\s+(?!(?:local|transaction|constraints)\b)")
+_SETS = re.compile(r"(?:^|;)\s*set\s+(?!\s|(?:local|transaction|constraints)\b)")
 _LEAVES = re.compile(r"(?:^|;)\s*(?:reset|listen|prepare|discard|deallocate|declare|load|do|call)\b")
 _TEMPORARY = re.compile(r"\b(?:create|into|replace|local|global)\s+temp(?:orary)?\b|\bpg_temp\b")
 _LOCAL_CONFIG = re.compile(r"\bset_config\s*\((?:[^()]|\([^()]*\))*,\s*true\s*\)")
