@@ -51,7 +51,7 @@ def _may_replay(pool: ConnectionPool, entry: Entry, error: BaseException) -> boo
     if not isinstance(error, Exception):
         return False
     kind = pool.kind_of(entry, error)
-    return policy.may_replay(kind, own_transaction=entry.link.replayable(), lost=not entry.link.quiet())
+    return policy.may_replay(kind, own_transaction=entry.link.replayable(ask=True), lost=not entry.link.quiet())
 
 
 def _lasts(delay: float) -> bool:

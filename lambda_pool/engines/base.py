@@ -154,8 +154,11 @@ class Link(Protocol):
         `guarded` (`Pool.run`): the driver's `commit()` then raises, so that the work cannot end its transaction unseen.
         """
 
-    def replayable(self) -> bool:
-        """False once the guarded work is known to have ended its own transaction."""
+    def replayable(self, *, ask: bool = False) -> bool:
+        """False once the guarded work may have ended its own transaction.
+
+        `ask`: the work has failed, so that a round trip may find out what is not known. Never raises.
+        """
 
     def finish(self, *, commit: bool, timeout: float | None) -> Outcome:
         """End the transaction, if there is one, in at most `timeout` seconds (None: no bound).
@@ -218,6 +221,32 @@ class Engine(Protocol):
 
     def classify(self, error: BaseException) -> Failure:
         """What an error, of the driver or the operating system, means."""
+
+
+class OverdueError(TimeoutError):
+    """A bound of the pool's own has passed. Of its own type, because a borrower may raise TimeoutError as well."""
+
+
+# The modules that an error of a driver comes by: its own, what it stands on, and ours.
+_DRIVERS = ("lambda_pool", "psycopg", "psycopg_binary", "psycopg_c", "pymysql", "ssl", "socket", "encodings", "codecs")
+
+
+def from_elsewhere(error: BaseException) -> bool:
+    """True if an error came out of a signal's handler, or other code that is neither the driver's nor ours.
+
+    Only what the driver or its socket raised says something of the connection. By its type nobody can tell: a handler
+    of SIGALRM may well raise TimeoutError, which is an OSError too.
+    """
+    trace = error.__traceback__
+    begun = False
+    while trace is not None:
+        name = str(trace.tb_frame.f_globals.get("__name__", ""))
+        known = name.partition(".")[0] in _DRIVERS
+        if begun and not known:
+            return True
+        begun = begun or known  # what called the driver is no matter
+        trace = trace.tb_next
+    return False
 
 
 MIN_IO_TIMEOUT = 0.05

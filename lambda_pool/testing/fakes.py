@@ -135,7 +135,7 @@ class FakeLink:
         self.in_transaction = True
         self.readonly = readonly
 
-    def replayable(self) -> bool:
+    def replayable(self, *, ask: bool = False) -> bool:
         """See `Link`."""
         return True
 

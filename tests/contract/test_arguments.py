@@ -32,7 +32,8 @@ class TestMysql:
         with pool.connection() as conn:
             my.query(conn, "set session transaction isolation level serializable")
         with pool.connection() as conn:
-            assert my.query(conn, "select @begun, @@tx_isolation") == [(2, "REPEATABLE-READ")]
+            assert my.query(conn, "select @begun, @@tx_isolation") == [(1, "REPEATABLE-READ")]
+        assert pool.stats().opened == 1
 
     def test_further_results_left_unread_are_read_at_return(self, my: Database) -> None:
         pool = my.pool(connect_args={"client_flag": pymysql.constants.CLIENT.MULTI_STATEMENTS})

@@ -52,6 +52,22 @@ class Target:
     def insert(self, conn: Any) -> None:
         conn.cursor().execute("insert into fuzz values (1)")
 
+    @property
+    def begin(self) -> tuple[bytes, ...]:
+        """What answers the beginning of `run`, which MySQL marks by a savepoint in the same write."""
+        return (2 * self.dialogue.statement[0],) if self.mysql else ()
+
+    def _apart(self, answers: tuple[bytes, ...]) -> tuple[bytes, ...]:
+        """MySQL's answers one by one, where several were asked for in one write."""
+        if not self.mysql:
+            return answers
+        packets, rest = [], b"".join(answers)
+        while rest:
+            length = 4 + int.from_bytes(rest[:3], "little")
+            packets.append(rest[:length])
+            rest = rest[length:]
+        return tuple(packets)
+
     def _record(self) -> Dialogue:
         self.server.execute("create table if not exists fuzz (id int)")
         spoken = self.front.spoken
@@ -62,20 +78,22 @@ class Target:
             ping = spoken()
             self.insert(conn)
             statement = spoken()
-        commit, *reset = spoken()
+        commit, *reset = self._apart(spoken())
         pool.close()
         if not self.mysql:  # there COMMIT and the reset are one message
             reset = [commit]
-        pool = self.pool()
-        with pool.connection() as conn:
-            self.insert(conn)
-            spoken()
-        commit = spoken()[0]
+            pool = self.pool()
+            with pool.connection() as conn:
+                self.insert(conn)
+                spoken()
+            commit = spoken()[0]
+        else:
+            pool = self.pool()
         with pytest.raises(ZeroDivisionError), pool.connection() as conn:
             self.insert(conn)
             spoken()
             1 / 0  # noqa: B018
-        rollback = spoken()[:1]
+        rollback = self._apart(spoken())[:1]
         pool.close()
         if not self.mysql:
             # What SCRAM proves cannot be played back; libpq takes a server that asks for no password.

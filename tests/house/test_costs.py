@@ -182,6 +182,10 @@ OF_ENGINE = {
         "lambda_pool.engines.pymysql.engine",
         "lambda_pool.engines.pymysql.errors",
         "lambda_pool.engines.pymysql.link",
+        "lambda_pool.engines.pymysql.noted",
+        "lambda_pool.engines.pymysql.private",
+        "lambda_pool.engines.pymysql.statements",
+        "lambda_pool.engines.pymysql.wire",
     },
 }
 BARE = {

@@ -16,7 +16,7 @@ from lambda_pool import ConfigError, NotCommitted, Pool
 from lambda_pool.testing import MariaDbServer
 
 # The ids and commands of the general log: "<time>\t<id> <command>\t<argument>".
-_LINE = re.compile(r"(?m)^[^\t\n]*\t+ *(\d+) (\w+)(?:\t(.*))?$")
+_LINE = re.compile(r"(?m)^[^\t\n]*\t+ *(\d+) (\w[\w ]*?)(?:\t(.*))?$")
 
 
 class Log:
@@ -145,7 +145,7 @@ def test_what_pinned_it_is_not_put_back_but_closed(url: str, log: Log) -> None:
         assert execute(conn, "select @@session.tx_isolation") == ("REPEATABLE-READ",)
     assert pool.stats().opened == 2
     pool.close()
-    assert not [text for _, text in log.commands() if "DEFAULT" in text]
+    assert not [command for command, _ in log.commands() if command == "Init DB"]
 
 
 def test_a_statement_is_ended_without_kill(url: str, log: Log) -> None:
@@ -178,7 +178,7 @@ def test_without_pooled_both_are_sent(mariadb: MariaDbServer, url: str, log: Log
         slow({}, Context(1500))
     pool.close()
     texts = [text.upper() for _, text in log.commands()]
-    assert any("TX_ISOLATION = DEFAULT" in text for text in texts)
+    assert ("Init DB", "app") in log.commands()  # the end of a reset, which this server does not log
     assert any(text.startswith("KILL QUERY") for text in texts)
 
 

@@ -149,7 +149,7 @@ class PostgresLink:
             return False
         return self._libpq.error_message.partition(b"\n")[0].endswith(b" in a read-only transaction")
 
-    def replayable(self) -> bool:
+    def replayable(self, *, ask: bool = False) -> bool:
         """By what was noted of its statements, and libpq's word. A COMMIT whose own answer is lost is noted too."""
         pgconn = self._libpq
         return not (self.conn.ended or (pgconn.status == _OK and pgconn.transaction_status == _IDLE))

@@ -2,10 +2,9 @@
 
 from ...errors import ConfigError
 from ...secret import private
-from ..base import ConnectRequest, Failure
+from ..base import ConnectRequest, Failure, Link
 from .arguments import pymysql_arguments, pymysql_defaults, pymysql_options
 from .errors import classify
-from .link import MysqlLink
 
 
 class MysqlEngine:
@@ -24,14 +23,23 @@ class MysqlEngine:
             raise ConfigError(
                 f"the URL is for MySQL and PyMySQL is not installed: pip install 'lambda-pool[mysql]' ({error})"
             ) from error
+        from . import private
+
+        private.check()
 
     @private
-    def connect(self, request: ConnectRequest) -> MysqlLink:
+    def connect(self, request: ConnectRequest) -> Link:
         """Open one connection within `request.timeout` seconds."""
-        from .connection import BoundedConnection
+        from pymysql import OperationalError
+        from pymysql.constants import CR
+
+        from .connection import SESSION_TRACK, BoundedConnection
+        from .link import MysqlLink
 
         try:
             arguments = pymysql_arguments(request)
+            if not request.pooled:
+                arguments["client_flag"] = arguments.get("client_flag", 0) | SESSION_TRACK
             if request.on_slow is None:
                 conn = BoundedConnection(**arguments, defer_connect=True)
             else:
@@ -45,10 +53,19 @@ class MysqlEngine:
         except (TypeError, ValueError, NotImplementedError) as error:
             # The argument's name is in the text, its value is not.
             raise ConfigError(f"connect_args or the URL's query is not valid for PyMySQL: {error}") from None
-        conn.encrypt = request.tls.required and not request.host.startswith("/")
-        conn.connect_within(request.timeout)
+        conn.line.encrypt = request.tls.required and not request.host.startswith("/")
+        try:
+            conn.connect_within(request.timeout)
+        except RuntimeError as error:
+            if "cryptography" not in str(error):
+                raise
+            raise OperationalError(
+                CR.CR_AUTH_PLUGIN_ERR,
+                "the server asks for the whole password, which it does once after each restart, and without TLS that "
+                "needs the package cryptography: write sslmode=require, or leave sslmode away, or install cryptography",
+            ) from error
         conn.password = b""
-        return MysqlLink(conn, autocommit=request.autocommit, pooled=request.pooled)
+        return MysqlLink(conn, autocommit=request.autocommit, pooled=request.pooled, reset=request.reset)
 
     def classify(self, error: BaseException) -> Failure:
         """By the error's number, and by its text where the number says nothing."""

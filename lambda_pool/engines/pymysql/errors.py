@@ -2,32 +2,23 @@
 
 from typing import Any
 
-from ..base import Failure
+from ..base import Failure, OverdueError
 
-# Error numbers: https://dev.mysql.com/doc/mysql-errors/8.4/en/ (server from 1000, client from 2000); 9501 is RDS
-# Proxy's, 1927 MariaDB's "connection was killed".
-_BY_NUMBER = {
-    1040: Failure.TOO_MANY,
-    1203: Failure.TOO_MANY,
-    1226: Failure.TOO_MANY,
-    9501: Failure.TOO_MANY,
-    1045: Failure.REJECTED,
-    1698: Failure.REJECTED,
-    1053: Failure.SHUTDOWN,
-    1927: Failure.LOST,
-    2006: Failure.LOST,
-    2013: Failure.LOST,
-    2027: Failure.LOST,
-    2055: Failure.LOST,
-    4031: Failure.LOST,
-    2002: Failure.UNREACHABLE,
-    2003: Failure.UNREACHABLE,
-    2026: Failure.UNTRUSTED,
-    1290: Failure.READ_ONLY,
-    1836: Failure.READ_ONLY,
-    1205: Failure.CONFLICT,
-    1213: Failure.CONFLICT,
+# Error numbers: https://dev.mysql.com/doc/mysql-errors/8.4/en/ (server from 1000, client from 2000) and
+# https://mariadb.com/kb/en/mariadb-error-code-reference/ (from 1900, and from 4000); 9501 is RDS Proxy's.
+_NUMBERS = {
+    Failure.TOO_MANY: (1040, 1203, 1226, 1637, 9501),
+    # Of a login that is locked, whose password expired, that may not come from here, or not to this database.
+    Failure.REJECTED: (1044, 1045, 1130, 1698, 1820, 1862, 3118, 3878, 4151),
+    Failure.SHUTDOWN: (1053, 1077, 1079),
+    Failure.LOST: (1080, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 2006, 2013, 2027, 2055, 3169, 4031),
+    Failure.UNREACHABLE: (1047, 2002, 2003, 3032, 3168),
+    Failure.UNTRUSTED: (2026, 3159),
+    Failure.READ_ONLY: (1290, 1792, 1836),
+    # 1412 and 1615: the schema changed under the transaction; 3101: refused by the group at COMMIT.
+    Failure.CONFLICT: (1020, 1205, 1213, 1412, 1615, 3101),
 }
+_BY_NUMBER = {number: failure for failure, numbers in _NUMBERS.items() for number in numbers}
 # What no time heals, though PyMySQL reports it as "can't connect" (2003) like all that the operating system says.
 _FINAL_TEXTS = (
     ("certificate", Failure.UNTRUSTED),
@@ -39,7 +30,7 @@ _FINAL_TEXTS = (
 
 def classify(error: BaseException) -> Failure:
     """By the error's number, and by its text where the number says nothing."""
-    if isinstance(error, TimeoutError):
+    if isinstance(error, OverdueError):
         return Failure.UNREACHABLE
     if not type(error).__module__.startswith("pymysql") or not error.args:
         return Failure.OTHER
@@ -55,15 +46,23 @@ def classify(error: BaseException) -> Failure:
                 return meaning
     if failure is Failure.READ_ONLY and not is_read_only(error.args):
         return Failure.OTHER
+    if number == 1226 and "max_user_connections" not in str(error):  # so many an hour: no retry helps
+        return Failure.OTHER
     return failure
 
 
 def is_read_only(args: tuple[Any, ...]) -> bool:
-    """True for 1836, and for 1290 (a server option forbids it) if that option is the read-only one."""
+    """True for 1836 and 1792, and for 1290 (a server option forbids it) if that option is the read-only one."""
     number = args[0] if args else 0
-    return number == 1836 or (number == 1290 and "read-only" in str(args))
+    return number in {1792, 1836} or (number == 1290 and "read-only" in str(args).replace("_", "-"))
 
 
 def is_answer(number: object) -> bool:
     """True for a server's own error number; from 2000 on come those of clients: not, or not well, answered."""
     return isinstance(number, int) and number >= 1000 and not 2000 <= number < 3000
+
+
+def is_refusal(error: Exception) -> bool:
+    """True for an answer to COMMIT that says no; one that tells of a loss leaves open what was saved before it."""
+    number = error.args[0] if error.args else None
+    return is_answer(number) and classify(error) not in {Failure.LOST, Failure.SHUTDOWN}

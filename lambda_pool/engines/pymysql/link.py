@@ -4,34 +4,59 @@ import select
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import Any
+
+import pymysql
+from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
 from ...errors import LambdaPoolError
-from ..base import Condition, Link, Outcome, rest, uncertain
+from ..base import Condition, Link, Outcome, OverdueError, rest, uncertain
 from ..bounded_socket import shut_down
-from .errors import is_read_only
-
-if TYPE_CHECKING:
-    from .connection import BoundedConnection
+from . import private
+from .connection import BoundedConnection
+from .errors import is_read_only, is_refusal
+from .noted import Noted
+from .statements import look
+from .wire import Following, command, query
 
 _CLEAN, _UNCOMMITTED, _CHANGED = Condition.CLEAN, Condition.UNCOMMITTED, Condition.CHANGED
-# Server status: https://dev.mysql.com/doc/dev/mysql-server/latest/mysql__com_8h.html
-_IN_TRANSACTION, _AUTOCOMMIT = 1, 2
+_IN_TRANSACTION, _AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_IN_TRANS, SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
+
+# Not in pymysql.constants: https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_reset_connection.html
+_COM_RESET_CONNECTION = 0x1F
+_PING = command(COMMAND.COM_PING)
+# What only the transaction has that `begin` began: it goes with it, and a later one has none.
+_SAVEPOINT = "SAVEPOINT lambda_pool_run"
+_IS_IT_THERE = "RELEASE SAVEPOINT lambda_pool_run"
+_ASKING = 1.0  # seconds
+# There is no way back to no database: this one is everybody's to read, and nobody's to write.
+_NO_DATABASE = b"information_schema"
+# What a borrower may set on the driver's connection, and a reset puts back; the dictionaries are copied.
+_ATTRIBUTES = (
+    *("charset", "collation", "encoding", "cursorclass", "use_unicode"),
+    *("init_command", "sql_mode", "autocommit_mode", "max_allowed_packet"),
+)
 
 
 class MysqlLink:
-    """One PyMySQL connection."""
+    """One PyMySQL connection. `reset`: the option of that name; behind a pooler nothing is reset."""
 
-    def __init__(self, conn: "BoundedConnection", *, autocommit: bool, pooled: bool) -> None:
+    def __init__(self, conn: BoundedConnection, *, autocommit: bool, pooled: bool, reset: str = "transaction") -> None:
         self.conn = conn
         self._autocommit = autocommit
         self._pooled = pooled
-        self._cursorclass = conn.cursorclass
-        self._database = conn.db
-        self._charset = conn.charset, conn.collation
+        self._reset = "" if pooled else reset
+        self._database: bytes | None = conn.db.encode() if isinstance(conn.db, str) else conn.db
+        self._attributes = {name: getattr(conn, name) for name in _ATTRIBUTES}
         self._codecs = dict(conn.encoders), dict(conn.decoders)
+        self._names = frozenset(vars(conn))
+        self._always_read_only = look(conn.init_command or "", several=False).read_only
+        self._resetting = False
+        """A reset went out, and its answers are not read yet."""
+        self._was_reset = False
+        self._rolled_back = False
         poller = select.poll()
-        poller.register(conn._sock, select.POLLIN)
+        poller.register(conn.sock, select.POLLIN)
         self._poll = poller.poll
         self.backend_id: int = conn.thread_id()  # type: ignore[no-untyped-call]
 
@@ -39,33 +64,39 @@ class MysqlLink:
 
     def quiet(self) -> bool:
         """The free check, and PyMySQL's own word: a closed descriptor's number may be somebody else's now."""
-        poll = self._poll  # a variable first: CPython has no shortcut to a call of an attribute's value
-        return not poll(0) and self.conn._sock is not None
+        return self.conn.open and not self._poll(0)
 
     def at_rest(self) -> bool:
         """By the flags of the last answer."""
-        conn = self.conn
-        return not conn.server_status & _IN_TRANSACTION and not conn.unanswered
+        line = self.conn.line
+        return not (self.conn.server_status & _IN_TRANSACTION or line.unanswered or line.ours)
 
     def condition(self) -> Condition:
         """By the flags of the last answer, and by what the connection noted of its statements."""
         conn = self.conn
-        status = conn.server_status
-        result = conn._result
+        conn.settle_stream()
+        noted = conn.noted
         if (
-            conn._sock is None
-            or conn.unanswered
-            or (result is not None and (result.unbuffered_active or result.has_next))  # `unfinished`, without the call
-            or conn.in_doubt
-            or conn.session_changed
-            or conn.guarded
-            or conn.doomed
-            or conn.failed_with
-            or bool(status & _AUTOCOMMIT) is not self._autocommit
-            or conn.cursorclass is not self._cursorclass
+            not conn.open
+            or conn.line.unanswered
+            or conn.line.ours
+            or conn.line.ahead
+            or conn.unfinished
+            or noted.in_doubt
+            or noted.guarded
+            or noted.doomed
+            or noted.failed_with
+            or noted.undone
+            or noted.isolation_changed
+            or noted.role_changed
+            or noted.moved
+            or noted.locked
+            or bool(conn.server_status & _AUTOCOMMIT) is not self._autocommit
+            or conn.cursorclass is not self._attributes["cursorclass"]
+            or (self._reset and self._reset != "transaction" and self._changed())
         ):
             return _CHANGED
-        return _UNCOMMITTED if status & _IN_TRANSACTION else _CLEAN
+        return _UNCOMMITTED if conn.server_status & _IN_TRANSACTION else _CLEAN
 
     def commit(self, timeout: float | None) -> bool:
         """COMMIT. False if more came than its answer."""
@@ -82,53 +113,79 @@ class MysqlLink:
         Else that would be taken for the answer, and ours for the next borrower's.
         """
         conn = self.conn
-        if not self.quiet() or conn.overheard:
-            conn.hear_out(timeout)
-        conn.ping_within(timeout)
-        self._check_idle()
-
-    def _check_idle(self) -> None:
-        if not self.quiet() or self.conn.overheard or self.condition() is not _CLEAN:
-            raise TimeoutError("the connection is not idle after a ping or a reset")
+        unasked = not self.quiet() or conn.overheard
+        with conn.bounded(timeout):
+            if unasked:
+                conn.line.ahead.append(_PING)  # nothing is sent
+            conn.ping()
+        if unasked:
+            raise pymysql.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the server spoke unasked")
+        if not self.quiet() or conn.overheard or self.condition() is not _CLEAN:
+            raise OverdueError("the connection is not idle after a ping")
 
     def closed_by_user(self) -> bool:
         """PyMySQL tells a close from a loss."""
-        return bool(self.conn._closed)
+        return self.conn.closed_by_user
 
     def closed_in_transaction(self) -> bool:
-        """Nobody knows: what the driver knew is gone with its connection."""
-        return self.closed_by_user()
+        """By what the server had said of the transaction until then."""
+        return self.conn.closed_in_transaction
 
     def read_only(self) -> bool:
-        """MySQL has an error of its own for that (1792), so nothing has to be told apart."""
-        return False
+        """By what the pool or the borrower asked for."""
+        return self.conn.noted.read_only or self._always_read_only
 
     def refused_write(self) -> bool:
         """By what the connection noted of its last failed statement."""
-        return is_read_only(self.conn.failed_with)
+        return is_read_only(self.conn.noted.failed_with)
 
     def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
-        """An explicit transaction: MySQL's implicit ones cannot be read-only, nor seen to end."""
-        with self.conn.bounded(timeout):
-            if readonly:
-                self.conn.query("START TRANSACTION READ ONLY")
-            elif guarded or self._autocommit:
-                self.conn.begin()
-        self.conn.guarded = guarded
-        self.conn.ended, self.conn.undone = False, ()
+        """An explicit transaction: MySQL's implicit ones cannot be read-only, nor seen to end.
 
-    def replayable(self) -> bool:
-        """False once the server was seen outside the transaction, or was sent what may end it."""
-        return not self.conn.ended
+        A guarded one is marked by a savepoint, in the same write; a pooler may not take two commands in one.
+        """
+        conn = self.conn
+        marked = guarded and not self._pooled
+        with conn.bounded(timeout):
+            if marked:
+                conn.follow(query(_SAVEPOINT.encode()))
+            if readonly:
+                conn.query("START TRANSACTION READ ONLY")
+            elif guarded or self._autocommit:
+                conn.begin()
+            if marked:
+                conn.query(_SAVEPOINT)
+        conn.noted = Noted()
+        conn.noted.guarded = guarded
+        conn.noted.read_only = readonly
+
+    def replayable(self, *, ask: bool = False) -> bool:
+        """By the server's word, and where a statement may have ended the transaction, by the savepoint."""
+        noted = self.conn.noted
+        return not noted.ended and (not noted.unsure or (ask and self._is_marked()))
+
+    def _is_marked(self) -> bool:
+        """Ask for the savepoint. One that is gone leaves open whether the server undid all, or the work saved it."""
+        conn = self.conn
+        if self._pooled or not conn.open or conn.line.unanswered or conn.unfinished:
+            return False
+        kept = conn.noted.failed_with
+        try:
+            with conn.bounded(_ASKING):
+                conn.query(_IS_IT_THERE)
+        except pymysql.MySQLError:
+            return False
+        finally:
+            conn.noted.failed_with = kept
+        return True
 
     def finish(self, *, commit: bool, timeout: float | None) -> Outcome:
         """COMMIT or ROLLBACK, where a transaction is, or may be, open."""
         conn = self.conn
         deadline = None if timeout is None else monotonic() + timeout
-        conn.guarded = False
-        doomed = conn.doomed or bool(conn.undone)
-        conn.doomed, conn.undone = False, ()
-        if conn.unanswered:
+        noted = conn.noted
+        guarded, noted.guarded = noted.guarded, False
+        if conn.line.unanswered:
             conn.abandon()
         if not conn.open:
             return Outcome.FAILED
@@ -138,22 +195,41 @@ class MysqlLink:
                 raise LambdaPoolError("a streamed result was left unread")
             with conn.bounded(timeout, most=float("inf")):
                 self._drain()
-            timeout = rest(deadline)
-        commit = commit and not doomed
+        conn.settle_stream()
+        if commit and noted.doubt is not None:
+            with conn.bounded(rest(deadline)):
+                conn.ask_if_undone()
+        undone = noted.undone
+        lost = noted.doomed or undone is not None
+        noted.doomed, noted.undone = False, None
+        outcome = self._end(commit=commit and not lost, timeout=rest(deadline))
+        if not lost:
+            return outcome
+        if commit and guarded and undone is not None:
+            raise conn.again(undone)  # so that `run` may begin anew, as if the work had not swallowed it
+        return Outcome.FAILED
+
+    def _end(self, *, commit: bool, timeout: float | None) -> Outcome:
+        """Send COMMIT or ROLLBACK where it is due, and with it a reset where one is."""
+        conn = self.conn
+        self._rolled_back = not commit
+        self._was_reset = False
         if not conn.in_transaction:
             return Outcome.NONE
-        if not commit:
-            with conn.bounded(timeout):
-                conn.rollback()
-            return Outcome.FAILED if doomed else Outcome.ROLLED_BACK
-        self._commit(timeout)
-        return Outcome.COMMITTED
+        if self._needs_reset():
+            self._follow_with_reset()
+        if commit:
+            self._commit(timeout)
+            return Outcome.COMMITTED
+        with conn.bounded(timeout):
+            conn.rollback()
+        return Outcome.ROLLED_BACK
 
     def _drain(self) -> None:
-        result = self.conn._result
+        result = private.result_of(self.conn)
         if result.unbuffered_active:
-            result._finish_unbuffered_query()
-        while self.conn._result.has_next:
+            private.read_to_the_end(result)
+        while private.result_of(self.conn).has_next:
             self.conn.next_result()
 
     def _commit(self, timeout: float | None) -> None:
@@ -161,59 +237,126 @@ class MysqlLink:
         if not self.quiet():
             # MySQL says nothing unasked but good-bye: COMMIT is then never sent, and nothing is uncertain.
             self.drop()
-            raise conn.lost_before_commit()
+            raise pymysql.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server before COMMIT was sent")
         try:
-            conn.commit_within(timeout)
-        except Exception as error:
-            from pymysql import MySQLError
-
-            from .errors import is_answer
-
+            with conn.bounded(timeout):
+                conn.commit()
+        except pymysql.MySQLError as error:
             # The server's own "no", on a connection that lives, is an answer. Anything else is none.
-            if conn.open and isinstance(error, MySQLError) and is_answer(error.args[0] if error.args else None):
+            if conn.open and is_refusal(error):
                 raise
             raise uncertain(error) from error
 
-    def restore(self, timeout: float | None) -> bool:
-        """Put back what a borrower changed; only what the server keeps costs a round trip."""
+    # --- bringing it back ---------------------------------------------------------------------------------------------
+
+    def _changed(self) -> bool:
+        """True if the session or the driver's connection is not as it was lent."""
         conn = self.conn
-        conn.failed_with = ()
-        if conn.overheard:
+        return (
+            conn.noted.changed
+            or len(vars(conn)) != len(self._names)
+            or conn.encoders != self._codecs[0]
+            or conn.decoders != self._codecs[1]
+        )
+
+    def _needs_reset(self) -> bool:
+        """Whether the server is to forget what was set: where the option asks for it, or the pool cannot do without."""
+        noted = self.conn.noted
+        if not self._reset or noted.role_changed:  # there is no way back to the role of a login
             return False
-        if self.condition() is _CLEAN:
-            return True
-        if not conn.open or conn.unanswered or conn.in_transaction or conn.unfinished:
+        return (
+            self._reset == "session"
+            or (self._reset == "changed" and noted.changed)
+            or noted.isolation_changed
+            or noted.moved
+            or noted.locked
+            or (noted.named_lock and self._rolled_back)
+        )
+
+    def _follow_with_reset(self) -> None:
+        """Let COM_RESET_CONNECTION, and what makes the session one of this pool, go out with the next command."""
+        conn = self.conn
+        self._restore_attributes()
+        following: list[Following] = [(command(_COM_RESET_CONNECTION), _PING)]
+        following += [query(statement.encode(conn.encoding)) for statement in conn.setup()]
+        if conn.init_command:
+            following.append(query(conn.init_command.encode(conn.encoding)))
+        database = self._place()
+        if database:
+            move = command(COMMAND.COM_INIT_DB, database)
+            following.append((move, move))
+        conn.follow(*following)
+        self._resetting = True
+
+    def _read_reset(self) -> None:
+        """Read the answers, by the driver's methods that would have asked: what they send went out already."""
+        conn = self.conn
+        database = self._place()
+        self._resetting = False
+        conn.ping()
+        conn.run_setup(database)
+        self._was_reset = True
+
+    def _place(self) -> bytes | None:
+        """The database to go back to, which no reset does by itself."""
+        return self._database or (_NO_DATABASE if self.conn.noted.moved else None)
+
+    def restore(self, timeout: float | None) -> bool:
+        """Put back what a borrower changed. A reset that went out with COMMIT costs no further round trip."""
+        conn = self.conn
+        noted = conn.noted
+        if (
+            not conn.open
+            or conn.line.unanswered
+            or conn.line.ours
+            or conn.unfinished
+            or noted.role_changed
+            or (conn.in_transaction and not self._resetting)
+        ):
             return False
-        if conn.session_changed and self._pooled:
+        if self._pooled and (noted.isolation_changed or noted.moved or noted.locked or noted.named_lock):
             # The borrower's SET pinned it; putting it back would not unpin it, a new connection is not pinned.
             return False
-        if conn.role_changed or (conn.moved and not self._database):
-            # There is no way back to the role of a login, nor to no database.
-            return False
-        conn.cursorclass = self._cursorclass
         with conn.bounded(timeout):
-            if conn.session_changed:
-                if conn.tables_locked:
-                    conn.query("UNLOCK TABLES")
-                if conn.moved:
-                    conn.select_db(self._database)
-                conn.rollback()  # ends what SET TRANSACTION said of the next one
-                conn.query(_isolation_defaults(conn.server_version))
-                if conn.init_command:
-                    conn.query(conn.init_command)
-                conn.session_changed = conn.tables_locked = conn.moved = False
-            if conn.get_autocommit() is not self._autocommit:
-                conn.autocommit(self._autocommit)
-        return self.condition() is _CLEAN
+            self._bring_back()
+        if conn.overheard:
+            return False
+        conn.noted = Noted()
+        return self.quiet() and self.condition() is _CLEAN
+
+    def _bring_back(self) -> None:
+        conn = self.conn
+        if not self._resetting and self._needs_reset():
+            self._follow_with_reset()
+            conn.ping()
+        if self._resetting:
+            self._read_reset()
+        elif conn.get_autocommit() is not self._autocommit:
+            conn.autocommit(self._autocommit)
+        conn.cursorclass = self._attributes["cursorclass"]
+        if self._reset == "changed":
+            self._restore_attributes()
+
+    def _restore_attributes(self) -> None:
+        conn = self.conn
+        for name in vars(conn).keys() - self._names:
+            delattr(conn, name)
+        for name, value in self._attributes.items():
+            setattr(conn, name, value)
+        conn.encoders, conn.decoders = dict(self._codecs[0]), dict(self._codecs[1])
 
     def reset_session(self, timeout: float | None) -> None:
-        """COM_RESET_CONNECTION."""
-        conn = self.conn
-        with conn.bounded(timeout):
-            conn.reset(*self._charset)
-            conn.autocommit(self._autocommit)
-        conn.encoders, conn.decoders = dict(self._codecs[0]), dict(self._codecs[1])
-        self._check_idle()
+        """What `restore` has done already where the option asks for it."""
+        if not self._was_reset:
+            with self.conn.bounded(timeout):
+                self._follow_with_reset()
+                self.conn.ping()
+                self._read_reset()
+            self.conn.noted = Noted()
+            if self.conn.overheard or self.condition() is not _CLEAN:
+                raise OverdueError("the connection is not idle after a reset")
+
+    # --- ending it ----------------------------------------------------------------------------------------------------
 
     def watch(self) -> None:
         """The connection looks for it after each statement anyway."""
@@ -224,9 +367,9 @@ class MysqlLink:
         A streamed result counts until it is read: whether somebody waits for its next row, nobody can see from here.
         """
         conn = self.conn
-        result = conn._result
-        busy = conn.unanswered or (result is not None and bool(result.unbuffered_active))
-        return busy and not conn.committing and not conn.is_bounded
+        result = private.result_of(conn)
+        busy = conn.line.unanswered or (result is not None and bool(result.unbuffered_active))
+        return busy and not conn.line.ours
 
     def cancel(self, timeout: float, aside: Callable[[], Link]) -> bool:
         """KILL QUERY, which needs a second login. Not through a pooler, where the number may be somebody else's."""
@@ -237,12 +380,13 @@ class MysqlLink:
         try:
             helper = aside()
             try:
-                if _peer(helper.conn) != _peer(conn):
+                other: Any = helper.conn
+                if other.sock.getpeername() != conn.sock.getpeername():
                     # The name leads to another server by now, where the number is somebody else's.
                     return False
-                with helper.conn.bounded(timeout):
+                with other.bounded(timeout):
                     # Without parameters PyMySQL sends it as it is; the number is the server's own.
-                    helper.conn.query(f"KILL QUERY {self.backend_id:d}")
+                    other.query(f"KILL QUERY {self.backend_id:d}")
             finally:
                 helper.close(timeout)
         except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to sever
@@ -268,7 +412,7 @@ class MysqlLink:
 
     def _abandon_result(self) -> None:
         """A streamed result's destructor would go on to read from the closed connection."""
-        result = self.conn._result
+        result = private.result_of(self.conn)
         if result is not None:
             result.unbuffered_active = False
 
@@ -280,15 +424,4 @@ class MysqlLink:
     def sever(self) -> None:
         """shutdown() on the socket; PyMySQL notices at its next read."""
         with suppress(Exception):  # already closed: nothing is left to sever
-            shut_down(self.conn._sock.fileno())
-
-
-def _isolation_defaults(version: str) -> str:
-    """Isolation level and read-only flag back to the server's defaults, by the names this server knows."""
-    prefix = "tx" if "MariaDB" in version else "transaction"
-    return f"SET SESSION {prefix}_isolation = DEFAULT, SESSION {prefix}_read_only = DEFAULT"
-
-
-def _peer(conn: "BoundedConnection") -> object:
-    """The address at the other end."""
-    return conn._sock.getpeername()
+            shut_down(self.conn.sock.fileno())

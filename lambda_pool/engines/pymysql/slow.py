@@ -16,10 +16,9 @@ class WatchedConnection(BoundedConnection):
     slow_query: float
     on_slow: OnSlow
 
-    def cursor(self, cursor: Any = None) -> Any:
-        """A new cursor of the given class, or of the connection's."""
-        base: Any = cursor or self.cursorclass
-        return _watching(base)(self)
+    def cursor_type(self, asked: Any) -> Any:
+        """The class of a new cursor, which tells of slow statements."""
+        return _watching(super().cursor_type(asked))
 
 
 @cache

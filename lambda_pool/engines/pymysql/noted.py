@@ -1,0 +1,67 @@
+"""What is remembered of one borrow: by the statements' words, and by what the server reports."""
+
+from contextlib import suppress
+from typing import Any
+
+from pymysql.protocol import MysqlPacket
+
+from .statements import Look
+
+
+class Noted:
+    """What is known of one borrower's use of a connection."""
+
+    in_doubt = False
+    """A statement failed or streams, so that the transaction flag of the last answer may be out of date."""
+    streams = False
+    """The last statement's rows are read one by one: their last packet tells what the statement left behind."""
+    doubt: Exception | None = None
+    """The error of a statement inside of a transaction that the server may have undone; it was not asked yet."""
+    undone: Exception | None = None
+    """The error with which the server undid the whole transaction."""
+    doomed = False
+    """The deadline ended a statement, or an inner block failed: what the transaction did must not be committed."""
+    guarded = False
+    """`Pool.run` commits itself."""
+    ended = False
+    """The guarded transaction is over, by what the server said; or its statement can never succeed."""
+    unsure = False
+    """It may be over: a statement was sent that may end a transaction and begin another."""
+    failed_with: tuple[Any, ...] = ()
+    """The arguments of the last statement's error."""
+    read_only = False
+    """A read-only transaction was asked for."""
+    changed = False
+    """The session is not as it was lent, by the server's word or by what a statement said of itself."""
+    moved = isolation_changed = role_changed = locked = named_lock = False
+    """What statements said of themselves: see `Look`."""
+
+    def note(self, seen: Look, *, tracked: bool) -> None:
+        """Note what a statement says of itself. `tracked`: the server will report the rest."""
+        self.unsure |= seen.may_end
+        self.changed |= seen.changes or (seen.sets and not tracked)
+        self.moved |= seen.moves
+        self.isolation_changed |= seen.transaction
+        self.role_changed |= seen.role
+        self.locked |= seen.locks
+        self.named_lock |= seen.named_lock
+        self.read_only |= seen.read_only
+
+
+def reported(message: bytes) -> set[int]:
+    """The kinds of change that an OK packet reports behind its message.
+
+    https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_ok_packet.html#sect_protocol_basic_ok_packet_sessinfo
+    """
+    packets: Any = MysqlPacket  # untyped in its stubs
+    kinds: set[int] = set()
+    packet = packets(message, "latin1")
+    packet.read_length_coded_string()
+    changes = packet.read_length_coded_string() or b""
+    packet = packets(changes, "latin1")
+    with suppress(IndexError):  # where it ends
+        while True:
+            kind = packet.read_uint8()
+            packet.read_length_coded_string()
+            kinds.add(kind)
+    return kinds

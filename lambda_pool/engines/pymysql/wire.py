@@ -1,0 +1,312 @@
+"""The socket under a PyMySQL connection: its waits and answers end, no command passes unseen, several go in one write.
+
+PyMySQL takes a socket that is given to it. What it reads and writes is therefore bounded here, below the driver, whose
+own timeouts begin anew with each piece of an answer.
+"""
+
+import errno
+import select
+import socket
+import ssl
+import struct
+import weakref
+from collections import deque
+from collections.abc import Callable, Sequence
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+
+import pymysql
+from pymysql.constants import CLIENT, COMMAND, CR
+
+from ...errors import ConfigError
+from ..base import OverdueError, from_elsewhere
+from ..bounded_socket import UNACKNOWLEDGED
+
+Following = tuple[bytes, bytes]
+"""A command that goes out with the one before it, and what the driver will want to send when its turn comes."""
+
+# An SSLRequest is a packet of 32 bytes: all that may be sent in clear text where TLS is asked for.
+# https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase_packets_protocol_ssl_request.html
+_SSL_REQUEST = 36
+# What a result of rows ends with: https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_eof_packet.html
+_EOF = 9
+
+
+class Line:
+    """What a connection's sockets have in common: the plain one, and the one of TLS that takes its place."""
+
+    __slots__ = (
+        "ahead",
+        "deadline",
+        "dry",
+        "encrypt",
+        "following",
+        "ours",
+        "reader",
+        "room",
+        "silent",
+        "tail",
+        "unanswered",
+    )
+
+    def __init__(self) -> None:
+        self.unanswered = False
+        """A command was announced, and its answer was not read to the end: an exception came between."""
+        self.ours = False
+        """The pool's own commands run, bounded in time and bytes."""
+        self.deadline: float | None = None
+        self.room = float("inf")
+        self.encrypt = False
+        """Nothing but the request for TLS may be sent in clear text."""
+        self.silent = False
+        """Nothing is sent any more: the driver's own close() would say good-bye."""
+        self.dry = False
+        """Reading finds nothing: for a look at what the driver's reader has in its buffer."""
+        self.following: Sequence[Following] = ()
+        """What goes out in one write with the next command."""
+        self.ahead: deque[bytes] = deque()
+        """What the driver is about to send, and was sent already."""
+        self.tail = b""
+        """The last bytes that were received."""
+        self.reader: Callable[[], Any] = _nobody
+        """A weak reference to what the driver reads by."""
+
+    def leftover(self) -> bool:
+        """True if the driver's reader holds something that was received and not asked for."""
+        reader = self.reader()
+        if reader is None or reader.closed:
+            return False
+        self.dry = True
+        try:
+            return bool(reader.peek(1))
+        finally:
+            self.dry = False
+
+    def status_of_rows(self) -> int | None:
+        """The server status in the packet that ends rows, where that was received last. PyMySQL passes over it."""
+        tail = self.tail
+        if len(tail) < _EOF or tail[:3] != b"\5\0\0" or tail[4] != 0xFE:
+            return None
+        return int.from_bytes(tail[-2:], "little")
+
+
+def _nobody() -> None:
+    """A reference to nothing."""
+
+
+class _Bounded:
+    """The part of both kinds of socket that is ours."""
+
+    line: Line
+    patience: float | None = None
+    """Seconds that the driver wants to wait for each piece. None: for ever."""
+
+    if TYPE_CHECKING:
+        gettimeout: Any
+
+    def settimeout(self, value: float | None) -> None:
+        """The driver's own timeout, which holds beside the line's deadline."""
+        self.patience = value
+        super().settimeout(value)  # type: ignore[misc]
+
+    def hurry(self) -> None:
+        """Let the next wait end at the deadline. Raises OverdueError where that has passed."""
+        deadline = self.line.deadline
+        timeout = self.patience
+        if deadline is not None:
+            left = deadline - monotonic()
+            if left <= 0:
+                raise OverdueError("no answer in time")
+            timeout = left if timeout is None else min(left, timeout)
+        if timeout != self.gettimeout():
+            super().settimeout(timeout)  # type: ignore[misc]
+
+    def makefile(self, *arguments: Any, **options: Any) -> Any:
+        """What the driver reads by."""
+        reader = super().makefile(*arguments, **options)  # type: ignore[misc]
+        self.line.reader = weakref.ref(reader)
+        return reader
+
+    def recv_into(self, buffer: Any, *arguments: Any) -> int:
+        """Read a piece of an answer."""
+        line = self.line
+        if line.dry:
+            raise BlockingIOError(errno.EAGAIN, "only a look at what was read already")
+        self.hurry()
+        count: int = super().recv_into(buffer, *arguments)  # type: ignore[misc]
+        line.room -= count
+        if line.room < 0:
+            raise ConnectionAbortedError("the answer is longer than any that was to come")
+        line.tail = (line.tail + bytes(memoryview(buffer)[max(count - _EOF, 0) : count]))[-_EOF:]
+        return count
+
+    def sendall(self, data: Any, *arguments: Any) -> None:
+        """Send a command, with those that follow it; or nothing, where it was sent already.
+
+        Raises ConfigError for one that no method of ours announced: its answer, and what it does to the transaction,
+        would pass unseen.
+        """
+        line = self.line
+        if line.silent:
+            raise ConnectionAbortedError("the connection was given up")
+        if not line.unanswered:
+            raise unknown_driver("it sends a command in another way")
+        if line.ahead:
+            if line.ahead.popleft() != data:
+                raise unknown_driver("it sends other bytes for the same command")
+            return
+        if line.following:
+            if len(data) < 4 or int.from_bytes(data[:3], "little") != len(data) - 4:
+                raise unknown_driver("it sends a command in pieces")
+            following, line.following = line.following, ()
+            data = b"".join([data, *(sent for sent, _ in following)])
+            line.ahead.extend(expected for _, expected in following)
+        self.hurry()
+        super().sendall(data, *arguments)  # type: ignore[misc]
+
+
+class BoundedSocket(_Bounded, socket.socket):
+    """A plain socket."""
+
+    def sendall(self, data: Any, *arguments: Any) -> None:
+        """Send a command; in clear text none that shows a name or a password, where TLS is asked for."""
+        # PyMySQL before 1.2 goes on in plain text where a server offers no TLS; so does any that is told to.
+        if self.line.encrypt and not (len(data) == _SSL_REQUEST and data[5] << 8 & CLIENT.SSL):
+            raise pymysql.OperationalError(
+                CR.CR_SSL_CONNECTION_ERROR, "SSL is required, and the server does not support it"
+            )
+        super().sendall(data, *arguments)
+
+
+class BoundedTlsSocket(_Bounded, ssl.SSLSocket):
+    """A socket of TLS."""
+
+
+class Wrapping:
+    """Stands in for the driver's SSLContext while it connects: what that wraps is one of ours, with the same line."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        self._context = context
+        self.wrapped: BoundedTlsSocket | None = None
+
+    def wrap_socket(self, sock: BoundedSocket, server_hostname: str | None = None) -> BoundedTlsSocket:
+        """As SSLContext.wrap_socket(). The handshake ends at the line's deadline."""
+        line, patience = sock.line, sock.patience
+        self._context.sslsocket_class = BoundedTlsSocket
+        wrapped = self._context.wrap_socket(sock, server_hostname=server_hostname, do_handshake_on_connect=False)
+        assert isinstance(wrapped, BoundedTlsSocket)
+        wrapped.line, wrapped.patience = line, patience
+        try:
+            wrapped.hurry()
+            wrapped.do_handshake()
+        except BaseException:
+            wrapped.close()  # the driver knows only the plain one, which is empty by now
+            raise
+        self.wrapped = wrapped
+        return wrapped
+
+
+# What PyMySQL raises where an answer is not what it expects; besides `Exception` itself.
+_GARBLED = (
+    struct.error,
+    LookupError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    ArithmeticError,
+    MemoryError,
+)
+
+
+class Bounds:
+    """A `with` block whose reads and writes, together, are bounded in seconds and bytes."""
+
+    # No generator: a signal's exception would leave that suspended, to be ended at some later time.
+    __slots__ = ("_conn", "_deadline", "_most")
+
+    def __init__(self, conn: Any, timeout: float | None, most: float) -> None:
+        self._conn = conn
+        self._deadline = None if timeout is None else monotonic() + timeout
+        self._most = most
+
+    def __enter__(self) -> None:
+        line = self._conn.line
+        line.ours = True
+        line.deadline, line.room = self._deadline, self._most
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        line = self._conn.line
+        line.deadline, line.room = None, float("inf")
+        line.ours = False
+        garbled = type(error) is Exception or (isinstance(error, _GARBLED) and not isinstance(error, ConfigError))
+        if error is not None and garbled and not from_elsewhere(error):
+            self._conn.abandon()
+            raise pymysql.OperationalError(
+                CR.CR_MALFORMED_PACKET, f"the server's answer cannot be read ({type(error).__name__}: {error})"
+            ) from error
+
+
+def command(number: int, argument: bytes = b"") -> bytes:
+    """A short command as it goes over the wire."""
+    return struct.pack("<iB", len(argument) + 1, number) + argument
+
+
+def query(statement: bytes) -> Following:
+    """A statement that follows another."""
+    packet = command(COMMAND.COM_QUERY, statement)
+    return packet, packet
+
+
+def unknown_driver(how: str) -> ConfigError:
+    """The error for a PyMySQL that does not do what this release was written for."""
+    return ConfigError(
+        f"PyMySQL {pymysql.VERSION_STRING} is not one that this release of lambda-pool knows: {how}. Install an "
+        "earlier PyMySQL, or a newer lambda-pool"
+    )
+
+
+def dial(addresses: Sequence[Any], deadline: float, line: Line, source: str | None = None) -> BoundedSocket:
+    """Connect to the first address that answers; they share the time until the deadline.
+
+    In: what getaddrinfo() gives, and the local address to bind to. Raises the last OSError.
+    """
+    problem: OSError = OSError("no address")
+    for number, (family, kind, protocol, _, address) in enumerate(addresses):
+        sock = BoundedSocket(family, kind, protocol)
+        sock.line = line
+        others = len(addresses) - number - 1
+        share = (deadline - monotonic()) / (others + 1)
+        end = monotonic() + share
+        try:
+            if share <= 0:
+                raise OverdueError("timed out")
+            if source and family != socket.AF_UNIX:
+                sock.bind((source, 0))
+            socket.socket.settimeout(sock, share)
+            sock.connect(address)
+            if family != socket.AF_UNIX:
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED * 1000))
+            # MySQL speaks first. Where there is another address, a server that does not is not waited for to the end.
+            if others and not _speaks(sock, end - monotonic()):
+                raise OverdueError("timed out before the server's greeting")
+        except BaseException as error:
+            sock.close()
+            if not isinstance(error, OSError) or from_elsewhere(error):
+                raise
+            problem = error
+        else:
+            return sock
+    raise problem
+
+
+def _speaks(sock: BoundedSocket, timeout: float) -> bool:
+    """True if something can be read within `timeout` seconds."""
+    poller = select.poll()
+    poller.register(sock, select.POLLIN)
+    return bool(poller.poll(max(timeout, 0.0) * 1000))
