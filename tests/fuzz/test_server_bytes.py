@@ -355,7 +355,6 @@ def check_reset(target: Target, answers: tuple[bytes, ...], then: Any) -> None:
     """A connection comes back only with a "done". Where the work is saved already, the borrower hears nothing."""
     pool = target.pool(connect_timeout=5.0, reset="session", ping_timeout=PING)
     dialogue = target.dialogue
-    commit = dialogue.commit if target.mysql else ()  # there it goes together with the reset
     try:
         # Both are asked for everything in one write; of PostgreSQL's answers the first holds that to COMMIT.
         said = (b"".join([*dialogue.commit, *answers]),) if target.mysql else answers
