@@ -198,7 +198,7 @@ def test_a_commit_with_notices_is_saved(pg: Database, reset: str, pieces: int) -
 @pytest.mark.parametrize("how", ["ping", "before COMMIT", "reset"])
 def test_a_backlog_of_notifications_costs_no_connection(pg: Database, how: str) -> None:
     pool = pg.pool(ping_after=0.0 if how == "ping" else 60.0, reset="session" if how == "reset" else "transaction")
-    tell = f"select count(pg_notify('{pg.table}', i || repeat('x', 7000))) from generate_series(1, 1000) i"
+    tell = f"select count(pg_notify('{pg.table}', i || repeat('x', 7000))) from generate_series(1, 2000) i"
     if how != "reset":
         with pool.connection() as conn:
             conn.execute(f"listen {pg.table}")
@@ -217,7 +217,7 @@ def test_a_backlog_of_notifications_costs_no_connection(pg: Database, how: str) 
         assert conn.info.backend_pid == backend
         if how != "reset":
             conn.commit()
-            assert sum(1 for _ in conn.notifies(timeout=5, stop_after=1000)) >= 1000
+            assert sum(1 for _ in conn.notifies(timeout=5, stop_after=2000)) >= 2000
         else:
             assert list(conn.notifies(timeout=0.1)) == []
     assert pg.rows() == [1] * (how != "ping")

@@ -314,10 +314,14 @@ def by_with(conn: Any) -> None:
         pass
 
 
-@pytest.mark.parametrize("commit", [by_method, by_with, execute("commit"), execute("/* all */ END; select 1")])
+@pytest.mark.parametrize(
+    "commit",
+    [by_method, by_with, execute("commit"), execute("/* all */ END; select 1")],
+    ids=["method", "with", "SQL", "SQL in a string"],
+)
 @pytest.mark.parametrize("reset", ["transaction", "changed", "session"])
 def test_a_commit_of_what_had_failed_raises(pg: Database, commit: Callable[[Any], object], reset: str) -> None:
-    pool = pg.pool(reset=reset) if reset != "changed" else pg.pool()
+    pool = pg.pool(reset=reset)
     with (
         pytest.raises(psycopg.errors.InFailedSqlTransaction, match="nothing of it is saved"),
         pool.connection() as conn,

@@ -57,15 +57,15 @@ def makers(url: str, seen: Recorder) -> Iterator[Make]:
 class TestPostgres:
     def test_off_means_the_drivers_own_cursors(self, pg: Make) -> None:
         with pg().connection() as conn:
-            assert conn.cursor_factory is psycopg.Cursor
+            assert issubclass(conn.cursor_factory, psycopg.Cursor)
             assert conn.server_cursor_factory is psycopg.ServerCursor
-            assert type(conn) is psycopg.Connection
+            assert isinstance(conn, psycopg.Connection)
 
     def test_a_slow_statement_is_told_without_its_parameters(
         self, pg: Make, seen: Recorder, caplog: pytest.LogCaptureFixture
     ) -> None:
         with caplog.at_level(logging.WARNING, "lambda_pool"), pg(slow_query=0.05).connection() as conn:
-            assert type(conn) is psycopg.Connection
+            assert isinstance(conn, psycopg.Connection)
             conn.execute("select 1")
             conn.execute("select pg_sleep(%s),\n   %s::text", (0.1, SECRET))
         (event,) = seen.of(SlowQuery)

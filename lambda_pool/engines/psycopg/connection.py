@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Generator, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from inspect import signature
 from time import monotonic
 from types import TracebackType
@@ -75,27 +75,22 @@ def _announced(name: str, then: Any = None) -> Any:
     return method
 
 
-class Baseline:
-    """What a connection was once it was set up, and is again after a reset."""
-
-    def __init__(self, conn: "PooledConnection") -> None:
-        self.settings = conn.settings()
-        self.names = frozenset(vars(conn))
-        self.adapters = AdaptersMap(conn.own_adapters or psycopg.adapters)
-        self.handlers = tuple(conn.handlers)
+def _note_handler(kind: str) -> Any:
+    return lambda self, callback: self.pooled.handlers.append((kind, callback))
 
 
-class PooledConnection(psycopg.Connection[Any]):
-    """A psycopg connection that belongs to a pool.
+def _forget_handler(kind: str) -> Any:
+    return lambda self, callback: self.pooled.handlers.remove((kind, callback))
 
-    `with conn:` does not close it; an outermost `conn.transaction()` is a savepoint in the block's own transaction.
-    """
 
-    def __init__(self, pgconn: Any) -> None:
+class Notes:
+    """What the pool knows of a connection. In an object of its own: the connection's attributes are the borrower's."""
+
+    def __init__(self) -> None:
         self.waits = 0
         """How often it waited for the server."""
         self.known = False
-        """A wait is going to come whose reason is known."""
+        """What it waits for is noted, or the driver's own."""
         self.piped = False
         """In the borrower's own pipeline, whose cursors note what they send."""
         self.until: float | None = None
@@ -106,7 +101,7 @@ class PooledConnection(psycopg.Connection[Any]):
         self.ended = False
         """It may have been ended all the same."""
         self.noting = False
-        """What a session keeps is of interest, or what ends its transaction."""
+        """What outlives a transaction is of interest, or what ends it."""
         self.changed = self.prepared = False
         """The server's session may not be what it was; statements may have been prepared in SQL."""
         self.altered = self.touched = False
@@ -119,12 +114,33 @@ class PooledConnection(psycopg.Connection[Any]):
         self.two_phase_prepared = False
         self.slow_query = 0.0
         self.on_slow: OnSlow | None = None
-        self.own_adapters: AdaptersMap | None = None
+        self.adapters: AdaptersMap | None = None
         self.handlers: list[tuple[str, Any]] = []
-        super().__init__(pgconn)
-        self.unasked = Unasked(pgconn)
-        super().add_notice_handler(self.unasked.notice)
+        self.unasked = Unasked()
         self.baseline: Baseline | None = None
+
+
+class Baseline:
+    """What a connection was once it was set up, and is again after a reset."""
+
+    def __init__(self, conn: "PooledConnection") -> None:
+        self.settings = conn.settings()
+        self.names = frozenset(vars(conn))
+        self.adapters = AdaptersMap(conn.pooled.adapters or psycopg.adapters)
+        self.handlers = list(conn.pooled.handlers)
+
+
+class PooledConnection(psycopg.Connection[Any]):
+    """A psycopg connection that belongs to a pool.
+
+    `with conn:` does not close it; an outermost `conn.transaction()` is a savepoint in the block's own transaction.
+    """
+
+    def __init__(self, pgconn: Any) -> None:
+        self.pooled = Notes()
+        super().__init__(pgconn)
+        self.pooled.unasked.listen(pgconn)
+        super().add_notice_handler(self.pooled.unasked.notice)
 
     def __del__(self, *warn: Any) -> None:
         """A pool's connection may end with the program: nothing is to be warned of."""
@@ -133,48 +149,48 @@ class PooledConnection(psycopg.Connection[Any]):
 
     def wait(self, gen: Any, interval: float = LOOK, timeout: float | None = None) -> Any:
         """As the driver's, bounded where the pool waits. Raises NoAnswerError too, DeadlineExceeded after a cancel."""
-        self.waits += 1
-        if not (self.known or self.piped):
+        self.pooled.waits += 1
+        if not (self.pooled.known or self.pooled.piped):
             self._unknown()
-        until = self.until
+        until = self.pooled.until
         if until is not None:
             left = max(until - monotonic(), 0.0)
             timeout = left if timeout is None else min(timeout, left)
         try:
             answer = super().wait(gen, min(interval, LOOK), timeout)
         except psycopg.Error as error:
-            if self.watched and self.cancelled:
-                self.cancelled = False
+            if self.pooled.watched and self.pooled.cancelled:
+                self.pooled.cancelled = False
                 raise cancelled(error) from error
             if until is not None and error.sqlstate is None and monotonic() >= until:
                 raise NoAnswerError("no answer in time") from error
             raise
-        self.cancelled = False  # the answer was faster than the cancel
+        self.pooled.cancelled = False  # the answer was faster than the cancel
         return answer
 
     @contextmanager
     def announced(self) -> Iterator[None]:
         """The waits in this block are the driver's own, or those of statements that are noted."""
-        known, self.known = self.known, True
+        known, self.pooled.known = self.pooled.known, True
         try:
             yield
         finally:
-            self.known = known
+            self.pooled.known = known
 
     def within(self, timeout: float | None, work: Callable[[], object]) -> None:
-        """Do some work of the pool's own, in at most `timeout` seconds (None: no bound). Raises NoAnswer too."""
-        self.unasked.own = self.known = True
-        self.until = None if timeout is None else monotonic() + timeout
+        """Do some work of the pool's own, in at most `timeout` seconds (None: no bound). Raises NoAnswerError too."""
+        self.pooled.unasked.own = self.pooled.known = True
+        self.pooled.until = None if timeout is None else monotonic() + timeout
         try:
             work()
         finally:
-            self.unasked.own = self.known = False
-            self.until = None
+            self.pooled.unasked.own = self.pooled.known = False
+            self.pooled.until = None
 
     def tell(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
         """Send a query past psycopg's transactions, and read its results. See `exchange`."""
         with self.lock, self.announced():
-            self.wait(exchange(self.pgconn, query, answers, self.unasked, bounded=bounded))
+            self.wait(exchange(self.pgconn, query, answers, self.pooled.unasked, bounded=bounded))
 
     def ask(self, query: bytes, kind: ExecStatus) -> None:
         """The same where the answer is short: a single result of this kind. Raises OperationalError for any other."""
@@ -186,25 +202,25 @@ class PooledConnection(psycopg.Connection[Any]):
 
     def not_called(self, name: str) -> NoReturn:
         """The driver went another way than the one that is overridden here."""
-        self.ended = self.changed = True
+        self.pooled.ended = self.pooled.changed = True
         _unfit(f"its cursors no longer call Connection.{name}()")
 
     # --- what is noted ------------------------------------------------------------------------------------------------
 
     def note(self, query: Any, tags: list[bytes] | None) -> None:
         """A statement that was sent, and the tags of its answers (None: it failed, or they are not known)."""
-        if not self.noting:
+        if not self.pooled.noting:
             return
-        if self.guarded and not self.ended:
+        if self.pooled.guarded and not self.pooled.ended:
             may = tags is None or any(tag in _ENDING for tag in tags)
-            self.ended = self.pgconn.transaction_status == _IDLE or (may and ends_transaction(query))
-        if not (self.changed and self.prepared) and changes_session(query, tags):
-            self.changed = True
-            self.prepared = self.prepared or prepares(query)
+            self.pooled.ended = self.pgconn.transaction_status == _IDLE or (may and ends_transaction(query))
+        if not (self.pooled.changed and self.pooled.prepared) and changes_session(query, tags):
+            self.pooled.changed = True
+            self.pooled.prepared = self.pooled.prepared or prepares(query)
 
     def _unknown(self) -> None:
         """A cursor that this connection did not make: nobody knows what it said."""
-        self.ended = self.changed = self.prepared = True
+        self.pooled.ended = self.pooled.changed = self.pooled.prepared = True
 
     # --- transactions -------------------------------------------------------------------------------------------------
 
@@ -223,6 +239,7 @@ class PooledConnection(psycopg.Connection[Any]):
     def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> Iterator[Any]:
         """As the driver's, but that without autocommit it is never outermost: the pool ends that transaction."""
         if not self.autocommit and self.pgconn.transaction_status == _IDLE:
+            self.pooled.ended = True  # whoever ended it, it was not the pool
             if self.pgconn.pipeline_status == _NO_PIPELINE:
                 self.begin()
             else:
@@ -230,7 +247,7 @@ class PooledConnection(psycopg.Connection[Any]):
         block = super().transaction(savepoint_name, force_rollback)
         with self.announced():
             inner = block.__enter__()
-        self.blocks += 1
+        self.pooled.blocks += 1
         try:
             yield inner
         except BaseException as error:
@@ -244,7 +261,7 @@ class PooledConnection(psycopg.Connection[Any]):
             if failed:
                 raise InFailedSqlTransaction(NOTHING_SAVED)
         finally:
-            self.blocks -= 1
+            self.pooled.blocks -= 1
 
     def commit(self) -> None:
         """As the driver's. Raises ProgrammingError in `Pool.run`, and InFailedSqlTransaction where nothing is saved."""
@@ -268,7 +285,7 @@ class PooledConnection(psycopg.Connection[Any]):
                 super().rollback()
 
     def _refuse(self, name: str) -> None:
-        if self.guarded:
+        if self.pooled.guarded:
             raise psycopg.ProgrammingError(
                 f"Explicit {name}() forbidden inside Pool.run(), which ends the transaction itself: return to "
                 "commit it, raise to undo it, or use `with conn.transaction():` for a part"
@@ -289,7 +306,10 @@ class PooledConnection(psycopg.Connection[Any]):
             log.warning("error ignored in rollback on %s: %s", self, error)
 
     def _note_two_phase(self, prepared: bool, xid: Any = "") -> None:
-        self.two_phase, self.two_phase_prepared = str(xid) or (self.two_phase if prepared else ""), prepared
+        self.pooled.two_phase, self.pooled.two_phase_prepared = (
+            str(xid) or (self.pooled.two_phase if prepared else ""),
+            prepared,
+        )
 
     tpc_begin = _announced("tpc_begin", lambda self, xid: self._note_two_phase(False, xid))
     tpc_prepare = _announced("tpc_prepare", lambda self: self._note_two_phase(True))
@@ -298,23 +318,23 @@ class PooledConnection(psycopg.Connection[Any]):
 
     def close(self) -> None:
         """As the driver's."""
-        self.closed_in_transaction = not self.closed and self.pgconn.transaction_status != _IDLE
+        self.pooled.closed_in_transaction = not self.closed and self.pgconn.transaction_status != _IDLE
         super().close()
 
     @contextmanager
     def pipeline(self) -> Iterator[Any]:
         """As the driver's."""
-        piped, self.piped = self.piped, True
+        piped, self.pooled.piped = self.pooled.piped, True
         try:
             with super().pipeline() as pipeline:
                 yield pipeline
         finally:
-            self.piped = piped
+            self.pooled.piped = piped
 
     # --- settings -----------------------------------------------------------------------------------------------------
 
     def _note_setting(self, value: Any) -> None:
-        self.altered = True
+        self.pooled.altered = True
 
     set_autocommit = _announced("set_autocommit", _note_setting)
     set_isolation_level = _announced("set_isolation_level", _note_setting)
@@ -328,7 +348,7 @@ class PooledConnection(psycopg.Connection[Any]):
 
     @cursor_factory.setter
     def cursor_factory(self, value: Any) -> None:
-        self.altered = True
+        self.pooled.altered = True
         self._cursor_class = tracked(value)
 
     @property
@@ -343,27 +363,24 @@ class PooledConnection(psycopg.Connection[Any]):
     @property
     def adapters(self) -> AdaptersMap:
         """How it converts values."""
-        self.touched = True
-        if self.own_adapters is None:
-            self.own_adapters = AdaptersMap(self.baseline.adapters if self.baseline else psycopg.adapters)
-        return self.own_adapters
+        self.pooled.touched = True
+        if self.pooled.adapters is None:
+            self.pooled.adapters = AdaptersMap(
+                self.pooled.baseline.adapters if self.pooled.baseline else psycopg.adapters
+            )
+        return self.pooled.adapters
 
     def cursor(self, *args: Any, **named: Any) -> Any:
         """As the driver's."""
-        touched = self.touched
+        touched = self.pooled.touched
         cursor = super().cursor(*args, **named)
-        self.touched = touched  # it reads the adapters, and changes nothing
+        self.pooled.touched = touched  # it reads the adapters, and changes nothing
         return cursor
 
-    def add_notice_handler(self, callback: Any) -> None:
-        """As the driver's."""
-        super().add_notice_handler(callback)
-        self.handlers.append(("notice_handler", callback))
-
-    def add_notify_handler(self, callback: Any) -> None:
-        """As the driver's."""
-        super().add_notify_handler(callback)
-        self.handlers.append(("notify_handler", callback))
+    add_notice_handler = _announced("add_notice_handler", _note_handler("notice_handler"))
+    add_notify_handler = _announced("add_notify_handler", _note_handler("notify_handler"))
+    remove_notice_handler = _announced("remove_notice_handler", _forget_handler("notice_handler"))
+    remove_notify_handler = _announced("remove_notify_handler", _forget_handler("notify_handler"))
 
     def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Generator[psycopg.Notify]:
         """As the driver's, and it ends when the invocation has no more time."""
@@ -380,7 +397,7 @@ class PooledConnection(psycopg.Connection[Any]):
         if arguments.get("cursor_factory"):
             self.cursor_factory = arguments["cursor_factory"]
         if arguments.get("context"):
-            self.own_adapters = AdaptersMap(arguments["context"].adapters)
+            self.pooled.adapters = AdaptersMap(arguments["context"].adapters)
         if "prepare_threshold" in arguments:
             self.prepare_threshold = arguments["prepare_threshold"]
         if arguments.get("autocommit"):
@@ -388,9 +405,9 @@ class PooledConnection(psycopg.Connection[Any]):
 
     def set_baseline(self, *, noting: bool) -> None:
         """Take what it is now for what a reset brings back. `noting`: note what outlives a transaction."""
-        self.noting = noting
-        self.changed = self.prepared = self.altered = self.touched = False
-        self.baseline = Baseline(self)
+        self.pooled.noting = noting
+        self.pooled.changed = self.pooled.prepared = self.pooled.altered = self.pooled.touched = False
+        self.pooled.baseline = Baseline(self)
 
     def settings(self) -> tuple[Any, ...]:
         """What a borrower may set on it."""
@@ -398,40 +415,44 @@ class PooledConnection(psycopg.Connection[Any]):
 
     def is_as_lent(self, *, wholly: bool) -> bool:
         """Whether no setting differs from the baseline. `wholly`: nor anything else that lives in the driver."""
-        assert self.baseline is not None
-        base = self.baseline
-        if self.altered or self.row_factory is not base.settings[_ROW_FACTORY]:
+        assert self.pooled.baseline is not None
+        base = self.pooled.baseline
+        if self.pooled.altered or self.row_factory is not base.settings[_ROW_FACTORY]:
             return False
         return not wholly or (
-            not self.touched
+            not self.pooled.touched
             and len(vars(self)) == len(base.names)
-            and tuple(self.handlers) == base.handlers
+            and self.pooled.handlers == base.handlers
+            and not self.pooled.unasked.notified
             and self.settings() == base.settings
         )
 
     def put_back(self, *, wholly: bool) -> None:
         """Make it as the baseline is; it must be idle. `wholly`: with what only a reset of the session undoes."""
-        assert self.baseline is not None
-        base = self.baseline
+        assert self.pooled.baseline is not None
+        base = self.pooled.baseline
         names = _SETTINGS if wholly else _SETTINGS[:_LIGHT]
         for name, now, then in zip(names, self.settings(), base.settings, strict=False):
             if now != then:
                 setattr(self, name, then)
-        self.altered = False
-        self.known = self.piped = False
+        self.pooled.altered = False
+        self.pooled.known = self.pooled.piped = False
         if not wholly:
             return
         for name in vars(self).keys() - base.names:
             delattr(self, name)
-        self.own_adapters = AdaptersMap(base.adapters)
-        self.touched = False
-        for kind, callback in self.handlers:
-            with suppress(ValueError):  # the borrower has removed it already
-                getattr(self, f"remove_{kind}")(callback)
-        self.handlers.clear()
+        if self.pooled.touched:
+            self.pooled.adapters = AdaptersMap(base.adapters)
+            self.pooled.touched = False
+        handlers, unasked = self.pooled.handlers, self.pooled.unasked
+        if handlers == base.handlers and not unasked.notified:
+            return
+        for kind, callback in list(handlers):
+            getattr(self, f"remove_{kind}")(callback)
         with self.announced():
             for _ in super().notifies(timeout=0):  # what came in for this borrower
                 pass
+        unasked.notified = False
         for kind, callback in base.handlers:
             getattr(self, f"add_{kind}")(callback)
 

@@ -14,7 +14,7 @@ from .statements import asks_to_commit, statement
 if TYPE_CHECKING:
     from .connection import PooledConnection
 
-_IN_ERROR = psycopg.pq.TransactionStatus.INERROR
+_IDLE, _IN_ERROR = psycopg.pq.TransactionStatus.IDLE, psycopg.pq.TransactionStatus.INERROR
 
 _made: WeakValueDictionary[type, type] = WeakValueDictionary()
 
@@ -64,26 +64,29 @@ class Tracked:
 
     def _say(self, say: Any, query: Any, args: Any, named: Any) -> Any:
         conn = self.connection
-        failed = conn.pgconn.transaction_status == _IN_ERROR
-        waits = conn.waits
-        known, conn.known = conn.known, True
+        status = conn.pgconn.transaction_status
+        failed = status == _IN_ERROR
+        if status == _IDLE:
+            conn.pooled.ended = True  # what `Pool.run` had begun, if it did
+        waits = conn.pooled.waits
+        known, conn.pooled.known = conn.pooled.known, True
         try:
-            if conn.on_slow is None:
+            if conn.pooled.on_slow is None:
                 answer = say(query, *args, **named)
             else:
-                with timed(conn.slow_query, conn.on_slow, lambda: statement(query)):
+                with timed(conn.pooled.slow_query, conn.pooled.on_slow, lambda: statement(query)):
                     answer = say(query, *args, **named)
         except BaseException:
             conn.note(query, None)
             raise
         finally:
-            conn.known = known
-        if conn.waits == waits:
+            conn.pooled.known = known
+        if conn.pooled.waits == waits:
             conn.not_called("wait")
         result = self.pgresult
         if result is None or conn.pgconn.pipeline_status:  # its answer is yet to come, or was not kept
             conn.note(query, None)
-        elif conn.noting or failed:
+        elif conn.pooled.noting or failed:
             tags = [result.command_status or b""]
             while self.nextset():  # type: ignore[attr-defined]
                 tags.append(self.pgresult.command_status or b"")
@@ -114,7 +117,7 @@ class TrackedServer(Tracked):
     def execute(self, query: Any, *args: Any, **named: Any) -> Any:
         """As the driver's."""
         if self.withhold:  # type: ignore[attr-defined]
-            self.connection.changed = True
+            self.connection.pooled.changed = True
         return super().execute(query, *args, **named)
 
     __next__ = _announced("__next__")

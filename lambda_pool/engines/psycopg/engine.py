@@ -48,7 +48,7 @@ class PostgresEngine:
             own.setdefault("prepare_threshold", None)
         conn = PooledConnection(connect(conninfo(request, arguments).decode(), deadline, pooled=request.pooled))
         conn.configure(own)
-        conn.slow_query, conn.on_slow = request.slow_query, request.on_slow
+        conn.pooled.slow_query, conn.pooled.on_slow = request.slow_query, request.on_slow
         return PostgresLink(conn, "transaction" if request.pooled else request.reset)
 
     def classify(self, error: BaseException) -> Failure:

@@ -5,7 +5,7 @@ import os
 import select
 import socket
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from fcntl import ioctl
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -166,16 +166,23 @@ class _Meter:
 class Unasked:
     """What a server sends unasked, on its way to psycopg."""
 
-    def __init__(self, pgconn: "PGconn") -> None:
+    def __init__(self) -> None:
         self.size = 0
         """Bytes of all notices so far."""
         self.own = False
         """It comes in while the pool asks: a borrower's handler that fails says nothing against that."""
+        self.notified = False
+        """There were notifications."""
+        self._pass_on: Callable[[PGnotify], None] | None = None
+
+    def listen(self, pgconn: "PGconn") -> None:
+        """Come in between libpq and psycopg."""
         self._pass_on = pgconn.notify_handler
         pgconn.notify_handler = self.notify
 
     def notify(self, notify: "PGnotify") -> None:
         """To be called with each notification."""
+        self.notified = True
         try:
             if self._pass_on is not None:
                 self._pass_on(notify)

@@ -98,8 +98,8 @@ class PostgresLink:
         if readonly:
             conn.read_only = True
         if guarded:
-            conn.ended = False
-            conn.guarded = conn.noting = True
+            conn.pooled.ended = False
+            conn.pooled.guarded = conn.pooled.noting = True
             try:
                 conn.within(timeout, conn.begin)
             except BaseException:
@@ -115,10 +115,10 @@ class PostgresLink:
         if (
             conn.is_as_lent(wholly=self._resets)
             and self._libpq.pipeline_status == _NO_PIPELINE
-            and not conn.guarded
+            and not conn.pooled.guarded
             # In its own transaction block, and in a two-phase commit, psycopg refuses COMMIT: the next borrower's too.
-            and not conn.blocks
-            and not conn.two_phase
+            and not conn.pooled.blocks
+            and not conn.pooled.two_phase
         ):
             if status == _IN_TRANSACTION:
                 return Condition.UNCOMMITTED
@@ -129,7 +129,7 @@ class PostgresLink:
 
     def _due(self) -> bool:
         """Whether the session is to be reset."""
-        return self._after == "session" or (self._after == "changed" and self.conn.changed)
+        return self._after == "session" or (self._after == "changed" and self.conn.pooled.changed)
 
     def closed_by_user(self) -> bool:
         """Psycopg tells a close from a loss."""
@@ -137,7 +137,7 @@ class PostgresLink:
 
     def closed_in_transaction(self) -> bool:
         """As it was noted when the borrower closed it."""
-        return self.conn.closed_in_transaction
+        return self.conn.pooled.closed_in_transaction
 
     def read_only(self) -> bool:
         """What psycopg sends with BEGIN."""
@@ -152,7 +152,7 @@ class PostgresLink:
     def replayable(self, *, ask: bool = False) -> bool:
         """By what was noted of its statements, and libpq's word. A COMMIT whose own answer is lost is noted too."""
         pgconn = self._libpq
-        return not (self.conn.ended or (pgconn.status == _OK and pgconn.transaction_status == _IDLE))
+        return not (self.conn.pooled.ended or (pgconn.status == _OK and pgconn.transaction_status == _IDLE))
 
     # --- return -------------------------------------------------------------------------------------------------------
 
@@ -161,7 +161,7 @@ class PostgresLink:
         if self.conn.lock.locked():
             raise LambdaPoolError(_AT_WORK)
         self._commit(timeout)
-        if self.conn.was_reset:
+        if self.conn.pooled.was_reset:
             self.reset_session(timeout)
         return self.condition() is Condition.CLEAN
 
@@ -172,8 +172,8 @@ class PostgresLink:
             return Outcome.FAILED
         if pgconn.pipeline_status != _NO_PIPELINE:
             raise LambdaPoolError(_AT_WORK)
-        if conn.two_phase_prepared:
-            log.warning(_LEFT_PREPARED, conn.two_phase)
+        if conn.pooled.two_phase_prepared:
+            log.warning(_LEFT_PREPARED, conn.pooled.two_phase)
         if pgconn.transaction_status == _IDLE:
             return Outcome.NONE
         if conn.lock.locked():
@@ -206,7 +206,7 @@ class PostgresLink:
         conn, pgconn = self.conn, self._libpq
         answers: list[PGresult] = []
         try:
-            if self._due() and not (conn.blocks or conn.two_phase):
+            if self._due() and not (conn.pooled.blocks or conn.pooled.two_phase):
                 self._end_and_reset(b"COMMIT; ", answers, timeout)
             else:
                 conn.within(timeout, partial(conn.end, commit=True))
@@ -235,7 +235,7 @@ class PostgresLink:
         conn = self.conn
         if self._due():
             self._end_and_reset(b"ROLLBACK; ", [], timeout)
-        elif conn.blocks or conn.two_phase:  # where psycopg's own refuses
+        elif conn.pooled.blocks or conn.pooled.two_phase:  # where psycopg's own refuses
             conn.within(timeout, partial(conn.ask, b"ROLLBACK", ExecStatus.COMMAND_OK))
         else:
             conn.within(timeout, partial(conn.end, commit=False))
@@ -244,13 +244,13 @@ class PostgresLink:
     def _end_and_reset(self, end: bytes, answers: "list[PGresult]", timeout: float | None) -> None:
         """End the transaction and reset the session, in one round trip."""
         conn = self.conn
-        prepared = conn.prepared or self._after == "session"
+        prepared = conn.pooled.prepared or self._after == "session"
         message = end + _RESET + (_DEALLOCATE if prepared else b"")
         conn.within(timeout, partial(conn.tell, message, answers))
         if len(answers) != bool(end) + _RESET.count(b";") + 1 + prepared or not _is_answer(answers[0], end):
             raise psycopg.OperationalError("the server did not answer to each statement of a reset")
-        conn.changed = conn.prepared = False
-        conn.was_reset = True
+        conn.pooled.changed = conn.pooled.prepared = False
+        conn.pooled.was_reset = True
 
     def restore(self, timeout: float | None) -> bool:
         """Settings live in the driver: putting them back costs no round trip. A session that was changed costs one."""
@@ -261,39 +261,41 @@ class PostgresLink:
             or pgconn.transaction_status != _IDLE
             or pgconn.pipeline_status != _NO_PIPELINE
             or conn.lock.locked()
-            or conn.blocks
-            or conn.two_phase
+            or conn.pooled.blocks
+            or conn.pooled.two_phase
         ):
             return False
-        conn.guarded = False
-        conn.noting = self._resets
+        conn.pooled.guarded = False
+        conn.pooled.noting = self._resets
         conn.put_back(wholly=False)
-        if self._after == "changed" and (conn.changed or conn.was_reset or not conn.is_as_lent(wholly=True)):
+        if self._after == "changed" and (
+            conn.pooled.changed or conn.pooled.was_reset or not conn.is_as_lent(wholly=True)
+        ):
             self.reset_session(timeout)
         return self._after == "session" or self.condition() is Condition.CLEAN
 
     def reset_session(self, timeout: float | None) -> None:
         """What is left of DISCARD ALL to be done, and the settings of a new connection again."""
         conn = self.conn
-        if self._due() and not conn.was_reset:
+        if self._due() and not conn.pooled.was_reset:
             self._end_and_reset(b"", [], timeout)
             self._check_idle()
         conn.within(timeout, partial(conn.put_back, wholly=True))
-        conn.was_reset = False
+        conn.pooled.was_reset = False
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
     def watch(self) -> None:
         """Every method of a psycopg connection waits through its `wait`."""
-        self.conn.watched = True
+        self.conn.pooled.watched = True
 
     def running(self) -> bool:
         """What libpq knows, without a look at the socket. Our own COMMIT or ping is not the borrower's statement."""
-        return self._libpq.transaction_status == _ACTIVE and not self.conn.unasked.own
+        return self._libpq.transaction_status == _ACTIVE and not self.conn.pooled.unasked.own
 
     def cancel(self, timeout: float, aside: Callable[[], Link]) -> bool:
         """PostgreSQL's own cancel request."""
-        self.conn.cancelled = True
+        self.conn.pooled.cancelled = True
         try:
             self.conn.cancel_safe(timeout=timeout)
         except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to sever
@@ -324,7 +326,7 @@ class PostgresLink:
 
     def cut(self) -> None:
         """As `sever`, noted for `watch`."""
-        self.conn.cancelled = True
+        self.conn.pooled.cancelled = True
         self.sever()
 
     def sever(self) -> None:
