@@ -171,7 +171,7 @@ class Signature:
         """The ConfigError for a call that did not reach the handler for want of a parameter; None for other errors."""
         called, _, complaint = str(error).partition("() ")
         names = {name for name in complaint.split("'")[1::2] if name.isidentifier()}
-        if complaint.startswith("got an unexpected keyword") and names == {self.inject} and not self.named:
+        if "unexpected keyword argument" in complaint and names == {self.inject} and not self.named:
             return ConfigError(self.not_passed_on(self.name))
         if not complaint.startswith("missing ") or names & set(self._lambdas):
             return None

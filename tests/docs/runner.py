@@ -67,6 +67,8 @@ def names() -> dict[str, Any]:
     """What a page takes for granted."""
     from aws_lambda_powertools import Metrics
 
+    from tests.support.memory_store import MemoryStore
+
     return {
         "__name__": "page",
         "Pool": lambda_pool.Pool,
@@ -75,6 +77,7 @@ def names() -> dict[str, Any]:
         "transfer": lambda conn: conn.execute("select 1").fetchone(),
         "answer": lambda event, context, error: {"statusCode": 503},
         "metrics": Metrics(namespace="shop", service="orders"),
+        "store": MemoryStore(),
     }
 
 

@@ -1,6 +1,7 @@
 """The examples, each on the genuine runtime against real servers."""
 
 import json
+import runpy
 from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 from lambda_pool.testing import MariaDbServer, PostgresServer
 from tests.endpoints.conftest import ScriptedApi
+from tests.support.durable import run_durable
 from tests.support.snapstart_api import SnapStartEnvironment
 
 from .conftest import EXAMPLES, Start, end_sessions
@@ -253,3 +255,68 @@ def test_migrating(start: Start, shop: PostgresServer) -> None:
         assert runtime.invoke({"article": "air", "fail": True}).error is not None
         assert runtime.invoke({"article": "tea"}).error is None
     assert articles(shop).count("air") == 1
+
+
+# --- Powertools' batch processor --------------------------------------------------------------------------------------
+
+
+def test_sqs_batch_powertools(start: Start, shop: PostgresServer) -> None:
+    shop.execute("insert into stock values ('tea', 3), ('milk', 2)")
+    runtime = start("sqs_batch_powertools", shop.url())
+    # What the last two lack is refused by the table's check, and by the stock's range after the insert.
+    bodies = [("tea", 1), ("milk", 2), ("tea", 0), ("air", 2**31 - 1)]
+    shop.execute("insert into stock values ('air', -2)")
+    records = [
+        {
+            "messageId": f"m{number}",
+            "eventSource": "aws:sqs",
+            "body": json.dumps({"article": article, "amount": amount}),
+        }
+        for number, (article, amount) in enumerate(bodies)
+    ]
+    answer = runtime.invoke({"Records": records})
+    assert [each["itemIdentifier"] for each in answer.payload["batchItemFailures"]] == ["m2", "m3"]
+    assert shop.execute("select message, amount from orders order by message") == [("m0", 1), ("m1", 2)]
+    assert shop.execute("select article, left_over from stock order by article") == [
+        ("air", -2),
+        ("milk", 0),
+        ("tea", 2),
+    ]
+    again = runtime.invoke({"Records": records[:2]}).payload
+    assert again == {"batchItemFailures": []}
+    assert len(shop.execute("select * from orders")) == 2
+
+
+# --- an ASGI application ----------------------------------------------------------------------------------------------
+
+
+def test_asgi(start: Start, shop: PostgresServer) -> None:
+    shop.execute("insert into stock values ('tea', 1)")
+    runtime = start("asgi", shop.url())
+    made = runtime.invoke(request("POST", "/orders/of/tea")).payload
+    assert made["statusCode"] == 201
+    number = json.loads(made["body"])["number"]
+    read = runtime.invoke(request("GET", f"/orders/{number}")).payload
+    assert json.loads(read["body"]) == {"number": number, "article": "tea", "amount": 1}
+    assert runtime.invoke(request("POST", "/orders/of/tea")).payload["statusCode"] == 409
+    assert runtime.invoke(request("GET", "/orders/0")).payload["statusCode"] == 404
+    assert shop.execute("select left_over from stock") == [(0,)]
+    assert articles(shop) == ["tea"]
+    runtime.freeze()
+    end_sessions(shop)
+    runtime.thaw()
+    assert runtime.invoke(request("GET", f"/orders/{number}")).payload["statusCode"] == 200
+
+
+# --- a durable function -----------------------------------------------------------------------------------------------
+
+
+def test_durable(shop: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the SDK's own test runner, which lets the day pass."""
+    monkeypatch.setenv("LAMBDA_POOL_URL", shop.url())
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-west-1")
+    example = runpy.run_path(str(EXAMPLES / "durable" / "app.py"))
+    result = run_durable(example["handler"], '{"id": "order-1", "article": "tea"}')
+    assert (result.status.value, result.result) == ("SUCCEEDED", '"order-1"')
+    assert shop.execute("select message, article, settled from orders") == [("order-1", "tea", True)]
+    example["orders"].close()

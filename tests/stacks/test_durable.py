@@ -1,44 +1,24 @@
 """Durable functions, run by the SDK's own test runner: a step's work is there once the step is recorded as done."""
 
 import functools
-import gc
-import logging
 import threading
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from aws_durable_execution_sdk_python import DurableContext, durable_execution
 from aws_durable_execution_sdk_python.config import Duration
-from aws_durable_execution_sdk_python_testing.runner import DurableFunctionTestRunner
 from aws_lambda_powertools import Logger
 
 import lambda_pool
 from lambda_pool import invocation
 from lambda_pool.testing import FakeDriver
+from tests.support.durable import run_durable
 
 from .conftest import Server, kept
 
 LEFT = pytest.approx(899.9)
 """What the runner's Lambda context has, less the reserve."""
-
-
-def run(handler: Callable[..., Any]) -> Any:
-    """Run a durable function to its end."""
-    # The runner leaves its event loop unclosed, which is not for a later test to be told: it is thrown away here, and
-    # so no record of a log may hold an error's frames.
-    logging.disable()
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with DurableFunctionTestRunner(handler, execution_timeout=60) as runner:
-                result = runner.run(input="{}")
-            del runner
-            gc.collect()
-    finally:
-        logging.disable(logging.NOTSET)
-    return result
 
 
 def branch(step: Callable[[int], int], number: int) -> Callable[[DurableContext], int]:
@@ -75,7 +55,7 @@ def test_each_step_borrows_for_itself(pool: lambda_pool.Pool, server: Server) ->
         both = context.parallel([branch(step, number) for number in (2, 3)])
         return [first, *both.get_results()]
 
-    result = run(handler)
+    result = run_durable(handler)
     assert (result.status.value, result.result) == ("SUCCEEDED", "[1, 2, 3]")
     assert invocations[:2] == [[], [1]]  # the wait ended the first, and the row was there
     assert kept(server) == [1, 2, 3]
@@ -100,7 +80,7 @@ def test_a_step_that_fails_is_rolled_back_and_tried_again(pool: lambda_pool.Pool
 
         return context.step(step, name="flaky")
 
-    result = run(handler)
+    result = run_durable(handler)
     assert (result.status.value, result.result) == ("SUCCEEDED", "2")
     assert kept(server) == [2]
 
@@ -118,7 +98,7 @@ def test_below_the_sdk_a_handler_without_a_connection_has_its_deadline(pool: lam
         context.parallel([branch(step, number) for number in (2, 3)])
         found.append(invocation.remaining())
 
-    assert run(handler).status.value == "SUCCEEDED"
+    assert run_durable(handler).status.value == "SUCCEEDED"
     assert found == [LEFT] * 3
     assert kept(server) == [2, 3]
 
@@ -189,7 +169,7 @@ def test_one_connection_for_all_steps_is_refused_when_it_is_decorated(order: str
 def test_a_connection_for_all_steps_that_was_hidden_opens_nothing() -> None:
     """A decorator without functools.wraps hides it until the SDK passes its own context."""
     driver = FakeDriver()
-    result = run(durable_execution(hides(driver.pool().handler(with_conn))))
+    result = run_durable(durable_execution(hides(driver.pool().handler(with_conn))))
     assert result.status.value == "FAILED"
     assert "pool.connection() inside each step" in result.error.message
     assert driver.links == []

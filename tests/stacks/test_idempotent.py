@@ -17,9 +17,9 @@ from pydantic import BaseModel
 import lambda_pool
 from lambda_pool.testing import FakeDriver, PostgresServer
 from tests.support.context import LambdaContext
+from tests.support.memory_store import MemoryStore
 
 from .conftest import Server, kept
-from .memory import MemoryStore
 
 CONFIG = IdempotencyConfig(event_key_jmespath="id")
 

@@ -1,0 +1,32 @@
+"""An SQS queue's batch with Powertools' batch processor: a block for each record.
+
+The decorated handler takes no connection: with one for the whole batch there would be one transaction, which commits
+at the end with all that the failed records had written before they failed. Each record borrows for itself. What its
+function raises rolls its block back, and the processor then reports the record as failed.
+The event source mapping needs `FunctionResponseTypes: [ReportBatchItemFailures]`.
+"""
+
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
+
+import lambda_pool
+
+orders = lambda_pool.Pool()
+processor = BatchProcessor(event_type=EventType.SQS)
+
+
+def save(record):
+    order = record.json_body
+    with orders.connection() as conn:
+        # SQS may deliver a record twice: its own id makes the second insert harmless.
+        conn.execute(
+            "insert into orders (message, article, amount) values (%s, %s, %s) on conflict (message) do nothing",
+            [record.message_id, order["article"], order["amount"]],
+        )
+        conn.execute(
+            "update stock set left_over = left_over - %s where article = %s", [order["amount"], order["article"]]
+        )
+
+
+@orders.handler
+def handler(event, context):
+    return process_partial_response(event=event, record_handler=save, processor=processor, context=context)
