@@ -911,6 +911,32 @@ def test_the_last_line_of_defence() -> None:
     }
 
 
+@pytest.mark.parametrize("password", ["postgres", "postgresql", "localhost", "sales", "salesdb", "5432"])
+def test_a_password_that_is_a_word_of_the_url(password: str) -> None:
+    """Stars in its place would say what it is."""
+    url = f"postgresql://postgres:{password}@localhost:5432/salesdb"
+    text = examine(Pool(url, connect_timeout=0.3, observers=())).text
+    assert "postgresql://postgres@localhost:5432/salesdb" in text
+    assert "***" not in text
+
+
+@pytest.mark.parametrize(
+    ("leak", "cleaned"),
+    [
+        ("postgresql://sales:sales@h/sales", "postgresql://sales:***@h/sales"),
+        ("user=sales password=sales host=h", "user=sales password=*** host=h"),
+        ("{'user': 'sales', 'passwd': 'sales'}", "{'user': 'sales', 'passwd': '***'}"),
+        ("canary of salesdb", "*** of salesdb"),
+        ("a canarybird", "a ***bird"),
+    ],
+)
+def test_where_a_password_stands_its_words_are_masked_too(leak: str, cleaned: str) -> None:
+    redactor = Redactor()
+    redactor.add(Secret("sales"), Secret("canary"))
+    redactor.spare("postgresql", "sales", "", None, 5432, "salesdb")
+    assert redactor.clean(leak) == cleaned
+
+
 class Talkative:
     """Somebody's own credentials, which tell everything they know when they fail."""
 
