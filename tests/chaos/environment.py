@@ -102,6 +102,7 @@ class Environment:
             self._proxy = self._stack.enter_context(FaultyProxy("127.0.0.1", ground.server.port))
             url = url.replace(f":{ground.server.port}/", f":{self._proxy.port}/")
         environment = {
+            "NAME": self.user,
             "OPTIONS": json.dumps(OPTIONS),
             "DIARY": str(self.diary),
             "TRIGGER": str(folder / f"trigger-{number}"),
@@ -167,6 +168,9 @@ class Environment:
             seen.caller = type(problem).__name__
         seen.ended = time.monotonic()
         self.settle()
+        if step.fault is not None:
+            # Sessions that the server has not heard the end of hold locks, for which the next would wait.
+            self._ground.end_open_transactions(self.user)
         seen.stopped = self._stopped
         for strike in self.strikes[-1:] if step.fault is not None and self._due is None else ():
             strike.ended = max(strike.ended, time.monotonic())
@@ -301,6 +305,9 @@ class Environment:
 
     def _statement_cancelled(self, fault: Fault, frozen: bool) -> None:
         self._later(fault.hold / 100, lambda: self._ground.cancel_statements(self.user))
+
+    def _schema_changed(self, fault: Fault, frozen: bool) -> None:
+        self._ground.add_column(self.user)
 
     def _login_refused(self, fault: Fault, frozen: bool) -> None:
         self._ground.lock(self.user)

@@ -56,6 +56,7 @@ class Ground(Database):
         self._stack = ExitStack()
         self._disk = Path()
         self._crowd: list[Any] = []
+        self._columns = 0
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -89,6 +90,7 @@ class Ground(Database):
         else:
             where = "" if self._followed else f"data directory='{self._disk}'"
             self.execute(f"create table ledger ({columns.format('mediumtext')}) engine=innodb {where}")
+        self.execute("create table tally (who varchar(60) not null primary key, v int not null)")
         self.user("crowd")
 
     def execute(self, sql: str) -> list[tuple[Any, ...]]:
@@ -107,13 +109,44 @@ class Ground(Database):
                 time.sleep(0.02)
 
     def user(self, name: str) -> None:
-        """Make a user who may write to the table, and nothing that only administrators may."""
+        """Make a user who may write to the tables, and nothing that only administrators may.
+
+        With a row in `tally`, and with a table to read, `catalog_…`, whose schema changes.
+        """
+        engine = "" if self.engine == "postgresql" else "engine=innodb"
+        self.execute(f"create table catalog_{name} (id int not null primary key) {engine}")
+        self.execute(f"insert into catalog_{name} values (1)")
+        self.execute(f"insert into tally values ('{name}', 0)")
         if self.engine == "postgresql":
             self.execute(f"create role {name} login password '{PASSWORD}'")
             self.execute(f"grant insert on ledger to {name}")
+            self.execute(f"grant select, update on tally to {name}")
+            self.execute(f"grant select on catalog_{name} to {name}")
         else:
             self.execute(f"create user {name}@'%' identified by '{PASSWORD}'")
-            self.execute(f"grant insert on {self.server.database}.* to {name}@'%'")
+            rights = "insert, select, update, create temporary tables"
+            self.execute(f"grant {rights} on {self.server.database}.* to {name}@'%'")
+
+    def add_column(self, name: str) -> None:
+        """Change the schema of a user's table, as a migration does."""
+        self._columns += 1
+        self.execute(f"alter table catalog_{name} add column column{self._columns} int")
+
+    def end_open_transactions(self, name: str) -> None:
+        """End a user's sessions that are in a transaction: those whose client is gone, and that nobody told so."""
+        if self.engine == "postgresql":
+            self.execute(
+                f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = '{name}' "
+                "and xact_start is not null"
+            )
+            return
+        found = self.execute(
+            "select trx_mysql_thread_id from information_schema.innodb_trx "
+            f"join information_schema.processlist on id = trx_mysql_thread_id where user = '{name}'"
+        )
+        for (session,) in found:
+            with suppress(*DRIVER_ERRORS):  # it may have ended by itself
+                self.execute(f"kill {session}")
 
     def set_password(self, name: str, password: str) -> None:
         """Change a user's password."""

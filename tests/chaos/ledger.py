@@ -15,11 +15,23 @@ from tests.support.namespace import Namespace
 from .books import Entry, Told, Verdict, audit
 from .environment import Environment, Seen, Strike
 from .ground import Ground
-from .schedule import FAILED_OVER, Act, Way, expected_failures, units
+from .schedule import (
+    EITHER_WAY,
+    FAILED_OVER,
+    SCHEMA_CHANGED,
+    UNDECORATED,
+    Act,
+    Way,
+    expected_failures,
+    units,
+)
 from .vault import open_vault
 
 GRACE = 0.1
 """Seconds after its deadline at which an invocation counts as late."""
+
+STALE = ("cached plan must not change", "cache lookup failed", "Table definition has changed")
+"""What a changed schema is told by."""
 
 
 @dataclass
@@ -33,7 +45,11 @@ class Ending:
     """Seconds after the deadline at which the handler still waited for its fault to strike."""
     error: str
     own: bool
-    """No error, or one that the handler raised for reasons of its own."""
+    """No error, or one that the handler raised for reasons of its own or had asked for."""
+    alarm: bool
+    """NotCommitted, though the handler hid no error and left nothing undone."""
+    found: str
+    """What the handler found that somebody must not have left to it; empty: nothing."""
 
 
 @dataclass
@@ -59,14 +75,16 @@ class Ledger:
     def outcome(self, seen: Seen) -> str:
         """What an invocation was told on the whole: `saved` if all went as it asked for."""
         found = {unit: self.told.get(unit, Told.UNKNOWN) for unit in units(seen.step)}
-        wrong = {told for unit, told in found.items() if told is not self._wanted(seen, unit)}
+        wrong = {told for unit, told in found.items() if told not in self._wanted(seen, unit)}
         for told in (Told.UNKNOWN, Told.UNCERTAIN, Told.FAILED):
             if told in wrong:
                 return told.value
         return "saved"
 
-    def _wanted(self, seen: Seen, unit: str) -> Told:
-        return Told.FAILED if unit in expected_failures(seen.step) else Told.ACKNOWLEDGED
+    def _wanted(self, seen: Seen, unit: str) -> set[Told]:
+        if seen.step.door in EITHER_WAY:
+            return {Told.FAILED, Told.ACKNOWLEDGED}
+        return {Told.FAILED if unit in expected_failures(seen.step, self.engine) else Told.ACKNOWLEDGED}
 
     def late(self) -> dict[str, float]:
         """The invocations past their deadline by more than the grace, and by how much.
@@ -75,6 +93,8 @@ class Ledger:
         """
         found = {}
         for seen in self.seen:
+            if seen.step.door in UNDECORATED:
+                continue  # nobody told the pool when it ends
             ending = self.endings.get(seen.step.unit)
             if ending is not None and ending.late - seen.stopped > GRACE:
                 found[seen.step.unit] = ending.late - seen.stopped
@@ -86,12 +106,50 @@ class Ledger:
         """The invocations after a fault that struck while the environment was frozen, and what went wrong in them."""
         found = {}
         for seen in self.seen:
-            if not seen.frozen:
+            if not seen.frozen or self._is_stale(seen):
                 continue
             ending = self.endings.get(seen.step.unit)
             if ending is None or not ending.own or self.outcome(seen) != "saved":
                 found[seen.step.unit] = self.error(seen)
         return found
+
+    def false_alarms(self) -> dict[str, str]:
+        """The invocations that were told that something is not saved, and left nothing unsaved."""
+        return {unit: ending.error for unit, ending in self.endings.items() if ending.alarm}
+
+    def left_behind(self) -> dict[str, str]:
+        """What invocations found that somebody must not have left to them."""
+        return {unit: ending.found for unit, ending in self.endings.items() if ending.found}
+
+    def _is_stale(self, seen: Seen) -> bool:
+        """Whether an invocation ended with an error that is due to a changed schema."""
+        return any(text in self.error(seen) for text in STALE)
+
+    def still_stale(self) -> dict[str, str]:
+        """The invocations that met a changed schema, though `run` was to replay them, or another had met it before.
+
+        Each of an environment's pools may show each change once.
+        """
+        found = {}
+        forgiven: set[tuple[int, bool]] = set()
+        for seen in self.seen:
+            pool = (seen.environment, seen.step.door == "reads_on_autocommit")
+            if seen.step.fault is not None and seen.step.fault.kind == SCHEMA_CHANGED:
+                forgiven |= {(seen.environment, False), (seen.environment, True)}
+            if self._is_stale(seen):
+                if pool not in forgiven or seen.step.door == "reads_in_run":
+                    found[seen.step.unit] = self.error(seen)
+                forgiven.discard(pool)
+        return found
+
+    def failed_untouched(self) -> dict[str, str]:
+        """The invocations that no fault met, and that were not told what they asked for."""
+        struck = {unit for strike in self.strikes for unit in strike.hit}
+        return {
+            seen.step.unit: f"{seen.step.door}: {self.outcome(seen)}, {self.error(seen)}"
+            for seen in self.seen
+            if seen.step.unit not in struck and not self._is_stale(seen) and self.outcome(seen) != "saved"
+        }
 
     def error(self, seen: Seen) -> str:
         """What went wrong in an invocation, by its own word or its caller's."""
@@ -103,6 +161,9 @@ class Ledger:
         assert self.verdict.agrees, str(self.verdict)
         assert not self.late(), f"past their deadlines, by seconds: {self.late()}"
         assert not self.thawed_with_errors(), f"after a fault while frozen: {self.thawed_with_errors()}"
+        assert not self.false_alarms(), f"not saved, they were told, and nothing was unsaved: {self.false_alarms()}"
+        assert not self.left_behind(), f"left behind: {self.left_behind()}"
+        assert not self.still_stale(), f"still on an old schema: {self.still_stale()}"
 
 
 Watch = Callable[[int, Sequence[Environment]], None]

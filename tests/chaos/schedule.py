@@ -31,8 +31,52 @@ DOORS = {
     "swallows_in_run": 1,
     "savepoint": 1,
     "threads": 2,
+    "undecorated_connection": 1,
+    "undecorated_run": 1,
+    "decorated_in_a_block": 1,
+    "decorated_in_a_decorated": 1,
+    "with_conn": 1,
+    "with_conn_in_a_block": 1,
+    "transaction_first": 1,
+    "transaction_first_raises": 1,
+    "transaction_on_autocommit": 1,
+    "commits": 1,
+    "commits_then_raises": 1,
+    "closes": 1,
+    "closes_early": 1,
+    "chains_in_run": 1,
+    "thread_writes": 1,
+    "thread_at_work": 1,
+    "thread_outlives": 1,
+    "answers_400": 1,
+    "answers_400_after_a_rollback": 1,
+    "hides_a_failed_statement": 1,
+    "fails_in_a_savepoint": 1,
+    "hides_a_conflict": 1,
+    "conflicts_in_run": 1,
+    "reads": 1,
+    "reads_in_run": 1,
+    "reads_on_autocommit": 1,
+    "changes_the_session": 1,
 }
-"""Ways into the pool, and how often each is taken."""
+"""Ways into the pool, and how often each is taken: `doors.py` and `idioms.py` have them."""
+
+ROW_BY_ROW = frozenset({"autocommit", "switched_to_autocommit", "reads_on_autocommit"})
+"""Each row is its own transaction."""
+TWO_HALVES = frozenset({"commits", "commits_then_raises", "chains_in_run"})
+ONE_INSIDE_THE_OTHER = frozenset({"decorated_in_a_block", "decorated_in_a_decorated"})
+SPEAK_FOR_THEMSELVES = (
+    ROW_BY_ROW
+    | TWO_HALVES
+    | ONE_INSIDE_THE_OTHER
+    | {"swallows", "threads", "with_conn", "with_conn_in_a_block", "transaction_on_autocommit", "closes"}
+    | {"thread_at_work", "thread_outlives", "answers_400_after_a_rollback"}
+)
+"""Their transactions are told of one by one, inside."""
+UNDECORATED = frozenset({"undecorated_connection", "undecorated_run", "decorated_in_a_block"})
+"""Nobody knows their deadline: Lambda's own time-out is what ends them."""
+EITHER_WAY = frozenset({"thread_outlives"})
+"""Whether it is saved is decided by a race that the function itself begins."""
 
 THREADS = 3
 
@@ -88,11 +132,12 @@ class Act:
 # How often each fault is drawn.
 _NETWORK = {"cut": 30, "swallow": 10, "black hole": 4, "reset": 8, "end": 6, "delay": 6, "halve": 6, "refuse": 4}
 _NAMESPACE = {"lost packets": 20}
-_ANY = {"session ended": 16, "runtime stopped": 5, "runtime killed": 2, "login refused": 4, "statement cancelled": 4}
+_ANY = {"session ended": 16, "runtime stopped": 5, "runtime killed": 2, "login refused": 4}
+_ANY |= {"statement cancelled": 4, "schema changed": 4}
 _SECRET = {"password rotated": 10}
 _FROZEN_NETWORK = {"reset": 5, "end": 5, "black hole": 5, "swallow": 3}
 _FROZEN_NAMESPACE = {"session ended, unheard": 5}
-_FROZEN_ANY = {"session ended": 8}
+_FROZEN_ANY = {"session ended": 8, "schema changed": 3}
 _SERVER = {
     "server killed": 5,
     "server restarted": 3,
@@ -107,6 +152,11 @@ _SERVER_FROZEN = {
     "too many connections": 3,
     "turned reader": 3,
 }
+SCHEMA_CHANGED = "schema changed"
+_ENDLESS = frozenset({"swallow", "black hole", "lost packets"})
+"""What only a deadline ends."""
+_UNDECORATED_ENDLESS = 0.1
+"""How many of those are left to an invocation without one: each waits for Lambda's time-out."""
 _MID_WAY = frozenset({"runtime stopped", "runtime killed", "statement cancelled"})
 """What would miss an invocation that has not begun."""
 _EARLY = frozenset({"disk full", "too many connections"})
@@ -210,6 +260,8 @@ def _struck(random: Random, step: Step, way: Way, *, share: float, deaths: bool,
         if not deaths:
             del kinds["runtime killed"]
     kind = _draw(random, kinds)
+    if step.door in UNDECORATED and kind in _ENDLESS and random.random() > _UNDECORATED_ENDLESS:
+        kind = "session ended"
     when: When = "frozen" if frozen else random.choice(("before", "point", "point"))
     # Every second time just before COMMIT: the 30 to 50 bytes of it and of its answer are the dangerous ones.
     point = step.rows if random.random() < 0.5 else random.randint(0, step.rows)
@@ -229,20 +281,32 @@ def _struck(random: Random, step: Step, way: Way, *, share: float, deaths: bool,
 
 def units(step: Step) -> dict[str, int]:
     """The transactions of an invocation: their names, and the number of their rows."""
-    if step.door in {"autocommit", "switched_to_autocommit", "swallows"}:
-        # A row is its own transaction; and MySQL, after an error that was swallowed, saves what went before it.
+    if step.door in ROW_BY_ROW or step.door == "swallows":
+        # MySQL, after an error that was swallowed, saves what went before it.
         return {f"{step.unit}.{part}": 1 for part in range(step.rows)}
     if step.door == "threads":
         return {f"{step.unit}.{thread}": step.rows for thread in range(THREADS)}
     if step.door == "savepoint":
         return {step.unit: step.rows, f"{step.unit}.undone": 1}
+    if step.door in TWO_HALVES:
+        return {f"{step.unit}.first": step.rows, f"{step.unit}.second": step.rows}
+    if step.door in ONE_INSIDE_THE_OTHER:
+        return {f"{step.unit}.outer": step.rows, f"{step.unit}.inner": step.rows}
     return {step.unit: step.rows}
 
 
-def expected_failures(step: Step) -> set[str]:
+_SAVE_NOTHING = frozenset(
+    {"raises", "transaction_first_raises", "closes_early", "thread_at_work", "answers_400_after_a_rollback"}
+    | {"hides_a_conflict"}
+)
+
+
+def expected_failures(step: Step, engine: str) -> set[str]:
     """Those of its transactions that are not to be saved even if nothing goes wrong."""
-    if step.door == "raises":
+    if step.door in _SAVE_NOTHING or (step.door == "hides_a_failed_statement" and engine == "postgresql"):
         return {step.unit}
+    if step.door == "commits_then_raises":
+        return {f"{step.unit}.second"}
     return {f"{step.unit}.undone"} if step.door == "savepoint" else set()
 
 

@@ -32,11 +32,7 @@ def render(ledger: Ledger) -> str:
     ]
     text.insert(1, "-" * len(text[0]))
     latest = max((ending.late for ending in ledger.endings.values()), default=0.0)
-    untouched = [
-        f"  {seen.step.unit} ({seen.step.door}): {ledger.outcome(seen)}, {ledger.error(seen)}"
-        for seen in ledger.seen
-        if seen.step.unit not in struck and ledger.outcome(seen) != "saved"
-    ]
+    untouched = [f"  {unit}: {what}" for unit, what in ledger.failed_untouched().items()]
     callers = Counter(seen.caller for seen in ledger.seen if seen.caller)
     return "\n".join(
         [
