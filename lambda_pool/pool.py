@@ -18,7 +18,7 @@ from .backoff import uniform
 from .config import Config, in_lambda
 from .connector import Connector
 from .core.dispatch import EventDispatcher
-from .core.entry import UNOPENED, Entry, State
+from .core.entry import UNOPENED, Entry, State, Work
 from .core.policy import PING, REUSE, Ping, Replace, Reuse, at_checkout, replace
 from .core.state import PoolState
 from .endpoints.base import EndpointSource, Role
@@ -174,6 +174,7 @@ class ConnectionPool:
                 self.name,
             )
         entry.fresh = fresh
+        entry.work = Work.OPEN
         entry.borrowed_mono = monotonic()
         entry.checkout = entry.borrowed_mono - limit.start
         if self.events.observers:

@@ -4,8 +4,9 @@ import logging
 from time import monotonic
 
 from . import borrower
-from .core.entry import UNOPENED, Entry, State
+from .core.entry import UNOPENED, Entry, State, Work
 from .engines.base import MIN_IO_TIMEOUT, Link
+from .errors import CommitUncertain, LambdaPoolError, NotCommitted
 from .events import Reason
 from .invocation import Limit
 from .pool import ConnectionPool
@@ -14,12 +15,12 @@ from .waiting import current_borrower
 log = logging.getLogger("lambda_pool")
 
 
-def end_invocation(pool: ConnectionPool, since: float, *, alone: bool = True) -> list[str]:
+def end_invocation(pool: ConnectionPool, since: float, *, alone: bool = True) -> LambdaPoolError | None:
     """Take back what was borrowed since then (monotonic, seconds) and is still held.
 
     An environment is never frozen with an open transaction. Not `alone`: other invocations go on in this process, so
-    that only what this borrower holds is known to be left behind. Out: where those were borrowed whose transaction was
-    still open, so that its work is not saved.
+    that only what this borrower holds is known to be left behind. Out: what a handler that ended well must raise,
+    because its work is not saved, or nobody knows; None where that is all right, or only warned of.
     """
     with pool.lock:
         if not pool.state.queue and all(entry.state is State.IDLE for entry in pool.state.entries):
@@ -27,19 +28,35 @@ def end_invocation(pool: ConnectionPool, since: float, *, alone: bool = True) ->
         else:
             held = pool.state.reclaim(current_borrower(), alone=alone, since=since)
     mono = monotonic()
-    unsaved = []
+    unsaved: list[str] = []
+    unknown: list[str] = []
     try:
         for entry in held:
-            if entry.link is not UNOPENED and not entry.link.at_rest():
-                unsaved.append(borrower.describe(entry)[0])
             if entry.borrowed_mono:  # else nobody had it yet, or any more
                 borrower.tell_leaked(pool.events, entry, mono - entry.borrowed_mono)
                 pool.tell_returned(entry)
-            _take_away(pool, entry)
+            work = _take_away(pool, entry)
+            if work is not Work.ENDED:
+                (unsaved if work is Work.OPEN else unknown).append(borrower.describe(entry)[0])
     finally:
         for entry in held:
             pool.free(entry)
-    return unsaved + _close_left_open(pool)
+    unsaved += _close_left_open(pool)
+    if pool.config.unsaved != "raise":
+        return None
+    if unknown:
+        return CommitUncertain(
+            f"pool {pool.name}: the handler ended before the answer to a COMMIT, or to a statement in autocommit mode, "
+            f"which may or may not be saved (borrowed at {', '.join(unknown)}); let every thread end before the "
+            "handler does"
+        )
+    if unsaved:
+        return NotCommitted(
+            f"pool {pool.name}: the handler ended normally with a transaction still open, which was rolled back: "
+            f"nothing of it is saved (borrowed at {', '.join(unsaved)}); borrow in a with block, and let every "
+            "thread end before the handler does"
+        )
+    return None
 
 
 def _close_left_open(pool: ConnectionPool) -> list[str]:
@@ -64,15 +81,24 @@ def _close_left_open(pool: ConnectionPool) -> list[str]:
     return found
 
 
-def _take_away(pool: ConnectionPool, entry: Entry) -> None:
+def _take_away(pool: ConnectionPool, entry: Entry) -> Work:
+    """Close or cut it. Out: OPEN or COMMITTING if work is lost or may be, else ENDED."""
+    link = entry.link
+    if link is UNOPENED:  # its borrower is just replacing it, and will find that the entry is gone
+        return Work.ENDED
     if entry.owner == current_borrower():
+        at_rest = link.at_rest()
         pool.close_link(entry, Reason.LEAKED)
-        return
-    if entry.link is UNOPENED:  # its borrower is just replacing it, and will find that the entry is gone
-        return
-    # Its borrower may be inside the driver, where closing would pull the memory from under it.
-    cut(pool, entry, pool.config.ping_timeout)
-    pool.tell_closed(entry, Reason.LEAKED)
+    else:
+        # Its borrower may be inside the driver, where closing would pull the memory from under it. Cut first, and then
+        # looked at: from now on nothing more is sent.
+        cut(pool, entry, pool.config.ping_timeout)
+        at_rest = link.at_rest()
+        pool.tell_closed(entry, Reason.LEAKED)
+    if at_rest:
+        return Work.ENDED
+    # With autocommit, what was at work was its own COMMIT.
+    return Work.COMMITTING if pool.config.autocommit and entry.work is Work.OPEN else entry.work
 
 
 def cut(pool: ConnectionPool, entry: Entry, within: float) -> None:

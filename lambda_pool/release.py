@@ -4,7 +4,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from . import invocation
-from .core.entry import Entry
+from .core.entry import Entry, Work
 from .core.policy import Step, at_return
 from .engines.base import MIN_IO_TIMEOUT, Condition, Failure, Outcome
 from .errors import CommitUncertain, NotCommitted
@@ -42,6 +42,8 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
     condemned = ended = closed = False
     restored: bool | None = None
     condition = link.condition()
+    if error is None:
+        entry.work = Work.COMMITTING
     if error is not None or condition is Condition.CHANGED:
         condemned = pool.note_failover(entry, pool.kind_of(entry, error))
         closed = link.closed_by_user()
@@ -72,6 +74,8 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
                 restored = False
             condemned = pool.note_failover(entry, pool.classify(failure.__cause__ or failure)) or condemned
             condemned = condemned or isinstance(failure, CommitUncertain)
+    if not isinstance(problem, CommitUncertain):
+        entry.work = Work.ENDED if error is None and problem is None else Work.OPEN
     if closed and error is None and problem is None and link.closed_in_transaction():
         problem = _unsaved(pool, _CLOSED, strict=strict)
     if step is Step.KEEP:

@@ -21,6 +21,17 @@ class State(Enum):
     """Given up. Its room is free once its connection is closed. Final."""
 
 
+class Work(Enum):
+    """How far a borrow's work has come, for the one who takes it away from its borrower. See `Entry.state`."""
+
+    OPEN = "open"
+    """Its borrower is at it, or it failed: it is surely not saved."""
+    COMMITTING = "committing"
+    """It comes back: its COMMIT may have been sent, and its answer has not come, or never will."""
+    ENDED = "ended"
+    """Saved, all of it."""
+
+
 # An entry's link is read only where its state says that there is one.
 UNOPENED = cast(Link, None)
 _NOWHERE = Endpoint("")
@@ -57,6 +68,7 @@ class Entry:
         "state",
         "taker",
         "where",
+        "work",
     )
 
     def __init__(self, role: Role, owner: int) -> None:
@@ -66,6 +78,7 @@ class Entry:
         self.taker: int | None = None  # who took it away from its owner, and sees to its end
         self.link: Link = UNOPENED
         self.endpoint = _NOWHERE
+        self.work = Work.ENDED
         self.returned = 0  # the pool's number for its last return: of two idle entries, the larger was used last
         self.reuses = 0
         self.generation = -1

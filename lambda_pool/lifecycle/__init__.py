@@ -12,7 +12,7 @@ from weakref import ReferenceType, ref
 
 from .. import config as configuration
 from .. import reclaim
-from ..errors import NotCommitted
+from ..errors import LambdaPoolError
 from ..events import InvocationEnded
 from ..invocation import RESERVE, reserve, running
 from ..pool import ConnectionPool
@@ -90,18 +90,14 @@ def arm() -> Callable[[], None] | None:
 def end_invocation(context: Any, since: float, *, failed: bool) -> None:
     """Clean up after an invocation that began then (monotonic, seconds), and let observers count it.
 
-    Raises NotCommitted if it did not fail and left work unsaved, once everything is cleaned up; nothing else.
+    Raises NotCommitted or CommitUncertain if it did not fail and left work open, once everything is cleaned up; nothing
+    else.
     """
     cold, process.cold = process.cold, False
-    problem: NotCommitted | None = None
+    problem: LambdaPoolError | None = None
     for pool in pools():
-        unsaved = reclaim.end_invocation(pool, since, alone=len(running) < 2)
-        if unsaved and problem is None and pool.config.unsaved == "raise":
-            problem = NotCommitted(
-                f"pool {pool.name}: the handler ended normally with a transaction still open, which was rolled back: "
-                f"nothing of it is saved (borrowed at {', '.join(unsaved)}); borrow in a with block, and let every "
-                "thread end before the handler does"
-            )
+        found = reclaim.end_invocation(pool, since, alone=len(running) < 2)
+        problem = problem or found
         if pool.events.observers:
             ended_badly = failed or problem is not None
             pool.events.emit(InvocationEnded(pool.name, ended_badly, cold, getattr(context, "aws_request_id", "")))

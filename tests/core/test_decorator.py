@@ -3,7 +3,9 @@
 import functools
 import logging
 import threading
+import time
 from collections.abc import Callable
+from contextlib import nullcontext, suppress
 from typing import Any, cast
 
 import pytest
@@ -11,10 +13,11 @@ from aws_lambda_powertools import Logger, Metrics
 from aws_lambda_powertools.utilities.data_classes import SQSEvent, event_source
 
 import lambda_pool
-from lambda_pool import api, invocation, lifecycle
+from lambda_pool import api, invocation, lifecycle, reclaim
 from lambda_pool.engines.base import Failure
 from lambda_pool.events import InvocationEnded
 from lambda_pool.testing import FakeDriver, FakeError
+from lambda_pool.testing.fakes import FakeLink
 from tests.support.core import entries
 
 
@@ -30,6 +33,13 @@ class Context:
 
     def get_remaining_time_in_millis(self) -> int:
         return self.milliseconds
+
+
+def until(condition: Callable[[], bool]) -> None:
+    last = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < last
+        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -313,6 +323,88 @@ class TestEndOfInvocation:
         assert pool.stats().size == 0
         with pool.connection() as conn:
             assert conn.number == 1
+
+    @pytest.mark.parametrize(
+        ("where", "autocommit", "told"),
+        [
+            ("execute", False, lambda_pool.NotCommitted),
+            ("execute", True, lambda_pool.CommitUncertain),
+            ("commit", False, lambda_pool.CommitUncertain),
+            ("restore", False, None),
+        ],
+    )
+    def test_a_thread_at_work_is_told_of_by_how_far_it_was(
+        self,
+        driver: FakeDriver,
+        monkeypatch: pytest.MonkeyPatch,
+        where: str,
+        autocommit: bool,
+        told: type[BaseException] | None,
+    ) -> None:
+        """A COMMIT that is on its way is not called undone, nor one that was answered called unsaved."""
+        pool = driver.pool(autocommit=autocommit)
+        inside, go = threading.Event(), threading.Event()
+        do = FakeLink.do
+
+        def slowly(link: FakeLink, name: str) -> None:
+            if name == where:
+                link.in_transaction = name != "restore"
+                inside.set()
+                go.wait(10)
+            do(link, name)
+
+        monkeypatch.setattr(FakeLink, "do", slowly)
+
+        def straggler() -> None:
+            with suppress(FakeError, lambda_pool.NotCommitted), pool.connection() as conn:
+                conn.execute("insert")
+                driver.links[0].readonly = where == "restore"  # a setting that is put back after COMMIT
+
+        self._end_while(straggler, pool, inside, told)
+        go.set()
+        until(lambda: pool.stats().size == 0)
+
+    @pytest.mark.parametrize("problem", [None, FakeError(Failure.LOST)], ids=["saved", "lost"])
+    def test_a_thread_that_ends_while_it_is_taken_away(
+        self,
+        pool: lambda_pool.Pool,
+        driver: FakeDriver,
+        monkeypatch: pytest.MonkeyPatch,
+        problem: FakeError | None,
+    ) -> None:
+        inside, go, done = threading.Event(), threading.Event(), threading.Event()
+
+        def straggler() -> None:
+            with suppress(FakeError), pool.connection() as conn:
+                conn.execute("insert")
+                inside.set()
+                go.wait(10)
+            done.set()
+
+        def cut(*arguments: object) -> None:
+            driver.fail("commit", problem)
+            go.set()
+            assert done.wait(10)
+            assert driver.links[0].history[:2] == ["execute", "commit"]
+            driver.links[0].in_transaction = True  # what is closed is not at rest, says a driver
+
+        monkeypatch.setattr(reclaim, "cut", cut)
+        self._end_while(straggler, pool, inside, lambda_pool.NotCommitted if problem else None)
+
+    def _end_while(
+        self,
+        straggler: Callable[[], None],
+        pool: lambda_pool.Pool,
+        inside: threading.Event,
+        told: type[BaseException] | None,
+    ) -> None:
+        @pool.handler
+        def handler(event: Any, context: Any) -> None:
+            threading.Thread(target=straggler, daemon=True).start()
+            inside.wait(10)
+
+        with pytest.raises(told, match=r"which may or may not|still open") if told else nullcontext():
+            handler({}, Context())
 
     def test_another_invocation_keeps_its_connection(self, driver: FakeDriver) -> None:
         """As a server for local tests runs them, in threads: only the last to end knows that nobody holds anything."""
