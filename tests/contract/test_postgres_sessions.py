@@ -178,6 +178,19 @@ def test_a_notification_and_an_attribute_are_not_the_next_ones(pg: Database) -> 
         assert pool.stats().opened == 1
 
 
+def test_one_reset_after_another(pg: Database) -> None:
+    pool = pg.pool(reset="changed")
+    for commits in (False, True, True, False):
+        with pool.connection() as conn:
+            assert pg.query(conn, "show statement_timeout") == [("0",)]
+            conn.execute("set statement_timeout = '77s'")
+            if commits:
+                conn.commit()
+    with pool.connection() as conn:
+        assert pg.query(conn, "show statement_timeout") == [("0",)]
+    assert pool.stats().opened == 1
+
+
 def test_the_baseline_is_what_the_connection_was_after_its_set_up(pg: Database) -> None:
     def seen(notice: Any) -> None:
         """The set-up's own."""

@@ -171,8 +171,10 @@ OF_ENGINE = {
         "lambda_pool.engines.psycopg.cursors",
         "lambda_pool.engines.psycopg.engine",
         "lambda_pool.engines.psycopg.errors",
+        "lambda_pool.engines.psycopg.fitness",
         "lambda_pool.engines.psycopg.libpq",
         "lambda_pool.engines.psycopg.link",
+        "lambda_pool.engines.psycopg.notes",
         "lambda_pool.engines.psycopg.statements",
     },
     "mysql": {

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
-from inspect import signature
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -14,11 +13,11 @@ from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 
 from ... import invocation
-from ...errors import ConfigError
 from ..base import cancelled
-from ..slow import OnSlow
 from .cursors import NOTHING_SAVED, tracked
-from .libpq import LOOK, NoAnswerError, Unasked, exchange
+from .fitness import unfit
+from .libpq import LOOK, NoAnswerError, exchange
+from .notes import Notes
 from .statements import changes_session, ends_transaction, prepares
 
 if TYPE_CHECKING:
@@ -28,36 +27,7 @@ _IDLE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.INERROR
 _NO_PIPELINE = PipelineStatus.OFF
 _ENDING = frozenset({b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"})
 
-# What is overridden or called of psycopg's classes, and could be gone or be called otherwise in a later version.
-_NEEDED = {
-    psycopg.Connection: (
-        *("wait", "cursor", "transaction", "pipeline", "notifies", "commit", "rollback", "lock", "adapters"),
-        *("set_autocommit", "set_isolation_level", "set_read_only", "set_deferrable"),
-        *("tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback", "cancel_safe"),
-        *("add_notice_handler", "remove_notice_handler", "add_notify_handler", "remove_notify_handler"),
-    ),
-    psycopg.Cursor: ("execute", "executemany", "stream", "copy", "nextset", "set_result"),
-    psycopg.ServerCursor: ("fetchone", "fetchmany", "fetchall", "scroll", "close"),
-}
-
 log = logging.getLogger("lambda_pool")
-
-
-def check_driver() -> None:
-    """Raises ConfigError if this version of psycopg lacks what is overridden here."""
-    for owner, names in _NEEDED.items():
-        for name in names:
-            if name != "lock" and not hasattr(owner, name):
-                _unfit(f"{owner.__name__}.{name}() is gone")
-    if not {"gen", "interval", "timeout"} <= signature(psycopg.Connection.wait).parameters.keys():
-        _unfit("Connection.wait() does not take gen, interval and timeout")
-
-
-def _unfit(what: str) -> NoReturn:
-    raise ConfigError(
-        f"psycopg {psycopg.__version__} does not fit: {what}, on which the safety of transactions rests; "
-        "install a version that lambda-pool was tested with (see its constraints), or a newer lambda-pool"
-    )
 
 
 def _announced(name: str, then: Any = None) -> Any:
@@ -81,43 +51,6 @@ def _note_handler(kind: str) -> Any:
 
 def _forget_handler(kind: str) -> Any:
     return lambda self, callback: self.pooled.handlers.remove((kind, callback))
-
-
-class Notes:
-    """What the pool knows of a connection. In an object of its own: the connection's attributes are the borrower's."""
-
-    def __init__(self) -> None:
-        self.waits = 0
-        """How often it waited for the server."""
-        self.known = False
-        """What it waits for is noted, or the driver's own."""
-        self.piped = False
-        """In the borrower's own pipeline, whose cursors note what they send."""
-        self.until: float | None = None
-        """Until when the pool waits."""
-        self.watched = self.cancelled = False
-        self.guarded = False
-        """In `Pool.run`: the transaction is not the borrower's to end."""
-        self.ended = False
-        """It may have been ended all the same."""
-        self.noting = False
-        """What outlives a transaction is of interest, or what ends it."""
-        self.changed = self.prepared = False
-        """The server's session may not be what it was; statements may have been prepared in SQL."""
-        self.altered = self.touched = False
-        """A setting of the driver's may have been changed; the adapters may."""
-        self.was_reset = False
-        """The server's half of a reset is done."""
-        self.closed_in_transaction = False
-        self.blocks = 0
-        self.two_phase = ""
-        self.two_phase_prepared = False
-        self.slow_query = 0.0
-        self.on_slow: OnSlow | None = None
-        self.adapters: AdaptersMap | None = None
-        self.handlers: list[tuple[str, Any]] = []
-        self.unasked = Unasked()
-        self.baseline: Baseline | None = None
 
 
 class Baseline:
@@ -203,7 +136,7 @@ class PooledConnection(psycopg.Connection[Any]):
     def not_called(self, name: str) -> NoReturn:
         """The driver went another way than the one that is overridden here."""
         self.pooled.ended = self.pooled.changed = True
-        _unfit(f"its cursors no longer call Connection.{name}()")
+        unfit(f"its cursors no longer call Connection.{name}()")
 
     # --- what is noted ------------------------------------------------------------------------------------------------
 

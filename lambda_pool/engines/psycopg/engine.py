@@ -29,7 +29,7 @@ class PostgresEngine:
             raise ConfigError(
                 f"the URL is for PostgreSQL and psycopg is not installed: pip install 'lambda-pool[postgres]' ({error})"
             ) from error
-        from .connection import check_driver
+        from .fitness import check_driver
 
         check_driver()
 

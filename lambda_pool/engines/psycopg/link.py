@@ -116,6 +116,7 @@ class PostgresLink:
             conn.is_as_lent(wholly=self._resets)
             and self._libpq.pipeline_status == _NO_PIPELINE
             and not conn.pooled.guarded
+            and not conn.pooled.was_reset  # the driver's half is still to be done
             # In its own transaction block, and in a two-phase commit, psycopg refuses COMMIT: the next borrower's too.
             and not conn.pooled.blocks
             and not conn.pooled.two_phase
@@ -161,8 +162,6 @@ class PostgresLink:
         if self.conn.lock.locked():
             raise LambdaPoolError(_AT_WORK)
         self._commit(timeout)
-        if self.conn.pooled.was_reset:
-            self.reset_session(timeout)
         return self.condition() is Condition.CLEAN
 
     def finish(self, *, commit: bool, timeout: float | None) -> Outcome:

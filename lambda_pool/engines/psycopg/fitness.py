@@ -1,0 +1,38 @@
+"""Whether this version of psycopg still has what the pool overrides and calls."""
+
+from inspect import signature
+from typing import NoReturn
+
+import psycopg
+
+from ...errors import ConfigError
+
+# What is overridden or called of psycopg's classes, and could be gone or be called otherwise in a later version.
+_NEEDED = {
+    psycopg.Connection: (
+        *("wait", "cursor", "transaction", "pipeline", "notifies", "commit", "rollback", "lock", "adapters"),
+        *("set_autocommit", "set_isolation_level", "set_read_only", "set_deferrable"),
+        *("tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback", "cancel_safe"),
+        *("add_notice_handler", "remove_notice_handler", "add_notify_handler", "remove_notify_handler"),
+    ),
+    psycopg.Cursor: ("execute", "executemany", "stream", "copy", "nextset", "set_result"),
+    psycopg.ServerCursor: ("fetchone", "fetchmany", "fetchall", "scroll", "close"),
+}
+
+
+def check_driver() -> None:
+    """Raises ConfigError if this version of psycopg lacks what is overridden here."""
+    for owner, names in _NEEDED.items():
+        for name in names:
+            if name != "lock" and not hasattr(owner, name):
+                unfit(f"{owner.__name__}.{name}() is gone")
+    if not {"gen", "interval", "timeout"} <= signature(psycopg.Connection.wait).parameters.keys():
+        unfit("Connection.wait() does not take gen, interval and timeout")
+
+
+def unfit(what: str) -> NoReturn:
+    """Raises ConfigError."""
+    raise ConfigError(
+        f"psycopg {psycopg.__version__} does not fit: {what}, on which the safety of transactions rests; "
+        "install a version that lambda-pool was tested with (see its constraints), or a newer lambda-pool"
+    )

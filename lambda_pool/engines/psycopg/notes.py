@@ -1,0 +1,48 @@
+"""What the pool knows of one connection to PostgreSQL."""
+
+from typing import TYPE_CHECKING, Any
+
+from psycopg.adapt import AdaptersMap
+
+from ..slow import OnSlow
+from .libpq import Unasked
+
+if TYPE_CHECKING:
+    from .connection import Baseline
+
+
+class Notes:
+    """What the pool knows of a connection. In an object of its own: the connection's attributes are the borrower's."""
+
+    def __init__(self) -> None:
+        self.waits = 0
+        """How often it waited for the server."""
+        self.known = False
+        """What it waits for is noted, or the driver's own."""
+        self.piped = False
+        """In the borrower's own pipeline, whose cursors note what they send."""
+        self.until: float | None = None
+        """Until when the pool waits."""
+        self.watched = self.cancelled = False
+        self.guarded = False
+        """In `Pool.run`: the transaction is not the borrower's to end."""
+        self.ended = False
+        """It may have been ended all the same."""
+        self.noting = False
+        """What outlives a transaction is of interest, or what ends it."""
+        self.changed = self.prepared = False
+        """The server's session may not be what it was; statements may have been prepared in SQL."""
+        self.altered = self.touched = False
+        """A setting of the driver's may have been changed; the adapters may."""
+        self.was_reset = False
+        """The server's half of a reset is done."""
+        self.closed_in_transaction = False
+        self.blocks = 0
+        self.two_phase = ""
+        self.two_phase_prepared = False
+        self.slow_query = 0.0
+        self.on_slow: OnSlow | None = None
+        self.adapters: AdaptersMap | None = None
+        self.handlers: list[tuple[str, Any]] = []
+        self.unasked = Unasked()
+        self.baseline: Baseline | None = None
