@@ -1,5 +1,6 @@
 """The protocol of engines: all that the pool knows of a database driver."""
 
+import sys
 from collections.abc import Callable, Mapping
 from enum import Enum
 from time import monotonic
@@ -227,8 +228,8 @@ class OverdueError(TimeoutError):
     """A bound of the pool's own has passed. Of its own type, because a borrower may raise TimeoutError as well."""
 
 
-# The modules that an error of a driver comes by: its own, what it stands on, and ours.
-_DRIVERS = ("lambda_pool", "psycopg", "psycopg_binary", "psycopg_c", "pymysql", "ssl", "socket", "encodings", "codecs")
+# The packages that an error of a driver comes by: its own, what it stands on, and ours.
+_KNOWN = sys.stdlib_module_names | {"lambda_pool", "psycopg", "psycopg_binary", "psycopg_c", "pymysql"}
 
 
 def from_elsewhere(error: BaseException) -> bool:
@@ -238,15 +239,12 @@ def from_elsewhere(error: BaseException) -> bool:
     of SIGALRM may well raise TimeoutError, which is an OSError too.
     """
     trace = error.__traceback__
-    begun = False
+    known = by_a_driver = False
     while trace is not None:
-        name = str(trace.tb_frame.f_globals.get("__name__", ""))
-        known = name.partition(".")[0] in _DRIVERS
-        if begun and not known:
-            return True
-        begun = begun or known  # what called the driver is no matter
+        known = str(trace.tb_frame.f_globals.get("__name__", "")).partition(".")[0] in _KNOWN
+        by_a_driver = by_a_driver or known
         trace = trace.tb_next
-    return False
+    return by_a_driver and not known
 
 
 MIN_IO_TIMEOUT = 0.05

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..base import Failure, OverdueError
+from ..base import Failure, OverdueError, from_elsewhere
 
 # Error numbers: https://dev.mysql.com/doc/mysql-errors/8.4/en/ (server from 1000, client from 2000) and
 # https://mariadb.com/kb/en/mariadb-error-code-reference/ (from 1900, and from 4000); 9501 is RDS Proxy's.
@@ -29,11 +29,12 @@ _FINAL_TEXTS = (
 
 
 def classify(error: BaseException) -> Failure:
-    """By the error's number, and by its text where the number says nothing."""
+    """By the error's number, and by its text where the number says nothing. FOREIGN: not the driver's own."""
     if isinstance(error, OverdueError):
         return Failure.UNREACHABLE
     if not type(error).__module__.startswith("pymysql") or not error.args:
-        return Failure.OTHER
+        # Its type does not tell: PyMySQL raises plain exceptions where it cannot read an answer.
+        return Failure.FOREIGN if from_elsewhere(error) else Failure.OTHER
     number = error.args[0]
     if number == 0:  # InterfaceError(0, ""): used after the driver found it closed
         return Failure.LOST
