@@ -137,15 +137,13 @@ class BoundedConnection(_Connection):
         # Behind a pooler too: one by one, as it knows them and does not pin for them.
         return (names, f"SET {mode}") if mode else (names,)
 
-    def run_setup(self, database: bytes | None = None) -> None:
-        """Send what `setup` says and the user's own `init_command`, and move to `database`."""
+    def run_setup(self) -> None:
+        """Send what `setup` says and the user's own `init_command`."""
         for statement in self.setup():
             self.query(statement)
         if self.init_command:
             with self.cursor(pymysql.cursors.Cursor) as cursor:  # whose end reads every result of a procedure
                 cursor.execute(self.init_command)
-        if database:
-            self.select_db(database)
         self.autocommit(self.wanted)
         if self.in_transaction:
             self.commit()

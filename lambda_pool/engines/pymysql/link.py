@@ -186,6 +186,7 @@ class MysqlLink:
         noted = conn.noted
         guarded, noted.guarded = noted.guarded, False
         if conn.line.unanswered:
+            self.sever()  # first: another thread may wait for the answer
             conn.abandon()
         if not conn.open:
             return Outcome.FAILED
@@ -278,13 +279,13 @@ class MysqlLink:
         conn = self.conn
         self._restore_attributes()
         following: list[Following] = [(command(_COM_RESET_CONNECTION), _PING)]
-        following += [query(statement.encode(conn.encoding)) for statement in conn.setup()]
-        if conn.init_command:
-            following.append(query(conn.init_command.encode(conn.encoding)))
         database = self._place()
         if database:
             move = command(COMMAND.COM_INIT_DB, database)
             following.append((move, move))
+        following += [query(statement.encode(conn.encoding)) for statement in conn.setup()]
+        if conn.init_command:
+            following.append(query(conn.init_command.encode(conn.encoding)))
         conn.follow(*following)
         self._resetting = True
 
@@ -294,7 +295,9 @@ class MysqlLink:
         database = self._place()
         self._resetting = False
         conn.ping()
-        conn.run_setup(database)
+        if database:
+            conn.select_db(database)
+        conn.run_setup()
         self._was_reset = True
 
     def _place(self) -> bytes | None:
