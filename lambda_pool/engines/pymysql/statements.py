@@ -10,7 +10,7 @@ from typing import NamedTuple
 # Comments and the opening of those that are executed (`/*! … */`), blanks and brackets. What was passed over is not
 # looked at again (`(?>`, `*+`): with thirty blanks in front of something else, trying every other way takes minutes.
 _WORDS = re.compile(
-    r"(?>[\s(;]|/\*m?!\d*|/\*(?!m?!).*?\*/|(?:#|--(?=\s))[^\n]*(?:\n|$))*+(\w+)(?>\s|/\*.*?\*/)*+(\w*)",
+    r"(?>[\s(;]|/\*m?!\d*|/\*(?!m?!).*?\*/|(?:#|--(?=\s))[^\n]*(?:\n|$))*+(\w+)(?>\s|\*/|/\*.*?\*/)*+(\w*)",
     re.DOTALL | re.IGNORECASE,
 )
 _LOOKED_AT = 1 << 16

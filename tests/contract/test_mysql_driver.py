@@ -1,0 +1,408 @@
+"""MySQL: PyMySQL by its public API, what is private guarded, and what comes out of its socket told by its kind."""
+
+import inspect
+import re
+import signal
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pymysql
+import pytest
+from pymysql.connections import Connection, MySQLResult
+from pymysql.cursors import Cursor, SSCursor
+from pymysql.protocol import MysqlPacket
+
+import lambda_pool
+from lambda_pool.engines.base import Failure
+from lambda_pool.engines.pymysql import private
+from lambda_pool.engines.pymysql.engine import MysqlEngine
+from lambda_pool.engines.pymysql.errors import classify, is_refusal
+from lambda_pool.engines.pymysql.statements import look
+from lambda_pool.testing import FaultyProxy
+from tests.contract.conftest import Database
+
+PACKAGE = Path(private.__file__).parent
+_NAME = re.compile(r"\.(_[a-z]\w*)")
+
+
+# --- the driver's own names -------------------------------------------------------------------------------------------
+
+
+def names_of_the_driver() -> set[str]:
+    """Every private name that the driver's objects have."""
+    conn: Any = Connection(defer_connect=True, ssl_disabled=True)
+    instances = (conn, MySQLResult(conn))
+    classes = (Connection, MySQLResult, Cursor, SSCursor, MysqlPacket)
+    found = {name for each in (*instances, *classes) for name in dir(each)}
+    return {name for name in found if name.startswith("_") and not name.startswith("__")}
+
+
+def test_private_names_stand_in_one_file() -> None:
+    theirs = names_of_the_driver()
+    assert set(private.NAMES) < theirs
+    for path in PACKAGE.glob("*.py"):
+        used = set(_NAME.findall(path.read_text())) & theirs
+        assert used == (set(private.NAMES) if path.name == "private.py" else set()), path.name
+        # Nor is one overridden.
+        assert not set(re.findall(r"def (_[a-z]\w*)", path.read_text())) & theirs, path.name
+
+
+def test_all_that_is_overridden_is_there() -> None:
+    from lambda_pool.engines.pymysql.connection import BoundedConnection
+
+    source = inspect.getsource(BoundedConnection)
+    called = set(re.findall(r"super\(\)\.(\w+)", source)) - {"__init__"}
+    assert {"query", "commit", "rollback", "begin", "ping", "close"} < called
+    assert all(callable(getattr(Connection, name)) for name in called)
+
+
+@pytest.mark.parametrize(("owner", "name"), [(MySQLResult, "_finish_unbuffered_query")])
+def test_a_driver_without_a_name_is_a_clear_error(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+    monkeypatch.delattr(owner, name)
+    with pytest.raises(lambda_pool.ConfigError, match=rf"PyMySQL {re.escape(pymysql.VERSION_STRING)} .*{name}"):
+        MysqlEngine().load()
+
+
+def test_a_driver_that_no_longer_goes_by_what_is_overridden(my: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cursors that send by themselves: the first statement is refused before it is sent."""
+    old: Any = Connection
+    send, answer = old._execute_command, old._read_query_result
+
+    def query(self: Any, text: str) -> int:
+        conn = self._get_db()
+        send(conn, 3, text)
+        answer(conn)
+        self._do_get_result()
+        return int(self.rowcount)
+
+    pool = my.pool()
+    with pool.connection():
+        pass
+    monkeypatch.setattr(Cursor, "_query", query)
+    with pytest.raises(lambda_pool.ConfigError, match=re.escape(pymysql.VERSION_STRING)):
+        pool.run(lambda conn: conn.cursor().execute(f"insert into {my.table} values (1)"))
+    monkeypatch.undo()
+    assert my.rows() == []
+
+
+# --- whose exception it is --------------------------------------------------------------------------------------------
+
+
+class MineError(TimeoutError):
+    """What a user's own time limit raises: an OSError, as the driver's are."""
+
+
+@contextmanager
+def limit(seconds: float, error: Exception) -> Iterator[None]:
+    """A user's own time limit, by SIGALRM."""
+
+    def ring(number: int, frame: object) -> None:
+        raise error
+
+    previous = signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, previous)
+
+
+@pytest.mark.parametrize("kind", [TimeoutError, MineError, ValueError])
+@pytest.mark.parametrize("tls", [True, False])
+@pytest.mark.parametrize("when", ["connect", "ping", "begin", "statement", "stream", "commit", "rollback", "restore"])
+def test_a_signal_handlers_exception_passes_as_it_is(my: Database, when: str, tls: bool, kind: type[Exception]) -> None:
+    error = kind("mine")
+    rows = "select repeat('x', 1000000) from seq_1_to_1000"
+    with FaultyProxy("127.0.0.1", my.server.port) as proxy:
+        url = my.url if tls else f"{my.server.url(tls=False)}?sslmode=disable"
+        url = url.replace(f":{my.server.port}/", f":{proxy.port}/")
+        options: dict[str, Any] = {"ping_timeout": 5.0, "timeout": 5.0}
+        pool = my.pool(url, ping_after=0.0 if when == "ping" else 60.0, reset="changed", **options)
+        if when != "connect":
+            pool.warm(strict=True)
+        start = time.monotonic()
+
+        def work(conn: Any) -> None:
+            if when in {"statement", "commit", "rollback", "restore"}:
+                my.query(conn, "set @left = 1" if when == "restore" else f"insert into {my.table} values (1)")
+            if when == "stream":
+                cursor = conn.cursor(SSCursor)
+                cursor.execute(rows)
+                cursor.fetchone()
+            proxy.black_hole()
+            if when == "statement":
+                my.query(conn, "select 1")
+            elif when == "stream":
+                cursor.fetchall()
+            elif when == "rollback":
+                conn.rollback()
+
+        with limit(0.4, error), pytest.raises(kind) as caught:
+            if when in {"connect", "ping", "begin"}:
+                proxy.black_hole()
+            if when == "begin":
+                pool.run(work)
+            else:
+                with pool.connection() as conn:
+                    work(conn)
+        assert caught.value is error
+        assert time.monotonic() - start < 4
+        assert pool.stats().in_use == 0
+        proxy.heal()
+        proxy.close()
+        with pool.connection() as conn:
+            assert my.query(conn, "select 42") == [(42,)]
+    assert my.rows() == []
+
+
+def test_the_drivers_error_in_a_users_except_block_is_the_drivers(my: Database) -> None:
+    """What is being handled there is the context of every error."""
+    with pytest.raises(lambda_pool.LambdaPoolError), my.pool().connection() as conn:
+        try:
+            raise TimeoutError("mine, and handled")
+        except TimeoutError:
+            my.kill(my.backend(conn))
+            with pytest.raises(pymysql.OperationalError):
+                my.query(conn, "select 1")
+            with pytest.raises(pymysql.MySQLError):
+                my.query(conn, "select 1")
+
+
+# --- connecting -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("silence", ["listens", "accepts"])
+def test_a_name_with_two_addresses_of_which_the_first_is_silent(
+    my: Database, monkeypatch: pytest.MonkeyPatch, silence: str
+) -> None:
+    genuine = socket.getaddrinfo
+    with socket.create_server(("127.0.0.2", my.server.port), backlog=0) as deaf:
+        filler = [socket.socket() for _ in range(3)]
+        if silence == "listens":
+            for each in filler:  # until its backlog is full, so that the next SYN is dropped
+                each.setblocking(False)
+                each.connect_ex(deaf.getsockname())
+
+        def two(host: Any, port: Any, *rest: Any, **named: Any) -> Any:
+            found = genuine("127.0.0.1", port, *rest, **named)
+            return [(*found[0][:4], ("127.0.0.2", port)), found[0]]
+
+        monkeypatch.setattr(socket, "getaddrinfo", two)
+        pool = my.pool(timeout=3.0, connect_timeout=3.0)
+        start = time.monotonic()
+        with pool.connection() as conn:
+            assert my.query(conn, "select 42") == [(42,)]
+        assert time.monotonic() - start < 3
+        assert pool.stats().connect_errors == 0
+        for each in filler:
+            each.close()
+
+
+def test_the_only_address_has_all_of_the_time(my: Database) -> None:
+    with FaultyProxy("127.0.0.1", my.server.port) as proxy:
+        proxy.delay(0.4)
+        pool = my.pool(my.url.replace(f":{my.server.port}/", f":{proxy.port}/"), timeout=20.0, connect_timeout=20.0)
+        with pool.connection() as conn:
+            assert my.query(conn, "select 42") == [(42,)]
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        ((1044, "Access denied for user 'a'@'%' to database 'b'"), Failure.REJECTED),
+        ((1862, "Your password has expired."), Failure.REJECTED),
+        ((3118, "Access denied for user 'a'@'%'. Account is locked."), Failure.REJECTED),
+        ((4151, "Access denied, this account is locked"), Failure.REJECTED),
+        ((1226, "User 'a' has exceeded the 'max_user_connections' resource (current value: 1)"), Failure.TOO_MANY),
+        ((1226, "User 'a' has exceeded the 'max_connections_per_hour' resource (current value: 1)"), Failure.OTHER),
+        ((1226, "User 'a' has exceeded the 'max_queries_per_hour' resource (current value: 1)"), Failure.OTHER),
+        ((1226, "User 'a' has exceeded the 'max_updates_per_hour' resource (current value: 1)"), Failure.OTHER),
+        ((3159, "Connections using insecure transport are prohibited"), Failure.UNTRUSTED),
+        ((1152, "Aborted connection"), Failure.LOST),
+        ((1158, "Got an error reading communication packets"), Failure.LOST),
+        ((1161, "Got timeout writing communication packets"), Failure.LOST),
+        ((1927, "Connection was killed"), Failure.LOST),
+        ((1153, "Got a packet bigger than 'max_allowed_packet' bytes"), Failure.OTHER),
+        ((1020, "Record has changed since last read"), Failure.CONFLICT),
+        ((1412, "Table definition has changed, please retry transaction"), Failure.CONFLICT),
+        ((1615, "Prepared statement needs to be re-prepared"), Failure.CONFLICT),
+        ((1792, "Cannot execute statement in a READ ONLY transaction."), Failure.READ_ONLY),
+        ((1290, "The MySQL server is running with the --read-only option"), Failure.READ_ONLY),
+        ((1290, "The MariaDB server is running with the --secure-file-priv option"), Failure.OTHER),
+    ],
+    ids=lambda value: str(value[0]) if isinstance(value, tuple) else "",
+)
+def test_what_a_number_means(error: tuple[int, str], kind: Failure) -> None:
+    assert classify(pymysql.OperationalError(*error)) is kind
+
+
+def test_an_answer_to_commit_that_tells_of_a_loss_is_no_refusal() -> None:
+    assert is_refusal(pymysql.OperationalError(1213, "deadlock"))
+    assert not is_refusal(pymysql.OperationalError(1927, "Connection was killed"))
+    assert not is_refusal(pymysql.OperationalError(2013, "Lost connection"))
+    assert classify(TimeoutError("the user's own")) is Failure.OTHER
+
+
+def test_so_many_an_hour_is_not_tried_again(my: Database) -> None:
+    my.execute("create or replace user hourly@'%' identified by 'hourly' with max_connections_per_hour 1")
+    my.execute("grant all on app.* to hourly@'%'")
+    url = my.server.url("hourly", "hourly")
+    with my.pool(url).connection():
+        pass
+    pool = my.pool(url, timeout=10.0)
+    start = time.monotonic()
+    with pytest.raises(lambda_pool.ConnectError, match="max_connections_per_hour"), pool.connection():
+        pass
+    assert time.monotonic() - start < 5
+    assert pool.stats().connect_errors == 1
+
+
+@pytest.mark.parametrize("how", ["locked", "no such right"])
+def test_a_login_that_is_refused_is_told_as_one(my: Database, how: str) -> None:
+    my.execute("create or replace user refused@'%' identified by 'refused'")
+    if how == "locked":
+        my.execute("alter user refused@'%' account lock")
+    pool = my.pool(my.server.url("refused", "refused"), timeout=10.0)
+    with pytest.raises(lambda_pool.CredentialsError), pool.connection():
+        pass
+    assert pool.stats().connect_errors == 1
+
+
+# --- statements -------------------------------------------------------------------------------------------------------
+
+
+def test_a_refused_write_of_a_server_that_only_reads_is_a_failover(my: Database) -> None:
+    pool = my.pool()
+    try:
+        pool.warm(strict=True)
+        my.execute("set global tx_read_only = 1")
+        pool.close()
+        calls: list[int] = []
+
+        def work(conn: Any) -> None:
+            calls.append(1)
+            if len(calls) == 2:
+                my.execute("set global tx_read_only = 0")
+                raise pymysql.OperationalError(1792, "as before")
+            my.insert(conn, 1)
+
+        pool.run(work)
+        assert len(calls) == 3
+        assert my.rows() == [1]
+    finally:
+        my.execute("set global tx_read_only = 0")
+
+
+@pytest.mark.parametrize("asked", ["pool", "start transaction read only", "set session transaction read only"])
+def test_a_write_that_its_own_transaction_refuses_is_none(my: Database, asked: str) -> None:
+    pool = my.pool()
+    with pytest.raises(pymysql.MySQLError, match="1792"), pool.connection(readonly=asked == "pool") as conn:
+        if asked != "pool":
+            my.query(conn, asked)
+        my.insert(conn, 1)
+    with pool.connection() as conn:
+        my.insert(conn, 2)
+    assert my.rows() == [2]
+    assert pool.stats().opened == 1
+
+
+def test_a_statement_that_is_too_long_is_told_and_not_sent_again(my: Database) -> None:
+    size = my.execute("select @@global.max_allowed_packet")[0][0]
+    my.execute("set global max_allowed_packet = 1048576")
+    try:
+        pool = my.pool()
+        calls: list[int] = []
+
+        def work(conn: Any) -> None:
+            calls.append(1)
+            my.insert(conn, 1)
+            my.query(conn, f"select length('{'x' * 2_000_000}')")
+
+        with pytest.raises(pymysql.OperationalError, match=r"20000\d\d bytes long.*1048576.*max_allowed_packet"):
+            pool.run(work)
+        assert calls == [1]
+        with pool.connection() as conn:
+            assert my.query(conn, f"select length('{'x' * 1_000_000}')") == [(1_000_000,)]
+        assert my.rows() == []
+    finally:
+        my.execute(f"set global max_allowed_packet = {size}")
+
+
+def test_a_long_answer_to_what_the_pool_asks_is_honest(my: Database) -> None:
+    """Its own first command may be answered by megabytes."""
+    first = "select repeat('x', 100000) from seq_1_to_50"
+    with my.pool(connect_args={"init_command": first}).connection() as conn:
+        assert my.query(conn, "select 1") == [(1,)]
+
+
+def test_a_very_long_comment_is_looked_past_in_no_time() -> None:
+    for text in (" " * 100_000, "/* " * 50_000, "/**/" * 50_000, "#\n" * 50_000, "(" * 100_000, "-- x\n" * 20_000):
+        start = time.monotonic()
+        seen = look(text + "commit", several=False)
+        assert time.monotonic() - start < 2
+        assert seen.may_end
+
+
+@pytest.mark.parametrize(
+    ("statement", "fact"),
+    [
+        ("/* a */ -- b\n # c\n ( use x", "moves"),
+        ("/*!40000 SET */ /* b */ ROLE x", "role"),
+        ("lock instance for backup", "locks"),
+        ("LOCK TABLES t READ", "locks"),
+        ("flush tables t for export", "locks"),
+        ("Flush Local Tables With  Read\nLock", "locks"),
+        ("backup lock t", "locks"),
+        ("handler t open", "locks"),
+        ("select Get_Lock ('a', 1)", "named_lock"),
+        ("with x as (select 1) select get_lock('a', 1)", "named_lock"),
+        ("set @a = get_lock('a', 1)", "named_lock"),
+        ("set session transaction read only", "read_only"),
+        ("start transaction with consistent snapshot, read only", "read_only"),
+        ("set @@session.tx_read_only = 1", "transaction"),
+        ("set SESSION transaction_isolation = 'SERIALIZABLE'", "transaction"),
+        ("select @a := 1", "changes"),
+        ("rollback work to savepoint x", "nothing"),
+        ("rollback to x", "nothing"),
+        ("rollback", "may_end"),
+        ("set password = 'x'", "may_end"),
+        ("xa start 'x'", "may_end"),
+        ("", "may_end"),
+        ("select ';' -- commit", "nothing"),
+        ("insert into t values ('; use x')", "nothing"),
+    ],
+)
+def test_what_a_statement_says_of_itself(statement: str, fact: str) -> None:
+    for text in (statement, statement.encode()):
+        seen = look(text, several=False)
+        if fact == "nothing":
+            assert not any(seen), seen
+        else:
+            assert getattr(seen, fact), seen
+
+
+def test_a_lock_of_the_line_is_no_matter(my: Database) -> None:
+    """A reader in another thread is heard of at once when the block ends, and holds nothing up."""
+    pool = my.pool()
+    heard: list[BaseException] = []
+
+    def late(conn: Any) -> None:
+        try:
+            my.query(conn, "select sleep(20)")
+        except pymysql.MySQLError as error:
+            heard.append(error)
+
+    start = time.monotonic()
+    with pytest.raises(lambda_pool.LambdaPoolError), pool.connection() as conn:
+        thread = threading.Thread(target=late, args=(conn,))
+        thread.start()
+        time.sleep(0.3)
+    thread.join(10)
+    assert heard
+    assert time.monotonic() - start < 10
