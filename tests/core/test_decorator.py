@@ -3,7 +3,6 @@
 import functools
 import logging
 import threading
-import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from typing import Any, cast
@@ -33,13 +32,6 @@ class Context:
 
     def get_remaining_time_in_millis(self) -> int:
         return self.milliseconds
-
-
-def until(condition: Callable[[], bool]) -> None:
-    last = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < last
-        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -360,9 +352,10 @@ class TestEndOfInvocation:
                 conn.execute("insert")
                 driver.links[0].readonly = where == "restore"  # a setting that is put back after COMMIT
 
-        self._end_while(straggler, pool, inside, told)
+        thread = self._end_while(straggler, pool, inside, told)
         go.set()
-        until(lambda: pool.stats().size == 0)
+        thread.join(10)
+        assert pool.stats().size == 0
 
     @pytest.mark.parametrize("problem", [None, FakeError(Failure.LOST)], ids=["saved", "lost"])
     def test_a_thread_that_ends_while_it_is_taken_away(
@@ -397,14 +390,17 @@ class TestEndOfInvocation:
         pool: lambda_pool.Pool,
         inside: threading.Event,
         told: type[BaseException] | None,
-    ) -> None:
+    ) -> threading.Thread:
+        thread = threading.Thread(target=straggler, daemon=True)
+
         @pool.handler
         def handler(event: Any, context: Any) -> None:
-            threading.Thread(target=straggler, daemon=True).start()
+            thread.start()
             inside.wait(10)
 
         with pytest.raises(told, match=r"which may or may not|still open") if told else nullcontext():
             handler({}, Context())
+        return thread
 
     def test_another_invocation_keeps_its_connection(self, driver: FakeDriver) -> None:
         """As a server for local tests runs them, in threads: only the last to end knows that nobody holds anything."""
