@@ -7,6 +7,7 @@ whether or not the caller ever hears of it.
 import json
 import os
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,6 +18,8 @@ from lambda_pool import CommitUncertain, LambdaPoolError
 POSTGRES = os.environ["URL"].startswith("postgresql")
 DIARY = os.open(os.environ["DIARY"], os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 INSERT = "insert into ledger (unit, part, payload) values (%s, %s, %s)"
+ENDED = 1.0
+"""Seconds after the handler's end by which a thread must have heard that its connection is gone."""
 
 
 class OwnError(Exception):
@@ -38,6 +41,8 @@ class Call:
         """It came to its end, at which it is to be told that it saved nothing."""
         self.found = ""
         """What somebody left behind that must not be there: the last borrower a setting, the pool a thread."""
+        self.threads: list[threading.Thread] = []
+        """Those that may outlive the handler."""
         self._struck_at: int | None = event.get("point")
 
     def point(self, number: int) -> None:
@@ -65,6 +70,13 @@ class Call:
         """Enter into the diary what was said of these transactions."""
         for unit in units or (self.unit,):
             enter({"unit": unit, "told": what})
+
+    def note_a_thread_that_stays(self) -> None:
+        """A thread whose connection was taken away must hear of it."""
+        for thread in self.threads:
+            thread.join(ENDED)
+            if thread.is_alive():
+                self.found = f"a thread still uses its connection {ENDED:.0f} s after the handler's end"
 
     def parts(self) -> list[str]:
         """The names of its rows where each is a transaction of its own."""

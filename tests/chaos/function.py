@@ -43,11 +43,13 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
         text = "" if failure is None else f"{type(failure).__name__}: {failure}"[:400]
         # A handler that waits for a fault to strike gives the pool nothing to end: the wait is reported apart.
         held = max(call.held_until - deadline / 1000, 0.0)
+        late = time.time() - deadline / 1000 - held
+        call.note_a_thread_that_stays()
         enter(
             {
                 "end": call.unit,
                 "took": took,
-                "late": time.time() - deadline / 1000 - held,
+                "late": late,
                 "held": held,
                 "error": text,
                 "own": failure is None or isinstance(failure, OwnError) or call.undone,

@@ -83,7 +83,7 @@ class Ledger:
 
     def _wanted(self, seen: Seen, unit: str) -> set[Told]:
         if seen.step.door in EITHER_WAY:
-            return {Told.FAILED, Told.ACKNOWLEDGED}
+            return {Told.FAILED, Told.ACKNOWLEDGED, Told.UNCERTAIN}
         return {Told.FAILED if unit in expected_failures(seen.step, self.engine) else Told.ACKNOWLEDGED}
 
     def late(self) -> dict[str, float]:
@@ -143,8 +143,9 @@ class Ledger:
         return found
 
     def failed_untouched(self) -> dict[str, str]:
-        """The invocations that no fault met, and that were not told what they asked for."""
+        """The invocations that no fault met or was to meet, and that were not told what they asked for."""
         struck = {unit for strike in self.strikes for unit in strike.hit}
+        struck |= {seen.step.unit for seen in self.seen if seen.step.fault is not None}
         return {
             seen.step.unit: f"{seen.step.door}: {self.outcome(seen)}, {self.error(seen)}"
             for seen in self.seen
