@@ -13,7 +13,7 @@ if "SECRET" in os.environ:
 POOL = lambda_pool.Pool(URL, name="ledger", **OPTIONS)
 AUTOCOMMIT = lambda_pool.Pool(URL, name="autocommit", autocommit=True, **OPTIONS)
 WIDE = lambda_pool.Pool(URL, name="wide", max_size=2, **OPTIONS)
-TENANTS = lambda_pool.Pool(URL, name="tenants", reset="session", **OPTIONS)
+TENANTS = lambda_pool.Pool(URL, name="tenants", reset="changed", **OPTIONS)
 POOLS = (POOL, AUTOCOMMIT, WIDE, TENANTS)
 
 if "SABOTAGE" in os.environ:

@@ -19,7 +19,7 @@ WAYS: tuple[Way, ...] = ("proxy", "secret", "namespace", "proxy")
 
 When = Literal["before", "point", "frozen"]
 
-DOORS = {
+PLAIN = {
     "handler": 5,
     "connection": 4,
     "run": 5,
@@ -31,6 +31,10 @@ DOORS = {
     "swallows_in_run": 1,
     "savepoint": 1,
     "threads": 2,
+}
+"""Ways into the pool that it was made for, and how often each is taken: `doors.py` has them."""
+
+IDIOMS = {
     "undecorated_connection": 1,
     "undecorated_run": 1,
     "decorated_in_a_block": 1,
@@ -59,7 +63,9 @@ DOORS = {
     "reads_on_autocommit": 1,
     "changes_the_session": 1,
 }
-"""Ways into the pool, and how often each is taken: `doors.py` and `idioms.py` have them."""
+"""Those that people use besides: `idioms.py` has them."""
+
+DOORS = PLAIN | IDIOMS
 
 ROW_BY_ROW = frozenset({"autocommit", "switched_to_autocommit", "reads_on_autocommit"})
 """Each row is its own transaction."""

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from .ledger import Ledger, run
-from .schedule import Act, Fault, Step
+from .schedule import IDIOMS, SCHEMA_CHANGED, Act, Fault, Step
 
 ENGINES = ["postgresql", "mysql"]
 MANY = 6
@@ -59,6 +59,86 @@ def broken(engine: str, name: str, acts: list[Act]) -> Ledger:
 def test_it_is_found_out(engine: str, name: str, acts: list[Act], found: Callable[[Ledger], object]) -> None:
     ledger = broken(engine, name, acts)
     assert found(ledger), str(ledger.verdict)
+
+
+RESET = Fault("session ended")
+CHANGED = Fault(SCHEMA_CHANGED)
+
+BROKEN: list[tuple[str, list[Act], Callable[[Ledger], object]]] = [
+    ("needs_the_decorator", steps("undecorated_connection", None), lambda ledger: len(ledger.verdict.lost) == MANY),
+    ("needs_the_decorator", steps("undecorated_run", None), lambda ledger: len(ledger.verdict.lost) == MANY),
+    ("takes_from_the_block_around", steps("decorated_in_a_block", None), lambda ledger: ledger.verdict.ghosts),
+    ("saves_nothing_with_conn", steps("with_conn", None), lambda ledger: len(ledger.verdict.lost) == MANY),
+    ("saves_nothing_with_conn", steps("with_conn_in_a_block", None), lambda ledger: len(ledger.verdict.lost) == MANY),
+    (
+        "lets_a_first_block_commit",
+        steps("transaction_first_raises", None),
+        lambda ledger: len(ledger.verdict.ghosts) == MANY,
+    ),
+    (
+        "has_no_block_on_autocommit",
+        steps("transaction_on_autocommit", RESET, point=1),
+        lambda ledger: ledger.verdict.halved,
+    ),
+    (
+        "ignores_the_borrowers_commit",
+        steps("commits_then_raises", None, rows=1),
+        lambda ledger: len(ledger.verdict.lost) == MANY,
+    ),
+    ("ignores_the_borrowers_commit", steps("closes", None, rows=1), lambda ledger: len(ledger.verdict.lost) == MANY),
+    ("only_warns", steps("closes_early", None), lambda ledger: len(ledger.verdict.lost) == MANY),
+    ("believes_the_status_bit", steps("chains_in_run", RESET), lambda ledger: ledger.verdict.doubled),
+    ("forgets_threads", steps("thread_writes", None), lambda ledger: len(ledger.verdict.lost) == MANY),
+    ("says_nothing", steps("thread_at_work", None), lambda ledger: len(ledger.verdict.lost) == MANY),
+    ("calls_a_commit_on_its_way_undone", steps("thread_outlives", None, many=40), lambda ledger: ledger.verdict.ghosts),
+    ("only_warns", steps("thread_outlives", None, many=20), lambda ledger: ledger.left_behind()),
+    ("undoes_what_was_answered", steps("answers_400", None), lambda ledger: len(ledger.verdict.lost) == MANY),
+    (
+        "ignores_a_rollback",
+        steps("answers_400_after_a_rollback", None, rows=1),
+        lambda ledger: len(ledger.verdict.ghosts) == MANY,
+    ),
+    (
+        "undoes_all_after_an_error",
+        steps("hides_a_failed_statement", None),
+        lambda ledger: len(ledger.verdict.lost) == MANY,
+    ),
+    (
+        "undoes_all_for_a_savepoint",
+        steps("fails_in_a_savepoint", None),
+        lambda ledger: len(ledger.verdict.lost) == MANY,
+    ),
+    ("only_warns", steps("hides_a_conflict", None), lambda ledger: len(ledger.verdict.lost) == MANY),
+    ("takes_a_conflict_for_success", steps("conflicts_in_run", None), lambda ledger: len(ledger.verdict.lost) == MANY),
+    ("keeps_old_plans", steps("reads_in_run", CHANGED, point=1), lambda ledger: ledger.still_stale()),
+    ("resets_nothing", steps("changes_the_session", None), lambda ledger: len(ledger.left_behind()) == MANY - 1),
+]
+
+
+@pytest.mark.runtime
+@pytest.mark.slow("tries the ledger, not the pool, with a broken pool for each idiom and engine")
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(
+    ("name", "acts", "found"), BROKEN, ids=[f"{name}-{acts[0].steps[0][1].door}" for name, acts, _ in BROKEN]
+)
+def test_it_is_found_out_by_an_idiom(
+    engine: str, name: str, acts: list[Act], found: Callable[[Ledger], object]
+) -> None:
+    ledger = broken(engine, name, acts)
+    assert found(ledger), str(ledger.verdict)
+
+
+def test_each_idiom_has_a_broken_pool() -> None:
+    tried = {acts[0].steps[0][1].door for _, acts, _ in BROKEN}
+    same = {
+        "decorated_in_a_decorated": "decorated_in_a_block",
+        "transaction_first": "transaction_first_raises",
+        "commits": "commits_then_raises",
+        "reads": "reads_in_run",
+        "reads_on_autocommit": "reads_in_run",
+    }
+    assert tried | set(same) == set(IDIOMS)
+    assert set(same.values()) <= tried
 
 
 @pytest.mark.runtime
