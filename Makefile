@@ -45,7 +45,7 @@ fuzz: ## look with fresh randomness for what the tests do not think of (SECONDS_
 	@scripts/setup.sh environment
 	@scripts/setup.sh servers
 	@scripts/setup.sh fuzz
-	@for target in url option secret arn answer host; do \
+	@for target in url query parts argument option secret arn answer host; do \
 		echo "fuzz: $$target, for $(SECONDS_EACH) s"; \
 		mkdir -p .fuzz/$$target && .venv-fuzz/bin/python scripts/fuzz_parsers.py $$target -verbosity=0 \
 			-artifact_prefix=.fuzz/ -max_total_time=$(SECONDS_EACH) .fuzz/$$target || exit 1; \

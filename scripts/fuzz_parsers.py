@@ -9,6 +9,7 @@ that is not what it should be. A failure ends the run and leaves its bytes in a 
 import json
 import sys
 from collections.abc import Callable
+from urllib.parse import urlencode
 
 import atheris
 
@@ -16,8 +17,11 @@ with atheris.instrument_imports(include=["lambda_pool"]):
     from lambda_pool import config, tls
     from lambda_pool.auth import secrets
     from lambda_pool.aws import hosts
+    from lambda_pool.config import synonyms
     from lambda_pool.endpoints import answers
     from lambda_pool.endpoints.base import Endpoint
+    from lambda_pool.engines.psycopg.arguments import ARGUMENTS as LIBPQ
+    from lambda_pool.engines.pymysql.arguments import ARGUMENTS as PYMYSQL
     from lambda_pool.errors import ConfigError, EndpointError
     from lambda_pool.secret import Secret
 
@@ -46,6 +50,66 @@ def url(data: atheris.FuzzedDataProvider) -> None:
             assert made.url.engine in {"postgresql", "mysql"}
             assert "\0" not in made.url.host + made.url.user + made.url.database
             assert made.url.port is None or 0 < made.url.port < 65536
+
+
+WORDS = sorted(
+    {*synonyms.OWN, *synonyms.OPTIONS, "ssl", "tls", "ssl_ca", "ssl-mode", "ssl_disabled", "host", "hostaddr"}
+)
+
+
+def query(data: atheris.FuzzedDataProvider) -> None:
+    """Any words of a query, ours and others', with any values."""
+    engine = "mysql" if data.ConsumeBool() else "postgresql"
+    pairs = {}
+    for _ in range(data.ConsumeIntInRange(0, 4)):
+        name = data.PickValueInList(WORDS) if data.ConsumeBool() else data.ConsumeUnicodeNoSurrogates(12)
+        common = ["true", "0", "REQUIRED", "verify-ca", "/ca.pem", "10", "::1"]
+        pairs[name] = data.PickValueInList(common) if data.ConsumeBool() else data.ConsumeUnicodeNoSurrogates(20)
+    text = urlencode(pairs)
+    try:
+        made = config.make(f"{engine}://u@db.example/d?{text}", None, {}, {}).url
+    except ConfigError as error:
+        assert str(error)
+        return
+    assert made.sslmode is None or made.sslmode in tls.MODES
+    assert (made.sslcert is None) is (made.sslkey is None)
+    assert not made.encrypted or made.sslmode is None or not tls.weaker(made.sslmode, "require")
+    asked = any("ssl" in name.lower() or name == "tls" for name in pairs)
+    assert asked or (made.sslmode, made.sslrootcert, made.encrypted) == (None, None, False)
+
+
+def parts(data: atheris.FuzzedDataProvider) -> None:
+    """Any texts as a database's parts, and a password that nothing shows."""
+    given = {name: data.ConsumeUnicode(20) for name in config.PARTS if data.ConsumeBool()}
+    given |= {"password": data.ConsumeUnicodeNoSurrogates(8).replace("\0", "") + PASSWORD}
+    misplaced = data.PickValueInList(["host", "port", "engine", "user"])
+    if data.ConsumeBool():
+        given[misplaced] = f"{data.ConsumeUnicode(8)}{PASSWORD}"
+    try:
+        made = config.from_parts(given, str.upper, needs_host=data.ConsumeBool())
+    except ConfigError as error:
+        hidden(error)
+        return
+    assert made.password is not None and made.password.reveal() == given["password"]
+    assert made.port is None or 0 < made.port < 65536
+    assert PASSWORD not in repr(made).replace(repr(made.host), "").replace(repr(made.user), "")
+
+
+def argument(data: atheris.FuzzedDataProvider) -> None:
+    """Any value for any argument of a driver: it is passed on as what the driver takes, or named and not shown."""
+    engine, table = data.PickValueInList([("postgresql", LIBPQ), ("mysql", PYMYSQL)])
+    # But for `charset`, of which the driver is asked: it is not installed here.
+    names = sorted(table.names - {"charset"})
+    name = data.PickValueInList(names) if data.ConsumeBool() else data.ConsumeUnicode(12)
+    found = data.ConsumeUnicode(20) if data.ConsumeBool() else value(data, ["a"], 1)
+    given = f"{PASSWORD}{found}" if data.ConsumeBool() else found
+    try:
+        told = table.check(engine, {}, {name: given})
+    except ConfigError as error:
+        assert PASSWORD in name or PASSWORD not in str(error), error
+        return
+    assert set(told) == {name}
+    assert name not in table.refused
 
 
 def option(data: atheris.FuzzedDataProvider) -> None:
@@ -141,17 +205,25 @@ def host(data: atheris.FuzzedDataProvider) -> None:
     mode = data.PickValueInList([None, *tls.MODES])
     root = data.PickValueInList([None, "system", "rds", "rds-" + data.ConsumeUnicode(20)])
     try:
-        made = tls.choose(name, mode, root, proxy=data.ConsumeBool(), required=data.ConsumeBool())
+        made = tls.choose(
+            name,
+            mode,
+            root,
+            proxy=data.ConsumeBool(),
+            required=data.ConsumeBool(),
+            hostaddr=(hostaddr := data.PickValueInList(["", "127.0.0.1", "::1", "10.0.0.7"])),
+            default_mode=data.PickValueInList([None, "nonsense", *tls.MODES]),
+        )
     except ConfigError as error:
         assert "sslrootcert" in str(error)
         return
     assert made.mode in tls.MODES
-    assert made.verifies or mode is not None or tls.is_local(name)
+    assert made.verifies or mode is not None or tls.is_local(name, hostaddr)
     assert tls.advice(data.ConsumeUnicode(50), name, made)
 
 
 TARGETS: dict[str, Callable[[atheris.FuzzedDataProvider], None]] = {
-    check.__name__: check for check in (url, option, secret, arn, answer, host)
+    check.__name__: check for check in (url, query, parts, argument, option, secret, arn, answer, host)
 }
 
 

@@ -69,6 +69,13 @@ class Arguments(Record):
             raise ConfigError(f"{name} in {where} is not valid: it must be {error}") from None
 
 
+def _word(value: object) -> str:
+    """A text, or a number's digits; empty for everything else, and for numbers that no argument is as large as."""
+    if isinstance(value, str):
+        return value
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e9 else ""
+
+
 def text(value: object) -> str:
     """A text that can be sent."""
     if not isinstance(value, str) or not is_sendable(value):
@@ -80,7 +87,7 @@ def whole_number(least: int = 0) -> Check:
     """A whole number, or a text of one."""
 
     def check(value: object) -> int:
-        digits = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+        digits = _word(value)
         if not (digits.isascii() and digits.isdigit() and len(digits) < 10 and int(digits) >= least):
             raise ValueError(f"a whole number of at least {least}")
         return int(digits)
@@ -101,7 +108,7 @@ def seconds(value: object) -> float:
 
 def flag(value: object) -> bool:
     """True or false, or a word for one of them."""
-    word = str(value).lower() if isinstance(value, str | int) else ""
+    word = "1" if value is True else "0" if value is False else _word(value).lower()
     if word not in {"true", "1", "yes", "on", "false", "0", "no", "off"}:
         raise ValueError("true or false")
     return word in {"true", "1", "yes", "on"}
@@ -111,7 +118,7 @@ def one_of(*choices: str) -> Check:
     """One of these texts; numbers are taken for their digits."""
 
     def check(value: object) -> str:
-        word = str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+        word = _word(value)
         if word not in choices:
             raise ValueError(" or ".join(map(repr, choices)))
         return word

@@ -148,10 +148,9 @@ def _python(arguments: list[str]) -> None:
 
 
 def _export(arguments: list[str]) -> None:
-    from lambda_pool.config import OPTIONS, Environment
+    from lambda_pool.config import VARIABLES
 
-    known = {*Environment._fields, *OPTIONS} - {"options"}
     for argument in arguments:
         name = argument.partition("=")[0]
-        if name.startswith("LAMBDA_POOL_") and name.removeprefix("LAMBDA_POOL_").lower() not in known:
+        if name.startswith("LAMBDA_POOL_") and name.removeprefix("LAMBDA_POOL_").lower() not in VARIABLES:
             raise Unknown(f"{name} is no variable of lambda_pool")

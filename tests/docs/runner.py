@@ -84,6 +84,7 @@ def names() -> dict[str, Any]:
 def main(page: Path, postgres: str, mysql: str) -> int:
     """Run the page. Returns 1 at the first block that fails, and says where."""
     os.environ["LAMBDA_POOL_URL"] = postgres
+    os.environ |= {"DB_HOST": "db.example", "DB_PORT": "5432", "DB_USER": "app", "DB_PASSWORD": "p@ss/word"}
     lead_to({"postgresql": postgres, "mysql": mysql})
     namespace = names()
     for block in blocks(page):

@@ -13,7 +13,9 @@ import pytest
 from lambda_pool.cli import main
 from lambda_pool.cli.demo.report import code_lines
 from lambda_pool.cli.demo.ways import WAYS
-from lambda_pool.config import OPTIONS, make
+from lambda_pool.config import OPTIONS, PARTS, make, synonyms
+from lambda_pool.engines.psycopg.arguments import ARGUMENTS as LIBPQ
+from lambda_pool.engines.pymysql.arguments import ARGUMENTS as PYMYSQL
 
 from .blocks import PAGES, ROOT, blocks
 from .messages import Message, messages
@@ -114,6 +116,38 @@ def said_by_others() -> list[str]:
             "Unable to marshal response: Object of type Decimal is not JSON serializable",
         ),
         ("received invalid response to SSL negotiation", "received invalid response to SSL negotiation: J"),
+        ("(0, '')", "pymysql.err.InterfaceError: (0, '')"),
+        (
+            "(1153, \"Got a packet bigger than 'max_allowed_packet' bytes\")",
+            "pymysql.err.OperationalError: (1153, \"Got a packet bigger than 'max_allowed_packet' bytes\")",
+        ),
+        (
+            "(1792, 'Cannot execute statement in a READ ONLY transaction.')",
+            "(1792, 'Cannot execute statement in a READ ONLY transaction.')",
+        ),
+        (
+            "(3159, 'Connections using insecure transport are prohibited",
+            "(3159, 'Connections using insecure transport are prohibited while --require_secure_transport=ON.')",
+        ),
+        (
+            "'cryptography' package is required",
+            "RuntimeError: 'cryptography' package is required for sha256_password or caching_sha2_password auth …",
+        ),
+        ("SSL connection has been closed unexpectedly", "SSL connection has been closed unexpectedly"),
+        ("consuming input failed", "consuming input failed: server closed the connection unexpectedly"),
+        ("SSL SYSCALL error", "consuming input failed: SSL SYSCALL error: EOF detected"),
+        (
+            "terminating connection due to idle-in-transaction timeout",
+            "FATAL:  terminating connection due to idle-in-transaction timeout",
+        ),
+        ("cached plan must not change result type", "ERROR:  cached plan must not change result type"),
+        ("unsupported startup parameter", "FATAL:  unsupported startup parameter: options"),
+        ("invalid connection option", 'invalid connection option "schema"'),
+        ("unrecognized configuration parameter", 'FATAL:  unrecognized configuration parameter "nonsense"'),
+        ("query_wait_timeout", "FATAL:  query_wait_timeout"),
+        ("canceling statement due to statement timeout", "canceling statement due to statement timeout"),
+        ("attached to a different loop", "RuntimeError: Task <…> got Future <…> attached to a different loop"),
+        ('(1050, "Table … already exists")', "(1050, \"Table 'work' already exists\")"),
     ],
 )
 def test_what_servers_and_lambda_often_say_is_found_in_troubleshooting(heading: str, log: str) -> None:
@@ -148,6 +182,26 @@ def test_every_option_stands_in_one_table_with_its_default() -> None:
         default = getattr(config, name)
         told = {"None": "none", "0.0": "0"}.get(str(default), str(default).lower())
         assert shown.strip("`").removesuffix(" (off)") == told, name
+
+
+# --- connecting -------------------------------------------------------------------------------------------------------
+
+
+def test_every_argument_that_is_passed_on_is_on_the_page() -> None:
+    page = (DOCS / "connecting.md").read_text()
+    rows = dict(re.findall(r"^\| ([^|]+) \| (`[^|]+`) \|$", page, re.MULTILINE))
+    assert re.findall(r"`(\w+)`", rows["PostgreSQL (libpq, psycopg)"]) == sorted(LIBPQ.passed)
+    assert re.findall(r"`(\w+)`", rows["MySQL (PyMySQL)"]) == sorted(PYMYSQL.passed)
+    objects = re.findall(r"`(\w+)`", rows["in `connect_args` alone, because they are no text"])
+    assert objects == [*sorted(LIBPQ.objects), *sorted(PYMYSQL.objects)]
+
+
+def test_every_part_and_every_option_of_a_url_is_on_the_page() -> None:
+    page = (DOCS / "connecting.md").read_text()
+    for name in (*PARTS, *synonyms.OPTIONS):
+        assert re.search(rf"\b{name}\b", page), name
+    for name in ("HOST", "PORT", "USER", "PASSWORD", "DATABASE", "ENGINE"):
+        assert f"`LAMBDA_POOL_{name}`" in page
 
 
 # --- the demo ---------------------------------------------------------------------------------------------------------

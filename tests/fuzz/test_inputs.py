@@ -17,8 +17,12 @@ from hypothesis import strategies as st
 
 import lambda_pool
 from lambda_pool import ConfigError, config, tls
+from lambda_pool.config import synonyms
 from lambda_pool.endpoints.answers import read_cluster, read_proxy, read_proxy_reader
 from lambda_pool.endpoints.base import Endpoint
+from lambda_pool.engines.arguments import Arguments
+from lambda_pool.engines.psycopg.arguments import ARGUMENTS as LIBPQ
+from lambda_pool.engines.pymysql.arguments import ARGUMENTS as PYMYSQL
 from lambda_pool.errors import EndpointError
 from lambda_pool.invocation import Limit, remaining
 from tests.fuzz.effort import effort
@@ -112,6 +116,68 @@ def test_what_is_escaped_arrives_or_is_refused(
     assert found.parameters[word] == value
     for text in (found.user, found.password.reveal(), found.database, value):
         assert "\0" not in text
+
+
+_words = st.sampled_from(
+    [
+        *synonyms.OWN,
+        *synonyms.OPTIONS,
+        "ssl",
+        "tls",
+        "ssl_ca",
+        "ssl-mode",
+        "ssl_disabled",
+        "ssl_verify_cert",
+        "hostaddr",
+    ]
+)
+_values = st.sampled_from(["true", "false", "0", "REQUIRED", "verify-ca", "prefer", "/ca.pem", "10", "::1"])
+
+
+@effort(800)
+@given(_engines, st.dictionaries(_words, _values | st.text(max_size=5), max_size=4))
+def test_any_words_of_a_query_agree_or_are_refused(engine: str, pairs: dict[str, str]) -> None:
+    """And encryption is never weaker than one of them says."""
+    query = "&".join(f"{name}={quote(value, safe='', errors='surrogatepass')}" for name, value in pairs.items())
+    try:
+        url = config.make(f"{engine}://u@db.example/d?{query}", None, {}, {}).url
+        chosen = tls.choose(url.host, url.sslmode, url.sslrootcert, proxy=False, required=url.encrypted).mode
+    except ConfigError as error:
+        assert any(word in str(error) for word in (*pairs, *synonyms.OWN, "URL"))
+        return
+    for name, value in pairs.items():
+        if name.startswith("ssl_verify"):
+            assert not tls.weaker(chosen, "verify-ca")
+        if name in {"ssl", "tls"} and value == "true":
+            assert not tls.weaker(chosen, "require")
+        if name in {"sslmode", "ssl-mode"} and value in tls.MODES:
+            assert not tls.weaker(chosen, value)
+    if not any(name.startswith(("ssl", "tls")) for name in pairs):
+        assert chosen == "verify-full"
+
+
+@effort(800)
+@given(
+    st.sampled_from([("postgresql", LIBPQ), ("mysql", PYMYSQL)]),
+    st.data(),
+    st.text(max_size=10).map(CANARY.__add__),
+)
+def test_any_argument_of_a_driver_is_passed_on_or_named(
+    driver: tuple[str, Arguments], data: st.DataObject, secret: str
+) -> None:
+    engine, table = driver
+    name = data.draw(st.sampled_from(sorted(table.names)) | st.text(max_size=12))
+    value = data.draw(st.just(secret) | st.just([secret]) | _odd)
+    word = data.draw(st.just(secret) | st.text(max_size=10) | st.integers(-2, 99).map(str))
+    for parameters, arguments in ({}, {name: value}), ({name: word}, {}):
+        try:
+            told = table.check(engine, parameters, arguments)
+        except ConfigError as error:
+            assert name in str(error) or repr(name) in str(error)
+            assert CANARY not in shown(error)
+        else:
+            assert set(told) == {name}
+            assert name not in table.refused
 
 
 # --- options and variables --------------------------------------------------------------------------------------------
@@ -221,17 +287,22 @@ def test_any_name_is_taken_whole_or_refused(name: str) -> None:
     st.one_of(st.none(), st.text(max_size=10), st.sampled_from(["rds", "rds-", "rds-eu-central-1", "rds-x", "system"])),
     st.booleans(),
     st.booleans(),
+    st.sampled_from(["", "127.0.0.1", "::1", "10.0.0.7"]),
+    st.sampled_from([None, "", "nonsense", *tls.MODES]),
 )
-def test_any_host_has_its_encryption(host: str, mode: str | None, root: str | None, proxy: bool, needed: bool) -> None:
+def test_any_host_has_its_encryption(
+    host: str, mode: str | None, root: str | None, proxy: bool, needed: bool, hostaddr: str, default: str | None
+) -> None:
     try:
-        found = tls.choose(host, mode, root, proxy=proxy, required=needed)
+        found = tls.choose(host, mode, root, proxy=proxy, required=needed, hostaddr=hostaddr, default_mode=default)
     except ConfigError as error:
         assert "sslrootcert" in str(error)
         return
     assert found.mode in tls.MODES
     if mode is None:
-        assert found.verifies or tls.is_local(host)
+        assert found.verifies or tls.is_local(host, hostaddr)
         assert found.required or not needed
+        assert default not in tls.MODES or not tls.weaker(found.mode, default)
 
 
 # --- Lambda contexts --------------------------------------------------------------------------------------------------
