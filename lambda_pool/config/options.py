@@ -29,7 +29,7 @@ class Config(Record):
     max_lifetime: float = 1800.0
     max_idle: float | None = None
     autocommit: bool = False
-    reset: str = "transaction"
+    reset: str = "changed"
     unsaved: str = "raise"
     leak_after: float = 0.0
     slow_query: float = 0.0

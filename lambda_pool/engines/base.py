@@ -101,7 +101,7 @@ class ConnectRequest(Record):
     autocommit: bool
     pooled: bool
     application_name: str
-    reset: str = "transaction"
+    reset: str = "changed"
     arguments: Mapping[str, Any] = SecretMapping({})
     hostaddr: str = ""
     slow_query: float = 0.0

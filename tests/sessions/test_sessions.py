@@ -12,10 +12,7 @@ from lambda_pool.testing import MariaDbServer, PostgresServer
 from tests.sessions.cases import CASES, Case
 
 PAGE = Path(__file__).parents[2] / "docs" / "sessions.md"
-COLUMNS = {
-    "PostgreSQL": {"transaction, committed": 1, "transaction, rolled back": 2, "changed": 3, "session": 4},
-    "MySQL and MariaDB": {"transaction, committed": 1, "transaction, rolled back": 2, "session": 3},
-}
+COLUMNS = {"transaction, committed": 1, "transaction, rolled back": 2, "changed": 3, "session": 4}
 WAYS = {
     "transaction, committed": ("commit",),
     "transaction, rolled back": ("rollback",),
@@ -36,7 +33,7 @@ ALL = [
     (engine, each, column, end)
     for engine, cases in CASES.items()
     for each in cases
-    for column in COLUMNS[engine]
+    for column in COLUMNS
     for end in WAYS[column]
 ]
 
@@ -107,7 +104,7 @@ def found(url: str, case: Case, reset: str, end: str) -> str:
 )
 def test_the_table_is_true(urls: dict[str, str], engine: str, case: Case, column: str, end: str) -> None:
     # "gone / new connection": where it depends on how the block ended.
-    cell = TABLES[engine][case.name][COLUMNS[engine][column]].replace("*", "").split(" / ")
+    cell = TABLES[engine][case.name][COLUMNS[column]].replace("*", "").split(" / ")
     reset = column.partition(",")[0]
     assert found(urls[engine], case, reset, end) == (cell[-1] if end == "rollback" else cell[0])
 
