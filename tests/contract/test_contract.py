@@ -351,7 +351,7 @@ class TestLiveness:
         assert pool.stats().opened == 200
 
     def test_a_notification_does_not_cost_the_connection(self, pg: Database) -> None:
-        pool = pg.pool(autocommit=True)
+        pool = pg.pool(autocommit=True, reset="transaction")
         with pool.connection() as conn:
             conn.execute("listen news")
             backend = pg.backend(conn)

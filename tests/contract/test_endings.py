@@ -342,7 +342,7 @@ def test_a_notifies_that_waits_to_go_on(pg: Database) -> None:
 
 
 def test_a_commit_whose_answer_begins_the_next_transaction(my: Database) -> None:
-    pool = my.pool()
+    pool = my.pool(reset="transaction")
     with pool.connection() as conn:
         my.query(conn, "set completion_type = 1")
         my.insert(conn, 1)
@@ -354,7 +354,7 @@ def test_a_notify_handler_that_fails_is_no_lost_commit(pg: Database, caplog: pyt
     def fail(notify: Any) -> None:
         raise ZeroDivisionError
 
-    pool = pg.pool()
+    pool = pg.pool(reset="transaction")
     with pool.connection() as conn:
         conn.execute("listen orders")
     with pool.connection() as conn:
