@@ -8,7 +8,7 @@ VARIANT ?= both
 SECONDS_EACH ?= 60
 TIMES ?= 10
 WORKERS ?= 4
-export PYTHON
+export PYTHON WORKERS
 export AWS_LAMBDA_RIE := $(CURDIR)/.tools/rie/aws-lambda-rie
 
 .DEFAULT_GOAL := help
@@ -20,7 +20,7 @@ help: ## list the targets
 setup: ## install what `make test` needs
 	@scripts/setup.sh test
 
-setup-all: ## install what `make test-all` needs: further Pythons, the SAM CLI, wheels for the layers
+setup-all: ## install what `make test-all` needs: further Pythons (one without the GIL is built), the SAM CLI, wheels
 	@scripts/setup.sh test-all
 
 demo: ## three ways to connect, through one bad day on the genuine Lambda runtime (ENGINE=postgresql or mysql)
@@ -112,4 +112,4 @@ dist: ## build the source distribution and the wheel, and install it with each e
 	.venv-build/bin/python scripts/check_dist.py
 
 clean: ## remove everything that the other targets made
-	rm -rf .venv .venv-3.* .venv-bench .venv-audit .venv-build .venv-fuzz .venv-sam .fuzz .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage-run build dist
+	rm -rf .venv .venv-3.* .venv-bench .venv-audit .venv-build .venv-fuzz .venv-sam .venv-free-threaded .fuzz .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage-run build dist

@@ -1,4 +1,4 @@
-"""Measures the branch coverage of lambda_pool under the ordinary tests, in all the processes that they start.
+"""Measures the branch coverage of lambda_pool under the tests of `make test`, in all the processes that they start.
 
     python scripts/measure_coverage.py               everything anew; ends with 1 below the threshold
     python scripts/measure_coverage.py tests/core    add what these tests run to what was measured already
@@ -46,7 +46,10 @@ def measure(tests: list[str]) -> int:
     ignored = [f"--ignore={path}" for path in LEFT_OUT]
     # This interpreter alone is measured: the others have no coverage.py.
     environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "TEST_PYTHONS"}}
-    command = [python, "-m", "pytest", "-q", "-p", "no:cacheprovider", *ignored, *tests]
+    # As in the Makefile: what is picked by hand runs in one process.
+    workers = [] if tests else ["-n", os.environ.get("WORKERS", "4"), "--dist", "loadfile"]
+    options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", *workers, *ignored]
+    command = [python, "-m", "pytest", *options, *tests]
     return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode
 
 

@@ -38,6 +38,7 @@ PAGE = ROOT / "docs" / "assurance.md"
 PARTS = ("lambda_pool", "tests", "pyproject.toml")
 # Seconds for one test, which has noticed if it hangs, and for all of a mutant's.
 ONE_TEST, ALL_TESTS = 60, 240
+NOTHING_COLLECTED = 5  # pytest's exit code
 BEGIN, END = "<!-- mutants: written by scripts/mutants.py --page -->", "<!-- end of the mutants -->"
 
 # Says what a handler on the genuine runtime imports, in an environment that knows nothing of this one.
@@ -57,7 +58,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 @dataclass(frozen=True)
 class Mutant:
-    """One deliberate breakage. `tests`: pytest's ids."""
+    """One deliberate breakage. `tests`: pytest's ids; `slow`: why none of `make test` notices it, if so."""
 
     name: str
     rule: str
@@ -65,6 +66,12 @@ class Mutant:
     old: str
     new: str
     tests: tuple[str, ...]
+    slow: str = ""
+
+    @property
+    def speed(self) -> str:
+        """What TEST_SPEED is where its tests run."""
+        return "full" if self.slow else "quick"
 
     def problem(self) -> str:
         """Why it cannot be applied; empty if it can."""
@@ -119,9 +126,10 @@ class Copy:
     def __exit__(self, *_: object) -> None:
         self._folder.cleanup()
 
-    def run(self, *arguments: str, seconds: float) -> tuple[int | None, str]:
+    def run(self, *arguments: str, seconds: float, speed: str = "quick") -> tuple[int | None, str]:
         """Run the copy's interpreter. Out: its exit code (None: it took too long) and what it wrote."""
         environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "TEST_PYTHONS"}}
+        environment["TEST_SPEED"] = speed
         with tempfile.TemporaryFile("w+", errors="replace") as output:
             process = subprocess.Popen(
                 [self.python, *arguments],
@@ -140,10 +148,10 @@ class Copy:
             output.seek(0)
             return code, output.read()
 
-    def test(self, *tests: str, seconds: float) -> tuple[int | None, str]:
+    def test(self, *tests: str, seconds: float, speed: str) -> tuple[int | None, str]:
         """Run tests on the copy."""
         options = ("-q", "-rfE", "--tb=line", "-p", "no:cacheprovider", "--timeout", str(ONE_TEST))
-        return self.run("-m", "pytest", *options, *tests, seconds=seconds)
+        return self.run("-m", "pytest", *options, *tests, seconds=seconds, speed=speed)
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
@@ -168,13 +176,15 @@ def prove() -> str:
 
 def baseline(mutants: list[Mutant]) -> str:
     """Run every test without a mutant, so that a failing test is not taken for a kill. Raises SystemExit."""
-    tests = tests_of(mutants)
     start = time.monotonic()
     with Copy() as copy:
-        code, output = copy.test(*tests, seconds=ALL_TESTS * 5)
-    if code != 0:
-        raise SystemExit(f"mutants: the tests fail without any mutant:\n{output[-3000:]}")
-    return f"without a mutant all their tests pass ({len(tests)} named, {time.monotonic() - start:.0f} s)"
+        for speed in sorted({mutant.speed for mutant in mutants}):
+            tests = tests_of([mutant for mutant in mutants if mutant.speed == speed])
+            code, output = copy.test(*tests, seconds=ALL_TESTS * 5, speed=speed)
+            if code != 0:
+                raise SystemExit(f"mutants: the tests fail without any mutant:\n{output[-3000:]}")
+    named = len(tests_of(mutants))
+    return f"without a mutant all their tests pass ({named} named, {time.monotonic() - start:.0f} s)"
 
 
 def judge(mutant: Mutant) -> Verdict:
@@ -194,7 +204,7 @@ def judge(mutant: Mutant) -> Verdict:
         code, output = copy.run("-c", f"import {module}", seconds=30)
         if code != 0:
             return verdict("broken", f"it cannot be imported: {output.strip().splitlines()[-1:]}")
-        code, output = copy.test("-x", *mutant.tests, seconds=ALL_TESTS)
+        code, output = copy.test("-x", *mutant.tests, seconds=ALL_TESTS, speed=mutant.speed)
     failed = re.search(r"^FAILED (\S+)(.*)$", output, re.MULTILINE)
     if code is None:
         return verdict("too slow", f"its tests took more than {ALL_TESTS} s")
@@ -217,13 +227,22 @@ def page(mutants: list[Mutant]) -> str:
     return f"{before}{BEGIN}\n{chr(10).join(lines)}\n{END}{rest.partition(END)[2]}"
 
 
-def check(mutants: list[Mutant]) -> list[str]:
-    """What is wrong with the mutants themselves: one that does not apply, a test that does not exist."""
-    problems = [f"{mutant.name}: {problem}" for mutant in mutants if (problem := mutant.problem())]
-    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", *tests_of(mutants)]
+def collect(tests: list[str], *options: str) -> tuple[int, str]:
+    """Collect tests, and run none. Out: pytest's exit code and what it wrote."""
+    command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", *options, *tests]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=ALL_TESTS, check=False)
-    if done.returncode != 0:
-        problems.append(f"some of the tests do not exist:\n{(done.stderr or done.stdout)[-2000:]}")
+    return done.returncode, (done.stderr or done.stdout)[-2000:]
+
+
+def check(mutants: list[Mutant]) -> list[str]:
+    """What is wrong with the mutants themselves: one that does not apply, a test that is not there or is slow."""
+    problems = [f"{mutant.name}: {problem}" for mutant in mutants if (problem := mutant.problem())]
+    code, output = collect(tests_of(mutants))
+    if code != 0:
+        return [*problems, f"some of the tests do not exist:\n{output}"]
+    quick = tests_of([mutant for mutant in mutants if not mutant.slow])
+    if quick and (found := collect(quick, "-m", "slow"))[0] != NOTHING_COLLECTED:
+        problems.append(f'`make test` leaves some of the tests out: name others, or say slow = "…":\n{found[1]}')
     return problems
 
 

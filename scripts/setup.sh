@@ -221,6 +221,35 @@ list_pythons() { # list_pythons HOW_MANY: of the newest, the interpreters to tes
     done < <(pythons | tail -n "$1") | paste -s -d :
 }
 
+find_free_threaded() { # an interpreter without the GIL that this machine has, or that was built here
+    local candidate
+    for candidate in "$(command -v python3.14t || true)" "$HOME"/.pyenv/versions/3.14*t*/bin/python3.14t \
+        .tools/python-free-threaded/bin/python3.1?t; do
+        [ -n "$candidate" ] && [ -x "$candidate" ] && usable "$candidate" && echo "$candidate" && return
+    done
+    return 1
+}
+
+install_free_threaded() { # with the drivers in pure Python
+    local python
+    if ! find_free_threaded >/dev/null; then
+        echo "setup: building a Python without the GIL, for some minutes"
+        compgen -G '/usr/include/*/ffi.h' >/dev/null && [ -e /usr/include/openssl/ssl.h ] &&
+            [ -e /usr/include/zlib.h ] && command -v gcc >/dev/null ||
+            install_packages gcc libc6-dev libffi-dev libssl-dev zlib1g-dev
+        scripts/build_free_threaded.sh "$PWD/.tools/python-free-threaded" ||
+            fail "no Python without the GIL: put a python3.14t on PATH"
+    fi
+    python=$(find_free_threaded)
+    make_venv .venv-free-threaded "$python"
+    # Not every version that is pinned has a wheel for it: the newest that has is taken.
+    .venv-free-threaded/bin/pip install -q --disable-pip-version-check --only-binary :all: \
+        psycopg PyMySQL pytest pytest-timeout hypothesis ||
+        fail "pip could not install the drivers for Python without the GIL"
+    .venv-free-threaded/bin/pip install -q --disable-pip-version-check --no-deps -e . ||
+        fail "pip could not install the package for Python without the GIL"
+}
+
 install_servers() {
     local missing=()
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
@@ -244,7 +273,7 @@ test) # what `make test` needs
     ;;
 test-all)
     "$0" test
-    together pythons tools sam
+    together pythons tools sam free-threaded
     once .tools/wheels/.ready fetch_wheels
     ;;
 environment) once .venv/.ready-all install_all ;;
@@ -264,6 +293,7 @@ emulator) fetch_emulator ;;
 newest-python) install_pythons 1 ;;
 pythons) install_pythons "${#SUPPORTED_PYTHONS[@]}" ;;
 list-newest-python) list_pythons 1 ;;
+free-threaded) once .venv-free-threaded/.ready install_free_threaded ;;
 list-pythons) list_pythons "${#SUPPORTED_PYTHONS[@]}" ;;
 servers) install_servers ;;
 audit) once .venv-audit/.ready install_audit ;;

@@ -20,8 +20,10 @@ from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 from tests.support.core import entries, release
 from tests.support.invoked import invoked
+from tests.support.speed import FULL
 
 DRIVER_ERRORS = (psycopg.Error, pymysql.MySQLError)
+KILLS = 200 if FULL else 30
 
 
 def backend_of(database: Database, pool: lambda_pool.Pool) -> int:
@@ -252,6 +254,8 @@ class TestReturn:
         with pool.connection() as conn:
             assert pg.query(conn, "select 1") == [(1,)]
 
+    # psycopg before 3.3.9 says so where the statement is collected whose connection is gone.
+    @pytest.mark.filterwarnings("ignore:.*Cursor.copy:pytest.PytestUnraisableExceptionWarning")
     @pytest.mark.parametrize("direction", ["from stdin", "to stdout"])
     def test_a_copy_left_open_is_an_error_and_saves_nothing(self, pg: Database, direction: str) -> None:
         pg.execute(f"insert into {pg.table} select generate_series(1, 50000)")
@@ -339,16 +343,16 @@ class TestLiveness:
         assert second != first
         assert pool.stats().replaced == 1
 
-    def test_killed_two_hundred_times_nobody_notices(self, database: Database) -> None:
+    def test_killed_again_and_again_nobody_notices(self, database: Database) -> None:
         pool = database.pool()
         seen = set()
-        for number in range(200):
+        for number in range(KILLS):
             with pool.connection() as conn:
                 seen.add(database.backend(conn))
                 database.insert(conn, number)
             database.kill(max(seen) if database.engine == "mysql" else database.backend(conn))
-        assert database.rows() == list(range(200))
-        assert pool.stats().opened == 200
+        assert database.rows() == list(range(KILLS))
+        assert pool.stats().opened == KILLS
 
     def test_a_notification_does_not_cost_the_connection(self, pg: Database) -> None:
         pool = pg.pool(autocommit=True, reset="transaction")

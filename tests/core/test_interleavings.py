@@ -31,6 +31,7 @@ SWITCHES = {number for name, number in dis.opmap.items() if name.startswith(("CA
 BLOCKED = 0.001  # seconds after which a thread that goes on alone is taken to wait for the one that was stopped
 FOREVER = 20.0
 HAMMERED = 1.5 if FULL else 0.5  # seconds for each way to hammer
+ENOUGH = 10  # times that each thread hammers at least
 # A quick run stops the first thread at one of the first places, and from there on at every tenth.
 FIRST, EACH = 5, 10
 
@@ -330,7 +331,7 @@ def test_hammered(size: int, ending: bool, restless: None) -> None:
     def hammer(seed: int) -> None:
         choose = random.Random(seed)
         done = 0
-        while time.monotonic() < until and not errors:
+        while (time.monotonic() < until or done <= ENOUGH) and not errors:
             operation = choose.choices([borrow, look, read, fail, close, warm], [40, 40, 20, 5, 1, 1])[0]
             if choose.random() < 0.02:
                 driver.links[-choose.randint(1, size)].readable = True
@@ -357,5 +358,5 @@ def test_hammered(size: int, ending: bool, restless: None) -> None:
             time.sleep(0.001)
     if errors:
         raise errors[0]
-    assert min(borrowed) > 10
+    assert min(borrowed) > ENOUGH
     check(pool, driver, counts, [])

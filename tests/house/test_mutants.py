@@ -82,6 +82,20 @@ def test_a_test_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "some of the tests do not exist" in output
 
 
+def test_one_whose_tests_are_slow_says_why(tmp_path: Path) -> None:
+    slow = tmp_path / "test_slow.py"
+    slow.write_text('import pytest\n\n@pytest.mark.slow("why")\ndef test_it() -> None: ...\n')
+    file = tmp_path / "mutants.toml"
+    test = "tests/core/test_invocation.py::test_a_shorter_wait_stays_as_it_is"
+    text = MUTANT.format(name="late", new="_CAP = 2.0").replace(test, str(slow))
+    file.write_text(text)
+    code, output = run("--from", file, "--check")
+    assert code == 1
+    assert "`make test` leaves some of the tests out" in output
+    file.write_text(text + 'slow = "it takes long"\n')
+    assert run("--from", file, "--check") == (0, "all 1 mutants apply\n")
+
+
 def test_tests_that_fail_anyway_are_no_kill(tmp_path: Path, lambda_rie: Path) -> None:
     failing = tmp_path / "test_failing.py"
     failing.write_text("def test_it() -> None:\n    assert False\n")

@@ -21,7 +21,7 @@ from tests.support.core import entries
 from tests.support.recorder import Recorder
 
 SECRET = "hunter2-hunter2"
-FAILS_LATE = "do $$ begin perform pg_sleep(0.1); raise exception 'no'; end $$"
+FAILS_LATE = "do $$ begin perform pg_sleep(0.5); raise exception 'no'; end $$"
 
 
 @pytest.fixture
@@ -64,21 +64,21 @@ class TestPostgres:
     def test_a_slow_statement_is_told_without_its_parameters(
         self, pg: Make, seen: Recorder, caplog: pytest.LogCaptureFixture
     ) -> None:
-        with caplog.at_level(logging.WARNING, "lambda_pool"), pg(slow_query=0.05).connection() as conn:
+        with caplog.at_level(logging.WARNING, "lambda_pool"), pg(slow_query=0.25).connection() as conn:
             assert isinstance(conn, psycopg.Connection)
             conn.execute("select 1")
-            conn.execute("select pg_sleep(%s),\n   %s::text", (0.1, SECRET))
+            conn.execute("select pg_sleep(%s),\n   %s::text", (0.5, SECRET))
         (event,) = seen.of(SlowQuery)
         assert event.statement == "select pg_sleep(%s), %s::text"
-        assert 0.1 <= event.seconds < 5
+        assert 0.5 <= event.seconds < 5
         (record,) = caplog.records
         assert (record.levelno, record.__dict__["statement"]) == (logging.WARNING, event.statement)
         assert SECRET not in caplog.text + repr(seen.events)
 
     def test_every_way_to_run_a_statement(self, pg: Make, seen: Recorder) -> None:
-        with pg(slow_query=0.05).connection() as conn:
+        with pg(slow_query=0.25).connection() as conn:
             with conn.cursor() as cursor:
-                cursor.executemany("select pg_sleep(%s)", [(0.04,), (0.04,)])
+                cursor.executemany("select pg_sleep(%s)", [(0.2,), (0.2,)])
             with conn.cursor(name="server_side") as cursor:
                 cursor.execute("select n from generate_series(1, %s) n", (3,))
                 assert len(cursor.fetchall()) == 3
@@ -87,11 +87,11 @@ class TestPostgres:
         assert [event.statement for event in seen.of(SlowQuery)] == ["select pg_sleep(%s)", FAILS_LATE]
 
     def test_the_users_own_cursor(self, pg: Make, seen: Recorder) -> None:
-        pool = pg(slow_query=0.05, connect_args={"cursor_factory": psycopg.ClientCursor})
+        pool = pg(slow_query=0.25, connect_args={"cursor_factory": psycopg.ClientCursor})
         for _ in range(2):
             with pool.connection() as conn, conn.cursor() as cursor:
                 assert isinstance(cursor, psycopg.ClientCursor)
-                cursor.execute("select pg_sleep(%s), %s", (0.1, SECRET))
+                cursor.execute("select pg_sleep(%s), %s", (0.5, SECRET))
         assert [event.statement for event in seen.of(SlowQuery)] == ["select pg_sleep(%s), %s"] * 2
         assert pool.stats().opened == 1
 
@@ -117,38 +117,38 @@ class TestMysql:
     def test_a_slow_statement_is_told_without_its_parameters(
         self, mysql: Make, seen: Recorder, caplog: pytest.LogCaptureFixture
     ) -> None:
-        with caplog.at_level(logging.WARNING, "lambda_pool"), mysql(slow_query=0.05).connection() as conn:
+        with caplog.at_level(logging.WARNING, "lambda_pool"), mysql(slow_query=0.25).connection() as conn:
             assert isinstance(conn, pymysql.connections.Connection)
             with conn.cursor() as cursor:
                 cursor.execute("select 1")
-                cursor.execute("select sleep(%s), %s", (0.1, SECRET))
+                cursor.execute("select sleep(%s), %s", (0.5, SECRET))
         (event,) = seen.of(SlowQuery)
         assert event.statement == "select sleep(%s), %s"
         assert SECRET not in caplog.text + repr(seen.events)
 
     def test_many_at_once_are_one_statement(self, mysql: Make, seen: Recorder) -> None:
-        with mysql(slow_query=0.05).connection() as conn, conn.cursor() as cursor:
+        with mysql(slow_query=0.25).connection() as conn, conn.cursor() as cursor:
             cursor.execute("create temporary table t (a double, b text)")
-            cursor.executemany("insert into t values (%s + sleep(0.04), %s)", [(1, SECRET), (2, SECRET)])
-        assert [event.statement for event in seen.of(SlowQuery)] == ["insert into t values (%s + sleep(0.04), %s)"]
+            cursor.executemany("insert into t values (%s + sleep(0.2), %s)", [(1, SECRET), (2, SECRET)])
+        assert [event.statement for event in seen.of(SlowQuery)] == ["insert into t values (%s + sleep(0.2), %s)"]
 
     def test_the_users_own_cursor(self, mysql: Make, seen: Recorder) -> None:
-        pool = mysql(slow_query=0.05, connect_args={"cursorclass": pymysql.cursors.DictCursor})
+        pool = mysql(slow_query=0.25, connect_args={"cursorclass": pymysql.cursors.DictCursor})
         for _ in range(2):
             with pool.connection() as conn, conn.cursor() as cursor:
-                cursor.execute("select sleep(%s) as slept", (0.1,))
+                cursor.execute("select sleep(%s) as slept", (0.5,))
                 assert cursor.fetchone() == {"slept": 0}
             with pool.connection() as conn, conn.cursor(pymysql.cursors.SSCursor) as cursor:
-                cursor.execute("select sleep(%s)", (0.1,))
+                cursor.execute("select sleep(%s)", (0.5,))
                 assert list(cursor) == [(0,)]
         assert len(seen.of(SlowQuery)) == 4
         assert pool.stats().opened == 1
 
     def test_a_procedure(self, mysql: Make, seen: Recorder) -> None:
-        with mysql(slow_query=0.05).connection() as conn, conn.cursor() as cursor:
+        with mysql(slow_query=0.25).connection() as conn, conn.cursor() as cursor:
             cursor.execute("drop procedure if exists nap")
             cursor.execute("create procedure nap(in seconds double, in secret text) select sleep(seconds)")
-            cursor.callproc("nap", (0.1, SECRET))
+            cursor.callproc("nap", (0.5, SECRET))
             cursor.execute("drop procedure nap")
         assert [event.statement for event in seen.of(SlowQuery)] == ["CALL nap"]
 

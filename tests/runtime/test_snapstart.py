@@ -125,7 +125,7 @@ def test_two_clones_share_nothing(tmp_path: Path, database: Database, any_python
 def test_a_restore_without_a_database_still_answers(tmp_path: Path, database: Database) -> None:
     (tmp_path / "function.py").write_text(textwrap.dedent(FUNCTION.replace("os.fork() if", "None if")))
     env = environment(database, clone="fork", warm=True)
-    env["OPTIONS"] = "{'timeout': 0.3}"
+    env["OPTIONS"] = "{'timeout': 2.0}"
     with RuntimeApi() as api, Runtime(api, tmp_path, env=env) as runtime:
         api.snapshots.get(timeout=20)
         database.lock("snapped")

@@ -4,8 +4,8 @@ What is cut there is lost without a word, as it is when an environment, or a ser
 Linux only, and only for root.
 """
 
-import os
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -15,6 +15,8 @@ HOST = "database.test"
 
 # Before the rule that delivers to this machine itself, which is moved behind it: incoming packets are dropped too.
 _DROP, _LOCAL = "5", "100"
+# Where `ip netns exec` looks for files to put into the place of those in /etc.
+_FOLDER = Path("/etc/netns")
 
 
 class Namespace:
@@ -25,17 +27,17 @@ class Namespace:
     """
 
     def __init__(self) -> None:
-        # A network of sixteen addresses for each test process, from a range that is nobody's on the internet.
-        number = os.getpid() % (1 << 12)
+        # A network of sixteen addresses for each, from a range that is nobody's on the internet.
+        number = _claim()
         self._base = f"10.213.{number >> 4}."
         self._last = (number & 15) << 4
         self.network = f"{self._base}{self._last}/28"
         self.server_address = self._next()
         self.address = ""
-        self.name = f"lambda-{os.getpid()}"
+        self.name = _name(number)
         self.prefix = ("ip", "netns", "exec", self.name)
-        self._outside = f"lo{os.getpid()}"
-        self._inside = f"li{os.getpid()}"
+        self._outside = f"lo{number}"
+        self._inside = f"li{number}"
         self._rules: list[tuple[str, ...]] = []
 
     def _next(self) -> str:
@@ -43,9 +45,7 @@ class Namespace:
         return f"{self._base}{self._last}"
 
     def __enter__(self) -> Self:
-        # `ip netns exec` puts this file in the place of /etc/hosts.
-        hosts = Path("/etc/netns") / self.name / "hosts"
-        hosts.parent.mkdir(parents=True)
+        hosts = _FOLDER / self.name / "hosts"
         hosts.write_text(f"127.0.0.1 localhost\n{self.server_address} {HOST}\n")
         try:
             self._build()
@@ -70,7 +70,7 @@ class Namespace:
     ) -> None:
         # Takes the cable and its outer end along.
         subprocess.run(["ip", "netns", "del", self.name], capture_output=True, check=False)
-        folder = Path("/etc/netns") / self.name
+        folder = _FOLDER / self.name
         (folder / "hosts").unlink(missing_ok=True)
         folder.rmdir()
 
@@ -105,6 +105,20 @@ class Namespace:
         """Carry everything again. The kernel will then send again what was lost, also a FIN of long ago."""
         while self._rules:
             self._ip("rule", "del", "pref", _DROP, *self._rules.pop(), "blackhole")
+
+
+def _name(number: int) -> str:
+    return f"lambda-{number}"
+
+
+def _claim() -> int:
+    """A number that no other namespace has, of whatever process: its folder can be made once."""
+    _FOLDER.mkdir(exist_ok=True)
+    for number in range(1 << 12):
+        with suppress(FileExistsError):
+            (_FOLDER / _name(number)).mkdir()
+            return number
+    raise RuntimeError(f"{_FOLDER} is full of what other runs left behind: remove its folders {_name(0)} and so on")
 
 
 def _ip(*arguments: str) -> None:

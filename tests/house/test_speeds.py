@@ -1,0 +1,58 @@
+"""What is slow says why, what can be smaller is, and what is seeded can be tried again."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.support import speed
+
+ROOT = Path(__file__).parents[2]
+HEAD = "from tests.conftest import pytest_collection_modifyitems, pytest_report_header"
+MARKED = "import pytest\n\n@pytest.mark.slow{reason}\ndef test_it() -> None: ...\n"
+
+
+@pytest.mark.parametrize(
+    ("reason", "taken"), [('("it waits")', True), ("", False), ("()", False), ('("")', False), ("(1)", False)]
+)
+def test_a_slow_test_has_a_reason(pytester: pytest.Pytester, reason: str, taken: bool) -> None:
+    pytester.makeconftest(HEAD)
+    pytester.makepyfile(MARKED.format(reason=reason))
+    done = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-o", "markers=slow")
+    assert done.ret == (pytest.ExitCode.OK if taken else pytest.ExitCode.USAGE_ERROR)
+    if not taken:
+        done.stderr.fnmatch_lines(["*test_it is slow: say why*"])
+
+
+def test_every_number_of_examples_depends_on_the_speed() -> None:
+    fixed = [
+        f"{path.relative_to(ROOT)}: {found}"
+        for path in ROOT.glob("tests/**/*.py")
+        for found in re.findall(r"max_examples=\d\w*", path.read_text())
+    ]
+    assert fixed == []
+
+
+def test_a_quick_run_tries_fewer_examples() -> None:
+    assert {speed.examples(many) for many in (50, 10_000)} == ({50, 10_000} if speed.FULL else {50, 200})
+
+
+def test_a_seed_is_shown_and_decides() -> None:
+    code = "from tests.conftest import pytest_report_header as head; from tests.support.speed import seeded; "
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code + "print(head(), seeded().random())"],
+            cwd=ROOT,
+            env={**os.environ, "TEST_SEED": seed, "PYTEST_CURRENT_TEST": "one"},
+            capture_output=True,
+            text=True,
+            check=True,
+        ).stdout
+        for seed in ("7", "7", "8")
+    ]
+    assert "TEST_SEED=7" in said[0]
+    assert said[0] == said[1] != said[2]
+    assert said[0].split()[-1] != said[2].split()[-1]

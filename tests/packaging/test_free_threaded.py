@@ -1,0 +1,26 @@
+"""A Python without the GIL: no promise rests on where CPython happens to switch threads."""
+
+import subprocess
+
+import pytest
+
+from .environments import ROOT, run_tests
+
+PYTHON = ROOT / ".venv-free-threaded" / "bin" / "python"
+
+pytestmark = [
+    pytest.mark.slow("needs a Python that is built for it, and runs whole suites there"),
+    pytest.mark.timeout(1800),
+]
+
+
+def test_it_has_no_gil() -> None:
+    assert PYTHON.exists(), f"{PYTHON} is missing: `make setup-all` makes it"
+    code = "import psycopg, pymysql, lambda_pool.testing, sys; print(sys._is_gil_enabled())"
+    done = subprocess.run([PYTHON, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("suite", ["tests/core", "tests/contract"])
+def test_the_suites_pass(suite: str) -> None:
+    run_tests(PYTHON, suite)
