@@ -17,6 +17,8 @@ from tests.chaos.pools import AUTOCOMMIT, POOL, TENANTS, WIDE
 
 NAME = os.environ["NAME"]
 SLEEP = "select pg_sleep(2)" if POSTGRES else "select sleep(2)"
+LAST_MOMENT = 150
+"""Milliseconds before the deadline at which a handler here waits no longer."""
 READS = 6
 """So often that psycopg has prepared the statement."""
 _TABLE_EXISTS = 1050
@@ -308,25 +310,30 @@ def thread_at_work_door(call: Call, context: Any) -> None:
         thread = threading.Thread(target=late, args=(conn,), daemon=True)
         call.threads.append(thread)
         thread.start()
-        _wait_until_at_work(thread)
+        if not _is_at_work(thread, context):
+            raise OwnError("no time left to wait for the thread")
         call.undone = True
 
     with call.told_by_its_end():
         door(call, context)
 
 
-def _wait_until_at_work(thread: threading.Thread) -> None:
-    """Until it waits in the driver, or has ended: it then runs the same instruction each time one looks."""
+def _is_at_work(thread: threading.Thread, context: Any) -> bool:
+    """Wait until it waits in the driver, where it runs the same instruction each time one looks, or has ended.
+
+    False if there is no time for that.
+    """
     seen: list[tuple[object, int]] = []
-    for _ in range(200):
+    while context.get_remaining_time_in_millis() > LAST_MOMENT:
         time.sleep(0.005)
         frame = sys._current_frames().get(thread.ident or 0)
         if frame is None:
-            return
+            return True
         seen.append((frame.f_code, frame.f_lasti))
         inside = frame.f_code.co_filename not in {__file__, threading.__file__}
         if inside and len(seen) > 3 and len(set(seen[-4:])) == 1:
-            return
+            return True
+    return False
 
 
 def thread_outlives_door(call: Call, context: Any) -> None:
