@@ -125,6 +125,10 @@ class Ledger:
         """Whether an invocation ended with an error that is due to a changed schema."""
         return any(text in self.error(seen) for text in STALE)
 
+    def stale(self) -> list[str]:
+        """The invocations that met a changed schema."""
+        return [seen.step.unit for seen in self.seen if self._is_stale(seen)]
+
     def still_stale(self) -> dict[str, str]:
         """The invocations that met a changed schema, though `run` was to replay them, or another had met it before.
 

@@ -5,15 +5,18 @@ from collections.abc import Iterable
 
 from .environment import Seen
 from .ledger import Ledger
+from .schedule import DOORS
 
 OUTCOMES = ("saved", "failed", "uncertain", "unknown")
 
 
 def render(ledger: Ledger) -> str:
-    """Faults by kind, the invocations that each hit, what those were told, and the longest; then the verdict."""
+    """Faults by kind, the invocations that each hit, what those were told, and the longest; each door likewise.
+
+    Then the verdict.
+    """
     by_unit = {seen.step.unit: seen for seen in ledger.seen}
-    head = ("fault", "strikes", "hit", *OUTCOMES, "longest")
-    lines: list[tuple[str, ...]] = [head]
+    lines: list[tuple[str, ...]] = [("fault", "strikes", "hit", *OUTCOMES, "longest")]
     kinds = sorted({(strike.kind, strike.frozen) for strike in ledger.strikes}, key=lambda kind: (kind[1], kind[0]))
     for kind, frozen in kinds:
         strikes = [strike for strike in ledger.strikes if (strike.kind, strike.frozen) == (kind, frozen)]
@@ -22,15 +25,13 @@ def render(ledger: Ledger) -> str:
     struck = {unit for strike in ledger.strikes for unit in strike.hit}
     lines.append(("none", "", *_columns(ledger, [seen for seen in ledger.seen if seen.step.unit not in struck])))
     lines.append(("all", str(len(ledger.strikes)), *_columns(ledger, ledger.seen)))
-    widths = [max(len(line[column]) for line in lines) for column in range(len(head))]
-    text = [
-        "  ".join(
-            cell.ljust(width) if not column else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        for line in lines
-    ]
-    text.insert(1, "-" * len(text[0]))
+    text = _aligned(lines)
+    doors: list[tuple[str, ...]] = [("door", "invoked", *OUTCOMES, "longest")]
+    for door in DOORS:
+        through = [seen for seen in ledger.seen if seen.step.door == door]
+        if through:
+            doors.append((door.replace("_", " "), *_columns(ledger, through)))
+    text += ["", *_aligned(doors)]
     latest = max((ending.late for ending in ledger.endings.values()), default=0.0)
     untouched = [f"  {unit}: {what}" for unit, what in ledger.failed_untouched().items()]
     callers = Counter(seen.caller for seen in ledger.seen if seen.caller)
@@ -44,10 +45,25 @@ def render(ledger: Ledger) -> str:
             f" the latest ended {latest * 1000:.0f} ms {'after' if latest > 0 else 'before'} it);"
             f" after a fault while frozen, failed: {len(ledger.thawed_with_errors())}"
             f" of {sum(seen.frozen for seen in ledger.seen)}",
+            f"false alarms: {len(ledger.false_alarms())}; left behind: {len(ledger.left_behind())};"
+            f" still on an old schema: {len(ledger.still_stale())}",
             f"errors that callers saw: {dict(callers.most_common())}",
             *(["not saved, though no fault met them themselves:", *untouched] if untouched else []),
         ]
     )
+
+
+def _aligned(lines: list[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    text = [
+        "  ".join(
+            cell.ljust(width) if not column else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        for line in lines
+    ]
+    text.insert(1, "-" * len(text[0]))
+    return text
 
 
 def _columns(ledger: Ledger, invocations: Iterable[Seen]) -> tuple[str, ...]:
