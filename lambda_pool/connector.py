@@ -49,13 +49,19 @@ class Connector:
     ) -> None:
         self.last_failure = ""
         self._config = config
-        self._arguments = engine.arguments(config.url.parameters, config.connect_args, pooled=config.url.pooled)
-        self._defaults = engine.defaults()
         self.engine = engine
+        self.require({})
+        self._defaults = engine.defaults()
         self.auth = auth
         self.endpoint = endpoint
         self._events = events
         self._hosts: dict[Role, str] = {}
+
+    def require(self, arguments: Mapping[str, Any]) -> None:
+        """Tell the driver this too, of each connection that is opened from now on. Raises ConfigError."""
+        url = self._config.url
+        given = {**self._config.connect_args, **arguments}
+        self._arguments = self.engine.arguments(url.parameters, given, pooled=url.pooled)
 
     def open(self, role: Role, limit: Limit) -> tuple[Link, Endpoint]:
         """Open one connection, retrying what time heals until the limit.

@@ -102,7 +102,7 @@ class ConnectionPool:
 
     def acquire_transaction(self, limit: Limit, *, readonly: bool, guarded: bool) -> Entry:
         """Lend a live connection with an explicit transaction begun on it. See `Link.begin`."""
-        role = self._reader_role if readonly else Role.WRITER
+        role = self.role(readonly=readonly)
         for last in (False, True):
             entry = self.acquire(role, limit)
             try:
@@ -116,6 +116,10 @@ class ConnectionPool:
             else:
                 return entry
         raise AssertionError("unreachable")
+
+    def role(self, *, readonly: bool) -> Role:
+        """Whom a borrower is sent to: a reader where there is one and it only reads."""
+        return self._reader_role if readonly else Role.WRITER
 
     def _reserve(self, role: Role, limit: Limit) -> Entry:
         """An idle entry, or room for a new one, waiting in the queue until there is either."""

@@ -67,7 +67,7 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
                 restored = link.commit(_bound(invocation.remaining())) or None
             else:
                 ended = True
-                _end(pool, entry, commit=error is None, strict=strict)
+                end_transaction(pool, entry, commit=error is None, strict=strict)
         except BaseException as failure:  # noqa: BLE001 - raised below, once the connection is safe
             problem = problem or failure
             if step is Step.RESTORE:
@@ -92,7 +92,7 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
         del problem  # it knows this frame, and would keep the connection until the garbage collector comes
 
 
-def _end(pool: "ConnectionPool", entry: Entry, *, commit: bool, strict: bool) -> None:
+def end_transaction(pool: "ConnectionPool", entry: Entry, *, commit: bool, strict: bool) -> None:
     """Commit or roll back, where a transaction is or may be open. Raises NotCommitted, or as `Link.finish`."""
     timeout = _bound(invocation.remaining())
     if not commit:

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from enum import Enum
 from time import monotonic
 from typing import Any, Protocol
@@ -118,6 +119,12 @@ class Link(Protocol):
     @property
     def backend_id(self) -> int:
         """The server's number for this session: backend pid or thread id. 0 when unknown."""
+
+    def set_baseline(self) -> None:
+        """Take the settings that it has now for those that it is lent with: a framework has set it up. It is idle."""
+
+    def uncounted(self) -> AbstractContextManager[None]:
+        """Whoever sets something in this block undoes it: it is not taken for a borrower's change."""
 
     def quiet(self) -> bool:
         """The free check: True if the driver believes it open and the server sent nothing. No round trip, no wait."""

@@ -1,6 +1,7 @@
 """A scripted database: a driver without a server, for tests of pure logic and of functions that use a pool."""
 
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -86,6 +87,14 @@ class FakeLink:
             if error.failure in {Failure.LOST, Failure.SHUTDOWN}:
                 self.kill()
             raise
+
+    def set_baseline(self) -> None:
+        """See `Link`."""
+        self.do("set_baseline")
+
+    def uncounted(self) -> AbstractContextManager[None]:
+        """See `Link`."""
+        return nullcontext()
 
     def quiet(self) -> bool:
         """See `Link`."""

@@ -1,0 +1,22 @@
+"""SQLAlchemy on a pool: an `Engine` whose connections are the pool's, and a `Session` for each invocation.
+
+The only public names are `create_engine` and `handler`. Importing this package imports SQLAlchemy.
+"""
+
+from ..errors import ConfigError
+
+try:
+    from sqlalchemy.dialects import registry
+except ImportError as error:
+    raise ConfigError(
+        f"lambda_pool.sqlalchemy needs SQLAlchemy 2: pip install 'lambda-pool[sqlalchemy]' ({error})"
+    ) from error
+
+from .engine import create_engine
+from .sessions import handler
+
+__all__ = ["create_engine", "handler"]
+
+# Entry points say the same; a deployment package may have lost its metadata.
+registry.register("postgresql.lambda_pool", f"{__name__}.postgresql", "PostgresDialect")
+registry.register("mysql.lambda_pool", f"{__name__}.mysql", "MysqlDialect")

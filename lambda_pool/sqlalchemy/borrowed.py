@@ -1,0 +1,114 @@
+"""One connection while SQLAlchemy has it: its transaction ends the pool's way, bounded, and with the pool's errors."""
+
+import logging
+import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from .. import borrower, invocation
+from ..core.entry import Entry, State
+from ..engines.base import MIN_IO_TIMEOUT, Condition
+from ..errors import CommitUncertain
+from ..events import Reason
+from ..pool import ConnectionPool
+from ..release import end_transaction
+
+log = logging.getLogger("lambda_pool")
+
+# Between a checkout and whoever asked for it.
+_MACHINERY = ("sqlalchemy", "sqlmodel", "lambda_pool", "contextlib", "functools", "weakref")
+
+
+class LeftOpenError(Exception):
+    """Stands for a borrower that gave a connection back in the middle of a transaction: it is never committed."""
+
+
+class Borrowed:
+    """One entry of a pool, lent to SQLAlchemy."""
+
+    __slots__ = ("entry", "pool", "set_up", "uncertain")
+
+    def __init__(self, pool: ConnectionPool, entry: Entry) -> None:
+        self.pool = pool
+        self.entry = entry
+        self.set_up = False
+        """What SQLAlchemy and its user set when it was opened has become its baseline."""
+        self.uncertain = False
+        """COMMIT was sent and its answer was lost."""
+
+    @property
+    def conn(self) -> Any:
+        """The driver's own connection."""
+        return self.entry.link.conn
+
+    def note_borrower(self) -> None:
+        """Note the line outside of SQLAlchemy that caused this checkout, for a leak's report."""
+        frame = sys._getframe(1)
+        while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY:
+            frame = frame.f_back
+        borrower.note(self.entry, frame, deep=self.pool.config.leak_after > 0)
+
+    def settle(self) -> None:
+        """Take what the `connect` event made of it for what it is lent with; what it left open is committed."""
+        if not self.entry.link.at_rest():
+            self.entry.link.finish(commit=True, timeout=self._bound())
+        self.entry.link.set_baseline()
+        self.set_up = True
+
+    def uncounted(self) -> AbstractContextManager[None]:
+        """For what SQLAlchemy sets, and takes back itself before it returns the connection."""
+        return self.entry.link.uncounted() if self.set_up else nullcontext()
+
+    def begin_read_only(self) -> None:
+        """A read-only transaction, unless one is open."""
+        if self.entry.link.at_rest():
+            self.entry.link.begin(readonly=True, guarded=False, timeout=self._bound())
+
+    def note_failure(self, error: BaseException | None) -> bool:
+        """Let a failover condemn what is as old as this connection. Out: whether `error` means one."""
+        return self.pool.note_failover(self.entry, self.pool.kind_of(self.entry, error))
+
+    def commit(self) -> None:
+        """COMMIT, where a transaction is open. Raises NotCommitted, CommitUncertain, or what the driver raises."""
+        try:
+            end_transaction(self.pool, self.entry, commit=True, strict=self.pool.config.unsaved == "raise")
+        except BaseException as error:
+            self.uncertain = isinstance(error, CommitUncertain)
+            self.note_failure(error.__cause__ or error)
+            raise
+
+    def roll_back(self) -> None:
+        """ROLLBACK, where a transaction is open. Raises what the driver raises, or LambdaPoolError."""
+        if self.uncertain:  # the answer to COMMIT may still come, and would be taken for this one's
+            return
+        self.note_failure(None)
+        self.entry.link.finish(commit=False, timeout=self._bound())
+
+    def give_back(self) -> None:
+        """Return it to its pool. What is open is rolled back, and told: nobody has asked for that."""
+        pool, entry = self.pool, self.entry
+        if self.uncertain:
+            self.discard()
+        elif entry.pid == pool.pid and entry.link.condition() is Condition.CLEAN:
+            pool.release(entry)
+        else:
+            if entry.pid == pool.pid and entry.state is State.LENT and not entry.link.at_rest():
+                where, stack = borrower.describe(entry)
+                log.warning(
+                    "pool %s: a connection came back in the middle of a transaction, which is rolled back (borrowed at "
+                    "%s): commit or roll back, and close the session or the connection%s",
+                    *(pool.name, where, stack),
+                    extra={"pool": pool.name, "where": where},
+                )
+            pool.release(entry, LeftOpenError())
+
+    def discard(self) -> None:
+        """Close it: it is broken, or SQLAlchemy does not want it any more."""
+        self.pool.tell_returned(self.entry)
+        self.pool.discard(self.entry, Reason.BROKEN)
+
+    def _bound(self) -> float:
+        """Seconds for what is worth no longer wait than a checkout."""
+        left = invocation.remaining()
+        wait = self.pool.config.timeout
+        return max(wait if left is None else min(wait, left), MIN_IO_TIMEOUT)

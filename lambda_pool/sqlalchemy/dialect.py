@@ -1,0 +1,231 @@
+"""What both dialects share: which pool they stand on, who has which connection, and how a transaction ends."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from threading import local
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy.engine import URL, Engine, make_url
+from sqlalchemy.pool import NullPool, PoolProxiedConnection
+
+from .. import api
+from ..engines.base import Failure
+from ..errors import ConfigError
+from ..invocation import Limit
+from ..pool import ConnectionPool
+from ..secret import SecretMapping
+from .borrowed import Borrowed
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.default import DefaultDialect as _Dialect
+else:
+    _Dialect = object
+
+log = logging.getLogger("lambda_pool")
+
+_GONE = frozenset({Failure.LOST, Failure.SHUTDOWN})
+
+# What becomes part of each connection, and can so be only one thing for all engines of one pool.
+_SHARED = ("json_serializer", "json_deserializer", "isolation_level", "client_encoding", "native_inet_types")
+_shared: "WeakKeyDictionary[ConnectionPool, dict[str, Any]]" = WeakKeyDictionary()
+
+
+class _Next(local):
+    borrowed: Borrowed | None = None
+
+
+class PooledDialect(_Dialect):
+    """In front of one of SQLAlchemy's own dialects, which it changes where the pool knows better."""
+
+    pool: ConnectionPool
+    engine_name: str
+    """The engine of the pools that it can stand on."""
+    unwanted: tuple[str, ...] = ()
+    """Names in `connect_args` that would give SQLAlchemy other rows than it expects."""
+
+    def __init__(self, lambda_pool: Any = None, readonly: Any = False, **options: Any) -> None:
+        """`lambda_pool`: a Pool (None: as the URL says). `readonly`: only read-only transactions, on a reader."""
+        if not isinstance(readonly, bool):
+            raise ConfigError(f"readonly={readonly!r} is not valid: it must be True or False")
+        super().__init__(**options)
+        self.readonly = readonly
+        self._given = lambda_pool
+        self._shares = {name: options.get(name) for name in _SHARED}
+        self._borrowed: dict[Any, Borrowed] = {}
+        self._next = _Next()
+        self._arguments: dict[str, Any] = {}
+        level = options.get("isolation_level")
+        if level is not None:
+            levels = self.get_isolation_level_values(None)  # type: ignore[arg-type]
+            if str(level).replace("_", " ") not in levels:
+                raise ConfigError(f"isolation_level={level!r} is not valid: it must be one of {', '.join(levels)}")
+
+    # --- the pool behind it -------------------------------------------------------------------------------------------
+
+    def create_connect_args(self, url: URL) -> Any:
+        """Find the pool, and tell it what this dialect needs of each connection. Raises ConfigError."""
+        given = self._given if self._given is not None else _pool_of(url)
+        self.pool = api.core_of(given)
+        name = self.pool.config.url.engine
+        if name != self.engine_name:
+            raise ConfigError(f"{url.drivername}:// is not valid for a pool whose URL begins with {name}://")
+        arguments = self.pool.config.connect_args
+        for unwanted in self.unwanted:
+            if arguments.get(unwanted):
+                raise ConfigError(f"connect_args={{{unwanted!r}: …}} is not valid with SQLAlchemy: take it out")
+        if self.pool.config.autocommit or arguments.get("autocommit"):
+            raise ConfigError(
+                "autocommit=True is not valid with SQLAlchemy, whose transactions would not be any: take it out of the "
+                "pool, and write create_engine(…, isolation_level='AUTOCOMMIT') where that is meant"
+            )
+        self._arguments = super().create_connect_args(make_url(f"{url.drivername}://"))[1]
+        self._share(arguments)
+        return [], dict(self._arguments)
+
+    def _share(self, arguments: Any) -> None:
+        known = _shared.setdefault(self.pool, self._shares)
+        if known is self._shares:
+            self.pool.connector.arguments = SecretMapping(self.merged(arguments))
+            if self.pool.state.entries:
+                self.pool.close()  # what was opened before is not what this dialect needs
+        for name, value in self._shares.items():
+            if value != known[name]:
+                raise ConfigError(
+                    f"{name} is not valid: another engine of the same pool has a different one, and both use the same "
+                    "connections. Give both the same, or make a Pool for each"
+                )
+
+    def merged(self, arguments: Any) -> dict[str, Any]:
+        """What this dialect asks of a connection, and what the pool's user asks of it."""
+        return {**self._arguments, **arguments}
+
+    @classmethod
+    def get_pool_class(cls, url: URL) -> Any:
+        """Ours."""
+        from .pool import LambdaPool
+
+        return LambdaPool
+
+    @classmethod
+    def get_async_dialect_cls(cls, url: URL) -> Any:
+        """There is none."""
+        raise ConfigError(f"{url.drivername}:// is not valid for create_async_engine(): use create_engine()")
+
+    @classmethod
+    def engine_created(cls, engine: Engine) -> None:
+        """Refuse a pool class that would hold on to what it borrowed beyond the end of an invocation."""
+        if not isinstance(engine.pool, cls.get_pool_class(engine.url) | NullPool):
+            raise ConfigError(
+                f"poolclass={type(engine.pool).__name__} is not valid with lambda_pool, which is the pool: leave it out"
+            )
+
+    # --- who has which connection -------------------------------------------------------------------------------------
+
+    def borrow(self, limit: Limit) -> Borrowed:
+        """Borrow from the pool. Raises what `Pool.connection()` raises."""
+        borrowed = Borrowed(self.pool, self.pool.acquire(self.pool.role(readonly=self.readonly), limit))
+        self._borrowed[borrowed.conn] = borrowed
+        borrowed.note_borrower()
+        return borrowed
+
+    @contextmanager
+    def connects(self, borrowed: Borrowed) -> Iterator[None]:
+        """In this block, what SQLAlchemy opens in this thread is this one."""
+        self._next.borrowed = borrowed
+        try:
+            yield
+        finally:
+            self._next.borrowed = None
+
+    def borrowed(self, conn: Any) -> Borrowed:
+        """What a driver's connection, or SQLAlchemy's proxy of one, stands for. Raises ConfigError for any other."""
+        found = self._borrowed.get(getattr(conn, "dbapi_connection", conn))
+        if found is None:
+            raise ConfigError(
+                f"pool {self.pool.name}: SQLAlchemy has a connection that is not the pool's: a listener of do_connect "
+                "must return None, and a connection must not be used after its invocation"
+            )
+        return found
+
+    def forget(self, conn: Any) -> Borrowed | None:
+        """It is lent no longer. Out: what it stood for, None if that was known."""
+        return self._borrowed.pop(conn, None)
+
+    # --- opening and closing ------------------------------------------------------------------------------------------
+
+    def connect(self, *args: Any, **arguments: Any) -> Any:
+        """Borrow one. Under NullPool, as Alembic has it, for each connection of SQLAlchemy's."""
+        other = sorted(name for name, value in arguments.items() if value is not self._arguments.get(name))
+        if args or other:
+            raise ConfigError(
+                f"connect_args with {', '.join(other)} is not valid here, nor set by a listener of do_connect: the pool "
+                "opens the connections, write Pool(…, connect_args={…}), or auth=… for a token"
+            )
+        borrowed = self._next.borrowed or self.borrow(Limit(self.pool.config.timeout))
+        return borrowed.conn
+
+    def do_close(self, dbapi_connection: Any) -> None:
+        """Give back: NullPool closes what it lends, and so does who has detached a connection."""
+        borrowed = self.forget(dbapi_connection)
+        if borrowed is not None:
+            borrowed.give_back()
+
+    def do_terminate(self, dbapi_connection: Any) -> None:
+        """Close what is broken."""
+        borrowed = self.forget(dbapi_connection)
+        if borrowed is not None:
+            borrowed.discard()
+
+    # --- transactions -------------------------------------------------------------------------------------------------
+
+    def do_begin(self, dbapi_connection: Any) -> None:
+        """Read-only, each time: what ends a transaction ends that too."""
+        if self.readonly:
+            self.borrowed(dbapi_connection).begin_read_only()
+
+    def do_commit(self, dbapi_connection: Any) -> None:
+        """Bounded by the invocation's end, and honest about what became of it."""
+        self.borrowed(dbapi_connection).commit()
+
+    def do_rollback(self, dbapi_connection: Any) -> None:
+        """Closing has the same effect, where the server cannot be told or a stream was left unread."""
+        try:
+            self.borrowed(dbapi_connection).roll_back()
+        except Exception as error:
+            if not isinstance(dbapi_connection, PoolProxiedConnection):
+                raise
+            log.debug("pool %s: rolling back failed, the connection is closed: %s", self.pool.name, error)
+            dbapi_connection.invalidate(error)
+
+    def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
+        """What the pool makes of it too; a failover condemns what is as old as this connection."""
+        borrowed = self._borrowed.get(getattr(connection, "dbapi_connection", connection))
+        if borrowed is not None:
+            borrowed.note_failure(e)
+            if self.pool.classify(e) in _GONE:
+                return True
+        return bool(super().is_disconnect(e, connection, cursor))
+
+    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
+        """SQLAlchemy takes it back itself, so that it is no change that the pool would have to undo."""
+        borrowed = self._borrowed.get(dbapi_connection)
+        if borrowed is None:
+            super().set_isolation_level(dbapi_connection, level)
+            return
+        with borrowed.uncounted():
+            super().set_isolation_level(dbapi_connection, level)
+
+
+def _pool_of(url: URL) -> api.Pool:
+    """The pool that a URL means: with a host a new one, without the default one. Raises ConfigError."""
+    if url.host:
+        scheme = url.drivername.partition("+")[0]
+        return api.Pool(url.set(drivername=scheme).render_as_string(hide_password=False))
+    if url.username or url.database or url.query:
+        raise ConfigError(
+            f"{url.drivername}:// is not valid with a user, a database or parameters and without a host: name the "
+            "host too, or nothing at all for the pool that the environment describes"
+        )
+    return api.default_pool()

@@ -1,0 +1,25 @@
+"""The dialect of `mysql+lambda_pool://`."""
+
+from typing import Any
+
+from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
+
+from .dialect import PooledDialect
+
+
+class MysqlDialect(PooledDialect, MySQLDialect_pymysql):
+    """SQLAlchemy's dialect for PyMySQL, on a pool."""
+
+    driver = "lambda_pool"
+    engine_name = "mysql"
+    unwanted = ("cursorclass",)
+    supports_statement_cache = True
+
+    def merged(self, arguments: Any) -> dict[str, Any]:
+        """UPDATE counts the rows that it found, which the ORM relies on, besides what the pool's user asks for."""
+        flags = self._arguments.get("client_flag", 0) | arguments.get("client_flag", 0)
+        return {**super().merged(arguments), "client_flag": flags}
+
+    def on_connect(self) -> Any:
+        """No SET NAMES: the pool has set the character set when it connected."""
+        return None

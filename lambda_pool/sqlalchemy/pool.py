@@ -1,0 +1,144 @@
+"""The pool as SQLAlchemy sees it: it lends what ours lends, and keeps one record for each physical connection.
+
+With one record for each, the event `connect` and the set-up of the dialect happen once for each, and `info` lives as
+long as the connection. Private names of SQLAlchemy's that this file stands on: `_do_get`, `_do_return_conn` and
+`_invalidate`, which every pool class overrides, and `_ConnectionRecord`. tests/sqlalchemy/test_private.py fails when
+one of them changes.
+"""
+
+from typing import Any, cast
+
+from sqlalchemy.pool import Pool, PoolProxiedConnection, _ConnectionRecord
+
+from ..core.entry import UNOPENED
+from ..engines.base import TRANSIENT
+from ..errors import ConfigError
+from ..invocation import Limit
+from .borrowed import Borrowed
+from .dialect import PooledDialect
+
+_INSTEAD = {
+    "pool_size": "write Pool(…, max_size=…)",
+    "max_overflow": "write Pool(…, max_size=…)",
+    "pool_timeout": "write Pool(…, timeout=…)",
+    "pool_recycle": "write Pool(…, max_lifetime=…)",
+    "pool_pre_ping": "leave it out, each checkout looks at the connection anyway",
+    "pool_reset_on_return": "leave it out, what comes back in a transaction is rolled back",
+    "pool_use_lifo": "leave it out, the connection that was used last is lent first",
+}
+
+
+class LambdaPool(Pool):
+    """Lends the connections of a `lambda_pool.Pool`. Made by SQLAlchemy, with the dialect that knows that pool."""
+
+    def __init__(
+        self,
+        creator: Any,
+        dialect: Any = None,
+        echo: Any = None,
+        logging_name: str | None = None,
+        events: Any = None,
+        timeout: Any = None,
+        recycle: Any = None,
+        pre_ping: Any = None,
+        reset_on_return: Any = None,
+        use_lifo: Any = None,
+        pool_size: Any = None,
+        max_overflow: Any = None,
+    ) -> None:
+        """SQLAlchemy's own arguments. Raises ConfigError for those that another pool class has."""
+        for option, value, default in (
+            ("pool_size", pool_size, None),
+            ("max_overflow", max_overflow, None),
+            ("pool_timeout", timeout, None),
+            ("pool_recycle", recycle, -1),
+            ("pool_pre_ping", pre_ping, False),
+            ("pool_reset_on_return", reset_on_return, None),
+            ("pool_use_lifo", use_lifo, False),
+        ):
+            if value is not None and value != default:
+                raise ConfigError(f"{option}={value!r} is not valid with lambda_pool: {_INSTEAD[option]}")
+        super().__init__(
+            creator, echo=echo, logging_name=logging_name, events=events, dialect=dialect, reset_on_return=None
+        )
+        self._lent = cast(PooledDialect, dialect)
+        self._records: dict[Any, _ConnectionRecord] = {}
+
+    # --- what a pool class is asked for -------------------------------------------------------------------------------
+
+    def _do_get(self) -> _ConnectionRecord:
+        """Borrow. Raises what `Pool.connection()` raises, or what a listener of `connect` raises."""
+        pool, readonly = self._lent.pool, self._lent.readonly
+        limit = Limit(pool.config.timeout)
+        for last in (False, True):
+            borrowed = self._lent.borrow(limit)
+            try:
+                record, borrowed = self._record(borrowed)
+                if readonly:
+                    borrowed.begin_read_only()
+            except BaseException as error:
+                if self._lent.forget(borrowed.conn) is not None:  # else SQLAlchemy has closed it
+                    pool.release(borrowed.entry, error)
+                # Nobody has seen this connection yet: it may still be replaced by one that lives.
+                if last or pool.classify(error) not in TRANSIENT:
+                    raise
+            else:
+                return record
+        raise AssertionError("unreachable")
+
+    def _record(self, borrowed: Borrowed) -> tuple[_ConnectionRecord, Borrowed]:
+        """The record of a connection, and what it then stands for: SQLAlchemy may have wanted another one."""
+        conn = borrowed.conn
+        record = self._records.get(conn)
+        if record is None or record.dbapi_connection is None:
+            self._forget_gone()
+            record = _ConnectionRecord(self, connect=False)
+            with self._lent.connects(borrowed):
+                conn = record.get_connection()
+        else:
+            borrowed.set_up = True
+            conn = record.get_connection()
+        self._records[conn] = record
+        borrowed = self._lent.borrowed(conn)
+        if not borrowed.set_up:
+            borrowed.settle()
+        return record, borrowed
+
+    def _forget_gone(self) -> None:
+        """Forget the records of connections that the pool has closed."""
+        pool = self._lent.pool
+        with pool.lock:
+            known = {id(entry.link.conn) for entry in pool.state.entries if entry.link is not UNOPENED}
+        self._records = {conn: record for conn, record in self._records.copy().items() if id(conn) in known}
+
+    def _do_return_conn(self, record: Any) -> None:
+        conn = record.dbapi_connection
+        if conn is None:  # closed, or detached: then it is given back when it is closed
+            return
+        borrowed = self._lent.forget(conn)
+        if borrowed is None:
+            return
+        if borrowed.pool.config.reset != "transaction":
+            self._records.pop(conn, None)  # it comes back as new, and is to be set up as new
+        borrowed.give_back()
+
+    def _invalidate(
+        self, connection: PoolProxiedConnection, exception: BaseException | None = None, _checkin: bool = True
+    ) -> None:
+        """This connection alone: which others a failure condemns, the pool itself decides."""
+        if _checkin and connection.is_valid:
+            connection.invalidate(exception)
+
+    # --- the pool as a whole ------------------------------------------------------------------------------------------
+
+    def dispose(self) -> None:
+        """Close what is idle now, and what is lent when it comes back."""
+        self._lent.pool.close()
+
+    def recreate(self) -> "LambdaPool":
+        """This one: the connections are not its own, and it opens nothing that a checkout does not ask for."""
+        return self
+
+    def status(self) -> str:
+        """`str(Pool.stats())`."""
+        return str(self._lent.pool.stats())
