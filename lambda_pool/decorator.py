@@ -12,7 +12,7 @@ from . import lifecycle
 from .borrower import place
 from .endpoints.base import Role
 from .errors import ConfigError, ConnectError, CredentialsError, DeadlineExceeded, EndpointError, PoolTimeout
-from .injection import injector
+from .injection import Call, injector
 from .invocation import Limit, running
 from .pool import ConnectionPool
 from .signature import DURABLE_SDK, EVENT_AND_CONTEXT, Signature
@@ -21,6 +21,9 @@ P = ParamSpec("P")
 R = TypeVar("R")
 Unavailable = Callable[[Any, Any, Exception], Any]
 """`on_unavailable(event, context, error)`: its answer becomes the invocation's."""
+
+Lend = Callable[[], tuple[Any, Callable[[BaseException | None], None]]]
+"""What a handler gets, and what is to be called with the handler's error, None if it ended well."""
 
 UNAVAILABLE = (PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, EndpointError)
 
@@ -33,12 +36,20 @@ def decorate(
     fn: Callable[..., R],
     inject: str,
     on_unavailable: Unavailable | None,
+    lend: Lend | None = None,
 ) -> Callable[..., R]:
-    """Wrap a handler. `find_pool` is called at the first invocation, so that a default pool may be built then."""
+    """Wrap a handler. `find_pool` is called at the first invocation, so that a default pool may be built then.
+
+    `lend`: what gives the handler something else than a connection.
+    """
     _check(fn, inject, on_unavailable)
     signature = Signature(fn, inject)
     signature.check()
-    call = _borrowing(find_pool, signature, on_unavailable) if signature.wanted else None
+    call: Callable[[tuple[Any, ...], dict[str, Any]], Any] | None = None
+    if signature.wanted and lend is not None:
+        call = _lending(lend, signature, on_unavailable)
+    elif signature.wanted:
+        call = _borrowing(find_pool, signature, on_unavailable)
 
     @functools.wraps(fn)
     def wrapper(*args: Any, **kwargs: Any) -> R:
@@ -91,11 +102,7 @@ def _borrowing(
     find_pool: Callable[[], ConnectionPool], signature: Signature, on_unavailable: Unavailable | None
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
     """What calls the handler with a connection. Raises ConfigError where that cannot be, or must not."""
-    if signature.handler_at:
-        from .stacking import refuse
-
-        refuse(signature)
-    call_with = injector(signature)
+    call_with = _handing_over(signature)
     fn: Any = signature.chain[0]
     third = signature.chain[0] is signature.chain[-1] and signature.place == EVENT_AND_CONTEXT
     where = place(signature.code)
@@ -127,6 +134,39 @@ def _borrowing(
         return result
 
     return call
+
+
+def _lending(
+    lend: Lend, signature: Signature, on_unavailable: Unavailable | None
+) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
+    """The same for what stands on top of a pool, such as a session."""
+    call_with = _handing_over(signature)
+
+    def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        try:
+            lent, give_back = lend()
+        except UNAVAILABLE as error:
+            if on_unavailable is None:
+                raise
+            return on_unavailable(*_event_and_context(args, kwargs), error)
+        try:
+            result = _finished(signature, call_with(lent, args, kwargs))
+        except BaseException as error:
+            give_back(error)
+            raise
+        give_back(None)
+        return result
+
+    return call
+
+
+def _handing_over(signature: Signature) -> Call:
+    """A `call(value, args, kwargs)` of the whole chain. Raises ConfigError where that cannot be, or must not."""
+    if signature.handler_at:
+        from .stacking import refuse
+
+        refuse(signature)
+    return injector(signature)
 
 
 def _finished(signature: Signature, result: R) -> R:

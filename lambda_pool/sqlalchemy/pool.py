@@ -8,6 +8,7 @@ one of them changes.
 
 from typing import Any, cast
 
+from sqlalchemy import event
 from sqlalchemy.pool import Pool, PoolProxiedConnection, _ConnectionRecord
 
 from ..core.entry import UNOPENED
@@ -62,6 +63,7 @@ class LambdaPool(Pool):
             creator, echo=echo, logging_name=logging_name, events=events, dialect=dialect, reset_on_return=None
         )
         self._lent = cast(PooledDialect, dialect)
+        event.listen(self, "connect", self._check)  # before any other listener
         self._records: dict[Any, _ConnectionRecord] = {}
 
     # --- what a pool class is asked for -------------------------------------------------------------------------------
@@ -103,6 +105,10 @@ class LambdaPool(Pool):
         if not borrowed.set_up:
             borrowed.settle()
         return record, borrowed
+
+    def _check(self, conn: Any, record: Any) -> None:
+        """Raises ConfigError for a connection that is not the pool's."""
+        self._lent.borrowed(conn)
 
     def _forget_gone(self) -> None:
         """Forget the records of connections that the pool has closed."""

@@ -1,1 +1,117 @@
-"""`handler`."""
+"""`handler`: a session for each invocation."""
+
+import logging
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, overload
+
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import Session, sessionmaker
+
+from .. import config as configuration
+from ..decorator import Lend, Unavailable, decorate
+from ..errors import ConfigError
+from .dialect import PooledDialect
+
+log = logging.getLogger("lambda_pool")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+@overload
+def handler(
+    engine: Engine,
+    fn: Callable[P, R],
+    *,
+    inject: str = "session",
+    on_unavailable: Unavailable | None = None,
+    **session_options: Any,
+) -> Callable[..., R]: ...
+
+
+@overload
+def handler(
+    engine: Engine,
+    fn: None = None,
+    *,
+    inject: str = "session",
+    on_unavailable: Unavailable | None = None,
+    **session_options: Any,
+) -> Callable[[Callable[P, R]], Callable[..., R]]: ...
+
+
+def handler(
+    engine: Engine,
+    fn: Callable[P, R] | None = None,
+    *,
+    inject: str = "session",
+    on_unavailable: Unavailable | None = None,
+    **session_options: Any,
+) -> Any:
+    """Decorate a Lambda handler: a `Session` in `inject`, commit or roll back, deadline, clean-up, metrics.
+
+    In: an engine made by `create_engine`, or with a `…+lambda_pool://` URL; the options of `sqlalchemy.orm.Session`,
+    and `class_` for another class of it. The session borrows its connection with its first statement, so that an
+    invocation without one waits for nothing. With `on_unavailable(event, context, error)`, which answers instead of
+    raising when no connection can be had, it borrows before the handler runs. Raises ConfigError for a bad argument.
+    """
+    if not isinstance(engine, Engine) or not isinstance(engine.dialect, PooledDialect):
+        raise ConfigError(
+            f"engine is not valid: it must be made by lambda_pool.sqlalchemy.create_engine(), and not {_shown(engine)}"
+        )
+    pool = engine.dialect.pool
+    lend = _lender(engine, session_options, eager=on_unavailable is not None)
+    _warm_ahead(engine)
+    if fn is None:
+        return lambda function: decorate(lambda: pool, function, inject, on_unavailable, lend)
+    return decorate(lambda: pool, fn, inject, on_unavailable, lend)
+
+
+def _shown(engine: Any) -> str:
+    return f"an engine of {engine.url.drivername}" if isinstance(engine, Engine) else type(engine).__name__
+
+
+def _lender(engine: Engine, options: dict[str, Any], *, eager: bool) -> Lend:
+    """What makes a session for each invocation, and ends it."""
+    if "bind" in options:
+        raise ConfigError("bind is not valid in handler(): the engine is its first argument; for others, see binds")
+    try:
+        make: sessionmaker[Session] = sessionmaker(engine, **options)
+        make().close()
+    except TypeError as error:
+        raise ConfigError(f"handler() was given an option that is not valid for a session: {error}") from error
+
+    def lend() -> tuple[Session, Callable[[BaseException | None], None]]:
+        session = make()
+        if eager:
+            try:
+                session.connection(bind_arguments={"bind": engine})
+            except BaseException:
+                session.close()
+                raise
+
+        def give_back(error: BaseException | None) -> None:
+            try:
+                if error is None:
+                    session.commit()
+                    return
+                try:
+                    session.rollback()
+                except Exception as problem:  # noqa: BLE001 - the handler's own error is to come out
+                    log.debug("pool %s: rolling back a session failed: %s", engine.dialect.name, problem)
+            finally:
+                session.close()
+
+        return session, give_back
+
+    return lend
+
+
+def _warm_ahead(engine: Engine) -> None:
+    """Under provisioned concurrency Init is paid for and nobody waits: the first session finds its connection."""
+    if configuration.lambda_initialization() != "provisioned-concurrency":
+        return
+    try:
+        engine.connect().close()
+    except Exception as error:  # noqa: BLE001 - the first invocation tries again
+        log.warning("a connection could not be opened ahead, the first invocation tries again: %s", error)

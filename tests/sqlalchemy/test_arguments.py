@@ -1,0 +1,204 @@
+"""What create_engine, handler and the URLs refuse, and what they say."""
+
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+import sqlalchemy
+from sqlalchemy.engine import make_url
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool, QueuePool, StaticPool
+
+import lambda_pool
+from lambda_pool import ConfigError, Pool, api
+from lambda_pool.sqlalchemy import create_engine, handler
+
+PG = "postgresql://app@h.example/orders"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"pool_size": 5}, r"pool_size=5 is not valid .* max_size"),
+        ({"max_overflow": 0}, r"max_overflow=0 .* max_size"),
+        ({"pool_timeout": 3}, r"pool_timeout=3 .* timeout="),
+        ({"pool_recycle": 300}, r"pool_recycle=300 .* max_lifetime"),
+        ({"pool_pre_ping": True}, r"pool_pre_ping=True .* leave it out"),
+        ({"pool_reset_on_return": "commit"}, "pool_reset_on_return='commit'"),
+        ({"pool_use_lifo": True}, "pool_use_lifo=True"),
+        ({"poolclass": NullPool}, "poolclass is not valid"),
+        ({"connect_args": {"password": "canary"}}, r"connect_args is not valid .* Pool\("),
+        ({"creator": lambda: None}, "creator is not valid"),
+        ({"module": sys}, "module is not valid"),
+        ({"url": "x"}, "url is not valid"),
+        ({"readonly": 1}, "readonly=1 is not valid"),
+        ({"readonly": "no"}, "readonly='no' is not valid"),
+        ({"isolation_level": "SOMETIMES"}, r"isolation_level='SOMETIMES' .* SERIALIZABLE"),
+        ({"no_such_option": 1}, "no_such_option"),
+        ({"echo": False, "json_serialiser": None}, "json_serialiser"),
+    ],
+)
+@pytest.mark.parametrize("url", [PG, "mysql://app@h.example/orders"])
+def test_a_bad_option_is_named(url: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says) as caught:
+        create_engine(Pool(url), **options)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize("options", [{"pool_pre_ping": False, "pool_recycle": -1, "pool_reset_on_return": None}, {}])
+def test_what_changes_nothing_may_stay(options: dict[str, Any]) -> None:
+    create_engine(Pool(PG), **options, echo=False, future=True, isolation_level="REPEATABLE READ")
+
+
+@pytest.mark.parametrize("pool", ["postgresql://app:canary@h/d", 5, Pool, object()])
+def test_what_is_no_pool(pool: Any) -> None:
+    with pytest.raises(ConfigError, match="must be a lambda_pool.Pool") as caught:
+        create_engine(pool)
+    assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "options", "says"),
+    [
+        (PG, {"autocommit": True}, "autocommit=True .*AUTOCOMMIT"),
+        (PG, {"connect_args": {"autocommit": True}}, "autocommit=True"),
+        (PG, {"connect_args": {"row_factory": dict}}, "row_factory"),
+        (PG, {"connect_args": {"cursor_factory": dict}}, "cursor_factory"),
+        ("mysql://app@h/d", {"connect_args": {"cursorclass": dict}}, "cursorclass"),
+    ],
+)
+def test_a_pool_whose_connections_sqlalchemy_cannot_use(url: str, options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+        create_engine(Pool(url, **options))
+
+
+def test_two_engines_of_one_pool_must_agree_on_what_they_share() -> None:
+    pool = Pool(PG)
+    create_engine(pool, json_serializer=repr)
+    create_engine(pool, json_serializer=repr, readonly=True)
+    with pytest.raises(ConfigError, match="json_serializer is not valid: another engine"):
+        create_engine(pool, json_serializer=str)
+    with pytest.raises(ConfigError, match="json_serializer"):
+        create_engine(pool)
+    with pytest.raises(ConfigError, match="isolation_level is not valid: another engine"):
+        create_engine(pool, json_serializer=repr, isolation_level="SERIALIZABLE")
+    create_engine(Pool(PG), json_serializer=str)
+
+
+# --- URLs -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_url_without_a_host_is_the_default_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAMBDA_POOL_URL", PG)
+    monkeypatch.setattr(api._Default, "pool", None)
+    engine = sqlalchemy.create_engine("postgresql+lambda_pool://")
+    assert engine.pool.status() == str(api.default_pool().stats())
+    assert create_engine().pool.status() == engine.pool.status()
+    with pytest.raises(ConfigError, match=r"mysql\+lambda_pool:// is not valid for a pool .* postgresql://"):
+        sqlalchemy.create_engine("mysql+lambda_pool://")
+
+
+def test_without_any_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("LAMBDA_POOL_URL", "DATABASE_URL"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(api._Default, "pool", None)
+    for make in (create_engine, lambda: sqlalchemy.create_engine("postgresql+lambda_pool://")):
+        with pytest.raises(ConfigError, match="LAMBDA_POOL_URL"):
+            make()
+
+
+@pytest.mark.parametrize("url", ["postgresql+lambda_pool://user@", "mysql+lambda_pool:///orders", "mysql+lambda_pool://?a=b"])
+def test_a_url_with_half_of_it(url: str) -> None:
+    with pytest.raises(ConfigError, match="name the host too"):
+        sqlalchemy.create_engine(url)
+
+
+@pytest.mark.parametrize("poolclass", [QueuePool, StaticPool])
+def test_another_pool_class_is_refused(poolclass: Any) -> None:
+    with pytest.raises(ConfigError, match=rf"poolclass={poolclass.__name__} is not valid"):
+        sqlalchemy.create_engine("postgresql+lambda_pool://app@h.example/orders", poolclass=poolclass)
+
+
+def test_options_of_a_pool_are_refused_by_name_with_a_url_too() -> None:
+    with pytest.raises(ConfigError, match="pool_pre_ping=True"):
+        sqlalchemy.create_engine("postgresql+lambda_pool://app@h.example/orders", pool_pre_ping=True)
+
+
+@pytest.mark.parametrize("url", ["postgresql+lambda_pool://", "mysql+lambda_pool://"])
+def test_there_is_no_asyncio_engine(url: str) -> None:
+    """What create_async_engine() asks for. SQLAlchemy's own would connect past the pool."""
+    parsed = make_url(url)
+    with pytest.raises(ConfigError, match="create_async_engine"):
+        parsed.get_dialect().get_async_dialect_cls(parsed)
+
+
+def test_the_dialects_are_entry_points() -> None:
+    """Found without importing lambda_pool first, as Alembic and pandas do."""
+    script = """
+import sqlalchemy
+for url in ("postgresql+lambda_pool://app@h.example/d", "mysql+lambda_pool://app@h.example/d"):
+    print(sqlalchemy.create_engine(url).dialect.driver)
+"""
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert out.stdout.split() == ["lambda_pool", "lambda_pool"]
+
+
+def test_a_url_with_a_password_shows_none() -> None:
+    engine = sqlalchemy.create_engine("postgresql+lambda_pool://app:canary@h.example/orders?bad=1&sslmode=require")
+    assert "canary" not in f"{engine!r} {engine.url} {engine.pool!r} {engine.pool.status()} {vars(engine.dialect)}"
+
+
+def test_without_sqlalchemy_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.startswith(("sqlalchemy", "lambda_pool.sqlalchemy"))]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "sqlalchemy", None)
+    with pytest.raises(ConfigError, match=r"lambda-pool\[sqlalchemy\]"):
+        __import__("lambda_pool.sqlalchemy")
+
+
+# --- handler ----------------------------------------------------------------------------------------------------------
+
+
+def test_a_bad_engine_is_named() -> None:
+    for engine, shown in (
+        (sqlalchemy.create_engine("postgresql+psycopg://app:canary@h/d"), r"postgresql\+psycopg"),
+        (Pool(PG), "Pool"),
+        ("canary", "str"),
+    ):
+        with pytest.raises(ConfigError, match=rf"engine is not valid: .* {shown}") as caught:
+            handler(engine)  # type: ignore[call-overload]
+        assert "canary" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ({"expire_on_comit": False}, "expire_on_comit"),
+        ({"bind": None}, "bind is not valid"),
+        ({"inject": "no name"}, "inject='no name'"),
+        ({"inject": "event"}, "too early"),
+        ({"on_unavailable": 5}, "on_unavailable=5"),
+    ],
+)
+def test_a_bad_option_of_handler_is_named(options: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=says):
+
+        @handler(create_engine(Pool(PG)), **options)
+        def function(event: Any, context: Any, session: Session) -> None: ...
+
+
+def test_a_handler_that_lambda_cannot_call() -> None:
+    async def function(event: Any, context: Any, session: Session) -> None: ...
+
+    with pytest.raises(ConfigError, match="async def"):
+        handler(create_engine(Pool(PG)), function)
+    with pytest.raises(ConfigError, match="must be a function"):
+        handler(create_engine(Pool(PG)), 5)  # type: ignore[call-overload]
+
+
+def test_importing_the_package_does_not_import_it() -> None:
+    assert lambda_pool.__all__
+    script = "import sys, lambda_pool; lambda_pool.Pool; print('sqlalchemy' in sys.modules)"
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert out.stdout.strip() == "False"
