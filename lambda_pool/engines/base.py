@@ -126,6 +126,12 @@ class Link(Protocol):
     def uncounted(self) -> AbstractContextManager[None]:
         """Whoever sets something in this block undoes it: it is not taken for a borrower's change."""
 
+    def read_rest(self, timeout: float) -> None:
+        """Read what the borrower left unread of a streamed result, in at most `timeout` seconds.
+
+        Raises what the driver raises, or TimeoutError; the connection is then to be closed.
+        """
+
     def quiet(self) -> bool:
         """The free check: True if the driver believes it open and the server sent nothing. No round trip, no wait."""
 

@@ -8,13 +8,15 @@ from typing import Any
 from .. import borrower, invocation
 from ..core.entry import Entry, State
 from ..engines.base import MIN_IO_TIMEOUT, Condition
-from ..errors import CommitUncertain
+from ..errors import CommitUncertain, NotCommitted
 from ..events import Reason
 from ..pool import ConnectionPool
 from ..release import end_transaction
 
 log = logging.getLogger("lambda_pool")
 
+# Seconds to read the rest of a stream, only to roll back. A new connection takes as long.
+_REST = 0.1
 # Between a checkout and whoever asked for it.
 _MACHINERY = ("sqlalchemy", "sqlmodel", "lambda_pool", "contextlib", "functools", "weakref")
 
@@ -26,20 +28,25 @@ class LeftOpenError(Exception):
 class Borrowed:
     """One entry of a pool, lent to SQLAlchemy."""
 
-    __slots__ = ("entry", "pool", "set_up", "uncertain")
+    __slots__ = ("broken", "entry", "pool", "set_up")
 
     def __init__(self, pool: ConnectionPool, entry: Entry) -> None:
         self.pool = pool
         self.entry = entry
         self.set_up = False
         """What SQLAlchemy and its user set when it was opened has become its baseline."""
-        self.uncertain = False
-        """COMMIT was sent and its answer was lost."""
+        self.broken = False
+        """The answer to COMMIT or to ROLLBACK was lost: it may still come, and would be taken for another one's."""
 
     @property
     def conn(self) -> Any:
         """The driver's own connection."""
         return self.entry.link.conn
+
+    @property
+    def foreign(self) -> bool:
+        """Borrowed before a fork: not a word must be said on it, its server is talking with the parent."""
+        return self.entry.pid != self.pool.pid
 
     def note_borrower(self) -> None:
         """Note the line outside of SQLAlchemy that caused this checkout, for a leak's report."""
@@ -70,29 +77,44 @@ class Borrowed:
 
     def commit(self) -> None:
         """COMMIT, where a transaction is open. Raises NotCommitted, CommitUncertain, or what the driver raises."""
+        if self.foreign:
+            raise NotCommitted(
+                f"pool {self.pool.name}: this connection is the parent process's, so that nothing is committed: close "
+                "sessions before a fork, and begin anew in the child"
+            )
         try:
             end_transaction(self.pool, self.entry, commit=True, strict=self.pool.config.unsaved == "raise")
         except BaseException as error:
-            self.uncertain = isinstance(error, CommitUncertain)
+            self.broken = isinstance(error, CommitUncertain)
             self.note_failure(error.__cause__ or error)
             raise
 
     def roll_back(self) -> None:
-        """ROLLBACK, where a transaction is open. Raises what the driver raises, or LambdaPoolError."""
-        if self.uncertain:  # the answer to COMMIT may still come, and would be taken for this one's
+        """ROLLBACK, where a transaction is open. Where that fails, the connection is closed, with the same effect."""
+        if self.broken or self.foreign:
             return
+        link, self.broken = self.entry.link, True
         self.note_failure(None)
-        self.entry.link.finish(commit=False, timeout=self._bound())
+        try:
+            link.read_rest(min(_REST, self._bound()))
+            link.finish(commit=False, timeout=self._bound())
+            self.broken = False
+        except Exception as error:  # noqa: BLE001 - nothing is lost that was not to be
+            log.debug("pool %s: rolling back failed, the connection is closed: %s", self.pool.name, error)
+            self.note_failure(error)
+        finally:
+            if self.broken:
+                link.drop()
 
     def give_back(self) -> None:
         """Return it to its pool. What is open is rolled back, and told: nobody has asked for that."""
         pool, entry = self.pool, self.entry
-        if self.uncertain:
+        if self.broken:
             self.discard()
-        elif entry.pid == pool.pid and entry.link.condition() is Condition.CLEAN:
+        elif self.foreign or entry.link.condition() is Condition.CLEAN:
             pool.release(entry)
         else:
-            if entry.pid == pool.pid and entry.state is State.LENT and not entry.link.at_rest():
+            if entry.state is State.LENT and not entry.link.at_rest():
                 where, stack = borrower.describe(entry)
                 log.warning(
                     "pool %s: a connection came back in the middle of a transaction, which is rolled back (borrowed at "

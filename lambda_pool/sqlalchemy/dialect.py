@@ -1,6 +1,5 @@
 """What both dialects share: which pool they stand on, who has which connection, and how a transaction ends."""
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import local
@@ -8,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.pool import NullPool, PoolProxiedConnection
+from sqlalchemy.pool import NullPool
 
 from .. import api
 from ..engines.base import Failure
@@ -22,8 +21,6 @@ if TYPE_CHECKING:
     from sqlalchemy.engine.default import DefaultDialect as _Dialect
 else:
     _Dialect = object
-
-log = logging.getLogger("lambda_pool")
 
 _GONE = frozenset({Failure.LOST, Failure.SHUTDOWN})
 
@@ -64,7 +61,7 @@ class PooledDialect(_Dialect):
 
     # --- the pool behind it -------------------------------------------------------------------------------------------
 
-    def create_connect_args(self, url: URL) -> Any:
+    def create_connect_args(self, url: URL, *_: Any, **__: Any) -> Any:
         """Find the pool, and tell it what this dialect needs of each connection. Raises ConfigError."""
         given = self._given if self._given is not None else _pool_of(url)
         self.pool = api.core_of(given)
@@ -80,7 +77,7 @@ class PooledDialect(_Dialect):
                 "autocommit=True is not valid with SQLAlchemy, whose transactions would not be any: take it out of the "
                 "pool, and write create_engine(…, isolation_level='AUTOCOMMIT') where that is meant"
             )
-        self._arguments = super().create_connect_args(make_url(f"{url.drivername}://"))[1]
+        self._arguments = dict(super().create_connect_args(make_url(f"{url.drivername}://"))[1])
         self._share(arguments)
         return [], dict(self._arguments)
 
@@ -157,11 +154,11 @@ class PooledDialect(_Dialect):
 
     def connect(self, *args: Any, **arguments: Any) -> Any:
         """Borrow one. Under NullPool, as Alembic has it, for each connection of SQLAlchemy's."""
-        other = sorted(name for name, value in arguments.items() if value is not self._arguments.get(name))
+        other = sorted(name for name, value in arguments.items() if value != self._arguments.get(name))
         if args or other:
             raise ConfigError(
-                f"connect_args with {', '.join(other)} is not valid here, nor set by a listener of do_connect: the pool "
-                "opens the connections, write Pool(…, connect_args={…}), or auth=… for a token"
+                f"connect_args with {', '.join(other)} is not valid here, nor set by a listener of do_connect: the "
+                "pool opens the connections, write Pool(…, connect_args={…}), or auth=… for a token"
             )
         borrowed = self._next.borrowed or self.borrow(Limit(self.pool.config.timeout))
         return borrowed.conn
@@ -190,14 +187,8 @@ class PooledDialect(_Dialect):
         self.borrowed(dbapi_connection).commit()
 
     def do_rollback(self, dbapi_connection: Any) -> None:
-        """Closing has the same effect, where the server cannot be told or a stream was left unread."""
-        try:
-            self.borrowed(dbapi_connection).roll_back()
-        except Exception as error:
-            if not isinstance(dbapi_connection, PoolProxiedConnection):
-                raise
-            log.debug("pool %s: rolling back failed, the connection is closed: %s", self.pool.name, error)
-            dbapi_connection.invalidate(error)
+        """It never fails: a connection on which the server cannot be told is closed."""
+        self.borrowed(dbapi_connection).roll_back()
 
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
         """What the pool makes of it too; a failover condemns what is as old as this connection."""

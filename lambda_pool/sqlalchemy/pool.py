@@ -9,7 +9,8 @@ one of them changes.
 from typing import Any, cast
 
 from sqlalchemy import event
-from sqlalchemy.pool import Pool, PoolProxiedConnection, _ConnectionRecord
+from sqlalchemy.pool import Pool, PoolProxiedConnection
+from sqlalchemy.pool.base import _ConnectionRecord
 
 from ..core.entry import UNOPENED
 from ..engines.base import TRANSIENT
@@ -131,7 +132,7 @@ class LambdaPool(Pool):
     def _invalidate(
         self, connection: PoolProxiedConnection, exception: BaseException | None = None, _checkin: bool = True
     ) -> None:
-        """This connection alone: which others a failure condemns, the pool itself decides."""
+        """Invalidate one connection alone: which others a failure condemns, the pool itself decides."""
         if _checkin and connection.is_valid:
             connection.invalidate(exception)
 
@@ -142,7 +143,7 @@ class LambdaPool(Pool):
         self._lent.pool.close()
 
     def recreate(self) -> "LambdaPool":
-        """This one: the connections are not its own, and it opens nothing that a checkout does not ask for."""
+        """The same one: the connections are not its own, and it opens nothing that a checkout does not ask for."""
         return self
 
     def status(self) -> str:

@@ -96,6 +96,9 @@ class FakeLink:
         """See `Link`."""
         return nullcontext()
 
+    def read_rest(self, timeout: float) -> None:
+        """See `Link`."""
+
     def quiet(self) -> bool:
         """See `Link`."""
         return not self.readable and not self.conn.closed

@@ -67,7 +67,12 @@ def test_cold_sends_no_more_than_sqlalchemy_itself(database: Database) -> None:
     server = database.server
     with Statements(database) as theirs:
         url = sqlalchemy.URL.create(
-            f"{database.server.scheme}+{driver}", server.user, server.password, "localhost", server.port, server.database
+            f"{database.server.scheme}+{driver}",
+            server.user,
+            server.password,
+            "localhost",
+            server.port,
+            server.database,
         )
         own = sqlalchemy.create_engine(url)
         with own.connect() as conn:
