@@ -1,7 +1,9 @@
 """Opens one connection: where to, as whom, how encrypted, how often tried, and what to say when it cannot be had."""
 
 import logging
+from collections.abc import Mapping
 from time import monotonic
+from typing import Any
 
 from .auth.base import Auth, Credentials
 from .aws.hosts import recognise
@@ -56,6 +58,11 @@ class Connector:
         self.endpoint = endpoint
         self._events = events
         self._hosts: dict[Role, str] = {}
+
+    @property
+    def arguments(self) -> Mapping[str, Any]:
+        """What the driver is told of the URL's parameters, of `connect_args`, and of what was required besides."""
+        return self._arguments
 
     def require(self, arguments: Mapping[str, Any]) -> None:
         """Tell the driver this too, of each connection that is opened from now on. Raises ConfigError."""

@@ -92,13 +92,13 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
         del problem  # it knows this frame, and would keep the connection until the garbage collector comes
 
 
-def end_transaction(pool: "ConnectionPool", entry: Entry, *, commit: bool, strict: bool) -> None:
+def end_transaction(pool: "ConnectionPool", entry: Entry, *, commit: bool, strict: bool, last: bool = True) -> None:
     """Commit or roll back, where a transaction is or may be open. Raises NotCommitted, or as `Link.finish`."""
     timeout = _bound(invocation.remaining())
     if not commit:
         # A rollback that takes longer than a checkout may is given up: closing has the same effect.
         timeout = min(pool.config.timeout, timeout or pool.config.timeout)
-    outcome = entry.link.finish(commit=commit, timeout=timeout)
+    outcome = entry.link.finish(commit=commit, timeout=timeout, last=last)
     if outcome is Outcome.ROLLED_BACK:
         pool.events.emit(RolledBack(pool.name, "error"))
     elif outcome is Outcome.FAILED and commit:

@@ -126,8 +126,8 @@ class Link(Protocol):
     def uncounted(self) -> AbstractContextManager[None]:
         """Whoever sets something in this block undoes it: it is not taken for a borrower's change."""
 
-    def read_rest(self, timeout: float) -> None:
-        """Read what the borrower left unread of a streamed result, in at most `timeout` seconds.
+    def read_rest(self, timeout: float | None) -> None:
+        """Read what the borrower left unread of a streamed result, in at most `timeout` seconds (None: no bound).
 
         Raises what the driver raises, or TimeoutError; the connection is then to be closed.
         """
@@ -174,9 +174,10 @@ class Link(Protocol):
         `ask`: the work has failed, so that a round trip may find out what is not known. Never raises.
         """
 
-    def finish(self, *, commit: bool, timeout: float | None) -> Outcome:
+    def finish(self, *, commit: bool, timeout: float | None, last: bool = True) -> Outcome:
         """End the transaction, if there is one, in at most `timeout` seconds (None: no bound).
 
+        `last`: the borrower is done, so that the session may be reset in the same round trip.
         Raises CommitUncertain if COMMIT was sent and no answer came; else what the driver raises.
         """
 

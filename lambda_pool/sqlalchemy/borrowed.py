@@ -58,8 +58,9 @@ class Borrowed:
     def settle(self) -> None:
         """Take what the `connect` event made of it for what it is lent with; what it left open is committed."""
         if not self.entry.link.at_rest():
-            self.entry.link.finish(commit=True, timeout=self._bound())
-        self.entry.link.set_baseline()
+            self.entry.link.finish(commit=True, timeout=self._bound(), last=False)
+        if self.pool.config.reset == "transaction":  # else a reset undoes it, and it is set up anew
+            self.entry.link.set_baseline()
         self.set_up = True
 
     def uncounted(self) -> AbstractContextManager[None]:
@@ -83,7 +84,8 @@ class Borrowed:
                 "sessions before a fork, and begin anew in the child"
             )
         try:
-            end_transaction(self.pool, self.entry, commit=True, strict=self.pool.config.unsaved == "raise")
+            strict = self.pool.config.unsaved == "raise"
+            end_transaction(self.pool, self.entry, commit=True, strict=strict, last=False)
         except BaseException as error:
             self.broken = isinstance(error, CommitUncertain)
             self.note_failure(error.__cause__ or error)
@@ -97,7 +99,7 @@ class Borrowed:
         self.note_failure(None)
         try:
             link.read_rest(min(_REST, self._bound()))
-            link.finish(commit=False, timeout=self._bound())
+            link.finish(commit=False, timeout=self._bound(), last=False)
             self.broken = False
         except Exception as error:  # noqa: BLE001 - nothing is lost that was not to be
             log.debug("pool %s: rolling back failed, the connection is closed: %s", self.pool.name, error)
@@ -105,6 +107,11 @@ class Borrowed:
         finally:
             if self.broken:
                 link.drop()
+
+    def is_to_be_reset(self) -> bool:
+        """Whether its session will be one without a set-up when it comes back."""
+        reset = self.pool.config.reset
+        return reset == "session" or (reset != "transaction" and self.entry.link.condition() is not Condition.CLEAN)
 
     def give_back(self) -> None:
         """Return it to its pool. What is open is rolled back, and told: nobody has asked for that."""

@@ -14,7 +14,6 @@ from ..engines.base import Failure
 from ..errors import ConfigError
 from ..invocation import Limit
 from ..pool import ConnectionPool
-from ..secret import SecretMapping
 from .borrowed import Borrowed
 
 if TYPE_CHECKING:
@@ -72,19 +71,19 @@ class PooledDialect(_Dialect):
         for unwanted in self.unwanted:
             if arguments.get(unwanted):
                 raise ConfigError(f"connect_args={{{unwanted!r}: …}} is not valid with SQLAlchemy: take it out")
-        if self.pool.config.autocommit or arguments.get("autocommit"):
+        if self.pool.config.autocommit:
             raise ConfigError(
                 "autocommit=True is not valid with SQLAlchemy, whose transactions would not be any: take it out of the "
                 "pool, and write create_engine(…, isolation_level='AUTOCOMMIT') where that is meant"
             )
         self._arguments = dict(super().create_connect_args(make_url(f"{url.drivername}://"))[1])
-        self._share(arguments)
+        self._share()
         return [], dict(self._arguments)
 
-    def _share(self, arguments: Any) -> None:
+    def _share(self) -> None:
         known = _shared.setdefault(self.pool, self._shares)
         if known is self._shares:
-            self.pool.connector.arguments = SecretMapping(self.merged(arguments))
+            self.pool.connector.require(self.needs())
             if self.pool.state.entries:
                 self.pool.close()  # what was opened before is not what this dialect needs
         for name, value in self._shares.items():
@@ -94,9 +93,9 @@ class PooledDialect(_Dialect):
                     "connections. Give both the same, or make a Pool for each"
                 )
 
-    def merged(self, arguments: Any) -> dict[str, Any]:
-        """What this dialect asks of a connection, and what the pool's user asks of it."""
-        return {**self._arguments, **arguments}
+    def needs(self) -> dict[str, Any]:
+        """What this dialect needs of each connection."""
+        return self._arguments
 
     @classmethod
     def get_pool_class(cls, url: URL) -> Any:

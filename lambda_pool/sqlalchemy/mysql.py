@@ -15,10 +15,10 @@ class MysqlDialect(PooledDialect, MySQLDialect_pymysql):
     unwanted = ("cursorclass",)
     supports_statement_cache = True
 
-    def merged(self, arguments: Any) -> dict[str, Any]:
+    def needs(self) -> dict[str, Any]:
         """UPDATE counts the rows that it found, which the ORM relies on, besides what the pool's user asks for."""
-        flags = self._arguments.get("client_flag", 0) | arguments.get("client_flag", 0)
-        return {**super().merged(arguments), "client_flag": flags}
+        flags = self._arguments.get("client_flag", 0) | self.pool.connector.arguments.get("client_flag", 0)
+        return {**super().needs(), "client_flag": flags}
 
     def on_connect(self) -> Any:
         """No SET NAMES: the pool has set the character set when it connected."""

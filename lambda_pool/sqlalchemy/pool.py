@@ -125,8 +125,8 @@ class LambdaPool(Pool):
         borrowed = self._lent.forget(conn)
         if borrowed is None:
             return
-        if borrowed.pool.config.reset != "transaction":
-            self._records.pop(conn, None)  # it comes back as new, and is to be set up as new
+        if borrowed.is_to_be_reset():
+            self._records.pop(conn, None)  # it is to be set up anew
         borrowed.give_back()
 
     def _invalidate(

@@ -10,5 +10,5 @@ class PostgresDialect(PooledDialect, PGDialect_psycopg):
 
     driver = "lambda_pool"
     engine_name = "postgresql"
-    unwanted = ("row_factory", "cursor_factory")
+    unwanted = ("row_factory", "cursor_factory", "context")
     supports_statement_cache = True

@@ -96,7 +96,7 @@ class FakeLink:
         """See `Link`."""
         return nullcontext()
 
-    def read_rest(self, timeout: float) -> None:
+    def read_rest(self, timeout: float | None) -> None:
         """See `Link`."""
 
     def quiet(self) -> bool:
@@ -151,7 +151,7 @@ class FakeLink:
         """See `Link`."""
         return True
 
-    def finish(self, *, commit: bool, timeout: float | None) -> Outcome:
+    def finish(self, *, commit: bool, timeout: float | None, last: bool = True) -> Outcome:
         """See `Link`."""
         if not self.alive:
             return Outcome.FAILED

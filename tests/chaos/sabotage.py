@@ -31,7 +31,9 @@ def acknowledges_without_commit() -> None:
     """Says that it is saved, and rolls back."""
     for link in LINKS:
 
-        def finish(self: Any, *, commit: bool, timeout: float | None, genuine: Any = link.finish) -> Outcome:
+        def finish(
+            self: Any, *, commit: bool, timeout: float | None, last: bool = True, genuine: Any = link.finish
+        ) -> Outcome:
             genuine(self, commit=False, timeout=timeout)
             return Outcome.COMMITTED if commit else Outcome.ROLLED_BACK
 

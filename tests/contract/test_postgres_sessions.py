@@ -200,7 +200,7 @@ def test_the_baseline_is_what_the_connection_was_after_its_set_up(pg: Database) 
         conn.add_notice_handler(seen)
         conn.adapters.register_dumper(int, numeric.Int8Dumper)
         conn.of_the_setup = True
-        entries(pool)[0].link.set_baseline()  # type: ignore[attr-defined]
+        entries(pool)[0].link.set_baseline()
     with pool.connection() as conn:
         conn.remove_notice_handler(seen)
         conn.row_factory = psycopg.rows.tuple_row

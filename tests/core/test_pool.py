@@ -485,7 +485,7 @@ class TestReturn:
             conn.execute("insert")
             link = driver.links[0]
 
-            def finish(*, commit: bool, timeout: float | None) -> Outcome:
+            def finish(*, commit: bool, timeout: float | None, last: bool = True) -> Outcome:
                 link.in_transaction = False
                 raise lambda_pool.CommitUncertain("lost")
 
@@ -524,7 +524,7 @@ class TestReturn:
             pass
         finish = driver.links[0].finish
 
-        def told_finish(*, commit: bool, timeout: float | None) -> Outcome:
+        def told_finish(*, commit: bool, timeout: float | None, last: bool = True) -> Outcome:
             told.append(timeout)
             return finish(commit=commit, timeout=timeout)
 

@@ -3,7 +3,7 @@
 import logging
 import select
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -74,6 +74,13 @@ class PostgresLink:
     def set_baseline(self) -> None:
         """Take what the driver's connection is now for what a reset brings back."""
         self.conn.set_baseline(noting=self._resets)
+
+    def uncounted(self) -> AbstractContextManager[None]:
+        """Putting a setting back costs nothing."""
+        return nullcontext()
+
+    def read_rest(self, timeout: float | None) -> None:
+        """`finish` does that."""
 
     # --- checkout -----------------------------------------------------------------------------------------------------
 
@@ -161,10 +168,10 @@ class PostgresLink:
         """COMMIT, and with it the reset that is due."""
         if self.conn.lock.locked():
             raise LambdaPoolError(_AT_WORK)
-        self._commit(timeout)
+        self._commit(timeout, reset=self._due())
         return self.condition() is Condition.CLEAN
 
-    def finish(self, *, commit: bool, timeout: float | None) -> Outcome:
+    def finish(self, *, commit: bool, timeout: float | None, last: bool = True) -> Outcome:
         """COMMIT or ROLLBACK, where a transaction is open, and with it the reset that is due."""
         pgconn, conn = self._libpq, self.conn
         if pgconn.status != _OK:
@@ -185,18 +192,19 @@ class PostgresLink:
         status = pgconn.transaction_status
         if status == _IDLE:
             return Outcome.NONE
+        reset = last and self._due()
         if status == _IN_TRANSACTION and commit:
-            self._commit(timeout)
+            self._commit(timeout, reset=reset)
             return Outcome.COMMITTED
         try:
-            self._rollback(timeout)
+            self._rollback(timeout, reset=reset)
         except BaseException:
             # ROLLBACK cannot fail: whatever that was, it was not the answer.
             self.drop()
             raise
         return Outcome.FAILED if commit else Outcome.ROLLED_BACK
 
-    def _commit(self, timeout: float | None) -> None:
+    def _commit(self, timeout: float | None, *, reset: bool) -> None:
         deadline = None if timeout is None else monotonic() + timeout
         if not self.quiet():
             # If that is the server's good-bye, COMMIT is never sent, and nothing is uncertain.
@@ -205,7 +213,7 @@ class PostgresLink:
         conn, pgconn = self.conn, self._libpq
         answers: list[PGresult] = []
         try:
-            if self._due() and not (conn.pooled.blocks or conn.pooled.two_phase):
+            if reset and not (conn.pooled.blocks or conn.pooled.two_phase):
                 self._end_and_reset(b"COMMIT; ", answers, timeout)
             else:
                 conn.within(timeout, partial(conn.end, commit=True))
@@ -230,9 +238,9 @@ class PostgresLink:
             return False
         return len(state) == 5 and not state.startswith("08") and state != "40003"  # these say that nobody knows
 
-    def _rollback(self, timeout: float | None) -> None:
+    def _rollback(self, timeout: float | None, *, reset: bool) -> None:
         conn = self.conn
-        if self._due():
+        if reset:
             self._end_and_reset(b"ROLLBACK; ", [], timeout)
         elif conn.pooled.blocks or conn.pooled.two_phase:  # where psycopg's own refuses
             conn.within(timeout, partial(conn.ask, b"ROLLBACK", ExecStatus.COMMAND_OK))

@@ -1,8 +1,8 @@
 """One PyMySQL connection as the pool drives it."""
 
 import select
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from time import monotonic
 from typing import Any
 
@@ -43,13 +43,12 @@ class MysqlLink:
 
     def __init__(self, conn: BoundedConnection, *, autocommit: bool, pooled: bool, reset: str = "transaction") -> None:
         self.conn = conn
-        self._autocommit = autocommit
         self._pooled = pooled
         self._reset = "" if pooled else reset
         self._database: bytes | None = conn.db.encode() if isinstance(conn.db, str) else conn.db
-        self._attributes = {name: getattr(conn, name) for name in _ATTRIBUTES}
-        self._codecs = dict(conn.encoders), dict(conn.decoders)
-        self._names = frozenset(vars(conn))
+        self._set_up = False  # a framework changed the session, which no reset may undo
+        self.set_baseline()
+        self._autocommit = autocommit
         self._always_read_only = look(conn.init_command or "", several=False).read_only
         self._resetting = False
         """A reset went out, and its answers are not read yet."""
@@ -59,6 +58,34 @@ class MysqlLink:
         poller.register(conn.sock, select.POLLIN)
         self._poll = poller.poll
         self.backend_id: int = conn.thread_id()  # type: ignore[no-untyped-call]
+
+    def set_baseline(self) -> None:
+        """What the server was told, it is not told again: a connection that needs a reset is then closed."""
+        conn = self.conn
+        self._set_up = self._set_up or conn.noted.changed
+        self._autocommit = bool(conn.server_status & _AUTOCOMMIT)
+        self._attributes = {name: getattr(conn, name) for name in _ATTRIBUTES}
+        self._codecs = dict(conn.encoders), dict(conn.decoders)
+        self._names = frozenset(vars(conn))
+        conn.noted = Noted()
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """What is noted of the session is as before the block."""
+        noted = self.conn.noted
+        before = noted.isolation_changed, noted.changed
+        yield
+        noted.isolation_changed, noted.changed = before
+
+    def read_rest(self, timeout: float | None) -> None:
+        """Of all results of the last statement."""
+        conn = self.conn
+        with conn.bounded(timeout, most=float("inf")):
+            result = private.result_of(conn)
+            if result is not None and result.unbuffered_active:
+                private.read_to_the_end(result)
+            while conn.unfinished:
+                conn.next_result()
 
     # --- the warm path ------------------------------------------------------------------------------------------------
 
@@ -179,7 +206,7 @@ class MysqlLink:
             conn.noted.failed_with = kept
         return True
 
-    def finish(self, *, commit: bool, timeout: float | None) -> Outcome:
+    def finish(self, *, commit: bool, timeout: float | None, last: bool = True) -> Outcome:
         """COMMIT or ROLLBACK, where a transaction is, or may be, open."""
         conn = self.conn
         deadline = None if timeout is None else monotonic() + timeout
@@ -194,8 +221,7 @@ class MysqlLink:
             if not commit:
                 # Reading what may be a million rows, only to roll back, is dearer than a new connection.
                 raise LambdaPoolError("a streamed result was left unread")
-            with conn.bounded(timeout, most=float("inf")):
-                self._drain()
+            self.read_rest(timeout)
         conn.settle_stream()
         if commit and noted.doubt is not None:
             with conn.bounded(rest(deadline)):
@@ -203,21 +229,21 @@ class MysqlLink:
         undone = noted.undone
         lost = noted.doomed or undone is not None
         noted.doomed, noted.undone = False, None
-        outcome = self._end(commit=commit and not lost, timeout=rest(deadline))
+        outcome = self._end(commit=commit and not lost, timeout=rest(deadline), last=last)
         if not lost:
             return outcome
         if commit and guarded and undone is not None:
             raise conn.again(undone)  # so that `run` may begin anew, as if the work had not swallowed it
         return Outcome.FAILED
 
-    def _end(self, *, commit: bool, timeout: float | None) -> Outcome:
+    def _end(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
         """Send COMMIT or ROLLBACK where it is due, and with it a reset where one is."""
         conn = self.conn
         self._rolled_back = not commit
         self._was_reset = False
         if not conn.in_transaction:
             return Outcome.NONE
-        if self._needs_reset():
+        if last and self._needs_reset():
             self._follow_with_reset()
         if commit:
             self._commit(timeout)
@@ -225,13 +251,6 @@ class MysqlLink:
         with conn.bounded(timeout):
             conn.rollback()
         return Outcome.ROLLED_BACK
-
-    def _drain(self) -> None:
-        result = private.result_of(self.conn)
-        if result.unbuffered_active:
-            private.read_to_the_end(result)
-        while private.result_of(self.conn).has_next:
-            self.conn.next_result()
 
     def _commit(self, timeout: float | None) -> None:
         conn = self.conn
@@ -263,7 +282,7 @@ class MysqlLink:
     def _needs_reset(self) -> bool:
         """Whether the server is to forget what was set: where the option asks for it, or the pool cannot do without."""
         noted = self.conn.noted
-        if not self._reset or noted.role_changed:  # there is no way back to the role of a login
+        if not self._reset or self._set_up or noted.role_changed:  # there is no way back to the role of a login
             return False
         return (
             self._reset == "session"
@@ -317,7 +336,9 @@ class MysqlLink:
             or (conn.in_transaction and not self._resetting)
         ):
             return False
-        if self._pooled and (noted.isolation_changed or noted.moved or noted.locked or noted.named_lock):
+        if (self._pooled or self._set_up) and (
+            noted.isolation_changed or noted.moved or noted.locked or noted.named_lock
+        ):
             # The borrower's SET pinned it; putting it back would not unpin it, a new connection is not pinned.
             return False
         with conn.bounded(timeout):
