@@ -244,7 +244,7 @@ install_free_threaded() { # with the drivers in pure Python
     make_venv .venv-free-threaded "$python"
     # Not every version that is pinned has a wheel for it: the newest that has is taken.
     .venv-free-threaded/bin/pip install -q --disable-pip-version-check --only-binary :all: \
-        psycopg PyMySQL pytest pytest-timeout hypothesis ||
+        psycopg PyMySQL aws-lambda-powertools pytest pytest-timeout hypothesis ||
         fail "pip could not install the drivers for Python without the GIL"
     .venv-free-threaded/bin/pip install -q --disable-pip-version-check --no-deps -e . ||
         fail "pip could not install the package for Python without the GIL"
