@@ -4,6 +4,7 @@ import re
 
 import pytest
 
+from lambda_pool.testing import Invocation
 from tests.runtime.conftest import Start
 from tests.runtime.databases import Database, until
 
@@ -21,7 +22,9 @@ def run(conn, sql):
         return list(cursor.fetchall()) if cursor.description else []
 
 def backend(conn):
-    return conn.info.backend_pid if hasattr(conn, "info") else conn.thread_id()
+    number = conn.info.backend_pid if hasattr(conn, "info") else conn.thread_id()
+    print("backend", number, flush=True)
+    return number
 
 def leak():
     lease = POOL.connection()
@@ -79,22 +82,29 @@ def line_of(text: str) -> int:
     return next(number for number, line in enumerate(LEAKING.splitlines(), 1) if text in line)
 
 
+def left_open(answer: Invocation) -> int:
+    """The backend of an invocation that left its transaction open, which is no success."""
+    assert answer.error is not None, answer.payload
+    assert "ended normally with a transaction still open" in answer.error["errorMessage"]
+    return int(re.findall(r"^backend (\d+)$", answer.log, re.MULTILINE)[-1])
+
+
 def test_a_leaked_transaction_is_rolled_back_and_told_where_it_was_borrowed(
     start: Start, database: Database, leaks: None
 ) -> None:
     runtime = start(database.url("leaky"), code=LEAKING)
     leaked = runtime.invoke({"what": "leak"})
-    assert leaked.error is None
+    lost = left_open(leaked)
     # Before the freeze: nothing of it is open on the server.
     runtime.freeze()
-    until(lambda: leaked.payload not in database.sessions("leaky"), 5)
+    until(lambda: lost not in database.sessions("leaky"), 5)
     assert database.execute("select * from leaks") == []
     runtime.thaw()
     warning = re.search(r"\[WARNING\].*a connection was held for .*", leaked.log)
     assert warning is not None
     assert f"function.py:{line_of('the borrower')} in leak" in warning[0]
     after = runtime.invoke()
-    assert after.payload["backend"] != leaked.payload
+    assert after.payload["backend"] != lost
     assert (after.payload["leaked"], after.payload["size"], after.payload["in_use"]) == (1, 1, 1)
 
 
@@ -103,9 +113,9 @@ def test_a_thread_that_goes_on_is_told_and_its_connection_never_lent_again(
 ) -> None:
     runtime = start(database.url("leaky"), code=LEAKING)
     held = runtime.invoke({"what": "thread"})
-    assert held.error is None
+    lost = left_open(held)
     runtime.freeze()
-    until(lambda: held.payload not in database.sessions("leaky"), 5)
+    until(lambda: lost not in database.sessions("leaky"), 5)
     runtime.thaw()
     warning = re.search(r"\[WARNING\].*a connection was held for .*", held.log)
     assert warning is not None
@@ -114,7 +124,7 @@ def test_a_thread_that_goes_on_is_told_and_its_connection_never_lent_again(
     woken = runtime.invoke({"what": "go on"})
     assert woken.payload in {"OperationalError", "InterfaceError"}
     seen = {runtime.invoke().payload["backend"] for _ in range(3)}
-    assert held.payload not in seen
+    assert lost not in seen
     assert len(seen) == 1
     assert database.execute("select * from leaks") == []
     assert runtime.invoke().payload["leaked"] == 1
@@ -124,9 +134,9 @@ def test_a_threads_statement_ends_with_the_invocation_too(start: Start, database
     """Its locks would be held for as long as it runs: a server at work does not notice that its client is gone."""
     runtime = start(database.url("leaky"), code=LEAKING)
     held = runtime.invoke({"what": "thread", "then": database.sleeper})
-    assert held.error is None
+    lost = left_open(held)
     runtime.freeze()
-    until(lambda: held.payload not in database.sessions("leaky"), 5)
+    until(lambda: lost not in database.sessions("leaky"), 5)
     assert database.execute("select * from leaks") == []
     runtime.thaw()
     assert runtime.invoke({"what": "go on"}).payload in {"OperationalError", "QueryCanceled", "DeadlineExceeded"}

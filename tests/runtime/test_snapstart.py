@@ -29,6 +29,7 @@ FUNCTION = """
         seen.update(sockets=sockets(), size=POOL.stats().size, token=AUTH.token, opened=POOL.stats().opened)
 
     import lambda_pool
+    from lambda_pool.api import core_of
     from lambda_pool.auth.base import Credentials
     from lambda_pool.secret import Secret
 
@@ -50,7 +51,7 @@ FUNCTION = """
     POOL = lambda_pool.Pool(os.environ["URL"], auth=AUTH, **eval(os.environ["OPTIONS"]))
     if os.environ["WARM"]:
         POOL.warm()
-    first = {"token": AUTH.token, "lifetimes": [slot.lifetime for slot in POOL.slots]}
+    first = {"token": AUTH.token, "lifetimes": [entry.lifetime for entry in core_of(POOL).state.entries]}
 
     @POOL.handler
     def handler(event, context, conn):
@@ -58,14 +59,14 @@ FUNCTION = """
         with conn.cursor() as cursor:
             cursor.execute("select 1")
             rows = list(cursor.fetchall())
-        slot, = POOL.slots
+        entry, = core_of(POOL).state.entries
         return {
             "pid": os.getpid(),
             "backend": conn.info.backend_pid if hasattr(conn, "info") else conn.thread_id(),
             "socket": os.readlink(f"/proc/self/fd/{conn.fileno() if hasattr(conn, 'info') else conn._sock.fileno()}"),
             "token": AUTH.token,
-            "lifetime": slot.lifetime,
-            "generation": slot.generation,
+            "lifetime": entry.lifetime,
+            "generation": entry.generation,
             "opened": POOL.stats().opened,
             "before": first,
             "snapshot": seen,
