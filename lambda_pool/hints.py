@@ -43,12 +43,6 @@ def _of_postgres(text: str, request: ConnectRequest) -> str:
 def _of_mysql(text: str, request: ConnectRequest) -> str:
     user, database = request.credentials.user, request.database
     number = text.partition("(")[2].partition(",")[0]
-    if "cryptography" in text:
-        return (
-            "Without TLS, MySQL's caching_sha2_password asks for the password under a key of the server's, for which "
-            "PyMySQL needs the package cryptography, at the first login after each restart of the server: leave "
-            "sslmode out or make it require, or install cryptography"
-        )
     if number in _SETTINGS:
         return (
             "The server does not take init_command, sql_mode, charset or collation as they stand in the URL's query or "

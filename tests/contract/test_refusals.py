@@ -198,5 +198,5 @@ with Front(1) as front:
 
 def test_a_password_that_would_need_cryptography() -> None:
     done = subprocess.run([sys.executable, "-c", _WITHOUT_IT], capture_output=True, text=True, timeout=60, check=False)
-    assert "leave sslmode out or make it require, or install cryptography" in done.stdout, done.stderr
+    assert "write sslmode=require, or leave sslmode away, or install cryptography" in done.stdout, done.stderr
     assert "attempts" not in done.stdout

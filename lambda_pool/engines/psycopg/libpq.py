@@ -82,7 +82,7 @@ def connect(conninfo: str, deadline: float, *, pooled: bool) -> "PGconn":
 def _places(parameters: dict[str, str]) -> list[tuple[str, str, str]]:
     """Host, address and port of all places that a conninfo leads to; none where libpq is to find its own way."""
     hosts = parameters.get("host", "").split(",")
-    if "hostaddr" in parameters or not all(hosts) or any(host.startswith(("/", "@")) for host in hosts):
+    if parameters.get("hostaddr") or not all(hosts) or any(host.startswith(("/", "@")) for host in hosts):
         return []
     ports = parameters.get("port", "5432").split(",")
     if len(ports) == 1:
