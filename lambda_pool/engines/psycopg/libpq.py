@@ -80,23 +80,15 @@ def connect(conninfo: str, deadline: float, *, pooled: bool) -> "PGconn":
 
 
 def _places(parameters: dict[str, str]) -> list[tuple[str, str, str]]:
-    """Host, address and port of all places that a conninfo leads to; none where libpq is to find its own way."""
-    hosts = parameters.get("host", "").split(",")
-    if parameters.get("hostaddr") or not all(hosts) or any(host.startswith(("/", "@")) for host in hosts):
+    """Host, address and port, for each address of the host; none where libpq is to find its own way."""
+    host, port = parameters.get("host", ""), parameters.get("port", "5432")
+    if parameters.get("hostaddr") or not host or host.startswith(("/", "@")):
         return []
-    ports = parameters.get("port", "5432").split(",")
-    if len(ports) == 1:
-        ports *= len(hosts)
-    if len(ports) != len(hosts):  # libpq says what is wrong with it
+    try:
+        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+    except (socket.gaierror, ValueError):  # libpq says what is wrong with it
         return []
-    places: list[tuple[str, str, str]] = []
-    for host, port in zip(hosts, ports, strict=True):
-        try:
-            found = socket.getaddrinfo(host, int(port or 5432), type=socket.SOCK_STREAM)
-            places += ((host, str(address[4][0]), port) for address in found)
-        except (socket.gaierror, ValueError):  # again
-            places.append((host, "", port))
-    return list(dict.fromkeys(places))
+    return list(dict.fromkeys((host, str(address[4][0]), port) for address in found))
 
 
 def _connect(pgconn: "PGconn", deadline: float, *, pooled: bool) -> None:
