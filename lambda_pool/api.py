@@ -96,9 +96,9 @@ class Pool:
         if parts:
             where = _of_parts(parts, url, auth, endpoint)
         elif url is None:
+            where = configuration.url_of(environment, prefix, auth=auth is not None, endpoint=endpoint is not None)
             auth = auth or _auth_of(environment)
             endpoint = endpoint or _endpoint_of(environment)
-            where = configuration.url_of(environment, prefix)
         from_environment = url is None and not parts
         checked = configuration.make(
             where,

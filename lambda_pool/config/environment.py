@@ -79,13 +79,18 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
     return environment
 
 
-def url_of(environment: Environment, prefix: str) -> Url | str | None:
-    """The URL that the environment describes, whole or by its parts; None if it describes none. Raises ConfigError."""
+def url_of(environment: Environment, prefix: str, *, auth: bool = False, endpoint: bool = False) -> Url | str | None:
+    """The URL that the environment describes, whole or by its parts; None if it describes none.
+
+    `auth`, `endpoint`: whether the code says who logs in, and where. Raises ConfigError.
+    """
     if not environment.parts:
         return environment.url
-    elsewhere = environment.rds_proxy or environment.aurora_cluster or environment.login == "secret"
-    if "password" in environment.parts and environment.login != "url":
-        raise ConfigError(f"{prefix}PASSWORD is set, and {prefix}AUTH or {prefix}SECRET_ID says who logs in: keep one")
+    if "password" in environment.parts and (auth or environment.login != "url"):
+        raise ConfigError(
+            f"{prefix}PASSWORD is set, and auth=… or {prefix}AUTH or {prefix}SECRET_ID says who logs in: keep one"
+        )
+    elsewhere = endpoint or auth or environment.rds_proxy or environment.aurora_cluster or environment.secret_id
     return from_parts(environment.parts, lambda name: prefix + name.upper(), needs_host=not elsewhere)
 
 

@@ -222,6 +222,7 @@ def test_whoever_knows_the_host_may_leave_it_out(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("LAMBDA_POOL_AUTH", "iam")
     with pytest.raises(ConfigError, match="LAMBDA_POOL_HOST is missing"):
         Pool()
+    Pool(endpoint=RdsProxy("orders"))
     monkeypatch.setenv("LAMBDA_POOL_AURORA_CLUSTER", "orders")
     Pool()
 
@@ -231,8 +232,12 @@ def test_two_ways_to_log_in_are_one_too_many(monkeypatch: pytest.MonkeyPatch) ->
         Pool(host="h", port=5432, password="s3cr3t", auth=IamToken())
     for name, value in {"HOST": "h", "PORT": "5432", "PASSWORD": "s3cr3t", "AUTH": "iam"}.items():
         monkeypatch.setenv(f"LAMBDA_POOL_{name}", value)
-    with pytest.raises(ConfigError, match="LAMBDA_POOL_PASSWORD is set, and LAMBDA_POOL_AUTH"):
+    with pytest.raises(ConfigError, match=r"LAMBDA_POOL_PASSWORD is set, and auth=… or LAMBDA_POOL_AUTH"):
         Pool()
+    monkeypatch.delenv("LAMBDA_POOL_AUTH")
+    assert url_of(Pool()).password is not None
+    with pytest.raises(ConfigError, match=r"LAMBDA_POOL_PASSWORD is set, and auth=…"):
+        Pool(auth=IamToken())
 
 
 def test_an_unknown_keyword_may_be_a_part() -> None:
