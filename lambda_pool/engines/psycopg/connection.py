@@ -236,7 +236,7 @@ class PooledConnection(psycopg.Connection[Any]):
         try:
             self.rollback()
         except Exception as error:  # noqa: BLE001 - the block's own error is to come out
-            log.warning("error ignored in rollback on %s: %s", self, error)
+            log.debug("error ignored in rollback on %s: %s", self, error)
 
     def _note_two_phase(self, prepared: bool, xid: Any = "") -> None:
         self.pooled.two_phase, self.pooled.two_phase_prepared = (
