@@ -265,10 +265,10 @@ def test_so_many_an_hour_is_not_tried_again(my: Database) -> None:
 
 @pytest.mark.parametrize("how", ["locked", "no such right"])
 def test_a_login_that_is_refused_is_told_as_one(my: Database, how: str) -> None:
-    my.execute("create or replace user refused@'%' identified by 'refused'")
+    my.execute("create or replace user turned_away@'%' identified by 'turned_away'")
     if how == "locked":
-        my.execute("alter user refused@'%' account lock")
-    pool = my.pool(my.server.url("refused", "refused"), timeout=10.0)
+        my.execute("alter user turned_away@'%' account lock")
+    pool = my.pool(my.server.url("turned_away", "turned_away"), timeout=10.0)
     with pytest.raises(lambda_pool.CredentialsError), pool.connection():
         pass
     assert pool.stats().connect_errors == 1
