@@ -266,7 +266,7 @@ def _struck(random: Random, step: Step, way: Way, *, share: float, deaths: bool,
         if not deaths:
             del kinds["runtime killed"]
     kind = _draw(random, kinds)
-    if step.door in UNDECORATED and kind in _ENDLESS and random.random() > _UNDECORATED_ENDLESS:
+    if step.door in UNDECORATED and kind in _ENDLESS and (not deaths or random.random() > _UNDECORATED_ENDLESS):
         kind = "session ended"
     when: When = "frozen" if frozen else random.choice(("before", "point", "point"))
     # Every second time just before COMMIT: the 30 to 50 bytes of it and of its answer are the dangerous ones.
