@@ -34,7 +34,7 @@ def acknowledges_without_commit() -> None:
         def finish(
             self: Any, *, commit: bool, timeout: float | None, last: bool = True, genuine: Any = link.finish
         ) -> Outcome:
-            genuine(self, commit=False, timeout=timeout)
+            genuine(self, commit=False, **named)
             return Outcome.COMMITTED if commit else Outcome.ROLLED_BACK
 
         def commit(self: Any, timeout: float | None, genuine: Any = link.finish) -> bool:
@@ -61,8 +61,8 @@ def saves_what_failed() -> None:
     """Commits what a handler's own error should have undone."""
     for link in LINKS:
 
-        def finish(self: Any, *, commit: bool, timeout: float | None, genuine: Any = link.finish) -> Outcome:
-            outcome: Outcome = genuine(self, commit=True, timeout=timeout)
+        def finish(self: Any, *, commit: bool, genuine: Any = link.finish, **named: Any) -> Outcome:
+            outcome: Outcome = genuine(self, commit=True, **named)
             return outcome
 
         link.finish = finish
@@ -109,9 +109,9 @@ def _undo_where(wanted: Callable[[Any], object]) -> None:
     """Roll back, and report a commit, where `wanted` says so of the driver's connection."""
     for link in LINKS:
 
-        def finish(self: Any, *, commit: bool, timeout: float | None, genuine: Any = link.finish) -> Outcome:
+        def finish(self: Any, *, commit: bool, genuine: Any = link.finish, **named: Any) -> Outcome:
             undo = commit and wanted(self.conn)
-            outcome: Outcome = genuine(self, commit=commit and not undo, timeout=timeout)
+            outcome: Outcome = genuine(self, commit=commit and not undo, **named)
             return Outcome.COMMITTED if undo else outcome
 
         def end(self: Any, timeout: float | None, genuine: Any = link.commit) -> bool:
