@@ -31,9 +31,7 @@ def acknowledges_without_commit() -> None:
     """Says that it is saved, and rolls back."""
     for link in LINKS:
 
-        def finish(
-            self: Any, *, commit: bool, timeout: float | None, last: bool = True, genuine: Any = link.finish
-        ) -> Outcome:
+        def finish(self: Any, *, commit: bool, genuine: Any = link.finish, **named: Any) -> Outcome:
             genuine(self, commit=False, **named)
             return Outcome.COMMITTED if commit else Outcome.ROLLED_BACK
 
