@@ -20,3 +20,4 @@ __all__ = ["create_engine", "handler"]
 # Entry points say the same; a deployment package may have lost its metadata.
 registry.register("postgresql.lambda_pool", f"{__name__}.postgresql", "PostgresDialect")
 registry.register("mysql.lambda_pool", f"{__name__}.mysql", "MysqlDialect")
+registry.register("mariadb.lambda_pool", f"{__name__}.mysql", "MariadbDialect")

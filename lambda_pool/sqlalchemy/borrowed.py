@@ -2,7 +2,6 @@
 
 import logging
 import sys
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 from .. import borrower, invocation
@@ -59,13 +58,9 @@ class Borrowed:
         """Take what the `connect` event made of it for what it is lent with; what it left open is committed."""
         if not self.entry.link.at_rest():
             self.entry.link.finish(commit=True, timeout=self._bound(), last=False)
-        if self.pool.config.reset == "transaction":  # else a reset undoes it, and it is set up anew
+        if self.pool.config.reset != "session":  # which undoes it at each return, to be set up anew
             self.entry.link.set_baseline()
         self.set_up = True
-
-    def uncounted(self) -> AbstractContextManager[None]:
-        """For what SQLAlchemy sets, and takes back itself before it returns the connection."""
-        return self.entry.link.uncounted() if self.set_up else nullcontext()
 
     def begin_read_only(self) -> None:
         """A read-only transaction, unless one is open."""
@@ -107,11 +102,6 @@ class Borrowed:
         finally:
             if self.broken:
                 link.drop()
-
-    def is_to_be_reset(self) -> bool:
-        """Whether its session will be one without a set-up when it comes back."""
-        reset = self.pool.config.reset
-        return reset == "session" or (reset != "transaction" and self.entry.link.condition() is not Condition.CLEAN)
 
     def give_back(self) -> None:
         """Return it to its pool. What is open is rolled back, and told: nobody has asked for that."""

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine import URL, Engine, make_url
-from sqlalchemy.pool import NullPool
+from sqlalchemy.pool import NullPool, StaticPool
 
 from .. import api
+from ..config import in_lambda
 from ..engines.base import Failure
 from ..errors import ConfigError
 from ..invocation import Limit
@@ -111,8 +112,12 @@ class PooledDialect(_Dialect):
 
     @classmethod
     def engine_created(cls, engine: Engine) -> None:
-        """Refuse a pool class that would hold on to what it borrowed beyond the end of an invocation."""
-        if not isinstance(engine.pool, cls.get_pool_class(engine.url) | NullPool):
+        """Refuse a pool class that would hold on to what it borrowed beyond the end of an invocation.
+
+        NullPool does not; StaticPool is for tests, and SQLAlchemy's own use it.
+        """
+        static = isinstance(engine.pool, StaticPool) and not in_lambda()
+        if not (static or isinstance(engine.pool, cls.get_pool_class(engine.url) | NullPool)):
             raise ConfigError(
                 f"poolclass={type(engine.pool).__name__} is not valid with lambda_pool, which is the pool: leave it out"
             )
@@ -174,6 +179,11 @@ class PooledDialect(_Dialect):
         if borrowed is not None:
             borrowed.discard()
 
+    def initialize(self, connection: Any) -> None:
+        """Ask the server what it is, which changes nothing."""
+        with self.borrowed(connection.connection).entry.link.uncounted():
+            super().initialize(connection)
+
     # --- transactions -------------------------------------------------------------------------------------------------
 
     def do_begin(self, dbapi_connection: Any) -> None:
@@ -201,10 +211,10 @@ class PooledDialect(_Dialect):
     def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
         """SQLAlchemy takes it back itself, so that it is no change that the pool would have to undo."""
         borrowed = self._borrowed.get(dbapi_connection)
-        if borrowed is None:
+        if borrowed is None or not borrowed.set_up:  # as a part of the set-up it is there to stay
             super().set_isolation_level(dbapi_connection, level)
             return
-        with borrowed.uncounted():
+        with borrowed.entry.link.uncounted():
             super().set_isolation_level(dbapi_connection, level)
 
 

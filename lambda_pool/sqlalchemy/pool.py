@@ -125,7 +125,7 @@ class LambdaPool(Pool):
         borrowed = self._lent.forget(conn)
         if borrowed is None:
             return
-        if borrowed.is_to_be_reset():
+        if borrowed.pool.config.reset == "session":
             self._records.pop(conn, None)  # it is to be set up anew
         borrowed.give_back()
 

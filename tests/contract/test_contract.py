@@ -354,6 +354,12 @@ class TestLiveness:
         assert database.rows() == list(range(KILLS))
         assert pool.stats().opened == KILLS
 
+    def test_a_statement_may_take_longer_than_a_connect(self, database: Database) -> None:
+        """The bound of the login, its TLS included, ends with the login."""
+        with database.pool(connect_timeout=0.5, ping_timeout=0.5).connection() as conn:
+            sleep = "select pg_sleep(1.5)" if database.engine == "postgresql" else "select sleep(1.5)"
+            assert len(database.query(conn, sleep)) == 1
+
     def test_a_notification_does_not_cost_the_connection(self, pg: Database) -> None:
         pool = pg.pool(autocommit=True, reset="transaction")
         with pool.connection() as conn:

@@ -9,8 +9,8 @@ PAGES = [
     *(ROOT / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY", "CHANGELOG")),
     *sorted((ROOT / "docs").glob("*.md")),
 ]
-OUTPUT = {"text", ""}
-"""Languages of what a program printed, or of a drawing: there is nothing to run."""
+OUTPUT = {"text", "diff", ""}
+"""Languages of what a program printed, of a drawing or of a change: there is nothing to run."""
 RUN = {"python", "sh", "sql", "json"}
 
 

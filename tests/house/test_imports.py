@@ -30,13 +30,15 @@ LEVELS = [
     {"decorator"},
     {"api"},
     {"testing"},
-    {"cli"},
+    {"cli", "sqlalchemy"},
 ]
 ADAPTERS = ("engines", "auth", "endpoints", "metrics")
 # `invocation` is where an adapter may ask whose request it is and how long there still is.
 ADAPTERS_MAY_IMPORT = {"errors", "secret", "record", "age", "aws", "config", "events", "tls", "certs", "invocation"}
 
 DRIVERS = {"psycopg", "pymysql", "MySQLdb"}
+FRAMEWORKS = {"sqlalchemy": {"sqlalchemy"}}
+"""The rooms on top of frameworks, and what each of them may import of those."""
 SDKS = {"boto3", "botocore", "aws_lambda_powertools"}
 HEAVY = {*DRIVERS, *SDKS, "asyncio", "sqlalchemy"}
 SYSTEM = {"signal"}
@@ -142,6 +144,8 @@ def test_drivers_and_sdks_stay_in_their_rooms(name: str) -> None:
         assert not others & DRIVERS
     if room not in {"aws", "auth", "endpoints", "metrics", "testing", "cli"}:
         assert not others & SDKS
+    for framework, rooms in FRAMEWORKS.items():
+        assert room in rooms or framework not in others
     if name in PURE:
         assert not others & NOT_IN_PURE
     if room not in {"lifecycle", "testing", "cli"}:

@@ -260,7 +260,9 @@ def _attributes(found: object) -> Iterator[tuple[str, object]]:
 
 
 def _plain(value: object) -> object:
-    """What `json.dumps(…, default=…)` is usually given."""
+    """What `json.dumps(…, default=…)` is usually given. An observer that gathers all this is left out."""
+    if hasattr(value, "_outlet"):
+        return "what gathers"
     return vars(value) if hasattr(value, "__dict__") else str(value)
 
 

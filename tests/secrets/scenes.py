@@ -215,9 +215,11 @@ def endpoint_not_found(outlet: Outlet) -> None:
 
 @scene
 def cannot_connect(outlet: Outlet) -> None:
+    # MySQL says of a database that is not there that the user may not enter it.
+    nowhere = lambda_pool.CredentialsError if GIVEN.url().startswith("mysql") else lambda_pool.ConnectError
     ways: dict[str, tuple[str, dict[str, Any], type[Exception]]] = {
         "wrong password": (GIVEN.url(secret="wrong"), {}, lambda_pool.CredentialsError),
-        "wrong database": (GIVEN.url(database="nowhere"), {}, lambda_pool.ConnectError),
+        "wrong database": (GIVEN.url(database="nowhere"), {}, nowhere),
         "refused": (GIVEN.url(port=GIVEN["closed"]), {}, lambda_pool.ConnectError),
         "no answer": (GIVEN.url(port=GIVEN["hole"]), {}, lambda_pool.ConnectError),
         "untrusted": (GIVEN.url(sslrootcert="system"), {}, lambda_pool.ConnectError),

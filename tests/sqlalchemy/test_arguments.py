@@ -120,7 +120,8 @@ def test_a_url_with_half_of_it(url: str) -> None:
 
 
 @pytest.mark.parametrize("poolclass", [QueuePool, StaticPool])
-def test_another_pool_class_is_refused(poolclass: Any) -> None:
+def test_another_pool_class_is_refused(poolclass: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "function")
     with pytest.raises(ConfigError, match=rf"poolclass={poolclass.__name__} is not valid"):
         sqlalchemy.create_engine("postgresql+lambda_pool://app@h.example/orders", poolclass=poolclass)
 
@@ -142,11 +143,12 @@ def test_the_dialects_are_entry_points() -> None:
     """Found without importing lambda_pool first, as Alembic and pandas do."""
     script = """
 import sqlalchemy
-for url in ("postgresql+lambda_pool://app@h.example/d", "mysql+lambda_pool://app@h.example/d"):
-    print(sqlalchemy.create_engine(url).dialect.driver)
+for scheme in ("postgresql", "mysql", "mariadb"):
+    url = f"{scheme}+lambda_pool://app@h.example/d"
+    print(type(sqlalchemy.create_engine(url).pool).__name__)
 """
     out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
-    assert out.stdout.split() == ["lambda_pool", "lambda_pool"]
+    assert out.stdout.split() == ["LambdaPool"] * 3
 
 
 def test_a_url_with_a_password_shows_none() -> None:

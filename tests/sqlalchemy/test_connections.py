@@ -520,9 +520,10 @@ def test_nothing_is_reset_amid_a_borrow(database: Database, make: Make, reset: s
                 conn.execute(text("select * from kept" if pg else "select * from app.kept"))
 
 
-@pytest.mark.parametrize("reset", ["session", "changed"])
-def test_with_reset_each_borrow_is_set_up_anew(database: Database, make: Make, reset: str) -> None:
-    engine = make(options={"reset": reset}, isolation_level="SERIALIZABLE", json_deserializer=lambda value: "loaded")
+def test_with_a_reset_at_each_return_each_borrow_is_set_up_anew(database: Database, make: Make) -> None:
+    engine = make(
+        options={"reset": "session"}, isolation_level="SERIALIZABLE", json_deserializer=lambda value: "loaded"
+    )
     set_up = []
 
     @event.listens_for(engine, "connect")
@@ -540,3 +541,33 @@ def test_with_reset_each_borrow_is_set_up_anew(database: Database, make: Make, r
                 assert conn.execute(text("select json '1'")).scalar() == "loaded"
     assert len(set_up) == 3
     assert len(set(set_up)) == 1
+
+
+@pytest.mark.parametrize("listens", [False, True])
+def test_a_session_that_was_changed_is_brought_back_or_replaced(database: Database, make: Make, listens: bool) -> None:
+    """What a listener of `connect` set is there again, and never what a borrower did."""
+    pg = database.engine == "postgresql"
+    engine = make(options={"reset": "changed"})
+    set_up = []
+    if listens:
+
+        @event.listens_for(engine, "connect")
+        def listen(conn: Any, record: Any) -> None:
+            with conn.cursor() as cursor:
+                cursor.execute("set application_name = 'mine'" if pg else "set @mine = 'mine'")
+            set_up.append(conn)
+
+    shows = (
+        [text("show application_name"), text("show search_path")] if pg else [text("select @mine"), text("select @b")]
+    )
+    with engine.connect() as conn:
+        first = [conn.execute(show).scalar() for show in shows]
+    for ends in ("commit", "rollback"):
+        with engine.connect() as conn:
+            conn.execute(text("set application_name = 'other'" if pg else "set @mine = 'other'"))
+            conn.execute(text("set search_path = other" if pg else "set @b = 'other'"))
+            getattr(conn, ends)()
+        with engine.connect() as conn:
+            assert [conn.execute(show).scalar() for show in shows] == first
+    assert first[0] == ("mine" if listens else "postgres" if pg else None)
+    assert pool_of(engine).stats().opened == (3 if listens else 1)

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import sqlalchemy
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
@@ -266,4 +265,21 @@ def test_a_forked_child_opens_its_own(database: Database, engine: Engine) -> Non
     held.commit()
     held.close()
     assert database.rows() == [1, 2]
-    assert isinstance(engine, sqlalchemy.Engine)
+
+
+def test_a_forked_child_does_not_commit_what_the_parent_began(database: Database, engine: Engine) -> None:
+    held = engine.connect()
+    held.execute(table_of(database).insert().values(id=1))
+    child = os.fork()
+    if child == 0:
+        try:
+            held.commit()
+        except lambda_pool.NotCommitted:
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert database.rows() == []
+    held.commit()
+    held.close()
+    assert database.rows() == [1]

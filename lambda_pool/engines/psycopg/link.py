@@ -2,8 +2,8 @@
 
 import logging
 import select
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -69,15 +69,21 @@ class PostgresLink:
         self._resets = reset != "transaction"
         self._poller = select.poll()
         self._poller.register(conn.pgconn.socket, select.POLLIN)
+        self._set_up = False  # a framework changed the session, which no reset may undo
         self.set_baseline()
 
     def set_baseline(self) -> None:
-        """Take what the driver's connection is now for what a reset brings back."""
+        """What the server was told, it is not told again: a connection that needs a reset is then closed."""
+        self._set_up = self._set_up or self.conn.pooled.changed
         self.conn.set_baseline(noting=self._resets)
 
-    def uncounted(self) -> AbstractContextManager[None]:
-        """Putting a setting back costs nothing."""
-        return nullcontext()
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """What is noted of the session is as before the block. Of the driver's settings, each can be put back."""
+        noted = self.conn.pooled
+        before = noted.changed, noted.prepared
+        yield
+        noted.changed, noted.prepared = before
 
     def read_rest(self, timeout: float | None) -> None:
         """`finish` does that."""
@@ -168,7 +174,7 @@ class PostgresLink:
         """COMMIT, and with it the reset that is due."""
         if self.conn.lock.locked():
             raise LambdaPoolError(_AT_WORK)
-        self._commit(timeout, reset=self._due())
+        self._commit(timeout, reset=self._due() and not self._set_up)
         return self.condition() is Condition.CLEAN
 
     def finish(self, *, commit: bool, timeout: float | None, last: bool = True) -> Outcome:
@@ -192,7 +198,7 @@ class PostgresLink:
         status = pgconn.transaction_status
         if status == _IDLE:
             return Outcome.NONE
-        reset = last and self._due()
+        reset = last and self._due() and not self._set_up
         if status == _IN_TRANSACTION and commit:
             self._commit(timeout, reset=reset)
             return Outcome.COMMITTED
@@ -270,6 +276,7 @@ class PostgresLink:
             or conn.lock.locked()
             or conn.pooled.blocks
             or conn.pooled.two_phase
+            or (self._set_up and self._due())
         ):
             return False
         conn.pooled.guarded = False

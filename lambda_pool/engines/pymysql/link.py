@@ -50,10 +50,8 @@ class MysqlLink:
         self.set_baseline()
         self._autocommit = autocommit
         self._always_read_only = look(conn.init_command or "", several=False).read_only
-        self._resetting = False
-        """A reset went out, and its answers are not read yet."""
-        self._was_reset = False
-        self._rolled_back = False
+        self._resetting = False  # a reset went out, and its answers are not read yet
+        self._was_reset = self._rolled_back = False
         poller = select.poll()
         poller.register(conn.sock, select.POLLIN)
         self._poll = poller.poll
@@ -336,8 +334,9 @@ class MysqlLink:
             or (conn.in_transaction and not self._resetting)
         ):
             return False
+        due = noted.changed and self._reset == "changed"
         if (self._pooled or self._set_up) and (
-            noted.isolation_changed or noted.moved or noted.locked or noted.named_lock
+            due or noted.isolation_changed or noted.moved or noted.locked or noted.named_lock
         ):
             # The borrower's SET pinned it; putting it back would not unpin it, a new connection is not pinned.
             return False

@@ -200,6 +200,7 @@ class Wrapping:
         try:
             wrapped.hurry()
             wrapped.do_handshake()
+            wrapped.settimeout(patience)  # ssl puts back the bound of the handshake
         except BaseException:
             wrapped.close()  # the driver knows only the plain one, which is empty by now
             raise

@@ -1,0 +1,47 @@
+"""The private names of SQLAlchemy's that the pool class stands on: each is there, and called as it is overridden."""
+
+import inspect
+import re
+from pathlib import Path
+
+import sqlalchemy.pool
+from sqlalchemy.pool.base import _ConnectionRecord
+
+import lambda_pool
+
+ROOM = Path(lambda_pool.__file__).parent / "sqlalchemy"
+OVERRIDDEN = {"_do_get", "_do_return_conn", "_invalidate"}
+
+
+def test_what_is_overridden_is_what_sqlalchemy_calls() -> None:
+    ours = lambda_pool.sqlalchemy.pool.LambdaPool
+    for name in OVERRIDDEN:
+        theirs = getattr(sqlalchemy.pool.Pool, name)
+        assert list(inspect.signature(getattr(ours, name)).parameters) == list(inspect.signature(theirs).parameters)
+    for other in (sqlalchemy.pool.QueuePool, sqlalchemy.pool.NullPool):
+        assert {"_do_get", "_do_return_conn"} <= vars(other).keys()
+
+
+def test_a_record_can_be_made_before_its_connection() -> None:
+    parameters = inspect.signature(_ConnectionRecord).parameters
+    assert list(parameters) == ["pool", "connect"]
+    assert parameters["connect"].default is True
+    assert "dbapi_connection" in _ConnectionRecord.__slots__
+    assert callable(_ConnectionRecord.get_connection)
+
+
+def test_there_are_no_others() -> None:
+    """What has one underscore in front is our own, or on the list above."""
+    known = {*OVERRIDDEN, "_ConnectionRecord"}
+    theirs = {
+        name
+        for owner in (sqlalchemy.pool.Pool, _ConnectionRecord, sqlalchemy.engine.Engine, sqlalchemy.engine.Connection)
+        for name in dir(owner)
+        if re.match("_[a-z]", name)
+    }
+    used = {
+        name
+        for path in ROOM.glob("*.py")
+        for name in re.findall(r"(?:\.|def |import )(_[a-zA-Z]\w*)", path.read_text())
+    }
+    assert used & (theirs | {"_ConnectionRecord"}) == known
