@@ -312,7 +312,7 @@ def test_one_that_the_installed_driver_is_too_old_for(engine: str, monkeypatch: 
         with pytest.raises(ConfigError, match=r"sslcertmode is not known to libpq \d\d"):
             Pool(f"{URLS[engine]}?sslcertmode=allow")
     else:
-        known = pymysql.connections.Connection.__init__.__kwdefaults__
+        known = pymysql.connections.Connection.__init__.__kwdefaults__ or {}
         monkeypatch.setattr("lambda_pool.engines.pymysql.engine.MysqlEngine.load", lambda self: None)
         monkeypatch.delitem(known, "sql_mode")
         with pytest.raises(ConfigError, match="sql_mode is not known to PyMySQL"):
