@@ -76,11 +76,11 @@ def server(request: pytest.FixtureRequest) -> PostgresServer | MariaDbServer:
 @pytest.fixture
 def user(server: PostgresServer | MariaDbServer) -> Iterator[str]:
     if server.scheme == "postgresql":
-        server.execute("create role refused login password 'x'")
+        server.execute("create role barred login password 'x'")
     else:
-        server.execute("create user refused@'%' identified by 'x'")
-    yield "refused"
-    server.execute("drop role refused" if server.scheme == "postgresql" else "drop user refused@'%'")
+        server.execute("create user barred@'%' identified by 'x'")
+    yield "barred"
+    server.execute("drop role barred" if server.scheme == "postgresql" else "drop user barred@'%'")
 
 
 def test_a_database_that_is_not_there(server: PostgresServer | MariaDbServer) -> None:
@@ -112,28 +112,29 @@ def test_a_role_that_may_not_log_in(postgres: PostgresServer) -> None:
 @pytest.mark.parametrize("server", ["mysql"], indirect=True)
 class TestAccounts:
     def test_locked(self, server: MariaDbServer, user: str) -> None:
-        server.execute("alter user refused@'%' account lock")
+        server.execute("alter user barred@'%' account lock")
         refused = Refused(server.url(user, "x"))
-        assert "ALTER USER refused@'%' ACCOUNT UNLOCK" in refused.text
+        assert "ALTER USER barred@'%' ACCOUNT UNLOCK" in refused.text
         assert len(refused.attempts) == 1
 
     def test_whose_password_has_expired(self, server: MariaDbServer, user: str) -> None:
-        server.execute("alter user refused@'%' password expire")
+        server.execute("alter user barred@'%' password expire")
         server.execute("set global disconnect_on_expired_password = on")
         refused = Refused(server.url(user, "x"))
         server.execute("set global disconnect_on_expired_password = off")
-        assert "The password of 'refused' has expired: ALTER USER" in refused.text
+        assert "The password of 'barred' has expired: ALTER USER" in refused.text
         assert len(refused.attempts) == 1
 
     def test_that_have_logged_in_too_often(self, server: MariaDbServer, user: str) -> None:
-        server.execute("alter user refused@'%' with max_connections_per_hour 1")
+        server.execute("alter user barred@'%' with max_connections_per_hour 1")
         server.execute("flush user_resources")
         Pool(server.url(user, "x", database="information_schema"), observers=()).warm(strict=True)
         refused = Refused(server.url(user, "x", database="information_schema"))
         assert "The account's limit by the hour is used up" in refused.text
+        assert len(refused.attempts) == 1
 
     def test_that_have_too_many_connections(self, server: MariaDbServer, user: str) -> None:
-        server.execute("alter user refused@'%' with max_user_connections 1")
+        server.execute("alter user barred@'%' with max_user_connections 1")
         pool = Pool(server.url(user, "x", database="information_schema"), observers=())
         with pool.connection():
             refused = Refused(server.url(user, "x", database="information_schema"))
