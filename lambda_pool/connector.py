@@ -41,6 +41,8 @@ _NO_IAM = (
 
 # A timeout of 0 would mean "no bound" to a driver.
 _SHORTEST = 0.001
+# Seconds that the last of several attempts keeps, however long its backoff would be.
+_LAST_TRY = 0.25
 
 
 class Connector:
@@ -98,7 +100,10 @@ class Connector:
                 self._note(kind, request.credentials, endpoint)
                 moved = kind in _MOVES and self._where(role, limit) not in {None, *tried}
                 delay = 0.0 if refresh or moved else backoff(attempt)
-                retrying = (refresh or moved or kind in TRANSIENT) and delay < limit.left()
+                left = limit.left()
+                if delay >= left > _LAST_TRY:  # so that what heals within the limit is not given up early
+                    delay = left - _LAST_TRY
+                retrying = (refresh or moved or kind in TRANSIENT) and delay < left
                 self._report(error, kind.value, attempt, start, retrying=retrying)
                 if not retrying:
                     raise self._explain(error, kind, request, endpoint, limit, attempt, before) from error

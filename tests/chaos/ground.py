@@ -141,13 +141,19 @@ class Ground(Database):
                 "and xact_start is not null"
             )
             return
+        there = self._open_transactions(name)
+        if there:
+            time.sleep(0.15)  # the list is up to 0.1 s old, and a session that is idle by now is somebody's
+            for session in there & self._open_transactions(name):
+                with suppress(*DRIVER_ERRORS):  # it may have ended by itself
+                    self.execute(f"kill {session}")
+
+    def _open_transactions(self, name: str) -> set[int]:
         found = self.execute(
             "select trx_mysql_thread_id from information_schema.innodb_trx "
             f"join information_schema.processlist on id = trx_mysql_thread_id where user = '{name}'"
         )
-        for (session,) in found:
-            with suppress(*DRIVER_ERRORS):  # it may have ended by itself
-                self.execute(f"kill {session}")
+        return {int(session) for (session,) in found}
 
     def set_password(self, name: str, password: str) -> None:
         """Change a user's password."""

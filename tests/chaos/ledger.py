@@ -27,6 +27,8 @@ from .schedule import (
 )
 from .vault import open_vault
 
+AMPLE = 3.0
+"""Seconds that are enough for an invocation that no fault meets."""
 GRACE = 0.1
 """Seconds after its deadline at which an invocation counts as late."""
 
@@ -91,16 +93,17 @@ class Ledger:
 
         Not counted: for how long we held an environment still in the middle of one, and what is `Ending.held`.
         """
-        found = {}
-        for seen in self.seen:
-            if seen.step.door in UNDECORATED:
-                continue  # nobody told the pool when it ends
-            ending = self.endings.get(seen.step.unit)
-            if ending is not None and ending.late - seen.stopped > GRACE:
-                found[seen.step.unit] = ending.late - seen.stopped
-            if seen.caller == "Sandbox.Timedout":
-                found[seen.step.unit] = float("inf")
-        return found
+        late = {seen.step.unit: self.lateness(seen) for seen in self.seen}
+        return {unit: seconds for unit, seconds in late.items() if seconds > GRACE}
+
+    def lateness(self, seen: Seen) -> float:
+        """Seconds after its deadline at which an invocation ended: negative before it, and where that is not known."""
+        if seen.step.door in UNDECORATED:
+            return float("-inf")  # nobody told the pool when it ends
+        if seen.caller == "Sandbox.Timedout":
+            return float("inf")
+        ending = self.endings.get(seen.step.unit)
+        return float("-inf") if ending is None else ending.late - seen.stopped
 
     def thawed_with_errors(self) -> dict[str, str]:
         """The invocations after a fault that struck while the environment was frozen, and what went wrong in them."""
@@ -147,13 +150,19 @@ class Ledger:
         return found
 
     def failed_untouched(self) -> dict[str, str]:
-        """The invocations that no fault met or was to meet, and that were not told what they asked for."""
+        """The invocations that no fault met or was to meet, and that were not told what they asked for.
+
+        Only those that had enough time: a busy machine may be too slow for the others.
+        """
         struck = {unit for strike in self.strikes for unit in strike.hit}
         struck |= {seen.step.unit for seen in self.seen if seen.step.fault is not None}
         return {
             seen.step.unit: f"{seen.step.door}: {self.outcome(seen)}, {self.error(seen)}"
             for seen in self.seen
-            if seen.step.unit not in struck and not self._is_stale(seen) and self.outcome(seen) != "saved"
+            if seen.step.budget >= AMPLE
+            and seen.step.unit not in struck
+            and not self._is_stale(seen)
+            and self.outcome(seen) != "saved"
         }
 
     def error(self, seen: Seen) -> str:
@@ -168,6 +177,7 @@ class Ledger:
         assert not self.thawed_with_errors(), f"after a fault while frozen: {self.thawed_with_errors()}"
         assert not self.false_alarms(), f"not saved, they were told, and nothing was unsaved: {self.false_alarms()}"
         assert not self.left_behind(), f"left behind: {self.left_behind()}"
+        assert not self.failed_untouched(), f"no fault met them: {self.failed_untouched()}"
         assert not self.still_stale(), f"still on an old schema: {self.still_stale()}"
 
 

@@ -32,7 +32,7 @@ def render(ledger: Ledger) -> str:
         if through:
             doors.append((door.replace("_", " "), *_columns(ledger, through)))
     text += ["", *_aligned(doors)]
-    latest = max((ending.late for ending in ledger.endings.values()), default=0.0)
+    latest = max((ledger.lateness(seen) for seen in ledger.seen), default=0.0)
     untouched = [f"  {unit}: {what}" for unit, what in ledger.failed_untouched().items()]
     callers = Counter(seen.caller for seen in ledger.seen if seen.caller)
     return "\n".join(

@@ -349,6 +349,17 @@ class TestQueue:
 
 
 class TestConnect:
+    def test_a_long_backoff_leaves_time_for_a_last_try(
+        self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("lambda_pool.connector.backoff", lambda attempt: 60.0)
+        driver.fail("connect", FakeError(Failure.UNREACHABLE))
+        with driver.pool(timeout=0.4).connection() as conn:
+            assert conn.number == 0
+        driver.fail("connect", *[FakeError(Failure.UNREACHABLE)] * 9)
+        with pytest.raises(lambda_pool.ConnectError, match="2 attempts"), driver.pool(timeout=0.4).connection():
+            pass
+
     def test_what_time_heals_is_retried_within_the_limit(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
         driver.fail("connect", FakeError(Failure.UNREACHABLE), FakeError(Failure.TOO_MANY), FakeError(Failure.LOST))
         with pool.connection():
