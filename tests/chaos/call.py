@@ -93,6 +93,14 @@ class Call:
         self.told("acknowledged", *units)
 
 
+def sql(conn: Any, *statements: str) -> Any:
+    """Run these; the first row of the last, where it has one."""
+    with conn.cursor() as cursor:
+        for statement in statements:
+            cursor.execute(statement)
+        return cursor.fetchone() if cursor.description else None
+
+
 def enter(line: dict[str, Any]) -> None:
     # One write in append mode: whole, whoever else writes, and even if the process is killed right after.
     os.write(DIARY, json.dumps(line).encode() + b"\n")

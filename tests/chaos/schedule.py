@@ -63,7 +63,7 @@ IDIOMS = {
     "reads_on_autocommit": 1,
     "changes_the_session": 1,
 }
-"""Those that people use besides: `idioms.py` has them."""
+"""Those that people use besides: `idioms.py`, `endings.py` and `threading_doors.py` have them."""
 
 DOORS = PLAIN | IDIOMS
 
