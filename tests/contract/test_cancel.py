@@ -6,6 +6,8 @@ import threading
 import time
 from collections.abc import Iterator
 
+import psycopg
+import pymysql
 import pytest
 
 import lambda_pool
@@ -145,6 +147,34 @@ def test_a_cancel_that_comes_too_late_strikes_nothing_later(
     with pool.connection() as conn:
         database.insert(conn, 2)
     assert database.rows() == [1, 2]
+
+
+def test_nor_does_it_give_its_name_to_a_later_error(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is the driver's own; and a connection that is lost later is replaced, as any other."""
+    pool = database.pool(cancel_before_deadline=1.0)
+
+    def cancel_too_late() -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(type(entries(pool)[0].link), "running", lambda link: True)
+            cancel_running(pool, 1.0)
+        time.sleep(0.2)  # the server forgets a cancel that finds nothing to cancel
+
+    with pool.connection() as conn:
+        database.insert(conn, 1)
+        cancel_too_late()
+        with pytest.raises((psycopg.Error, pymysql.MySQLError), match="nowhere"):
+            database.query(conn, "select 1 from nowhere")
+        conn.rollback()
+    with pool.connection() as conn:
+        database.insert(conn, 2)
+        backend = database.backend(conn)
+        cancel_too_late()
+    with pool.connection() as conn:
+        cancel_too_late()
+    database.kill(backend)
+    with pool.connection() as conn:
+        database.insert(conn, 3)
+    assert database.rows() == [2, 3]
 
 
 def test_the_pools_own_commit_is_not_struck(pg: Database) -> None:

@@ -23,7 +23,7 @@ from .statements import changes_session, ends_transaction, prepares
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-_IDLE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.INERROR
+_IDLE, _ACTIVE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.ACTIVE, TransactionStatus.INERROR
 _NO_PIPELINE = PipelineStatus.OFF
 _ENDING = frozenset({b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"})
 
@@ -83,6 +83,8 @@ class PooledConnection(psycopg.Connection[Any]):
     def wait(self, gen: Any, interval: float = LOOK, timeout: float | None = None) -> Any:
         """As the driver's, bounded where the pool waits. Raises NoAnswerError too, DeadlineExceeded after a cancel."""
         self.pooled.waits += 1
+        if self.pooled.cancelled and self.pgconn.transaction_status != _ACTIVE:
+            self.pooled.cancelled = False  # said on another thread of a statement that had just ended
         if not (self.pooled.known or self.pooled.piped):
             self._unknown()
         until = self.pooled.until
@@ -90,16 +92,13 @@ class PooledConnection(psycopg.Connection[Any]):
             left = max(until - monotonic(), 0.0)
             timeout = left if timeout is None else min(timeout, left)
         try:
-            answer = super().wait(gen, min(interval, LOOK), timeout)
+            return super().wait(gen, min(interval, LOOK), timeout)
         except psycopg.Error as error:
             if self.pooled.watched and self.pooled.cancelled:
-                self.pooled.cancelled = False
                 raise cancelled(error) from error
             if until is not None and error.sqlstate is None and monotonic() >= until:
                 raise NoAnswerError("no answer in time") from error
             raise
-        self.pooled.cancelled = False  # the answer was faster than the cancel
-        return answer
 
     @contextmanager
     def announced(self) -> Iterator[None]:
