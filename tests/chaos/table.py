@@ -42,7 +42,7 @@ def render(ledger: Ledger) -> str:
             f"rows: {ledger.verdict}",
             f"past their deadline by more than 100 ms: {len(ledger.late())}"
             f" (held by their fault until after it: {sum(ending.held > 0 for ending in ledger.endings.values())};"
-            f" the latest ended {latest * 1000:.0f} ms {'after' if latest > 0 else 'before'} it);"
+            f" the latest ended {abs(latest) * 1000:.0f} ms {'after' if latest > 0 else 'before'} it);"
             f" after a fault while frozen, failed: {len(ledger.thawed_with_errors())}"
             f" of {sum(seen.frozen for seen in ledger.seen)}",
             f"false alarms: {len(ledger.false_alarms())}; left behind: {len(ledger.left_behind())};"
