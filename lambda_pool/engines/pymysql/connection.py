@@ -20,9 +20,9 @@ from ...errors import ConfigError, DeadlineExceeded
 from ..base import cancelled, from_elsewhere
 from . import private
 from .errors import is_answer
-from .noted import Noted, reported
+from .noted import Noted, again, reported
 from .statements import look
-from .wire import BoundedSocket, BoundedTlsSocket, Bounds, Following, Line, Wrapping, dial
+from .wire import BoundedSocket, BoundedTlsSocket, Bounds, Line, Wrapping, dial
 
 T = TypeVar("T")
 
@@ -213,7 +213,7 @@ class BoundedConnection(_Connection):
         self.ask_if_undone()
         if self.noted.guarded and self.noted.undone is not None:
             # What follows would be a transaction without its beginning; PostgreSQL refuses it as well.
-            raise self.again(self.noted.undone)
+            raise again(self.noted.undone)
         seen = look(sql, several=bool(self.client_flag & CLIENT.MULTI_STATEMENTS))
         self.noted.note(seen, tracked=self.tracked)  # before it is sent: its answer may never come
         if len(sql) > _LARGE and self._largest is None:
@@ -308,11 +308,6 @@ class BoundedConnection(_Connection):
         if self.noted.doubt is not None:
             self.ping()
 
-    @staticmethod
-    def again(error: Exception) -> Exception:
-        """An error anew, without the frames that the first one came by."""
-        return type(error)(*error.args)
-
     def _refuse_if_guarded(self, method: str) -> None:
         """`Pool.run` commits itself, and could else not know whether a replay is safe."""
         if self.noted.guarded:
@@ -357,7 +352,7 @@ class BoundedConnection(_Connection):
             undone = self.noted.undone
             if undone is not None:
                 self.rollback()
-                raise self.again(undone)
+                raise again(undone)
             self.commit()
 
     # --- the driver's other commands ----------------------------------------------------------------------------------
@@ -416,10 +411,6 @@ class BoundedConnection(_Connection):
             return False
         pending = isinstance(self.sock, BoundedTlsSocket) and self.sock.pending()
         return bool(self.server_status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS or pending or self.line.leftover())
-
-    def follow(self, *following: Following) -> None:
-        """Let these go out in one write with the next command; the driver is to ask for each in its turn."""
-        self.line.following = following
 
     def bounded(self, timeout: float | None, most: float = _MOST) -> Bounds:
         """Bound all reads and writes in a `with` block, together, to `timeout` seconds (None: no bound), `most` bytes.

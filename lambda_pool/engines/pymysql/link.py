@@ -15,7 +15,7 @@ from ..bounded_socket import shut_down
 from . import private
 from .connection import BoundedConnection
 from .errors import is_read_only, is_refusal
-from .noted import Noted
+from .noted import Noted, again
 from .statements import look
 from .wire import Following, command, query
 
@@ -173,7 +173,7 @@ class MysqlLink:
         marked = guarded and not self._pooled
         with conn.bounded(timeout):
             if marked:
-                conn.follow(query(_SAVEPOINT.encode()))
+                conn.line.following = [query(_SAVEPOINT.encode())]
             if readonly:
                 conn.query("START TRANSACTION READ ONLY")
             elif guarded or self._autocommit:
@@ -231,7 +231,7 @@ class MysqlLink:
         if not lost:
             return outcome
         if commit and guarded and undone is not None:
-            raise conn.again(undone)  # so that `run` may begin anew, as if the work had not swallowed it
+            raise again(undone)  # so that `run` may begin anew, as if the work had not swallowed it
         return Outcome.FAILED
 
     def _end(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
@@ -303,7 +303,7 @@ class MysqlLink:
         following += [query(statement.encode(conn.encoding)) for statement in conn.setup()]
         if conn.init_command:
             following.append(query(conn.init_command.encode(conn.encoding)))
-        conn.follow(*following)
+        conn.line.following = following
         self._resetting = True
 
     def _read_reset(self) -> None:

@@ -48,6 +48,11 @@ class Noted:
         self.read_only |= seen.read_only
 
 
+def again(error: Exception) -> Exception:
+    """An error anew, without the frames that the first one came by."""
+    return type(error)(*error.args)
+
+
 def reported(message: bytes) -> set[int]:
     """The kinds of change that an OK packet reports behind its message.
 

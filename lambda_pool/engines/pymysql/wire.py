@@ -4,7 +4,6 @@ PyMySQL takes a socket that is given to it. What it reads and writes is therefor
 own timeouts begin anew with each piece of an answer.
 """
 
-import errno
 import select
 import socket
 import ssl
@@ -132,13 +131,16 @@ class _Bounded:
         """Read a piece of an answer."""
         line = self.line
         if line.dry:
-            raise BlockingIOError(errno.EAGAIN, "only a look at what was read already")
+            return 0
         self.hurry()
         count: int = super().recv_into(buffer, *arguments)  # type: ignore[misc]
         line.room -= count
         if line.room < 0:
             raise ConnectionAbortedError("the answer is longer than any that was to come")
-        line.tail = (line.tail + bytes(memoryview(buffer)[max(count - _EOF, 0) : count]))[-_EOF:]
+        if count < _EOF:
+            line.tail = (line.tail + bytes(buffer[:count]))[-_EOF:]
+        else:
+            line.tail = bytes(buffer[count - _EOF : count])
         return count
 
     def sendall(self, data: Any, *arguments: Any) -> None:
