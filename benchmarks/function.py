@@ -2,7 +2,7 @@
 
 import os
 
-from benchmarks.ways import WAYS
+from benchmarks import session_ways, ways
 
-way = WAYS[os.environ["WAY"]](os.environ["ENGINE"], os.environ["URL"], autocommit=False)
+way = (ways.WAYS | session_ways.WAYS)[os.environ["WAY"]](os.environ["ENGINE"], os.environ["URL"], autocommit=False)
 handler = way.handler

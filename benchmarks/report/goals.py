@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from benchmarks import session_ways
+
 from .words import BARE, ENGINES, METRICS, OURS, TIMES, Figure, Results, count, number, spread
 
 
@@ -60,10 +62,26 @@ def checkout(found: Results) -> list[Goal]:
     ]
 
 
+def sessions(found: Results) -> list[Goal]:
+    """Whole warm invocations with a SQLAlchemy session, where they were measured."""
+    works = {"one": "one SELECT", "three": "a transaction of three statements"}
+    bounds = ((session_ways.PRE_PING, 0.95), (session_ways.QUEUE, 1.03))
+    return [
+        _ratio(
+            f"whole warm invocation, {ENGINES[engine]}, {words}, Session on lambda_pool over {peer}",
+            bound,
+            of[work][peer],
+        )
+        for engine, of in found.get("sessions", {}).items()
+        for work, words in works.items()
+        for peer, bound in bounds
+    ]
+
+
 def invocation(found: Results) -> list[Goal]:
     """Whole warm invocations."""
     works = {"one": "one SELECT in a transaction", "three": "a transaction of three statements"}
-    return [
+    return sessions(found) + [
         _ratio(
             f"whole warm invocation with metrics, {engine_name}, {words}, over a bare global",
             1.03,

@@ -308,6 +308,49 @@ def test_asgi(start: Start, shop: PostgresServer) -> None:
     assert runtime.invoke(request("GET", f"/orders/{number}")).payload["statusCode"] == 200
 
 
+# --- SQLAlchemy's world -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_migrations(start: Start, shop: PostgresServer) -> None:
+    for table in ("invoices", "alembic_version"):
+        shop.execute(f"drop table if exists {table}")
+    runtime = start("migrations", shop.url(), handler="app.handler")
+    try:
+        assert runtime.invoke({"to": "0001"}).payload == {"revision": "0001"}
+        shop.execute("insert into invoices (amount) values (7)")
+        assert [runtime.invoke({}).payload for _ in range(2)] == [{"revision": "0002"}] * 2
+        assert shop.execute("select amount, paid from invoices") == [(7, False)]
+        runtime.freeze()
+        end_sessions(shop)
+        runtime.thaw()
+        assert runtime.invoke({"to": "-1"}).payload == {"revision": "0001"}
+        assert runtime.invoke({"to": "base"}).payload == {"revision": None}
+        assert runtime.invoke({"to": "nowhere"}).error is not None
+        assert shop.execute("select to_regclass('invoices')") == [(None,)]
+    finally:
+        for table in ("invoices", "alembic_version"):
+            shop.execute(f"drop table if exists {table}")
+
+
+def test_sqlmodel_fastapi(start: Start, shop: PostgresServer) -> None:
+    runtime = start("sqlmodel_fastapi", shop.url())
+    made = runtime.invoke(request("POST", "/orders", {"article": "tea", "amount": 2})).payload
+    assert made["statusCode"] == 201
+    number = json.loads(made["body"])["number"]
+    assert shop.execute("select article, amount from orders") == [("tea", 2)]
+    runtime.freeze()
+    end_sessions(shop)
+    runtime.thaw()
+    read = runtime.invoke(request("GET", f"/orders/{number}")).payload
+    assert json.loads(read["body"]) == {"number": number, "article": "tea", "amount": 2}
+    assert runtime.invoke(request("GET", "/orders/0")).payload["statusCode"] == 404
+    assert runtime.invoke(request("POST", "/orders", {"article": "tea", "amount": 500})).payload["statusCode"] == 409
+    refused = runtime.invoke(request("POST", "/orders", {"article": "tea", "amount": -1})).payload
+    assert refused["statusCode"] == 500  # the database's own check
+    assert articles(shop) == ["tea"]
+
+
 # --- a durable function -----------------------------------------------------------------------------------------------
 
 

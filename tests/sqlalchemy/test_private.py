@@ -14,7 +14,8 @@ OVERRIDDEN = {"_do_get", "_do_return_conn", "_invalidate"}
 
 
 def test_what_is_overridden_is_what_sqlalchemy_calls() -> None:
-    ours = lambda_pool.sqlalchemy.pool.LambdaPool
+    from lambda_pool.sqlalchemy.pool import LambdaPool as ours
+
     for name in OVERRIDDEN:
         theirs = getattr(sqlalchemy.pool.Pool, name)
         assert list(inspect.signature(getattr(ours, name)).parameters) == list(inspect.signature(theirs).parameters)

@@ -1,0 +1,57 @@
+"""A web application with FastAPI and SQLModel, behind Mangum.
+
+The pool's decorator goes around the adapter: every request has the invocation's deadline, and what a route left behind
+is cleaned up before Lambda freezes the environment. Each request has a session of its own.
+"""
+
+from typing import Annotated
+
+from fastapi import Depends, FastAPI, HTTPException
+from mangum import Mangum
+from sqlmodel import Field, Session, SQLModel
+
+import lambda_pool
+from lambda_pool.sqlalchemy import create_engine
+
+pool = lambda_pool.Pool()
+engine = create_engine(pool)
+
+
+class Order(SQLModel, table=True):
+    __tablename__ = "orders"
+    number: int | None = Field(default=None, primary_key=True)
+    article: str
+    amount: int = 1
+
+
+def session():
+    with Session(engine) as opened:
+        yield opened
+        opened.commit()  # not reached after an error, and then nothing is saved
+
+
+# `function`: COMMIT comes before the answer, which can so still say that it was refused.
+Database = Annotated[Session, Depends(session, scope="function")]
+
+app = FastAPI()
+
+
+@app.get("/orders/{number}")
+def get_order(number: int, database: Database) -> Order:
+    order = database.get(Order, number)
+    if order is None:
+        raise HTTPException(404)
+    return order
+
+
+@app.post("/orders", status_code=201)
+def post_order(order: Order, database: Database) -> Order:
+    database.add(order)
+    database.flush()
+    database.refresh(order)
+    if order.amount > 100:
+        raise HTTPException(409, "too many")  # leaves the session: nothing is saved
+    return order
+
+
+handler = pool.handler(Mangum(app, lifespan="off"))
