@@ -94,7 +94,7 @@ def test_a_long_day(start: Start, server: Any, any_python: str) -> None:  # noqa
     sleep = "select pg_sleep(20)" if engine == "postgresql" else "select sleep(20) from dual"
     late = runtime.invoke({"insert": 100_010, "sql": sleep})
     assert late.error is not None
-    assert late.error["errorType"] == "DeadlineExceeded"
+    assert late.error["errorType"] == "DeadlineExceeded", late.log
     answer = runtime.invoke({"insert": 2_001})
     assert answer.error is None, answer.error
     saved = [row[0] for row in server.execute("select id from sa_runtime order by id")]
