@@ -150,7 +150,8 @@ def test_killed_amid_a_transaction_and_the_next_works(database: Database, engine
 
 def test_a_shutdown_condemns_what_is_as_old(own_server: Callable[[str], Any], database: Database) -> None:
     server = own_server(database.engine)
-    pool = lambda_pool.Pool(server.url(), max_size=3, observers=())
+    recorder = Recorder()
+    pool = lambda_pool.Pool(server.url(), max_size=3, observers=[recorder])
     engine = create_engine(pool)
     held = [engine.connect() for _ in range(3)]
     for conn in held[1:]:
@@ -162,6 +163,9 @@ def test_a_shutdown_condemns_what_is_as_old(own_server: Callable[[str], Any], da
     for _ in range(3):
         use(engine)
     assert pool.stats().opened == 4
+    # MariaDB says no word of good-bye that tells a shutdown from a loss.
+    reason = Reason.GENERATION if database.engine == "postgresql" else Reason.DEAD
+    assert [each.reason for each in recorder.of(Replaced)] == [reason]
     engine.dispose()
 
 

@@ -295,10 +295,17 @@ def test_a_read_only_engine_refuses_to_write_in_its_first_session_too(database: 
         with writer.begin() as conn:
             conn.execute(table.insert().values(id=2))
             conn.execute(table.delete())
+    with reader.connect() as conn:  # in the second transaction on one connection too
+        conn.execute(table.select()).all()
+        conn.commit()
+        with pytest.raises(DBAPIError, match=READ_ONLY):
+            conn.execute(table.insert().values(id=1))
     raw = reader.raw_connection()
-    with pytest.raises(Exception, match=READ_ONLY):
-        raw.cursor().execute(f"insert into {database.table} values (3)")
-    raw.close()
+    try:
+        with pytest.raises(Exception, match=READ_ONLY):
+            raw.cursor().execute(f"insert into {database.table} values (3)")
+    finally:
+        raw.close()
     with (
         pytest.raises(DBAPIError, match=READ_ONLY),
         reader.connect().execution_options(isolation_level="AUTOCOMMIT") as conn,
