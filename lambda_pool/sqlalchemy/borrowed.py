@@ -121,6 +121,13 @@ class Borrowed:
                 )
             pool.release(entry, LeftOpenError())
 
+    def fail(self, error: BaseException) -> None:
+        """It could not be lent. One whose set-up failed half way is not kept."""
+        if self.set_up:
+            self.pool.release(self.entry, error)
+        else:
+            self.discard()
+
     def discard(self) -> None:
         """Close it: it is broken, or SQLAlchemy does not want it any more."""
         self.pool.tell_returned(self.entry)

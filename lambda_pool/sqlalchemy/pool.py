@@ -81,7 +81,7 @@ class LambdaPool(Pool):
                     borrowed.begin_read_only()
             except BaseException as error:
                 if self._lent.forget(borrowed.conn) is not None:  # else SQLAlchemy has closed it
-                    pool.release(borrowed.entry, error)
+                    borrowed.fail(error)
                 # Nobody has seen this connection yet: it may still be replaced by one that lives.
                 if last or pool.classify(error) not in TRANSIENT:
                     raise

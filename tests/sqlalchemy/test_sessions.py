@@ -149,18 +149,21 @@ def test_a_unit_test_may_pass_its_own_session(engine: Engine) -> None:
     assert function({}, CONTEXT, session="mine") == "mine"
 
 
-def test_another_class_and_binds(database: Database, make: Make) -> None:
-    import sqlmodel
+class Mine(Session):
+    """As SQLModel's is."""
 
+
+def test_another_class_and_binds(database: Database, make: Make) -> None:
     from tests.sqlalchemy.test_transactions import Base, Item
 
     pool = database.pool(max_size=2)
     writer, reader = make(pool), make(pool, readonly=True)
 
-    @handler(writer, class_=sqlmodel.Session, binds={Item: reader})
-    def function(event: Any, context: Any, session: sqlmodel.Session) -> Any:
+    @handler(writer, class_=Mine, binds={Item: reader})
+    def function(event: Any, context: Any, session: Mine) -> Any:
+        assert isinstance(session, Mine)
         assert session.get_bind(Item) is reader
-        return len(session.exec(sqlmodel.select(Item)).all())
+        return len(session.scalars(sqlalchemy.select(Item)).all())
 
     Base.metadata.create_all(writer)
     try:
