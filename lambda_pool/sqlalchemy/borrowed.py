@@ -108,8 +108,10 @@ class Borrowed:
         pool, entry = self.pool, self.entry
         if self.broken:
             self.discard()
-        elif self.foreign or entry.link.condition() is Condition.CLEAN:
+        elif self.foreign:
             pool.release(entry)
+        elif pool.config.reset != "session" and entry.link.condition() is Condition.CLEAN:
+            pool.give_back(entry)
         else:
             if entry.state is State.LENT and not entry.link.at_rest():
                 where, stack = borrower.describe(entry)
