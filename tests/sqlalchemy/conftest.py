@@ -1,5 +1,6 @@
 """An engine on a pool, on each of the two databases, and what the server was told."""
 
+import gc
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -56,6 +57,13 @@ class Statements:
 
 
 _MARK = "mark-"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def nothing_is_left() -> Iterator[None]:
+    """Engines are circles: they would keep their pools alive, which other tests count."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture
