@@ -261,6 +261,36 @@ def default_pool() -> Pool:
     return _Default.pool
 
 
+@private
+def pool_at(
+    where: configuration.Url | None,
+    database: str | None,
+    auth: Auth | None,
+    endpoint: EndpointSource | None,
+    name: str | None,
+    observers: Sequence[Observer] | None,
+    options: Mapping[str, object],
+) -> Pool:
+    """A pool for a framework that has a way of its own to say where the database is.
+
+    `where` None: as the environment says, but for the `database` (None: that too). Raises ConfigError.
+    """
+    environment = configuration.read_environment()
+    prefix = configuration.DEFAULT_PREFIX
+    found: configuration.Url | str | None = where
+    variable = None
+    if where is None:
+        auth, endpoint = auth or _auth_of(environment), endpoint or _endpoint_of(environment)
+        name, variable = name or environment.name, environment.url_variable
+        found = configuration.url_of(environment, prefix)
+    config = configuration.make(found, name, options, environment.options, prefix, variable)
+    if database is not None:
+        config = config.replace(url=config.url.replace(database=database))
+    pool = Pool.__new__(Pool)
+    pool._assemble(config, auth, endpoint, observers)
+    return pool
+
+
 def core_of(pool: Pool) -> ConnectionPool:
     """What stands behind a pool, for the package's own tools."""
     return pool._core

@@ -1,0 +1,99 @@
+"""One connection of the pool's, while one of Django's database wrappers has it."""
+
+import sys
+import threading
+from contextlib import suppress
+from typing import Any
+
+from ..core.entry import Entry, State
+from ..engines.base import Condition
+from ..errors import LambdaPoolError
+from ..invocation import Limit
+from ..release import end_transaction
+from .pools import AliasPool
+
+
+class _Held:
+    """What a thread has borrowed. It goes with the thread, and gives back what that has left."""
+
+    def __init__(self) -> None:
+        self.borrowed: set[Borrowed] = set()
+
+    def __del__(self) -> None:
+        if sys.is_finalizing():
+            return
+        for borrowed in list(self.borrowed):
+            with suppress(Exception):  # nobody is there any more to be told
+                borrowed.give_back(LambdaPoolError("its thread has ended"))
+
+
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.held = _Held()
+
+
+_here = _Local()
+
+
+class Borrowed:
+    """A lent connection. Raises what `Pool.connection()` raises."""
+
+    __slots__ = ("_holder", "entry", "failure", "home", "link")
+
+    def __init__(self, home: AliasPool, alias: str) -> None:
+        self.home = home
+        self.failure: BaseException | None = None
+        """The error that says that this connection, or its server, is not what it was."""
+        self.entry: Entry = home.core.acquire(home.role, Limit(home.core.config.timeout))
+        self.entry.where = f"Django's connection {alias!r}"
+        self.link = self.entry.link
+        self._holder = _here.held
+        self._holder.borrowed.add(self)
+
+    @property
+    def conn(self) -> Any:
+        """The driver's own connection."""
+        return self.link.conn
+
+    @property
+    def pooled(self) -> bool:
+        """True if a pooler stands between, whose sessions others use too."""
+        return self.entry.endpoint.proxy or self.home.core.config.url.pooled
+
+    @property
+    def prepared(self) -> bool:
+        """True if it is as Django wants it."""
+        return self.link in self.home.prepared
+
+    def set_prepared(self) -> None:
+        """What it is now is what it is lent as from now on."""
+        self.link.set_baseline()
+        self.home.prepared.add(self.link)
+
+    def taken(self) -> bool:
+        """True if it is this borrower's no more: an ended invocation took it away, or it stayed with a parent."""
+        return self.entry.state is not State.LENT or self.entry.pid != self.home.core.pid
+
+    def lost(self) -> bool:
+        """True if it is known to be of no more use."""
+        return self.failure is not None or self.taken() or not self.link.quiet()
+
+    def end(self, *, commit: bool) -> None:
+        """End the transaction, if one is open. Raises NotCommitted, CommitUncertain, or what the driver raises."""
+        core = self.home.core
+        strict = core.config.unsaved == "raise"
+        end_transaction(core, self.entry, commit=commit, strict=strict)
+
+    def give_back(self, error: BaseException | None = None) -> None:
+        """Give it back. What is not committed is rolled back."""
+        self._holder.borrowed.discard(self)
+        link, core = self.link, self.home.core
+        error = error or self.failure
+        if error is None and not link.at_rest():
+            error = LambdaPoolError("closed in a transaction")
+        reset = core.config.reset
+        server_resets = reset != "transaction" or core.config.url.engine == "mysql"
+        if server_resets and (reset == "session" or link.condition() is Condition.CHANGED):
+            # The server may be about to forget what made it Django's.
+            self.home.prepared.discard(link)
+        core.release(self.entry, error, strict=False)

@@ -1,0 +1,51 @@
+"""`manage.py dbshell`: the server's own client, to where the pool connects, as whom the pool logs in."""
+
+from types import SimpleNamespace
+from typing import Any
+
+from ..engines.base import ConnectRequest
+from ..invocation import Limit
+from .pools import AliasPool
+
+
+class CompletedClient:
+    """To be put in front of Django's DatabaseClient."""
+
+    connection: Any
+
+    def runshell(self, parameters: list[str]) -> None:
+        """As Django's, with the address and the login (a token, a secret) that the pool finds."""
+        wrapper = self.connection
+        self.connection = SimpleNamespace(settings_dict=_completed(wrapper.settings_dict, _request(wrapper.home())))
+        try:
+            super().runshell(parameters)  # type: ignore[misc]
+        finally:
+            self.connection = wrapper
+
+
+def _request(home: AliasPool) -> ConnectRequest:
+    """What the pool would tell the driver. Raises CredentialsError, EndpointError or ConfigError."""
+    config, connector = home.core.config, home.core.connector
+    limit = Limit(config.timeout)
+    endpoint = connector.resolve(home.role, limit)
+    credentials = connector.auth.credentials(endpoint, config.url.user, limit.left())
+    return connector.request(endpoint, credentials, limit)
+
+
+def _completed(settings: dict[str, Any], request: ConnectRequest) -> dict[str, Any]:
+    password, tls = request.credentials.password, request.tls
+    files = {"ca": tls.ca_file, "cert": tls.cert_file, "key": tls.key_file}
+    return {
+        **settings,
+        "HOST": request.host,
+        "PORT": str(request.port),
+        "USER": request.credentials.user or "",
+        "PASSWORD": "" if password is None else password.reveal(),
+        "NAME": request.database,
+        "OPTIONS": {
+            **settings["OPTIONS"],
+            "sslmode": tls.mode,
+            **{f"ssl{'rootcert' if name == 'ca' else name}": path for name, path in files.items() if path},
+            "ssl": {name: path for name, path in files.items() if path},
+        },
+    }

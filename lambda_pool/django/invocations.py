@@ -1,0 +1,88 @@
+"""`handler`: for functions without HTTP, and around an adapter, what Django's request signals do for a request."""
+
+import functools
+import inspect
+import logging
+from collections.abc import Callable
+from typing import Any, NoReturn, TypeVar
+
+from django.db import connections, reset_queries
+
+from ..config import lambda_initialization
+from ..decorator import decorate
+from ..errors import ConfigError
+from .wrapper import PooledWrapper
+
+R = TypeVar("R")
+log = logging.getLogger("lambda_pool")
+
+
+def handler(fn: Callable[..., R]) -> Callable[..., R]:
+    """Decorate a Lambda handler that uses Django: deadline, clean-up, metrics. Its connections are Django's own.
+
+    In: a function of (event, context), or an adapter such as `Mangum(application)`. When it ends, its connections go
+    back to their pools. Raises ConfigError for what is no handler. The handler raises NotCommitted if it ended well and
+    left a transaction open, which is rolled back.
+    """
+    _check(fn)
+    _open_ahead()
+
+    def run(event: Any, context: Any) -> R:
+        _give_back()
+        reset_queries()
+        try:
+            result = fn(event, context)
+        except BaseException:
+            _give_back()
+            raise
+        _give_back(unless_open=True)
+        return result
+
+    functools.update_wrapper(run, fn, updated=())
+    # What it wraps may take any keyword, and would be given a connection.
+    del run.__wrapped__  # type: ignore[attr-defined]
+    return decorate(_no_pool, run, "conn", None)
+
+
+def _check(fn: Any) -> None:
+    if not callable(fn) or isinstance(fn, type):
+        raise ConfigError(f"the handler must be a function or another callable, not {getattr(fn, '__name__', fn)!r}")
+    name = getattr(fn, "__name__", type(fn).__name__)
+    if inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn):
+        raise ConfigError(f"the handler {name} is 'async def' or holds a yield: Lambda calls plain functions only")
+    try:
+        inspect.signature(fn).bind(None, None)
+    except TypeError as error:
+        raise ConfigError(
+            f"the handler {name} does not take (event, context) alone ({error}): no connection is passed, Django's "
+            "models and django.db.connection have theirs"
+        ) from None
+    except ValueError:  # one that is written in C
+        pass
+
+
+def _open_ahead() -> None:
+    """In Lambda, make every pool during Init; under provisioned concurrency, nobody waits for the first connection."""
+    initialization = lambda_initialization()
+    for alias in connections if initialization else ():
+        wrapper = connections[alias]
+        if isinstance(wrapper, PooledWrapper) and initialization == "provisioned-concurrency":
+            try:
+                wrapper.ensure_connection()
+                wrapper.close()
+            except Exception as error:  # noqa: BLE001 - whatever it is, somebody may fare better later
+                log.warning("DATABASES[%r]: could not be warmed, the first use tries again: %s", alias, error)
+
+
+def _give_back(*, unless_open: bool = False) -> None:
+    """Give back what this thread has borrowed.
+
+    `unless_open`: leave a transaction open, so that the end of the invocation rolls it back and tells.
+    """
+    for wrapper in connections.all(initialized_only=True):
+        if not (unless_open and isinstance(wrapper, PooledWrapper) and wrapper.is_in_transaction()):
+            wrapper.close_if_unusable_or_obsolete()
+
+
+def _no_pool() -> NoReturn:
+    raise AssertionError("unreachable")

@@ -1,0 +1,125 @@
+"""Where Django looks for an engine's DatabaseWrapper."""
+
+from functools import cached_property
+from typing import Any
+
+import pymysql
+from django.db import IntegrityError
+from django.db.backends.utils import typecast_time
+from django.utils.asyncio import async_unsafe
+from pymysql.constants import FIELD_TYPE
+from pymysql.converters import conversions
+
+from ..client import CompletedClient
+from ..creation import ClosingCreation
+from ..mysqldb import import_backend
+from ..wrapper import PooledWrapper
+
+base: Any = import_backend()
+
+_CONVERSIONS = {**conversions, FIELD_TYPE.TIME: typecast_time}
+
+
+class CursorWrapper(base.CursorWrapper):  # type: ignore[misc]
+    """Django's own, which knows the errors of mysqlclient where that is installed; these are PyMySQL's."""
+
+    def execute(self, query: Any, args: Any = None) -> Any:
+        """As the driver's."""
+        return self._run(self.cursor.execute, query, args)
+
+    def executemany(self, query: Any, args: Any) -> Any:
+        """As the driver's."""
+        return self._run(self.cursor.executemany, query, args)
+
+    def _run(self, run: Any, query: Any, args: Any) -> Any:
+        try:
+            return run(query, args)
+        except pymysql.OperationalError as error:
+            if error.args and error.args[0] in self.codes_for_integrityerror:
+                raise IntegrityError(*error.args) from error
+            raise
+
+
+class DatabaseClient(CompletedClient, base.DatabaseClient):  # type: ignore[misc]
+    """Django's own, for whatever the pool knows."""
+
+
+class DatabaseCreation(ClosingCreation, base.DatabaseCreation):  # type: ignore[misc]
+    """Django's own."""
+
+
+class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc]
+    """Django's own, on a pool."""
+
+    engine_name = "mysql"
+    isolation_level: str | None
+    Database = pymysql
+    client_class = DatabaseClient
+    creation_class = DatabaseCreation
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """As Django's, with PyMySQL's conversions."""
+        found: dict[str, Any] = super().get_connection_params()
+        if "conv" not in self.settings_dict["OPTIONS"]:
+            found["conv"] = _CONVERSIONS
+        return found
+
+    def driver_arguments(self) -> dict[str, Any]:
+        """The isolation level is set where the pool sets up a session, and again after each reset, for no round trip.
+
+        A user's own init_command takes that place.
+        """
+        found = super().driver_arguments()
+        if self._session() and "init_command" not in found:
+            found["init_command"] = self._session()
+        return found
+
+    def _session(self) -> str:
+        """The statement that makes each transaction of a session what the settings ask for; empty if nothing does."""
+        said = [f"ISOLATION LEVEL {self.isolation_level.upper()}"] if self.isolation_level else []
+        if self.settings_dict["OPTIONS"].get("lambda_pool", {}).get("readonly"):
+            said.append("READ ONLY")
+        return f"SET SESSION TRANSACTION {', '.join(said)}" if said else ""
+
+    @async_unsafe
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """The borrowed connection."""
+        if not conn_params:
+            self.get_connection_params()  # it notes the isolation level
+        return super().get_new_connection(conn_params)
+
+    def init_connection_state(self) -> None:
+        """As Django's, but for what was said when the session began."""
+        level = self.isolation_level
+        session = self._session()
+        if "init_command" not in self.settings_dict["OPTIONS"]:
+            session = ""
+        self.isolation_level = None
+        try:
+            super().init_connection_state()
+        finally:
+            self.isolation_level = level
+        if session:
+            with self.connection.cursor() as cursor:
+                cursor.execute(session)
+
+    @async_unsafe
+    def create_cursor(self, name: str | None = None) -> Any:
+        """As Django's."""
+        return CursorWrapper(self.connection.cursor())
+
+    @cached_property
+    def mysql_server_data(self) -> dict[str, Any]:
+        """As Django's, which each thread would ask for anew."""
+        known = self.home().server_data
+        if not known:
+            known.update(base.DatabaseWrapper.mysql_server_data.func(self))
+        return known
+
+    def is_usable(self) -> bool:
+        """As Django's."""
+        try:
+            self.connection.ping()
+        except pymysql.Error:
+            return False
+        return True

@@ -1,0 +1,1 @@
+"""`ENGINE = "lambda_pool.django.postgresql"`: Django's own backend for PostgreSQL, on a pool."""

@@ -1,0 +1,75 @@
+"""Where Django looks for an engine's DatabaseWrapper."""
+
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.db.backends.postgresql import base
+from django.db.backends.postgresql.psycopg_any import IsolationLevel
+from django.utils.asyncio import async_unsafe
+
+from ..client import CompletedClient
+from ..creation import ClosingCreation
+from ..wrapper import PooledWrapper
+
+_READ_ONLY = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
+
+
+class DatabaseClient(CompletedClient, base.DatabaseClient):  # type: ignore[misc]
+    """Django's own, for whatever the pool knows."""
+
+
+class DatabaseCreation(ClosingCreation, base.DatabaseCreation):  # type: ignore[misc]
+    """Django's own."""
+
+
+class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc]
+    """Django's own, on a pool."""
+
+    engine_name = "postgresql"
+    client_class = DatabaseClient
+    creation_class = DatabaseCreation
+
+    @async_unsafe
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """The borrowed connection, at the isolation level that the settings name."""
+        level = self.settings_dict["OPTIONS"].get("isolation_level")
+        try:
+            self.isolation_level = IsolationLevel.READ_COMMITTED if level is None else IsolationLevel(level)
+        except ValueError:
+            raise ImproperlyConfigured(
+                f"DATABASES[{self.alias!r}]: OPTIONS['isolation_level'] is not valid: it must be one of "
+                f"psycopg.IsolationLevel, and not {level!r}"
+            ) from None
+        connection = super().get_new_connection(conn_params)
+        borrowed = self._borrowed
+        if borrowed is not None and not borrowed.prepared:
+            if level is not None:
+                connection.isolation_level = self.isolation_level
+            if borrowed.home.readonly:
+                connection.read_only = True
+        return connection
+
+    def init_connection_state(self) -> None:
+        """As Django's. A reader's session is read-only, also where no transaction is begun."""
+        super().init_connection_state()
+        borrowed = self._borrowed
+        if borrowed is not None and borrowed.home.readonly and not borrowed.pooled:
+            with self.connection.cursor() as cursor:
+                cursor.execute(_READ_ONLY)
+
+    def ensure_timezone(self) -> bool:
+        """As Django's. A connection that was changed so is set up anew when it is borrowed next."""
+        changed = bool(super().ensure_timezone())
+        if changed and self._borrowed is not None:
+            self._borrowed.home.prepared.discard(self._borrowed.link)
+        return changed
+
+    @async_unsafe
+    def create_cursor(self, name: str | None = None) -> Any:
+        """As Django's, whose look at the adapters changes none."""
+        noted = self.connection.pooled
+        touched = noted.touched
+        try:
+            return super().create_cursor(name)
+        finally:
+            noted.touched = touched

@@ -1,0 +1,248 @@
+"""What the two engines have in common: a database wrapper of Django's that borrows where Django would connect."""
+
+import logging
+from functools import cached_property
+from typing import Any
+
+from django.conf import settings
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, OperationalError
+from django.db.backends.base.base import NO_DB_ALIAS
+from django.db.backends.utils import debug_transaction
+from django.utils.asyncio import async_unsafe
+
+from .. import errors
+from ..config import in_lambda
+from ..engines.base import INVALIDATES_POOL, TRANSIENT
+from . import pools
+from .borrowed import Borrowed
+from .errors import ErrorWrapper
+
+log = logging.getLogger("lambda_pool")
+
+_LOGIN = {
+    "dbname": "NAME",
+    "database": "NAME",
+    "user": "USER",
+    "password": "PASSWORD",
+    "host": "HOST",
+    "unix_socket": "HOST",
+    "port": "PORT",
+}
+"""What Django makes of DATABASES, and the pool knows already."""
+
+
+class PooledWrapper:
+    """To be put in front of a DatabaseWrapper of Django's."""
+
+    engine_name: str
+    connection: Any
+    settings_dict: dict[str, Any]
+    alias: str
+    autocommit: bool
+    in_atomic_block: bool
+    run_on_commit: list[Any]
+    run_commit_hooks_on_set_autocommit_on: bool
+    ensure_connection: Any
+    get_connection_params: Any
+
+    def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
+        super().__init__(settings_dict, alias)  # type: ignore[call-arg]
+        self._borrowed: Borrowed | None = None
+        self._found: tuple[pools.Wanted, pools.AliasPool] | None = None
+        if in_lambda() and alias != NO_DB_ALIAS:
+            # A wrong setting then fails the deployment and not the first user, and the shutdown can still be prepared.
+            self.home()
+
+    # --- the pool -----------------------------------------------------------------------------------------------------
+
+    def home(self) -> pools.AliasPool:
+        """The pool of this alias, by what its settings say now. Raises SettingsError."""
+        time_zone = (settings.USE_TZ, self.timezone_name)  # type: ignore[attr-defined]
+        want = pools.wanted(self.alias, self.engine_name, self.settings_dict, time_zone)
+        if self._found is None or self._found[0] != want:
+            arguments = self.driver_arguments()
+            if self.alias == NO_DB_ALIAS:  # for one statement or two, and not to be kept
+                self._found = want, pools.make(want, arguments)
+            else:
+                self._found = want, pools.shared(want, arguments)
+        return self._found[1]
+
+    def driver_arguments(self) -> dict[str, Any]:
+        """What Django would tell the driver, without what is the pool's."""
+        named = self.settings_dict
+        options = {name: value for name, value in named["OPTIONS"].items() if name not in pools.OWN}
+        # It asks for a name, which may be said in the environment.
+        self.settings_dict = {**named, "NAME": named["NAME"] or "-", "OPTIONS": options}
+        try:
+            found: dict[str, Any] = self.get_connection_params()
+        finally:
+            self.settings_dict = named
+        return {name: value for name, value in found.items() if name in options or name not in _LOGIN}
+
+    # --- borrowing ----------------------------------------------------------------------------------------------------
+
+    @async_unsafe
+    def connect(self) -> None:
+        """Borrow a connection. Django's own set-up runs once for each physical one, and is what it is lent as."""
+        for last in (False, True):
+            borrowed = Borrowed(self.home(), self.alias)
+            try:
+                if borrowed.prepared:
+                    self._resume(borrowed)
+                else:
+                    self._prepare(borrowed)
+            except BaseException as error:
+                self._borrowed = self.connection = None
+                borrowed.give_back(error.__cause__ or error)
+                # Nobody has used this connection yet: it may still be replaced by one that lives.
+                if last or borrowed.home.core.classify(error.__cause__ or error) not in TRANSIENT:
+                    raise
+            else:
+                return
+
+    def _prepare(self, borrowed: Borrowed) -> None:
+        self._borrowed = borrowed
+        super().connect()  # type: ignore[misc]
+        if not borrowed.link.at_rest():  # with AUTOCOMMIT off
+            borrowed.end(commit=True)
+        borrowed.set_prepared()
+        self._never_obsolete()
+
+    def _resume(self, borrowed: Borrowed) -> None:
+        """What Django's connect() does for its own part."""
+        self.check_settings()  # type: ignore[attr-defined]
+        self.in_atomic_block = self.closed_in_transaction = self.errors_occurred = False
+        self.savepoint_ids: list[Any] = []
+        self.atomic_blocks: list[Any] = []
+        self.needs_rollback = False
+        self._never_obsolete()
+        self._borrowed = borrowed
+        self.connection = self.get_new_connection({})
+        self.autocommit = self.settings_dict["AUTOCOMMIT"]
+        self.run_on_commit = []
+
+    def _never_obsolete(self) -> None:
+        """The pool checks its connections when it lends them, and ends those that are too old."""
+        self.close_at = None
+        self.health_check_enabled, self.health_check_done = False, True
+
+    @async_unsafe
+    def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
+        """The borrowed connection; `conn_params` were used when the pool was made."""
+        if self._borrowed is None:
+            self._borrowed = Borrowed(self.home(), self.alias)
+        return self._borrowed.conn
+
+    def close_if_health_check_failed(self) -> None:
+        """Called before each use. A connection that is no longer ours is forgotten; one that is lost is replaced.
+
+        Not inside of a transaction, whose first half would be missing.
+        """
+        borrowed = self._borrowed
+        if borrowed is None:
+            return
+        if borrowed.taken() or (borrowed.failure is not None and self.autocommit and not self.in_atomic_block):
+            self.close()
+
+    def close_if_unusable_or_obsolete(self) -> None:
+        """Called at the beginning and at the end of each request: give back."""
+        if self.connection is not None:
+            self.close()
+
+    def close(self) -> None:
+        """Give back. What is not committed is rolled back."""
+        super().close()  # type: ignore[misc]
+        if self.closed_in_transaction:
+            self.connection = None  # somebody else may have it by now
+
+    def _close(self) -> None:
+        borrowed, self._borrowed = self._borrowed, None
+        if borrowed is None:
+            return
+        with self.wrap_database_errors:
+            borrowed.give_back()
+            if self.alias == NO_DB_ALIAS:
+                borrowed.home.pool.close()
+
+    def is_in_transaction(self) -> bool:
+        """True if it has a connection whose transaction is open."""
+        borrowed = self._borrowed
+        return borrowed is not None and not borrowed.taken() and not borrowed.link.at_rest()
+
+    # --- transactions -------------------------------------------------------------------------------------------------
+
+    def _commit(self) -> None:
+        borrowed = self._borrowed
+        if borrowed is None:
+            return
+        try:
+            with debug_transaction(self, "COMMIT"), self.wrap_database_errors:
+                borrowed.end(commit=True)
+        except Exception as error:
+            if isinstance(error, errors.CommitUncertain) or borrowed.lost():
+                self._drop(error)
+            raise
+
+    def _rollback(self) -> None:
+        borrowed = self._borrowed
+        if borrowed is None:
+            return
+        with debug_transaction(self, "ROLLBACK"), self.wrap_database_errors:
+            borrowed.end(commit=False)
+        if borrowed.lost():
+            # The server has rolled back; whoever goes on must know that this is not the same connection.
+            raise OperationalError("the connection was lost, and its transaction with it") from borrowed.failure
+
+    def _drop(self, error: BaseException) -> None:
+        """Give a connection back that is of no more use, so that atomic() has none to bring into autocommit again.
+
+        It would connect anew for that, and where this fails, hide what became of COMMIT.
+        """
+        borrowed, self._borrowed, self.connection = self._borrowed, None, None
+        if borrowed is not None:
+            borrowed.give_back(error.__cause__ or error)
+
+    def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
+        """As Django's; but it opens no connection only to say what each new one is anyway."""
+        self.close_if_health_check_failed()
+        if self.connection is not None or not (autocommit and self.settings_dict["AUTOCOMMIT"]):
+            super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)  # type: ignore[misc]
+            return
+        self.validate_no_atomic_block()  # type: ignore[attr-defined]
+        self.autocommit = True
+        if self.run_commit_hooks_on_set_autocommit_on:
+            self.run_and_clear_commit_hooks()  # type: ignore[attr-defined]
+            self.run_commit_hooks_on_set_autocommit_on = False
+
+    def _set_autocommit(self, autocommit: bool) -> None:
+        borrowed = self._borrowed
+        open_before = borrowed is not None and not borrowed.link.at_rest()
+        if autocommit and open_before and self.engine_name == "mysql":
+            self._commit()  # which the server would do by itself, and not tell if its answer is lost
+            open_before = False
+        try:
+            super()._set_autocommit(autocommit)  # type: ignore[misc]
+        except DatabaseError as error:
+            if borrowed is None or open_before or not (autocommit and self.settings_dict["AUTOCOMMIT"]):
+                raise
+            if not borrowed.lost():
+                raise
+            # Nothing was open: what was committed is saved, and the next connection begins so.
+            log.debug("pool %s: lost after COMMIT: %s", borrowed.home.core.name, error)
+            self._drop(error)
+
+    # --- errors -------------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def wrap_database_errors(self) -> ErrorWrapper:
+        """As Django's, for the pool's errors too."""
+        return ErrorWrapper(self)
+
+    def note_error(self, error: BaseException) -> None:
+        """Note an error of the driver's that says that the connection, or its server, is not what it was."""
+        borrowed = self._borrowed
+        if borrowed is None or borrowed.failure is not None:
+            return
+        kind = borrowed.home.core.kind_of(borrowed.entry, error)
+        if kind in INVALIDATES_POOL or not borrowed.link.quiet():
+            borrowed.failure = error
