@@ -105,7 +105,7 @@ def _make(want: Wanted, driver: Mapping[str, Any]) -> AliasPool:
     said = want.options.get("lambda_pool", {})
     if not isinstance(said, Mapping) or not all(isinstance(name, str) for name in said):
         raise ConfigError("OPTIONS['lambda_pool'] is not valid: it must be a dict of Pool's keywords")
-    if "pool" in want.options:
+    if want.options.get("pool"):
         raise ConfigError("OPTIONS['pool'] is not valid with lambda_pool, which is the pool: take it out")
     for name in (*_PLACE, "engine", "url", "autocommit"):
         if name in said:

@@ -7,6 +7,7 @@ from typing import Any
 from django.conf import settings
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, OperationalError
 from django.db.backends.base.base import NO_DB_ALIAS
+from django.db.backends.signals import connection_created
 from django.db.backends.utils import debug_transaction
 from django.utils.asyncio import async_unsafe
 
@@ -119,6 +120,9 @@ class PooledWrapper:
         self._borrowed = borrowed
         self.connection = self.get_new_connection({})
         self.autocommit = self.settings_dict["AUTOCOMMIT"]
+        if connection_created.has_listeners(type(self)):
+            connection_created.send(sender=type(self), connection=self)
+            borrowed.set_prepared()
         self.run_on_commit = []
 
     def _never_obsolete(self) -> None:
@@ -163,6 +167,10 @@ class PooledWrapper:
             borrowed.give_back()
             if self.alias == NO_DB_ALIAS:
                 borrowed.home.pool.close()
+
+    def is_usable(self) -> bool:
+        """As Django's."""
+        return self._borrowed is not None and bool(super().is_usable())  # type: ignore[misc]
 
     def is_in_transaction(self) -> bool:
         """True if it has a connection whose transaction is open."""

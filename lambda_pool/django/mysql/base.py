@@ -48,7 +48,19 @@ class DatabaseCreation(ClosingCreation, base.DatabaseCreation):  # type: ignore[
     """Django's own."""
 
 
-class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc]
+class _PyMySqlWrapper(base.DatabaseWrapper):  # type: ignore[misc]
+    """Django's own, which knows the errors of mysqlclient where that is installed."""
+
+    def is_usable(self) -> bool:
+        """As Django's."""
+        try:
+            self.connection.ping()
+        except pymysql.Error:
+            return False
+        return True
+
+
+class DatabaseWrapper(PooledWrapper, _PyMySqlWrapper):
     """Django's own, on a pool."""
 
     engine_name = "mysql"
@@ -115,11 +127,3 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
         if not known:
             known.update(base.DatabaseWrapper.mysql_server_data.func(self))
         return known
-
-    def is_usable(self) -> bool:
-        """As Django's."""
-        try:
-            self.connection.ping()
-        except pymysql.Error:
-            return False
-        return True
