@@ -82,7 +82,7 @@ class Borrowed:
         """End the transaction, if one is open. Raises NotCommitted, CommitUncertain, or what the driver raises."""
         core = self.home.core
         strict = core.config.unsaved == "raise"
-        end_transaction(core, self.entry, commit=commit, strict=strict)
+        end_transaction(core, self.entry, commit=commit, strict=strict, last=False)
 
     def give_back(self, error: BaseException | None = None) -> None:
         """Give it back. What is not committed is rolled back."""
@@ -92,8 +92,7 @@ class Borrowed:
         if error is None and not link.at_rest():
             error = LambdaPoolError("closed in a transaction")
         reset = core.config.reset
-        server_resets = reset != "transaction" or core.config.url.engine == "mysql"
-        if server_resets and (reset == "session" or link.condition() is Condition.CHANGED):
+        if reset == "session" or (reset == "changed" and link.condition() is Condition.CHANGED):
             # The server may be about to forget what made it Django's.
             self.home.prepared.discard(link)
         core.release(self.entry, error, strict=False)

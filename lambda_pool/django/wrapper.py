@@ -133,9 +133,13 @@ class PooledWrapper:
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
         """The borrowed connection; `conn_params` were used when the pool was made."""
+        return self.borrow().conn
+
+    def borrow(self) -> Borrowed:
+        """What it has borrowed; borrows where that is nothing."""
         if self._borrowed is None:
             self._borrowed = Borrowed(self.home(), self.alias)
-        return self._borrowed.conn
+        return self._borrowed
 
     def close_if_health_check_failed(self) -> None:
         """Called before each use. A connection that is no longer ours is forgotten; one that is lost is replaced.

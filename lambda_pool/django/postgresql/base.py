@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from django.core.exceptions import ImproperlyConfigured
 from django.db.backends.postgresql import base
 from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.utils.asyncio import async_unsafe
@@ -12,6 +11,13 @@ from ..creation import ClosingCreation
 from ..wrapper import PooledWrapper
 
 _READ_ONLY = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
+
+
+class _Lending:
+    """In the driver's place while Django opens a connection, sets it up as it does, and gets a borrowed one."""
+
+    def __init__(self, connection: Any) -> None:
+        self.connect = lambda **_: connection
 
 
 class DatabaseClient(CompletedClient, base.DatabaseClient):  # type: ignore[misc]
@@ -31,22 +37,19 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
 
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
-        """The borrowed connection, at the isolation level that the settings name."""
-        level = self.settings_dict["OPTIONS"].get("isolation_level")
+        """The borrowed connection; a new one at the isolation level that the settings name."""
+        borrowed = self.borrow()
+        connection = borrowed.conn
+        if borrowed.prepared:
+            self.isolation_level = connection.isolation_level or IsolationLevel.READ_COMMITTED
+            return connection
+        self.Database = _Lending(connection)
         try:
-            self.isolation_level = IsolationLevel.READ_COMMITTED if level is None else IsolationLevel(level)
-        except ValueError:
-            raise ImproperlyConfigured(
-                f"DATABASES[{self.alias!r}]: OPTIONS['isolation_level'] is not valid: it must be one of "
-                f"psycopg.IsolationLevel, and not {level!r}"
-            ) from None
-        connection = super().get_new_connection(conn_params)
-        borrowed = self._borrowed
-        if borrowed is not None and not borrowed.prepared:
-            if level is not None:
-                connection.isolation_level = self.isolation_level
-            if borrowed.home.readonly:
-                connection.read_only = True
+            connection = base.DatabaseWrapper.get_new_connection(self, conn_params)
+        finally:
+            del self.Database
+        if borrowed.home.readonly:
+            connection.read_only = True
         return connection
 
     def init_connection_state(self) -> None:

@@ -1,0 +1,41 @@
+"""What a server was told, by its own log."""
+
+import re
+import time
+from typing import Any
+
+_MARK = "mark-"
+
+
+class Statements:
+    """What the server has been told in a `with` block, in order and in lower case, on whatever connection.
+
+    `database`: has `engine`, `server`, and `execute`. But for what it was told through the latter.
+    """
+
+    def __init__(self, database: Any) -> None:
+        self._database = database
+        self.seen: list[str] = []
+
+    def __enter__(self) -> "Statements":
+        self._begin = len(self._settled())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        log = self._settled()[self._begin :]
+        if self._database.engine == "postgresql":
+            found = re.findall(r"\[(\d+)\].*?(?:statement|execute [^:]*): (.*)", log)
+        else:
+            found = re.findall(r"\s(\d+) Query\t(.*)", log)
+        ours = {backend for backend, text in found if _MARK in text}
+        self.seen = [text.strip().lower() for backend, text in found if backend not in ours]
+
+    def _settled(self) -> str:
+        """The log, once it holds what was said last."""
+        mark = f"{_MARK}{time.monotonic_ns()}"
+        self._database.execute(f"select '{mark}'")
+        until = time.monotonic() + 10
+        while mark not in (log := str(self._database.server.log)):
+            assert time.monotonic() < until, "the server's log lags behind"
+            time.sleep(0.01)
+        return log
