@@ -264,6 +264,7 @@ def default_pool() -> Pool:
 @private
 def pool_at(
     where: configuration.Url | None,
+    engine: str,
     database: str | None,
     auth: Auth | None,
     endpoint: EndpointSource | None,
@@ -284,6 +285,8 @@ def pool_at(
         name, variable = name or environment.name, environment.url_variable
         found = configuration.url_of(environment, prefix)
     config = configuration.make(found, name, options, environment.options, prefix, variable)
+    if config.url.engine != engine:
+        raise ConfigError(f"the environment leads to {config.url.engine}, and this pool is for {engine}: change one")
     if database is not None:
         config = config.replace(url=config.url.replace(database=database))
     pool = Pool.__new__(Pool)

@@ -122,9 +122,7 @@ def _make(want: Wanted, driver: Mapping[str, Any]) -> AliasPool:
     where = _where(want, own)
     # None is Django's word for no database at all, to create or to drop one; empty, that it is said elsewhere.
     database = {None: "postgres" if want.engine == "postgresql" else "", "": None}.get(want.place[4], want.place[4])
-    pool = api.pool_at(where, database, **given, options=options)
-    if pool.config.url.engine != want.engine:
-        raise ConfigError(f"ENGINE is for {want.engine}, and the environment's URL for {pool.config.url.engine}")
+    pool = api.pool_at(where, want.engine, database, **given, options=options)
     made = AliasPool(pool, readonly=readonly)
     if readonly and pool.config.url.pooled and not made.core.connector.endpoint.has_reader:
         raise ConfigError(
@@ -174,7 +172,6 @@ def _where(want: Wanted, own: dict[str, Any]) -> configuration.Url | None:
                 "environment says where the database is, in the URL's query"
             )
         return None
-    called = {**_PLACE, **{name: f"OPTIONS[{name!r}]" for name in own}}
     return configuration.from_parts(
-        {**parts, **own, "engine": want.engine}, lambda name: called.get(name, name), needs_host=False
+        {**parts, **own, "engine": want.engine}, lambda name: _PLACE.get(name, name), needs_host=False
     )

@@ -44,7 +44,6 @@ class PooledWrapper:
     run_on_commit: list[Any]
     run_commit_hooks_on_set_autocommit_on: bool
     ensure_connection: Any
-    get_connection_params: Any
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(settings_dict, alias)  # type: ignore[call-arg]
@@ -79,6 +78,17 @@ class PooledWrapper:
         finally:
             self.settings_dict = named
         return {name: value for name, value in found.items() if name in options or name not in _LOGIN}
+
+    def get_connection_params(self) -> dict[str, Any]:
+        """As Django's, also where the environment says which database it is."""
+        named = self.settings_dict
+        if named["NAME"] == "":
+            self.settings_dict = {**named, "NAME": self.home().pool.config.url.database or "-"}
+        try:
+            found: dict[str, Any] = super().get_connection_params()  # type: ignore[misc]
+        finally:
+            self.settings_dict = named
+        return found
 
     # --- borrowing ----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from django.db.utils import load_backend
 import lambda_pool
 from lambda_pool.django import pools
 from tests.contract.conftest import Database, database, my, own_server, pg  # noqa: F401 - fixtures
-from tests.support.statements import Statements as Statements
+from tests.support.statements import Statements
 
 if not settings.configured:
     settings.configure(
@@ -25,6 +25,7 @@ if not settings.configured:
     )
     __import__("django").setup()
 
+__all__ = ["Statements", "Use", "backend_of", "described", "install", "names", "request_ends", "stats"]
 Use = Callable[..., Any]
 
 

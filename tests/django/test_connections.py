@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from django.db import OperationalError, ProgrammingError, connections, transaction
+from django.db import InterfaceError, OperationalError, ProgrammingError, connections, transaction
 from django.db.backends.signals import connection_created
 
 from lambda_pool import lifecycle
@@ -15,6 +15,9 @@ from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 from tests.django.conftest import Statements, Use, backend_of, names, request_ends, stats
 from tests.django.shop.models import Order
+
+GONE = (OperationalError, InterfaceError)
+"""What the drivers say of a connection that is closed."""
 
 
 def test_nothing_but_the_queries_is_sent(connection: Any, database: Database) -> None:
@@ -65,6 +68,7 @@ def test_the_set_up_runs_once_for_each_physical_connection(use: Use, database: D
 @pytest.mark.parametrize("reset", ["transaction", "changed", "session"])
 def test_what_a_borrower_sets_is_reset_and_what_django_sets_is_not(use: Use, database: Database, reset: str) -> None:
     entry = use(reset=reset).settings_dict
+    wanted: list[object]
     if database.engine == "postgresql":
         entry["TIME_ZONE"] = "Europe/Zurich"
         entry["OPTIONS"]["assume_role"] = "pg_monitor"
@@ -72,7 +76,11 @@ def test_what_a_borrower_sets_is_reset_and_what_django_sets_is_not(use: Use, dat
         more = ["show timezone", "select current_user"]
     else:
         entry["OPTIONS"]["isolation_level"] = "serializable"
-        change, asked, wanted = "set @@session.lock_wait_timeout = 77", "select @@lock_wait_timeout", [86400, "SERIALIZABLE"]
+        change, asked, wanted = (
+            "set @@session.lock_wait_timeout = 77",
+            "select @@lock_wait_timeout",
+            [86400, "SERIALIZABLE"],
+        )
         more = ["select @@tx_isolation"]
     for _ in range(3):
         found = []
@@ -128,7 +136,7 @@ def test_killed_between_requests(connection: Any, database: Database) -> None:
         backends.add(backend_of(connection))
         Order.objects.count()
         request_ends()
-        database.kill(max(backends, key=lambda each: database.alive(each)))
+        database.kill(max(backends, key=database.alive))
     assert len(backends) == 3
     assert stats(connection).replaced == 2
 
@@ -155,13 +163,16 @@ def test_killed_in_a_transaction_its_error_comes_out_and_nothing_goes_on(connect
 
 
 def test_killed_in_a_transaction_whose_error_is_swallowed(connection: Any, database: Database) -> None:
-    with pytest.raises(OperationalError), transaction.atomic():
-        Order.objects.create(name="lost")
+    def insert(name: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("insert into shop_order (name, placed) values (%s, now())", [name])
+
+    with pytest.raises(GONE), transaction.atomic():
+        insert("lost")
         database.kill(backend_of(connection))
-        with pytest.raises(OperationalError):
-            Order.objects.create(name="lost too")
-        with pytest.raises(OperationalError):  # and not on a new connection, where it would be saved alone
-            Order.objects.create(name="half")
+        for name in ("lost too", "half"):  # and not on a new connection, where it would be saved alone
+            with pytest.raises(GONE):
+                insert(name)
     assert names(database) == []
 
 
@@ -170,9 +181,9 @@ def test_a_manual_transaction_does_not_go_on_elsewhere(connection: Any, database
     Order.objects.create(name="lost")
     database.kill(backend_of(connection))
     for name in ("lost too", "half"):
-        with pytest.raises(OperationalError):
+        with pytest.raises(GONE):
             Order.objects.create(name=name)
-    with pytest.raises(OperationalError):
+    with pytest.raises(GONE):
         transaction.rollback()
     connection.close()
     assert connection.get_autocommit()
@@ -182,7 +193,7 @@ def test_a_manual_transaction_does_not_go_on_elsewhere(connection: Any, database
 def test_the_driver_connection_that_is_closed_by_hand(connection: Any, database: Database) -> None:
     connection.ensure_connection()
     connection.connection.close()
-    with pytest.raises((OperationalError, connections["default"].Database.Error, Exception)):
+    with pytest.raises(GONE):
         Order.objects.count()
     request_ends()
     assert Order.objects.count() == 0
@@ -269,7 +280,7 @@ def test_a_full_pool_is_an_operational_error(use: Use) -> None:
     connection = use(max_size=1, timeout=0.1)
     connection.ensure_connection()
     other = connection.copy()
-    with pytest.raises(OperationalError, match="Django's connection 'default'") as caught:
+    with pytest.raises(OperationalError, match="already holds the only connection") as caught:
         other.ensure_connection()
     assert type(caught.value.__cause__).__name__ == "PoolTimeout"
 

@@ -1,5 +1,6 @@
 """Where Django looks for an engine's DatabaseWrapper."""
 
+from types import SimpleNamespace
 from typing import Any
 
 from django.db.backends.postgresql import base
@@ -34,6 +35,21 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
     engine_name = "postgresql"
     client_class = DatabaseClient
     creation_class = DatabaseCreation
+    pool = None
+    """Django's own pool, which there is none of."""
+
+    def driver_arguments(self) -> dict[str, Any]:
+        """Raises ImproperlyConfigured for an isolation level that there is not."""
+        self._as_django_opens(SimpleNamespace())
+        return super().driver_arguments()
+
+    def _as_django_opens(self, connection: Any) -> Any:
+        """What Django makes of a new connection."""
+        self.Database = _Lending(connection)
+        try:
+            return base.DatabaseWrapper.get_new_connection(self, {})
+        finally:
+            del self.Database
 
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:
@@ -43,11 +59,7 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
         if borrowed.prepared:
             self.isolation_level = connection.isolation_level or IsolationLevel.READ_COMMITTED
             return connection
-        self.Database = _Lending(connection)
-        try:
-            connection = base.DatabaseWrapper.get_new_connection(self, conn_params)
-        finally:
-            del self.Database
+        self._as_django_opens(connection)
         if borrowed.home.readonly:
             connection.read_only = True
         return connection
