@@ -10,7 +10,7 @@ from django.db import connections, reset_queries
 
 from ..config import lambda_initialization
 from ..decorator import decorate
-from ..errors import ConfigError
+from ..errors import ConfigError, NotCommitted
 from .wrapper import PooledWrapper
 
 R = TypeVar("R")
@@ -35,7 +35,12 @@ def handler(fn: Callable[..., R]) -> Callable[..., R]:
         except BaseException:
             _give_back()
             raise
-        _give_back(unless_open=True)
+        left_open = _give_back()
+        if left_open:
+            raise NotCommitted(
+                f"the handler ended normally with a transaction still open on Django's {', '.join(left_open)}, which "
+                "was rolled back: nothing of it is saved; commit it, or use transaction.atomic()"
+            )
         return result
 
     functools.update_wrapper(run, fn, updated=())
@@ -74,14 +79,20 @@ def _open_ahead() -> None:
                 log.warning("DATABASES[%r]: could not be warmed, the first use tries again: %s", alias, error)
 
 
-def _give_back(*, unless_open: bool = False) -> None:
+def _give_back() -> list[str]:
     """Give back what this thread has borrowed.
 
-    `unless_open`: leave a transaction open, so that the end of the invocation rolls it back and tells.
+    Out: the aliases whose transaction was open, and is rolled back, where the option `unsaved` asks for an error.
     """
+    left_open = []
     for wrapper in connections.all(initialized_only=True):
-        if not (unless_open and isinstance(wrapper, PooledWrapper) and wrapper.is_in_transaction()):
-            wrapper.close_if_unusable_or_obsolete()
+        if isinstance(wrapper, PooledWrapper) and wrapper.is_in_transaction():
+            if wrapper.home().core.config.unsaved == "raise":
+                left_open.append(repr(wrapper.alias))
+            else:
+                log.warning("Django's %r was left in a transaction, which is rolled back", wrapper.alias)
+        wrapper.close_if_unusable_or_obsolete()
+    return left_open
 
 
 def _no_pool() -> NoReturn:
