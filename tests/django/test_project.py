@@ -79,6 +79,7 @@ class Project:
         ROOT_URLCONF = "tests.django.shop.urls"
         SECRET_KEY = "of the tests"
         ALLOWED_HOSTS = ["*"]
+        STATIC_URL = "static/"
         USE_TZ = True
         """
         (folder / "project_settings.py").write_text(textwrap.dedent(settings))
