@@ -72,7 +72,8 @@ def needed(name: str, extras: Iterable[str]) -> dict[str, Distribution]:
 
 def pins(text: str) -> dict[str, str]:
     """Name to version, of the lines of a constraints file."""
-    found = [Requirement(line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    lines = [Requirement(line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    found = [each for each in lines if each.marker is None or each.marker.evaluate()]
     exact = {canonicalize_name(each.name): re.fullmatch(r"==([^*]+)", str(each.specifier)) for each in found}
     return {name: pin[1] for name, pin in exact.items() if pin}
 

@@ -99,7 +99,7 @@ once() { # once STAMP COMMAND…: run a command unless it has succeeded since th
 install_all() {
     make_venv .venv
     echo "setup: installing the package, its extras and the development tools into .venv"
-    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[all,otel,sqlalchemy,testing,demo]' --group dev ||
+    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[all,otel,sqlalchemy,django,testing,demo]' --group dev ||
         fail "pip could not install the package's dependencies into .venv"
 }
 
@@ -113,7 +113,7 @@ install_audit() { # every extra as a user gets it, and what looks for vulnerabil
     make_venv .venv-audit
     echo "setup: installing the package with every extra, and pip-audit, into .venv-audit"
     .venv-audit/bin/pip install -q --disable-pip-version-check -c constraints.txt \
-        -e '.[all,otel,sqlalchemy,testing,demo]' packaging pip-audit==2.10.1 ||
+        -e '.[all,otel,sqlalchemy,django,testing,demo]' packaging pip-audit==2.10.1 ||
         fail "pip could not install the package's dependencies and pip-audit into .venv-audit"
 }
 
@@ -200,7 +200,7 @@ install_python() { # install_python VERSION PATH
     echo "setup: preparing Python $1 for the tests"
     make_venv ".venv-$1" "$2"
     ".venv-$1/bin/pip" install -q --disable-pip-version-check --only-binary :all: -c constraints.txt \
-        'psycopg[binary]' PyMySQL awslambdaric aws-lambda-powertools SQLAlchemy ||
+        'psycopg[binary]' PyMySQL awslambdaric aws-lambda-powertools SQLAlchemy Django ||
         fail "pip could not install the drivers for Python $1"
     ".venv-$1/bin/pip" install -q --disable-pip-version-check --no-deps -e . ||
         fail "pip could not install the package for Python $1"
@@ -250,6 +250,16 @@ install_free_threaded() { # with the drivers in pure Python
         fail "pip could not install the package for Python without the GIL"
 }
 
+fetch_django() { # Django's own test suite, which only its source distribution has, of the release in .venv
+    local version
+    version=$(.venv/bin/python -c 'import django; print(django.__version__)')
+    echo "setup: fetching the test suite of Django $version"
+    rm -rf .tools/django && mkdir -p .tools/django
+    .venv/bin/pip download -q --disable-pip-version-check --no-deps --no-binary Django -d .tools/django "Django==$version" ||
+        fail "pip could not download the source distribution of Django $version"
+    tar -xzf .tools/django/*.tar.gz -C .tools/django --strip-components=1 && rm .tools/django/*.tar.gz
+}
+
 install_servers() {
     local missing=()
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
@@ -275,6 +285,7 @@ test-all)
     "$0" test
     together pythons tools sam free-threaded
     once .tools/wheels/.ready fetch_wheels
+    once .tools/django/.ready fetch_django
     ;;
 environment) once .venv/.ready-all install_all ;;
 demo)
@@ -301,5 +312,6 @@ fuzz) once .venv-fuzz/.ready install_fuzz ;;
 tools) once .venv-build/.ready install_tools ;;
 sam) once .venv-sam/.ready install_sam ;;
 wheels) once .tools/wheels/.ready fetch_wheels ;;
+django) once .tools/django/.ready fetch_django ;;
 *) fail "unknown part '${1:-}': see the Makefile" ;;
 esac

@@ -1,6 +1,6 @@
 """Django behind Mangum. The views' queries are all that a warm request sends.
 
-`handler` serves the application; `migrate` is a function of its own, which runs the migrations once for each deployment.
+`handler` serves the application; `migrate` is a function of its own, to be invoked once for each deployment.
 """
 
 import os

@@ -21,4 +21,4 @@ class Order(models.Model):
     message = models.CharField(max_length=64, unique=True, null=True)
 
     def __str__(self):
-        return f"{self.amount} × {self.article}"
+        return f"{self.amount} of {self.article}"

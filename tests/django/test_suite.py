@@ -1,0 +1,92 @@
+"""Django's own test suite, on our engines: what fails is listed here, each with its reason.
+
+`scripts/setup.sh django` fetches it: only Django's source distribution has it. It runs in a process of its own.
+"""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lambda_pool.testing import MariaDbServer, PostgresServer
+from tests.support.runtime_api import ROOT
+
+SUITE = ROOT / ".tools" / "django"
+LABELS = (
+    *("backends", "transactions", "transaction_hooks", "queries", "select_for_update", "get_or_create"),
+    *("bulk_create", "aggregation"),
+)
+
+_KEEPS = "it wants Django to keep a connection and to check it; the pool does both, and close() gives back"
+_OWN_POOL = "it asks for Django's own pool, which is refused"
+_SUBCLASS = "the class of cursors is a subclass of the one that was asked for, which tells the connection what it says"
+EXPECTED = {
+    "both": {
+        "backends.base.test_base.ConnectionHealthChecksTests.test_health_checks_disabled": _KEEPS,
+        "backends.base.test_base.ConnectionHealthChecksTests.test_health_checks_enabled": _KEEPS,
+        "backends.base.test_base.ConnectionHealthChecksTests.test_health_checks_enabled_errors_occurred": _KEEPS,
+        "backends.base.test_base.ConnectionHealthChecksTests.test_set_autocommit_health_checks_enabled": _KEEPS,
+    },
+    "postgresql": {
+        "backends.postgresql.tests.Tests.test_connect_pool": _OWN_POOL,
+        "backends.postgresql.tests.Tests.test_connect_pool_with_timezone": _OWN_POOL,
+        "backends.postgresql.tests.Tests.test_connect_custom_cursor_factory": _SUBCLASS,
+        "backends.postgresql.tests.Tests.test_connect_server_side_binding": _SUBCLASS,
+    },
+    "mysql": {
+        "backends.mysql.tests.IsolationLevelTests.test_auto_is_null_auto_config": "it wants the set-up to be sent "
+        "again, which is done once for each physical connection",
+        "backends.mysql.test_schema.SchemaEditorTests.test_quote_value": "it imports MySQLdb, and mysqlclient is not "
+        "installed",
+    },
+}
+
+SETTINGS = """
+ENTRY = {entry!r}
+DATABASES = {{"default": {{**ENTRY, "NAME": "suite"}}, "other": {{**ENTRY, "NAME": "suite_other"}}}}
+SECRET_KEY = "of the suite"
+PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+DEFAULT_AUTO_FIELD = "django.db.models.AutoField"
+USE_TZ = False
+"""
+
+
+@pytest.mark.slow("some 1,200 tests of Django's on each engine: one to two minutes each")
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+def test_djangos_own_suite(engine: str, tmp_path: Path) -> None:
+    assert (SUITE / "tests" / "runtests.py").exists(), "run scripts/setup.sh django"
+    large = ["--max-allowed-packet=64M"]  # rows of a megabyte are among what it writes
+    server: Any = PostgresServer() if engine == "postgresql" else MariaDbServer(extra_config=large)
+    with server:
+        options = {"sslmode": "verify-full", "sslrootcert": str(server.ca_path)}
+        entry = {
+            "ENGINE": f"lambda_pool.django.{engine}",
+            "HOST": "localhost",
+            "PORT": server.port,
+            "USER": server.user,
+            "PASSWORD": server.password,
+            "OPTIONS": options,
+        }
+        (tmp_path / "suite_settings.py").write_text(SETTINGS.format(entry=entry))
+        for name in ("suite", "suite_other"):
+            server.execute(f"create database {name}")
+        done = subprocess.run(
+            [sys.executable, "runtests.py", "--settings=suite_settings", "--parallel=1", "--noinput", *LABELS],
+            cwd=SUITE / "tests",
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(map(str, (tmp_path, ROOT, SUITE)))},
+            capture_output=True,
+            text=True,
+            timeout=1100,
+            check=False,
+        )
+    ran = re.search(r"^Ran (\d+) tests", done.stderr, re.MULTILINE)
+    assert ran is not None, done.stdout + done.stderr
+    assert int(ran[1]) > 1000
+    failed = set(re.findall(r"^(?:ERROR|FAIL|UNEXPECTED SUCCESS): \w+ \(([\w.]+)\)", done.stderr, re.MULTILINE))
+    wanted = {*EXPECTED["both"], *EXPECTED[engine]}
+    assert (failed - wanted, wanted - failed) == (set(), set()), done.stderr
