@@ -33,7 +33,10 @@ EXPECTED = {
     },
     "postgresql": {
         "backends.postgresql.tests.Tests.test_connect_pool": _OWN_POOL,
+        "backends.postgresql.tests.Tests.test_connect_pool_set_to_true": _OWN_POOL,
         "backends.postgresql.tests.Tests.test_connect_pool_with_timezone": _OWN_POOL,
+        "backends.postgresql.tests.Tests.test_pooling_health_checks": _OWN_POOL,
+        "backends.postgresql.tests.Tests.test_pooling_not_support_persistent_connections": _OWN_POOL,
         "backends.postgresql.tests.Tests.test_connect_custom_cursor_factory": _SUBCLASS,
         "backends.postgresql.tests.Tests.test_connect_server_side_binding": _SUBCLASS,
     },
