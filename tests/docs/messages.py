@@ -17,7 +17,7 @@ _ELSEWHERE = {"cli", "testing"}
 # Mistakes of whoever writes a program on the package's inner parts; nobody meets them in a log.
 _INTERNAL = {"AttributeError", "TypeError", "RuntimeError", "ValueError", "AssertionError"}
 # Here most texts are SQL, protocol, servers' own words or descriptions: only what is raised or logged counts.
-_RAISED_ONLY = {"engines", "lifecycle", "metrics"}
+_RAISED_ONLY = {"django", "engines", "lifecycle", "metrics"}
 _TELLING = 15  # characters of a part that tells one message from others
 _BAD_VALUE = "is not valid: it must be"  # says enough by itself: a name stands before it, what is allowed after it
 _QUIET = {"debug", "info"}

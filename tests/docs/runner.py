@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import lambda_pool
-from tests.docs.blocks import blocks
+from tests.docs.blocks import ROOT, blocks
 
 
 class Event(dict[str, Any]):
@@ -30,6 +30,12 @@ class Event(dict[str, Any]):
             amount=1,
             Records=[{"messageId": f"m{number}", "body": '{"article": "tea", "amount": 1}'}],
             pathParameters={"article": "tea"},
+            version="2.0",
+            rawPath="/orders",
+            rawQueryString="",
+            headers={"host": "localhost"},
+            requestContext={"http": {"method": "GET", "path": "/orders", "sourceIp": "127.0.0.1"}},
+            isBase64Encoded=False,
         )
 
 
@@ -85,6 +91,7 @@ def main(page: Path, postgres: str, mysql: str) -> int:
     """Run the page. Returns 1 at the first block that fails, and says where."""
     os.environ["LAMBDA_POOL_URL"] = postgres
     os.environ |= {"DB_HOST": "db.example", "DB_PORT": "5432", "DB_USER": "app", "DB_PASSWORD": "p@ss/word"}
+    sys.path.insert(0, str(ROOT / "examples" / "django"))  # what the page on Django takes for the user's project
     lead_to({"postgresql": postgres, "mysql": mysql})
     namespace = names()
     for block in blocks(page):

@@ -2,13 +2,15 @@
 
 import json
 import runpy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+import lambda_pool
 from lambda_pool.testing import MariaDbServer, PostgresServer
 from tests.endpoints.conftest import ScriptedApi
 from tests.support.durable import run_durable
@@ -363,3 +365,62 @@ def test_durable(shop: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (result.status.value, result.result) == ("SUCCEEDED", '"order-1"')
     assert shop.execute("select message, article, settled from orders") == [("order-1", "tea", True)]
     example["orders"].close()
+
+
+# --- Django -----------------------------------------------------------------------------------------------------------
+
+
+def http(method: str, path: str, body: object = None, **headers: str) -> dict[str, Any]:
+    """An event of API Gateway's HTTP APIs, as far as it is read."""
+    return {
+        "version": "2.0",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {"host": "localhost", "content-type": "application/json", **headers},
+        "requestContext": {"http": {"method": method, "path": path, "sourceIp": "127.0.0.1"}},
+        "body": None if body is None else json.dumps(body),
+        "isBase64Encoded": False,
+    }
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+def test_django(start: Start, request: pytest.FixtureRequest, engine: str) -> None:
+    server: Any = request.getfixturevalue("postgres" if engine == "postgresql" else "mariadb")
+    server.execute("create database django_shop")
+    url = server.url(database="django_shop")
+    env = {"SHOP_ENGINE": f"lambda_pool.django.{engine}"}
+    assert start("django", url, handler="app.migrate", env=env).invoke({}).payload == "migrated"
+    with closing_all(url) as execute:
+        execute("insert into shop_article (name, left_over) values ('tea', 3)")
+        runtime = start("django", url, env=env)
+        order = {"article": "tea", "amount": 2}
+        made = runtime.invoke(http("POST", "/orders", order, **{"idempotency-key": "one"})).payload
+        assert made["statusCode"] == 201, made
+        again = runtime.invoke(http("POST", "/orders", order, **{"idempotency-key": "one"})).payload
+        assert json.loads(again["body"]) == json.loads(made["body"])
+        number = json.loads(made["body"])["number"]
+        read = runtime.invoke(http("GET", f"/orders/{number}")).payload
+        assert json.loads(read["body"]) == {"number": number, **order}
+        assert runtime.invoke(http("POST", "/orders", order)).payload["statusCode"] == 400
+        assert runtime.invoke(http("POST", "/orders", {"article": "tea", "amount": -1})).payload["statusCode"] == 400
+        assert runtime.invoke(http("GET", "/orders/0")).payload["statusCode"] == 404
+        assert execute("select left_over from shop_article") == [(1,)]
+        assert execute("select count(*) from shop_order") == [(1,)]
+        runtime.shutdown()
+    server.execute("drop database django_shop")
+
+
+@contextmanager
+def closing_all(url: str) -> Iterator[Callable[[str], list[Any]]]:
+    """execute(sql) on a database of the test's own."""
+    pool = lambda_pool.Pool(url, observers=())
+
+    def execute(sql: str) -> list[Any]:
+        with pool.connection() as conn, conn.cursor() as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    try:
+        yield execute
+    finally:
+        pool.close()

@@ -30,17 +30,17 @@ LEVELS = [
     {"decorator"},
     {"api"},
     {"testing"},
-    {"cli", "sqlalchemy"},
+    {"cli", "django", "sqlalchemy"},
 ]
 ADAPTERS = ("engines", "auth", "endpoints", "metrics")
 # `invocation` is where an adapter may ask whose request it is and how long there still is.
 ADAPTERS_MAY_IMPORT = {"errors", "secret", "record", "age", "aws", "config", "events", "tls", "certs", "invocation"}
 
 DRIVERS = {"psycopg", "pymysql", "MySQLdb"}
-FRAMEWORKS = {"sqlalchemy": {"sqlalchemy"}}
+FRAMEWORKS = {"django": {"django"}, "sqlalchemy": {"sqlalchemy"}}
 """The rooms on top of frameworks, and what each of them may import of those."""
 SDKS = {"boto3", "botocore", "aws_lambda_powertools"}
-HEAVY = {*DRIVERS, *SDKS, "asyncio", "sqlalchemy"}
+HEAVY = {*DRIVERS, *SDKS, "asyncio", "django", "sqlalchemy"}
 SYSTEM = {"signal"}
 NOT_IN_PURE = {"time", "threading", "os", "socket", "select", "asyncio", "signal", "random", "io"}
 
@@ -140,7 +140,7 @@ def test_adapters_import_protocols_only(name: str) -> None:
 def test_drivers_and_sdks_stay_in_their_rooms(name: str) -> None:
     _, others = imports(name)
     room = name.partition(".")[0]
-    if room not in {"engines", "testing", "cli"}:
+    if room not in {"engines", "django", "testing", "cli"}:
         assert not others & DRIVERS
     if room not in {"aws", "auth", "endpoints", "metrics", "testing", "cli"}:
         assert not others & SDKS
