@@ -92,7 +92,8 @@ class Borrowed:
         if error is None and not link.at_rest():
             error = LambdaPoolError("closed in a transaction")
         reset = core.config.reset
-        if reset == "session" or (reset == "changed" and link.condition() is Condition.CHANGED):
+        may_reset = reset != "transaction" or core.config.url.engine == "mysql"
+        if may_reset and (reset == "session" or link.condition() is Condition.CHANGED):
             # The server may be about to forget what made it Django's.
             self.home.prepared.discard(link)
         core.release(self.entry, error, strict=False)

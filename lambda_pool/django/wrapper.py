@@ -113,7 +113,8 @@ class PooledWrapper:
 
     def _prepare(self, borrowed: Borrowed) -> None:
         self._borrowed = borrowed
-        super().connect()  # type: ignore[misc]
+        with borrowed.link.uncounted():  # it is done again after a reset
+            super().connect()  # type: ignore[misc]
         if not borrowed.link.at_rest():  # with AUTOCOMMIT off
             borrowed.end(commit=True)
         borrowed.set_prepared()
@@ -131,7 +132,8 @@ class PooledWrapper:
         self.connection = self.get_new_connection({})
         self.autocommit = self.settings_dict["AUTOCOMMIT"]
         if connection_created.has_listeners(type(self)):
-            connection_created.send(sender=type(self), connection=self)
+            with borrowed.link.uncounted():
+                connection_created.send(sender=type(self), connection=self)
             borrowed.set_prepared()
         self.run_on_commit = []
 

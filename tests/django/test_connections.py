@@ -4,6 +4,7 @@ import gc
 import os
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -216,6 +217,7 @@ def test_closed_inside_of_atomic(connection: Any, database: Database) -> None:
     with transaction.atomic():
         Order.objects.create(name="open")
         connection.close()
+        assert connection.connection is None
         with pytest.raises((ProgrammingError, transaction.TransactionManagementError)):
             Order.objects.create(name="not on somebody else's connection")
     assert names(database) == []
@@ -239,20 +241,27 @@ def test_taken_away_in_a_transaction_it_does_not_go_on(connection: Any, database
     assert names(database) == []
 
 
-def test_a_thread_that_ends_gives_back(connection: Any, database: Database) -> None:
-    backends = []
+def in_a_thread(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    gc.collect()
 
+
+def test_a_thread_that_ends_gives_back(connection: Any) -> None:
+    backends = []
+    for _ in range(3):
+        in_a_thread(lambda: backends.append(backend_of(connections["default"])))
+    assert len(set(backends)) == 1
+    assert stats(connection).in_use == 0
+
+
+def test_a_thread_that_ends_saves_nothing_more(connection: Any, database: Database) -> None:
     def work() -> None:
-        backends.append(backend_of(connections["default"]))
         transaction.set_autocommit(False)
         Order.objects.create(name="left open")
 
-    for _ in range(3):
-        thread = threading.Thread(target=work)
-        thread.start()
-        thread.join()
-        gc.collect()
-    assert len(set(backends)) == 1
+    in_a_thread(work)
     assert names(database) == []
     assert stats(connection).in_use == 0
 

@@ -389,7 +389,9 @@ def test_django(start: Start, request: pytest.FixtureRequest, engine: str) -> No
     server.execute("create database django_shop")
     url = server.url(database="django_shop")
     env = {"SHOP_ENGINE": f"lambda_pool.django.{engine}"}
-    assert start("django", url, handler="app.migrate", env=env).invoke({}).payload == "migrated"
+    migrating = start("django", url, handler="app.migrate", env=env)
+    assert migrating.invoke({}).payload == "migrated"
+    migrating.shutdown()
     with closing_all(url) as execute:
         execute("insert into shop_article (name, left_over) values ('tea', 3)")
         runtime = start("django", url, env=env)
