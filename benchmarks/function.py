@@ -2,7 +2,8 @@
 
 import os
 
-from benchmarks import session_ways, ways
+from benchmarks import django_ways, session_ways, ways
 
-way = (ways.WAYS | session_ways.WAYS)[os.environ["WAY"]](os.environ["ENGINE"], os.environ["URL"], autocommit=False)
+WAYS = ways.WAYS | session_ways.WAYS | django_ways.WAYS
+way = WAYS[os.environ["WAY"]](os.environ["ENGINE"], os.environ["URL"], autocommit=False)
 handler = way.handler

@@ -17,7 +17,7 @@ from typing import Any
 
 from lambda_pool.testing import LambdaRuntime, MariaDbServer, PostgresServer
 
-from . import counted, session_ways, ways
+from . import counted, django_ways, session_ways, ways
 from .environments import ROOT, answer_of, cpu_seconds, environment, open_all
 from .rounds import Figure, figure, shuffled
 
@@ -35,8 +35,8 @@ CLOSE_ROUNDS = 100
 WARM_UP = 30
 """CPython's interpreter and psycopg's prepared statements take that long to settle."""
 
-SESSION_WORKS = ("one", "three")
-SESSION_SETS = 10
+FRAMEWORK_WORKS = ("one", "three")
+FRAMEWORK_SETS = 10
 
 COUNTED = ("bare global", "psycopg_pool, check", "SQLAlchemy QueuePool, pre-ping", "DBUtils", *OURS)
 COUNTED_WORKS = ("empty", "one")
@@ -114,11 +114,16 @@ def compare_closely(server: Any) -> dict[str, dict[str, dict[str, Figure]]]:
     }
 
 
-def compare_sessions(server: Any, sets: int = SESSION_SETS, rounds: int = CLOSE_ROUNDS) -> dict[str, Any]:
-    """SQLAlchemy sessions on our pool, over those on others, by fresh sets of environments; and their cold starts."""
-    names = session_ways.OF_ENGINE[server.scheme]
-    others = [name for name in names if name != session_ways.OURS]
-    ratios: dict[str, dict[str, list[float]]] = {work: {name: [] for name in others} for work in SESSION_WORKS}
+def compare_framework(
+    server: Any, framework: Any, sets: int = FRAMEWORK_SETS, rounds: int = CLOSE_ROUNDS
+) -> dict[str, Any]:
+    """A framework on our pool over the same on others, by fresh sets of environments; and their cold starts.
+
+    `framework`: a module with OURS and OF_ENGINE.
+    """
+    names = framework.OF_ENGINE[server.scheme]
+    others = [name for name in names if name != framework.OURS]
+    ratios: dict[str, dict[str, list[float]]] = {work: {name: [] for name in others} for work in FRAMEWORK_WORKS}
     cold: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(sets):
         with contextlib.ExitStack() as stack:
@@ -126,12 +131,12 @@ def compare_sessions(server: Any, sets: int = SESSION_SETS, rounds: int = CLOSE_
             for name in shuffled(list(names)):
                 runtimes[name] = stack.enter_context(environment(name, server.scheme, server.url()))
                 cold[name].append(answer_of(runtimes[name], {"work": "one"}))
-            for work in SESSION_WORKS:
+            for work in FRAMEWORK_WORKS:
                 in_turns(runtimes, work, WARM_UP)
                 times, _cpu = in_turns(runtimes, work, rounds)
                 for name in others:
-                    ratio = statistics.median(times[session_ways.OURS]) / statistics.median(times[name])
-                    ratios[work][name].append(ratio)
+                    ours = statistics.median(times[framework.OURS])
+                    ratios[work][name].append(ours / statistics.median(times[name]))
     return {
         "cold_ms": {name: figure(values) for name, values in cold.items()},
         **{work: {name: figure(values) for name, values in of.items()} for work, of in ratios.items()},
@@ -208,13 +213,14 @@ def instructions(server: Any) -> dict[str, Any]:
 def measure() -> dict[str, Any]:
     """Both engines."""
     found: dict[str, Any] = {"rounds": ROUNDS, "sets": SETS, "close_rounds": CLOSE_ROUNDS, "instructions": None}
-    found["sessions"] = {}
+    found["sessions"], found["django"] = {}, {}
     for server in (PostgresServer(), MariaDbServer()):
         with server:
             for statement in ways.SCHEMA[server.scheme]:
                 server.execute(statement)
             found[server.scheme] = compare(server)
-            found["sessions"][server.scheme] = compare_sessions(server)
+            found["sessions"][server.scheme] = compare_framework(server, session_ways)
+            found["django"][server.scheme] = compare_framework(server, django_ways)
             if server.scheme == "postgresql" and shutil.which("valgrind"):
                 found["instructions"] = instructions(server)
     return found

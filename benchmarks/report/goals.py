@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from benchmarks import session_ways
+from benchmarks import django_ways, session_ways
 
 from .words import BARE, ENGINES, METRICS, OURS, TIMES, Figure, Results, count, number, spread
 
@@ -62,17 +62,21 @@ def checkout(found: Results) -> list[Goal]:
     ]
 
 
-def sessions(found: Results) -> list[Goal]:
-    """Whole warm invocations with a SQLAlchemy session, where they were measured."""
+def frameworks(found: Results) -> list[Goal]:
+    """Whole warm invocations with a SQLAlchemy session and with Django, where they were measured."""
     works = {"one": "one SELECT", "three": "a transaction of three statements"}
-    bounds = ((session_ways.PRE_PING, 0.95), (session_ways.QUEUE, 1.03))
+    peers = {
+        "sessions": ("Session", ((session_ways.PRE_PING, 0.95), (session_ways.QUEUE, 1.03))),
+        "django": ("Django", ((django_ways.CHECKED, 0.95), (django_ways.KEPT, 1.03))),
+    }
     return [
         _ratio(
-            f"whole warm invocation, {ENGINES[engine]}, {words}, Session on lambda_pool over {peer}",
+            f"whole warm invocation, {ENGINES[engine]}, {words}, {what} on lambda_pool over {peer}",
             bound,
             of[work][peer],
         )
-        for engine, of in found.get("sessions", {}).items()
+        for part, (what, bounds) in peers.items()
+        for engine, of in found.get(part, {}).items()
         for work, words in works.items()
         for peer, bound in bounds
     ]
@@ -81,7 +85,7 @@ def sessions(found: Results) -> list[Goal]:
 def invocation(found: Results) -> list[Goal]:
     """Whole warm invocations."""
     works = {"one": "one SELECT in a transaction", "three": "a transaction of three statements"}
-    return sessions(found) + [
+    return frameworks(found) + [
         _ratio(
             f"whole warm invocation with metrics, {engine_name}, {words}, over a bare global",
             1.03,

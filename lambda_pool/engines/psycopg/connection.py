@@ -349,6 +349,9 @@ class PooledConnection(psycopg.Connection[Any]):
         """Whether no setting differs from the baseline. `wholly`: nor anything else that lives in the driver."""
         assert self.pooled.baseline is not None
         base = self.pooled.baseline
+        if self.pooled.altered:  # and perhaps put back, as Django does with autocommit
+            light = tuple(getattr(self, name) for name in _SETTINGS[:_LIGHT])
+            self.pooled.altered = light != base.settings[:_LIGHT]
         if self.pooled.altered or self.row_factory is not base.settings[_ROW_FACTORY]:
             return False
         return not wholly or (
