@@ -38,7 +38,7 @@ _here = _Local()
 class Borrowed:
     """A lent connection. Raises what `Pool.connection()` raises."""
 
-    __slots__ = ("_holder", "entry", "failure", "home", "link")
+    __slots__ = ("_holder", "entry", "failure", "home", "link", "streams")
 
     def __init__(self, home: AliasPool, alias: str) -> None:
         self.home = home
@@ -47,6 +47,8 @@ class Borrowed:
         self.entry: Entry = home.core.acquire(home.role, Limit(home.core.config.timeout))
         self.entry.where = f"Django's connection {alias!r}"
         self.link = self.entry.link
+        self.streams: set[str] = set()
+        """Names of the server's cursors that are open."""
         self._holder = _here.held
         self._holder.borrowed.add(self)
 
@@ -91,6 +93,8 @@ class Borrowed:
         error = error or self.failure
         if error is None and not link.at_rest():
             error = LambdaPoolError("closed in a transaction")
+        if self.streams:  # PostgreSQL's alone; what Django closes itself is no change of the session
+            link.conn.pooled.changed = True
         reset = core.config.reset
         may_reset = reset != "transaction" or core.config.url.engine == "mysql"
         if may_reset and (reset == "session" or link.condition() is Condition.CHANGED):

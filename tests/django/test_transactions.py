@@ -207,12 +207,34 @@ def test_streams(use: Use, database: Database, inside: bool) -> None:
         else:
             found = list(Order.objects.order_by("id").iterator(chunk_size=50))
         assert len(found) == 250
+        request_ends()
+        with Statements(database) as sent:
+            assert len(list(Order.objects.iterator(chunk_size=100))) == 250
+            request_ends()
+        if database.engine == "postgresql":
+            assert {text.partition(" ")[0] for text in sent.seen} == {"declare", "fetch", "close"}
+        else:
+            assert len(sent.seen) == 1
         # Left in the middle.
         stream = Order.objects.iterator(chunk_size=10)
         next(stream)
         stream.close()
         request_ends()
     assert backend_of(connection) == first
+
+
+@POSTGRESQL
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # psycopg warns of it, rightly
+def test_a_stream_that_stays_open_is_closed_with_a_reset(connection: Any, database: Database) -> None:
+    """Held by somebody who forgot it, it would hold its rows on the server for as long as the session lives."""
+    Order.objects.bulk_create([Order(name=f"order {number:03}") for number in range(50)])
+    cursor = connection.chunked_cursor()
+    cursor.execute("select name from shop_order")
+    request_ends()
+    with connection.cursor() as other:
+        other.execute("select count(*) from pg_cursors where is_holdable")
+        assert other.fetchone()[0] == 0
+    assert stats(connection).opened == 1
 
 
 def test_a_reader_beside_a_writer(use: Use, database: Database) -> None:

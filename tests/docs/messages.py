@@ -92,7 +92,7 @@ def _of_file(path: Path) -> Iterator[Message]:
                 skip |= set(ast.walk(node))
             elif _is_error(name) or name in _LOUD:
                 raised.append(node)
-    only = _RAISED_ONLY & set(path.parts)
+    only = _RAISED_ONLY & set(path.relative_to(PACKAGE).parts)
     for tree_or_call in raised if only else [tree]:
         for line, text in _texts(tree_or_call, skip):
             message = Message(f"{path.relative_to(ROOT)}:{line}", " ".join(text.split()))
@@ -103,5 +103,5 @@ def _of_file(path: Path) -> Iterator[Message]:
 @cache
 def messages() -> tuple[Message, ...]:
     """All of them, in the order of the files."""
-    files = sorted(path for path in PACKAGE.rglob("*.py") if not _ELSEWHERE & set(path.parts))
+    files = sorted(path for path in PACKAGE.rglob("*.py") if not _ELSEWHERE & set(path.relative_to(PACKAGE).parts))
     return tuple(message for path in files for message in _of_file(path))

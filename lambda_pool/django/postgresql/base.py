@@ -7,6 +7,8 @@ from django.db.backends.postgresql import base
 from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.utils.asyncio import async_unsafe
 
+from ...engines.psycopg.cursors import tracked
+from ..borrowed import Borrowed
 from ..client import CompletedClient
 from ..creation import ClosingCreation
 from ..wrapper import PooledWrapper
@@ -19,6 +21,33 @@ class _Lending:
 
     def __init__(self, connection: Any) -> None:
         self.connect = lambda **_: connection
+
+
+def _streaming(base: Any) -> Any:
+    """A class of the server's cursors that Django closes itself, so that they leave nothing on the session.
+
+    Else each iterator() outside of a transaction would cost a reset.
+    """
+    tracking: Any = tracked(base)
+
+    class Stream(tracking):  # type: ignore[misc]
+        borrowed: Borrowed
+
+        def execute(self, *args: Any, **named: Any) -> Any:
+            self.borrowed.streams.add(self.name)
+            with self.borrowed.link.uncounted():
+                return super().execute(*args, **named)
+
+        def close(self) -> None:
+            super().close()
+            self.borrowed.streams.discard(self.name)
+
+    Stream.__name__ = Stream.__qualname__ = base.__name__
+    return Stream
+
+
+_STREAMS = {False: _streaming(base.ServerSideCursor), True: _streaming(base.Database.ServerCursor)}
+"""By whether the parameters are bound by the server."""
 
 
 class DatabaseClient(CompletedClient, base.DatabaseClient):  # type: ignore[misc]
@@ -60,6 +89,7 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
             self.isolation_level = connection.isolation_level or IsolationLevel.READ_COMMITTED
             return connection
         self._as_django_opens(connection)
+        connection.server_cursor_factory = _STREAMS[self.settings_dict["OPTIONS"].get("server_side_binding") is True]
         if borrowed.home.readonly:
             connection.read_only = True
         return connection
@@ -81,10 +111,15 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
 
     @async_unsafe
     def create_cursor(self, name: str | None = None) -> Any:
-        """As Django's, whose look at the adapters changes none."""
-        noted = self.connection.pooled
+        """As Django's, whose look at the adapters changes none. A server's cursor is one of the connection's own."""
+        noted, named = self.connection.pooled, self.settings_dict
         touched = noted.touched
+        if name:
+            self.settings_dict = {**named, "OPTIONS": {**named["OPTIONS"], "server_side_binding": True}}
         try:
-            return super().create_cursor(name)
+            cursor = super().create_cursor(name)
         finally:
-            noted.touched = touched
+            noted.touched, self.settings_dict = touched, named
+        if name:
+            cursor.borrowed = self._borrowed
+        return cursor

@@ -276,21 +276,21 @@ class PooledConnection(psycopg.Connection[Any]):
     @property
     def cursor_factory(self) -> Any:
         """The class of its cursors."""
-        return self._cursor_class
+        return self.pooled.cursor_class[self.pooled.making]
 
     @cursor_factory.setter
     def cursor_factory(self, value: Any) -> None:
         self.pooled.altered = True
-        self._cursor_class = tracked(value)
+        self.pooled.cursor_class = value, tracked(value)
 
     @property
     def server_cursor_factory(self) -> Any:
         """The class of its server-side cursors."""
-        return self._server_cursor_class
+        return self.pooled.server_cursor_class[self.pooled.making]
 
     @server_cursor_factory.setter
     def server_cursor_factory(self, value: Any) -> None:
-        self._server_cursor_class = tracked(value)
+        self.pooled.server_cursor_class = value, tracked(value)
 
     @property
     def adapters(self) -> AdaptersMap:
@@ -304,10 +304,12 @@ class PooledConnection(psycopg.Connection[Any]):
 
     def cursor(self, *args: Any, **named: Any) -> Any:
         """As the driver's."""
-        touched = self.pooled.touched
-        cursor = super().cursor(*args, **named)
-        self.pooled.touched = touched  # it reads the adapters, and changes nothing
-        return cursor
+        noted = self.pooled
+        touched, noted.making = noted.touched, True
+        try:
+            return super().cursor(*args, **named)
+        finally:
+            noted.touched, noted.making = touched, False  # it reads the adapters, and changes nothing
 
     add_notice_handler = _announced("add_notice_handler", _note_handler("notice_handler"))
     add_notify_handler = _announced("add_notify_handler", _note_handler("notify_handler"))

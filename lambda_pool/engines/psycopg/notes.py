@@ -43,6 +43,11 @@ class Notes:
         self.slow_query = 0.0
         self.on_slow: OnSlow | None = None
         self.adapters: AdaptersMap | None = None
+        self.cursor_class: tuple[Any, Any] = (None, None)
+        self.server_cursor_class: tuple[Any, Any] = (None, None)
+        """The factory that the borrower knows, and the one that makes tracked cursors."""
+        self.making = False
+        """The driver makes a cursor."""
         self.handlers: list[tuple[str, Any]] = []
         self.unasked = Unasked()
         self.baseline: Baseline | None = None
