@@ -89,7 +89,7 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
             self.isolation_level = connection.isolation_level or IsolationLevel.READ_COMMITTED
             return connection
         self._as_django_opens(connection)
-        connection.server_cursor_factory = _STREAMS[self.settings_dict["OPTIONS"].get("server_side_binding") is True]
+        connection.server_cursor_factory = self._stream()
         if borrowed.home.readonly:
             connection.read_only = True
         return connection
@@ -109,12 +109,16 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
             self._borrowed.home.prepared.discard(self._borrowed.link)
         return changed
 
+    def _stream(self) -> Any:
+        return _STREAMS[self.settings_dict["OPTIONS"].get("server_side_binding") is True]
+
     @async_unsafe
     def create_cursor(self, name: str | None = None) -> Any:
         """As Django's, whose look at the adapters changes none. A server's cursor is one of the connection's own."""
         noted, named = self.connection.pooled, self.settings_dict
         touched = noted.touched
         if name:
+            self.connection.server_cursor_factory = self._stream()
             self.settings_dict = {**named, "OPTIONS": {**named["OPTIONS"], "server_side_binding": True}}
         try:
             cursor = super().create_cursor(name)
