@@ -16,6 +16,7 @@ from .invocation import Limit
 from .pool import ConnectionPool
 from .pooled_context import PooledContext
 from .secret import private
+from .warming import warm
 
 if TYPE_CHECKING:
     from typing import TypedDict, Unpack
@@ -203,7 +204,7 @@ class Pool:
         """Open `min_size` connections (at least one) now. A failure is logged and left to the first checkout, unless
         `strict`, which raises it.
         """
-        self._core.warm(Limit(self._core.config.timeout), strict=strict)
+        warm(self._core, Limit(self._core.config.timeout), strict=strict)
 
     def close(self) -> None:
         """Close every connection: idle ones now, lent ones when they come back. A later checkout opens anew."""

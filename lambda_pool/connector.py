@@ -11,7 +11,7 @@ from .backoff import backoff
 from .config import Config, check_pooled
 from .core.dispatch import EventDispatcher
 from .endpoints.base import Endpoint, EndpointSource, Role
-from .engines.base import TRANSIENT, ConnectRequest, Engine, Failure, Link
+from .engines.base import TRANSIENT, ConnectRequest, Engine, Failure, FrameworkConnection
 from .errors import (
     ConfigError,
     ConnectError,
@@ -72,7 +72,7 @@ class Connector:
         given = {**self._config.connect_args, **arguments}
         self._arguments = self.engine.arguments(url.parameters, given, pooled=url.pooled)
 
-    def open(self, role: Role, limit: Limit) -> tuple[Link, Endpoint]:
+    def open(self, role: Role, limit: Limit) -> tuple[FrameworkConnection, Endpoint]:
         """Open one connection, retrying what time heals until the limit.
 
         Raises ConnectError, CredentialsError, EndpointError, DeadlineExceeded or ConfigError.
@@ -123,7 +123,7 @@ class Connector:
         finally:  # a user's own may fail
             self.endpoint.forget()
 
-    def open_aside(self, role: Role, limit: Limit) -> Link:
+    def open_aside(self, role: Role, limit: Limit) -> FrameworkConnection:
         """One attempt at a connection that does not belong to the pool. Raises as `open`, or what the driver raises."""
         return self.engine.connect(self._prepare(role, limit, 1)[0])
 

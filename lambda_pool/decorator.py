@@ -119,7 +119,7 @@ def _borrowing(
                 raise
             return on_unavailable(*_event_and_context(args, kwargs), error)
         entry.where = where
-        conn = entry.link.conn
+        conn = entry.link.driver_connection
         try:
             if third and len(args) == EVENT_AND_CONTEXT and not kwargs:
                 # By position where that can be: 1,000 instructions less than by name.

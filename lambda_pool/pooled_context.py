@@ -36,7 +36,7 @@ class PooledContext:
         else:
             entry = self._entry = pool.acquire(Role.WRITER, limit)
         borrower.note(entry, sys._getframe(1), deep=pool.config.leak_after > 0)
-        return entry.link.conn
+        return entry.link.driver_connection
 
     def __exit__(
         self,

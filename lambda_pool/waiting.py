@@ -3,6 +3,7 @@
 Whatever waits elsewhere in the package waits through here, so that another way of waiting is another set of these.
 """
 
+import select
 from threading import Lock, get_ident
 from time import sleep
 
@@ -12,6 +13,13 @@ from .endpoints.base import Role
 def current_borrower() -> int:
     """Who borrows: one thread, by its number."""
     return get_ident()
+
+
+def readable(fd: int) -> bool:
+    """True if something waits to be read on this descriptor, or its peer is gone. No wait: the free check."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def pause(seconds: float) -> None:

@@ -5,7 +5,7 @@ from types import CodeType
 from typing import cast
 
 from ..endpoints.base import Endpoint, Role
-from ..engines.base import Link
+from ..engines.base import FrameworkConnection
 
 
 class State(Enum):
@@ -33,7 +33,7 @@ class Work(Enum):
 
 
 # An entry's link is read only where its state says that there is one.
-UNOPENED = cast(Link, None)
+UNOPENED = cast(FrameworkConnection, None)
 _NOWHERE = Endpoint("")
 
 
@@ -76,7 +76,7 @@ class Entry:
         self.role = role
         self.owner = owner
         self.taker: int | None = None  # who took it away from its owner, and sees to its end
-        self.link: Link = UNOPENED
+        self.link: FrameworkConnection = UNOPENED
         self.endpoint = _NOWHERE
         self.work = Work.ENDED
         self.returned = 0  # the pool's number for its last return: of two idle entries, the larger was used last
@@ -97,7 +97,9 @@ class Entry:
         self.instruction = 0
         self.stack: tuple[tuple[CodeType, int], ...] = ()
 
-    def opened(self, link: Link, *, generation: int, pid: int, lifetime: float, wall: float, mono: float) -> None:
+    def opened(
+        self, link: FrameworkConnection, *, generation: int, pid: int, lifetime: float, wall: float, mono: float
+    ) -> None:
         """Take in a connection that was just opened (`lifetime` in seconds, jitter included)."""
         self.link = link
         self.generation = generation

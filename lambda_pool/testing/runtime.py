@@ -425,8 +425,7 @@ class LambdaRuntime:
         ours = [pid for pid in ours if is_alive(pid)]
         send(ours, signal.SIGKILL)
         wait_gone(ours, timeout=5.0)
-        self._frozen = []
-        self._emulator = None
+        self._frozen, self._emulator = [], None
 
 
 def _decode(status: int, answer: bytes) -> tuple[Any, dict[str, Any] | None]:

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -94,7 +95,7 @@ class PooledConnection(psycopg.Connection[Any]):
         try:
             return super().wait(gen, min(interval, LOOK), timeout)
         except psycopg.Error as error:
-            if self.pooled.watched and self.pooled.cancelled:
+            if self.pooled.cancelled:
                 raise cancelled(error) from error
             if until is not None and error.sqlstate is None and monotonic() >= until:
                 raise NoAnswerError("no answer in time") from error
@@ -345,15 +346,14 @@ class PooledConnection(psycopg.Connection[Any]):
 
     def settings(self) -> tuple[Any, ...]:
         """What a borrower may set on it."""
-        return tuple(getattr(self, name) for name in _SETTINGS)
+        return _settings_of(self)
 
     def is_as_lent(self, *, wholly: bool) -> bool:
         """Whether no setting differs from the baseline. `wholly`: nor anything else that lives in the driver."""
         assert self.pooled.baseline is not None
         base = self.pooled.baseline
         if self.pooled.altered:  # and perhaps put back, as Django does with autocommit
-            light = tuple(getattr(self, name) for name in _SETTINGS[:_LIGHT])
-            self.pooled.altered = light != base.settings[:_LIGHT]
+            self.pooled.altered = _light_settings_of(self) != base.settings[:_LIGHT]
         if self.pooled.altered or self.row_factory is not base.settings[_ROW_FACTORY]:
             return False
         return not wholly or (
@@ -400,3 +400,5 @@ _SETTINGS = (
 )
 _ROW_FACTORY = 0
 _LIGHT = 6  # of them are put back after each borrower
+_settings_of = attrgetter(*_SETTINGS)
+_light_settings_of = attrgetter(*_SETTINGS[:_LIGHT])

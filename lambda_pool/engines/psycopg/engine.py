@@ -10,7 +10,7 @@ from .arguments import OWN_ARGUMENTS, conninfo, libpq_arguments, libpq_defaults
 from .errors import classify
 
 if TYPE_CHECKING:
-    from .link import PostgresLink
+    from .engine_connection import PostgresConnection
 
 
 class PostgresEngine:
@@ -34,11 +34,11 @@ class PostgresEngine:
         check_driver()
 
     @private
-    def connect(self, request: ConnectRequest) -> "PostgresLink":
+    def connect(self, request: ConnectRequest) -> "PostgresConnection":
         """Open one connection within `request.timeout` seconds."""
         from .connection import PooledConnection
+        from .engine_connection import PostgresConnection
         from .libpq import connect
-        from .link import PostgresLink
 
         deadline = monotonic() + request.timeout
         arguments = dict(request.arguments)
@@ -49,7 +49,7 @@ class PostgresEngine:
         conn = PooledConnection(connect(conninfo(request, arguments).decode(), deadline, pooled=request.pooled))
         conn.configure(own)
         conn.pooled.slow_query, conn.pooled.on_slow = request.slow_query, request.on_slow
-        return PostgresLink(conn, "transaction" if request.pooled else request.reset)
+        return PostgresConnection(conn, "transaction" if request.pooled else request.reset)
 
     def classify(self, error: BaseException) -> Failure:
         """By SQLSTATE where there is one, else by type and text."""

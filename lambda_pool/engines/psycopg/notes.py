@@ -23,7 +23,7 @@ class Notes:
         """In the borrower's own pipeline, whose cursors note what they send."""
         self.until: float | None = None
         """Until when the pool waits."""
-        self.watched = self.cancelled = False
+        self.cancelled = False
         self.guarded = False
         """In `Pool.run`: the transaction is not the borrower's to end."""
         self.ended = False

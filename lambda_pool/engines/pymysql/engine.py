@@ -2,7 +2,7 @@
 
 from ...errors import ConfigError
 from ...secret import private
-from ..base import ConnectRequest, Failure, Link
+from ..base import ConnectRequest, Failure, FrameworkConnection
 from .arguments import pymysql_arguments, pymysql_defaults, pymysql_options
 from .errors import classify
 
@@ -28,13 +28,13 @@ class MysqlEngine:
         private.check()
 
     @private
-    def connect(self, request: ConnectRequest) -> Link:
+    def connect(self, request: ConnectRequest) -> FrameworkConnection:
         """Open one connection within `request.timeout` seconds."""
         from pymysql import OperationalError
         from pymysql.constants import CR
 
         from .connection import SESSION_TRACK, BoundedConnection
-        from .link import MysqlLink
+        from .engine_connection import MysqlConnection
 
         try:
             arguments = pymysql_arguments(request)
@@ -65,7 +65,7 @@ class MysqlEngine:
                 "needs the package cryptography: write sslmode=require, or leave sslmode away, or install cryptography",
             ) from error
         conn.password = b""
-        return MysqlLink(conn, autocommit=request.autocommit, pooled=request.pooled, reset=request.reset)
+        return MysqlConnection(conn, autocommit=request.autocommit, pooled=request.pooled, reset=request.reset)
 
     def classify(self, error: BaseException) -> Failure:
         """By the error's number, and by its text where the number says nothing."""
