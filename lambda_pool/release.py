@@ -96,7 +96,13 @@ def end_transaction(pool: "ConnectionPool", entry: Entry, *, commit: bool, stric
     """Commit or roll back, where a transaction is or may be open. Raises NotCommitted, or as the engine's commit."""
     timeout = _bound(invocation.remaining())
     if commit:
-        outcome = entry.link.commit(timeout, last=last)
+        try:
+            outcome = entry.link.commit(timeout, last=last)
+        except NotCommitted as error:  # it is still at work
+            unsaved = _unsaved(pool, str(error), strict=strict)
+            if unsaved:
+                raise unsaved from error
+            return
     else:
         # A rollback that takes longer than a checkout may is given up: closing has the same effect.
         outcome = entry.link.rollback(min(pool.config.timeout, timeout or pool.config.timeout), last=last)

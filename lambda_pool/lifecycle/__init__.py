@@ -27,8 +27,8 @@ class _State:
 
     cold = True
     hooked = False
-    made: ClassVar[set[tuple[object, ...]]] = set()
-    """Name and place of every pool that was made in an invocation, or in Lambda."""
+    made: ClassVar[dict[tuple[object, ...], ReferenceType[ConnectionPool]]] = {}
+    """By name and place, the last pool that was made in an invocation, or in Lambda."""
     warned: ClassVar[set[tuple[object, ...]]] = set()
     cancel_before = 0.0
     """The longest `cancel_before_deadline` of all pools; 0: none has it, and no invocation pays for it."""
@@ -70,14 +70,17 @@ def _note_made(pool: ConnectionPool) -> None:
         return
     url = pool.config.url
     place = (pool.name, url.engine, url.host, url.port, url.database, url.user)
-    if place in process.made and place not in process.warned:
+    before = process.made.get(place)
+    # Two that live side by side, at module scope, are somebody's choice.
+    anew = before is not None and (bool(running) or before() is None)
+    if anew and place not in process.warned:
         process.warned.add(place)
         log.warning(
             "pool %s: a Pool for the same database was made before in this environment: make it once, at module scope, "
             "so that its connections are kept for the next invocation",
             pool.name,
         )
-    process.made.add(place)
+    process.made[place] = ref(pool)
 
 
 def arm() -> Callable[[], None] | None:

@@ -197,6 +197,16 @@ class TestMadeInAnInvocation:
         assert caplog.text.count("make it once, at module scope") == 1
         assert [link.history[-1] for link in driver.links] == ["close"] * 5
 
+    def test_two_that_live_side_by_side_are_somebodys_choice(
+        self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "orders")
+        pools = [driver.pool(name="side by side") for _ in range(2)]
+        assert "make it once" not in caplog.text
+        del pools[:]
+        self.make(driver, "side by side")
+        assert caplog.text.count("make it once, at module scope") == 1
+
     def test_not_of_different_ones_nor_outside_of_an_invocation(
         self, driver: FakeDriver, caplog: pytest.LogCaptureFixture
     ) -> None:

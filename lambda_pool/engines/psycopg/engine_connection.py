@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
-from ...errors import LambdaPoolError
+from ...errors import NotCommitted
 from ...waiting import readable
 from ..base import Condition, EngineConnection, Facts, Outcome, Status, rest, uncertain
 from ..bounded_socket import dead_end, shut_down
@@ -186,13 +186,13 @@ class PostgresConnection:
         if pgconn.status != _OK:
             return Outcome.FAILED
         if pgconn.pipeline_status != _NO_PIPELINE:
-            raise LambdaPoolError(_AT_WORK)
+            raise NotCommitted(_AT_WORK)
         if conn.pooled.two_phase_prepared:
             log.warning(_LEFT_PREPARED, conn.pooled.two_phase)
         if pgconn.transaction_status == _IDLE:
             return Outcome.NONE
         if conn.lock.locked():
-            raise LambdaPoolError(_AT_WORK)
+            raise NotCommitted(_AT_WORK)
         deadline = None if timeout is None else monotonic() + timeout
         if pgconn.transaction_status == _ACTIVE:  # a COPY cannot be read to its end
             bound = _DRAIN_TIMEOUT if commit else _INTERRUPTED_TIMEOUT
