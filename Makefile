@@ -12,7 +12,7 @@ export PYTHON WORKERS
 export AWS_LAMBDA_RIE := $(CURDIR)/.tools/rie/aws-lambda-rie
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all demo test test-all mutants coverage fuzz lint format bench certs layer audit docs dist chaos soak clean build-LayerArm64 build-LayerX8664
+.PHONY: help setup setup-all demo example test test-all mutants coverage fuzz lint format bench certs layer audit docs dist chaos soak clean build-LayerArm64 build-LayerX8664
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -27,6 +27,15 @@ demo: ## three ways to connect, through one bad day on the genuine Lambda runtim
 	@scripts/setup.sh demo $(ENGINE)
 	@scripts/setup.sh emulator
 	@.venv/bin/lambda-pool demo --engine $(ENGINE)
+
+# An example's own databases: one that needs MySQL gets it, whatever ENGINE says.
+EXAMPLE_ENGINE = $(if $(shell grep -l 'AllowedPattern: mysql' examples/$(NAME)/template.yaml 2>/dev/null),mysql,$(ENGINE))
+
+example: ## run an example on the genuine Lambda runtime, on a private server (NAME=sqs_batch, ENGINE=mysql)
+	@scripts/setup.sh environment
+	@scripts/setup.sh demo $(EXAMPLE_ENGINE)
+	@scripts/setup.sh emulator
+	@.venv/bin/python scripts/run_example.py "$(NAME)" --engine "$(ENGINE)"
 
 # What is picked by hand runs in one process, which starts sooner.
 AT_ONCE = $(if $(ARGS),,-n $(WORKERS) --dist loadfile)
