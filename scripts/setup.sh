@@ -124,6 +124,13 @@ install_sam() { # in an environment of its own: the SAM CLI pins most of what it
         fail "pip could not install the SAM CLI into .venv-sam"
 }
 
+install_deploy() { # what reads the template and deploy/: each tool pins much of what it uses
+    PYTHON='' make_venv .venv-deploy
+    echo "setup: installing checkov and the AWS CDK into .venv-deploy"
+    .venv-deploy/bin/pip install -q --disable-pip-version-check checkov==3.3.30 aws-cdk-lib==2.275.0 ||
+        fail "pip could not install checkov and aws-cdk-lib into .venv-deploy"
+}
+
 fetch_wheels() { # every wheel that the tests of the layer unpack
     local version arch
     for version in "${SUPPORTED_PYTHONS[@]}"; do
@@ -283,7 +290,7 @@ test) # what `make test` needs
     ;;
 test-all)
     "$0" test
-    together pythons tools sam free-threaded
+    together pythons tools sam free-threaded deploy
     once .tools/wheels/.ready fetch_wheels
     once .tools/django/.ready fetch_django
     ;;
@@ -311,6 +318,7 @@ audit) once .venv-audit/.ready install_audit ;;
 fuzz) once .venv-fuzz/.ready install_fuzz ;;
 tools) once .venv-build/.ready install_tools ;;
 sam) once .venv-sam/.ready install_sam ;;
+deploy) once .venv-deploy/.ready install_deploy ;;
 wheels) once .tools/wheels/.ready fetch_wheels ;;
 django) once .tools/django/.ready fetch_django ;;
 *) fail "unknown part '${1:-}': see the Makefile" ;;
