@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
@@ -89,7 +90,11 @@ def unpinned(installed: dict[str, Distribution], pinned: dict[str, str]) -> list
 
 def licence(found: Distribution) -> str:
     """The SPDX expression of a distribution's licence, as well as it can be told; empty if it says nothing."""
-    metadata = found.metadata
+    return licence_of(found.metadata)
+
+
+def licence_of(metadata: Any) -> str:
+    """The same, of its metadata alone."""
     if metadata["License-Expression"]:
         return str(metadata["License-Expression"])
     classifiers = [line.rpartition(" :: ")[2] for line in metadata.get_all("Classifier", []) if "License ::" in line]

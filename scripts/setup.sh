@@ -103,10 +103,11 @@ install_all() {
         fail "pip could not install the package's dependencies into .venv"
 }
 
-install_tools() { # what builds the layer and the distributions; needs nothing of the package
+install_tools() { # what builds and checks the layer, the distributions and a release; needs nothing of the package
     PYTHON='' make_venv .venv-build
-    .venv-build/bin/pip install -q --disable-pip-version-check build==1.6.1 hatchling==1.33.0 twine==7.0.0 ||
-        fail "pip could not install build, hatchling and twine into .venv-build"
+    .venv-build/bin/pip install -q --disable-pip-version-check build==1.6.1 hatchling==1.33.0 twine==7.0.0 \
+        check-jsonschema==0.39.0 zizmor==1.32.0 'cyclonedx-python-lib[json-validation]==11.12.0' ||
+        fail "pip could not install build, hatchling, twine and what checks a release into .venv-build"
 }
 
 install_audit() { # every extra as a user gets it, and what looks for vulnerabilities; beside the tests' own tools

@@ -56,6 +56,7 @@ def check(words: list[str]) -> None:
         "pytest": lambda arguments: None,
         "export": _export,
         "echo": lambda arguments: None,
+        "gh": _gh,
     }
     checker = checkers.get(program)
     if checker is None:
@@ -145,6 +146,12 @@ def _python(arguments: list[str]) -> None:
             raise Unknown(f"there is no module {arguments[1]!r}")
     elif not (ROOT / arguments[0]).exists():
         raise Unknown(f"there is no file {arguments[0]!r}")
+
+
+def _gh(arguments: list[str]) -> None:
+    if arguments[:2] != ["attestation", "verify"]:
+        raise Unknown("only gh attestation verify is known here")
+    _options(arguments[2:], "--repo --owner")
 
 
 def _export(arguments: list[str]) -> None:
