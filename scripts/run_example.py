@@ -29,7 +29,7 @@ from typing import Any
 import yaml
 
 from lambda_pool.testing import LambdaRuntime, MariaDbServer, PostgresServer
-from lambda_pool.testing.runtime import LambdaRuntimeError
+from lambda_pool.testing.answers import LambdaRuntimeError
 from lambda_pool.testing.servers import ServerError
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
