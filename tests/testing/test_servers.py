@@ -70,7 +70,7 @@ def test_the_environment_of_a_function_leads_to_the_server(server: Server) -> No
     variables = server.environment("ORDERS_")
     login = {name.removeprefix("ORDERS_").lower(): value for name, value in variables.items()}
     engine = "postgresql" if isinstance(server, PostgresServer) else "mysql"
-    with lambda_pool.Pool(engine=engine, database=login.pop("name"), **login).connection() as conn:  # type: ignore[arg-type]
+    with lambda_pool.Pool(engine=engine, database=login.pop("name"), **login).connection() as conn:  # type: ignore[call-overload]
         assert ask(conn, "select 1") == 1
     assert server.environment().keys() == {"DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME"}
 
