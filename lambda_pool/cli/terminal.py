@@ -85,8 +85,8 @@ class Terminal:
     """A stream, and what it can show. Colours only on a terminal, and never if NO_COLOR is set (no-color.org)."""
 
     def __init__(self, stream: TextIO) -> None:
-        self.stream = stream
-        self.updates = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self.stream: TextIO = stream
+        self.updates: bool = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._colours = self.updates and not os.environ.get("NO_COLOR")
 
     def paint(self, text: str, style: str) -> str:
