@@ -33,6 +33,8 @@ if TYPE_CHECKING:
         ping_timeout: float
         max_lifetime: float
         max_idle: float | None
+        keep_below: float
+        session_idle: float
         autocommit: bool
         reset: str
         unsaved: str

@@ -6,11 +6,23 @@ import os
 # 50 ms, which a server that restarts or sheds connections needs at least; the cap keeps several tries within 5 s.
 _BASE = 0.05
 _CAP = 1.0
+# Where the server has no room: 50 to 500 ms, and the upper bound falls with the last seconds.
+_FLOOR = 0.05
+_SPREAD = 0.45
+_SHARES = 8
 
 
 def uniform() -> float:
     """A number in [0, 1) from the kernel: two clones of one snapshot never draw the same."""
     return int.from_bytes(os.urandom(6), "big") / 2**48
+
+
+def crowded_backoff(left: float) -> float:
+    """Seconds to wait after the server had no room, with `left` seconds to go until the caller gives up.
+
+    A refusal costs the server a whole login, so that nobody asks again at once; who has waited longest asks most often.
+    """
+    return _FLOOR + uniform() * min(_SPREAD, max(left, 0.0) / _SHARES)
 
 
 def backoff(attempt: int) -> float:

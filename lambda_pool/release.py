@@ -63,7 +63,7 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
             if step is Step.RESTORE:
                 restored = _restore(pool, entry)
             elif step is Step.COMMIT:
-                ended = True
+                ended = entry.answered = True
                 restored = link.commit(_bound(invocation.remaining())) or None
             else:
                 ended = True
@@ -99,6 +99,7 @@ def end_transaction(pool: "ConnectionPool", entry: Entry, *, commit: bool, stric
         # A rollback that takes longer than a checkout may is given up: closing has the same effect.
         timeout = min(pool.config.timeout, timeout or pool.config.timeout)
     outcome = entry.link.finish(commit=commit, timeout=timeout, last=last)
+    entry.answered = outcome is not Outcome.NONE
     if outcome is Outcome.ROLLED_BACK:
         pool.events.emit(RolledBack(pool.name, "error"))
     elif outcome is Outcome.FAILED and commit:

@@ -71,6 +71,7 @@ class FakeLink:
         self.in_transaction = False
         self.readonly = False
         self.history: list[str] = []
+        self.session_idle = 0.0
         self._driver = driver
 
     def kill(self) -> None:
@@ -87,6 +88,11 @@ class FakeLink:
             if error.failure in {Failure.LOST, Failure.SHUTDOWN}:
                 self.kill()
             raise
+
+    def sessions(self, timeout: float) -> tuple[int, int]:
+        """See `Link`; not in the history, which tests know by heart."""
+        self._driver.trip("sessions")
+        return self._driver.sessions
 
     def set_baseline(self) -> None:
         """See `Link`."""
@@ -213,6 +219,7 @@ class FakeDriver:
 
     `links` are the connections it opened, oldest first. `fail(name, error, …)` orders what the next calls of one of the
     driver's methods raise (`connect`, `ping`, `begin`, `commit`, `rollback`, `restore`, `execute`, …).
+    `sessions` is how many connections the database has, and may have.
     """
 
     name = "postgresql"
@@ -222,6 +229,7 @@ class FakeDriver:
         self.answers = answers or {}
         self.links: list[FakeLink] = []
         self.requests: list[ConnectRequest] = []
+        self.sessions = (1, 100)
         self._lock = Lock()
         self._orders: dict[str, list[BaseException | None]] = {}
 
@@ -267,6 +275,7 @@ class FakeDriver:
         self.trip("connect")
         with self._lock:
             link = FakeLink(self, len(self.links), autocommit=request.autocommit)
+            link.session_idle = request.session_idle
             self.links.append(link)
         return link
 

@@ -36,9 +36,12 @@ class PostgresEngine:
     @private
     def connect(self, request: ConnectRequest) -> "PostgresLink":
         """Open one connection within `request.timeout` seconds."""
+        from psycopg import OperationalError
+
         from .connection import PooledConnection
         from .libpq import connect
         from .link import PostgresLink
+        from .timer import refuses_timer, with_timer
 
         deadline = monotonic() + request.timeout
         arguments = dict(request.arguments)
@@ -46,10 +49,22 @@ class PostgresEngine:
         own.setdefault("autocommit", request.autocommit)
         if request.pooled:
             own.setdefault("prepare_threshold", None)
-        conn = PooledConnection(connect(conninfo(request, arguments).decode(), deadline, pooled=request.pooled))
+        timed = with_timer(arguments, request.session_idle)
+        try:
+            pgconn = connect(conninfo(request, timed or arguments).decode(), deadline, pooled=request.pooled)
+        except OperationalError as error:
+            if timed is None or not refuses_timer(error):
+                raise
+            timed = None
+            pgconn = connect(conninfo(request, arguments).decode(), deadline, pooled=request.pooled)
+        conn = PooledConnection(pgconn)
         conn.configure(own)
         conn.pooled.slow_query, conn.pooled.on_slow = request.slow_query, request.on_slow
-        return PostgresLink(conn, "transaction" if request.pooled else request.reset)
+        return PostgresLink(
+            conn,
+            "transaction" if request.pooled else request.reset,
+            request.session_idle if timed else 0.0,
+        )
 
     def classify(self, error: BaseException) -> Failure:
         """By SQLSTATE where there is one, else by type and text."""

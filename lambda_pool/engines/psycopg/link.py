@@ -59,10 +59,11 @@ def _is_answer(result: "PGresult", end: bytes) -> bool:
 
 
 class PostgresLink:
-    """One psycopg connection. `reset`: see ConnectRequest."""
+    """One psycopg connection. `reset`, `session_idle`: see ConnectRequest."""
 
-    def __init__(self, conn: PooledConnection, reset: str = "transaction") -> None:
+    def __init__(self, conn: PooledConnection, reset: str = "transaction", session_idle: float = 0.0) -> None:
         self.conn = conn
+        self.session_idle = session_idle
         self.backend_id: int = conn.pgconn.backend_pid
         self._libpq = conn.pgconn
         self._after = reset
@@ -102,6 +103,12 @@ class PostgresLink:
         """An empty query: what every server and pooler answers, and nothing that a proxy would pin for."""
         self._ask_nothing(timeout)
         self._check_idle()
+
+    def sessions(self, timeout: float) -> tuple[int, int]:
+        """By the server's statistics."""
+        from .occupancy import sessions
+
+        return sessions(self.conn, timeout)
 
     def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
         """Settings that shape the BEGIN that psycopg sends with the first statement. Guarded, BEGIN is sent here."""

@@ -8,6 +8,7 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
+from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -56,6 +57,8 @@ class BoundedConnection(_Connection):
     """The socket that it is connected by."""
     wanted: bool
     """Whether autocommit is on where nobody changed it."""
+    session_idle = 0.0
+    """Seconds after which the server is to end the session where it idles; 0: as it does by itself."""
     cancelled = False
     """Somebody asked the server to end the running statement, or cut the connection to end it."""
     closed_by_user = closed_in_transaction = False
@@ -130,6 +133,7 @@ class BoundedConnection(_Connection):
     def setup(self) -> tuple[str, ...]:
         """What makes a session one of this pool, after the login and after each reset."""
         names = f"SET NAMES {self.charset}" + (f" COLLATE {self.collation}" if self.collation else "")
+        names += f", wait_timeout={ceil(self.session_idle)}" if self.session_idle else ""
         mode = f"sql_mode={self.escape(self.sql_mode)}" if self.sql_mode else ""
         if self.tracked:
             rest = [mode] if mode else []

@@ -53,6 +53,7 @@ class MysqlEngine:
         except (TypeError, ValueError, NotImplementedError) as error:
             # The argument's name is in the text, its value is not.
             raise ConfigError(f"connect_args or the URL's query is not valid for PyMySQL: {error}") from None
+        conn.session_idle = 0.0 if request.pooled else request.session_idle
         conn.line.encrypt = request.tls.required and not request.host.startswith("/")
         try:
             conn.connect_within(request.timeout)

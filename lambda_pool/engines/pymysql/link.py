@@ -43,6 +43,7 @@ class MysqlLink:
 
     def __init__(self, conn: BoundedConnection, *, autocommit: bool, pooled: bool, reset: str = "transaction") -> None:
         self.conn = conn
+        self.session_idle = conn.session_idle
         self._pooled = pooled
         self._reset = "" if pooled else reset
         self._database: bytes | None = conn.db.encode() if isinstance(conn.db, str) else conn.db
@@ -147,6 +148,12 @@ class MysqlLink:
             raise pymysql.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the server spoke unasked")
         if not self.quiet() or conn.overheard or self.condition() is not _CLEAN:
             raise OverdueError("the connection is not idle after a ping")
+
+    def sessions(self, timeout: float) -> tuple[int, int]:
+        """By the server's counters."""
+        from .occupancy import sessions
+
+        return sessions(self.conn, timeout, spoken=not self.quiet())
 
     def closed_by_user(self) -> bool:
         """PyMySQL tells a close from a loss."""
