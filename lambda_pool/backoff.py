@@ -1,6 +1,7 @@
 """How long to wait before another try, with randomness that survives snapshots."""
 
 import os
+from collections.abc import Callable
 
 # Full jitter (https://aws.amazon.com/blogs/architecture/exponential-backoff-and-jitter/): the first wait is up to
 # 50 ms, which a server that restarts or sheds connections needs at least; the cap keeps several tries within 5 s.
@@ -17,12 +18,12 @@ def uniform() -> float:
     return int.from_bytes(os.urandom(6), "big") / 2**48
 
 
-def crowded_backoff(left: float) -> float:
+def crowded_backoff(left: float, chance: Callable[[], float] = uniform) -> float:
     """Seconds to wait after the server had no room, with `left` seconds to go until the caller gives up.
 
     A refusal costs the server a whole login, so that nobody asks again at once; who has waited longest asks most often.
     """
-    return _FLOOR + uniform() * min(_SPREAD, max(left, 0.0) / _SHARES)
+    return _FLOOR + chance() * min(_SPREAD, max(left, 0.0) / _SHARES)
 
 
 def backoff(attempt: int) -> float:
