@@ -205,7 +205,7 @@ def test_exit_code_1(server: Server) -> None:
     code, out = command("--url", url_of(server, database="nowhere"))
     assert code == 1
     assert "\nfailed   login: " in out
-    assert "\nskipped  query, state, clock, round trip: not without login" in out
+    assert "\nskipped  query, state, clock, round trip, room: not without login" in out
     assert out.splitlines()[-1] == "login: failed"
 
 

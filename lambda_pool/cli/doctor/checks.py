@@ -15,6 +15,7 @@ from lambda_pool.auth.base import Credentials
 from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.cli.doctor import advice, aws, network
 from lambda_pool.cli.doctor.report import Finding, Redactor, failed, line_of, ok, warning
+from lambda_pool.cli.doctor.room import room
 from lambda_pool.connector import contradiction
 from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.engines.base import ConnectRequest, Failure, Link
@@ -373,5 +374,6 @@ CHECKS: tuple[tuple[str, Check, tuple[str, ...]], ...] = (
     ("state", state, ("query",)),
     ("clock", clock, ("query",)),
     ("round trip", round_trip, ("query",)),
+    ("room", room, ("query",)),
 )
 """In order; each with the steps without which it makes no sense."""

@@ -113,8 +113,8 @@ def _fleet(plan: Plan, fleet: Fleet) -> list[str]:
         "and no login is refused because of them."
     ]
     found += [
-        f"  {cost.keep_below:>4g}  fewer logins; at the peak {cost.without_room} of {fleet.at_work} may find no room and "
-        "wait for it: 50 to 500 ms and a login for each try"
+        f"  {cost.keep_below:>4g}  fewer logins; at the peak {cost.without_room} of {fleet.at_work} may find no room "
+        "and wait for it: 50 to 500 ms and a login for each try"
         for cost in fleet.costs
     ]
     return found

@@ -36,9 +36,10 @@ class Figures:
 
     `environments`: execution environments that there are, frozen ones included. `running`: invocations that run at
     once at the peak (Lambda calls this concurrency); None: as many as there are environments. `workers`: processes in
-    each, 1 but on Managed Instances. `reserved`: connections that the server keeps for administrators. `others`: connections of
-    everybody else. `proxy_percent`: MaxConnectionsPercent of the RDS Proxy in between. `headroom`: part of what is
-    available that is left free, for deployments (old environments keep their connections for a while) and growth.
+    each, 1 but on Managed Instances. `reserved`: connections that the server keeps for administrators. `others`:
+    connections of everybody else. `proxy_percent`: MaxConnectionsPercent of the RDS Proxy in between. `headroom`: part
+    of what is available that is left free, for deployments (old environments keep their connections for a while) and
+    growth.
     """
 
     max_connections: int
