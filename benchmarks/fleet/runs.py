@@ -176,6 +176,9 @@ def main(arguments: list[str]) -> int:
             held = ", ".join(expected.text for expected in each.expected)
             print(f"       {'BROKEN: ' + ', '.join(missing) if missing else 'holds: ' + held}", flush=True)
         _save(name, outcomes)
+    from .page import write
+
+    write()
     return 1 if wrong else 0
 
 
