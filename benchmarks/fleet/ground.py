@@ -202,7 +202,7 @@ def _sum_up(spec: Spec, data: dict[str, Any], restarted: tuple[float, float]) ->
         outcome.attempts = sum(
             number
             for each in done
-            if each.ended > stopped
+            if each.began < ready and each.ended > stopped
             for name, number in each.counts.items()
             if name.startswith("ConnectFailed")
         )

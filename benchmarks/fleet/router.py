@@ -9,9 +9,7 @@ import ctypes
 import gc
 import json
 import logging
-import math
 import os
-import random
 import resource
 import selectors
 import signal
@@ -20,7 +18,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple
+
+from lambda_pool.cli.plan.simulation import Arrival, Traffic, schedule
 
 from .environment import EVENT, Place, live
 from .spec import Done, Spec
@@ -29,32 +28,22 @@ _DIE_WITH_PARENT = 1  # prctl(2)
 _ANSWER = 1 << 16
 
 
-class Arrival(NamedTuple):
-    """One invocation to come."""
-
-    at: float
-    function: int
-    elsewhere: float
-    statement: float
-
-
-def schedule(spec: Spec) -> list[Arrival]:
-    """All invocations of a run: a burst of each function in its turn, and a trickle, most of it to a fifth of them."""
-    chance = random.Random(spec.seed)
-
-    def arrival(at: float, function: int) -> Arrival:
-        elsewhere = min(chance.lognormvariate(math.log(spec.median), spec.sigma), spec.longest)
-        return Arrival(at, function, elsewhere, min(chance.expovariate(1 / spec.statement), 0.1))
-
-    found, at, turn = [], 1.0, 0
-    while at < spec.seconds:
-        found += [arrival(at + chance.random() * 0.1, turn % spec.functions) for _ in range(spec.burst)]
-        at += spec.period
-        turn += 1
-    at, hot = 0.0, max(spec.functions // 5, 1)
-    while spec.trickle and (at := at + chance.expovariate(spec.trickle)) < spec.seconds:
-        found.append(arrival(at, chance.randrange(hot if chance.random() < 0.8 else spec.functions)))
-    return sorted(found)
+def traffic(spec: Spec) -> Traffic:
+    """What comes: the simulation's, so that both can be compared."""
+    return Traffic(
+        functions=spec.functions,
+        size=spec.size,
+        burst=spec.burst,
+        period=spec.period,
+        trickle=spec.trickle,
+        running=spec.at_work,
+        median=spec.median,
+        sigma=spec.sigma,
+        longest=spec.longest,
+        statement=spec.statement,
+        seconds=spec.seconds,
+        seed=spec.seed,
+    )
 
 
 class Environment:
@@ -85,7 +74,7 @@ class Router:
 
     def run(self) -> None:
         """Until all is done, or the time is up."""
-        to_come = collections.deque(schedule(self._spec))
+        to_come = collections.deque(schedule(traffic(self._spec)))
         start, end = monotonic(), self._spec.seconds + self._spec.grace
         try:
             while (now := monotonic() - start) < end and (to_come or self._running or self._waiting):

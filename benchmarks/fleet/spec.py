@@ -100,7 +100,7 @@ class Outcome:
     first_success: float = 0.0
     """Of a restart: seconds from the server's being ready to the end of the first invocation that went well."""
     attempts: int = 0
-    """Of a restart: attempts to connect while it was away."""
+    """Of a restart: attempts to connect that failed, of invocations that began before it was ready again."""
 
     @property
     def refused_part(self) -> float:
