@@ -2,6 +2,7 @@
 
 import collections
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -10,14 +11,44 @@ import threading
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from time import monotonic, sleep
-from typing import Any
+from typing import Any, Self
 
 from lambda_pool.testing import MariaDbServer, PostgresServer
 
 from .environment import Place
 from .spec import Done, Outcome, Spec
 
-Server = PostgresServer | MariaDbServer
+GIVEN = "FLEET_MYSQL"
+"""host:port of a MySQL server that runs already, has a user `app` with that password, and room for 30 connections."""
+
+
+class GivenServer:
+    """Such a server."""
+
+    def __init__(self) -> None:
+        host, _, port = os.environ[GIVEN].partition(":")
+        if host != "127.0.0.1":
+            raise ValueError(f"{GIVEN} must be on this machine, as 127.0.0.1:3306")
+        self.port = int(port)
+
+    def __enter__(self) -> Self:
+        self.execute("flush status")
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        pass
+
+    def execute(self, sql: str) -> list[tuple[Any, ...]]:
+        """Run one statement."""
+        import pymysql
+
+        login = {"user": "app", "password": "app", "autocommit": True}
+        with pymysql.connect(host="127.0.0.1", port=self.port, **login) as conn, conn.cursor() as cursor:
+            cursor.execute(sql)
+            return list(cursor.fetchall())
+
+
+Server = PostgresServer | MariaDbServer | GivenServer
 _SAMPLE = 0.25
 _REFUSALS = ("too many clients", "remaining connection slots", "too many connections for role")
 
@@ -55,6 +86,8 @@ def run(spec: Spec) -> Outcome:
 
 
 def _server(spec: Spec) -> Server:
+    if spec.given:
+        return GivenServer()
     if spec.engine == "postgresql":
         return PostgresServer(
             tls=False,
@@ -68,7 +101,7 @@ def _server(spec: Spec) -> Server:
 def _make_user(server: Server) -> None:
     if isinstance(server, PostgresServer):
         server.execute("create role app login")
-    else:
+    elif isinstance(server, MariaDbServer):
         server.execute("create user app@'%' identified by 'app'")
         server.execute("grant all on app.* to app@'%'")
 
@@ -137,6 +170,7 @@ class Looking:
     def _look(self) -> None:
         import psycopg
 
+        assert isinstance(self._server, PostgresServer)
         while not self._end.is_set():
             # Again after a restart. The administrators' own connections are no room of the fleet's.
             with suppress(psycopg.Error), psycopg.connect(self._server.url(), autocommit=True) as conn:
@@ -157,6 +191,7 @@ def _wait(process: "subprocess.Popen[bytes]", server: Server, spec: Spec) -> tup
     stopped = ready = 0.0
     try:
         if spec.restart_at:
+            assert not isinstance(server, GivenServer)
             sleep(spec.restart_at)
             stopped = monotonic()
             server.stop("fast")

@@ -1,13 +1,14 @@
 """The runs, and what each of them must show: `python -m benchmarks fleet [RUN…]`."""
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from .ground import run
+from .ground import GIVEN, run
 from .spec import Outcome, Spec
 
 RESULTS = Path(__file__).with_name("results.json")
@@ -94,6 +95,7 @@ RUNS = (
         (NONE_FAILED, Expectation("at most 20 server sessions", lambda seen: seen.most_sessions <= 20)),
     ),
     Run("4", "MariaDB, 300 on 30, defaults", (MYSQL,), (NONE_FAILED,)),
+    Run("4b", "MySQL, the same", (replace(MYSQL, given=True),), (NONE_FAILED,)),
     Run(
         "5",
         "a restart of the server of 2 s amid it",
@@ -137,9 +139,9 @@ RUNS = (
     Run("11a", "sabotage: the rule is off", (replace(SIZED, sabotage="rule"),), (SOME_FAILED,)),
     Run(
         "11b",
-        "sabotage: refused logins are tried again at once",
-        (replace(BIG, sabotage="backoff"),),
-        (Expectation("refused >= 15 % of logins", lambda seen: seen.refused_part >= 0.15),),
+        "sabotage: as 6b, and refused logins are tried again at once",
+        (replace(LONG, options={"keep_below": 0.8}, sabotage="backoff"),),
+        (Expectation("refused >= 95 % of logins", lambda seen: seen.refused_part >= 0.95),),
     ),
     Run("11c", "sabotage: the timer ends what is lent", (replace(WAITING, sabotage="timer"),), (SOME_FAILED,)),
     *(
@@ -164,7 +166,7 @@ def main(arguments: list[str]) -> int:
         print(f"benchmarks fleet: there is no run {', '.join(unknown)}; there are {', '.join(known)}", file=sys.stderr)
         return 2
     wrong = 0
-    for name in arguments or known:
+    for name in arguments or [name for name in known if name != "4b" or GIVEN in os.environ]:
         each = known[name]
         outcomes = []
         for spec in each.specs:

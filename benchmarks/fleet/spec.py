@@ -13,6 +13,8 @@ class Spec:
 
     way: str = "lambda_pool"
     engine: str = "postgresql"
+    given: bool = False
+    """On a MySQL server that runs already: see `ground.GIVEN`."""
     pooled: bool = False
     """Through a PgBouncer with `pool_size` server connections, and room for `client_conn` clients."""
     pool_size: int = 20

@@ -1,7 +1,5 @@
 """Twenty functions on the genuine runtime, more than the server has room for, three of them at work at a time."""
 
-import os
-import signal
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -35,10 +33,9 @@ def small() -> Iterator[PostgresServer]:
 
 def invoke(runtime: LambdaRuntime) -> str:
     """Thaw it, invoke it and freeze it. Out: its error, if any."""
-    assert runtime.pid is not None
-    os.kill(runtime.pid, signal.SIGCONT)
+    runtime.thaw()
     answer = runtime.invoke()
-    os.kill(runtime.pid, signal.SIGSTOP)
+    runtime.freeze()
     return "" if answer.error is None else str(answer.error)
 
 
@@ -55,8 +52,6 @@ def test_twenty_functions_on_ten_connections(small: PostgresServer, tmp_path: Pa
 
         with ThreadPoolExecutor(AT_WORK) as threads:
             runtimes = list(threads.map(start, range(FUNCTIONS)))
-            for runtime in runtimes:
-                stack.callback(os.kill, runtime.pid or 0, signal.SIGCONT)  # before it is ended
             errors = [error for _ in range(ROUNDS) for error in threads.map(invoke, runtimes)]
         assert [error for error in errors if error] == []
         ((sessions,),) = small.execute("select count(*) from pg_stat_activity where usename = 'app'")
