@@ -12,7 +12,7 @@ from .config import Config, check_pooled
 from .core.dispatch import EventDispatcher
 from .core.policy import session_timer
 from .endpoints.base import Endpoint, EndpointSource, Role
-from .engines.base import TRANSIENT, ConnectRequest, Engine, Failure, Link
+from .engines.base import TRANSIENT, ConnectRequest, Engine, Failure, FleetConnection
 from .errors import (
     ConfigError,
     ConnectError,
@@ -26,7 +26,7 @@ from .invocation import Limit, time_out
 from .tls import advice, choose, with_certificate
 from .waiting import pause
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 # Failures that may mean that the endpoint is no longer at this address. The others come from a server that answers.
 _MOVES = frozenset(Failure) - {Failure.REJECTED, Failure.TOO_MANY}
@@ -52,7 +52,7 @@ class Connector:
     def __init__(
         self, config: Config, engine: Engine, auth: Auth, endpoint: EndpointSource, events: EventDispatcher
     ) -> None:
-        self.last_failure = ""
+        self.last_failure: str = ""
         self._config = config
         self.engine = engine
         self.require({})
@@ -74,7 +74,7 @@ class Connector:
         given = {**self._config.connect_args, **arguments}
         self._arguments = self.engine.arguments(url.parameters, given, pooled=url.pooled)
 
-    def open(self, role: Role, limit: Limit) -> tuple[Link, Endpoint]:
+    def open(self, role: Role, limit: Limit) -> tuple[FleetConnection, Endpoint]:
         """Open one connection, retrying what time heals until the limit.
 
         Raises ConnectError, CredentialsError, EndpointError, DeadlineExceeded or ConfigError.
@@ -127,7 +127,7 @@ class Connector:
         finally:  # a user's own may fail
             self.endpoint.forget()
 
-    def open_aside(self, role: Role, limit: Limit) -> Link:
+    def open_aside(self, role: Role, limit: Limit) -> FleetConnection:
         """One attempt at a connection that does not belong to the pool. Raises as `open`, or what the driver raises."""
         return self.engine.connect(self._prepare(role, limit, 1)[0])
 

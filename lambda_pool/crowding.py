@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from . import invocation
 from .core.entry import Entry, State
 from .core.policy import keep
-from .engines.base import MIN_IO_TIMEOUT, Failure
+from .engines.base import MIN_IO_TIMEOUT, Failure, Status
 from .events import Crowded, Reason
 from .reclaim import end_invocation
 from .waiting import current_borrower
@@ -100,7 +100,7 @@ def _may_stay(pool: "ConnectionPool", entry: Entry, bound: float) -> bool | None
         kind = pool.classify(error)
         if kind is Failure.FOREIGN:
             raise
-        if kind is not Failure.OTHER or not (link.quiet() and link.at_rest()):
+        if kind is not Failure.OTHER or not (pool.is_silent(entry) and link.status() is Status.IDLE):
             log.debug("pool %s: the server was asked how crowded it is, without an answer: %s", pool.name, error)
             return None
         pool.asks = False

@@ -23,7 +23,7 @@ from .core.entry import UNOPENED, Entry, State, Work
 from .core.policy import PING, REUSE, Ping, Replace, Reuse, at_checkout, replace
 from .core.state import PoolState
 from .endpoints.base import EndpointSource, Role
-from .engines.base import INVALIDATES_POOL, MIN_IO_TIMEOUT, TRANSIENT, Engine, Failure
+from .engines.base import AT_REST, INVALIDATES_POOL, MIN_IO_TIMEOUT, TRANSIENT, Engine, Failure, Status
 from .events import (
     CheckedOut,
     Closed,
@@ -38,12 +38,12 @@ from .events import (
 )
 from .invocation import Limit
 from .release import release
-from .waiting import Turn, current_borrower
+from .waiting import Turn, current_borrower, readable
 
 if TYPE_CHECKING:
     from .stats import PoolStats
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _JITTER = 0.1  # of max_lifetime, either way
 # Seconds for a polite close; Lambda's shutdown leaves 300 ms for everything.
@@ -62,11 +62,11 @@ class ConnectionPool:
         observers: Sequence[Observer] = (),
     ) -> None:
         self.config = config
-        self.name = config.name
+        self.name: str = config.name
         self._start_afresh()
-        self.events = EventDispatcher(config.name, observers, self.lock)
-        self.connector = Connector(config, engine, auth, endpoint, self.events)
-        self.warmed = False
+        self.events: EventDispatcher = EventDispatcher(config.name, observers, self.lock)
+        self.connector: Connector = Connector(config, engine, auth, endpoint, self.events)
+        self.warmed: bool = False
         self._tell_unknown_deadline = config.cancel_before_deadline > 0 and in_lambda()
         self._reader_role = Role.READER if endpoint.has_reader else Role.WRITER
         self._ping_after = config.ping_after
@@ -77,9 +77,9 @@ class ConnectionPool:
 
     def _start_afresh(self) -> None:
         # Reentrant, because the handler of a signal may interrupt the very borrower that holds it.
-        self.lock = RLock()
-        self.state = PoolState(self.config.max_size)
-        self.pid = os.getpid()
+        self.lock: RLock = RLock()
+        self.state: PoolState = PoolState(self.config.max_size)
+        self.pid: int = os.getpid()
         # A pool that nobody refers to any more closes what it has.
         finalize(self, _close_abandoned, self.state, self.pid).atexit = False
 
@@ -105,7 +105,7 @@ class ConnectionPool:
             self.discard(entry, Reason.LEAKED)  # taken away at the end of an invocation, while it was being checked
 
     def acquire_transaction(self, limit: Limit, *, readonly: bool, guarded: bool) -> Entry:
-        """Lend a live connection with an explicit transaction begun on it. See `Link.begin`."""
+        """Lend a live connection with an explicit transaction begun on it. See `EngineConnection.begin`."""
         role = self.role(readonly=readonly)
         for last in (False, True):
             entry = self.acquire(role, limit)
@@ -171,7 +171,7 @@ class ConnectionPool:
                 self._replace(entry, role, decision.reason)
                 fresh = True
         if fresh:
-            self._open(entry, limit)
+            self.open(entry, limit)
         else:
             entry.reuses += 1
         if self._tell_unknown_deadline and invocation.remaining() is None:
@@ -189,6 +189,12 @@ class ConnectionPool:
             self.events.emit((CheckedOut if fresh else Reused)(self.name, entry.checkout))
         return True
 
+    @staticmethod
+    def is_silent(entry: Entry) -> bool:
+        """The free check: True if the socket is open and the server sent nothing. No round trip, no wait."""
+        fd = entry.link.fileno()
+        return fd >= 0 and not readable(fd)
+
     def _decide(self, entry: Entry, role: Role) -> Reuse | Ping | Replace:
         return at_checkout(
             entry,
@@ -197,14 +203,14 @@ class ConnectionPool:
             self.state.generation,
             self.pid,
             role,
-            entry.link.quiet() and entry.link.at_rest(),
+            self.is_silent(entry) and entry.link.status() is Status.IDLE,
             self._ping_after,
             self._max_idle,
         )
 
     def _ping(self, entry: Entry, limit: Limit) -> Reuse | Replace:
         """One bounded round trip: REUSE, or Replace if no good answer came."""
-        if not entry.link.at_rest():
+        if entry.link.status() not in AT_REST:
             borrower.warn_used_after_return(self.events, entry)
             return replace(Reason.BROKEN)
         start = monotonic()
@@ -240,7 +246,7 @@ class ConnectionPool:
         entry.link = UNOPENED
         entry.role = role
 
-    def _open(self, entry: Entry, limit: Limit) -> None:
+    def open(self, entry: Entry, limit: Limit) -> None:
         """Open the entry's connection, retrying what time heals until the limit."""
         # Taken before connecting: a failover meanwhile condemns what is opened now.
         generation = self.state.generation
@@ -259,8 +265,6 @@ class ConnectionPool:
         with self.lock:
             if entry.state is State.CONNECTING:
                 entry.state = State.LENT
-        if self.config.cancel_before_deadline:
-            link.watch()
 
     # --- return -------------------------------------------------------------------------------------------------------
 
@@ -330,7 +334,7 @@ class ConnectionPool:
         if entry.link is UNOPENED:
             return
         if entry.pid != self.pid:
-            entry.link.drop()
+            entry.link.discard()
         else:
             entry.link.close(CLOSE_TIMEOUT)
         self.tell_closed(entry, reason)
@@ -371,10 +375,10 @@ class ConnectionPool:
 
         A write refused by its own read-only transaction is no failover.
         """
-        kind = Failure.OTHER if error is None else self.classify(error)
-        if kind in {Failure.OTHER, Failure.FOREIGN} and entry.link.refused_write():
+        kind, facts = Failure.OTHER if error is None else self.classify(error), entry.link.inspect()
+        if kind in {Failure.OTHER, Failure.FOREIGN} and facts.refused_write:
             kind = Failure.READ_ONLY
-        return Failure.OTHER if kind is Failure.READ_ONLY and entry.link.read_only() else kind
+        return Failure.OTHER if kind is Failure.READ_ONLY and facts.read_only else kind
 
     def note_failover(self, entry: Entry, kind: Failure) -> bool:
         """A shutdown, a server that turned reader, a changed schema: every connection as old as this one is condemned.
@@ -408,30 +412,6 @@ class ConnectionPool:
                 **self.events.counts(),
             )
 
-    def warm(self, limit: Limit, *, strict: bool = False) -> None:
-        """Open `min_size` connections (at least one), within the limit. See `Pool.warm`."""
-        self.warmed = True
-        entries: list[Entry] = []
-        wanted = max(1, self.config.min_size)
-        try:
-            while True:
-                with self.lock:
-                    entry = self.state.make_room(Role.WRITER, current_borrower(), wanted)
-                if entry is None:
-                    return
-                entries.append(entry)
-                self._open(entry, limit)
-        except Exception as error:
-            if strict:
-                raise
-            log.warning("pool %s: could not be warmed, the first checkout tries again: %s", self.name, error)
-        finally:
-            for entry in entries:
-                if entry.state is State.LENT:
-                    self.give_back(entry)
-                else:
-                    self.discard(entry, Reason.DEAD)
-
     def close(self) -> None:
         """Close every connection: idle ones now, lent ones when they come back. A later checkout opens anew."""
         with self.lock:
@@ -449,7 +429,7 @@ class ConnectionPool:
         self._start_afresh()
         self.events.start_afresh(self.lock)
         for entry in idle:
-            entry.link.drop()
+            entry.link.discard()
         # With their locks, which a thread may have held that stayed with the parent.
         self.connector.forget()
         self.events.emit(Forked(self.name))
@@ -462,4 +442,4 @@ def _close_abandoned(state: PoolState, pid: int) -> None:
             if os.getpid() == pid == entry.pid:
                 entry.link.close(CLOSE_TIMEOUT)
             else:
-                entry.link.drop()
+                entry.link.discard()

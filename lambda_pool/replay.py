@@ -27,14 +27,14 @@ def run(pool: ConnectionPool, work: Callable[[Any], T], attempts: int, *, readon
         delay = backoff(attempt)
         again = attempt < attempts
         try:
-            result = work(entry.link.conn)
+            result = work(entry.link.driver_connection)
         except BaseException as error:
             again = again and _may_replay(pool, entry, error) and _lasts(delay)
             pool.release(entry, error)
             if not again:
                 raise
         else:
-            own = entry.link.replayable()
+            own = entry.link.inspect().own_transaction
             try:
                 pool.release(entry, strict=True)
             except Exception as error:
@@ -51,7 +51,8 @@ def _may_replay(pool: ConnectionPool, entry: Entry, error: BaseException) -> boo
     if not isinstance(error, Exception):
         return False
     kind = pool.kind_of(entry, error)
-    return policy.may_replay(kind, own_transaction=entry.link.replayable(ask=True), lost=not entry.link.quiet())
+    own = entry.link.inspect(ask=True).own_transaction
+    return policy.may_replay(kind, own_transaction=own, lost=not pool.is_silent(entry))
 
 
 def _lasts(delay: float) -> bool:

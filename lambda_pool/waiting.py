@@ -3,6 +3,7 @@
 Whatever waits elsewhere in the package waits through here, so that another way of waiting is another set of these.
 """
 
+import select
 from threading import Lock, get_ident
 from time import sleep
 
@@ -12,6 +13,13 @@ from .endpoints.base import Role
 def current_borrower() -> int:
     """Who borrows: one thread, by its number."""
     return get_ident()
+
+
+def readable(fd: int) -> bool:
+    """True if something waits to be read on this descriptor, or its peer is gone. No wait: the free check."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(0))
 
 
 def pause(seconds: float) -> None:
@@ -25,8 +33,8 @@ class Turn:
     __slots__ = ("_asleep", "owner", "role")
 
     def __init__(self, owner: int, role: Role) -> None:
-        self.owner = owner
-        self.role = role
+        self.owner: int = owner
+        self.role: Role = role
         self._asleep = Lock()
         self._asleep.acquire()
 

@@ -103,10 +103,11 @@ install_all() {
         fail "pip could not install the package's dependencies into .venv"
 }
 
-install_tools() { # what builds the layer and the distributions; needs nothing of the package
+install_tools() { # what builds and checks the layer, the distributions and a release; needs nothing of the package
     PYTHON='' make_venv .venv-build
-    .venv-build/bin/pip install -q --disable-pip-version-check build==1.6.1 hatchling==1.33.0 twine==7.0.0 ||
-        fail "pip could not install build, hatchling and twine into .venv-build"
+    .venv-build/bin/pip install -q --disable-pip-version-check build==1.6.1 hatchling==1.33.0 twine==7.0.0 \
+        check-jsonschema==0.39.0 zizmor==1.32.0 'cyclonedx-python-lib[json-validation]==11.12.0' ||
+        fail "pip could not install build, hatchling, twine and what checks a release into .venv-build"
 }
 
 install_audit() { # every extra as a user gets it, and what looks for vulnerabilities; beside the tests' own tools
@@ -122,6 +123,13 @@ install_sam() { # in an environment of its own: the SAM CLI pins most of what it
     echo "setup: installing the SAM CLI and cfn-lint into .venv-sam"
     .venv-sam/bin/pip install -q --disable-pip-version-check "$EMULATOR_PACKAGE" cfn-lint==1.58.0 ||
         fail "pip could not install the SAM CLI into .venv-sam"
+}
+
+install_deploy() { # what reads the template and deploy/: each tool pins much of what it uses
+    PYTHON='' make_venv .venv-deploy
+    echo "setup: installing checkov and the AWS CDK into .venv-deploy"
+    .venv-deploy/bin/pip install -q --disable-pip-version-check checkov==3.3.30 aws-cdk-lib==2.275.0 ||
+        fail "pip could not install checkov and aws-cdk-lib into .venv-deploy"
 }
 
 fetch_wheels() { # every wheel that the tests of the layer unpack
@@ -283,7 +291,7 @@ test) # what `make test` needs
     ;;
 test-all)
     "$0" test
-    together pythons tools sam free-threaded
+    together pythons tools sam free-threaded deploy
     once .tools/wheels/.ready fetch_wheels
     once .tools/django/.ready fetch_django
     ;;
@@ -311,6 +319,7 @@ audit) once .venv-audit/.ready install_audit ;;
 fuzz) once .venv-fuzz/.ready install_fuzz ;;
 tools) once .venv-build/.ready install_tools ;;
 sam) once .venv-sam/.ready install_sam ;;
+deploy) once .venv-deploy/.ready install_deploy ;;
 wheels) once .tools/wheels/.ready fetch_wheels ;;
 django) once .tools/django/.ready fetch_django ;;
 *) fail "unknown part '${1:-}': see the Makefile" ;;

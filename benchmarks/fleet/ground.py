@@ -42,7 +42,7 @@ class GivenServer:
         """Run one statement."""
         import pymysql
 
-        login = {"user": "app", "password": "app", "autocommit": True}
+        login: dict[str, Any] = {"user": "app", "password": "app", "autocommit": True}
         with pymysql.connect(host="127.0.0.1", port=self.port, **login) as conn, conn.cursor() as cursor:
             cursor.execute(sql)
             return list(cursor.fetchall())
@@ -56,7 +56,8 @@ _REFUSALS = ("too many clients", "remaining connection slots", "too many connect
 def run(spec: Spec) -> Outcome:
     """Run it, and say what it showed."""
     with ExitStack() as stack:
-        server = stack.enter_context(_server(spec))
+        server = _server(spec)
+        stack.enter_context(server)
         _make_user(server)
         port = server.port
         if spec.pooled:
@@ -109,7 +110,7 @@ def _make_user(server: Server) -> None:
 def _bouncer(server: PostgresServer, spec: Spec) -> Any:
     from tests.support.pgbouncer import PgBouncer
 
-    settings = {"default_pool_size": spec.pool_size, "max_client_conn": spec.client_conn}
+    settings: dict[str, Any] = {"default_pool_size": spec.pool_size, "max_client_conn": spec.client_conn}
     return PgBouncer(server, {"app": "app"}, auth_type="trust", server_tls_sslmode="disable", **settings)
 
 

@@ -82,7 +82,7 @@ def fraction(*, zero: str, one: str) -> Callable[[str, object], float]:
     return check
 
 
-seconds = number_of_seconds()
+seconds: Callable[[str, object], float] = number_of_seconds()
 """Check a number of seconds above 0: `seconds(name, value)`. Raises ConfigError."""
 
 

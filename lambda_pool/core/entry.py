@@ -5,7 +5,7 @@ from types import CodeType
 from typing import cast
 
 from ..endpoints.base import Endpoint, Role
-from ..engines.base import Link
+from ..engines.base import FleetConnection
 
 
 class State(Enum):
@@ -33,7 +33,7 @@ class Work(Enum):
 
 
 # An entry's link is read only where its state says that there is one.
-UNOPENED = cast(Link, None)
+UNOPENED = cast(FleetConnection, None)
 _NOWHERE = Endpoint("")
 _NEVER = float("inf")
 # Seconds before the server's timer ends: it is replaced so much earlier; or pinged, while the answer still comes.
@@ -83,39 +83,46 @@ class Entry:
     )
 
     def __init__(self, role: Role, owner: int) -> None:
-        self.state = State.CONNECTING
-        self.role = role
-        self.owner = owner
+        self.state: State = State.CONNECTING
+        self.role: Role = role
+        self.owner: int = owner
         self.taker: int | None = None  # who took it away from its owner, and sees to its end
-        self.link: Link = UNOPENED
-        self.endpoint = _NOWHERE
-        self.work = Work.ENDED
-        self.returned = 0  # the pool's number for its last return: of two idle entries, the larger was used last
-        self.reuses = 0
-        self.generation = -1
-        self.pid = -1
-        self.lifetime = 0.0
-        self.expires_wall = self.expires_mono = 0.0
-        self.created_wall = self.created_mono = 0.0
-        self.idle_wall = self.idle_mono = 0.0
+        self.link: FleetConnection = UNOPENED
+        self.endpoint: Endpoint = _NOWHERE
+        self.work: Work = Work.ENDED
+        self.returned: int = 0  # the pool's number for its last return: of two idle entries, the larger was used last
+        self.reuses: int = 0
+        self.generation: int = -1
+        self.pid: int = -1
+        self.lifetime: float = 0.0
+        self.expires_wall: float = 0.0
+        self.expires_mono: float = 0.0
+        self.created_wall: float = 0.0
+        self.created_mono: float = 0.0
+        self.idle_wall: float = 0.0
+        self.idle_mono: float = 0.0
         # From when on to ask how crowded the server is: at once for a new connection; never where that is not asked.
-        self.ask_wall = self.ask_mono = 0.0
+        self.ask_wall: float = 0.0
+        self.ask_mono: float = 0.0
         # The server's own timer: idle for longer than `lasts`, it ends about now; unheard for `silence`, amid a borrow.
-        self.lasts = self.silence = self.silent_wall = self.silent_mono = _NEVER
-        self.answered = False  # the server answered when it was given back
+        self.lasts: float = _NEVER
+        self.silence: float = _NEVER
+        self.silent_wall: float = _NEVER
+        self.silent_mono: float = _NEVER
+        self.answered: bool = False  # the server answered when it was given back
         # Of the borrow that is on, or was last: since when (0: not lent yet, or told of already), how long its checkout
         # took in seconds, and whether it opened a connection.
-        self.borrowed_mono = 0.0
-        self.checkout = 0.0
-        self.fresh = False
-        self.cancel_mono = -1.0  # when its statement was cancelled last
+        self.borrowed_mono: float = 0.0
+        self.checkout: float = 0.0
+        self.fresh: bool = False
+        self.cancel_mono: float = -1.0  # when its statement was cancelled last
         self.where: object = None
-        self.instruction = 0
+        self.instruction: int = 0
         self.stack: tuple[tuple[CodeType, int], ...] = ()
 
     def opened(
         self,
-        link: Link,
+        link: FleetConnection,
         *,
         generation: int,
         pid: int,

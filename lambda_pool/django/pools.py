@@ -9,7 +9,8 @@ from weakref import WeakSet
 from .. import api
 from .. import config as configuration
 from ..config import synonyms
-from ..engines.base import Link
+from ..endpoints import base as endpoints
+from ..engines.base import EngineConnection
 from ..errors import ConfigError
 from ..pool import ConnectionPool
 from .errors import SettingsError
@@ -35,8 +36,8 @@ class AliasPool:
         self.pool = pool
         self.readonly = readonly
         self.core: ConnectionPool = api.core_of(pool)
-        self.role = self.core.role(readonly=readonly)
-        self.prepared: WeakSet[Link] = WeakSet()
+        self.role: endpoints.Role = self.core.role(readonly=readonly)
+        self.prepared: WeakSet[EngineConnection] = WeakSet()
         """The connections that are as Django wants them."""
         self.server_data: dict[str, Any] = {}
         """What Django's backend asked the server once, for those that it makes for other threads."""

@@ -17,7 +17,7 @@ from ..events import InvocationEnded
 from ..invocation import RESERVE, reserve, running
 from ..pool import ConnectionPool
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _pools: list[ReferenceType[ConnectionPool]] = []
 
@@ -27,14 +27,14 @@ class _State:
 
     cold = True
     hooked = False
-    made: ClassVar[set[tuple[object, ...]]] = set()
-    """Name and place of every pool that was made in an invocation, or in Lambda."""
+    made: ClassVar[dict[tuple[object, ...], ReferenceType[ConnectionPool]]] = {}
+    """By name and place, the last pool that was made in an invocation, or in Lambda."""
     warned: ClassVar[set[tuple[object, ...]]] = set()
-    cancel_before = 0.0
+    cancel_before: float = 0.0
     """The longest `cancel_before_deadline` of all pools; 0: none has it, and no invocation pays for it."""
 
 
-process = _State()
+process: _State = _State()
 
 
 def pools() -> Iterator[ConnectionPool]:
@@ -70,14 +70,17 @@ def _note_made(pool: ConnectionPool) -> None:
         return
     url = pool.config.url
     place = (pool.name, url.engine, url.host, url.port, url.database, url.user)
-    if place in process.made and place not in process.warned:
+    before = process.made.get(place)
+    # Two that live side by side, at module scope, are somebody's choice.
+    anew = before is not None and (bool(running) or before() is None)
+    if anew and place not in process.warned:
         process.warned.add(place)
         log.warning(
             "pool %s: a Pool for the same database was made before in this environment: make it once, at module scope, "
             "so that its connections are kept for the next invocation",
             pool.name,
         )
-    process.made.add(place)
+    process.made[place] = ref(pool)
 
 
 def arm() -> Callable[[], None] | None:

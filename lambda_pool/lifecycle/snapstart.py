@@ -4,9 +4,10 @@ import logging
 
 from ..events import Closing
 from ..invocation import Limit
+from ..warming import warm
 from . import pools
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _WARMING = 5.0
 """Seconds for warming all pools after a restore, of the 10 that Lambda allows it with all hooks, the function's too:
@@ -57,4 +58,4 @@ def after_restore() -> None:
         # Each has an equal share of what is left: a database that does not answer leaves time for the others.
         share = limit.left() / len(cold)
         pool = cold.pop(0)
-        pool.warm(Limit(min(pool.config.timeout, share)))
+        warm(pool, Limit(min(pool.config.timeout, share)))

@@ -63,7 +63,7 @@ class _Server(abc.ABC):
 
     scheme: ClassVar[str]
     ready_text: ClassVar[str]
-    port_taken_text: ClassVar[re.Pattern[str]]
+    port_taken_text: ClassVar[str]
     accounts: ClassVar[tuple[str, ...]]
 
     def __init__(
@@ -79,8 +79,8 @@ class _Server(abc.ABC):
     ) -> None:
         self.user = user
         self.database = database
-        self.password = password or secrets.token_urlsafe(12)
-        self.port = 0
+        self.password: str = password or secrets.token_urlsafe(12)
+        self.port: int = 0
         self._extra_config = list(extra_config)
         self._log_statements = log_statements
         self._certificate_names = list(certificate_names)
@@ -112,6 +112,10 @@ class _Server(abc.ABC):
         raise ServerError(f"none of the accounts {', '.join(self.accounts)} exists to run the server as")
 
     # What each server does its own way.
+
+    @abc.abstractmethod
+    def _end_others(self) -> list[int]:
+        """End every other client's session; returns those that are not gone yet."""
 
     @abc.abstractmethod
     def _install(self) -> None:
@@ -217,7 +221,7 @@ class _Server(abc.ABC):
                 return True
             if ended:
                 self._process = None
-                if self.port_taken_text.search(written):
+                if re.search(self.port_taken_text, written):
                     return False
                 if _WITHOUT_TLS in written:
                     raise ServerError(
@@ -277,6 +281,20 @@ class _Server(abc.ABC):
         self.stop(mode)
         self.start()
 
+    def end_sessions(self) -> int:
+        """End the session of every client, as an idle timeout or an administrator does; returns how many there were.
+
+        The server goes on. Returns when the sessions are gone; raises TimeoutError if one of them stays.
+        """
+        found = left = self._end_others()
+        until = time.monotonic() + _STOP_SECONDS
+        while left:
+            if time.monotonic() > until:
+                raise TimeoutError(f"{len(left)} sessions did not end within {_STOP_SECONDS:.0f} s")
+            time.sleep(0.01)
+            left = [session for session in self._end_others() if session in found]
+        return len(found)
+
     def pause(self) -> None:
         """SIGSTOP to all its processes: connections stay, nothing is answered, new ones wait in the backlog.
 
@@ -334,6 +352,20 @@ class _Server(abc.ABC):
         """The log so far, with every statement if `log_statements` was asked for."""
         return self.error_log
 
+    def environment(self, prefix: str = "DB_") -> dict[str, str]:
+        """HOST, PORT, USER, PASSWORD and NAME behind `prefix`: variables for a function that reads its login from them.
+
+        They are the superuser's.
+        """
+        values = {
+            "HOST": "127.0.0.1",
+            "PORT": str(self.port),
+            "USER": self.user,
+            "PASSWORD": self.password,
+            "NAME": self.database,
+        }
+        return {f"{prefix}{name}": value for name, value in values.items()}
+
     def url(
         self,
         user: str | None = None,
@@ -365,8 +397,8 @@ class PostgresServer(_Server):
 
     scheme = "postgresql"
     ready_text = "database system is ready to accept connections"
-    port_taken_text = re.compile("could not bind .* address|could not create any TCP/IP sockets")
-    accounts = ("postgres", "nobody")
+    port_taken_text: ClassVar[str] = "could not bind .* address|could not create any TCP/IP sockets"
+    accounts: ClassVar[tuple[str, ...]] = ("postgres", "nobody")
 
     def __init__(
         self,
@@ -510,14 +542,21 @@ class PostgresServer(_Server):
             cursor = connection.execute(sql.encode(), parameters or None)
             return cursor.fetchall() if cursor.description else []
 
+    def _end_others(self) -> list[int]:
+        rows = self.execute(
+            "select pid, pg_terminate_backend(pid) from pg_stat_activity"
+            " where backend_type = 'client backend' and pid <> pg_backend_pid()"
+        )
+        return [int(pid) for pid, _ in rows]
+
 
 class MariaDbServer(_Server):
     """A private MariaDB, from the system's packages."""
 
     scheme = "mysql"
     ready_text = "ready for connections"
-    port_taken_text = re.compile("Bind on TCP/IP port|Do you already have another server running on port")
-    accounts = ("mysql", "nobody")
+    port_taken_text: ClassVar[str] = "Bind on TCP/IP port|Do you already have another server running on port"
+    accounts: ClassVar[tuple[str, ...]] = ("mysql", "nobody")
 
     def __init__(
         self,
@@ -644,3 +683,15 @@ class MariaDbServer(_Server):
         with connection, connection.cursor() as cursor:
             cursor.execute(sql, parameters or None)
             return list(cursor.fetchall())
+
+    def _end_others(self) -> list[int]:
+        import pymysql
+
+        found = self.execute(
+            "select id from information_schema.processlist"
+            " where id <> connection_id() and command not in ('Daemon', 'Binlog Dump')"
+        )
+        for (number,) in found:
+            with contextlib.suppress(pymysql.err.OperationalError):  # it ended by itself meanwhile
+                self.execute(f"kill {int(number)}")
+        return [int(number) for (number,) in found]

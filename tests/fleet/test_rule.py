@@ -296,7 +296,7 @@ def test_it_does_not_take_what_somebody_waits_for() -> None:
 @pytest.mark.parametrize("value", [-0.1, 1.1, math.nan, True, "most"])
 def test_keep_below_is_a_part(value: object) -> None:
     with pytest.raises(ConfigError, match=r"keep_below=.* is not valid: it must be a number from 0 .* to 1"):
-        Pool("postgresql://app@db.example/app", keep_below=value)  # type: ignore[arg-type]
+        Pool("postgresql://app@db.example/app", keep_below=value)  # type: ignore[call-overload]
 
 
 def test_both_are_options_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:

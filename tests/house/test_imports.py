@@ -24,18 +24,31 @@ LEVELS = [
     {"connector", "unavailable"},
     {"release"},
     {"pool"},
-    {"reclaim", "replay", "pooled_context"},
+    {"reclaim", "replay", "pooled_context", "warming"},
     {"crowding"},
     {"lifecycle", "signature"},
     {"injection", "stacking"},
     {"decorator"},
+    {"decorated"},
     {"api"},
     {"testing"},
     {"cli", "django", "sqlalchemy"},
 ]
 ADAPTERS = ("engines", "auth", "endpoints", "metrics")
-# `invocation` is where an adapter may ask whose request it is and how long there still is.
-ADAPTERS_MAY_IMPORT = {"errors", "secret", "record", "age", "aws", "config", "events", "tls", "certs", "invocation"}
+# `invocation` is where an adapter may ask whose request it is and how long there still is, `waiting` how to wait.
+ADAPTERS_MAY_IMPORT = {
+    "errors",
+    "secret",
+    "record",
+    "age",
+    "aws",
+    "config",
+    "events",
+    "tls",
+    "certs",
+    "invocation",
+    "waiting",
+}
 
 DRIVERS = {"psycopg", "pymysql", "MySQLdb"}
 FRAMEWORKS = {"django": {"django"}, "sqlalchemy": {"sqlalchemy"}}

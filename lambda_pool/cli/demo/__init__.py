@@ -33,7 +33,8 @@ def run(args: argparse.Namespace) -> int:
     missing = [name for name in (_DRIVERS[args.engine], "awslambdaric") if importlib.util.find_spec(name) is None]
     if missing:
         return _cannot(f"the demo needs {' and '.join(missing)}: {INSTALL}")
-    from lambda_pool.testing.runtime import LambdaRuntimeError, find_emulator
+    from lambda_pool.testing.answers import LambdaRuntimeError
+    from lambda_pool.testing.runtime import find_emulator
     from lambda_pool.testing.servers import ServerError
 
     try:

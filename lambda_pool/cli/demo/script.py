@@ -12,7 +12,8 @@ from typing import Protocol
 from lambda_pool.cli.demo.databases import ENOUGH, ON_HAND, Database
 from lambda_pool.cli.demo.traffic import Traffic
 from lambda_pool.cli.demo.ways import WAYS, Way
-from lambda_pool.testing.runtime import Invocation, LambdaRuntime
+from lambda_pool.testing.answers import Invocation
+from lambda_pool.testing.runtime import LambdaRuntime
 
 _DECLINED = "card declined"  # what the handlers raise
 _TIMEOUT = 10  # the functions' timeout, seconds
@@ -96,7 +97,7 @@ class Function:
 
     def __init__(self, way: Way, runtime: LambdaRuntime, database: Database, progress: Progress) -> None:
         self.way = way
-        self.measured = Measured()
+        self.measured: Measured = Measured()
         self._runtime = runtime
         self._database = database
         self._progress = progress

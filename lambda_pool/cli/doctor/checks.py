@@ -18,7 +18,7 @@ from lambda_pool.cli.doctor.report import Finding, Redactor, failed, line_of, ok
 from lambda_pool.cli.doctor.room import room
 from lambda_pool.connector import contradiction
 from lambda_pool.endpoints.base import Endpoint, Role
-from lambda_pool.engines.base import ConnectRequest, Failure, Link
+from lambda_pool.engines.base import ConnectRequest, Failure, FleetConnection
 from lambda_pool.invocation import Limit
 from lambda_pool.pool import ConnectionPool
 from lambda_pool.tls import Tls, context, is_local
@@ -55,7 +55,7 @@ class Patient:
     credentials: Credentials | None = None
     addresses: list[network.Address] = field(default_factory=list)
     reached: network.Address | None = None
-    link: Link | None = None
+    link: FleetConnection | None = None
     server: tuple[Any, ...] = ()
     server_ahead: float = 0.0
 
@@ -277,9 +277,9 @@ def query(patient: Patient) -> Finding:
     ask = _ask_postgres if patient.engine == "postgresql" else _ask_mysql
     start = time.time()
     try:
-        server = patient.server = network.within(limit.left(), lambda: ask(link.conn))
+        server = patient.server = network.within(limit.left(), lambda: ask(link.driver_connection))
     except TimeoutError:
-        link.sever()
+        link.abort()
         return failed(
             "no answer in time", "The server accepts logins and runs nothing: look at its load and its locks."
         )
@@ -348,7 +348,7 @@ def round_trip(patient: Patient) -> Finding:
     assert patient.link is not None
     times = []
     # The cursor's transaction, if there is one, is not the ping's.
-    patient.link.conn.rollback()
+    patient.link.driver_connection.rollback()
     for _ in range(_PINGS):
         start = time.monotonic()
         patient.link.ping(max(patient.limit(patient.pool.config.ping_timeout).left(), 0.001))

@@ -27,7 +27,7 @@ def room(patient: Patient) -> Finding:
         return _of_pooler(patient)
     if is_dsql(patient.host):
         return ok("not asked: Aurora DSQL has room for every environment")
-    link.conn.rollback()  # the cursor's transaction, if there is one
+    link.driver_connection.rollback()  # the cursor's transaction, if there is one
     timer = _timer(patient)
     ends = f"the server ends what idles for {timer:g} s" if timer else "the server never ends what idles"
     facts: dict[str, Any] = {"keep_below": config.keep_below, "session_idle": timer}
@@ -52,10 +52,10 @@ def room(patient: Patient) -> Finding:
 def _timer(patient: Patient) -> float:
     """Seconds after which the server ends an idle session; 0 if it never does, or does not know of such a thing."""
     assert patient.link is not None
-    with patient.link.conn.cursor() as cursor:
+    with patient.link.driver_connection.cursor() as cursor:
         cursor.execute(_TIMER[patient.engine])
         row = cursor.fetchone()
-    patient.link.conn.rollback()
+    patient.link.driver_connection.rollback()
     values = list(row.values()) if isinstance(row, dict) else list(row or [0])
     return float(values[0])
 
@@ -87,7 +87,7 @@ def _max_client_conn(patient: Patient) -> int | None:
         from psycopg import ClientCursor
         from psycopg.rows import tuple_row
 
-        with ClientCursor(link.conn, row_factory=tuple_row) as cursor:
+        with ClientCursor(link.driver_connection, row_factory=tuple_row) as cursor:
             rows = cursor.execute("SHOW CONFIG").fetchall()
         return next((int(row[1]) for row in rows if row[0] == "max_client_conn"), None)
     except Exception:  # noqa: BLE001

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from operator import attrgetter
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -27,7 +28,7 @@ _IDLE, _ACTIVE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.ACTIVE, Tr
 _NO_PIPELINE = PipelineStatus.OFF
 _ENDING = frozenset({b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"})
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 
 def _announced(name: str, then: Any = None) -> Any:
@@ -57,10 +58,10 @@ class Baseline:
     """What a connection was once it was set up, and is again after a reset."""
 
     def __init__(self, conn: "PooledConnection") -> None:
-        self.settings = conn.settings()
-        self.names = frozenset(vars(conn))
-        self.adapters = AdaptersMap(conn.pooled.adapters or psycopg.adapters)
-        self.handlers = list(conn.pooled.handlers)
+        self.settings: tuple[Any, ...] = conn.settings()
+        self.names: frozenset[str] = frozenset(vars(conn))
+        self.adapters: AdaptersMap = AdaptersMap(conn.pooled.adapters or psycopg.adapters)
+        self.handlers: list[tuple[str, Any]] = list(conn.pooled.handlers)
 
 
 class PooledConnection(psycopg.Connection[Any]):
@@ -70,7 +71,7 @@ class PooledConnection(psycopg.Connection[Any]):
     """
 
     def __init__(self, pgconn: Any) -> None:
-        self.pooled = Notes()
+        self.pooled: Notes = Notes()
         super().__init__(pgconn)
         self.pooled.unasked.listen(pgconn)
         super().add_notice_handler(self.pooled.unasked.notice)
@@ -94,7 +95,7 @@ class PooledConnection(psycopg.Connection[Any]):
         try:
             return super().wait(gen, min(interval, LOOK), timeout)
         except psycopg.Error as error:
-            if self.pooled.watched and self.pooled.cancelled:
+            if self.pooled.cancelled:
                 raise cancelled(error) from error
             if until is not None and error.sqlstate is None and monotonic() >= until:
                 raise NoAnswerError("no answer in time") from error
@@ -243,10 +244,10 @@ class PooledConnection(psycopg.Connection[Any]):
             prepared,
         )
 
-    tpc_begin = _announced("tpc_begin", lambda self, xid: self._note_two_phase(False, xid))
-    tpc_prepare = _announced("tpc_prepare", lambda self: self._note_two_phase(True))
-    tpc_commit = _announced("tpc_commit", lambda self, xid=None: self._note_two_phase(False))
-    tpc_rollback = _announced("tpc_rollback", lambda self, xid=None: self._note_two_phase(False))
+    tpc_begin: Any = _announced("tpc_begin", lambda self, xid: self._note_two_phase(False, xid))
+    tpc_prepare: Any = _announced("tpc_prepare", lambda self: self._note_two_phase(True))
+    tpc_commit: Any = _announced("tpc_commit", lambda self, xid=None: self._note_two_phase(False))
+    tpc_rollback: Any = _announced("tpc_rollback", lambda self, xid=None: self._note_two_phase(False))
 
     def close(self) -> None:
         """As the driver's."""
@@ -268,10 +269,10 @@ class PooledConnection(psycopg.Connection[Any]):
     def _note_setting(self, value: Any) -> None:
         self.pooled.altered = True
 
-    set_autocommit = _announced("set_autocommit", _note_setting)
-    set_isolation_level = _announced("set_isolation_level", _note_setting)
-    set_read_only = _announced("set_read_only", _note_setting)
-    set_deferrable = _announced("set_deferrable", _note_setting)
+    set_autocommit: Any = _announced("set_autocommit", _note_setting)
+    set_isolation_level: Any = _announced("set_isolation_level", _note_setting)
+    set_read_only: Any = _announced("set_read_only", _note_setting)
+    set_deferrable: Any = _announced("set_deferrable", _note_setting)
 
     @property
     def cursor_factory(self) -> Any:
@@ -311,10 +312,10 @@ class PooledConnection(psycopg.Connection[Any]):
         finally:
             noted.touched, noted.making = touched, False  # it reads the adapters, and changes nothing
 
-    add_notice_handler = _announced("add_notice_handler", _note_handler("notice_handler"))
-    add_notify_handler = _announced("add_notify_handler", _note_handler("notify_handler"))
-    remove_notice_handler = _announced("remove_notice_handler", _forget_handler("notice_handler"))
-    remove_notify_handler = _announced("remove_notify_handler", _forget_handler("notify_handler"))
+    add_notice_handler: Any = _announced("add_notice_handler", _note_handler("notice_handler"))
+    add_notify_handler: Any = _announced("add_notify_handler", _note_handler("notify_handler"))
+    remove_notice_handler: Any = _announced("remove_notice_handler", _forget_handler("notice_handler"))
+    remove_notify_handler: Any = _announced("remove_notify_handler", _forget_handler("notify_handler"))
 
     def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Generator[psycopg.Notify]:
         """As the driver's, and it ends when the invocation has no more time."""
@@ -327,7 +328,7 @@ class PooledConnection(psycopg.Connection[Any]):
     def configure(self, arguments: dict[str, Any]) -> None:
         """What psycopg.Connection.connect() does with its own arguments once libpq is connected."""
         if arguments.get("row_factory"):
-            self.row_factory = arguments["row_factory"]
+            self.row_factory: Any = arguments["row_factory"]
         if arguments.get("cursor_factory"):
             self.cursor_factory = arguments["cursor_factory"]
         if arguments.get("context"):
@@ -345,15 +346,14 @@ class PooledConnection(psycopg.Connection[Any]):
 
     def settings(self) -> tuple[Any, ...]:
         """What a borrower may set on it."""
-        return tuple(getattr(self, name) for name in _SETTINGS)
+        return _settings_of(self)
 
     def is_as_lent(self, *, wholly: bool) -> bool:
         """Whether no setting differs from the baseline. `wholly`: nor anything else that lives in the driver."""
         assert self.pooled.baseline is not None
         base = self.pooled.baseline
         if self.pooled.altered:  # and perhaps put back, as Django does with autocommit
-            light = tuple(getattr(self, name) for name in _SETTINGS[:_LIGHT])
-            self.pooled.altered = light != base.settings[:_LIGHT]
+            self.pooled.altered = _light_settings_of(self) != base.settings[:_LIGHT]
         if self.pooled.altered or self.row_factory is not base.settings[_ROW_FACTORY]:
             return False
         return not wholly or (
@@ -400,3 +400,5 @@ _SETTINGS = (
 )
 _ROW_FACTORY = 0
 _LIGHT = 6  # of them are put back after each borrower
+_settings_of = attrgetter(*_SETTINGS)
+_light_settings_of = attrgetter(*_SETTINGS[:_LIGHT])

@@ -1,16 +1,17 @@
 """PostgreSQL on psycopg 3."""
 
+from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import ConfigError
 from ...secret import private
-from ..base import ConnectRequest, Failure
+from ..base import ConnectRequest, Defaults, Failure
 from .arguments import OWN_ARGUMENTS, conninfo, libpq_arguments, libpq_defaults
 from .errors import classify
 
 if TYPE_CHECKING:
-    from .link import PostgresLink
+    from .engine_connection import PostgresConnection
 
 
 class PostgresEngine:
@@ -18,8 +19,8 @@ class PostgresEngine:
 
     name = "postgresql"
     default_port = 5432
-    arguments = staticmethod(libpq_arguments)
-    defaults = staticmethod(libpq_defaults)
+    arguments: ClassVar[Callable[..., Mapping[str, Any]]] = staticmethod(libpq_arguments)
+    defaults: ClassVar[Callable[[], Defaults]] = staticmethod(libpq_defaults)
 
     def load(self) -> None:
         """Import psycopg. Raises ConfigError also for a version that does not fit."""
@@ -34,13 +35,13 @@ class PostgresEngine:
         check_driver()
 
     @private
-    def connect(self, request: ConnectRequest) -> "PostgresLink":
+    def connect(self, request: ConnectRequest) -> "PostgresConnection":
         """Open one connection within `request.timeout` seconds."""
         from psycopg import OperationalError
 
         from .connection import PooledConnection
+        from .engine_connection import PostgresConnection
         from .libpq import connect
-        from .link import PostgresLink
         from .timer import refuses_timer, with_timer
 
         deadline = monotonic() + request.timeout
@@ -60,7 +61,7 @@ class PostgresEngine:
         conn = PooledConnection(pgconn)
         conn.configure(own)
         conn.pooled.slow_query, conn.pooled.on_slow = request.slow_query, request.on_slow
-        return PostgresLink(
+        return PostgresConnection(
             conn,
             "transaction" if request.pooled else request.reset,
             request.session_idle if timed else 0.0,

@@ -23,7 +23,7 @@ class Notes:
         """In the borrower's own pipeline, whose cursors note what they send."""
         self.until: float | None = None
         """Until when the pool waits."""
-        self.watched = self.cancelled = False
+        self.cancelled = False
         self.guarded = False
         """In `Pool.run`: the transaction is not the borrower's to end."""
         self.ended = False
@@ -40,7 +40,7 @@ class Notes:
         self.blocks = 0
         self.two_phase = ""
         self.two_phase_prepared = False
-        self.slow_query = 0.0
+        self.slow_query: float = 0.0
         self.on_slow: OnSlow | None = None
         self.adapters: AdaptersMap | None = None
         self.cursor_class: tuple[Any, Any] = (None, None)
@@ -49,5 +49,5 @@ class Notes:
         self.making = False
         """The driver makes a cursor."""
         self.handlers: list[tuple[str, Any]] = []
-        self.unasked = Unasked()
+        self.unasked: Unasked = Unasked()
         self.baseline: Baseline | None = None

@@ -8,7 +8,6 @@ import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
-from math import ceil
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -57,17 +56,17 @@ class BoundedConnection(_Connection):
     """The socket that it is connected by."""
     wanted: bool
     """Whether autocommit is on where nobody changed it."""
-    session_idle = 0.0
-    """Seconds after which the server is to end the session where it idles; 0: as it does by itself."""
-    cancelled = False
+    session_idle: int = 0  # see ConnectRequest
+    cancelled: bool = False
     """Somebody asked the server to end the running statement, or cut the connection to end it."""
-    closed_by_user = closed_in_transaction = False
+    closed_by_user: bool = False
+    closed_in_transaction: bool = False
     """close() was called while it was open; and before its transaction was ended."""
 
     def __init__(self, **arguments: Any) -> None:
         """PyMySQL's, whose arguments these are."""
-        self.line = Line()
-        self.noted = Noted()
+        self.line: Line = Line()
+        self.noted: Noted = Noted()
         self.cancelled = self.closed_by_user = self.closed_in_transaction = self._connected = False
         self._largest: int | None = None  # bytes of the longest packet that the server takes, once it was asked
         super().__init__(**arguments)
@@ -83,7 +82,8 @@ class BoundedConnection(_Connection):
         deadline = monotonic() + timeout
         self.wanted = bool(self.autocommit_mode)
         setup = self.init_command, self.sql_mode
-        self.autocommit_mode = self.init_command = self.sql_mode = None  # they have their place in `run_setup`
+        self.autocommit_mode: Any = None
+        self.init_command = self.sql_mode = None  # they have their place in `run_setup`
         context = wrapping = None
         if self.ssl:
             context, self.ctx = self.ctx, Wrapping(self.ctx)
@@ -133,7 +133,7 @@ class BoundedConnection(_Connection):
     def setup(self) -> tuple[str, ...]:
         """What makes a session one of this pool, after the login and after each reset."""
         names = f"SET NAMES {self.charset}" + (f" COLLATE {self.collation}" if self.collation else "")
-        names += f", wait_timeout={ceil(self.session_idle)}" if self.session_idle else ""
+        names += f", wait_timeout={self.session_idle}" if self.session_idle else ""
         mode = f"sql_mode={self.escape(self.sql_mode)}" if self.sql_mode else ""
         if self.tracked:
             rest = [mode] if mode else []

@@ -1,8 +1,12 @@
 """MySQL and MariaDB on PyMySQL."""
 
+from collections.abc import Callable, Mapping
+from math import ceil
+from typing import Any, ClassVar
+
 from ...errors import ConfigError
 from ...secret import private
-from ..base import ConnectRequest, Failure, Link
+from ..base import ConnectRequest, Defaults, Failure, FleetConnection
 from .arguments import pymysql_arguments, pymysql_defaults, pymysql_options
 from .errors import classify
 
@@ -12,8 +16,8 @@ class MysqlEngine:
 
     name = "mysql"
     default_port = 3306
-    arguments = staticmethod(pymysql_options)
-    defaults = staticmethod(pymysql_defaults)
+    arguments: ClassVar[Callable[..., Mapping[str, Any]]] = staticmethod(pymysql_options)
+    defaults: ClassVar[Callable[[], Defaults]] = staticmethod(pymysql_defaults)
 
     def load(self) -> None:
         """Import PyMySQL."""
@@ -28,13 +32,13 @@ class MysqlEngine:
         private.check()
 
     @private
-    def connect(self, request: ConnectRequest) -> Link:
+    def connect(self, request: ConnectRequest) -> FleetConnection:
         """Open one connection within `request.timeout` seconds."""
         from pymysql import OperationalError
         from pymysql.constants import CR
 
         from .connection import SESSION_TRACK, BoundedConnection
-        from .link import MysqlLink
+        from .engine_connection import MysqlConnection
 
         try:
             arguments = pymysql_arguments(request)
@@ -53,7 +57,7 @@ class MysqlEngine:
         except (TypeError, ValueError, NotImplementedError) as error:
             # The argument's name is in the text, its value is not.
             raise ConfigError(f"connect_args or the URL's query is not valid for PyMySQL: {error}") from None
-        conn.session_idle = 0.0 if request.pooled else request.session_idle
+        conn.session_idle = 0 if request.pooled else ceil(request.session_idle)
         conn.line.encrypt = request.tls.required and not request.host.startswith("/")
         try:
             conn.connect_within(request.timeout)
@@ -66,7 +70,7 @@ class MysqlEngine:
                 "needs the package cryptography: write sslmode=require, or leave sslmode away, or install cryptography",
             ) from error
         conn.password = b""
-        return MysqlLink(conn, autocommit=request.autocommit, pooled=request.pooled, reset=request.reset)
+        return MysqlConnection(conn, autocommit=request.autocommit, pooled=request.pooled, reset=request.reset)
 
     def classify(self, error: BaseException) -> Failure:
         """By the error's number, and by its text where the number says nothing."""

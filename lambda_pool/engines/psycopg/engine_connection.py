@@ -1,7 +1,6 @@
 """One psycopg connection as the pool drives it."""
 
 import logging
-import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -11,20 +10,26 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
-from ...errors import LambdaPoolError
-from ..base import Condition, Link, Outcome, rest, uncertain
+from ...errors import NotCommitted
+from ...waiting import readable
+from ..base import Condition, EngineConnection, Facts, Outcome, Status, rest, uncertain
 from ..bounded_socket import dead_end, shut_down
 from .connection import PooledConnection
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _OK = ConnStatus.OK
 _IDLE, _ACTIVE = TransactionStatus.IDLE, TransactionStatus.ACTIVE
 _IN_TRANSACTION, _IN_ERROR = TransactionStatus.INTRANS, TransactionStatus.INERROR
 _NO_PIPELINE = PipelineStatus.OFF
+_STATUS = {
+    _IN_TRANSACTION: Status.IN_TRANSACTION,
+    _IN_ERROR: Status.FAILED,
+    TransactionStatus.UNKNOWN: Status.CLOSED,
+}
 
 # Seconds to read the rest of a result that a borrower left unread, where no deadline says better.
 _DRAIN_TIMEOUT = 30.0
@@ -58,46 +63,53 @@ def _is_answer(result: "PGresult", end: bytes) -> bool:
     return result.status == ExecStatus.COMMAND_OK and (not end or result.command_status == end.partition(b";")[0])
 
 
-class PostgresLink:
+class PostgresConnection:
     """One psycopg connection. `reset`, `session_idle`: see ConnectRequest."""
 
     def __init__(self, conn: PooledConnection, reset: str = "transaction", session_idle: float = 0.0) -> None:
-        self.conn = conn
+        self.driver_connection = conn
         self.session_idle = session_idle
         self.backend_id: int = conn.pgconn.backend_pid
         self._libpq = conn.pgconn
         self._after = reset
         self._resets = reset != "transaction"
-        self._poller = select.poll()
-        self._poller.register(conn.pgconn.socket, select.POLLIN)
         self._set_up = False  # a framework changed the session, which no reset may undo
         self.set_baseline()
 
     def set_baseline(self) -> None:
         """What the server was told, it is not told again: a connection that needs a reset is then closed."""
-        self._set_up = self._set_up or self.conn.pooled.changed
-        self.conn.set_baseline(noting=self._resets)
+        self._set_up = self._set_up or self.driver_connection.pooled.changed
+        self.driver_connection.set_baseline(noting=self._resets)
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
         """What is noted of the session is as before the block. Of the driver's settings, each can be put back."""
-        noted = self.conn.pooled
+        noted = self.driver_connection.pooled
         before = noted.changed, noted.prepared
         yield
         noted.changed, noted.prepared = before
 
     def read_rest(self, timeout: float | None) -> None:
-        """`finish` does that."""
+        """`rollback` does that."""
 
     # --- checkout -----------------------------------------------------------------------------------------------------
 
-    def quiet(self) -> bool:
-        """The free check, and libpq's own word: a closed descriptor's number may be somebody else's now."""
-        return not self._poller.poll(0) and self._libpq.status == _OK
+    def fileno(self) -> int:
+        """As libpq has it: a closed descriptor's number may be somebody else's now."""
+        return self._libpq.socket if self._libpq.status == _OK else -1
 
-    def at_rest(self) -> bool:
+    def status(self) -> Status:
         """By libpq's word for the transaction."""
-        return self._libpq.transaction_status == _IDLE
+        status = TransactionStatus(self._libpq.transaction_status)
+        if status == _IDLE:
+            return Status.IDLE
+        if status == _ACTIVE:
+            return Status.ENDING if self.driver_connection.pooled.unasked.own else Status.BUSY
+        return _STATUS[status]
+
+    def _is_silent(self) -> bool:
+        fd = self.fileno()
+        return fd >= 0 and not readable(fd)
 
     def ping(self, timeout: float) -> None:
         """An empty query: what every server and pooler answers, and nothing that a proxy would pin for."""
@@ -108,11 +120,11 @@ class PostgresLink:
         """By the server's statistics."""
         from .occupancy import sessions
 
-        return sessions(self.conn, timeout)
+        return sessions(self.driver_connection, timeout)
 
     def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
         """Settings that shape the BEGIN that psycopg sends with the first statement. Guarded, BEGIN is sent here."""
-        conn = self.conn
+        conn = self.driver_connection
         if conn.autocommit:
             conn.autocommit = False
         if readonly:
@@ -123,14 +135,28 @@ class PostgresLink:
             try:
                 conn.within(timeout, conn.begin)
             except BaseException:
-                self.sever()  # BEGIN may be answered yet
+                self.abort()  # BEGIN may be answered yet
                 raise
 
     # --- what is known ------------------------------------------------------------------------------------------------
 
-    def condition(self) -> Condition:
-        """By libpq's word for the transaction; psycopg's settings are attributes."""
-        conn = self.conn
+    def inspect(self, *, ask: bool = False) -> Facts:
+        """By libpq's word, what psycopg holds as attributes, and what was noted of the statements."""
+        conn, pgconn, noted = self.driver_connection, self._libpq, self.driver_connection.pooled
+        alive, status = pgconn.status == _OK, pgconn.transaction_status
+        return Facts(
+            self._condition(),
+            conn.closed and not conn.broken,
+            noted.closed_in_transaction,
+            bool(conn.read_only),
+            # libpq's last message (English, as on RDS): outside of a transaction nothing else is left of an error.
+            status == _IN_ERROR and pgconn.error_message.partition(b"\n")[0].endswith(b" in a read-only transaction"),
+            # A COMMIT whose own answer is lost is noted too.
+            not (noted.ended or (alive and status == _IDLE)),
+        )
+
+    def _condition(self) -> Condition:
+        conn = self.driver_connection
         status = self._libpq.transaction_status
         if (
             conn.is_as_lent(wholly=self._resets)
@@ -150,53 +176,30 @@ class PostgresLink:
 
     def _due(self) -> bool:
         """Whether the session is to be reset."""
-        return self._after == "session" or (self._after == "changed" and self.conn.pooled.changed)
-
-    def closed_by_user(self) -> bool:
-        """Psycopg tells a close from a loss."""
-        return self.conn.closed and not self.conn.broken
-
-    def closed_in_transaction(self) -> bool:
-        """As it was noted when the borrower closed it."""
-        return self.conn.pooled.closed_in_transaction
-
-    def read_only(self) -> bool:
-        """What psycopg sends with BEGIN."""
-        return bool(self.conn.read_only)
-
-    def refused_write(self) -> bool:
-        """By libpq's last message (English, as on RDS): outside of a transaction nothing else is left of an error."""
-        if self._libpq.transaction_status != _IN_ERROR:
-            return False
-        return self._libpq.error_message.partition(b"\n")[0].endswith(b" in a read-only transaction")
-
-    def replayable(self, *, ask: bool = False) -> bool:
-        """By what was noted of its statements, and libpq's word. A COMMIT whose own answer is lost is noted too."""
-        pgconn = self._libpq
-        return not (self.conn.pooled.ended or (pgconn.status == _OK and pgconn.transaction_status == _IDLE))
+        return self._after == "session" or (self._after == "changed" and self.driver_connection.pooled.changed)
 
     # --- return -------------------------------------------------------------------------------------------------------
 
-    def commit(self, timeout: float | None) -> bool:
+    def commit(self, timeout: float | None, *, last: bool = True) -> Outcome:
         """COMMIT, and with it the reset that is due."""
-        if self.conn.lock.locked():
-            raise LambdaPoolError(_AT_WORK)
-        self._commit(timeout, reset=self._due() and not self._set_up)
-        return self.condition() is Condition.CLEAN
+        return self._end(commit=True, timeout=timeout, last=last)
 
-    def finish(self, *, commit: bool, timeout: float | None, last: bool = True) -> Outcome:
-        """COMMIT or ROLLBACK, where a transaction is open, and with it the reset that is due."""
-        pgconn, conn = self._libpq, self.conn
+    def rollback(self, timeout: float | None, *, last: bool = True) -> Outcome:
+        """ROLLBACK, and with it the reset that is due."""
+        return self._end(commit=False, timeout=timeout, last=last)
+
+    def _end(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
+        pgconn, conn = self._libpq, self.driver_connection
         if pgconn.status != _OK:
             return Outcome.FAILED
         if pgconn.pipeline_status != _NO_PIPELINE:
-            raise LambdaPoolError(_AT_WORK)
+            raise NotCommitted(_AT_WORK)
         if conn.pooled.two_phase_prepared:
             log.warning(_LEFT_PREPARED, conn.pooled.two_phase)
         if pgconn.transaction_status == _IDLE:
             return Outcome.NONE
         if conn.lock.locked():
-            raise LambdaPoolError(_AT_WORK)
+            raise NotCommitted(_AT_WORK)
         deadline = None if timeout is None else monotonic() + timeout
         if pgconn.transaction_status == _ACTIVE:  # a COPY cannot be read to its end
             bound = _DRAIN_TIMEOUT if commit else _INTERRUPTED_TIMEOUT
@@ -213,17 +216,17 @@ class PostgresLink:
             self._rollback(timeout, reset=reset)
         except BaseException:
             # ROLLBACK cannot fail: whatever that was, it was not the answer.
-            self.drop()
+            self.discard()
             raise
         return Outcome.FAILED if commit else Outcome.ROLLED_BACK
 
     def _commit(self, timeout: float | None, *, reset: bool) -> None:
         deadline = None if timeout is None else monotonic() + timeout
-        if not self.quiet():
+        if not self._is_silent():
             # If that is the server's good-bye, COMMIT is never sent, and nothing is uncertain.
             self._ask_nothing(_DRAIN_TIMEOUT if timeout is None else timeout)
             timeout = rest(deadline)
-        conn, pgconn = self.conn, self._libpq
+        conn, pgconn = self.driver_connection, self._libpq
         answers: list[PGresult] = []
         try:
             if reset and not (conn.pooled.blocks or conn.pooled.two_phase):
@@ -252,7 +255,7 @@ class PostgresLink:
         return len(state) == 5 and not state.startswith("08") and state != "40003"  # these say that nobody knows
 
     def _rollback(self, timeout: float | None, *, reset: bool) -> None:
-        conn = self.conn
+        conn = self.driver_connection
         if reset:
             self._end_and_reset(b"ROLLBACK; ", [], timeout)
         elif conn.pooled.blocks or conn.pooled.two_phase:  # where psycopg's own refuses
@@ -263,7 +266,7 @@ class PostgresLink:
 
     def _end_and_reset(self, end: bytes, answers: "list[PGresult]", timeout: float | None) -> None:
         """End the transaction and reset the session, in one round trip."""
-        conn = self.conn
+        conn = self.driver_connection
         prepared = conn.pooled.prepared or self._after == "session"
         message = end + _RESET + (_DEALLOCATE if prepared else b"")
         conn.within(timeout, partial(conn.tell, message, answers))
@@ -272,9 +275,9 @@ class PostgresLink:
         conn.pooled.changed = conn.pooled.prepared = False
         conn.pooled.was_reset = True
 
-    def restore(self, timeout: float | None) -> bool:
+    def reset(self, timeout: float | None) -> bool:
         """Settings live in the driver: putting them back costs no round trip. A session that was changed costs one."""
-        pgconn, conn = self._libpq, self.conn
+        pgconn, conn = self._libpq, self.driver_connection
         pgconn.is_busy()
         if (
             pgconn.status != _OK
@@ -292,12 +295,15 @@ class PostgresLink:
         if self._after == "changed" and (
             conn.pooled.changed or conn.pooled.was_reset or not conn.is_as_lent(wholly=True)
         ):
-            self.reset_session(timeout)
-        return self._after == "session" or self.condition() is Condition.CLEAN
+            self._reset_session(timeout)
+        if self._after == "session":
+            self._reset_session(timeout)
+            return True
+        return self._condition() is Condition.CLEAN
 
-    def reset_session(self, timeout: float | None) -> None:
+    def _reset_session(self, timeout: float | None) -> None:
         """What is left of DISCARD ALL to be done, and the settings of a new connection again."""
-        conn = self.conn
+        conn = self.driver_connection
         if self._due() and not conn.pooled.was_reset:
             self._end_and_reset(b"", [], timeout)
             self._check_idle()
@@ -306,57 +312,46 @@ class PostgresLink:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    def watch(self) -> None:
-        """Every method of a psycopg connection waits through its `wait`."""
-        self.conn.pooled.watched = True
-
-    def running(self) -> bool:
-        """What libpq knows, without a look at the socket. Our own COMMIT or ping is not the borrower's statement."""
-        return self._libpq.transaction_status == _ACTIVE and not self.conn.pooled.unasked.own
-
-    def cancel(self, timeout: float, aside: Callable[[], Link]) -> bool:
+    def cancel(self, timeout: float, aside: Callable[[], EngineConnection]) -> bool:
         """PostgreSQL's own cancel request."""
-        self.conn.pooled.cancelled = True
+        self.driver_connection.pooled.cancelled = True
         try:
-            self.conn.cancel_safe(timeout=timeout)
-        except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to sever
+            self.driver_connection.cancel_safe(timeout=timeout)
+        except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to abort
             return False
         return True
 
     def close(self, timeout: float) -> None:
         """Libpq's Terminate does not block: psycopg keeps the socket non-blocking."""
-        if self.conn.lock.locked():
+        if self.driver_connection.lock.locked():
             # Some other thread is inside libpq: freeing the connection under it would crash the process.
-            self.sever()
+            self.abort()
             return
         try:
             self._release()
         except Exception:  # noqa: BLE001 - a connection that cannot say good-bye is dropped
-            self.drop()
+            self.discard()
 
     def _release(self) -> None:
         """Close it, and let go of its memory and its descriptor now: psycopg leaves those of one that was lost."""
-        self.conn.close()
+        self.driver_connection.close()
         self._libpq.finish()
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         """Put a dead end in the socket's place, so that libpq's Terminate reaches nobody."""
-        with suppress(Exception):  # already closed: nothing is left to drop
+        with suppress(Exception):  # already closed: nothing is left to discard
             dead_end(self._libpq.socket)
             self._release()
 
-    def cut(self) -> None:
-        """As `sever`, noted for `watch`."""
-        self.conn.pooled.cancelled = True
-        self.sever()
-
-    def sever(self) -> None:
+    def abort(self, *, cancelled: bool = False) -> None:
         """shutdown() on the socket; libpq notices at its next call."""
-        with suppress(Exception):  # already closed: nothing is left to sever
+        if cancelled:
+            self.driver_connection.pooled.cancelled = True
+        with suppress(Exception):  # already closed: nothing is left to abort
             shut_down(self._libpq.socket)
 
     def _ask_nothing(self, timeout: float) -> None:
-        self.conn.within(timeout, partial(self.conn.ask, b"", ExecStatus.EMPTY_QUERY))
+        self.driver_connection.within(timeout, partial(self.driver_connection.ask, b"", ExecStatus.EMPTY_QUERY))
 
     def _check_idle(self) -> None:
         if self._libpq.status != _OK or self._libpq.transaction_status != _IDLE:

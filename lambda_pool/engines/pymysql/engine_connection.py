@@ -1,6 +1,5 @@
 """One PyMySQL connection as the pool drives it."""
 
-import select
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
@@ -10,7 +9,8 @@ import pymysql
 from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
 from ...errors import LambdaPoolError
-from ..base import Condition, Link, Outcome, OverdueError, rest, uncertain
+from ...waiting import readable
+from ..base import Condition, EngineConnection, Facts, Outcome, OverdueError, Status, rest, uncertain
 from ..bounded_socket import shut_down
 from . import private
 from .connection import BoundedConnection
@@ -38,11 +38,11 @@ _ATTRIBUTES = (
 )
 
 
-class MysqlLink:
+class MysqlConnection:
     """One PyMySQL connection. `reset`: the option of that name; behind a pooler nothing is reset."""
 
     def __init__(self, conn: BoundedConnection, *, autocommit: bool, pooled: bool, reset: str = "transaction") -> None:
-        self.conn = conn
+        self.driver_connection = conn
         self.session_idle = conn.session_idle
         self._pooled = pooled
         self._reset = "" if pooled else reset
@@ -53,14 +53,11 @@ class MysqlLink:
         self._always_read_only = look(conn.init_command or "", several=False).read_only
         self._resetting = False  # a reset went out, and its answers are not read yet
         self._was_reset = self._rolled_back = False
-        poller = select.poll()
-        poller.register(conn.sock, select.POLLIN)
-        self._poll = poller.poll
         self.backend_id: int = conn.thread_id()  # type: ignore[no-untyped-call]
 
     def set_baseline(self) -> None:
         """What the server was told, it is not told again: a connection that needs a reset is then closed."""
-        conn = self.conn
+        conn = self.driver_connection
         self._set_up = self._set_up or conn.noted.changed
         self._autocommit = bool(conn.server_status & _AUTOCOMMIT)
         self._attributes = {name: getattr(conn, name) for name in _ATTRIBUTES}
@@ -71,14 +68,14 @@ class MysqlLink:
     @contextmanager
     def uncounted(self) -> Iterator[None]:
         """What is noted of the session is as before the block."""
-        noted = self.conn.noted
+        noted = self.driver_connection.noted
         before = noted.isolation_changed, noted.changed
         yield
         noted.isolation_changed, noted.changed = before
 
     def read_rest(self, timeout: float | None) -> None:
         """Of all results of the last statement."""
-        conn = self.conn
+        conn = self.driver_connection
         with conn.bounded(timeout, most=float("inf")):
             result = private.result_of(conn)
             if result is not None and result.unbuffered_active:
@@ -88,18 +85,46 @@ class MysqlLink:
 
     # --- the warm path ------------------------------------------------------------------------------------------------
 
-    def quiet(self) -> bool:
-        """The free check, and PyMySQL's own word: a closed descriptor's number may be somebody else's now."""
-        return self.conn.open and not self._poll(0)
+    def fileno(self) -> int:
+        """As PyMySQL has it: a closed descriptor's number may be somebody else's now."""
+        conn = self.driver_connection
+        return int(conn.sock.fileno()) if conn.open else -1
 
-    def at_rest(self) -> bool:
-        """By the flags of the last answer."""
-        line = self.conn.line
-        return not (self.conn.server_status & _IN_TRANSACTION or line.unanswered or line.ours)
+    def status(self) -> Status:
+        """By the flags of the last answer, and what the connection noted of its statements.
 
-    def condition(self) -> Condition:
-        """By the flags of the last answer, and by what the connection noted of its statements."""
-        conn = self.conn
+        A streamed result counts until it is read: whether somebody waits for its next row, nobody can see from here.
+        """
+        conn = self.driver_connection
+        if conn.line.ours:
+            return Status.ENDING
+        if conn.line.unanswered:
+            return Status.BUSY
+        in_transaction = conn.server_status & _IN_TRANSACTION
+        result = private.result_of(conn)
+        if result is not None and result.unbuffered_active:
+            return Status.BUSY if in_transaction else Status.STREAMING
+        return Status.IN_TRANSACTION if in_transaction else Status.IDLE
+
+    def _is_silent(self) -> bool:
+        fd = self.fileno()
+        return fd >= 0 and not readable(fd)
+
+    def inspect(self, *, ask: bool = False) -> Facts:
+        """By the server's word and what the connection noted; `ask` looks for the savepoint of guarded work."""
+        conn, noted = self.driver_connection, self.driver_connection.noted
+        condition = self._condition()
+        return Facts(
+            condition,
+            conn.closed_by_user,
+            conn.closed_in_transaction,
+            noted.read_only or self._always_read_only,
+            is_read_only(noted.failed_with),
+            not noted.ended and (not noted.unsure or (ask and self._is_marked())),
+        )
+
+    def _condition(self) -> Condition:
+        conn = self.driver_connection
         conn.settle_stream()
         noted = conn.noted
         if (
@@ -107,6 +132,7 @@ class MysqlLink:
             or conn.line.unanswered
             or conn.line.ours
             or conn.line.ahead
+            or conn.overheard
             or conn.unfinished
             or noted.in_doubt
             or noted.guarded
@@ -124,13 +150,6 @@ class MysqlLink:
             return _CHANGED
         return _UNCOMMITTED if conn.server_status & _IN_TRANSACTION else _CLEAN
 
-    def commit(self, timeout: float | None) -> bool:
-        """COMMIT. False if more came than its answer."""
-        self._commit(timeout)
-        conn = self.conn
-        # With completion_type=CHAIN the answer to COMMIT is the next transaction's beginning.
-        return not (conn.server_status & _IN_TRANSACTION or conn.overheard)
-
     # --- everything else ----------------------------------------------------------------------------------------------
 
     def ping(self, timeout: float) -> None:
@@ -138,45 +157,29 @@ class MysqlLink:
 
         Else that would be taken for the answer, and ours for the next borrower's.
         """
-        conn = self.conn
-        unasked = not self.quiet() or conn.overheard
+        conn = self.driver_connection
+        unasked = not self._is_silent() or conn.overheard
         with conn.bounded(timeout):
             if unasked:
                 conn.line.ahead.append(_PING)  # nothing is sent
             conn.ping()
         if unasked:
             raise pymysql.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the server spoke unasked")
-        if not self.quiet() or conn.overheard or self.condition() is not _CLEAN:
+        if not self._is_silent() or self._condition() is not _CLEAN:
             raise OverdueError("the connection is not idle after a ping")
 
     def sessions(self, timeout: float) -> tuple[int, int]:
         """By the server's counters."""
         from .occupancy import sessions
 
-        return sessions(self.conn, timeout, spoken=not self.quiet())
-
-    def closed_by_user(self) -> bool:
-        """PyMySQL tells a close from a loss."""
-        return self.conn.closed_by_user
-
-    def closed_in_transaction(self) -> bool:
-        """By what the server had said of the transaction until then."""
-        return self.conn.closed_in_transaction
-
-    def read_only(self) -> bool:
-        """By what the pool or the borrower asked for."""
-        return self.conn.noted.read_only or self._always_read_only
-
-    def refused_write(self) -> bool:
-        """By what the connection noted of its last failed statement."""
-        return is_read_only(self.conn.noted.failed_with)
+        return sessions(self.driver_connection, timeout, spoken=not self._is_silent())
 
     def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
         """An explicit transaction: MySQL's implicit ones cannot be read-only, nor seen to end.
 
         A guarded one is marked by a savepoint, in the same write; a pooler may not take two commands in one.
         """
-        conn = self.conn
+        conn = self.driver_connection
         marked = guarded and not self._pooled
         with conn.bounded(timeout):
             if marked:
@@ -191,14 +194,9 @@ class MysqlLink:
         conn.noted.guarded = guarded
         conn.noted.read_only = readonly
 
-    def replayable(self, *, ask: bool = False) -> bool:
-        """By the server's word, and where a statement may have ended the transaction, by the savepoint."""
-        noted = self.conn.noted
-        return not noted.ended and (not noted.unsure or (ask and self._is_marked()))
-
     def _is_marked(self) -> bool:
         """Ask for the savepoint. One that is gone leaves open whether the server undid all, or the work saved it."""
-        conn = self.conn
+        conn = self.driver_connection
         if self._pooled or not conn.open or conn.line.unanswered or conn.unfinished:
             return False
         kept = conn.noted.failed_with
@@ -211,14 +209,21 @@ class MysqlLink:
             conn.noted.failed_with = kept
         return True
 
-    def finish(self, *, commit: bool, timeout: float | None, last: bool = True) -> Outcome:
-        """COMMIT or ROLLBACK, where a transaction is, or may be, open."""
-        conn = self.conn
+    def commit(self, timeout: float | None, *, last: bool = True) -> Outcome:
+        """COMMIT, where a transaction is, or may be, open."""
+        return self._finish(commit=True, timeout=timeout, last=last)
+
+    def rollback(self, timeout: float | None, *, last: bool = True) -> Outcome:
+        """ROLLBACK, where a transaction is, or may be, open."""
+        return self._finish(commit=False, timeout=timeout, last=last)
+
+    def _finish(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
+        conn = self.driver_connection
         deadline = None if timeout is None else monotonic() + timeout
         noted = conn.noted
         guarded, noted.guarded = noted.guarded, False
         if conn.line.unanswered:
-            self.sever()  # first: another thread may wait for the answer
+            self.abort()  # first: another thread may wait for the answer
             conn.abandon()
         if not conn.open:
             return Outcome.FAILED
@@ -243,7 +248,7 @@ class MysqlLink:
 
     def _end(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
         """Send COMMIT or ROLLBACK where it is due, and with it a reset where one is."""
-        conn = self.conn
+        conn = self.driver_connection
         self._rolled_back = not commit
         self._was_reset = False
         if not conn.in_transaction:
@@ -258,10 +263,10 @@ class MysqlLink:
         return Outcome.ROLLED_BACK
 
     def _commit(self, timeout: float | None) -> None:
-        conn = self.conn
-        if not self.quiet():
+        conn = self.driver_connection
+        if not self._is_silent():
             # MySQL says nothing unasked but good-bye: COMMIT is then never sent, and nothing is uncertain.
-            self.drop()
+            self.discard()
             raise pymysql.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server before COMMIT was sent")
         try:
             with conn.bounded(timeout):
@@ -276,7 +281,7 @@ class MysqlLink:
 
     def _changed(self) -> bool:
         """True if the session or the driver's connection is not as it was lent."""
-        conn = self.conn
+        conn = self.driver_connection
         return (
             conn.noted.changed
             or len(vars(conn)) != len(self._names)
@@ -286,7 +291,7 @@ class MysqlLink:
 
     def _needs_reset(self) -> bool:
         """Whether the server is to forget what was set: where the option asks for it, or the pool cannot do without."""
-        noted = self.conn.noted
+        noted = self.driver_connection.noted
         if not self._reset or self._set_up or noted.role_changed:  # there is no way back to the role of a login
             return False
         return (
@@ -300,7 +305,7 @@ class MysqlLink:
 
     def _follow_with_reset(self) -> None:
         """Let COM_RESET_CONNECTION, and what makes the session one of this pool, go out with the next command."""
-        conn = self.conn
+        conn = self.driver_connection
         self._restore_attributes()
         following: list[Following] = [(command(_COM_RESET_CONNECTION), _PING)]
         database = self._place()
@@ -315,7 +320,7 @@ class MysqlLink:
 
     def _read_reset(self) -> None:
         """Read the answers, by the driver's methods that would have asked: what they send went out already."""
-        conn = self.conn
+        conn = self.driver_connection
         database = self._place()
         self._resetting = False
         conn.ping()
@@ -326,11 +331,11 @@ class MysqlLink:
 
     def _place(self) -> bytes | None:
         """The database to go back to, which no reset does by itself."""
-        return self._database or (_NO_DATABASE if self.conn.noted.moved else None)
+        return self._database or (_NO_DATABASE if self.driver_connection.noted.moved else None)
 
-    def restore(self, timeout: float | None) -> bool:
+    def reset(self, timeout: float | None) -> bool:
         """Put back what a borrower changed. A reset that went out with COMMIT costs no further round trip."""
-        conn = self.conn
+        conn = self.driver_connection
         noted = conn.noted
         if (
             not conn.open
@@ -352,10 +357,14 @@ class MysqlLink:
         if conn.overheard:
             return False
         conn.noted = Noted()
-        return self.quiet() and self.condition() is _CLEAN
+        if not (self._is_silent() and self._condition() is _CLEAN):
+            return False
+        if self._reset == "session" and not self._was_reset:
+            self._reset_session(timeout)
+        return True
 
     def _bring_back(self) -> None:
-        conn = self.conn
+        conn = self.driver_connection
         if not self._resetting and self._needs_reset():
             self._follow_with_reset()
             conn.ping()
@@ -368,49 +377,34 @@ class MysqlLink:
             self._restore_attributes()
 
     def _restore_attributes(self) -> None:
-        conn = self.conn
+        conn = self.driver_connection
         for name in vars(conn).keys() - self._names:
             delattr(conn, name)
         for name, value in self._attributes.items():
             setattr(conn, name, value)
         conn.encoders, conn.decoders = dict(self._codecs[0]), dict(self._codecs[1])
 
-    def reset_session(self, timeout: float | None) -> None:
-        """What `restore` has done already where the option asks for it."""
-        if not self._was_reset:
-            with self.conn.bounded(timeout):
-                self._follow_with_reset()
-                self.conn.ping()
-                self._read_reset()
-            self.conn.noted = Noted()
-            if self.conn.overheard or self.condition() is not _CLEAN:
-                raise OverdueError("the connection is not idle after a reset")
+    def _reset_session(self, timeout: float | None) -> None:
+        with self.driver_connection.bounded(timeout):
+            self._follow_with_reset()
+            self.driver_connection.ping()
+            self._read_reset()
+        self.driver_connection.noted = Noted()
+        if self._condition() is not _CLEAN:
+            raise OverdueError("the connection is not idle after a reset")
 
     # --- ending it ----------------------------------------------------------------------------------------------------
 
-    def watch(self) -> None:
-        """The connection looks for it after each statement anyway."""
-
-    def running(self) -> bool:
-        """What the connection itself noted: of statements, and of what its methods send, such as begin(). Not ours.
-
-        A streamed result counts until it is read: whether somebody waits for its next row, nobody can see from here.
-        """
-        conn = self.conn
-        result = private.result_of(conn)
-        busy = conn.line.unanswered or (result is not None and bool(result.unbuffered_active))
-        return busy and not conn.line.ours
-
-    def cancel(self, timeout: float, aside: Callable[[], Link]) -> bool:
+    def cancel(self, timeout: float, aside: Callable[[], EngineConnection]) -> bool:
         """KILL QUERY, which needs a second login. Not through a pooler, where the number may be somebody else's."""
         if self._pooled:
             return False
-        conn = self.conn
+        conn = self.driver_connection
         conn.cancelled = True
         try:
             helper = aside()
             try:
-                other: Any = helper.conn
+                other: Any = helper.driver_connection
                 if other.sock.getpeername() != conn.sock.getpeername():
                     # The name leads to another server by now, where the number is somebody else's.
                     return False
@@ -419,13 +413,13 @@ class MysqlLink:
                     other.query(f"KILL QUERY {self.backend_id:d}")
             finally:
                 helper.close(timeout)
-        except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to sever
+        except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to abort
             return False
         return True
 
     def close(self, timeout: float) -> None:
         """COM_QUIT."""
-        conn = self.conn
+        conn = self.driver_connection
         self._abandon_result()
         if not conn.open:
             return
@@ -433,25 +427,22 @@ class MysqlLink:
             with conn.bounded(timeout):
                 conn.close()
         except Exception:  # noqa: BLE001 - a connection that cannot say good-bye is dropped
-            self.drop()
+            self.discard()
 
-    def drop(self) -> None:
+    def discard(self) -> None:
         """Close the descriptor alone."""
         self._abandon_result()
-        self.conn.abandon()
+        self.driver_connection.abandon()
 
     def _abandon_result(self) -> None:
         """A streamed result's destructor would go on to read from the closed connection."""
-        result = private.result_of(self.conn)
+        result = private.result_of(self.driver_connection)
         if result is not None:
             result.unbuffered_active = False
 
-    def cut(self) -> None:
-        """As `sever`, noted for the statement that runs."""
-        self.conn.cancelled = True
-        self.sever()
-
-    def sever(self) -> None:
+    def abort(self, *, cancelled: bool = False) -> None:
         """shutdown() on the socket; PyMySQL notices at its next read."""
-        with suppress(Exception):  # already closed: nothing is left to sever
-            shut_down(self.conn.sock.fileno())
+        if cancelled:
+            self.driver_connection.cancelled = True
+        with suppress(Exception):  # already closed: nothing is left to abort
+            shut_down(self.driver_connection.sock.fileno())
