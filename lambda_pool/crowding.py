@@ -57,7 +57,9 @@ def _settle(pool: "ConnectionPool") -> None:
             pool.discard(entry, Reason.DEAD)
         elif kept:
             _put_off(pool, entry)
+            turn = entry.returned
             pool.give_back(entry)
+            entry.returned = turn  # who asked is not for that the one that was used last
         else:
             pool.discard(entry, Reason.CROWDED)
             role = entry.role

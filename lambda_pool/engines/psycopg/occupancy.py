@@ -14,7 +14,8 @@ if TYPE_CHECKING:
 
 # Everybody may read these. The list of sessions, which costs twenty times as much, is looked at only where the role has
 # a limit of its own. What is reserved for others is no room: since version 16 and on RDS there is more of that.
-_QUESTION = b"""
+_QUESTION = b" ".join(
+    b"""
 SELECT s.n, c.l - c.r, s.here, d.datconnlimit, CASE WHEN r.rolconnlimit >= 0 THEN (
     SELECT pg_catalog.count(*) FROM pg_catalog.pg_stat_activity a WHERE a.usesysid OPERATOR(pg_catalog.=) r.oid
   ) ELSE 0 END, r.rolconnlimit
@@ -34,7 +35,8 @@ FROM (
   ) c,
   pg_catalog.pg_database d, pg_catalog.pg_roles r
 WHERE d.datname = pg_catalog.current_database() AND r.rolname = session_user
-"""
+""".split()
+)
 
 
 def sessions(conn: PooledConnection, timeout: float) -> tuple[int, int]:
