@@ -11,10 +11,11 @@ from typing import Any, TypeVar
 from . import lifecycle
 from .borrower import place
 from .endpoints.base import Role
-from .errors import ConfigError, ConnectError, CredentialsError, DeadlineExceeded, EndpointError, PoolTimeout
+from .errors import ConfigError
 from .injection import Call, injector
 from .invocation import Limit, begun, running
 from .pool import ConnectionPool
+from .request import UNAVAILABLE
 from .signature import DURABLE_SDK, EVENT_AND_CONTEXT, Signature
 
 R = TypeVar("R")
@@ -23,8 +24,6 @@ Unavailable = Callable[[Any, Any, Exception], Any]
 
 Lend = Callable[[], tuple[Any, Callable[[BaseException | None], None]]]
 """What a handler gets, and what is to be called with the handler's error, None if it ended well."""
-
-UNAVAILABLE = (PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, EndpointError)
 
 _WRITER = Role.WRITER
 _NOT_YET_RUN = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})

@@ -4,6 +4,8 @@ from threading import get_ident
 from time import monotonic
 from typing import Any
 
+from .request import asking
+
 RESERVE = 0.1
 """Seconds of an invocation that no wait of ours may use up: enough to roll back, to log and to answer (a rollback on
 the same network takes a millisecond; Lambda's own runtime needs 1 to 2 to send the answer)."""
@@ -60,10 +62,14 @@ def current() -> Any:
 
 
 def remaining() -> float | None:
-    """Seconds that the running invocation still has for waiting, without its reserve; None outside of one.
+    """Seconds that the running request or invocation still has for waiting, without its reserve; None outside of one.
 
     None also where its end is unknown, as under the contexts of some unit tests.
     """
+    request = asking.get()
+    if request is not None and not request.over:
+        left = request.left()
+        return None if left is None else left - reserve.seconds
     if not running:
         return None
     context = running.get(get_ident()) or current()

@@ -38,6 +38,7 @@ from .events import (
 )
 from .invocation import Limit
 from .release import release
+from .request import asking, note_failure
 from .waiting import Turn, current_borrower, readable
 
 if TYPE_CHECKING:
@@ -99,8 +100,9 @@ class ConnectionPool:
             try:
                 if self._prepare(entry, role, limit):
                     return entry
-            except BaseException:
+            except BaseException as error:
                 self.discard(entry, Reason.DEAD)
+                note_failure(error)
                 raise
             self.discard(entry, Reason.LEAKED)  # taken away at the end of an invocation, while it was being checked
 
@@ -183,6 +185,8 @@ class ConnectionPool:
             )
         entry.fresh = fresh
         entry.work = Work.OPEN
+        entry.condemned = False
+        entry.request = asking.get()
         entry.borrowed_mono = monotonic()
         entry.checkout = entry.borrowed_mono - limit.start
         if self.events.observers:
@@ -290,7 +294,7 @@ class ConnectionPool:
             outdated = entry.generation != self.state.generation
         if not kept:
             # Taken away, told of and cut meanwhile: this thread, its last user, closes it.
-            entry.link.close(CLOSE_TIMEOUT)
+            self.discard(entry, Reason.BROKEN)
         if returned is not None:
             self.events.emit(returned)
         if outdated:

@@ -1,6 +1,7 @@
 """What a pool takes back when an invocation or the process ends: it knows what is lent, whoever borrowed it."""
 
 import logging
+from collections.abc import Callable
 from time import monotonic
 
 from . import borrower
@@ -10,6 +11,7 @@ from .errors import CommitUncertain, LambdaPoolError, NotCommitted
 from .events import Reason
 from .invocation import Limit
 from .pool import ConnectionPool
+from .request import Request
 from .waiting import current_borrower
 
 log: logging.Logger = logging.getLogger("lambda_pool")
@@ -27,6 +29,29 @@ def end_invocation(pool: ConnectionPool, since: float, *, alone: bool = True) ->
             held = []
         else:
             held = pool.state.reclaim(current_borrower(), alone=alone, since=since)
+    return _take_back(pool, held)
+
+
+def end_request(pool: ConnectionPool, request: Request) -> LambdaPoolError | None:
+    """Take back what was borrowed for a request and is still held. Out: as `end_invocation`."""
+    with pool.lock:
+        held = pool.state.reclaim_of(request, current_borrower()) if lent_for(pool, request) else []
+    return _take_back(pool, held, request)
+
+
+def lent_for(pool: ConnectionPool, request: Request) -> list[Entry]:
+    """What is lent for a request now."""
+    return [entry for entry in list(pool.state.entries) if entry.request is request and entry.state is State.LENT]
+
+
+def holds_transaction(pool: ConnectionPool, request: Request) -> bool:
+    """True while a transaction of this request is open, or may be."""
+    return any(entry.link is not UNOPENED and entry.link.status() not in AT_REST for entry in lent_for(pool, request))
+
+
+def _take_back(pool: ConnectionPool, held: list[Entry], request: Request | None = None) -> LambdaPoolError | None:
+    """Take away what an invocation, or this request, still held when it ended. Out: as `end_invocation`."""
+    who = "handler" if request is None else "request"
     mono = monotonic()
     unsaved: list[str] = []
     unknown: list[str] = []
@@ -41,28 +66,28 @@ def end_invocation(pool: ConnectionPool, since: float, *, alone: bool = True) ->
     finally:
         for entry in held:
             pool.free(entry)
-    unsaved += _close_left_open(pool)
+    unsaved += _close_left_open(pool, request)
     if pool.config.unsaved != "raise":
         return None
     if unknown:
         return CommitUncertain(
-            f"pool {pool.name}: the handler ended before the answer to a COMMIT, or to a statement in autocommit mode, "
+            f"pool {pool.name}: the {who} ended before the answer to a COMMIT, or to a statement in autocommit mode, "
             f"which may or may not be saved (borrowed at {', '.join(unknown)}); let every thread end before the "
-            "handler does"
+            f"{who} does"
         )
     if unsaved:
         return NotCommitted(
-            f"pool {pool.name}: the handler ended normally with a transaction still open, which was rolled back: "
+            f"pool {pool.name}: the {who} ended normally with a transaction still open, which was rolled back: "
             f"nothing of it is saved (borrowed at {', '.join(unsaved)}); borrow in a with block, and let every "
-            "thread end before the handler does"
+            f"thread end before the {who} does"
         )
     return None
 
 
-def _close_left_open(pool: ConnectionPool) -> list[str]:
+def _close_left_open(pool: ConnectionPool, request: Request | None = None) -> list[str]:
     """Close every idle connection that is in a transaction: somebody used it after it had been given back.
 
-    Out: where they were borrowed last.
+    Out: where they were borrowed last, by this `request` where there is one.
     """
     found = []
 
@@ -74,7 +99,8 @@ def _close_left_open(pool: ConnectionPool) -> list[str]:
 
     def why(entry: Entry) -> Reason:
         borrower.warn_used_after_return(pool.events, entry)
-        found.append(borrower.describe(entry)[0])
+        if request is None or entry.request is request:
+            found.append(borrower.describe(entry)[0])
         return Reason.BROKEN
 
     pool.close_each(find, why)
@@ -130,16 +156,33 @@ def cancel_running(pool: ConnectionPool, within: float) -> None:
     """
     for entry in list(pool.state.entries):
         link = entry.link  # another borrower may replace it meanwhile
-        if entry.state is not State.LENT or link is UNOPENED or link.status() not in RUNNING:
-            continue
-        now = monotonic()
-        asked = entry.cancel_mono >= entry.borrowed_mono
-        if not asked:
-            entry.cancel_mono = now
-            if cancel(pool, entry, link, within):
-                continue
-        if not asked or now - entry.cancel_mono > within:
-            link.abort(cancelled=True)
+        if entry.state is State.LENT and link is not UNOPENED and link.status() in RUNNING:
+            _cancel_once(pool, entry, link, within)
+
+
+def cancel_running_of(pool: ConnectionPool, within: float, concerned: Callable[[Entry], bool]) -> None:
+    """The same from another thread than the borrower's, for the entries that are `concerned`.
+
+    They are marked first: what the server hears late must not meet the next borrower's statement.
+    """
+    with pool.lock:
+        lent = [entry for entry in pool.state.entries if entry.state is State.LENT and entry.link is not UNOPENED]
+        running = [(each, each.link) for each in lent if concerned(each) and each.link.status() in RUNNING]
+        for entry, _ in running:
+            entry.condemned = True
+    for entry, link in running:
+        _cancel_once(pool, entry, link, within)
+
+
+def _cancel_once(pool: ConnectionPool, entry: Entry, link: EngineConnection, within: float) -> None:
+    now = monotonic()
+    asked = entry.cancel_mono >= entry.borrowed_mono
+    if not asked:
+        entry.cancel_mono = now
+        if cancel(pool, entry, link, within):
+            return
+    if not asked or now - entry.cancel_mono > within:
+        link.abort(cancelled=True)
 
 
 def shut_down(pool: ConnectionPool, deadline: float, least: float) -> None:
@@ -149,13 +192,19 @@ def shut_down(pool: ConnectionPool, deadline: float, least: float) -> None:
     is: only its sockets end. Each connection gets at least `least` seconds.
     """
     for entry in list(pool.state.entries):
-        if entry.state is State.CONNECTING or entry.link is UNOPENED:
-            continue
-        left = max(deadline - monotonic(), least)
-        try:
-            if entry.state is State.IDLE:
-                entry.link.close(left)
-            elif entry.state is State.LENT:
-                cut(pool, entry, left)
-        except Exception as error:  # noqa: BLE001 - the next connection deserves its good-bye too
-            log.debug("pool %s: closing at shutdown failed: %s", pool.name, error)
+        if entry.state is State.IDLE and entry.link is not UNOPENED:
+            try:
+                entry.link.close(max(deadline - monotonic(), least))
+            except Exception as error:  # noqa: BLE001 - the next connection deserves its good-bye too
+                log.debug("pool %s: closing at shutdown failed: %s", pool.name, error)
+    cut_lent(pool, deadline, least)
+
+
+def cut_lent(pool: ConnectionPool, deadline: float, least: float) -> None:
+    """Cut what is lent, until then (monotonic, seconds), with at least `least` seconds for each. Takes no lock."""
+    for entry in list(pool.state.entries):
+        if entry.state is State.LENT and entry.link is not UNOPENED:
+            try:
+                cut(pool, entry, max(deadline - monotonic(), least))
+            except Exception as error:  # noqa: BLE001 - so does this one
+                log.debug("pool %s: cutting at shutdown failed: %s", pool.name, error)

@@ -7,6 +7,7 @@ from .core.entry import State
 from .errors import DeadlineExceeded, LambdaPoolError, PoolTimeout
 from .events import TimedOut
 from .invocation import Limit
+from .request import note_failure
 
 if TYPE_CHECKING:
     from .pool import ConnectionPool
@@ -19,9 +20,10 @@ def hopeless(pool: "ConnectionPool") -> LambdaPoolError:
     size = pool.config.max_size
     held = "the only connection" if size == 1 else f"all {size} connections"
     pool.events.emit(TimedOut(pool.name, 0.0))
-    return PoolTimeout(
+    return _noted(
+        PoolTimeout,
         f"pool {pool.name}: this thread already holds {held}, so waiting for another could never end: use the one it "
-        f"has, or raise max_size ({size})"
+        f"has, or raise max_size ({size})",
     )
 
 
@@ -41,5 +43,11 @@ def timed_out(pool: "ConnectionPool", limit: Limit) -> LambdaPoolError:
     if holders:  # else all that there are were just being opened
         text += f": hold them for a shorter time, or raise max_size ({pool.config.max_size})"
     if limit.by_invocation:
-        return DeadlineExceeded(f"{text}; the invocation had no more time")
-    return PoolTimeout(text)
+        return _noted(DeadlineExceeded, f"{text}; the invocation had no more time")
+    return _noted(PoolTimeout, text)
+
+
+def _noted(make: type[LambdaPoolError], text: str) -> LambdaPoolError:
+    error = make(text)
+    note_failure(error)
+    return error

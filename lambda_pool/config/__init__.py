@@ -5,16 +5,21 @@ from .environment import (
     Environment,
     MetricsEnvironment,
     graceful_shutdown,
-    in_lambda,
-    lambda_initialization,
-    never_frozen,
     read_environment,
     read_metrics_environment,
-    runtime_api,
     url_of,
 )
 from .options import DEFAULT_PREFIX, OPTIONS, Config, check_pooled, make
 from .parts import PARTS, engine_of, from_parts
+from .platform import (
+    in_lambda,
+    is_web_function,
+    lambda_initialization,
+    max_concurrency,
+    never_frozen,
+    runtime_api,
+    web_timeout,
+)
 from .synonyms import advice
 from .url import ENGINES, Url, parse_url
 from .values import closest, is_sendable, seconds
@@ -37,8 +42,10 @@ __all__ = [
     "graceful_shutdown",
     "in_lambda",
     "is_sendable",
+    "is_web_function",
     "lambda_initialization",
     "make",
+    "max_concurrency",
     "never_frozen",
     "parse_url",
     "read_environment",
@@ -46,4 +53,5 @@ __all__ = [
     "runtime_api",
     "seconds",
     "url_of",
+    "web_timeout",
 ]

@@ -8,6 +8,7 @@ from ..record import Record
 from ..secret import SecretMapping, private
 from .options import DEFAULT_PREFIX, OPTIONS
 from .parts import PARTS, from_parts
+from .platform import never_frozen
 from .url import Url
 from .values import closest, flag
 
@@ -94,25 +95,6 @@ def url_of(environment: Environment, prefix: str, *, auth: bool = False, endpoin
     return from_parts(environment.parts, lambda name: prefix + name.upper(), needs_host=not elsewhere)
 
 
-def in_lambda() -> bool:
-    """True inside a Lambda function's environment."""
-    return "AWS_LAMBDA_FUNCTION_NAME" in os.environ
-
-
-def lambda_initialization() -> str:
-    """How Lambda initialised this environment: `on-demand`, `provisioned-concurrency`, `snap-start` or
-    `lambda-managed-instances`; empty outside of Lambda.
-
-    https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
-    """
-    return os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") or ("on-demand" if in_lambda() else "")
-
-
-def never_frozen() -> bool:
-    """True on Managed Instances, whose processes never stop between two invocations."""
-    return lambda_initialization() == "lambda-managed-instances"
-
-
 def graceful_shutdown() -> bool:
     """False where LAMBDA_POOL_GRACEFUL_SHUTDOWN says so, and on Managed Instances, whose processes get SIGTERM anyway.
 
@@ -125,11 +107,6 @@ def graceful_shutdown() -> bool:
         return flag("graceful_shutdown", said)
     except ConfigError:
         return True
-
-
-def runtime_api() -> str:
-    """`host:port` of Lambda's runtime API; empty outside of Lambda."""
-    return os.environ.get("AWS_LAMBDA_RUNTIME_API", "")
 
 
 class MetricsEnvironment(Record):

@@ -8,6 +8,7 @@ from ..record import Record
 from ..secret import SecretMapping, private
 from . import synonyms
 from .parts import PARTS
+from .platform import max_concurrency
 from .url import Url, parse_url
 from .values import bad, closest, flag, fraction, integer, mapping, number_of_seconds, one_of, optional_seconds, seconds
 
@@ -77,7 +78,8 @@ def make(
 ) -> Config:
     """Check a URL and options; `options` win over those in the environment under `prefix`, and these over the URL's.
 
-    `variable` is where the URL stood, if it did not come from the code. Raises ConfigError for the first that is wrong.
+    `max_size` is what the environment may run at once, where nobody says it. `variable` is where the URL stood, if it
+    did not come from the code. Raises ConfigError for the first that is wrong.
     """
     for key in options:
         if key not in OPTIONS:
@@ -94,7 +96,7 @@ def make(
         if variable is None:
             raise
         raise ConfigError(f"{variable}: {error}") from None
-    checked: dict[str, Any] = {}
+    checked: dict[str, Any] = {"max_size": max_concurrency()}
     for word, text in parsed.options.items():
         key = synonyms.OPTIONS[word]
         checked[key] = OPTIONS[key](f"the URL's {word}", text)

@@ -54,6 +54,7 @@ class Entry:
         "borrowed_mono",
         "cancel_mono",
         "checkout",
+        "condemned",
         "created_mono",
         "created_wall",
         "endpoint",
@@ -69,6 +70,7 @@ class Entry:
         "link",
         "owner",
         "pid",
+        "request",
         "returned",
         "reuses",
         "role",
@@ -116,6 +118,8 @@ class Entry:
         self.checkout: float = 0.0
         self.fresh: bool = False
         self.cancel_mono: float = -1.0  # when its statement was cancelled last
+        self.condemned: bool = False  # its statement was cancelled by another thread: it must not be lent again
+        self.request: object = None  # the one that it was borrowed for, of a server that has many at once
         self.where: object = None
         self.instruction: int = 0
         self.stack: tuple[tuple[CodeType, int], ...] = ()

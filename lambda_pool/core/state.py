@@ -100,7 +100,7 @@ class PoolState:
 
     def give_back(self, entry: Entry) -> bool:
         """Make a lent entry idle, and wake who waits. False if it was taken away meanwhile."""
-        if entry.state is not _LENT:
+        if entry.state is not _LENT or entry.condemned:
             return False
         self._returns += 1
         entry.returned = self._returns
@@ -143,6 +143,15 @@ class PoolState:
                 # Not what another borrower is opening or taking away: that one sees to its end.
                 entry.state = _GONE
                 found.append(entry)
+        self.wake()
+        return found
+
+    def reclaim_of(self, request: object, owner: int) -> list[Entry]:
+        """Take out what was lent for this request. `owner` takes it."""
+        found = [entry for entry in self.entries if entry.state is _LENT and entry.request is request]
+        for entry in found:
+            entry.taker = owner
+            entry.state = _GONE
         self.wake()
         return found
 

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from ..auth.base import Credentials
 from ..errors import CommitUncertain, DeadlineExceeded
 from ..record import Record
+from ..request import note_failure
 from ..secret import SecretMapping
 from ..tls import Tls
 from .slow import OnSlow
@@ -305,18 +306,22 @@ def rest(deadline: float | None) -> float | None:
 
 def uncertain(error: BaseException) -> CommitUncertain:
     """The error for a COMMIT whose answer was lost."""
-    return CommitUncertain(
+    found = CommitUncertain(
         f"COMMIT was sent and its answer was lost ({type(error).__name__}: {error}): "
         "the transaction may or may not be saved; look before you write it again"
     )
+    note_failure(found)
+    return found
 
 
 def cancelled(error: BaseException) -> DeadlineExceeded:
     """The error for a statement that was ended because its invocation ends."""
-    return DeadlineExceeded(
+    found = DeadlineExceeded(
         "the statement was ended because its invocation ends (see cancel_before_deadline): "
         f"{type(error).__name__}: {error}"
     )
+    note_failure(found)
+    return found
 
 
 def tightest(found: Iterable[tuple[int, int]]) -> tuple[int, int]:

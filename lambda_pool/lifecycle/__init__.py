@@ -5,8 +5,9 @@ The only place that installs signal handlers or fork hooks.
 
 import logging
 import os
+import sys
 from collections.abc import Callable, Iterator
-from threading import get_ident
+from threading import current_thread, get_ident, main_thread
 from typing import Any, ClassVar
 from weakref import ReferenceType, ref
 
@@ -14,8 +15,9 @@ from .. import config as configuration
 from .. import reclaim
 from ..errors import LambdaPoolError
 from ..events import InvocationEnded
-from ..invocation import RESERVE, reserve, running
+from ..invocation import RESERVE, remaining, reserve, running
 from ..pool import ConnectionPool
+from ..request import Request
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
@@ -85,9 +87,45 @@ def _note_made(pool: ConnectionPool) -> None:
 
 def arm() -> Callable[[], None] | None:
     """Arm the alarm of `cancel_before_deadline` for this invocation. Out: what disarms it; None if it cannot ring."""
-    from .alarm import Alarm
+    if current_thread() is main_thread():
+        from .alarm import Alarm
 
-    return Alarm(process.cancel_before).arm()
+        return Alarm(process.cancel_before).arm()
+    left = remaining()
+    if left is None:
+        return None
+    from .watch import watch
+
+    me = get_ident()
+    return watch(left + reserve.seconds, process.cancel_before, lambda entry: len(running) < 2 or entry.owner == me)
+
+
+def arm_request(request: Request) -> Callable[[], None] | None:
+    """The same for a request of a server. Out: what disarms it; None where nobody asked for it, or knows its end."""
+    left = request.left()
+    if left is None or not process.cancel_before:
+        return None
+    from .watch import watch
+
+    return watch(left, process.cancel_before, lambda entry: entry.request is request)
+
+
+def end_request(request: Request, *, failed: bool, counted: bool) -> LambdaPoolError | None:
+    """Clean up after a request, and, where it is `counted`, let observers count it.
+
+    Out: what it must answer with if it did not fail: its work is not saved, or nobody knows.
+    """
+    request.over = True
+    problem: LambdaPoolError | None = None
+    cold = process.cold
+    if counted:
+        process.cold = False
+    for pool in pools():
+        found = reclaim.end_request(pool, request)
+        problem = problem or found
+        if counted and pool.events.observers:
+            pool.events.emit(InvocationEnded(pool.name, failed or problem is not None, cold, ""))
+    return problem
 
 
 def end_invocation(context: Any, since: float, *, failed: bool) -> None:
@@ -116,6 +154,10 @@ def _after_fork() -> None:
     me = get_ident()
     for thread in running.keys() - {me}:  # they stayed with the parent, and a new one may get the number of one of them
         del running[thread]
+    if "lambda_pool.lifecycle.watch" in sys.modules:
+        from . import watch
+
+        watch.start_afresh()
     for pool in pools():
         try:
             pool.after_fork()

@@ -1,5 +1,7 @@
 """A polite end: Lambda sends SIGTERM only to an environment with an extension, so this process registers as one.
 
+A Web Function gets SIGTERM anyway, and one second; there it is the server that ends the process, see `in_server`.
+
 An internal extension lives in the function's own process: no layer, no second process, no thread. It registers during
 Init and then asks for its next event on a socket that nobody ever reads; without that question Init would not end.
 https://docs.aws.amazon.com/lambda/latest/dg/runtimes-extensions-api.html
@@ -10,14 +12,15 @@ import os
 import signal
 import socket
 import threading
+from _thread import start_new_thread
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, sleep
 from types import FrameType
 from typing import Any
 
 from .. import config as configuration
 from ..events import Closing
-from ..reclaim import shut_down
+from ..reclaim import cut_lent, shut_down
 from . import pools
 
 log: logging.Logger = logging.getLogger("lambda_pool")
@@ -29,6 +32,8 @@ _PATIENCE = 1.0
 # Seconds for all good-byes together, of the 300 ms that Lambda leaves at least; each is a single packet.
 _GOODBYES = 0.2
 _LEAST = 0.01
+# Seconds after SIGTERM in which a server's requests may end, of the second that a Web Function has.
+_REQUESTS_END = 0.6
 _NO_SHUTDOWN = "connections are not closed at the end of this environment, nor cut when an invocation times out"
 
 
@@ -45,6 +50,9 @@ def install() -> None:
 
     What prevents it is said in the log. LAMBDA_POOL_GRACEFUL_SHUTDOWN=false switches it off.
     """
+    if configuration.is_web_function():
+        in_server()
+        return
     if _Installed.done or not configuration.graceful_shutdown():
         return
     _Installed.done = True
@@ -108,12 +116,60 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
         os.kill(os.getpid(), signal.SIGTERM)
 
 
+def in_server() -> None:
+    """Take SIGTERM in front of whoever has it: of a Web Function's server, when it has begun to listen.
+
+    Called by the middlewares, each time that a server says that it begins. Does nothing outside of a Web Function.
+    """
+    if not (configuration.is_web_function() and configuration.graceful_shutdown()):
+        return
+    if threading.current_thread() is not threading.main_thread():
+        return
+    before = signal.getsignal(signal.SIGTERM)
+    if isinstance(before, _InFront) or before is None:  # None: somebody else's, in C, which Python cannot call
+        return
+    signal.signal(signal.SIGTERM, _InFront(before))
+
+
+class _InFront:
+    """A handler of SIGTERM that closes what is idle at once, what comes back then, and at last what does not."""
+
+    def __init__(self, before: Callable[[int, FrameType | None], Any] | int) -> None:
+        self._before = before
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if not callable(self._before):
+            # Nobody waits for the requests.
+            _on_sigterm(number, frame)
+            return
+        # In a thread that takes no lock of Python's own: the signal may have come in the middle of anything.
+        start_new_thread(_close_in_server, ())
+        self._before(number, frame)
+
+
+def _close_in_server() -> None:
+    began = monotonic()
+    for pool in pools():
+        if pool.config.graceful_shutdown:
+            pool.close()
+    _tell_closing()
+    while monotonic() - began < _REQUESTS_END and any(pool.state.entries for pool in pools()):
+        sleep(0.02)
+    for pool in pools():
+        if pool.config.graceful_shutdown:
+            cut_lent(pool, began + _REQUESTS_END + _GOODBYES, _LEAST)
+    _tell_closing()  # of the requests that ended meanwhile
+
+
 def _close_all() -> None:
     """Close politely what is idle; what is lent is cut, so that the server rolls back now."""
     deadline = monotonic() + _GOODBYES
     for pool in pools():
         if pool.config.graceful_shutdown:
             shut_down(pool, deadline, _LEAST)
-    # Only now: writing may take longer than Lambda waits.
+    _tell_closing()  # only now: writing may take longer than Lambda waits
+
+
+def _tell_closing() -> None:
     for pool in pools():
         pool.events.emit(Closing(pool.name))

@@ -53,6 +53,8 @@ class PooledDialect(_Dialect):
         self._borrowed: dict[Any, Borrowed] = {}
         self._next = _Next()
         self._arguments: dict[str, Any] = {}
+        self.dependencies: dict[Any, Any] = {}
+        """What `lambda_pool.fastapi.session` has made for the engine of this dialect."""
         level = options.get("isolation_level")
         if level is not None:
             levels = self.get_isolation_level_values(None)  # type: ignore[arg-type]

@@ -80,31 +80,36 @@ def handler(
     invocation without one waits for nothing. With `on_unavailable(event, context, error)`, which answers instead of
     raising when no connection can be had, it borrows before the handler runs. Raises ConfigError for a bad argument.
     """
-    if not isinstance(engine, Engine) or not isinstance(engine.dialect, PooledDialect):
-        raise ConfigError(
-            f"engine is not valid: it must be made by lambda_pool.sqlalchemy.create_engine(), and not {_shown(engine)}"
-        )
-    pool = engine.dialect.pool
-    lend = _lender(engine, session_options, eager=on_unavailable is not None)
+    pool = check_engine(engine).dialect.pool
+    lend = lender(engine, session_options, eager=on_unavailable is not None)
     _warm_ahead(engine)
     if fn is None:
         return lambda function: decorate(lambda: pool, function, inject, on_unavailable, lend)
     return decorate(lambda: pool, fn, inject, on_unavailable, lend)
 
 
+def check_engine(engine: Any) -> Any:
+    """An engine as it is. Raises ConfigError for one that is not on a pool."""
+    if not isinstance(engine, Engine) or not isinstance(engine.dialect, PooledDialect):
+        raise ConfigError(
+            f"engine is not valid: it must be made by lambda_pool.sqlalchemy.create_engine(), and not {_shown(engine)}"
+        )
+    return engine
+
+
 def _shown(engine: Any) -> str:
     return f"an engine of {engine.url.drivername}" if isinstance(engine, Engine) else type(engine).__name__
 
 
-def _lender(engine: Engine, options: dict[str, Any], *, eager: bool) -> Lend:
+def lender(engine: Engine, options: dict[str, Any], *, eager: bool, called: str = "handler()") -> Lend:
     """What makes a session for each invocation, and ends it."""
     if "bind" in options:
-        raise ConfigError("bind is not valid in handler(): the engine is its first argument; for others, see binds")
+        raise ConfigError(f"bind is not valid in {called}: the engine is its first argument; for others, see binds")
     try:
         make: sessionmaker[Session] = sessionmaker(engine, **options)
         make().close()
     except TypeError as error:
-        raise ConfigError(f"handler() was given an option that is not valid for a session: {error}") from error
+        raise ConfigError(f"{called} was given an option that is not valid for a session: {error}") from error
 
     def lend() -> tuple[Session, Callable[[BaseException | None], None]]:
         session = make()

@@ -15,6 +15,7 @@ ROOT = Path(lambda_pool.__file__).parent
 # Lowest first; a module may import from its own level or below. Rooms (packages) count as one, but for their protocols.
 LEVELS = [
     {"errors", "secret", "record"},
+    {"request"},
     {"age", "aws"},
     {"config", "events", "tls", "endpoints.base", "auth.base", "engines.base", "engines.slow", "stats", "certs"},
     {"backoff", "invocation", "waiting"},
@@ -31,8 +32,10 @@ LEVELS = [
     {"decorator"},
     {"decorated"},
     {"api"},
+    {"serving"},
+    {"asgi", "wsgi"},
     {"testing"},
-    {"cli", "django", "sqlalchemy"},
+    {"cli", "django", "fastapi", "sqlalchemy"},
 ]
 ADAPTERS = ("engines", "auth", "endpoints", "metrics")
 # `invocation` is where an adapter may ask whose request it is and how long there still is, `waiting` how to wait.
@@ -51,10 +54,10 @@ ADAPTERS_MAY_IMPORT = {
 }
 
 DRIVERS = {"psycopg", "pymysql", "MySQLdb"}
-FRAMEWORKS = {"django": {"django"}, "sqlalchemy": {"sqlalchemy"}}
+FRAMEWORKS = {"django": {"django"}, "fastapi": {"fastapi"}, "sqlalchemy": {"fastapi", "sqlalchemy"}}
 """The rooms on top of frameworks, and what each of them may import of those."""
 SDKS = {"boto3", "botocore", "aws_lambda_powertools"}
-HEAVY = {*DRIVERS, *SDKS, "asyncio", "django", "sqlalchemy"}
+HEAVY = {*DRIVERS, *SDKS, *FRAMEWORKS, "asyncio"}
 SYSTEM = {"signal"}
 NOT_IN_PURE = {"time", "threading", "os", "socket", "select", "asyncio", "signal", "random", "io"}
 

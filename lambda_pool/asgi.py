@@ -1,0 +1,136 @@
+"""`Middleware`: for each request of an ASGI application, what `Pool.handler` does for each invocation."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any
+
+from . import serving
+from .api import Pool
+from .errors import LambdaPoolError
+from .lifecycle import shutdown
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+Unavailable = Callable[[Scope, Exception], Any]
+"""`on_unavailable(scope, error)`: an ASGI application that answers, such as a response of Starlette's, or an awaitable
+of one."""
+
+__all__ = ["Middleware"]
+
+
+class Middleware:
+    """Around an ASGI application: a deadline for each request, clean-up of what it borrowed and left, metrics, and 503.
+
+    In: the application; the pool (one middleware serves all pools of the process); `request_timeout`, seconds after
+    which nothing of the pool's waits any more (by default the Web Function's own time-out where the environment tells
+    it, else none); `on_unavailable(scope, error)`, which gives an ASGI application that answers in place of the
+    middleware's own 503 when no connection can be had, or after CommitUncertain. Raises ConfigError.
+
+    An answer that is complete is held back while the request has a transaction open, so that a COMMIT that fails can
+    still change it.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        pool: Pool | None = None,
+        *,
+        request_timeout: float | None = None,
+        on_unavailable: Unavailable | None = None,
+    ) -> None:
+        self.app = app
+        self._requests = serving.Requests(pool, request_timeout, on_unavailable)
+        self._on_unavailable = on_unavailable
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request. What is no request, such as `lifespan`, is passed on as it is."""
+        if scope["type"] == "lifespan":
+            shutdown.in_server()
+        http = scope["type"] == "http"
+        served = self._requests.begin(bounded=http) if http or scope["type"] == "websocket" else None
+        if served is None:
+            await self.app(scope, receive, send)
+            return
+        answer = _Answer(send, served)
+        error: BaseException | None = None
+        try:
+            await self.app(scope, receive, answer.send if http else send)
+        except BaseException as failure:  # noqa: BLE001 - raised below, once everything is cleaned up
+            error = failure
+        try:
+            error = await _end(served, error)
+            refused = served.unavailable(error, answer.status) if http and not answer.passed_on else None
+            if refused is not None:
+                serving.tell(str(scope.get("method")), str(scope.get("path")), refused)
+                await self._refuse(scope, receive, send, refused)
+                return
+            if error is None or answer.status >= 500:
+                await answer.pass_on()
+            if error is not None:
+                raise error
+        finally:
+            del error  # it knows this frame
+
+    async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: LambdaPoolError) -> None:
+        if self._on_unavailable is not None:
+            answer = self._on_unavailable(scope, error)
+            if inspect.isawaitable(answer):
+                answer = await answer
+            await answer(scope, receive, send)
+            return
+        headers, body = serving.refusal(error)
+        raw = [(name.encode(), value.encode()) for name, value in headers]
+        await send({"type": "http.response.start", "status": 503, "headers": raw})
+        await send({"type": "http.response.body", "body": b"" if scope.get("method") == "HEAD" else body})
+
+
+class _Answer:
+    """An answer on its way: its beginning waits for its first piece, and all of it for what may still change it."""
+
+    def __init__(self, send: Send, served: serving.Served) -> None:
+        self._send = send
+        self._served = served
+        self._kept: list[Message] = []
+        self.passed_on = False
+        self.status = 0
+
+    async def send(self, message: Message) -> None:
+        """Take a message of the application's, and pass it on, or keep it."""
+        kind = message["type"]
+        if self.passed_on or kind == "http.response.debug":
+            await self._send(message)
+            return
+        self._kept.append(message)
+        if kind == "http.response.start":
+            self.status = message["status"]
+            return
+        whole = kind == "http.response.body" and not message.get("more_body") and not self._kept[0].get("trailers")
+        if not (whole and self._may_change()):
+            await self.pass_on()
+
+    async def pass_on(self) -> None:
+        """Pass on what was kept."""
+        kept, self._kept = self._kept, []
+        self.passed_on = self.passed_on or bool(kept)
+        for message in kept:
+            await self._send(message)
+
+    def _may_change(self) -> bool:
+        # Behind a 500, Starlette raises the error that it was made of.
+        return self.status == 500 or (self.status < 400 and self._served.holds_transaction())
+
+
+async def _end(served: serving.Served, error: BaseException | None) -> BaseException | None:
+    """Clean up: in a thread where that may take a while, so that other requests go on."""
+    if served.holds_any():
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:  # of another kind of loop
+            pass
+        else:
+            return await loop.run_in_executor(None, served.end, error)
+    return served.end(error)

@@ -1,0 +1,58 @@
+"""What Lambda itself says of this environment."""
+
+import os
+
+_WEB_CONCURRENCY = 64
+"""Requests at once that an environment of a Web Function gets, where its configuration does not say otherwise:
+https://docs.aws.amazon.com/lambda/latest/dg/web-functions-scaling.html"""
+
+
+def in_lambda() -> bool:
+    """True inside a Lambda function's environment."""
+    return "AWS_LAMBDA_FUNCTION_NAME" in os.environ
+
+
+def lambda_initialization() -> str:
+    """How Lambda initialised this environment: `on-demand`, `provisioned-concurrency`, `snap-start`,
+    `lambda-managed-instances` or `native-http` (Web Functions); empty outside of Lambda.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html
+    """
+    return os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") or ("on-demand" if in_lambda() else "")
+
+
+def never_frozen() -> bool:
+    """True on Managed Instances, whose processes never stop between two invocations."""
+    return lambda_initialization() == "lambda-managed-instances"
+
+
+def runtime_api() -> str:
+    """`host:port` of Lambda's runtime API; empty outside of Lambda."""
+    return os.environ.get("AWS_LAMBDA_RUNTIME_API", "")
+
+
+def is_web_function() -> bool:
+    """True in a Web Function, which runs a server of its own and is told where to listen.
+
+    https://docs.aws.amazon.com/lambda/latest/dg/web-functions-revisions-env-vars.html
+    """
+    return "AWS_LAMBDA_HTTP_ENDPOINT" in os.environ or lambda_initialization() == "native-http"
+
+
+def max_concurrency() -> int:
+    """How many requests this environment may run at once, as far as it says so; else 1.
+
+    Managed Instances say it. Web Functions, which have it in their configuration alone, get Lambda's own default.
+    """
+    said = os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY", "")
+    if said.isascii() and said.isdigit() and len(said) < 5 and int(said) > 0:
+        return int(said)
+    return _WEB_CONCURRENCY if is_web_function() else 1
+
+
+def web_timeout() -> float | None:
+    """Seconds after which Lambda gives up a request of this Web Function; None where it does not say so."""
+    said = os.environ.get("AWS_LAMBDA_FUNCTION_TIMEOUT", "")
+    if is_web_function() and said.isascii() and said.isdigit() and 0 < len(said) < 5 and int(said) > 0:
+        return float(said)
+    return None

@@ -1,0 +1,97 @@
+"""`cancel_before_deadline` where no signal can interrupt the borrower: in threads, and in a server's requests.
+
+One thread for the process, and only while there is something to watch: none of it is left when an environment freezes.
+"""
+
+import logging
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import ClassVar
+
+from ..core.entry import Entry
+from ..reclaim import cancel_running_of
+from . import pools
+
+log = logging.getLogger("lambda_pool")
+
+_AGAIN = 0.1  # seconds between looks for a statement to cancel, from the first on: another may begin after it
+
+
+class _Watched:
+    """One invocation or request, which ends `at` (monotonic, seconds), and the entries that are its own."""
+
+    def __init__(self, at: float, before: float, concerned: Callable[[Entry], bool]) -> None:
+        self.at = at
+        self.stopped = False
+        self._concerned = concerned
+        self.next = max(at - before, monotonic() + _AGAIN)
+
+    def concerns(self, entry: Entry) -> bool:
+        """Whether an entry is one of its own, as long as it has not ended. The pool's lock is held."""
+        return not self.stopped and self._concerned(entry)
+
+    def look(self) -> None:
+        """Have the server end what runs too long."""
+        now = monotonic()
+        self.next = now + _AGAIN
+        for pool in pools():
+            before = pool.config.cancel_before_deadline
+            if not before or self.at - before - now > _AGAIN / 2:
+                continue
+            try:
+                cancel_running_of(pool, before / 3, self.concerns)
+            except Exception as error:  # noqa: BLE001 - the next one deserves its look too
+                log.debug("pool %s: cancelling before the deadline failed: %s", pool.name, error)
+
+
+class _Thread:
+    """What the one thread works on, and whether it runs."""
+
+    changed = threading.Condition()
+    watched: ClassVar[set[_Watched]] = set()
+    runs = False
+
+
+def watch(left: float, before: float, concerned: Callable[[Entry], bool]) -> Callable[[], None]:
+    """From now on, cancel what runs on the `concerned` entries `before` seconds ahead of the end, in `left` seconds.
+
+    Out: what ends that.
+    """
+    watched = _Watched(monotonic() + left, before, concerned)
+    with _Thread.changed:
+        _Thread.watched.add(watched)
+        if not _Thread.runs:
+            _Thread.runs = True
+            threading.Thread(target=_run, name="lambda_pool deadlines", daemon=True).start()
+        else:
+            _Thread.changed.notify()
+
+    def stop() -> None:
+        watched.stopped = True
+        with _Thread.changed:
+            _Thread.watched.discard(watched)
+            _Thread.changed.notify()
+
+    return stop
+
+
+def start_afresh() -> None:
+    """In a forked child, where the thread stayed with the parent."""
+    _Thread.changed = threading.Condition()
+    _Thread.watched = set()
+    _Thread.runs = False
+
+
+def _run() -> None:
+    while True:
+        with _Thread.changed:
+            if not _Thread.watched:
+                _Thread.runs = False
+                return
+            first = min(_Thread.watched, key=lambda watched: watched.next)
+            wait = first.next - monotonic()
+            if wait > 0:
+                _Thread.changed.wait(wait)
+                continue
+        first.look()

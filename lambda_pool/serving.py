@@ -1,0 +1,100 @@
+"""What the middlewares share: how a request begins and ends, and its answer when there is no database."""
+
+import json
+import logging
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+from . import config as configuration
+from . import lifecycle, reclaim
+from .api import Pool
+from .errors import CommitUncertain, ConfigError, LambdaPoolError
+from .invocation import remaining, reserve, running
+from .lifecycle import shutdown
+from .request import UNAVAILABLE, Request, begin, current_request
+
+log = logging.getLogger("lambda_pool")
+
+_DEEPEST = 10  # causes of an error that are looked at
+_RETRY_AFTER = "5"  # seconds that a client is asked to wait: about as long as a failover's second half
+
+
+class Requests:
+    """What one middleware does with each request."""
+
+    def __init__(self, pool: Any, request_timeout: float | None, on_unavailable: Callable[..., Any] | None) -> None:
+        """Checks a middleware's arguments. Raises ConfigError."""
+        if pool is not None and not isinstance(pool, Pool):
+            raise ConfigError(f"pool is not valid: it must be a lambda_pool.Pool, and not {type(pool).__name__}")
+        if on_unavailable is not None and not callable(on_unavailable):
+            raise ConfigError(f"on_unavailable={on_unavailable!r} is not valid: it must be callable")
+        if request_timeout is None:
+            self._timeout = configuration.web_timeout()
+        else:
+            self._timeout = configuration.seconds("request_timeout", request_timeout)
+        shutdown.in_server()
+
+    def begin(self, *, bounded: bool = True) -> "Served | None":
+        """A request begins, with a deadline if it is to be `bounded`. None inside of another middleware's request."""
+        if current_request() is not None:
+            return None
+        left = remaining() if running else None
+        ends = [seconds for seconds in (self._timeout, None if left is None else left + reserve.seconds) if seconds]
+        return Served(begin(monotonic() + min(ends) if ends and bounded else None))
+
+
+class Served:
+    """One request that a middleware has begun."""
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self._counted = not running  # else it is a part of an invocation, which is counted
+        self._disarm = lifecycle.arm_request(request)
+
+    def holds_transaction(self) -> bool:
+        """True while the request has a transaction open: its answer is not known to be true yet."""
+        return any(reclaim.holds_transaction(pool, self.request) for pool in lifecycle.pools())
+
+    def holds_any(self) -> bool:
+        """True while it holds a connection."""
+        return any(reclaim.lent_for(pool, self.request) for pool in lifecycle.pools())
+
+    def end(self, error: BaseException | None) -> BaseException | None:
+        """Clean up after the request, which ended with `error`. Out: the error that it is to be answered with."""
+        if self._disarm is not None:
+            self._disarm()
+        problem = lifecycle.end_request(self.request, failed=error is not None, counted=self._counted)
+        return error or problem
+
+    def unavailable(self, error: BaseException | None, status: int) -> LambdaPoolError | None:
+        """The pool's error that is to be answered with 503, in place of an `error` or an answer of this `status`."""
+        noted = self.request.failure
+        seen: BaseException | None = error
+        for _ in range(_DEEPEST):
+            if isinstance(seen, BaseExceptionGroup) and len(seen.exceptions) == 1:
+                seen = seen.exceptions[0]
+            elif seen is None or isinstance(seen, (*UNAVAILABLE, CommitUncertain)):
+                break
+            else:
+                seen = seen.__cause__ or seen.__context__
+        if isinstance(seen, (*UNAVAILABLE, CommitUncertain)):
+            return seen
+        return noted if error is None and status == 500 else None
+
+
+def refusal(error: LambdaPoolError) -> tuple[list[tuple[str, str]], bytes]:
+    """Headers and body of the answer 503. What stands in the error is for the log, and not for a client."""
+    if isinstance(error, CommitUncertain):
+        text = "The database did not confirm that the change was saved: look before you send it again."
+        headers = []
+    else:
+        text = "The database is not available: try again later."
+        headers = [("retry-after", _RETRY_AFTER)]
+    body = json.dumps({"detail": text}).encode()
+    return [*headers, ("content-type", "application/json"), ("content-length", str(len(body)))], body
+
+
+def tell(method: str, path: str, error: LambdaPoolError) -> None:
+    """Say in the log why a request is answered with 503."""
+    log.error("%s %s is answered with 503: %s: %s", method, path, type(error).__name__, error)

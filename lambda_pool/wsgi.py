@@ -1,0 +1,201 @@
+"""`Middleware`: for each request of a WSGI application, what `Pool.handler` does for each invocation."""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+from . import serving
+from .api import Pool
+from .errors import LambdaPoolError
+
+Environ = dict[str, Any]
+StartResponse = Callable[..., Any]
+App = Callable[[Environ, StartResponse], Iterable[bytes]]
+Unavailable = Callable[[Environ, Exception], App]
+"""`on_unavailable(environ, error)`: a WSGI application that answers, such as a response of Flask's."""
+
+__all__ = ["Middleware"]
+
+_REFUSED = "503 Service Unavailable"
+
+
+class Middleware:
+    """Around a WSGI application: a deadline for each request, clean-up of what it borrowed and left, metrics, and 503.
+
+    In: the application; the pool (one middleware serves all pools of the process); `request_timeout`, seconds after
+    which nothing of the pool's waits any more (by default the Web Function's own time-out where the environment tells
+    it, else none); `on_unavailable(environ, error)`, which gives a WSGI application that answers in place of the
+    middleware's own 503 when no connection can be had, or after CommitUncertain. Raises ConfigError.
+
+    An answer whose length is known is held back while the request has a transaction open, so that a COMMIT that fails
+    can still change it.
+    """
+
+    def __init__(
+        self,
+        app: App,
+        pool: Pool | None = None,
+        *,
+        request_timeout: float | None = None,
+        on_unavailable: Unavailable | None = None,
+    ) -> None:
+        self.app = app
+        self._requests = serving.Requests(pool, request_timeout, on_unavailable)
+        self._on_unavailable = on_unavailable
+
+    def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
+        """Serve one request."""
+        served = self._requests.begin()
+        if served is None:
+            return self.app(environ, start_response)
+        answer = _Answer(self, environ, start_response, served)
+        answer.begin()
+        return answer.file() or answer
+
+    def refuse(self, environ: Environ, start_response: StartResponse, error: LambdaPoolError) -> Iterable[bytes]:
+        """The body of the answer 503."""
+        serving.tell(str(environ.get("REQUEST_METHOD")), str(environ.get("PATH_INFO")), error)
+        if self._on_unavailable is not None:
+            return self._on_unavailable(environ, error)(environ, start_response)
+        headers, body = serving.refusal(error)
+        start_response(_REFUSED, headers)
+        return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else body]
+
+
+class _Answer:
+    """An answer on its way, as the server reads it: piece by piece, and then `close()`."""
+
+    def __init__(
+        self, middleware: Middleware, environ: Environ, start_response: StartResponse, served: serving.Served
+    ) -> None:
+        self._middleware = middleware
+        self._environ = environ
+        self._start_response = start_response
+        self._served = served
+        self._start: tuple[Any, ...] = ()  # what the application has said, and the server has not been told
+        self._body: Iterable[bytes] = ()
+        self._pieces: Iterator[bytes] = iter(())
+        self._writer: Callable[[bytes], Any] = self._write
+        self._begun = False  # whether the server has been told
+        self._ended = False
+
+    def begin(self) -> None:
+        """Call the application. Raises what it raises, unless that is answered with 503."""
+        try:
+            self._body = self._middleware.app(self._environ, self._note_start)
+            self._pieces = iter(self._body)
+        except BaseException as error:  # noqa: BLE001 - raised in there, once everything is cleaned up
+            self._fail(error)
+
+    def file(self) -> Iterable[bytes] | None:
+        """The application's body as it is, where that is a file, which some servers send in a way of their own."""
+        wrapper = self._environ.get("wsgi.file_wrapper")
+        if self._ended or not isinstance(wrapper, type) or not isinstance(self._body, wrapper):
+            return None
+        body = self._body
+        self._tell_start()
+        self._end(None)
+        return body
+
+    def __iter__(self) -> Iterator[bytes]:
+        """The pieces."""
+        return self
+
+    def __next__(self) -> bytes:
+        """The next piece. The first one is looked at: what comes in its place may be another answer."""
+        try:
+            piece = next(self._pieces, None)
+            if not self._begun and self._may_change(piece):
+                return self._whole(piece or b"")
+        except BaseException as error:  # noqa: BLE001 - raised in there, once everything is cleaned up
+            self._fail(error)
+            return next(self._pieces)
+        self._tell_start()
+        if piece is None:
+            raise StopIteration
+        return piece
+
+    def close(self) -> None:
+        """The server has sent the answer, or the client has gone."""
+        try:
+            self._close_body()
+        finally:
+            problem = self._end(None)
+        if problem is not None:
+            raise problem
+
+    def _whole(self, piece: bytes) -> bytes:
+        """The one piece of an answer that may still change: once everything is cleaned up."""
+        self._close_body()
+        problem = self._end(None)
+        refused = self._served.unavailable(problem, self._status())
+        if refused is not None:
+            self._answer_refused(refused)
+            return next(self._pieces)
+        if problem is not None:
+            raise problem
+        self._tell_start()
+        self._pieces = iter(())
+        return piece
+
+    def _may_change(self, piece: bytes | None) -> bool:
+        if not self._start:
+            return False
+        status = self._status()
+        if status == 500:
+            return self._served.request.failure is not None
+        headers = {name.lower(): value for name, value in self._start[1]}
+        return (
+            status < 400
+            and headers.get("content-length") == str(len(piece or b""))
+            and self._served.holds_transaction()
+        )
+
+    def _fail(self, error: BaseException) -> None:
+        """The application has raised. Answers with 503, or raises it."""
+        try:
+            self._close_body()
+            problem = self._end(error)
+            refused = None if self._begun else self._served.unavailable(problem, 0)
+            if refused is None:
+                raise error
+            self._answer_refused(refused)
+        finally:
+            del error  # it knows this frame
+
+    def _answer_refused(self, refused: LambdaPoolError) -> None:
+        self._begun = True
+        self._body = self._middleware.refuse(self._environ, self._start_response, refused)
+        self._pieces = iter(self._body)
+
+    def _end(self, error: BaseException | None) -> BaseException | None:
+        if self._ended:
+            return None
+        self._ended = True
+        return self._served.end(error)
+
+    def _close_body(self) -> None:
+        body, self._body = self._body, ()
+        close = getattr(body, "close", None)
+        if close is not None:
+            close()
+
+    def _status(self) -> int:
+        return int(self._start[0].split(None, 1)[0]) if self._start else 0
+
+    def _note_start(self, *args: Any) -> Callable[[bytes], Any]:
+        """The application's `start_response`."""
+        if self._begun:
+            write: Callable[[bytes], Any] = self._start_response(*args)
+            return write
+        self._start = args
+        return self._write
+
+    def _write(self, piece: bytes) -> None:
+        """What old applications write to, in place of returning a body."""
+        self._tell_start()(piece)
+
+    def _tell_start(self) -> Callable[[bytes], Any]:
+        if not self._begun and self._start:
+            self._begun = True
+            self._writer = self._start_response(*self._start)
+        return self._writer

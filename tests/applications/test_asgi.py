@@ -1,0 +1,470 @@
+"""The ASGI middleware: what each request has, what it leaves, and what it is answered with."""
+
+import asyncio
+import threading
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware as Configured
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from starlette.routing import Route
+
+import lambda_pool
+from lambda_pool import invocation
+from lambda_pool.asgi import Middleware
+from lambda_pool.request import current_request
+from tests.support.context import LambdaContext
+from tests.support.invoked import invoked
+from tests.support.web import asgi, ask
+
+from .conftest import Ended, Server, insert, saved
+
+Wrap = Callable[..., Any]
+
+
+def around(route: Any, pool: Any, **options: Any) -> Any:
+    """The middleware around a whole application."""
+    return Middleware(Starlette(routes=[Route("/{rest:path}", route)]), pool, **options)
+
+
+def inside(route: Any, pool: Any, **options: Any) -> Any:
+    """The middleware as one of the application's own."""
+    return Starlette(routes=[Route("/{rest:path}", route)], middleware=[Configured(Middleware, pool=pool, **options)])
+
+
+@pytest.fixture(params=[around, inside])
+def wrap(request: pytest.FixtureRequest) -> Wrap:
+    made: Wrap = request.param
+    return made
+
+
+class TestDeadline:
+    def test_threads_and_tasks_of_a_request_have_its_deadline(self, pool: lambda_pool.Pool, wrap: Wrap) -> None:
+        found: dict[str, float | None] = {}
+
+        async def route(request: Request) -> Response:
+            found["loop"] = invocation.remaining()
+            await asyncio.to_thread(lambda: found.update(thread=invocation.remaining()))
+            await asyncio.create_task(note("task"))
+            return JSONResponse({})
+
+        async def note(name: str) -> None:
+            found[name] = invocation.remaining()
+
+        assert ask(wrap(route, pool, request_timeout=10)).status == 200
+        assert found == dict.fromkeys(("loop", "thread", "task"), pytest.approx(9.9, abs=0.5))
+        assert invocation.remaining() is None
+
+    def test_without_one_nothing_is_bounded(self, pool: lambda_pool.Pool, wrap: Wrap) -> None:
+        def route(request: Request) -> Response:
+            return JSONResponse(invocation.remaining())
+
+        assert ask(wrap(route, pool)).body == b"null"
+
+    def test_a_web_function_has_its_own(self, monkeypatch: pytest.MonkeyPatch, pool: lambda_pool.Pool) -> None:
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_TIMEOUT", "7")
+
+        def route(request: Request) -> Response:
+            return JSONResponse(invocation.remaining())
+
+        assert ask(around(route, pool)).body == b"null"  # any other function's is its invocation's, not a request's
+        monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "native-http")
+        assert float(ask(around(route, pool)).body) == pytest.approx(6.9, abs=0.5)
+        assert float(ask(around(route, pool, request_timeout=3)).body) == pytest.approx(2.9, abs=0.5)
+
+    def test_the_invocations_own_end_counts_too(self, pool: lambda_pool.Pool, wrap: Wrap, ended: Ended) -> None:
+        def route(request: Request) -> Response:
+            return JSONResponse(invocation.remaining())
+
+        with invoked(lambda: 2000):
+            assert float(ask(wrap(route, pool, request_timeout=60)).body) == pytest.approx(1.9, abs=0.5)
+        assert ended.events == []  # it is counted once, by the invocation
+
+    def test_no_wait_outlives_it(self, pool: lambda_pool.Pool, wrap: Wrap) -> None:
+        def route(request: Request) -> Response:
+            with pool.connection(timeout=60):
+                return JSONResponse({})
+
+        with pool.connection(), pool.connection():
+            began = time.monotonic()
+            answer = ask_in_a_thread(wrap(route, pool, request_timeout=0.4))
+        assert answer.status == 503
+        assert time.monotonic() - began < 5
+
+    @pytest.mark.parametrize("server", ["postgres", "mariadb"], indirect=True)
+    def test_a_statement_is_cancelled_in_time(self, server: Server) -> None:
+        sleep = "select pg_sleep(30)" if server.scheme == "postgresql" else "select sleep(30) from dual"
+        pool = lambda_pool.Pool(server.url(), max_size=2, cancel_before_deadline=0.5)
+
+        def route(request: Request) -> Response:
+            with pool.connection() as conn:
+                insert(conn, int(request.path_params["rest"]))
+                conn.cursor().execute(sleep if request.path_params["rest"] == "1" else "select 1")
+            return JSONResponse({})
+
+        app = around(route, pool, request_timeout=1)
+        began = time.monotonic()
+        assert ask(app, "/1").status == 503
+        assert time.monotonic() - began < 10
+        assert ask(app, "/2").status == 200
+        assert saved(server) == [2]
+        assert pool.stats().in_use == 0
+        assert not [thread for thread in threading.enumerate() if "lambda_pool" in thread.name]
+        pool.close()
+
+
+def ask_in_a_thread(app: Any) -> Any:
+    """As `ask`, by another thread than the test's, which holds connections."""
+    found: list[Any] = []
+    thread = threading.Thread(target=lambda: found.append(ask(app)))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+class TestCleanUp:
+    def test_what_a_request_leaves_is_taken_back_and_nothing_else(
+        self, pool: lambda_pool.Pool, server: Server, wrap: Wrap, ended: Ended, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        left: list[Any] = []
+
+        def route(request: Request) -> Response:
+            left.append(pool.connection())
+            insert(left[-1].__enter__(), 1)
+            return JSONResponse({})
+
+        with pool.connection() as mine:  # of no request
+            insert(mine, 2)
+            answer = ask(wrap(route, pool))
+            assert pool.stats().in_use == 1
+        # Success is not reported for what is not saved.
+        assert answer.status in {0, 500}
+        assert isinstance(answer.error, lambda_pool.NotCommitted)
+        assert "the request ended normally with a transaction still open" in str(answer.error)
+        assert saved(server) == [2]
+        assert (pool.stats().in_use, pool.stats().leaked) == (0, 1)
+        assert ended.failed == [True]
+        assert "a connection was held for" in caplog.text
+
+    def test_a_read_that_was_left_is_answered(self, pool: lambda_pool.Pool, wrap: Wrap) -> None:
+        left: list[Any] = []
+
+        def route(request: Request) -> Response:
+            left.append(pool.connection())
+            left[-1].__enter__()
+            return JSONResponse({})
+
+        answer = ask(wrap(route, pool))
+        assert (answer.status, answer.error) == (200, None)
+        assert pool.stats().in_use == 0
+
+    def test_an_answer_with_an_error_is_the_applications_own(
+        self, pool: lambda_pool.Pool, server: Server, wrap: Wrap, ended: Ended
+    ) -> None:
+        def route(request: Request) -> Response:
+            with pool.connection() as conn:
+                insert(conn, 1)
+                raise HTTPException(409)
+
+        answer = ask(wrap(route, pool))
+        assert (answer.status, answer.error) == (409, None)
+        assert saved(server) == []
+        assert ended.failed == [False]
+
+    def test_requests_at_once_do_not_clean_up_after_each_other(
+        self, pool: lambda_pool.Pool, server: Server, wrap: Wrap
+    ) -> None:
+        first_inside, second_over = threading.Event(), threading.Event()
+
+        def route(request: Request) -> Response:
+            with pool.connection() as conn:
+                insert(conn, int(request.path_params["rest"]))
+                if request.path_params["rest"] == "1":
+                    first_inside.set()
+                    assert second_over.wait(20)
+            return JSONResponse({})
+
+        async def both() -> list[int]:
+            app = wrap(route, pool)
+            first = asyncio.create_task(asgi(app, "/1"))
+            await asyncio.to_thread(first_inside.wait, 20)
+            second = await asgi(app, "/2")
+            second_over.set()
+            return [(await first).status, second.status]
+
+        assert asyncio.run(both()) == [200, 200]
+        assert saved(server) == [1, 2]
+        assert pool.stats().leaked == 0
+
+    def test_what_outlives_its_request_is_its_own_master(self, pool: lambda_pool.Pool, server: Server) -> None:
+        tasks: list[Any] = []
+
+        async def later(over: asyncio.Event) -> None:
+            await over.wait()
+            assert current_request() is None
+            assert invocation.remaining() is None
+            with pool.connection() as conn:
+                insert(conn, 1)
+
+        async def main() -> None:
+            over = asyncio.Event()
+
+            async def route(request: Request) -> Response:
+                tasks.append(asyncio.create_task(later(over)))
+                return JSONResponse({})
+
+            assert (await asgi(around(route, pool, request_timeout=1))).status == 200
+            over.set()
+            await tasks[0]
+
+        asyncio.run(main())
+        assert saved(server) == [1]
+
+    def test_a_client_that_hangs_up(self, pool: lambda_pool.Pool, server: Server, wrap: Wrap) -> None:
+        left = threading.Event()
+
+        def rows() -> Iterator[bytes]:
+            with pool.connection() as conn:
+                insert(conn, 1)
+                try:
+                    while True:
+                        yield b"row\n"
+                        time.sleep(0.01)
+                finally:
+                    left.set()
+
+        async def route(request: Request) -> Response:
+            return StreamingResponse(rows())
+
+        asyncio.run(asgi(wrap(route, pool), disconnect_after=4))
+        assert pool.stats().in_use == 0
+        assert saved(server) == []
+
+
+class TestAnswers:
+    def test_no_connection_is_503(
+        self, pool: lambda_pool.Pool, wrap: Wrap, ended: Ended, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        def route(request: Request) -> Response:
+            with pool.connection(timeout=0.1):
+                return JSONResponse({})
+
+        with pool.connection(), pool.connection():
+            answer = ask_in_a_thread(wrap(route, pool))
+        assert (answer.status, answer.error) == (503, None)
+        assert answer.headers["retry-after"] == "5"
+        assert answer.body == b'{"detail": "The database is not available: try again later."}'
+        assert "GET / is answered with 503: PoolTimeout: pool" in caplog.text
+        assert ended.failed == [True]
+
+    def test_a_server_that_is_away_is_503(self, wrap: Wrap) -> None:
+        pool = lambda_pool.Pool("postgresql://app@127.0.0.1:1/orders?sslmode=disable", timeout=0.2)
+
+        async def route(request: Request) -> Response:
+            with pool.connection():
+                return JSONResponse({})
+
+        answer = ask(wrap(route, pool))
+        assert answer.status == 503
+        assert b"127.0.0.1" not in answer.body
+
+    def test_a_commit_whose_answer_is_lost_says_so(self, pool: lambda_pool.Pool, wrap: Wrap) -> None:
+        def route(request: Request) -> Response:
+            raise lambda_pool.CommitUncertain("COMMIT was sent")
+
+        answer = ask(wrap(route, pool))
+        assert answer.status == 503
+        assert b"look before you send it again" in answer.body
+        assert "retry-after" not in answer.headers
+
+    def test_an_answer_of_ones_own(self, pool: lambda_pool.Pool, wrap: Wrap) -> None:
+        seen: list[Any] = []
+
+        def own(scope: Any, error: Exception) -> Response:
+            seen.append((scope["path"], type(error)))
+            return PlainTextResponse("closed", 503)
+
+        async def awaited(scope: Any, error: Exception) -> Response:
+            return own(scope, error)
+
+        def route(request: Request) -> Response:
+            try:
+                raise lambda_pool.PoolTimeout("busy")
+            except lambda_pool.PoolTimeout as error:
+                raise RuntimeError("wrapped by a library") from error
+
+        for on_unavailable in (own, awaited):
+            answer = ask(wrap(route, pool, on_unavailable=on_unavailable), "/orders")
+            assert (answer.status, answer.body, answer.error) == (503, b"closed", None)
+        assert seen == [("/orders", lambda_pool.PoolTimeout)] * 2
+
+    def test_another_error_is_the_frameworks(self, pool: lambda_pool.Pool, wrap: Wrap) -> None:
+        def route(request: Request) -> Response:
+            raise ValueError("mine")
+
+        answer = ask(wrap(route, pool))
+        assert answer.status == 500
+        assert isinstance(answer.error, ValueError)
+
+    def test_an_answer_that_the_application_gives_itself_stays(self, pool: lambda_pool.Pool, wrap: Wrap) -> None:
+        def route(request: Request) -> Response:
+            try:
+                with pool.connection(timeout=0.1):
+                    return JSONResponse({})
+            except lambda_pool.PoolTimeout:
+                return PlainTextResponse("come back", 429)
+
+        with pool.connection(), pool.connection():
+            assert ask_in_a_thread(wrap(route, pool)).status == 429
+
+    def test_a_500_that_a_framework_makes_of_it_is_503(self, pool: lambda_pool.Pool) -> None:
+        """As Django does, and gives no error on."""
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            try:
+                with pool.connection(timeout=0.1):
+                    pass
+            except lambda_pool.PoolTimeout:
+                await PlainTextResponse("Server Error", 500)(scope, receive, send)
+
+        with pool.connection(), pool.connection():
+            assert ask_in_a_thread(Middleware(app, pool)).status == 503
+
+    def test_a_commit_that_fails_after_the_answer_changes_it(
+        self, pool: lambda_pool.Pool, server: Server, wrap: Wrap
+    ) -> None:
+        """What FastAPI does with a dependency of the default scope."""
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            with pool.connection() as conn:
+                insert(conn, 1)
+                await JSONResponse({"saved": True})(scope, receive, send)
+                if scope["path"] == "/bad":
+                    raise ValueError("COMMIT failed")
+
+        answer = ask(Middleware(app, pool), "/bad")
+        assert answer.status == 0  # the server makes a 500 of the error
+        assert isinstance(answer.error, ValueError)
+        assert saved(server) == []
+        answer = ask(Middleware(app, pool), "/good")
+        assert (answer.status, answer.body) == (200, b'{"saved":true}')
+        assert saved(server) == [1]
+
+    def test_a_stream_is_passed_on_piece_by_piece(self, pool: lambda_pool.Pool, wrap: Wrap) -> None:
+        async def rows() -> AsyncIterator[bytes]:
+            with pool.connection() as conn:
+                cursor = conn.cursor()
+                cursor.execute("select 1")
+                for number in range(3):
+                    yield b"%d\n" % number
+
+        async def route(request: Request) -> Response:
+            return StreamingResponse(rows())
+
+        answer = ask(wrap(route, pool))
+        assert (answer.status, answer.pieces[:3], answer.error) == (200, [b"0\n", b"1\n", b"2\n"], None)
+        assert pool.stats().in_use == 0
+
+    def test_an_answer_does_not_wait_for_its_background_task(
+        self, pool: lambda_pool.Pool, server: Server, wrap: Wrap
+    ) -> None:
+        sent, order = threading.Event(), list[str]()
+
+        def task() -> None:
+            assert sent.wait(20)
+            order.append("task")
+            with pool.connection() as conn:
+                insert(conn, 2)
+
+        def route(request: Request) -> Response:
+            with pool.connection() as conn:
+                insert(conn, 1)
+            return JSONResponse({}, background=BackgroundTask(task))
+
+        app = wrap(route, pool)
+
+        async def watched(scope: Any, receive: Any, send: Any) -> None:
+            async def noted(message: Any) -> None:
+                await send(message)
+                if message["type"] == "http.response.body":
+                    order.append("sent")
+                    sent.set()
+
+            await app(scope, receive, noted)
+
+        assert ask(watched).status == 200
+        assert order == ["sent", "task"]
+        assert saved(server) == [1, 2]
+
+
+class TestOtherScopes:
+    def test_lifespan_is_passed_on(self, pool: lambda_pool.Pool) -> None:
+        seen: list[str] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            seen.append(scope["type"])
+            assert current_request() is None
+
+        asyncio.run(Middleware(app, pool)({"type": "lifespan"}, None, None))  # type: ignore[arg-type]
+        assert seen == ["lifespan"]
+
+    def test_a_websocket_has_no_deadline_and_is_cleaned_up_after(self, pool: lambda_pool.Pool, server: Server) -> None:
+        sent: list[str] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            assert invocation.remaining() is None
+            await send({"type": "websocket.accept"})
+            with pool.connection() as conn:
+                insert(conn, 1)
+            pool.connection().__enter__()
+            await send({"type": "websocket.close"})
+
+        async def send(message: Any) -> None:
+            sent.append(message["type"])
+
+        asyncio.run(Middleware(app, pool, request_timeout=1)({"type": "websocket"}, None, send))  # type: ignore[arg-type]
+        assert sent == ["websocket.accept", "websocket.close"]
+        assert saved(server) == [1]
+        assert pool.stats().in_use == 0
+
+    def test_one_inside_of_another_does_nothing(self, pool: lambda_pool.Pool, ended: Ended) -> None:
+        def route(request: Request) -> Response:
+            return JSONResponse(invocation.remaining())
+
+        app = Middleware(around(route, pool, request_timeout=60), pool, request_timeout=5)
+        assert float(ask(app).body) == pytest.approx(4.9, abs=0.5)
+        assert ended.failed == [False]
+
+    def test_under_a_decorated_handler(self, pool: lambda_pool.Pool, server: Server, ended: Ended) -> None:
+        def route(request: Request) -> Response:
+            with pool.connection() as conn:
+                insert(conn, 1)
+            return JSONResponse({})
+
+        @pool.handler
+        def handler(event: Any, context: Any) -> int:
+            return ask(around(route, pool)).status
+
+        assert handler({}, LambdaContext()) == 200
+        assert saved(server) == [1]
+        assert ended.failed == [False]
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"pool": "postgresql://app:hush@h/d"}, r"pool is not valid: it must be a lambda_pool\.Pool, and not str"),
+        ({"request_timeout": 0}, "request_timeout=0 is not valid"),
+        ({"request_timeout": "soon"}, "request_timeout='soon' is not valid"),
+        ({"on_unavailable": 503}, "on_unavailable=503 is not valid"),
+    ],
+)
+def test_bad_arguments(options: dict[str, Any], text: str) -> None:
+    with pytest.raises(lambda_pool.ConfigError, match=text):
+        Middleware(lambda scope, receive, send: None, **options)  # type: ignore[arg-type, return-value]

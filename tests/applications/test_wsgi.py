@@ -1,0 +1,285 @@
+"""The WSGI middleware: what each request has, what it leaves, and what it is answered with."""
+
+import io
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+from wsgiref.util import FileWrapper
+
+import pytest
+from flask import Flask, Response, abort
+
+import lambda_pool
+from lambda_pool import invocation
+from lambda_pool.request import current_request
+from lambda_pool.wsgi import Middleware
+from tests.support.web import Answer, wsgi
+
+from .conftest import Ended, Server, insert, saved
+
+
+def application(route: Any) -> Flask:
+    app = Flask("shop")
+    app.add_url_rule("/", "route", route)
+    return app
+
+
+def ask_in_a_thread(app: Any) -> Answer:
+    """As `wsgi`, by another thread than the test's, which holds connections."""
+    found: list[Answer] = []
+    thread = threading.Thread(target=lambda: found.append(wsgi(app)))
+    thread.start()
+    thread.join()
+    return found[0]
+
+
+def test_a_request_has_its_deadline_until_its_body_was_read(pool: lambda_pool.Pool, ended: Ended) -> None:
+    found: list[float | None] = []
+
+    def route() -> Any:
+        found.append(invocation.remaining())
+        return Response(rows(), mimetype="text/plain")
+
+    def rows() -> Iterator[bytes]:
+        found.append(invocation.remaining())
+        with pool.connection():
+            yield b"1\n"
+        yield b"2\n"
+        assert ended.failed == []
+
+    answer = wsgi(Middleware(application(route), pool, request_timeout=10))
+    assert (answer.status, answer.pieces, answer.error) == (200, [b"1\n", b"2\n"], None)
+    assert found == [pytest.approx(9.9, abs=0.5)] * 2
+    assert current_request() is None
+    assert ended.failed == [False]
+
+
+def test_no_wait_outlives_it(pool: lambda_pool.Pool) -> None:
+    def route() -> Any:
+        with pool.connection(timeout=60):
+            return "saved"
+
+    with pool.connection(), pool.connection():
+        began = time.monotonic()
+        answer = ask_in_a_thread(Middleware(application(route), pool, request_timeout=0.4))
+    assert answer.status == 503
+    assert time.monotonic() - began < 5
+
+
+def test_what_it_leaves_is_taken_back(
+    pool: lambda_pool.Pool, server: Server, ended: Ended, caplog: pytest.LogCaptureFixture
+) -> None:
+    left: list[Any] = []
+
+    def route() -> Any:
+        left.append(pool.connection())
+        insert(left[-1].__enter__(), 1)
+        return "saved"
+
+    answer = wsgi(Middleware(application(route), pool))
+    assert answer.status == 0
+    assert isinstance(answer.error, lambda_pool.NotCommitted)
+    assert saved(server) == []
+    assert (pool.stats().in_use, pool.stats().leaked) == (0, 1)
+    assert ended.failed == [True]
+    assert "a connection was held for" in caplog.text
+
+
+def test_a_stream_that_leaves_something_says_so_at_its_end(pool: lambda_pool.Pool, server: Server) -> None:
+    left: list[Any] = []
+
+    def rows() -> Iterator[bytes]:
+        left.append(pool.connection())
+        insert(left[-1].__enter__(), 1)
+        yield b"1\n"
+        yield b"2\n"
+
+    answer = wsgi(Middleware(application(lambda: Response(rows())), pool))
+    assert answer.pieces == [b"1\n", b"2\n"]
+    assert isinstance(answer.error, lambda_pool.NotCommitted)
+    assert pool.stats().in_use == 0
+    assert saved(server) == []
+
+
+def test_a_client_that_hangs_up(pool: lambda_pool.Pool, server: Server) -> None:
+    """The server closes the body without reading all of it."""
+
+    def rows() -> Iterator[bytes]:
+        with pool.connection() as conn:
+            insert(conn, 1)
+            while True:
+                yield b"row\n"
+
+    app = Middleware(application(lambda: Response(rows())), pool)
+    body: Any = app({"REQUEST_METHOD": "GET", "PATH_INFO": "/", **_REST}, lambda *_: None)
+    assert next(body) == b"row\n"
+    body.close()
+    assert pool.stats().in_use == 0
+    assert saved(server) == []
+
+
+_REST: dict[str, Any] = {
+    "SERVER_NAME": "shop",
+    "SERVER_PORT": "80",
+    "SERVER_PROTOCOL": "HTTP/1.1",
+    "wsgi.url_scheme": "http",
+}
+
+
+def test_an_error_that_flask_answers_rolls_back(pool: lambda_pool.Pool, server: Server, ended: Ended) -> None:
+    def route() -> Any:
+        with pool.connection() as conn:
+            insert(conn, 1)
+            abort(409)
+
+    assert wsgi(Middleware(application(route), pool)).status == 409
+    assert saved(server) == []
+    assert ended.failed == [False]
+
+
+def test_no_connection_is_503_though_flask_makes_a_500_of_it(
+    pool: lambda_pool.Pool, ended: Ended, caplog: pytest.LogCaptureFixture
+) -> None:
+    def route() -> Any:
+        with pool.connection(timeout=0.1):
+            return "saved"
+
+    with pool.connection(), pool.connection():
+        answer = ask_in_a_thread(Middleware(application(route), pool))
+    assert (answer.status, answer.error) == (503, None)
+    assert answer.headers["retry-after"] == "5"
+    assert answer.body == b'{"detail": "The database is not available: try again later."}'
+    assert "GET / is answered with 503: PoolTimeout: pool" in caplog.text
+    assert ended.failed == [False]  # nobody but the framework knew of the error
+
+
+def test_an_error_that_comes_out_is_503_too(pool: lambda_pool.Pool, ended: Ended) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        raise lambda_pool.CommitUncertain("COMMIT was sent")
+
+    answer = wsgi(Middleware(app, pool))
+    assert answer.status == 503
+    assert b"look before you send it again" in answer.body
+    assert ended.failed == [True]
+
+
+def test_one_that_comes_out_of_a_body(pool: lambda_pool.Pool) -> None:
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        if environ["PATH_INFO"] == "/late":
+            yield b"begun"
+        raise lambda_pool.ConnectError("away")
+
+    assert wsgi(Middleware(app, pool)).status == 503
+    answer = wsgi(Middleware(app, pool), "/late")
+    assert (answer.status, answer.body) == (200, b"begun")
+    assert isinstance(answer.error, lambda_pool.ConnectError)
+
+
+def test_an_answer_of_ones_own(pool: lambda_pool.Pool) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        raise lambda_pool.PoolTimeout("busy")
+
+    seen: list[Any] = []
+
+    def own(environ: Any, error: Exception) -> Any:
+        seen.append((environ["PATH_INFO"], type(error)))
+        return Response("closed", 503)
+
+    answer = wsgi(Middleware(app, pool, on_unavailable=own), "/orders")
+    assert (answer.status, answer.body) == (503, b"closed")
+    assert seen == [("/orders", lambda_pool.PoolTimeout)]
+
+
+def test_another_error_comes_out_as_it_is(pool: lambda_pool.Pool, ended: Ended) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        raise ValueError("mine")
+
+    assert isinstance(wsgi(Middleware(app, pool)).error, ValueError)
+    assert ended.failed == [True]
+
+
+class Body:
+    """One that holds a transaction until it is closed, as a framework does that keeps its context for it."""
+
+    def __init__(self, pool: lambda_pool.Pool, error: Exception | None) -> None:
+        self.held = pool.connection()
+        self.error = error
+        insert(self.held.__enter__(), 1)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter([b"saved"])
+
+    def close(self) -> None:
+        if self.error is not None:
+            self.held.__exit__(type(self.error), self.error, None)
+            raise self.error
+        self.held.__exit__(None, None, None)
+
+
+@pytest.mark.parametrize(("error", "status"), [(lambda_pool.CommitUncertain("sent"), 503), (ValueError(), 0)])
+def test_a_commit_that_fails_when_the_body_is_closed_changes_the_answer(
+    pool: lambda_pool.Pool, server: Server, error: Exception, status: int
+) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("Content-Length", "5")])
+        return Body(pool, error if environ["PATH_INFO"] == "/bad" else None)
+
+    answer = wsgi(Middleware(app, pool), "/bad")
+    assert answer.status == status
+    assert saved(server) == []
+    answer = wsgi(Middleware(app, pool), "/good")
+    assert (answer.status, answer.body, answer.error) == (200, b"saved", None)
+    assert saved(server) == [1]
+
+
+def test_a_file_stays_a_file(pool: lambda_pool.Pool, ended: Ended) -> None:
+    """Some servers have a way of their own to send one."""
+    file = FileWrapper(io.BytesIO(b"page"))
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return file
+
+    found = Middleware(app, pool)({"wsgi.file_wrapper": FileWrapper, **_REST}, lambda *_: None)
+    assert found is file
+    assert ended.failed == [False]
+
+
+@pytest.mark.parametrize("body", [[], [b""], [b"a", b"b"]])
+def test_bodies(pool: lambda_pool.Pool, body: list[bytes]) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [("X-Own", "1")])
+        return body
+
+    answer = wsgi(Middleware(app, pool))
+    assert (answer.status, answer.headers, answer.pieces) == (200, {"x-own": "1"}, body)
+
+
+def test_what_is_written_the_old_way(pool: lambda_pool.Pool) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        write = start_response("200 OK", [])
+        write(b"a")
+        write(b"b")
+        return []
+
+    assert wsgi(Middleware(app, pool)).body == b"ab"
+
+
+def test_a_second_start_after_an_error(pool: lambda_pool.Pool) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        start_response("404 Not Found", [], (ValueError, ValueError(), None))
+        return [b"away"]
+
+    assert wsgi(Middleware(app, pool)).status == 404
+
+
+def test_one_inside_of_another_does_nothing(pool: lambda_pool.Pool, ended: Ended) -> None:
+    def route() -> Any:
+        return str(invocation.remaining())
+
+    app = Middleware(Middleware(application(route), pool, request_timeout=60), pool, request_timeout=5)
+    assert float(wsgi(app).body) == pytest.approx(4.9, abs=0.5)
+    assert ended.failed == [False]
