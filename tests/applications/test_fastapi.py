@@ -1,0 +1,214 @@
+"""`lambda_pool.fastapi.session`: one session for each request, committed before its answer."""
+
+import gc
+from collections.abc import Iterator
+from typing import Annotated, Any
+
+import pytest
+from fastapi import Depends, FastAPI, HTTPException
+from fastapi.exceptions import DependencyScopeError
+from sqlalchemy import text
+from sqlalchemy.engine import Engine
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from starlette.background import BackgroundTasks
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+import lambda_pool
+from lambda_pool import fastapi
+from lambda_pool.asgi import Middleware
+from lambda_pool.sqlalchemy import create_engine
+from tests.support.web import ask
+
+from .conftest import Server, saved
+
+INSERT = text("insert into served values (:id)")
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Served(Base):
+    __tablename__ = "served"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+@pytest.fixture
+def engine(pool: lambda_pool.Pool) -> Iterator[Engine]:
+    yield create_engine(pool)
+    gc.collect()  # engines are circles
+
+
+def application(engine: Engine) -> FastAPI:
+    """Routes of every kind."""
+    app = FastAPI()
+    database = Annotated[Session, Depends(fastapi.session(engine), scope="function")]
+
+    def same(session: database) -> Session:
+        return session
+
+    @app.post("/threads/{number}")
+    def in_a_thread(number: int, session: database, again: Annotated[Session, Depends(same)]) -> bool:
+        session.execute(INSERT, {"id": number})
+        return session is again
+
+    @app.post("/loop/{number}")
+    async def on_the_loop(number: int, session: database) -> int:
+        session.execute(INSERT, {"id": number})
+        return number
+
+    @app.post("/refused/{number}")
+    def refused(number: int, session: database) -> None:
+        session.execute(INSERT, {"id": number})
+        raise HTTPException(409)
+
+    @app.post("/raised/{number}")
+    def raised(number: int, session: database) -> None:
+        session.execute(INSERT, {"id": number})
+        raise ValueError("mine")
+
+    @app.post("/answered/{number}")
+    def answered(number: int, session: database) -> Response:
+        session.execute(INSERT, {"id": number})
+        return JSONResponse({}, 409)
+
+    @app.post("/swallowed/{number}")
+    def swallowed(number: int, session: database) -> None:
+        for _ in range(2):
+            try:
+                session.execute(INSERT, {"id": number})
+            except Exception:
+                return
+
+    @app.post("/objects/{number}")
+    def objects(number: int, session: database) -> dict[str, int]:
+        found = Served(id=number)
+        session.add(found)
+        session.flush()
+        return {"id": found.id}
+
+    @app.post("/later/{number}")
+    def later(number: int, session: database, background: BackgroundTasks) -> None:
+        def task() -> None:
+            with Session(engine) as own:
+                own.execute(INSERT, {"id": number})
+                own.commit()
+
+        background.add_task(task)
+
+    @app.post("/stream/{number}")
+    def stream(number: int) -> Response:
+        def rows() -> Iterator[str]:
+            with Session(engine) as own:
+                for (row,) in own.execute(text("select id from served order by id")):
+                    yield f"{row}\n"
+
+        return StreamingResponse(rows())
+
+    return app
+
+
+@pytest.mark.parametrize(
+    ("route", "status", "rows"),
+    [
+        ("threads", 200, [1]),
+        ("loop", 200, [1]),
+        ("objects", 200, [1]),
+        ("later", 200, [1]),
+        ("answered", 409, [1]),  # the route has ended well
+        ("refused", 409, []),
+        ("raised", 500, []),
+    ],
+)
+@pytest.mark.parametrize("middleware", [True, False])
+def test_what_a_route_saves(
+    engine: Engine, pool: lambda_pool.Pool, server: Server, route: str, status: int, rows: list[int], middleware: bool
+) -> None:
+    app: Any = application(engine)
+    answer = ask(Middleware(app, pool) if middleware else app, f"/{route}/1", method="POST")
+    assert answer.status == status, answer
+    assert saved(server) == rows
+    assert pool.stats().in_use == 0
+    if route == "threads":
+        assert answer.body == b"true"  # one session for each request
+
+
+def test_a_stream(engine: Engine, pool: lambda_pool.Pool, server: Server) -> None:
+    server.execute("insert into served values (1), (2)")
+    answer = ask(Middleware(application(engine), pool), "/stream/1", method="POST")
+    assert (answer.status, answer.body) == (200, b"1\n2\n")
+    assert pool.stats().in_use == 0
+
+
+@pytest.mark.parametrize("server", ["postgres"], indirect=True)
+def test_the_answer_waits_for_commit(engine: Engine, pool: lambda_pool.Pool, server: Server) -> None:
+    """A constraint that is looked at by COMMIT alone; MariaDB has none."""
+    server.execute("alter table served add constraint one unique (id) deferrable initially deferred")
+    server.execute("alter table served drop constraint served_pkey")
+    server.execute("insert into served values (1)")
+    for app in (application(engine), Middleware(application(engine), pool)):
+        answer = ask(app, "/threads/1", method="POST")
+        assert answer.status == 500
+        assert "duplicate key" in str(answer.error)
+    assert saved(server) == [1]
+
+
+def test_a_session_without_a_statement_borrows_nothing(engine: Engine, pool: lambda_pool.Pool) -> None:
+    app = FastAPI()
+
+    @app.get("/")
+    def route(session: Annotated[Session, Depends(fastapi.session(engine), scope="function")]) -> None: ...
+
+    assert ask(app).status == 200
+    assert pool.stats().opened == 0
+
+
+@pytest.mark.parametrize("server", ["postgres"], indirect=True)
+def test_an_error_that_was_swallowed_is_not_reported_as_success(
+    engine: Engine, pool: lambda_pool.Pool, server: Server
+) -> None:
+    assert ask(Middleware(application(engine), pool), "/swallowed/1", method="POST").status in {0, 500}
+    assert saved(server) == []
+
+
+@pytest.mark.parametrize("scope", [None, "request"])
+def test_a_commit_after_the_answer_is_refused(engine: Engine, scope: Any) -> None:
+    app = FastAPI()
+    with pytest.raises(DependencyScopeError, match=r"write Depends\(session\(engine\), scope='function'\)"):
+
+        @app.get("/")
+        def route(session: Annotated[Session, Depends(fastapi.session(engine), scope=scope)]) -> None: ...
+
+
+def test_one_dependency_for_an_engine_and_its_options(engine: Engine) -> None:
+    assert fastapi.session(engine) is fastapi.session(engine)
+    assert fastapi.session(engine) is not fastapi.session(engine, expire_on_commit=False)
+    assert fastapi.session(engine, info={"a": 1}) is not fastapi.session(engine)
+
+
+def test_options_of_the_session(engine: Engine) -> None:
+    app = FastAPI()
+
+    class Own(Session):
+        pass
+
+    @app.get("/")
+    def route(
+        session: Annotated[Session, Depends(fastapi.session(engine, class_=Own, autoflush=False), scope="function")],
+    ) -> list[bool]:
+        return [isinstance(session, Own), session.autoflush]
+
+    assert ask(app).body == b"[true,false]"
+
+
+@pytest.mark.parametrize(
+    ("given", "options", "message"),
+    [
+        ("postgresql://app:hush@h/d", {}, r"engine is not valid: it must be made by .* and not str"),
+        (None, {"bind": None}, r"bind is not valid in session\(\)"),
+        (None, {"colour": 1}, r"session\(\) was given an option that is not valid for a session"),
+    ],
+)
+def test_bad_arguments(engine: Engine, given: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(lambda_pool.ConfigError, match=message):
+        fastapi.session(given or engine, **options)
