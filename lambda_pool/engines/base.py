@@ -268,6 +268,9 @@ class Engine(Protocol):
     def connect(self, request: ConnectRequest) -> FleetConnection:
         """Open one connection. Raises what the driver raises, without the variables on its way (see `private`)."""
 
+    def cursor(self, conn: Any) -> AbstractContextManager[Any]:
+        """A cursor with rows that are tuples and parameters that are %s, whatever the user gave the connection."""
+
     def classify(self, error: BaseException) -> Failure:
         """What an error, of the driver or the operating system, means."""
 

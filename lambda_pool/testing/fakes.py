@@ -67,6 +67,20 @@ class FakeCursor:
         return rows
 
 
+class FakeStepCursor:
+    """What `Pool.step` records with: each statement concerns one row, so that no step was done before."""
+
+    rowcount: int = 1
+
+    def __init__(self, conn: FakeConnection) -> None:
+        self._conn = conn
+        self.fetchone: Callable[[], Any] = lambda: None
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> None:
+        """Run a statement, as `FakeConnection.execute`."""
+        self.fetchone = self._conn.execute(statement, parameters).fetchone
+
+
 class FakeEngineConnection:
     """One scripted connection, as the pool sees it."""
 
@@ -255,6 +269,10 @@ class FakeDriver:
             link.session_idle = request.session_idle
             self.links.append(link)
         return link
+
+    def cursor(self, conn: FakeConnection) -> AbstractContextManager["FakeStepCursor"]:
+        """See `Engine`."""
+        return nullcontext(FakeStepCursor(conn))
 
     def classify(self, error: BaseException) -> Failure:
         """See `Engine`."""

@@ -31,6 +31,7 @@ LEVELS = [
     {"injection", "stacking"},
     {"decorator"},
     {"decorated"},
+    {"durable"},
     {"api"},
     {"serving"},
     {"asgi", "wsgi"},

@@ -11,6 +11,8 @@ from .arguments import OWN_ARGUMENTS, conninfo, libpq_arguments, libpq_defaults
 from .errors import classify
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from .engine_connection import PostgresConnection
 
 
@@ -66,6 +68,13 @@ class PostgresEngine:
             "transaction" if request.pooled else request.reset,
             request.session_idle if timed else 0.0,
         )
+
+    def cursor(self, conn: Any) -> "AbstractContextManager[Any]":
+        """The driver's own, with tuples."""
+        from psycopg import Cursor
+        from psycopg.rows import tuple_row
+
+        return Cursor(conn, row_factory=tuple_row)
 
     def classify(self, error: BaseException) -> Failure:
         """By SQLSTATE where there is one, else by type and text."""

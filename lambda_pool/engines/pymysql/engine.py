@@ -2,13 +2,16 @@
 
 from collections.abc import Callable, Mapping
 from math import ceil
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import ConfigError
 from ...secret import private
 from ..base import ConnectRequest, Defaults, Failure, FleetConnection
 from .arguments import pymysql_arguments, pymysql_defaults, pymysql_options
 from .errors import classify
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
 
 
 class MysqlEngine:
@@ -71,6 +74,12 @@ class MysqlEngine:
             ) from error
         conn.password = b""
         return MysqlConnection(conn, autocommit=request.autocommit, pooled=request.pooled, reset=request.reset)
+
+    def cursor(self, conn: Any) -> "AbstractContextManager[Any]":
+        """The driver's own, with tuples."""
+        from pymysql.cursors import Cursor
+
+        return Cursor(conn)
 
     def classify(self, error: BaseException) -> Failure:
         """By the error's number, and by its text where the number says nothing."""

@@ -1,0 +1,223 @@
+"""`Pool.step`: a durable function's step that happens once: its work and the record of it are one transaction.
+
+The SDK records a step when it has returned, so that a step which was interrupted between COMMIT and that runs again.
+Here a row says the same, and is committed with the work: who finds it gives the stored result, and does nothing else.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from hashlib import blake2b
+from inspect import isawaitable
+from time import monotonic
+from typing import Any
+from weakref import WeakSet
+
+from . import lifecycle, replay
+from .errors import CommitUncertain, ConfigError, NotCommitted
+from .pool import ConnectionPool
+from .pooled_context import PooledContext
+from .record import Record
+from .request import Request, asking
+
+log = logging.getLogger("lambda_pool")
+
+_ATTEMPTS = 3
+_DAYS = 366
+"""Age at which a row is deleted: no durable execution lives for longer, so that none can still ask for it."""
+_AT_ONCE = 1000  # rows that one environment deletes
+_TABLE = "lambda_pool_steps"
+
+
+class _Statements(Record):
+    """What is said to one kind of server. `missing` and `forbidden`: its codes for a table, and for a right."""
+
+    create: str
+    claim: str
+    trim: str
+    missing: tuple[object, ...]
+    forbidden: tuple[object, ...]
+
+
+_CLAIM = f"insert {{}}into {_TABLE} (step, execution, name) values (%s, %s, %s){{}}"  # noqa: S608
+_FIND = f"select result from {_TABLE} where step = %s"  # noqa: S608 - of constants alone
+_FINISH = f"update {_TABLE} set result = %s where step = %s"  # noqa: S608
+
+_STATEMENTS = {
+    "postgresql": _Statements(
+        create=f"create table if not exists {_TABLE} (step char(64) primary key, execution text not null, "
+        "name text not null, result text, done timestamptz not null default now()); "
+        f"create index if not exists {_TABLE}_done on {_TABLE} (done)",
+        claim=_CLAIM.format("", " on conflict (step) do nothing"),
+        trim=f"delete from {_TABLE} where step in (select step from {_TABLE} "  # noqa: S608
+        f"where done < now() - interval '{_DAYS} days' limit {_AT_ONCE} for update skip locked)",
+        missing=("42P01",),
+        forbidden=("42501",),
+    ),
+    "mysql": _Statements(
+        create=f"create table if not exists {_TABLE} (step char(64) character set ascii primary key, "
+        "execution text not null, name text not null, result longtext character set utf8mb4, "
+        "done timestamp not null default current_timestamp, index (done)) engine=innodb",
+        claim=_CLAIM.format("ignore ", ""),
+        trim=f"delete from {_TABLE} where done < now() - interval {_DAYS} day limit {_AT_ONCE}",  # noqa: S608
+        missing=(1146,),
+        forbidden=(1044, 1142),
+    ),
+}
+
+_trimmed: WeakSet[ConnectionPool] = WeakSet()
+
+
+def step(pool: ConnectionPool, context: Any, name: str, work: Callable[[Any], Any], config: Any) -> Any:
+    """Run `work(conn)` as one step of a durable function. See `Pool.step`."""
+    if not (hasattr(context, "step") and hasattr(context, "execution_context")):
+        raise ConfigError(
+            f"context is not valid: step() takes the DurableContext of a durable function, not {type(context).__name__}"
+        )
+    if not isinstance(name, str) or not name:
+        raise ConfigError(f"name={name!r} is not valid: it must be a text that is not empty")
+    if not callable(work):
+        raise ConfigError(f"work is not valid: it must be a function of the connection, not {type(work).__name__}")
+    once = _Once(pool, context, name, work)
+    return context.step(once.run, name=name, **({} if config is None else {"config": config}))
+
+
+class _Once:
+    """One step, which the SDK may run more than once."""
+
+    def __init__(self, pool: ConnectionPool, context: Any, name: str, work: Callable[[Any], Any]) -> None:
+        self._pool = pool
+        self._said = _STATEMENTS[pool.config.url.engine]
+        self._execution = str(context.execution_context.durable_execution_arn)
+        self._lambda_context = context.lambda_context
+        self._name = name
+        self._work = work
+        self._key = ""
+        self._claimed = False
+
+    def run(self, step_context: Any) -> Any:
+        """What the SDK calls, in a thread of its own. Raises what the work raises, and as `Pool.run`."""
+        self._key = blake2b(f"{self._execution}\n{_operation(step_context)}".encode(), digest_size=32).hexdigest()
+        request = _bounded_by(self._lambda_context)
+        token = asking.set(request)
+        disarm = lifecycle.arm_request(request)
+        try:
+            self._trim()
+            return self._committed()
+        finally:
+            if disarm is not None:
+                disarm()
+            request.over = True
+            asking.reset(token)
+
+    def _committed(self) -> Any:
+        created = False
+        for last in (False, False, True):
+            self._claimed = False
+            try:
+                return json.loads(replay.run(self._pool, self._once, _ATTEMPTS, readonly=False))
+            except CommitUncertain:
+                if last:  # else the row tells what became of it
+                    raise
+            except Exception as error:
+                if created or self._claimed or not _has_code(error, self._said.missing):
+                    raise
+                self._create()
+                created = True
+        raise AssertionError("unreachable")
+
+    def _once(self, conn: Any) -> str:
+        """In one transaction: the result, as JSON, of the work or of an earlier run of it."""
+        with self._pool.connector.engine.cursor(conn) as cursor:
+            # First, so that another run of the same step waits here until this one has ended.
+            cursor.execute(self._said.claim, (self._key, self._execution, self._name))
+            if cursor.rowcount != 1:
+                cursor.execute(_FIND, (self._key,))
+                row = cursor.fetchone()
+                if row is None or row[0] is None:
+                    raise NotCommitted(f"{self._called()} ended its transaction itself when it ran before{_ENDED}")
+                return str(row[0])
+            self._claimed = True
+            result = self._work(conn)
+            stored = self._as_json(result)
+            cursor.execute(_FINISH, (stored, self._key))
+            if cursor.rowcount != 1:
+                raise NotCommitted(f"{self._called()} undid the record of it, with a ROLLBACK of its own{_ENDED}")
+        return stored
+
+    def _as_json(self, result: Any) -> str:
+        if isawaitable(result):
+            getattr(result, "close", lambda: None)()
+            raise ConfigError(f"{self._called()} is 'async def': a step's work is a plain function")
+        try:
+            stored = json.dumps(result, allow_nan=False)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise ConfigError(
+                f"the result of {self._called()} cannot be stored, so nothing of it is saved ({error}): return what "
+                "JSON can hold, such as texts, numbers, lists and dictionaries"
+            ) from error
+        return stored
+
+    def _called(self) -> str:
+        return f"the step {self._name!r} of pool {self._pool.name}"
+
+    def _create(self) -> None:
+        """Make the table. Raises ConfigError where the role may not."""
+        try:
+            self._execute(self._said.create)
+        except Exception as error:
+            if _has_code(error, self._said.forbidden):
+                raise ConfigError(
+                    f"pool {self._pool.name}: the table {_TABLE}, which steps are recorded in, is missing, and this "
+                    f"role may not make it: have the owner of the database run, once: {self._said.create}"
+                ) from error
+            log.debug("pool %s: making %s failed, another may have made it: %s", self._pool.name, _TABLE, error)
+
+    def _trim(self) -> None:
+        """Delete old rows, once in each environment."""
+        if self._pool in _trimmed:
+            return
+        _trimmed.add(self._pool)
+        try:
+            self._execute(self._said.trim)
+        except Exception as error:  # noqa: BLE001 - the next environment deletes them
+            log.debug("pool %s: trimming %s failed: %s", self._pool.name, _TABLE, error)
+
+    def _execute(self, statement: str) -> None:
+        borrow = PooledContext(self._pool, None, readonly=False)
+        with borrow as conn, self._pool.connector.engine.cursor(conn) as cursor:
+            cursor.execute(statement)
+
+
+_ENDED = ": what it saved stays, and its result is not known; leave COMMIT, ROLLBACK and DDL out of a step's work"
+
+
+def _bounded_by(context: Any) -> Request:
+    """The deadline of the invocation, which the SDK's threads do not know by themselves."""
+    outer = asking.get()
+    try:
+        left = context.get_remaining_time_in_millis()
+        deadline = monotonic() + left / 1000
+    except (AttributeError, TypeError):
+        deadline = None if outer is None else outer.deadline
+    return Request(deadline)
+
+
+def _operation(step_context: Any) -> str:
+    """The SDK's own number of this operation, the same in each replay.
+
+    It stands in what the SDK's logger adds to each record. The attribute is private: tests/stacks/test_step.py fails
+    when it changes.
+    """
+    found = getattr(step_context.logger, "_default_extra", {}).get("operationId")
+    if not found:
+        raise ConfigError(
+            "Pool.step() does not know this version of aws-durable-execution-sdk-python, which does not tell the "
+            "number of a step: use version 3, or run the step with context.step()"
+        )
+    return str(found)
+
+
+def _has_code(error: BaseException, codes: tuple[object, ...]) -> bool:
+    """Whether an error of either driver has one of the server's codes: SQLSTATE, or MySQL's own number."""
+    return getattr(error, "sqlstate", None) in codes or any(code in codes for code in error.args[:1])

@@ -1,0 +1,421 @@
+"""`Pool.step`: exactly one row for each step, wherever it is interrupted. Run by the SDK's own test runner."""
+
+import random
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from aws_durable_execution_sdk_python import DurableContext, durable_execution
+from aws_durable_execution_sdk_python.config import Duration, MapConfig, StepConfig
+from aws_durable_execution_sdk_python.exceptions import RetryableSerDesError
+from aws_durable_execution_sdk_python.retries import RetryDecision
+from aws_durable_execution_sdk_python_testing.executor import Executor
+
+import lambda_pool
+from lambda_pool import invocation
+from lambda_pool.testing import PostgresServer
+from tests.support.durable import run_durable
+from tests.support.speed import FULL
+
+from .conftest import Server, kept
+
+AT_ONCE = StepConfig(retry_strategy=lambda error, attempt: RetryDecision(attempt < 6, Duration.from_seconds(1)))
+NEVER = StepConfig(retry_strategy=lambda error, attempt: RetryDecision.no_retry())
+
+
+@pytest.fixture(autouse=True)
+def no_table(server: Server) -> None:
+    server.execute("drop table if exists lambda_pool_steps")
+
+
+def insert(conn: Any, number: int) -> int:
+    conn.cursor().execute("insert into kept values (%s)", [number])
+    return number
+
+
+def records(server: Server) -> list[tuple[str, str]]:
+    """What the table of steps says: names and results."""
+    return list(server.execute("select name, result from lambda_pool_steps order by name, result"))
+
+
+# --- what a step is ---------------------------------------------------------------------------------------------------
+
+
+def test_a_step_and_the_record_of_it_are_one_transaction(pool: lambda_pool.Pool, server: Server) -> None:
+    @pool.handler
+    @durable_execution
+    def handler(event: Any, context: DurableContext) -> Any:
+        first = pool.step(context, "first", lambda conn: {"number": insert(conn, 1), "list": (1, 2)})
+        context.wait(Duration.from_seconds(60))  # suspends, and rolls nothing back
+        return [first, pool.step(context, "second", lambda conn: insert(conn, 2))]
+
+    result = run_durable(handler)
+    assert (result.status.value, result.result) == ("SUCCEEDED", '[{"number": 1, "list": [1, 2]}, 2]'), result.error
+    assert kept(server) == [1, 2]
+    assert records(server) == [("first", '{"number": 1, "list": [1, 2]}'), ("second", "2")]
+    assert (pool.stats().in_use, pool.stats().leaked) == (0, 0)
+
+
+def test_the_first_run_gives_what_a_replay_gives(pool: lambda_pool.Pool) -> None:
+    @pool.handler
+    @durable_execution
+    def handler(event: Any, context: DurableContext) -> Any:
+        found: Any = pool.step(context, "tuple", lambda conn: (1, {2: None}))
+        return found == [1, {"2": None}]
+
+    assert run_durable(handler).result == "true"
+
+
+def test_branches_and_maps_with_the_same_names_are_steps_of_their_own(pool: lambda_pool.Pool, server: Server) -> None:
+    def branch(number: int) -> Callable[[DurableContext], int]:
+        return lambda context: pool.step(context, "same", lambda conn: insert(conn, number))
+
+    @pool.handler
+    @durable_execution
+    def handler(event: Any, context: DurableContext) -> Any:
+        both = context.parallel([branch(1), branch(2)])
+        more: Any = context.map(
+            [3, 4, 5], lambda inner, item, *_: branch(item)(inner), config=MapConfig(max_concurrency=2)
+        )
+        return [*both.get_results(), *more.get_results()]
+
+    result = run_durable(handler)
+    assert (result.status.value, result.result) == ("SUCCEEDED", "[1, 2, 3, 4, 5]")
+    assert kept(server) == [1, 2, 3, 4, 5]
+
+
+def test_two_executions_are_two(pool: lambda_pool.Pool, server: Server) -> None:
+    numbers = iter([1, 2])
+
+    @pool.handler
+    @durable_execution
+    def handler(event: Any, context: DurableContext) -> Any:
+        return pool.step(context, "save", lambda conn: insert(conn, next(numbers)))
+
+    assert [run_durable(handler).result for _ in range(2)] == ["1", "2"]
+    assert kept(server) == [1, 2]
+
+
+def test_a_step_that_fails_is_rolled_back_record_and_all(pool: lambda_pool.Pool, server: Server) -> None:
+    tries: list[int] = []
+
+    @pool.handler
+    @durable_execution
+    def handler(event: Any, context: DurableContext) -> Any:
+        def work(conn: Any) -> int:
+            tries.append(insert(conn, 1))
+            if len(tries) < 3:
+                raise ValueError("not yet")
+            return len(tries)
+
+        return pool.step(context, "flaky", work, config=AT_ONCE)
+
+    assert run_durable(handler).result == "3"
+    assert kept(server) == [1]
+    assert records(server) == [("flaky", "3")]
+
+
+def test_a_commit_whose_answer_is_lost_is_looked_up(
+    pool: lambda_pool.Pool, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lambda_pool import replay
+
+    genuine, runs = replay.run, list[int]()
+
+    def lost(*args: Any, **options: Any) -> Any:
+        found = genuine(*args, **options)
+        runs.append(1)
+        if len(runs) == 1:
+            raise lambda_pool.CommitUncertain("its answer was lost")
+        return found
+
+    monkeypatch.setattr(replay, "run", lost)
+    works: list[int] = []
+
+    @pool.handler
+    @durable_execution
+    def handler(event: Any, context: DurableContext) -> Any:
+        return pool.step(context, "save", lambda conn: works.append(insert(conn, 1)))
+
+    assert run_durable(handler).status.value == "SUCCEEDED"
+    assert (works, kept(server), len(runs)) == ([1], [1], 2)
+
+
+def test_the_deadline_is_the_invocations_without_a_decorator_too(pool: lambda_pool.Pool) -> None:
+    found: list[Any] = []
+
+    @durable_execution
+    def handler(event: Any, context: DurableContext) -> Any:
+        pool.step(context, "left", lambda conn: found.append(invocation.remaining()))
+        found.append(invocation.remaining())
+
+    assert run_durable(handler).status.value == "SUCCEEDED"
+    assert found == [pytest.approx(899.9, abs=5), None]
+
+
+def test_rows_that_are_dictionaries_do_not_matter(server: Server) -> None:
+    if isinstance(server, PostgresServer):
+        from psycopg.rows import dict_row
+
+        arguments: dict[str, Any] = {"row_factory": dict_row}
+    else:
+        from pymysql.cursors import DictCursor
+
+        arguments = {"cursorclass": DictCursor}
+    pool = lambda_pool.Pool(server.url(), connect_args=arguments)
+
+    @pool.handler
+    @durable_execution
+    def handler(event: Any, context: DurableContext) -> Any:
+        return pool.step(context, "save", lambda conn: insert(conn, 1))
+
+    assert run_durable(handler).result == "1"
+    assert Interrupted(pool).after_commit() == "2"
+    pool.close()
+
+
+# --- interruptions ----------------------------------------------------------------------------------------------------
+
+
+class Interrupted:
+    """Executions of one step that is run again after it was interrupted at some place."""
+
+    def __init__(self, pool: lambda_pool.Pool) -> None:
+        self.pool = pool
+        self.works: list[int] = []
+
+    def run(self, number: int, interrupt: Callable[[str, int], None]) -> Any:
+        """One execution. `interrupt(place, attempt)` may raise at each place."""
+        attempts = iter(range(10))
+        pool = self.pool
+
+        @pool.handler
+        @durable_execution
+        def handler(event: Any, context: DurableContext) -> Any:
+            def step(step_context: Any) -> Any:
+                # As Pool.step, of which the SDK sees no part but the function that it calls.
+                attempt = next(attempts)
+                found = taken["func"](step_context)
+                interrupt("return", attempt)  # COMMIT has come, and the SDK has no record of it
+                return found
+
+            def work(conn: Any) -> int:
+                attempt = threading.local()
+                attempt.number = len(self.works)
+                interrupt("before", attempt.number)
+                self.works.append(number)
+                insert(conn, number)
+                interrupt("after", attempt.number)
+                return number
+
+            taken: dict[str, Any] = {}
+
+            class Around:
+                """The SDK's context, in which the step's function is wrapped."""
+
+                execution_context = context.execution_context
+                lambda_context = context.lambda_context
+
+                def step(self, func: Any, name: str, config: Any) -> Any:
+                    taken["func"] = func
+                    return context.step(step, name=name, config=config)
+
+            return pool.step(Around(), "save", work, config=AT_ONCE)
+
+        return run_durable(handler)
+
+    def after_commit(self) -> Any:
+        """One that is interrupted between COMMIT and the SDK's record."""
+        first = iter([True])
+
+        def interrupt(place: str, attempt: int) -> None:
+            if place == "return" and next(first, False):
+                raise ConnectionError("the environment was lost")
+
+        return self.run(2, interrupt).result
+
+
+def test_between_commit_and_the_record_a_replay_gives_the_stored_result(pool: lambda_pool.Pool, server: Server) -> None:
+    interrupted = Interrupted(pool)
+    assert interrupted.after_commit() == "2"
+    assert (interrupted.works, kept(server)) == ([2], [2])
+
+
+def test_interrupted_anywhere_there_is_one_row_each(
+    pool: lambda_pool.Pool, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sessions are killed and errors raised before the statement, behind it, and behind COMMIT."""
+    monkeypatch.setattr(Executor, "RETRY_BACKOFF_SECONDS", 0)
+    dice = random.Random(19)
+    kill = (
+        "select pg_terminate_backend(pid) from pg_stat_activity"
+        " where backend_type = 'client backend' and pid <> pg_backend_pid()"
+        if isinstance(server, PostgresServer)
+        else None
+    )
+    executions = 1000 if FULL else 60
+    for number in range(1, executions + 1):
+        left = {"before": dice.randrange(2), "after": dice.randrange(2), "return": dice.randrange(3)}
+
+        def interrupt(place: str, attempt: int, left: dict[str, int] = left) -> None:
+            if left[place] == 0:
+                return
+            left[place] -= 1
+            if dice.random() < 0.3:
+                kill_all(server, kill)
+            # The first is an error that the SDK records; the second ends the invocation, and is not recorded.
+            raise (
+                ConnectionError("once more") if dice.random() < 0.5 else RetryableSerDesError("the environment is lost")
+            )
+
+        result = Interrupted(pool).run(number, interrupt)
+        assert (result.status.value, result.result) == ("SUCCEEDED", str(number)), result
+    assert kept(server) == [*range(1, executions + 1)]
+    assert len(records(server)) == executions
+    assert pool.stats().in_use == 0
+
+
+def kill_all(server: Server, kill: str | None) -> None:
+    if kill is not None:
+        server.execute(kill)
+        return
+    for (backend,) in server.execute(
+        "select id from information_schema.processlist where id <> connection_id() and command <> 'Daemon'"
+        " and user <> 'system user'"
+    ):
+        server.execute(f"kill {backend}")
+
+
+def test_a_step_that_runs_twice_at_once_is_done_once(pool: lambda_pool.Pool, server: Server) -> None:
+    """As where a time-out stops nothing, and the next invocation runs the same step."""
+    from lambda_pool import durable
+    from lambda_pool.api import core_of
+
+    class Context:
+        class execution_context:
+            durable_execution_arn = "arn:one"
+
+        lambda_context = None
+
+        def step(self, func: Any, name: str) -> Any:
+            class Step:
+                class logger:
+                    _default_extra = {"operationId": "1"}  # noqa: RUF012
+
+            return func(Step)
+
+    inside, leave = threading.Event(), threading.Event()
+
+    def work(conn: Any) -> int:
+        inside.set()
+        assert leave.wait(20)
+        return insert(conn, 1)
+
+    found: list[Any] = []
+
+    def run() -> None:
+        found.append(durable.step(core_of(pool), Context(), "save", work, None))
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    threads[0].start()
+    assert inside.wait(20)
+    for thread in threads[1:]:
+        thread.start()
+    leave.set()
+    for thread in threads:
+        thread.join(60)
+    assert (found, kept(server)) == ([1, 1, 1], [1])
+
+
+# --- what cannot be ---------------------------------------------------------------------------------------------------
+
+
+def failure(pool: lambda_pool.Pool, work: Callable[[Any], Any]) -> str:
+    """What a step ends with that is not tried again."""
+
+    @pool.handler
+    @durable_execution
+    def handler(event: Any, context: DurableContext) -> Any:
+        return pool.step(context, "save", work, config=NEVER)
+
+    result = run_durable(handler)
+    assert result.status.value == "FAILED"
+    return str(result.error.message)
+
+
+@pytest.mark.parametrize("bad", [object(), float("nan"), {1, 2}, b"bytes", {(1, 2): 3}])
+def test_a_result_that_is_not_json_saves_nothing(pool: lambda_pool.Pool, server: Server, bad: Any) -> None:
+    def work(conn: Any) -> Any:
+        insert(conn, 1)
+        return bad
+
+    assert "the result of the step 'save' of pool" in failure(pool, work)
+    assert (kept(server), records(server)) == ([], [])
+
+
+def test_async_work_is_refused(pool: lambda_pool.Pool, server: Server) -> None:
+    async def work(conn: Any) -> None: ...
+
+    assert "is 'async def': a step's work is a plain function" in failure(pool, work)
+
+
+def test_work_that_ends_its_transaction_is_not_reported_as_done(pool: lambda_pool.Pool, server: Server) -> None:
+    def work(conn: Any) -> None:
+        insert(conn, 1)
+        conn.rollback()
+
+    assert failure(pool, work)
+    assert kept(server) == []
+
+
+def test_a_role_that_may_not_make_the_table_is_told_the_statement(server: Server) -> None:
+    if isinstance(server, PostgresServer):
+        server.execute("drop role if exists shop")
+        server.execute("create role shop login password 'shop'")
+        server.execute("revoke create on schema public from public")
+        url = server.url(user="shop", password="shop")
+    else:
+        server.execute("create or replace user shop identified by 'shop'")
+        server.execute("grant select, insert on app.* to shop")
+        url = server.url(user="shop", password="shop")
+    pool = lambda_pool.Pool(url)
+    text = failure(pool, lambda conn: 1)
+    assert "this role may not make it" in text
+    assert "create table if not exists lambda_pool_steps (step char(64)" in text
+    pool.close()
+
+
+def test_old_rows_are_deleted(pool: lambda_pool.Pool, server: Server) -> None:
+    assert failure(pool, lambda conn: 1 / 0)  # the table is there
+    old = "now() - interval '400 days'" if isinstance(server, PostgresServer) else "now() - interval 400 day"
+    server.execute(f"insert into lambda_pool_steps (step, execution, name, done) values ('old', 'e', 'n', {old})")
+    server.execute("insert into lambda_pool_steps (step, execution, name) values ('new', 'e', 'n')")
+    fresh = lambda_pool.Pool(server.url())
+
+    @fresh.handler
+    @durable_execution
+    def handler(event: Any, context: DurableContext) -> Any:
+        return fresh.step(context, "save", lambda conn: 1)
+
+    assert run_durable(handler).result == "1"
+    left = [row[0].strip() for row in server.execute("select step from lambda_pool_steps where execution = 'e'")]
+    assert left == ["new"]
+    fresh.close()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ((None, "save", print), r"context is not valid: step\(\) takes the DurableContext .* not NoneType"),
+        ((..., "", print), "name='' is not valid"),
+        ((..., "save", 7), "work is not valid"),
+    ],
+)
+def test_bad_arguments(pool: lambda_pool.Pool, arguments: tuple[Any, ...], text: str) -> None:
+    class Context:
+        step = execution_context = None
+
+    context, *rest = arguments
+    with pytest.raises(lambda_pool.ConfigError, match=text):
+        pool.step(Context() if context is ... else context, *rest)
