@@ -19,55 +19,14 @@ from .secret import private
 from .warming import warm
 
 if TYPE_CHECKING:
-    from typing import TypedDict, Unpack
+    from typing import Unpack
 
     import psycopg
     import pymysql.connections
 
     from .decorated import HandlerDecorator
+    from .keywords import Arguments, Options
     from .stats import PoolStats
-
-    class Options(TypedDict, total=False):
-        """Every option; seconds are floats. The last six go with `host`; beside a URL they stand in its query."""
-
-        max_size: int
-        min_size: int
-        timeout: float
-        connect_timeout: float
-        ping_after: float
-        ping_timeout: float
-        max_lifetime: float
-        max_idle: float | None
-        keep_below: float
-        session_idle: float
-        autocommit: bool
-        reset: str
-        unsaved: str
-        leak_after: float
-        slow_query: float
-        cancel_before_deadline: float
-        graceful_shutdown: bool
-        metrics: str
-        metrics_interval: float
-        connect_args: Mapping[str, Any]
-        sslmode: str
-        sslrootcert: str
-        sslcert: str
-        sslkey: str
-        sslpassword: str
-        pooled: bool
-
-    class Arguments(Options, total=False):
-        """Every argument of `Pool` but the URL and what tells its type."""
-
-        host: str | None
-        user: str | None
-        password: str | None
-        database: str | None
-        auth: Auth | None
-        endpoint: EndpointSource | None
-        name: str | None
-        observers: Sequence[Observer] | None
 
 
 R = TypeVar("R")

@@ -31,7 +31,7 @@ LEVELS = [
     {"injection", "stacking"},
     {"decorator"},
     {"decorated"},
-    {"durable"},
+    {"durable", "keywords"},
     {"api"},
     {"serving"},
     {"asgi", "wsgi"},
