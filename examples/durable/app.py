@@ -1,8 +1,7 @@
 """A durable function: an order that is saved, waits for a day, and is then settled.
 
-`orders.handler` is outermost and takes no connection; each step borrows for itself, and has committed when it ends. A
-step runs at least once: if the function is lost between COMMIT and the SDK's checkpoint, the step runs again. So the
-execution's own id makes its insert harmless the second time.
+`orders.handler` is outermost and takes no connection. Each step is one transaction, with the record that it was done: if
+the function is lost between COMMIT and the SDK's checkpoint, the step runs again, finds the record, and does nothing.
 """
 
 from aws_durable_execution_sdk_python import durable_execution
@@ -16,19 +15,15 @@ orders = lambda_pool.Pool()
 @orders.handler
 @durable_execution
 def handler(event, context):
-    context.step(lambda _: save(event["id"], event["article"]), name="save")
+    orders.step(context, "save", lambda conn: save(conn, event["id"], event["article"]))
     context.wait(Duration.from_days(1), name="a day")
-    return context.step(lambda _: settle(event["id"]), name="settle")
+    return orders.step(context, "settle", lambda conn: settle(conn, event["id"]))
 
 
-def save(order, article):
-    with orders.connection() as conn:
-        conn.execute(
-            "insert into orders (message, article) values (%s, %s) on conflict (message) do nothing", [order, article]
-        )
+def save(conn, order, article):
+    conn.execute("insert into orders (message, article) values (%s, %s)", [order, article])
 
 
-def settle(order):
-    with orders.connection() as conn:
-        conn.execute("update orders set settled = true where message = %s", [order])
+def settle(conn, order):
+    conn.execute("update orders set settled = true where message = %s", [order])
     return order

@@ -16,7 +16,7 @@ MOST_NAMES = 20  # public ones of a class
 MOST_MEMBERS = 14  # of what the pool asks of a connection
 
 # What a user may call. `from_env` builds one; the rest is used.
-CONTRACT = {"close", "config", "connection", "from_env", "handler", "name", "run", "stats", "warm"}
+CONTRACT = {"close", "config", "connection", "from_env", "handler", "name", "run", "stats", "step", "warm"}
 
 
 @pytest.mark.parametrize("name", MODULES)
