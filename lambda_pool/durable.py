@@ -39,16 +39,17 @@ class _Statements(Record):
     forbidden: tuple[object, ...]
 
 
-_CLAIM = f"insert {{}}into {_TABLE} (step, execution, name) values (%s, %s, %s){{}}"  # noqa: S608
-_FIND = f"select result from {_TABLE} where step = %s"  # noqa: S608 - of constants alone
-_FINISH = f"update {_TABLE} set result = %s where step = %s"  # noqa: S608
+_SAID = {
+    "find": f"select result from {_TABLE} where step = %s",  # noqa: S608 - of constants alone
+    "finish": f"update {_TABLE} set result = %s where step = %s",  # noqa: S608
+}
 
 _STATEMENTS = {
     "postgresql": _Statements(
         create=f"create table if not exists {_TABLE} (step char(64) primary key, execution text not null, "
         "name text not null, result text, done timestamptz not null default now()); "
         f"create index if not exists {_TABLE}_done on {_TABLE} (done)",
-        claim=_CLAIM.format("", " on conflict (step) do nothing"),
+        claim=f"insert into {_TABLE} (step, execution, name) values (%s, %s, %s) on conflict (step) do nothing",  # noqa: S608
         trim=f"delete from {_TABLE} where step in (select step from {_TABLE} "  # noqa: S608
         f"where done < now() - interval '{_DAYS} days' limit {_AT_ONCE} for update skip locked)",
         missing=("42P01",),
@@ -58,7 +59,7 @@ _STATEMENTS = {
         create=f"create table if not exists {_TABLE} (step char(64) character set ascii primary key, "
         "execution text not null, name text not null, result longtext character set utf8mb4, "
         "done timestamp not null default current_timestamp, index (done)) engine=innodb",
-        claim=_CLAIM.format("ignore ", ""),
+        claim=f"insert ignore into {_TABLE} (step, execution, name) values (%s, %s, %s)",  # noqa: S608
         trim=f"delete from {_TABLE} where done < now() - interval {_DAYS} day limit {_AT_ONCE}",  # noqa: S608
         missing=(1146,),
         forbidden=(1044, 1142),
@@ -132,7 +133,7 @@ class _Once:
             # First, so that another run of the same step waits here until this one has ended.
             cursor.execute(self._said.claim, (self._key, self._execution, self._name))
             if cursor.rowcount != 1:
-                cursor.execute(_FIND, (self._key,))
+                cursor.execute(_SAID["find"], (self._key,))
                 row = cursor.fetchone()
                 if row is None or row[0] is None:
                     raise NotCommitted(f"{self._called()} ended its transaction itself when it ran before{_ENDED}")
@@ -140,7 +141,7 @@ class _Once:
             self._claimed = True
             result = self._work(conn)
             stored = self._as_json(result)
-            cursor.execute(_FINISH, (stored, self._key))
+            cursor.execute(_SAID["finish"], (stored, self._key))
             if cursor.rowcount != 1:
                 raise NotCommitted(f"{self._called()} undid the record of it, with a ROLLBACK of its own{_ENDED}")
         return stored

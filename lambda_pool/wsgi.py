@@ -1,6 +1,7 @@
 """`Middleware`: for each request of a WSGI application, what `Pool.handler` does for each invocation."""
 
 from collections.abc import Callable, Iterable, Iterator
+from http import HTTPStatus
 from typing import Any
 
 from . import serving
@@ -15,7 +16,7 @@ Unavailable = Callable[[Environ, Exception], App]
 
 __all__ = ["Middleware"]
 
-_REFUSED = "503 Service Unavailable"
+_REFUSED = f"503 {HTTPStatus.SERVICE_UNAVAILABLE.phrase}"
 
 
 class Middleware:

@@ -1,0 +1,186 @@
+"""A server as Web Functions run one: uvicorn and gunicorn on loopback, many requests at once, on real databases."""
+
+import http.client
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lambda_pool.testing import PostgresServer
+from lambda_pool.testing.ports import free_ports
+
+from .conftest import Server, saved
+
+AT_ONCE = 64
+
+APPLICATION = """
+import os, time
+from typing import Annotated
+from fastapi import Depends, FastAPI
+from sqlalchemy import text
+from sqlalchemy.orm import Session
+import lambda_pool
+from lambda_pool import asgi, fastapi, wsgi
+from lambda_pool.sqlalchemy import create_engine
+from flask import Flask
+
+pool = lambda_pool.Pool(os.environ["URL"], max_size=8, timeout=20)
+engine = create_engine(pool)
+Database = Annotated[Session, Depends(fastapi.session(engine), scope="function")]
+SLEEP = text("select pg_sleep(0.2)" if engine.dialect.name == "postgresql" else "select sleep(0.2) from dual")
+INSERT = text("insert into served values (:id)")
+api = FastAPI()
+
+@api.post("/{number}")
+def save(number: int, database: Database) -> int:
+    database.execute(INSERT, {"id": number})
+    database.execute(SLEEP)
+    return database.execute(text("select id from served where id = :id"), {"id": number}).scalar_one()
+
+@api.get("/stats")
+def stats() -> list[int]:
+    found = pool.stats()
+    return [found.in_use, found.size, found.timeouts]
+
+flask = Flask("shop")
+
+@flask.post("/<int:number>")
+def save_too(number):
+    with Session(engine) as database:
+        found = save(number, database)
+        database.commit()
+    return str(found)
+
+@flask.get("/stats")
+def stats_too():
+    return str(stats())
+
+asgi_app = asgi.Middleware(api, pool, request_timeout=25)
+wsgi_app = wsgi.Middleware(flask, pool, request_timeout=25)
+"""
+
+
+class Running:
+    """A server of the tests' own, and what it is asked."""
+
+    def __init__(self, command: list[str], port: int, url: str, folder: Path) -> None:
+        (folder / "served.py").write_text(APPLICATION)
+        self.port = port
+        self.log = folder / "log"
+        env = {**os.environ, "URL": url, "PYTHONPATH": str(folder), "AWS_LAMBDA_HTTP_ENDPOINT": f"127.0.0.1:{port}"}
+        with self.log.open("wb") as log:
+            self.process = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log)
+        until = time.monotonic() + 60
+        while True:
+            try:
+                self.ask("GET", "/stats")
+                return
+            except OSError:
+                assert self.process.poll() is None, self.log.read_text()
+                assert time.monotonic() < until, self.log.read_text()
+                time.sleep(0.1)
+
+    def ask(self, method: str, path: str, timeout: float = 60) -> tuple[int, str]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode()
+        finally:
+            connection.close()
+
+    def idle(self) -> list[int]:
+        """The pool's figures once nothing is in use."""
+        until = time.monotonic() + 30
+        while True:
+            found: list[int] = eval(self.ask("GET", "/stats")[1])
+            if found[0] == 0 or time.monotonic() > until:
+                return found
+            time.sleep(0.1)
+
+
+@pytest.fixture(params=["uvicorn", "gunicorn"])
+def running(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Iterator[Running]:
+    [port] = free_ports(1)
+    python = [sys.executable, "-m"]
+    command = {
+        "uvicorn": [*python, "uvicorn", "served:asgi_app", "--port", str(port)],
+        "gunicorn": [*python, "gunicorn", "served:wsgi_app", "-b", f"127.0.0.1:{port}", "--threads", str(AT_ONCE)],
+    }[request.param]
+    made = Running(command, port, server.url(), tmp_path)
+    yield made
+    if made.process.poll() is None:
+        made.process.kill()
+    made.process.wait(30)
+
+
+def kill_some(server: Server) -> None:
+    """The server ends a few sessions that are in use."""
+    if isinstance(server, PostgresServer):
+        server.execute(
+            "select pg_terminate_backend(pid) from pg_stat_activity"
+            " where backend_type = 'client backend' and pid <> pg_backend_pid() limit 2"
+        )
+        return
+    for (backend,) in server.execute("select id from information_schema.processlist where info like '%sleep%' limit 2"):
+        server.execute(f"kill {backend}")
+
+
+def test_many_at_once(running: Running, server: Server) -> None:
+    with ThreadPoolExecutor(AT_ONCE) as clients:
+        answers = list(clients.map(lambda number: running.ask("POST", f"/{number}"), range(1, 2 * AT_ONCE + 1)))
+    assert answers == [(200, str(number)) for number in range(1, 2 * AT_ONCE + 1)], running.log.read_text()[-3000:]
+    assert saved(server) == [*range(1, 2 * AT_ONCE + 1)]
+    in_use, size, timeouts = running.idle()
+    assert (in_use, size <= 8, timeouts) == (0, True, 0)
+
+
+def test_kills_and_clients_that_hang_up(running: Running, server: Server) -> None:
+    dice = random.Random(7)
+    hasty = {number for number in range(1, AT_ONCE + 1) if dice.random() < 0.3}
+
+    def ask(number: int) -> Any:
+        try:
+            return running.ask("POST", f"/{number}", timeout=0.1 if number in hasty else 60)
+        except OSError:
+            return None
+
+    with ThreadPoolExecutor(AT_ONCE) as clients:
+        found = clients.map(ask, range(1, AT_ONCE + 1))
+        for _ in range(3):
+            time.sleep(0.2)
+            kill_some(server)
+        answers = dict(zip(range(1, AT_ONCE + 1), found, strict=True))
+    assert running.idle()[0] == 0
+    kept = saved(server)
+    for number, answer in answers.items():
+        if answer is not None:
+            assert answer[0] in {200, 500, 503}
+            assert answer[0] != 200 or (answer[1] == str(number) and number in kept)
+            assert answer[0] == 200 or number not in kept
+    assert running.ask("POST", "/1000")[0] == 200
+
+
+def test_sigterm_amid_requests(running: Running, server: Server) -> None:
+    def ask(number: int) -> Any:
+        try:
+            return running.ask("POST", f"/{number}")
+        except (OSError, http.client.HTTPException):
+            return None
+
+    with ThreadPoolExecutor(24) as clients:
+        found = clients.map(ask, range(1, 25))
+        time.sleep(0.3)
+        running.process.send_signal(signal.SIGTERM)
+        answers = dict(zip(range(1, 25), found, strict=True))
+    running.process.wait(60)
+    kept = saved(server)
+    assert [number for number, answer in answers.items() if answer and answer[0] == 200 and number not in kept] == []
