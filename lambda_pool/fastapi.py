@@ -1,12 +1,19 @@
 """`session`: a FastAPI dependency that gives each request a session of SQLAlchemy's, and commits before the answer."""
 
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
+from weakref import WeakKeyDictionary
 
+from anyio import CancelScope, CapacityLimiter, move_on_after
+from anyio.lowlevel import RunVar
+from anyio.to_thread import run_sync
 from fastapi import Depends
 from sqlalchemy.orm import Session
 
+from . import unavailable
 from .errors import ConfigError
+from .invocation import Limit
+from .pool import ConnectionPool
 from .sqlalchemy.sessions import check_engine, lender
 
 __all__ = ["session"]
@@ -15,7 +22,7 @@ _NAME = "lambda_pool.fastapi.session: write Depends(session(engine), scope='func
 """What FastAPI calls the dependency when it refuses it."""
 
 
-def _before_the_answer() -> Iterator[None]:
+async def _before_the_answer() -> AsyncIterator[None]:
     """Ends before the answer is sent. FastAPI lets nothing depend on it that ends later."""
     yield
 
@@ -45,17 +52,63 @@ def session(engine: Any, **session_options: Any) -> Callable[..., Any]:
     return found
 
 
+class _Gate:
+    """Lets as many sessions of one pool begin as there are connections, and has threads to end them in.
+
+    Whoever waits for a connection waits here, on the loop. In one of the framework's few threads it would wait for
+    sessions whose routes have returned, and which need such a thread to go on.
+    """
+
+    def __init__(self, size: int) -> None:
+        self._room = CapacityLimiter(size)
+        self._threads = CapacityLimiter(size)
+
+    async def enter(self, pool: ConnectionPool, lent: Session) -> None:
+        """Wait for room. Raises PoolTimeout or DeadlineExceeded."""
+        limit = Limit(pool.config.timeout)
+        with move_on_after(max(limit.left(), 0.0)):
+            await self._room.acquire_on_behalf_of(lent)
+            return
+        raise unavailable.timed_out(pool, limit)
+
+    async def leave(self, lent: Session, give_back: Callable[[BaseException | None], None], error: Any) -> None:
+        """End a session, whoever is cancelled meanwhile. Raises what its COMMIT raises."""
+        try:
+            with CancelScope(shield=True):
+                await run_sync(give_back, error, limiter=self._threads)
+        finally:
+            self._room.release_on_behalf_of(lent)
+
+
+_gates: RunVar[WeakKeyDictionary[ConnectionPool, _Gate]] = RunVar("lambda_pool_gates")
+"""The gates of each event loop."""
+
+
+def _gate(pool: ConnectionPool) -> _Gate:
+    try:
+        gates = _gates.get()
+    except LookupError:
+        gates = WeakKeyDictionary()
+        _gates.set(gates)
+    if pool not in gates:
+        gates[pool] = _Gate(pool.config.max_size)
+    return gates[pool]
+
+
 def _session(engine: Any, options: dict[str, Any]) -> Callable[..., Any]:
     lend = lender(engine, options, eager=False, called="session()")
+    pool: ConnectionPool = engine.dialect.pool
 
-    def opened(scope: _Scope) -> Iterator[Session]:
+    async def opened(scope: _Scope) -> AsyncIterator[Session]:
         lent, give_back = lend()
+        gate = _gate(pool)
+        await gate.enter(pool, lent)
         try:
             yield lent
         except BaseException as error:
-            give_back(error)
+            await gate.leave(lent, give_back, error)
             raise
-        give_back(None)
+        await gate.leave(lent, give_back, None)
 
     opened.__name__ = _NAME
     return opened

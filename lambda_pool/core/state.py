@@ -61,6 +61,7 @@ class PoolState:
                 return new
             found = idle[0]
         found.owner = owner
+        found.request = None  # else whoever cleans up after the request before would take it
         found.state = _LENT
         return found
 

@@ -17,9 +17,12 @@ from starlette.routing import Route
 
 import lambda_pool
 from lambda_pool import invocation
+from lambda_pool.api import core_of
 from lambda_pool.asgi import Middleware
+from lambda_pool.endpoints.base import Role
 from lambda_pool.request import current_request
 from tests.support.context import LambdaContext
+from tests.support.core import entries
 from tests.support.invoked import invoked
 from tests.support.web import asgi, ask
 
@@ -201,6 +204,22 @@ class TestCleanUp:
         assert asyncio.run(both()) == [200, 200]
         assert saved(server) == [1, 2]
         assert pool.stats().leaked == 0
+
+    def test_a_connection_that_was_given_back_is_the_next_ones(self, pool: lambda_pool.Pool) -> None:
+        """Also before the next one has got it: it is reserved first, and looked at then."""
+        core, me = core_of(pool), threading.get_ident()
+
+        def route(request: Request) -> Response:
+            with pool.connection():
+                pass
+            with core.lock:
+                reserved = core.state.obtain(Role.WRITER, me)  # as another thread does
+            assert reserved is not None
+            return JSONResponse({})
+
+        assert ask(around(route, pool)).status == 200
+        assert (pool.stats().in_use, pool.stats().leaked, pool.stats().closed) == (1, 0, 0)
+        core.release(entries(pool)[0])
 
     def test_what_outlives_its_request_is_its_own_master(self, pool: lambda_pool.Pool, server: Server) -> None:
         tasks: list[Any] = []

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -82,11 +83,12 @@ class Running:
         while True:
             try:
                 self.ask("GET", "/stats")
-                return
             except OSError:
                 assert self.process.poll() is None, self.log.read_text()
                 assert time.monotonic() < until, self.log.read_text()
                 time.sleep(0.1)
+            else:
+                return
 
     def ask(self, method: str, path: str, timeout: float = 60) -> tuple[int, str]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
@@ -131,7 +133,8 @@ def kill_some(server: Server) -> None:
         )
         return
     for (backend,) in server.execute("select id from information_schema.processlist where info like '%sleep%' limit 2"):
-        server.execute(f"kill {backend}")
+        with suppress(Exception):  # it has ended meanwhile
+            server.execute(f"kill {backend}")
 
 
 def test_many_at_once(running: Running, server: Server) -> None:
