@@ -90,6 +90,7 @@ class Pool(Generic[Conn]):
     """
 
     __module__ = "lambda_pool"
+    _awaited = False  # AsyncPool's is
 
     @overload
     def __init__(
@@ -283,10 +284,10 @@ class Pool(Generic[Conn]):
         if name == "postgresql":
             from .engines.psycopg.engine import PostgresEngine
 
-            return PostgresEngine()
+            return PostgresEngine(awaited=self._awaited)
         from .engines.pymysql.engine import MysqlEngine
 
-        return MysqlEngine()
+        return MysqlEngine(awaited=self._awaited)
 
     if TYPE_CHECKING:
 

@@ -17,6 +17,7 @@ from pymysql.constants import CLIENT, CR, SERVER_STATUS
 from pymysql.cursors import SSCursor
 
 from ...errors import ConfigError, DeadlineExceeded
+from ...waiting import aside
 from ..base import cancelled, from_elsewhere
 from . import private
 from .errors import is_answer
@@ -57,6 +58,8 @@ class BoundedConnection(_Connection):
     wanted: bool
     """Whether autocommit is on where nobody changed it."""
     session_idle: int = 0  # see ConnectRequest
+    sockets: tuple[type[BoundedSocket], type[BoundedTlsSocket]] = BoundedSocket, BoundedTlsSocket
+    """What it is connected by, without and with TLS."""
     cancelled: bool = False
     """Somebody asked the server to end the running statement, or cut the connection to end it."""
     closed_by_user: bool = False
@@ -86,7 +89,7 @@ class BoundedConnection(_Connection):
         self.init_command = self.sql_mode = None  # they have their place in `run_setup`
         context = wrapping = None
         if self.ssl:
-            context, self.ctx = self.ctx, Wrapping(self.ctx)
+            context, self.ctx = self.ctx, Wrapping(self.ctx, self.sockets[1])
             wrapping = self.ctx
         try:
             with self.bounded(timeout):
@@ -115,8 +118,8 @@ class BoundedConnection(_Connection):
             if path:
                 addresses: Sequence[Any] = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", path)]
             else:
-                addresses = socket.getaddrinfo(self.host, self.port, 0, socket.SOCK_STREAM)
-            return dial(addresses, deadline, self.line, self.bind_address)
+                addresses = aside(socket.getaddrinfo, self.host, self.port, 0, socket.SOCK_STREAM)
+            return dial(addresses, deadline, self.line, self.sockets[0], self.bind_address)
         except OSError as error:
             if from_elsewhere(error):
                 raise
