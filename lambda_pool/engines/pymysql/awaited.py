@@ -24,6 +24,7 @@ class _Waiting:
 
     line: Line
     patience: float | None
+    _asked = False
 
     if TYPE_CHECKING:
         fileno: Any
@@ -43,7 +44,11 @@ class _Waiting:
             raise OverdueError("no answer in time")
 
     def recv_into(self, buffer: Any, *arguments: Any) -> int:
-        """As the socket's."""
+        """As the socket's. The first piece of an answer is waited for in any case: the other tasks get their turn."""
+        if self._asked:
+            self._asked = False
+            if not self._decrypted():
+                self._wait(READ)
         while True:
             try:
                 return super().recv_into(buffer, *arguments)  # type: ignore[misc, no-any-return]
@@ -52,8 +57,13 @@ class _Waiting:
             except ssl.SSLWantWriteError:
                 self._wait(WRITE)
 
+    def _decrypted(self) -> int:
+        """Bytes that are there and do not show on the descriptor."""
+        return 0
+
     def sendall(self, data: Any, *arguments: Any) -> None:
         """As the socket's."""
+        self._asked = True
         left = memoryview(data).cast("B")
         while left:
             try:
@@ -124,6 +134,9 @@ class _PlainSocket(_Waiting, socket.socket):
 
 class _TlsSocket(_Waiting, ssl.SSLSocket):  # type: ignore[misc]
     """A socket of TLS that does."""
+
+    def _decrypted(self) -> int:
+        return self.pending()
 
 
 class AwaitedSocket(BoundedSocket, _PlainSocket):
