@@ -33,9 +33,11 @@ _mine = _Mine()
 
 def environment_loop() -> asyncio.AbstractEventLoop:
     """The loop of this thread, open as long as the process lives. Mangum, and whoever asks asyncio, gets it too."""
-    loop = _mine.loop
+    loop = _current() or _mine.loop
     if loop is None or loop.is_closed():
-        loop = _mine.loop = _current() or asyncio.new_event_loop()
+        loop = asyncio.new_event_loop()
+    if loop is not _mine.loop:
+        _mine.loop = loop
         atexit.register(loop.close)
     asyncio.set_event_loop(loop)  # `asyncio.run` leaves none
     return loop

@@ -26,6 +26,9 @@ except ImportError as _error:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# Seconds after which a cancellation is delivered that was put off.
+_A_MOMENT = 0.05
+
 _PROVIDER = "__sqlalchemy_greenlet_provider__"
 
 
@@ -140,8 +143,9 @@ class Unbroken:
             return
         del _unbroken[task]
         if self.limit is not None:
-            # Not at once: asyncio would take a task for cancelled that ends well without another wait.
-            task.get_loop().call_soon(_cancel_again, task)
+            # Not at once: what stands around the block is to end as well as that did, such as SQLAlchemy's session,
+            # which closes itself in a task of its own.
+            task.get_loop().call_later(_A_MOMENT, _cancel_again, task)
 
 
 _unbroken: WeakKeyDictionary["asyncio.Task[Any]", Unbroken] = WeakKeyDictionary()

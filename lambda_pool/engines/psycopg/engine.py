@@ -37,6 +37,8 @@ class PostgresEngine:
         from .fitness import check_driver
 
         check_driver(awaited=self.awaited)
+        if self.awaited:  # not in a greenlet, where importing is one thing more that may go wrong
+            from . import async_connection, engine_connection  # noqa: F401
 
     @private
     def connect(self, request: ConnectRequest) -> "PostgresConnection":

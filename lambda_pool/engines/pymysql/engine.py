@@ -34,6 +34,8 @@ class MysqlEngine:
         from . import private
 
         private.check()
+        if self.awaited:  # not in a greenlet, where importing is one thing more that may go wrong
+            from . import coroutines, engine_connection  # noqa: F401
 
     @private
     def connect(self, request: ConnectRequest) -> FleetConnection:
