@@ -1,7 +1,7 @@
 """`create_engine`."""
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
 
 import sqlalchemy
 from sqlalchemy.engine import Engine
@@ -49,7 +49,10 @@ def create_engine(pool: api.Pool | None = None, *, readonly: bool = False, **eng
 
 
 def create_async_engine(
-    pool: "AsyncPool | None" = None, *, readonly: bool = False, **engine_options: Any
+    pool: Optional["AsyncPool"] = None,
+    *,
+    readonly: bool = False,
+    **engine_options: Any,
 ) -> "AsyncEngine":
     """`create_engine` for asyncio: a SQLAlchemy `AsyncEngine` whose connections are those of an `AsyncPool`.
 

@@ -196,7 +196,7 @@ def test_a_timeout_that_ends_while_a_commit_is_heard_is_no_timeout(ground: Groun
                 await ground.insert(conn, 1)
                 proxy.delay(0.4, new=False)
                 bound.reschedule(asyncio.get_running_loop().time() + 0.2)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
         proxy.heal()
 
     asyncio.run(main())

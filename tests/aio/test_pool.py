@@ -296,21 +296,22 @@ def test_task_groups_and_anyio(ground: Ground) -> None:
     assert pool.stats().opened <= 2
 
 
-def test_anyio_cancels_and_the_connection_is_kept(pg: Any, database: Any) -> None:
+def test_anyio_cancels_and_the_connection_is_kept(pg_url: str) -> None:
     import anyio
 
-    pool = lambda_pool.AsyncPool(database.url, observers=())
+    pool = lambda_pool.AsyncPool(pg_url, observers=())
 
     async def work() -> None:
         with anyio.move_on_after(0.1) as scope:
             async with pool.connection() as conn:
                 await query(conn, "select pg_sleep(30)")
         assert scope.cancelled_caught
+        async with pool.connection() as conn:
+            assert await query(conn, "select 1") == [(1,)]
         await pool.close()
 
-    if database.engine == "postgresql":
-        anyio.run(work)
-        assert pool.stats().opened == 1
+    anyio.run(work)
+    assert pool.stats().opened == 1
 
 
 def test_what_runs_no_asyncio_is_told_so(ground: Ground) -> None:

@@ -42,7 +42,9 @@ class Books:
         assert there - saved - uncertain == set(), "not told of as saved, and there"
 
 
-async def operation(ground: Ground, pool: lambda_pool.AsyncPool, books: Books, number: int, dice: random.Random) -> None:
+async def operation(
+    ground: Ground, pool: lambda_pool.AsyncPool, books: Books, number: int, dice: random.Random
+) -> None:
     way = dice.choice(["block", "block", "run", "commit", "fail", "read"])
 
     async def work(conn: Any) -> None:
