@@ -76,7 +76,7 @@ def test_streams(ground: Ground) -> None:
             async with conn.stream(text(f"select id from {ground.table} order by id")) as rows:
                 assert [row.id async for row in rows] == list(range(50))
             async with conn.stream(text(f"select id from {ground.table} order by id")) as rows:
-                assert (await rows.fetchone()).id == 0
+                assert (await rows.fetchmany(1))[0].id == 0
         async with AsyncSession(engine) as session:
             scalars = await session.stream_scalars(text(f"select id from {ground.table} order by id"))
             assert (await scalars.fetchmany(3)) == [0, 1, 2]

@@ -81,7 +81,7 @@ async def operation(
 
 async def weather(tasks: list["asyncio.Task[None]"], dice: random.Random) -> None:
     """Cancel one task in ten, at any time, some of them twice."""
-    for task in tasks:
+    for _ in tasks:
         await asyncio.sleep(dice.random() * 0.004)
         if dice.random() < 0.3:
             victim = dice.choice(tasks)
