@@ -16,11 +16,10 @@ from weakref import ref
 import psycopg
 from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
-from psycopg.waiting import Ready
 
 from ... import invocation
 from ...aio.waits import Unbroken, is_unbroken, ready, spawn
-from ...waiting import finish
+from ...waiting import WRITE, finish, poll
 from ..base import cancelled, uncertain
 from ..bounded_socket import shut_down
 from .async_cursors import tracked
@@ -338,11 +337,14 @@ class _Talk:
             if self._wanted is None:
                 self._wanted = next(self._gen)
             while True:
-                left = None if until is None else max(until - monotonic(), 0.0)
-                got = await ready(self._fd, self._wanted, left)
+                # What is to be sent can nearly always be sent at once, and needs no round of the event loop.
+                got = poll(self._fd, self._wanted) if self._wanted & WRITE else 0
+                if not got:
+                    left = None if until is None else max(until - monotonic(), 0.0)
+                    got = await ready(self._fd, self._wanted, left)
                 if not got:
                     raise NoAnswerError("no answer in time")
-                self._wanted = self._gen.send(Ready(got))
+                self._wanted = self._gen.send(got)
         except StopIteration as end:
             return end.value
 
