@@ -89,8 +89,7 @@ class Pool(Generic[Conn]):
     connections are, and else an annotation: `orders: Pool[psycopg.Connection] = Pool(url)`.
     """
 
-    __module__ = "lambda_pool"
-    _awaited = False  # AsyncPool's is
+    __module__, _awaited = "lambda_pool", False  # AsyncPool's is
 
     @overload
     def __init__(

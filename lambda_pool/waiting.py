@@ -57,6 +57,9 @@ class Waits(Protocol):
 
     def finish(self, awaitable: Awaitable[T]) -> T: ...
 
+    def finish_alone(self, awaitable: Awaitable[T]) -> T:
+        """See `finish`: where no loop runs."""
+
     def aside(self, call: Callable[[], T]) -> T: ...
 
     def unbroken(self, seconds: float) -> AbstractContextManager[None]: ...
@@ -149,11 +152,16 @@ def hold(lock: Any, seconds: float) -> bool:
 
 
 def finish(awaitable: Awaitable[T]) -> T:
-    """The result of something that is to be awaited. Only for what runs for an event loop."""
+    """The result of something that is to be awaited, as each method of a connection for an event loop is.
+
+    At the end of an invocation, where no loop runs, it gets one of its own.
+    """
     other = _other()
-    if other is None:
-        raise AssertionError("only what runs for an event loop can await")
-    return other.finish(awaitable)
+    if other is not None:
+        return other.finish(awaitable)
+    if _Seam.other is None:
+        raise AssertionError("unreachable")  # whatever is to be awaited has loaded it
+    return _Seam.other.finish_alone(awaitable)
 
 
 def aside(call: Callable[..., T], *arguments: Any, **named: Any) -> T:

@@ -235,6 +235,10 @@ _numbers: WeakKeyDictionary["asyncio.Task[Any]", int] = WeakKeyDictionary()
 _next = count(1)
 
 
+async def _awaited(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
 class _LoopWaits:
     """How code in a greenlet waits. See `waiting`, whose functions these are."""
 
@@ -253,6 +257,13 @@ class _LoopWaits:
 
     def finish(self, awaitable: Awaitable[T]) -> T:
         return getcurrent().parent.switch(awaitable)  # type: ignore[union-attr, no-any-return]
+
+    def finish_alone(self, awaitable: Awaitable[T]) -> T:
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(_awaited(awaitable))
+        finally:
+            loop.close()
 
     def pause(self, seconds: float) -> None:
         self.finish(asyncio.sleep(seconds))

@@ -239,8 +239,6 @@ class FrameworkConnection(EngineConnection, Protocol):
         """
 
 
-
-
 class FleetConnection(FrameworkConnection, Protocol):
     """What the rule for a fleet needs beside that."""
 
