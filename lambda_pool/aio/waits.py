@@ -235,6 +235,19 @@ _numbers: WeakKeyDictionary["asyncio.Task[Any]", int] = WeakKeyDictionary()
 _next = count(1)
 
 
+async def _aside(call: Callable[[], T]) -> T:
+    """Make a call in a thread of the loop's own."""
+    loop = asyncio.get_running_loop()
+    answer = loop.run_in_executor(None, call)
+    while True:
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            if answer.cancelled():
+                raise
+            _put_off(loop, None)
+
+
 async def _awaited(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
@@ -275,7 +288,7 @@ class _LoopWaits:
         return TaskTurn(owner, role)
 
     def aside(self, call: Callable[[], T]) -> T:
-        return self.finish(asyncio.get_running_loop().run_in_executor(None, call))
+        return self.finish(_aside(call))
 
     def unbroken(self, seconds: float) -> Unbroken:
         return Unbroken(seconds)

@@ -102,7 +102,7 @@ def test_a_long_day(start: Start, server: Any, any_python: str, way: str) -> Non
     """Cold, warm, failing, freeze + kill + thaw, restart, deadline, shutdown."""
     engine = "postgresql" if isinstance(server, PostgresServer) else "mysql"
     options = {"cancel_before_deadline": 0.5}
-    runtime = start(server.url(), code=HEAD + WAYS[way], python=any_python, options=options, timeout=3)
+    runtime = start(server.url(), code=HEAD + WAYS[way], python=any_python, options=options, timeout=8)
     backends = set()
     for number in range(1, INVOCATIONS + 1):
         answer = runtime.invoke({"insert": number})

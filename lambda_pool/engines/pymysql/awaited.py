@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ... import invocation
-from ...waiting import READ, WRITE, ready
+from ...waiting import READ, WRITE, ready, unbroken
 from ..base import OverdueError
 from ..bounded_socket import shut_down
 from .wire import BoundedSocket, BoundedTlsSocket, Line
@@ -112,7 +112,8 @@ class _Waiting:
             if ready(self.fileno(), events, max(remaining, 0.0)):
                 return
         except BaseException:
-            line.stop(_ASKING)  # the server is to know that nobody wants its answer
+            with unbroken(_ASKING):
+                line.stop(_ASKING)  # the server is to know that nobody wants its answer
             raise
         patience = invocation.reserve.seconds / 3
         line.stop(patience)
