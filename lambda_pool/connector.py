@@ -293,9 +293,9 @@ class Connector:
             )
             if found:
                 return found
-        from .hints import of_refusal
+        from .hints import FULL, of_refusal
 
-        return of_refusal(str(error), self._config.url.engine, request)
+        return of_refusal(str(error), self._config.url.engine, request) or (FULL if kind is Failure.TOO_MANY else "")
 
 
 def _is_proxy(endpoint: Endpoint, host: str) -> bool:

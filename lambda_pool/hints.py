@@ -8,6 +8,7 @@ from .tls import advice_on_own_certificate
 
 # Numbers that MySQL answers a login with: https://dev.mysql.com/doc/mysql-errors/8.4/en/; from 4000 on MariaDB's.
 _SETTINGS = ("1064", "1115", "1193", "1227", "1229", "1231", "1238", "1253", "1273")
+FULL = "The server is full: `lambda-pool doctor` looks from here, `lambda-pool plan` says how many connections fit"
 _BY_THE_HOUR = ("max_questions", "max_updates", "max_connections_per_hour")
 
 

@@ -143,7 +143,7 @@ class SecretsManager:
         of_arn = _region_of_arn(secret_id)
         if region and of_arn and region != of_arn:
             raise ConfigError(f"SecretsManager(region={region!r}) contradicts {secret_id!r}: leave region out")
-        self._id = secret_id
+        self.secret_id = secret_id
         self._stage = version_stage
         self._max_age = max_age
         self._region = region or of_arn
@@ -203,7 +203,7 @@ class SecretsManager:
         )
 
     def __repr__(self) -> str:
-        return f"SecretsManager({self._id!r})"
+        return f"SecretsManager({self.secret_id!r})"
 
     def _login(self, deadline: float) -> tuple[_Login, bool]:
         known = self._known
@@ -253,7 +253,7 @@ class SecretsManager:
             raise ConfigError(f"the AWS region of {self} is unknown: use its ARN, or set AWS_REGION")
         try:
             with no_bodies_logged():
-                answer = client.get_secret_value(SecretId=self._id, VersionStage=stage)
+                answer = client.get_secret_value(SecretId=self.secret_id, VersionStage=stage)
             text, version = answer.get("SecretString"), answer.get("VersionId")
             return _Answer(str(version or ""), Secret(text) if isinstance(text, str) else None)
         except Exception as error:  # noqa: BLE001 - whatever it was, it becomes one of ours

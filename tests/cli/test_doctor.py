@@ -1,5 +1,6 @@
 """The doctor, with every step made to fail for real, and never a secret in what it says."""
 
+import io
 import json
 import logging
 import os
@@ -25,6 +26,7 @@ from lambda_pool.auth.base import Credentials
 from lambda_pool.cli import main
 from lambda_pool.cli.doctor import aws, checks, diagnose, network
 from lambda_pool.cli.doctor.report import Redactor, Report, failed, render, report, step
+from lambda_pool.cli.terminal import Terminal
 from lambda_pool.endpoints.base import Endpoint, FixedEndpoint, Role
 from lambda_pool.secret import Secret
 from lambda_pool.testing import FaultyProxy, LambdaRuntime, MariaDbServer, PostgresServer
@@ -54,7 +56,7 @@ class Found:
 
     def __init__(self, report: Report) -> None:
         self.report = report
-        self.text = render(report)
+        self.text = render(report, Terminal(io.StringIO()))
         self.steps = {step["step"]: step for step in report["steps"]}
         check_no_secret(self.text, json.dumps(report))
         assert [step["step"] for step in report["steps"]] == ["config", *(name for name, _, _ in checks.CHECKS)]
@@ -242,7 +244,10 @@ def test_url_takes_the_options_of_the_environment_and_nothing_else(
     monkeypatch.setenv("LAMBDA_POOL_RDS_PROXY", "orders")
     monkeypatch.setenv("LAMBDA_POOL_RESET", "session")
     assert main(["doctor", "--json", "--url", url_of(server)]) == 0
-    assert Found(json.loads(capsys.readouterr().out)).steps["config"]["facts"]["auth"] == "UrlAuth()"
+    assert (
+        Found(json.loads(capsys.readouterr().out)).steps["config"]["facts"]["auth"]
+        == "the configured user and password"
+    )
     assert main(["doctor", "--json", "--url", url_of(server, pooled="true")]) == 2
     assert "reset='session'" in Found(json.loads(capsys.readouterr().out)).failed_at("config")
 
@@ -988,9 +993,9 @@ def test_the_arn_without_an_answer(host: str, region: str, arn: str) -> None:
 def test_what_is_to_be_copied_is_not_broken() -> None:
     arn = "arn:aws:rds-db:eu-central-1:123456789012:dbuser:db-M5ENSHXFPU6XHZ4G4ZEI5QIO2U/a-user-with-a-long-name"
     finding = failed("a " * 60, f"{'b ' * 40}{arn} to somebody")
-    text = render(report("orders", [step("login", finding, 0.0, Redactor())]))
+    text = render(report("orders", [step("login", finding, 0.0, Redactor())]), Terminal(io.StringIO()))
     assert arn in text
-    assert all(len(line) <= 110 or arn in line for line in text.splitlines())
+    assert all(len(line) <= 80 or arn in line for line in text.splitlines())
 
 
 def test_what_is_no_token() -> None:

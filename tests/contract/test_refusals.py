@@ -1,5 +1,6 @@
 """What the pool's own error says to do when a server, a pooler or the driver refuses: on real servers."""
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,6 +108,17 @@ def test_a_role_that_may_not_log_in(postgres: PostgresServer) -> None:
     postgres.execute("drop role grouped")
     assert "ALTER ROLE grouped LOGIN" in refused.text
     assert len(refused.attempts) == 1
+
+
+@pytest.mark.parametrize("make", [PostgresServer, MariaDbServer])
+def test_a_full_server(make: type[PostgresServer] | type[MariaDbServer]) -> None:
+    with make(max_connections=10) as server:  # the fewest that MariaDB allows
+        pool = Pool(server.url(), max_size=14, timeout=1.0, observers=())
+        with contextlib.ExitStack() as held:
+            with pytest.raises(ConnectError, match=r"The server is full: `lambda-pool doctor` .*, `lambda-pool plan`"):
+                for _ in range(14):
+                    held.enter_context(pool.connection())
+        pool.close()
 
 
 @pytest.mark.parametrize("server", ["mysql"], indirect=True)

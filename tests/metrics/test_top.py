@@ -9,7 +9,8 @@ import pytest
 
 import lambda_pool
 from lambda_pool.cli import main
-from lambda_pool.cli.top import _age, _table
+from lambda_pool.cli.terminal import table
+from lambda_pool.cli.top import _age
 from lambda_pool.testing import MariaDbServer, PostgresServer
 
 Capture = pytest.CaptureFixture[str]
@@ -107,5 +108,5 @@ def test_ages(seconds: float, text: str) -> None:
 
 
 def test_what_a_server_sends_cannot_steer_the_terminal() -> None:
-    assert _table(["NAME"], [["\x1b[2Jevil"]], 80) == ["NAME", "?[2Jevil"]
-    assert _table(["NAME"], [["x" * 100]], 10)[1] == "x" * 10
+    assert table(["NAME"], [["\x1b[2Jevil"]], 80, {0}) == ["NAME", "?[2Jevil"]
+    assert table(["NAME"], [["x" * 100]], 10, {0})[1] == "x" * 9 + "…"

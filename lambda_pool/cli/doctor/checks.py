@@ -16,6 +16,7 @@ from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.cli.doctor import advice, aws, network
 from lambda_pool.cli.doctor.report import Finding, Redactor, failed, line_of, ok, warning
 from lambda_pool.cli.doctor.room import room
+from lambda_pool.cli.doctor.words import of_auth
 from lambda_pool.connector import contradiction
 from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.engines.base import ConnectRequest, Failure, FleetConnection
@@ -107,9 +108,9 @@ def identity(patient: Patient) -> Finding:
     patient.redactor.add(found.password)
     patient.redactor.spare(found.user, found.host, found.database)
     how = "an IAM token" if found.iam else "a password" if found.password else "no password"
-    detail = f"user {found.user!r} with {how}, from {auth!r}"
+    detail = f"user {found.user or '(none)'} with {how}, from {of_auth(auth)}"
     signed = aws.read_token(found.password) if found.iam else None
-    facts: dict[str, Any] = {"user": found.user, "iam": found.iam, "auth": repr(auth)}
+    facts: dict[str, Any] = {"user": found.user, "iam": found.iam, "auth": of_auth(auth)}
     if signed:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(signed.at))
         detail += f", signed for {signed.region} at {stamp} UTC"
@@ -251,7 +252,7 @@ def login(patient: Patient) -> Finding:
         kind = connector.engine.classify(error)
         detail = f"{kind.value}: {line_of(error)}" if kind not in {Failure.OTHER, Failure.FOREIGN} else line_of(error)
         return failed(detail, *_of_failed_login(patient, request, error, kind), kind=kind.value)
-    return ok(f"as {request.credentials.user!r} to {request.database!r}", backend_id=patient.link.backend_id)
+    return ok(f"as {request.credentials.user} to database {request.database}", backend_id=patient.link.backend_id)
 
 
 def _of_failed_login(patient: Patient, request: ConnectRequest, error: Exception, kind: Failure) -> list[str]:

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lambda_pool.cli.arguments import add_url, function_name
+from lambda_pool.cli.terminal import Progress, Terminal, complain
 from lambda_pool.errors import LambdaPoolError
 
+ENGINES = ("postgresql", "mysql", "mariadb", "aurora-postgresql", "aurora-mysql")
 _EPILOG = """\
 Figures that are not given are asked: the database's with --live (LAMBDA_POOL_URL, with this machine's login), the
 function's with --function (AWS). Connections needed = environments x workers x max_size.
@@ -23,6 +25,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     database = parser.add_argument_group("the database")
     database.add_argument("--max-connections", type=int, metavar="N", help="what it allows in all")
+    database.add_argument("--instance", metavar="CLASS", help="its class, such as db.t4g.micro, instead")
+    database.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=ENGINES[0],
+        metavar="ENGINE",
+        help="of that instance: postgresql (default), mysql, mariadb, aurora-postgresql or aurora-mysql",
+    )
     database.add_argument("--reserved", type=int, metavar="N", help="connections kept for administrators (default: 3)")
     database.add_argument("--others", type=int, metavar="N", help="connections of everybody else (default: 0)")
     database.add_argument("--cores", type=int, metavar="N", help="its processor cores, for a rule of thumb")
@@ -96,12 +106,11 @@ def run(args: argparse.Namespace) -> int:
         if args.chart is not None:
             args.chart.write_text(chart.svg(made), encoding="utf-8")
     except (live.Unknown, LambdaPoolError, ValueError, OSError) as error:
-        print(f"lambda-pool plan: {error}", file=sys.stderr)
-        return 2
+        return complain("plan", error)
     if args.json:
         print(json.dumps(report.as_json(made, sources), indent=2))
     else:
-        print("\n".join(report.lines(made, sources)))
+        print("\n".join(report.lines(made, sources, Terminal(sys.stdout))))
         print(f"\nThe chart is in {args.chart}." if args.chart is not None else f"\n{chart.text(made)}")
     return 0 if report.good(made) else 1
 
@@ -132,7 +141,7 @@ def _simulate(args: argparse.Namespace, plan: Any) -> int:
 
 def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
     """What was given, and for the rest what was asked. Raises Unknown, LambdaPoolError and ValueError."""
-    from lambda_pool.cli.plan import live, sizing
+    from lambda_pool.cli.plan import instances, live, sizing
 
     sources: list[str] = []
 
@@ -144,14 +153,27 @@ def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
         sources.append(f"{name} {asked} ({where})")
         return asked
 
-    server = live.ask_database(args.url) if args.live or args.url else None
-    function = live.ask_aws(args.function, args.region) if args.function else None
-    percent = args.proxy_percent
-    if args.proxy and percent is None:
-        percent = first(None, "MaxConnectionsPercent", live.ask_proxy(args.proxy, args.region), "RDS")
+    with Progress() as waiting:
+        server = function = None
+        if args.live or args.url:
+            waiting("asking the database")
+            server = live.ask_database(args.url)
+        if args.function:
+            waiting("asking AWS about the function")
+            function = live.ask_aws(args.function, args.region)
+        percent = args.proxy_percent
+        if args.proxy and percent is None:
+            waiting("asking AWS about the proxy")
+            percent = first(None, "MaxConnectionsPercent", live.ask_proxy(args.proxy, args.region), "RDS")
     limit = first(args.max_connections, "max_connections", server and server.max_connections, "the database")
+    if limit is None and args.instance is not None:
+        instance = instances.of(args.instance, args.engine)
+        limit = first(None, "max_connections", instance.max_connections, instance.source)
     if limit is None:
-        raise live.Unknown("how many connections the database allows: give --max-connections, or --live to ask it")
+        raise live.Unknown(
+            "how many connections the database allows: give --max-connections, or --instance with its class, "
+            "or --live to ask it"
+        )
     rate = first(args.rate, "invocations a second", function and function.peak_rate, f"CloudWatch, {live._DAYS} days")
     environments, running = args.environments, args.running
     if args.rate is not None and args.duration is not None:

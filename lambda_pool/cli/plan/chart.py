@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from lambda_pool.cli.plan.sizing import Plan
+from lambda_pool.cli.terminal import fold
 
 _WIDTH, _HEIGHT = 720, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 24, 98, 56
@@ -139,15 +140,16 @@ def text(plan: Plan) -> str:
         connections = place / (_COLUMNS - 1) * reach.environments * plan.per_environment
         if connections <= reach.connections:
             grid[row(connections)][place] = "*"
-    labels = {row(plan.available): _limit(plan), row(plan.budget): f"budget {plan.budget}"}
-    if row(plan.available) == row(plan.budget):
-        labels = {row(plan.available): f"{_limit(plan)}, budget {plan.budget}"}
     lines = []
     for number, line in enumerate(grid):
         mark = reach.connections * (_ROWS - 1 - number) / (_ROWS - 1)
         left = f"{mark:6.0f}" if number % 5 == 0 else " " * 6
-        lines.append(f"{left} |{''.join(line)} {labels.get(number, '')}".rstrip())
+        lines.append(f"{left} |{''.join(line)}".rstrip())
     lines.append(" " * 7 + "+" + "-" * _COLUMNS)
     names = ", ".join(f"{name} {environments}" for environments, name in sorted(_points(plan)))
-    lines.append(" " * 8 + f"0 to {reach.environments} environments; marks: {names}")
-    return "\n".join(lines)
+    indent = " " * 8
+    legend = [
+        f"0 to {reach.environments} environments; | {names}",
+        f"* connections, = {_limit(plan)}, - budget {plan.budget}",
+    ]
+    return "\n".join([*lines, *(line for text in legend for line in fold(text, indent, indent))])

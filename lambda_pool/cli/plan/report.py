@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from lambda_pool.cli.plan.sizing import DEFAULT, Fit, Fleet, Load, Plan, ProxyAdvice
+from lambda_pool.cli.terminal import Terminal, fold
 
 _FITS = {
     Fit.FITS: "fits",
@@ -66,57 +67,65 @@ def good(plan: Plan) -> bool:
     return plan.now.fit is Fit.FITS
 
 
-def lines(plan: Plan, sources: list[str]) -> list[str]:
+def lines(plan: Plan, sources: list[str], terminal: Terminal) -> list[str]:
     """The whole answer as text. `sources`: where figures came from that nobody gave."""
     figures = plan.figures
     server = f"{figures.max_connections} max_connections - {figures.reserved} reserved - {figures.others} of others"
     share = f", at most {figures.proxy_percent} % for the proxy" if figures.proxy_percent is not None else ""
     found = [
-        verdict(plan),
+        *(terminal.paint(line, "green" if good(plan) else "red") for line in fold(verdict(plan))),
         "",
-        f"available   {plan.available:6}  {server}{share}",
-        f"budget      {plan.budget:6}  less {figures.headroom:.0%} headroom, for deployments and growth",
-        f"needed now  {plan.now.connections:6}  {_product(plan, plan.now)}: {_outcome(plan, plan.now)}",
-        f"doubled     {plan.doubled.connections:6}  {_product(plan, plan.doubled)}: {_outcome(plan, plan.doubled)}",
+        *_row("available", plan.available, f"{server}{share}"),
+        *_row("budget", plan.budget, f"less {figures.headroom:.0%} headroom, for deployments and growth"),
+        *_row("needed now", plan.now.connections, f"{_product(plan, plan.now)}: {_outcome(plan, plan.now)}"),
+        *_row("doubled", plan.doubled.connections, f"{_product(plan, plan.doubled)}: {_outcome(plan, plan.doubled)}"),
     ]
     if plan.most is not None:
         most = f"{_product(plan, plan.most)}, all that Lambda may start: {_outcome(plan, plan.most)}"
-        found.append(f"at most     {plan.most.connections:6}  {most}")
+        found += _row("at most", plan.most.connections, most)
     if plan.fleet is not None:
         found += ["", *_fleet(plan, plan.fleet)]
+    bound = "MaxExecutionEnvironments" if _managed(plan) else "Reserved concurrency"
     found += [
         "",
-        f"{'MaxExecutionEnvironments' if _managed(plan) else 'Reserved concurrency'} to set: {_reserve(plan)}",
-        f"RDS Proxy: {_PROXY[plan.proxy]}",
+        *fold(f"{bound} to set: {_reserve(plan)}", later="  "),
+        *fold(f"RDS Proxy: {_PROXY[plan.proxy]}", later="  "),
         "",
         "Rules of thumb beside it:",
     ]
     for formula in plan.formulas:
         number = "?" if formula.connections is None else str(formula.connections)
         missing = f": give {formula.needs}" if formula.connections is None else ""
-        found.append(f"  {number:>6}  {formula.name} ({formula.meaning}){missing}")
+        found += fold(f"{formula.name} ({formula.meaning}){missing}", f"  {number:>6}  ", " " * 10)
     if sources:
-        found += ["", "Asked, not given: " + "; ".join(sources) + "."]
+        found += ["", *fold("Asked, not given: " + "; ".join(sources) + ".", later="  ")]
     return found
+
+
+def _row(name: str, number: int, meaning: str) -> list[str]:
+    return fold(meaning, f"{name:<12}{number:6}  ", " " * 20)
 
 
 def _fleet(plan: Plan, fleet: Fleet) -> list[str]:
     """What to let frozen environments keep, and what more would cost."""
     at_work = f"{fleet.at_work} at work / {fleet.limit}"
     if fleet.keep_below == 0:
-        return [f"keep_below to set: 0 ({at_work}: there is no room for what is frozen, and not for all at work)."]
+        return fold(f"keep_below to set: 0 ({at_work}: there is no room for what is frozen, and not for all at work).")
     frozen = max(plan.figures.environments - plan.figures.at_work, 0)
     which = f"{fleet.kept} connections of {frozen} frozen environments" if frozen else f"{fleet.kept} when they freeze"
     default = ", and the default of 0.6 is below it" if fleet.keep_below >= DEFAULT else ""
-    found = [
+    found = fold(
         f"keep_below to set: {fleet.keep_below:g} (1 - {at_work}{default}): at most {which} are kept, "
-        "and no login is refused because of them."
-    ]
-    found += [
-        f"  {cost.keep_below:>4g}  fewer logins; at the peak {cost.without_room} of {fleet.at_work} may find no room "
-        "and wait for it: 50 to 500 ms and a login for each try"
-        for cost in fleet.costs
-    ]
+        "and no login is refused because of them.",
+        later="  ",
+    )
+    for cost in fleet.costs:
+        found += fold(
+            f"fewer logins; at the peak {cost.without_room} of {fleet.at_work} may find no room and wait for it: "
+            "50 to 500 ms and a login for each try",
+            f"  {cost.keep_below:>4g}  ",
+            " " * 8,
+        )
     return found
 
 
