@@ -92,19 +92,13 @@ def main() -> int:
     """Build it. Returns MkDocs's exit code."""
     gather()
     (SOURCE / "llms.txt").write_text(llms())
-    command = [
-        sys.executable,
-        "-m",
-        "mkdocs",
-        "build",
-        "--strict",
-        "--quiet",
-        "--config-file",
-        str(ROOT / "mkdocs.yml"),
-    ]
+    command = [sys.executable, "-m", "mkdocs", "build", "--strict"]
     # The theme advertises its successor with each build.
     environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    code = subprocess.run(command, check=False, cwd=ROOT, env=environment).returncode
+    done = subprocess.run(command, check=False, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    code = done.returncode  # with --quiet, MkDocs would not count its warnings
+    if code:
+        print(done.stderr, file=sys.stderr)
     if code == 0:
         for pages in navigation().values():  # the sources too, to which llms.txt leads
             for page in pages.values():

@@ -123,8 +123,8 @@ def network() -> Picture:
 
 def proxy() -> Picture:
     """Whether a function needs RDS Proxy."""
-    picture = Picture(980, 400, "Do I need a proxy? Compare the environments with the connections that are left")
-    picture.box(330, 14, 320, 64, "environments at the peak\ntimes workers times max_size", BLUE)
+    picture = Picture(980, 400, "Do I need a proxy? Compare what runs at once with the connections that are left")
+    picture.box(330, 14, 320, 64, "run at once at the peak\ntimes workers times max_size", BLUE)
     picture.arrow("M490 78V108")
     picture.box(330, 112, 320, 64, "fewer than 80 % of what\nthe database has left?", YELLOW)
     picture.arrow("M330 144H214V206")

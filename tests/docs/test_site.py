@@ -34,11 +34,20 @@ PICTURES = ROOT / "docs" / "pictures"
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The built site, made in a copy of what it is made of."""
-    copy = tmp_path_factory.mktemp("site")
-    for name in ("docs", "examples", "scripts"):
-        shutil.copytree(ROOT / name, copy / name)
-    for path in [*ROOT.glob("*.md"), ROOT / "mkdocs.yml", ROOT / "template.yaml", ROOT / "LICENSE"]:
-        shutil.copyfile(path, copy / path.name)
+    copy = tmp_path_factory.mktemp("site") / "copy"
+    others = (
+        ".venv*",
+        ".tools",
+        ".git",
+        ".*_cache",
+        ".hypothesis",
+        ".aws-sam",
+        "build",
+        "dist",
+        "lambda_pool",
+        "tests",
+    )
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*others))
     done = subprocess.run(
         [sys.executable, str(copy / "scripts" / "build_site.py")],
         cwd=copy,
@@ -98,6 +107,17 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
         assert not [address for address in page.loads if re.match(r"[a-z]+:|//", address)], path
     for path in [*PICTURES.glob("*.svg"), *site.glob("assets/stylesheets/*.css")]:
         assert not re.findall(r"(?:href=|src=|url\(|@import )['\"]?https?:", path.read_text()), path
+
+
+def test_a_broken_link_is_an_error(site: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(site.parent.parent, copy)
+    with (copy / "docs" / "pool.md").open("a") as page:
+        page.write("\n[nowhere](nowhere.md)\n")
+    command = [sys.executable, str(copy / "scripts" / "build_site.py")]
+    done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 1
+    assert "nowhere.md" in done.stderr
 
 
 def test_every_page_is_in_the_navigation() -> None:
