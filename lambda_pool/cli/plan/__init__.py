@@ -128,7 +128,9 @@ def _simulate(args: argparse.Namespace, plan: Any) -> int:
     if args.functions is not None and args.functions < 1:
         raise ValueError(f"--functions {args.functions} is not valid: it must be at least 1")
     traffic = simulated.traffic(plan, functions=args.functions, duration=args.duration)
-    found, database = simulated.run(plan, traffic, part)
+    with Progress() as waiting:
+        waiting("simulating the fleet")
+        found, database = simulated.run(plan, traffic, part)
     if args.chart is not None:
         args.chart.write_text(simulated.svg(found, database), encoding="utf-8")
     if args.json:
