@@ -12,7 +12,7 @@ export PYTHON WORKERS
 export AWS_LAMBDA_RIE := $(CURDIR)/.tools/rie/aws-lambda-rie
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all demo example test test-all mutants coverage fuzz lint format bench certs layer audit docs dist chaos soak clean layers release-check build-LayerArm64 build-LayerX8664
+.PHONY: help setup setup-all demo example test test-all mutants coverage fuzz lint format bench certs layer audit docs site dist chaos soak clean layers release-check build-LayerArm64 build-LayerX8664
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -121,6 +121,11 @@ docs: ## write the API reference anew, from the docstrings
 	@scripts/setup.sh environment
 	.venv/bin/python scripts/build_reference.py
 
+site: ## build the site from README.md and docs/, strictly: a dead link or a page without a place fails
+	@PYTHON= scripts/setup.sh site
+	@rm -rf site
+	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --strict --quiet
+
 dist: ## build the source distribution and the wheel, and install it with each extra on every Python here
 	@PYTHON= scripts/setup.sh tools
 	@rm -rf dist
@@ -132,4 +137,4 @@ release-check: dist ## prove what can be proved of a release: workflows, metadat
 	@.venv-build/bin/python scripts/check_release.py $(ARGS)
 
 clean: ## remove everything that the other targets made
-	rm -rf .venv .venv-3.* .venv-bench .venv-audit .venv-build .venv-fuzz .venv-sam .venv-deploy .venv-free-threaded .fuzz .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage-run build dist
+	rm -rf .venv .venv-3.* .venv-bench .venv-audit .venv-build .venv-fuzz .venv-sam .venv-deploy .venv-free-threaded .fuzz site .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage-run build dist

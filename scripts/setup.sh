@@ -125,6 +125,13 @@ install_sam() { # in an environment of its own: the SAM CLI pins most of what it
         fail "pip could not install the SAM CLI into .venv-sam"
 }
 
+install_site() { # what builds the site; nothing of the package is imported for it
+    PYTHON='' make_venv .venv-site
+    echo "setup: installing Material for MkDocs into .venv-site"
+    .venv-site/bin/pip install -q --disable-pip-version-check mkdocs==1.6.1 mkdocs-material==9.8.2 rich==15.0.0 ||
+        fail "pip could not install mkdocs-material into .venv-site"
+}
+
 install_deploy() { # what reads the template and deploy/: each tool pins much of what it uses
     PYTHON='' make_venv .venv-deploy
     echo "setup: installing checkov, the AWS CDK and osls into .venv-deploy"
@@ -295,7 +302,7 @@ test) # what `make test` needs
     ;;
 test-all)
     "$0" test
-    together pythons tools sam free-threaded deploy
+    together pythons tools sam free-threaded deploy site
     once .tools/wheels/.ready fetch_wheels
     once .tools/django/.ready fetch_django
     ;;
@@ -323,6 +330,7 @@ audit) once .venv-audit/.ready install_audit ;;
 fuzz) once .venv-fuzz/.ready install_fuzz ;;
 tools) once .venv-build/.ready install_tools ;;
 sam) once .venv-sam/.ready install_sam ;;
+site) once .venv-site/.ready install_site ;;
 deploy) once .venv-deploy/.ready install_deploy ;;
 wheels) once .tools/wheels/.ready fetch_wheels ;;
 django) once .tools/django/.ready fetch_django ;;
