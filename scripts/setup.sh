@@ -128,7 +128,7 @@ install_sam() { # in an environment of its own: the SAM CLI pins most of what it
 install_site() { # what builds the site; nothing of the package is imported for it
     PYTHON='' make_venv .venv-site
     echo "setup: installing Material for MkDocs into .venv-site"
-    .venv-site/bin/pip install -q --disable-pip-version-check mkdocs==1.6.1 mkdocs-material==9.8.2 rich==15.0.0 ||
+    .venv-site/bin/pip install -q --disable-pip-version-check mkdocs==1.6.1 mkdocs-material==9.8.2 ||
         fail "pip could not install mkdocs-material into .venv-site"
 }
 
