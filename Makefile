@@ -84,7 +84,7 @@ format: ## bring the code into the project's style
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-bench: ## measure against the real peers and write docs/benchmarks.md (NAME=checkout for one part)
+bench: ## measure against the real peers and write docs/benchmarks.md (NAME=checkout for one part; NAME="fleet 1 6": docs/fleet.md)
 	@scripts/setup.sh environment
 	@scripts/setup.sh emulator
 	@scripts/setup.sh servers

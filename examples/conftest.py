@@ -1,4 +1,4 @@
-"""What the examples' tests share. It needs nothing but lambda_pool.testing: copy it along with the folder you take.
+"""What the examples' tests share, on the fixtures that lambda_pool brings: copy it along with the folder you take.
 
 `database` is a fresh PostgreSQL database with the tables of the folder's schema.sql; `start(handler)` starts the
 folder's function on the genuine runtime, connected to it; `call(event)` invokes `app.handler`.
@@ -9,14 +9,13 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from lambda_pool.testing import MariaDbServer, PostgresServer
-
 
 class Database:
     """One database of a server, for one test."""
 
-    def __init__(self, url):
-        self.url = url
+    def __init__(self, server, name):
+        self.server = server
+        self.url = server.url(database=name)
 
     def execute(self, sql):
         """Run SQL, committed at once. Returns the rows, if there are any."""
@@ -25,25 +24,8 @@ class Database:
             return cursor.fetchall() if cursor.description else []
 
     def end_sessions(self):
-        """End every session in this database but the one that asks, as a failover does."""
-        self.execute(
-            "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
-            " where datname = current_database() and pid <> pg_backend_pid()"
-        )
-
-
-@pytest.fixture(scope="session")
-def postgres_server():
-    """A private PostgreSQL."""
-    with PostgresServer(tls=False) as server:
-        yield server
-
-
-@pytest.fixture(scope="session")
-def mysql_server():
-    """A private MariaDB."""
-    with MariaDbServer() as server:
-        yield server
+        """End every session of the server, as a failover does."""
+        self.server.end_sessions()
 
 
 @pytest.fixture
@@ -57,7 +39,7 @@ def database(request, postgres_server, folder):
     """A fresh database with the folder's tables."""
     name = request.node.name.replace("[", "_").rstrip("]")
     postgres_server.execute(f'create database "{name}"')
-    made = Database(postgres_server.url(database=name))
+    made = Database(postgres_server, name)
     schema = folder / "schema.sql"
     if schema.exists():
         made.execute(schema.read_text())

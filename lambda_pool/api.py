@@ -38,6 +38,8 @@ if TYPE_CHECKING:
         ping_timeout: float
         max_lifetime: float
         max_idle: float | None
+        keep_below: float
+        session_idle: float
         autocommit: bool
         reset: str
         unsaved: str
@@ -435,9 +437,8 @@ def _endpoint_of(environment: configuration.Environment) -> EndpointSource | Non
 
 def _observers(config: configuration.Config) -> Sequence[Observer]:
     """Who listens when the user names no observers: CloudWatch's metrics inside Lambda, elsewhere nobody."""
-    kind = config.metrics
-    if kind == "auto":
-        kind = "emf" if configuration.in_lambda() else "off"
+    auto = "emf" if configuration.in_lambda() else "off"
+    kind = auto if config.metrics == "auto" else config.metrics
     if kind == "emf":
         from .metrics.emf import EmfMetrics
 

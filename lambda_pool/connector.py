@@ -6,12 +6,13 @@ from time import monotonic
 from typing import Any
 
 from .auth.base import Auth, Credentials
-from .aws.hosts import recognise
-from .backoff import backoff
+from .aws.hosts import is_dsql, recognise
+from .backoff import backoff, crowded_backoff
 from .config import Config, check_pooled
 from .core.dispatch import EventDispatcher
+from .core.policy import session_timer
 from .endpoints.base import Endpoint, EndpointSource, Role
-from .engines.base import TRANSIENT, ConnectRequest, Engine, Failure, FrameworkConnection
+from .engines.base import TRANSIENT, ConnectRequest, Engine, Failure, FleetConnection
 from .errors import (
     ConfigError,
     ConnectError,
@@ -21,7 +22,7 @@ from .errors import (
     LambdaPoolError,
 )
 from .events import ConnectFailed, CredentialsRefreshed, EndpointRefreshed, Opened, SlowQuery, TimedOut
-from .invocation import Limit
+from .invocation import Limit, time_out
 from .tls import advice, choose, with_certificate
 from .waiting import pause
 
@@ -60,6 +61,7 @@ class Connector:
         self.endpoint = endpoint
         self._events = events
         self._hosts: dict[Role, str] = {}
+        self._tells_timer = config.session_idle > 0
 
     @property
     def arguments(self) -> Mapping[str, Any]:
@@ -72,7 +74,7 @@ class Connector:
         given = {**self._config.connect_args, **arguments}
         self._arguments = self.engine.arguments(url.parameters, given, pooled=url.pooled)
 
-    def open(self, role: Role, limit: Limit) -> tuple[FrameworkConnection, Endpoint]:
+    def open(self, role: Role, limit: Limit) -> tuple[FleetConnection, Endpoint]:
         """Open one connection, retrying what time heals until the limit.
 
         Raises ConnectError, CredentialsError, EndpointError, DeadlineExceeded or ConfigError.
@@ -99,8 +101,8 @@ class Connector:
                 refresh = kind is Failure.REJECTED and stale and not refreshed
                 self._note(kind, request.credentials, endpoint)
                 moved = kind in _MOVES and self._where(role, limit) not in {None, *tried}
-                delay = 0.0 if refresh or moved else backoff(attempt)
                 left = limit.left()
+                delay = 0.0 if refresh or moved else _wait(kind, attempt, left)
                 if delay >= left > _LAST_TRY:  # so that what heals within the limit is not given up early
                     delay = left - _LAST_TRY
                 retrying = (refresh or moved or kind in TRANSIENT) and delay < left
@@ -112,6 +114,8 @@ class Connector:
             else:
                 seconds = monotonic() - start
                 self._events.emit(Opened(self._events.name, seconds, attempt, request.host, link.backend_id))
+                if not link.session_idle:  # told otherwise, or refused: the next login does not try
+                    self._tells_timer = self._tells_timer and not request.session_idle
                 proxy = _is_proxy(endpoint, request.host)
                 return link, endpoint if proxy is endpoint.proxy else endpoint.replace(proxy=proxy)
             pause(delay)
@@ -123,7 +127,7 @@ class Connector:
         finally:  # a user's own may fail
             self.endpoint.forget()
 
-    def open_aside(self, role: Role, limit: Limit) -> FrameworkConnection:
+    def open_aside(self, role: Role, limit: Limit) -> FleetConnection:
         """One attempt at a connection that does not belong to the pool. Raises as `open`, or what the driver raises."""
         return self.engine.connect(self._prepare(role, limit, 1)[0])
 
@@ -202,10 +206,17 @@ class Connector:
             pooled=url.pooled or proxy,
             application_name=self._events.name,
             reset=self._config.reset,
+            session_idle=self._timer(host, pooled=url.pooled or proxy),
             arguments=self._arguments,
             slow_query=self._config.slow_query,
             on_slow=self._slow if self._config.slow_query else None,
         )
+
+    def _timer(self, host: str, *, pooled: bool) -> float:
+        """What the server is told of idle sessions, in seconds; 0 for nothing."""
+        if pooled or not self._tells_timer or is_dsql(host):
+            return 0.0
+        return session_timer(self._config.session_idle, time_out())
 
     def _note(self, kind: Failure, credentials: Credentials, endpoint: Endpoint) -> None:
         """Let the sources forget what this failure puts in doubt."""
@@ -293,6 +304,11 @@ def _is_proxy(endpoint: Endpoint, host: str) -> bool:
         return endpoint.proxy
     known = recognise(host)
     return known is not None and known.proxy
+
+
+def _wait(kind: Failure, attempt: int, left: float) -> float:
+    """Seconds until the next attempt, with `left` to go."""
+    return crowded_backoff(left) if kind is Failure.TOO_MANY else backoff(attempt)
 
 
 def contradiction(credentials: Credentials, endpoint: Endpoint) -> str:

@@ -13,7 +13,7 @@ from .borrower import place
 from .endpoints.base import Role
 from .errors import ConfigError, ConnectError, CredentialsError, DeadlineExceeded, EndpointError, PoolTimeout
 from .injection import Call, injector
-from .invocation import Limit, running
+from .invocation import Limit, begun, running
 from .pool import ConnectionPool
 from .signature import DURABLE_SDK, EVENT_AND_CONTEXT, Signature
 
@@ -63,6 +63,7 @@ def decorate(
         try:
             if outermost:
                 running[me] = context
+                begun.at = since
                 if lifecycle.process.cancel_before:
                     disarm = lifecycle.arm()
             if call is None or (not plain and signature.given(args, kwargs)):

@@ -14,8 +14,9 @@ from weakref import finalize
 
 from . import borrower, invocation, unavailable
 from .auth.base import Auth
+from .aws.hosts import is_dsql
 from .backoff import uniform
-from .config import Config, in_lambda
+from .config import Config, in_lambda, never_frozen
 from .connector import Connector
 from .core.dispatch import EventDispatcher
 from .core.entry import UNOPENED, Entry, State, Work
@@ -70,6 +71,9 @@ class ConnectionPool:
         self._reader_role = Role.READER if endpoint.has_reader else Role.WRITER
         self._ping_after = config.ping_after
         self._max_idle = float("inf") if config.max_idle is None else config.max_idle
+        # Whether the server is asked how crowded it is; and whether that is due for what is idle now.
+        self.asks = config.keep_below < 1 and not config.url.pooled and not never_frozen()
+        self.to_ask = False
 
     def _start_afresh(self) -> None:
         # Reentrant, because the handler of a signal may interrupt the very borrower that holds it.
@@ -220,6 +224,7 @@ class ConnectionPool:
                 raise
             self.note_failover(entry, kind)
             return replace(Reason.DEAD)
+        entry.heard(time(), monotonic())
         self.events.emit(Pinged(self.name, monotonic() - start, True))
         return REUSE
 
@@ -253,6 +258,9 @@ class ConnectionPool:
             lifetime=self.config.max_lifetime * (1 + _JITTER * (2 * uniform() - 1)),
             wall=time(),
             mono=monotonic(),
+            timer=link.session_idle,
+            longest=invocation.time_out() if link.session_idle else 0.0,
+            asks=self.asks and not entry.endpoint.proxy and not is_dsql(entry.endpoint.host),
         )
         with self.lock:
             if entry.state is State.CONNECTING:
@@ -271,6 +279,11 @@ class ConnectionPool:
         held = mono - entry.borrowed_mono
         if self.config.leak_after and entry.borrowed_mono and held > self.config.leak_after:
             borrower.tell_leaked(self.events, entry, held)
+        if entry.answered:
+            entry.answered = False
+            entry.heard(wall, mono)
+        if wall >= entry.ask_wall or mono >= entry.ask_mono:
+            self.to_ask = True
         returned = self._returned(entry, mono)
         with self.lock:
             kept = self.state.give_back(entry)

@@ -106,6 +106,7 @@ def end_transaction(pool: "ConnectionPool", entry: Entry, *, commit: bool, stric
     else:
         # A rollback that takes longer than a checkout may is given up: closing has the same effect.
         outcome = entry.link.rollback(min(pool.config.timeout, timeout or pool.config.timeout), last=last)
+    entry.answered = outcome is not Outcome.NONE
     if outcome is Outcome.ROLLED_BACK:
         pool.events.emit(RolledBack(pool.name, "error"))
     elif outcome is Outcome.FAILED and commit:

@@ -235,7 +235,7 @@ class Run:
             for runtime in self._runtimes.values():
                 runtime.freeze()
             for server in self._servers.values():
-                server.restart()
+                server.end_sessions()
             for runtime in self._runtimes.values():
                 runtime.thaw()
 

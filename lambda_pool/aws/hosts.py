@@ -106,6 +106,11 @@ def recognise(host: str) -> RdsHost | None:
     return None if kind is None else RdsHost(name, kind, names[0], region, partition)
 
 
+def is_dsql(host: str) -> bool:
+    """True for the host name of an Aurora DSQL cluster, which has no limit that a fleet could reach, and no timers."""
+    return ".dsql" in host and host.lower().removesuffix(".").endswith(".on.aws")
+
+
 def _kind(names: list[str]) -> Kind | None:
     """The kind, from the labels before region and service: NAME.HASH, or NAME.endpoint.HASH."""
     last = names[-1]

@@ -25,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--interval", type=arguments.seconds, default=2.0, metavar="SECONDS", help="between two views (default: 2)")
     add("--once", action="store_true", help="print one view and end, as it is done where the output is no terminal")
     add("--limit", type=arguments.count, default=15, metavar="N", help="transactions to list (default: 15)")
+    add("--user", metavar="NAME", help="whose sessions are the fleet's, and not others' (default: the URL's)")
     add("--no-statements", action="store_true", help="leave the statements out: they may hold data")
 
 
@@ -47,6 +48,8 @@ class View(NamedTuple):
 
     most: int
     sessions: Sequence[Session]
+    user: str = ""
+    """Who asked."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -113,7 +116,8 @@ def _rows(conn: Any, sql: str) -> list[tuple[Any, ...]]:
 
 def _read_postgres(conn: Any) -> View:
     ((most,),) = _rows(conn, "select setting::int from pg_settings where name = 'max_connections'")
-    return View(most, [Session(*row) for row in _rows(conn, _POSTGRES)])
+    ((user,),) = _rows(conn, "select current_user")
+    return View(most, [Session(*row) for row in _rows(conn, _POSTGRES)], user)
 
 
 def _read_mysql(conn: Any) -> View:
@@ -138,7 +142,8 @@ def _read_mysql(conn: Any) -> View:
                 str(statement),
             )
         )
-    return View(int(most), sessions)
+    ((user,),) = _rows(conn, "select substring_index(current_user(), '@', 1)")
+    return View(int(most), sessions, str(user))
 
 
 _READERS: dict[str, Callable[[Any], View]] = {"postgresql": _read_postgres, "mysql": _read_mysql}
@@ -149,7 +154,8 @@ _READERS: dict[str, Callable[[Any], View]] = {"postgresql": _read_postgres, "mys
 
 def _render(view: View, title: str, args: argparse.Namespace, width: int) -> list[str]:
     now = datetime.now().astimezone().strftime("%H:%M:%S")
-    lines = [clip(f"{len(view.sessions)} of {view.most} connections   {now}   {title}", width), ""]
+    lines = [clip(f"{len(view.sessions)} of {view.most} connections   {now}   {title}", width)]
+    lines += [clip(_fleet(view, args.user), width), ""]
     groups: dict[tuple[str, str], list[Session]] = {}
     for session in view.sessions:
         groups.setdefault((session.application, session.state), []).append(session)
@@ -194,6 +200,20 @@ def _transactions(sessions: Sequence[Session], width: int, *, statements: bool) 
             statement = " ".join(printable(session.statement[:2_000].replace("\n", " ")).split())
             found.append(clip(f"    {statement}", width))
     return found
+
+
+def _fleet(view: View, user: str | None) -> str:
+    """Which of the user's sessions are kept idle, and what others hold. To an administrator all are one user's."""
+    users = {session.user for session in view.sessions}
+    whose = user or (view.user if view.user in users else None)
+    mine = [session for session in view.sessions if whose in {None, session.user}]
+    idle = [session for session in mine if session.state == "idle"]
+    oldest = _age(max((session.in_state for session in idle), default=0.0))
+    who = f"{printable(whose)}: " if whose else ""
+    return (
+        f"{who}{len(idle)} kept idle, the oldest for {oldest}; {len(mine) - len(idle)} at work; "
+        f"{len(view.sessions) - len(mine)} of others"
+    )
 
 
 def _age(seconds: float) -> str:

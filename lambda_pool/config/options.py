@@ -9,7 +9,7 @@ from ..secret import SecretMapping, private
 from . import synonyms
 from .parts import PARTS
 from .url import Url, parse_url
-from .values import bad, closest, flag, integer, mapping, number_of_seconds, one_of, optional_seconds, seconds
+from .values import bad, closest, flag, fraction, integer, mapping, number_of_seconds, one_of, optional_seconds, seconds
 
 DEFAULT_PREFIX = "LAMBDA_POOL_"
 """What stands before an option's name in the environment."""
@@ -28,6 +28,8 @@ class Config(Record):
     ping_timeout: float = 1.0
     max_lifetime: float = 1800.0
     max_idle: float | None = None
+    keep_below: float = 0.6
+    session_idle: float = 60.0
     autocommit: bool = False
     reset: str = "changed"
     unsaved: str = "raise"
@@ -49,6 +51,8 @@ OPTIONS: dict[str, Callable[[str, object], Any]] = {
     "ping_timeout": seconds,
     "max_lifetime": seconds,
     "max_idle": optional_seconds,
+    "keep_below": fraction(zero="to close each time", one="to keep always"),
+    "session_idle": number_of_seconds(zero="to leave the server's own timer alone"),
     "autocommit": flag,
     "reset": one_of("changed", "transaction", "session"),
     "unsaved": one_of("raise", "warn"),

@@ -1,7 +1,7 @@
 """The protocol of engines: all that the pool knows of a database driver."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from enum import Enum
 from time import monotonic
@@ -89,6 +89,7 @@ class ConnectRequest(Record):
     `hostaddr`: the address to go to, where the host's name is not to be looked up; else empty.
     `pooled`: behind a transaction-mode pooler: nothing may be sent or kept that would pin a backend.
     `reset`: the option of that name: what is brought back when a borrower returns the connection.
+    `session_idle`: seconds after which the server is to end the session where it idles; 0: nothing is said of that.
     `arguments`: what `Engine.arguments` made of the URL's query and of `connect_args`.
     `on_slow` is told of statements that take longer than `slow_query` seconds; None: nobody wants to know.
     """
@@ -103,6 +104,7 @@ class ConnectRequest(Record):
     pooled: bool
     application_name: str
     reset: str = "changed"
+    session_idle: float = 0.0
     arguments: Mapping[str, Any] = SecretMapping({})
     hostaddr: str = ""
     slow_query: float = 0.0
@@ -230,6 +232,20 @@ class FrameworkConnection(EngineConnection, Protocol):
         """
 
 
+class FleetConnection(FrameworkConnection, Protocol):
+    """What the rule for a fleet needs beside that."""
+
+    @property
+    def session_idle(self) -> float:
+        """Seconds after which the server ends it where it idles, because it was told so; 0 if it was not."""
+
+    def sessions(self, timeout: float) -> tuple[int, int]:
+        """How many connections the server has, and how many it may have; where the login may have fewer, of these.
+
+        One round trip in at most `timeout` seconds, in no transaction. Raises what the driver raises, or TimeoutError.
+        """
+
+
 class Engine(Protocol):
     """One driver. Stateless; importing its module imports no driver, `load()` does."""
 
@@ -248,7 +264,7 @@ class Engine(Protocol):
     def defaults(self) -> Defaults:
         """What the driver's own environment says. Raises ConfigError."""
 
-    def connect(self, request: ConnectRequest) -> FrameworkConnection:
+    def connect(self, request: ConnectRequest) -> FleetConnection:
         """Open one connection. Raises what the driver raises, without the variables on its way (see `private`)."""
 
     def classify(self, error: BaseException) -> Failure:
@@ -301,3 +317,8 @@ def cancelled(error: BaseException) -> DeadlineExceeded:
         "the statement was ended because its invocation ends (see cancel_before_deadline): "
         f"{type(error).__name__}: {error}"
     )
+
+
+def tightest(found: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """Of counts and their limits (negative: there is none), the one that is nearest its limit."""
+    return max((pair for pair in found if pair[1] >= 0), key=lambda pair: pair[0] / max(pair[1], 1))

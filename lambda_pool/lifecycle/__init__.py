@@ -101,6 +101,10 @@ def end_invocation(context: Any, since: float, *, failed: bool) -> None:
     for pool in pools():
         found = reclaim.end_invocation(pool, since, alone=len(running) < 2)
         problem = problem or found
+        if pool.to_ask:
+            from .. import crowding
+
+            crowding.settle(pool)
         if pool.events.observers:
             ended_badly = failed or problem is not None
             pool.events.emit(InvocationEnded(pool.name, ended_badly, cold, getattr(context, "aws_request_id", "")))

@@ -79,6 +79,7 @@ class FakeEngineConnection:
         self.in_transaction: bool = False
         self.readonly: bool = False
         self.history: list[str] = []
+        self.session_idle: float = 0.0
         self._driver = driver
 
     def kill(self) -> None:
@@ -95,6 +96,11 @@ class FakeEngineConnection:
             if error.failure in {Failure.LOST, Failure.SHUTDOWN}:
                 self.kill()
             raise
+
+    def sessions(self, timeout: float) -> tuple[int, int]:
+        """See `FleetConnection`; not in the history, which tests know by heart."""
+        self._driver.trip("sessions")
+        return self._driver.sessions
 
     def set_baseline(self) -> None:
         """See `FrameworkConnection`."""
@@ -190,6 +196,7 @@ class FakeDriver:
 
     `links` are the connections it opened, oldest first. `fail(name, error, …)` orders what the next calls of one of the
     driver's methods raise (`connect`, `ping`, `begin`, `commit`, `rollback`, `reset`, `execute`, …).
+    `sessions` is how many connections the database has, and may have.
     """
 
     name = "postgresql"
@@ -199,6 +206,7 @@ class FakeDriver:
         self.answers: dict[str, Sequence[Any]] = answers or {}
         self.links: list[FakeEngineConnection] = []
         self.requests: list[ConnectRequest] = []
+        self.sessions: tuple[int, int] = (1, 100)
         self._lock = Lock()
         self._orders: dict[str, list[BaseException | None]] = {}
 
@@ -244,6 +252,7 @@ class FakeDriver:
         self.trip("connect")
         with self._lock:
             link = FakeEngineConnection(self, len(self.links), autocommit=request.autocommit)
+            link.session_idle = request.session_idle
             self.links.append(link)
         return link
 

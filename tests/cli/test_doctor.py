@@ -207,7 +207,7 @@ def test_exit_code_1(server: Server) -> None:
     code, out = command("--url", url_of(server, database="nowhere"))
     assert code == 1
     assert "\nfailed   login: " in out
-    assert "\nskipped  query, state, clock, round trip: not without login" in out
+    assert "\nskipped  query, state, clock, round trip, room: not without login" in out
     assert out.splitlines()[-1] == "login: failed"
 
 
@@ -1012,3 +1012,45 @@ def test_within_raises_what_the_work_raises() -> None:
     with pytest.raises(KeyError):
         network.within(5, lambda: {"found": 1}["missing"])
     assert network.within(5, lambda: 7) == 7
+
+
+# --- room -------------------------------------------------------------------------------------------------------------
+
+
+def test_how_full_the_server_is(server: Server) -> None:
+    found = examine(server.url())
+    facts = found.steps["room"]["facts"]
+    assert found.status("room") == "ok"
+    assert 0 < facts["connections"] < facts["limit"] <= 60
+    assert facts["session_idle"] == 905  # outside of an invocation nobody knows how long one may last
+    assert f"{facts['connections']} of {facts['limit']} connections" in found.said("room")
+
+
+def test_a_server_so_full_that_nothing_is_kept(server: Server) -> None:
+    found = examine(Pool(server.url(), keep_below=0.01))
+    assert (found.status("room"), found.report["exit_code"]) == ("warning", 0)
+    assert "lambda-pool plan --running" in found.text
+
+
+def test_a_server_that_may_not_be_asked() -> None:
+    with PostgresServer(tls=False, hba=["host all app 127.0.0.1/32 trust"]) as made:
+        made.execute("create role app login")
+        made.execute("revoke select on pg_catalog.pg_stat_database from public")
+        found = examine(f"postgresql://app@127.0.0.1:{made.port}/postgres")
+    assert (found.status("room"), found.report["exit_code"]) == ("warning", 0)
+    assert "permission denied" in found.said("room")
+    assert "keep_below does nothing" in found.text
+
+
+def test_a_pooler_that_takes_too_few_clients() -> None:
+    with PostgresServer() as made:
+        with PgBouncer(made, max_client_conn=100) as bouncer:
+            found = examine(bouncer.url())
+            assert (found.status("room"), found.steps["room"]["facts"]) == ("warning", {"max_client_conn": 100})
+            assert "at least the number of environments" in found.text
+        with PgBouncer(made, max_client_conn=2000) as bouncer:
+            assert examine(bouncer.url()).status("room") == "ok"
+        with PgBouncer(made, {"app": "app"}, admin_users="nobody_else") as bouncer:  # its console is not this user's
+            found = examine(bouncer.url())
+            assert found.status("room") == "ok"
+            assert "at least the number of environments" in found.said("room")

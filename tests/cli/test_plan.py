@@ -426,3 +426,84 @@ def test_without_a_region_aws_cannot_be_asked(
         code, _, err = command(capsys, "--max-connections", "100", "--function", "orders")
     assert code == 2
     assert "region" in err
+
+
+# --- the fleet --------------------------------------------------------------------------------------------------------
+
+
+def test_what_counts_is_what_runs_at_once() -> None:
+    made = plan(Figures(max_connections=100, environments=1000, running=60, reserved=3))
+    assert made.now.connections == 60
+    assert made.proxy is not ProxyAdvice.YES
+    assert made.fleet is not None
+    assert (made.fleet.keep_below, made.fleet.kept, made.fleet.limit) == (0.38, 36, 97)
+    assert [(cost.keep_below, cost.without_room) for cost in made.fleet.costs] == [(0.6, 21), (0.8, 40), (1.0, 60)]
+    text = " ".join(report.lines(made, [], Terminal(io.StringIO())))
+    assert "keep_below to set: 0.38" in text
+    assert "put an RDS Proxy" not in text
+    assert report.good(made)
+
+
+def test_many_environments_alone_need_no_proxy() -> None:
+    made = plan(Figures(max_connections=100, environments=1000, reserved=3))
+    assert "no more than 77 run at once: say how many do with --running" in report.verdict(made)
+
+
+def test_more_at_work_than_there_is_room_for() -> None:
+    made = plan(Figures(max_connections=50, environments=1000, running=60))
+    assert made.fleet is not None
+    assert made.fleet.keep_below == 0
+    assert made.proxy is ProxyAdvice.YES
+
+
+@pytest.mark.parametrize("changes", [{"workers": 4}, {"proxy_percent": 90}])
+def test_where_nothing_freezes_or_a_proxy_shares_nothing_is_to_be_kept(changes: dict[str, int]) -> None:
+    assert plan(sized(**changes)).fleet is None
+
+
+@given(figures, st.integers(1, 10_000))
+def test_with_the_planned_value_kept_and_at_work_fit(given_figures: Figures, running: int) -> None:
+    made = plan(Figures(**{**vars(given_figures), "running": running}))
+    if made.fleet is not None and made.fleet.keep_below:
+        assert made.fleet.keep_below * made.fleet.limit + made.fleet.at_work <= made.fleet.limit + 1e-6
+        assert all(cost.keep_below > made.fleet.keep_below and cost.without_room > 0 for cost in made.fleet.costs)
+
+
+def test_running_must_be_a_number_of_invocations() -> None:
+    with pytest.raises(ValueError, match="running=0"):
+        plan(sized(running=0))
+
+
+FLEET = ["plan", "--max-connections", "100", "--environments", "1000", "--running", "60", "--simulate"]
+
+
+def test_a_simulation_is_printed_and_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(FLEET) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"failed +0  of 3,\d{3} invocations", out)
+    assert "limit 97" in out
+    picture = tmp_path / "fleet.svg"
+    assert main([*FLEET, "--chart", str(picture)]) == 0
+    assert ElementTree.fromstring(picture.read_text()).tag.endswith("svg")
+
+
+def test_a_simulation_says_if_somebody_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FLEET, "--keep-below", "1", "--duration", "4", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["failed"] > 0
+    assert found["refused"] <= found["logins"]
+    assert found["database"]["keep_below"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--keep-below", "1.5"], "--keep-below 1.5 is not valid"),
+        (["--functions", "0"], "--functions 0 is not valid"),
+        (["--duration", "0"], "--duration 0.0 is not valid"),
+        (["--proxy-percent", "90"], "for environments that freeze"),
+    ],
+)
+def test_a_simulation_of_what_cannot_be(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FLEET, *arguments]) == 2
+    assert said in capsys.readouterr().err

@@ -207,6 +207,27 @@ def test_the_defaults_are_for_a_new_account(template: dict[str, Any]) -> None:
     assert set(template["Parameters"]) - given == set(NETWORK)
 
 
+def test_the_page_adds_up_what_the_default_stack_costs(template: dict[str, Any]) -> None:
+    page = (ROOT / "docs" / "deploying.md").read_text().partition("\n## What it costs\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]*) \| ([\d.]+)[^|]*\|$", page, re.MULTILINE)
+    costs = {what: float(month) for what, _, month in rows}
+    [total] = re.findall(r"\*\*([\d.]+)\*\*", page)
+    assert round(sum(costs.values()), 2) == float(total)
+
+    def cost(beginning: str) -> float:
+        return next(month for what, month in costs.items() if what.startswith(beginning))
+
+    stack = Stack(template, NETWORK)
+    hours = 730
+    smallest = float(stack.resources["Cluster"]["Properties"]["ServerlessV2ScalingConfiguration"]["MinCapacity"])
+    assert cost("the cluster") == round(smallest * 0.12 * hours, 2)
+    assert cost("the proxy") == round(8 * 0.015 * hours, 2)
+    alarms = [made["Properties"] for made in stack.resources.values() if made["Type"] == "AWS::CloudWatch::Alarm"]
+    watched = sum(sum("MetricStat" in each for each in alarm.get("Metrics", [])) or 1 for alarm in alarms)
+    assert f"on {watched} metrics" in page
+    assert cost("the alarms") == round(watched * 0.10, 2)
+
+
 CHECKOV = ROOT / ".venv-deploy" / "bin" / "checkov"
 
 

@@ -181,3 +181,10 @@ def test_terraforms_function_is_the_same() -> None:
     action = r'"((?:rds-db|logs|ec2):\w+)"'
     assert set(re.findall(action, allow)) == {"rds-db:connect"} | LOGS | NETWORK_INTERFACES
     assert set(re.findall(action, deny)) == NETWORK_INTERFACES
+
+
+def test_what_checkov_asks_is_answered(tmp_path: Path) -> None:
+    checkov: list[str | Path] = [TOOLS / "bin" / "checkov", "-d", DEPLOY / "terraform", "--framework", "terraform"]
+    said = json.loads(run(*checkov, "--skip-download", "--soft-fail", "--output", "json", "--quiet", cwd=tmp_path))
+    found = {check["check_id"] for check in said["results"]["failed_checks"]}
+    assert found == set(re.findall(r"CKV_\w+", (DEPLOY / "README.md").read_text()))

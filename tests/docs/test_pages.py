@@ -191,7 +191,7 @@ def test_every_argument_that_is_passed_on_is_on_the_page() -> None:
     rows = dict(re.findall(r"^\| ([^|]+) \| (`[^|]+`) \|$", page, re.MULTILINE))
     assert re.findall(r"`(\w+)`", rows["PostgreSQL (libpq, psycopg)"]) == sorted(LIBPQ.passed)
     assert re.findall(r"`(\w+)`", rows["MySQL (PyMySQL)"]) == sorted(PYMYSQL.passed)
-    objects = re.findall(r"`(\w+)`", rows["in `connect_args` alone, because they are no text"])
+    objects = re.findall(r"`(\w+)`", rows["only in `connect_args`, because they are not text"])
     assert objects == [*sorted(LIBPQ.objects), *sorted(PYMYSQL.objects)]
 
 

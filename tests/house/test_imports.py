@@ -25,6 +25,7 @@ LEVELS = [
     {"release"},
     {"pool"},
     {"reclaim", "replay", "pooled_context", "warming"},
+    {"crowding"},
     {"lifecycle", "signature"},
     {"injection", "stacking"},
     {"decorator"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -41,6 +42,12 @@ def test_connections_and_the_longest_transactions_first(server: Any, capsys: Cap
     out = capsys.readouterr().out
     lines = out.splitlines()
     assert " connections " in lines[0]
+    user = "postgres" if isinstance(server, PostgresServer) else "root"
+    kept, oldest, at_work, others = re.fullmatch(
+        rf"{user}: (\d+) kept idle, the oldest for (.*); (\d+) at work; (\d+) of others", lines[1]
+    ).groups()  # type: ignore[union-attr]
+    assert (int(kept) >= 1, int(at_work) >= 2, int(others)) == (True, True, 0)
+    assert oldest
     assert "idle in transaction" in out
     listed = [int(line.split()[0]) for line in lines if line.split() and line.split()[0].isdigit()]
     assert [number for number in listed if number in ids] == ids
@@ -48,6 +55,18 @@ def test_connections_and_the_longest_transactions_first(server: Any, capsys: Cap
         assert "top-test" in out
         assert "select pg_sleep(0.2)" in out
     assert "lambda-pool-top" not in out
+
+
+def test_whose_sessions_are_the_fleets_can_be_said(postgres: PostgresServer, capsys: Capture) -> None:
+    postgres.execute("create role frozen login password 'frozen'")
+    pool = lambda_pool.Pool(postgres.url("frozen", "frozen"))
+    with pool.connection():
+        pass
+    assert main(["top", postgres.url(), "--once", "--user", "frozen"]) == 0
+    pool.close()
+    assert re.search(
+        r"^frozen: 1 kept idle, the oldest for .* s; 0 at work; \d+ of others$", capsys.readouterr().out, re.M
+    )
 
 
 def test_statements_can_be_left_out(postgres: PostgresServer, capsys: Capture) -> None:

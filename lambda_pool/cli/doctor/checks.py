@@ -15,10 +15,11 @@ from lambda_pool.auth.base import Credentials
 from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.cli.doctor import advice, aws, network
 from lambda_pool.cli.doctor.report import Finding, Redactor, failed, line_of, ok, warning
+from lambda_pool.cli.doctor.room import room
 from lambda_pool.cli.doctor.words import of_auth
 from lambda_pool.connector import contradiction
 from lambda_pool.endpoints.base import Endpoint, Role
-from lambda_pool.engines.base import ConnectRequest, EngineConnection, Failure
+from lambda_pool.engines.base import ConnectRequest, Failure, FleetConnection
 from lambda_pool.invocation import Limit
 from lambda_pool.pool import ConnectionPool
 from lambda_pool.tls import Tls, context, is_local
@@ -55,7 +56,7 @@ class Patient:
     credentials: Credentials | None = None
     addresses: list[network.Address] = field(default_factory=list)
     reached: network.Address | None = None
-    link: EngineConnection | None = None
+    link: FleetConnection | None = None
     server: tuple[Any, ...] = ()
     server_ahead: float = 0.0
 
@@ -374,5 +375,6 @@ CHECKS: tuple[tuple[str, Check, tuple[str, ...]], ...] = (
     ("state", state, ("query",)),
     ("clock", clock, ("query",)),
     ("round trip", round_trip, ("query",)),
+    ("room", room, ("query",)),
 )
 """In order; each with the steps without which it makes no sense."""

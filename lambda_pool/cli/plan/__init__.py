@@ -41,7 +41,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_url(database, "the database to ask; then --live is not needed")
     function = parser.add_argument_group("the function")
     function.add_argument(
-        "--environments", type=int, metavar="N", help="environments at once at the peak (concurrency)"
+        "--environments", type=int, metavar="N", help="environments that there are, those that are frozen included"
+    )
+    function.add_argument(
+        "--running",
+        type=int,
+        metavar="P",
+        help="invocations that run at once at the peak, of all functions on the database (default: --rate x "
+        "--duration, or all environments)",
     )
     function.add_argument("--rate", type=float, metavar="R", help="invocations a second at the peak")
     function.add_argument(
@@ -73,6 +80,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PART",
         help="part of the connections that is left free (default: 0.2)",
     )
+    simulation = parser.add_argument_group("a simulation, before anybody deploys so many")
+    simulation.add_argument("--simulate", action="store_true", help="run the fleet with these figures, and draw it")
+    simulation.add_argument("--keep-below", type=float, metavar="PART", help="the option to try (default: as planned)")
+    simulation.add_argument("--functions", type=int, metavar="N", help="functions that the environments belong to")
     parser.add_argument("--region", help="AWS's region (default: as the SDKs find it)")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     parser.add_argument(
@@ -81,12 +92,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the plan. Returns 0 if today's peak fits, 1 if not, 2 if a figure is missing."""
+    """Print the plan, or what a simulation of it shows.
+
+    Returns 0 if today's peak fits (of a simulation: if nothing failed), 1 if not, 2 if a figure is missing.
+    """
     from lambda_pool.cli.plan import chart, live, report, sizing
 
     try:
         figures, sources = _figures(args)
         made = sizing.plan(figures)
+        if args.simulate:
+            return _simulate(args, made)
         if args.chart is not None:
             args.chart.write_text(chart.svg(made), encoding="utf-8")
     except (live.Unknown, LambdaPoolError, ValueError, OSError) as error:
@@ -97,6 +113,30 @@ def run(args: argparse.Namespace) -> int:
         print("\n".join(report.lines(made, sources, Terminal(sys.stdout))))
         print(f"\nThe chart is in {args.chart}." if args.chart is not None else f"\n{chart.text(made)}")
     return 0 if report.good(made) else 1
+
+
+def _simulate(args: argparse.Namespace, plan: Any) -> int:
+    """Run the fleet without one. Raises ValueError and OSError."""
+    from lambda_pool.cli.plan import simulated
+
+    if plan.fleet is None:
+        raise ValueError("--simulate is for environments that freeze, and connect to the database itself")
+    part = plan.fleet.keep_below if args.keep_below is None else args.keep_below
+    if not 0 <= part <= 1:
+        raise ValueError(f"--keep-below {part} is not valid: it must be from 0 to 1")
+    if args.functions is not None and args.functions < 1:
+        raise ValueError(f"--functions {args.functions} is not valid: it must be at least 1")
+    traffic = simulated.traffic(plan, functions=args.functions, duration=args.duration)
+    found, database = simulated.run(plan, traffic, part)
+    if args.chart is not None:
+        args.chart.write_text(simulated.svg(found, database), encoding="utf-8")
+    if args.json:
+        print(json.dumps(simulated.as_json(found, traffic, database), indent=2))
+    else:
+        print("\n".join(simulated.lines(found, traffic, database)))
+        picture = f"The picture is in {args.chart}." if args.chart is not None else simulated.text(found, database)
+        print(f"\n{picture}")
+    return 1 if found.failed else 0
 
 
 def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
@@ -135,14 +175,19 @@ def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
             "or --live to ask it"
         )
     rate = first(args.rate, "invocations a second", function and function.peak_rate, f"CloudWatch, {live._DAYS} days")
-    environments = args.environments
-    if environments is None and args.rate is not None and args.duration is not None:
+    environments, running = args.environments, args.running
+    if args.rate is not None and args.duration is not None:
         if not 0 <= args.rate * args.duration < math.inf:
             raise ValueError(f"--rate {args.rate} with --duration {args.duration} is no number of environments")
         # Lambda's own formula for concurrency, at the peak.
-        environments = max(1, math.ceil(args.rate * args.duration))
+        concurrency = max(1, math.ceil(args.rate * args.duration))
+        environments = concurrency if environments is None else environments
+        running = concurrency if running is None else running
     environments = first(
-        environments, "environments", function and function.peak_environments, f"CloudWatch, {live._DAYS} days"
+        environments if environments is not None else running,
+        "environments",
+        function and function.peak_environments,
+        f"CloudWatch, {live._DAYS} days",
     )
     if environments is None:
         raise live.Unknown(
@@ -152,6 +197,7 @@ def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
         sizing.Figures(
             max_connections=limit,
             environments=environments,
+            running=running,
             reserved=first(args.reserved, "reserved", server and server.reserved, "the database", 3),
             others=first(args.others, "others", server and server.others, "the database, just now", 0),
             workers=first(args.workers, "workers", function and function.workers, "Lambda", 1),

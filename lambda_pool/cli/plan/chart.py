@@ -26,7 +26,7 @@ class Axes:
 
 def axes(plan: Plan) -> Axes:
     """Room for the doubled traffic, the limit and what to set; what Lambda may start, where it is not far off."""
-    wanted = 2 * plan.figures.environments
+    wanted = 2 * plan.figures.at_work
     furthest = max(wanted, plan.reserved_concurrency or 1)
     if plan.most is not None and plan.most.environments <= 3 * furthest:
         furthest = max(furthest, plan.most.environments)
@@ -48,7 +48,7 @@ def _step(reach: int) -> int:
 
 def _points(plan: Plan) -> list[tuple[int, str]]:
     """Concurrencies worth a mark."""
-    points = [(plan.figures.environments, "now"), (2 * plan.figures.environments, "doubled")]
+    points = [(plan.figures.at_work, "now"), (2 * plan.figures.at_work, "doubled")]
     if plan.reserved_concurrency:
         # Managed Instances have no concurrency to reserve: there it is MaxExecutionEnvironments.
         points.append((plan.reserved_concurrency, "to set" if plan.figures.workers > 1 else "to reserve"))

@@ -37,9 +37,12 @@ class PostgresEngine:
     @private
     def connect(self, request: ConnectRequest) -> "PostgresConnection":
         """Open one connection within `request.timeout` seconds."""
+        from psycopg import OperationalError
+
         from .connection import PooledConnection
         from .engine_connection import PostgresConnection
         from .libpq import connect
+        from .timer import refuses_timer, with_timer
 
         deadline = monotonic() + request.timeout
         arguments = dict(request.arguments)
@@ -47,10 +50,22 @@ class PostgresEngine:
         own.setdefault("autocommit", request.autocommit)
         if request.pooled:
             own.setdefault("prepare_threshold", None)
-        conn = PooledConnection(connect(conninfo(request, arguments).decode(), deadline, pooled=request.pooled))
+        timed = with_timer(arguments, request.session_idle)
+        try:
+            pgconn = connect(conninfo(request, timed or arguments).decode(), deadline, pooled=request.pooled)
+        except OperationalError as error:
+            if timed is None or not refuses_timer(error):
+                raise
+            timed = None
+            pgconn = connect(conninfo(request, arguments).decode(), deadline, pooled=request.pooled)
+        conn = PooledConnection(pgconn)
         conn.configure(own)
         conn.pooled.slow_query, conn.pooled.on_slow = request.slow_query, request.on_slow
-        return PostgresConnection(conn, "transaction" if request.pooled else request.reset)
+        return PostgresConnection(
+            conn,
+            "transaction" if request.pooled else request.reset,
+            request.session_idle if timed else 0.0,
+        )
 
     def classify(self, error: BaseException) -> Failure:
         """By SQLSTATE where there is one, else by type and text."""

@@ -64,10 +64,11 @@ def _is_answer(result: "PGresult", end: bytes) -> bool:
 
 
 class PostgresConnection:
-    """One psycopg connection. `reset`: see ConnectRequest."""
+    """One psycopg connection. `reset`, `session_idle`: see ConnectRequest."""
 
-    def __init__(self, conn: PooledConnection, reset: str = "transaction") -> None:
+    def __init__(self, conn: PooledConnection, reset: str = "transaction", session_idle: float = 0.0) -> None:
         self.driver_connection = conn
+        self.session_idle = session_idle
         self.backend_id: int = conn.pgconn.backend_pid
         self._libpq = conn.pgconn
         self._after = reset
@@ -114,6 +115,12 @@ class PostgresConnection:
         """An empty query: what every server and pooler answers, and nothing that a proxy would pin for."""
         self._ask_nothing(timeout)
         self._check_idle()
+
+    def sessions(self, timeout: float) -> tuple[int, int]:
+        """By the server's statistics."""
+        from .occupancy import sessions
+
+        return sessions(self.driver_connection, timeout)
 
     def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
         """Settings that shape the BEGIN that psycopg sends with the first statement. Guarded, BEGIN is sent here."""

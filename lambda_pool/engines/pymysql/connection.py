@@ -56,6 +56,7 @@ class BoundedConnection(_Connection):
     """The socket that it is connected by."""
     wanted: bool
     """Whether autocommit is on where nobody changed it."""
+    session_idle: int = 0  # see ConnectRequest
     cancelled: bool = False
     """Somebody asked the server to end the running statement, or cut the connection to end it."""
     closed_by_user: bool = False
@@ -132,6 +133,7 @@ class BoundedConnection(_Connection):
     def setup(self) -> tuple[str, ...]:
         """What makes a session one of this pool, after the login and after each reset."""
         names = f"SET NAMES {self.charset}" + (f" COLLATE {self.collation}" if self.collation else "")
+        names += f", wait_timeout={self.session_idle}" if self.session_idle else ""
         mode = f"sql_mode={self.escape(self.sql_mode)}" if self.sql_mode else ""
         if self.tracked:
             rest = [mode] if mode else []

@@ -1,11 +1,12 @@
 """MySQL and MariaDB on PyMySQL."""
 
 from collections.abc import Callable, Mapping
+from math import ceil
 from typing import Any, ClassVar
 
 from ...errors import ConfigError
 from ...secret import private
-from ..base import ConnectRequest, Defaults, Failure, FrameworkConnection
+from ..base import ConnectRequest, Defaults, Failure, FleetConnection
 from .arguments import pymysql_arguments, pymysql_defaults, pymysql_options
 from .errors import classify
 
@@ -31,7 +32,7 @@ class MysqlEngine:
         private.check()
 
     @private
-    def connect(self, request: ConnectRequest) -> FrameworkConnection:
+    def connect(self, request: ConnectRequest) -> FleetConnection:
         """Open one connection within `request.timeout` seconds."""
         from pymysql import OperationalError
         from pymysql.constants import CR
@@ -56,6 +57,7 @@ class MysqlEngine:
         except (TypeError, ValueError, NotImplementedError) as error:
             # The argument's name is in the text, its value is not.
             raise ConfigError(f"connect_args or the URL's query is not valid for PyMySQL: {error}") from None
+        conn.session_idle = 0 if request.pooled else ceil(request.session_idle)
         conn.line.encrypt = request.tls.required and not request.host.startswith("/")
         try:
             conn.connect_within(request.timeout)

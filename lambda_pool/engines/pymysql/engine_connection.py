@@ -43,6 +43,7 @@ class MysqlConnection:
 
     def __init__(self, conn: BoundedConnection, *, autocommit: bool, pooled: bool, reset: str = "transaction") -> None:
         self.driver_connection = conn
+        self.session_idle = conn.session_idle
         self._pooled = pooled
         self._reset = "" if pooled else reset
         self._database: bytes | None = conn.db.encode() if isinstance(conn.db, str) else conn.db
@@ -166,6 +167,12 @@ class MysqlConnection:
             raise pymysql.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the server spoke unasked")
         if not self._is_silent() or self._condition() is not _CLEAN:
             raise OverdueError("the connection is not idle after a ping")
+
+    def sessions(self, timeout: float) -> tuple[int, int]:
+        """By the server's counters."""
+        from .occupancy import sessions
+
+        return sessions(self.driver_connection, timeout, spoken=not self._is_silent())
 
     def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
         """An explicit transaction: MySQL's implicit ones cannot be read-only, nor seen to end.
