@@ -104,6 +104,7 @@ def said_by_others() -> list[str]:
         ("Unknown database", "(1049, \"Unknown database 'oders'\")"),
         ("current transaction is aborted", "current transaction is aborted, commands ignored until end of …"),
         ("the connection is closed", "psycopg.OperationalError: the connection is closed"),
+        ('syntax error at or near "$1"', 'psycopg.errors.SyntaxError: syntax error at or near "$1"'),
         ("deadlock detected", "psycopg.errors.DeadlockDetected: deadlock detected"),
         ("could not serialize access", "could not serialize access due to concurrent update"),
         (
