@@ -172,4 +172,4 @@ def _describe(pool: ConnectionPool) -> Finding:
         "parameters": sorted(url.parameters),
         "connect_args": sorted(pool.config.connect_args),
     }
-    return ok(f"{shown}, {of_auth(auth)}, {of_endpoint(source)}", **facts)
+    return ok(f"{shown}; login: {of_auth(auth)}; host: {of_endpoint(source)}", **facts)
