@@ -121,10 +121,9 @@ docs: ## write the API reference anew, from the docstrings
 	@scripts/setup.sh environment
 	.venv/bin/python scripts/build_reference.py
 
-site: ## build the site from README.md and docs/, strictly: a dead link or a page without a place fails
-	@PYTHON= scripts/setup.sh site
-	@rm -rf site
-	NO_MKDOCS_2_WARNING=1 .venv-site/bin/mkdocs build --strict --quiet
+site: ## build the site of these pages into build/site
+	@scripts/setup.sh environment
+	@.venv/bin/python scripts/build_site.py
 
 dist: ## build the source distribution and the wheel, and install it with each extra on every Python here
 	@PYTHON= scripts/setup.sh tools
@@ -137,4 +136,4 @@ release-check: dist ## prove what can be proved of a release: workflows, metadat
 	@.venv-build/bin/python scripts/check_release.py $(ARGS)
 
 clean: ## remove everything that the other targets made
-	rm -rf .venv .venv-3.* .venv-bench .venv-audit .venv-build .venv-fuzz .venv-sam .venv-deploy .venv-free-threaded .fuzz site .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage-run build dist
+	rm -rf .venv .venv-3.* .venv-bench .venv-audit .venv-build .venv-fuzz .venv-sam .venv-deploy .venv-free-threaded .fuzz .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage-run build dist

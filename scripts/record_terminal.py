@@ -1,36 +1,49 @@
-"""Records real runs of the command line in a terminal of 80 columns, as pictures in docs/pictures.
+"""Records commands on a terminal of 80 columns, into docs/pictures.
 
-python scripts/record_terminal.py demo      what README shows
-python scripts/record_terminal.py doctor    a wrong password, against a private PostgreSQL
+    python scripts/record_terminal.py [demo] [doctor]
+
+The demo is the run that docs/demo.md shows. The doctor is run now, on a private server, with the name of a database
+that is not there, so that it has something to say.
 """
 
 from __future__ import annotations
 
-import argparse
+import fcntl
+import io
 import os
 import pty
 import re
-import shlex
+import struct
 import subprocess
 import sys
+import termios
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from rich.console import Console
+from rich.terminal_theme import TerminalTheme
 from rich.text import Text
 
-from lambda_pool.testing import PostgresServer
-
-PICTURES = Path(__file__).resolve().parent.parent / "docs" / "pictures"
-COMMAND = str(Path(sys.executable).with_name("lambda-pool"))
-COLUMNS = 80
-# Rich's own frame names fonts on a server; this one takes what the reader has.
-FRAME = """\
-<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" height="{height}" role="img">
-<title>TITLE</title>
+FOLDER = Path(__file__).resolve().parent.parent / "docs" / "pictures"
+CLI = str(Path(sys.executable).parent / "lambda-pool")
+COLUMNS, ROWS = 80, 60
+# Readable on its dark ground; the picture brings no font of its own.
+THEME = TerminalTheme(
+    (27, 39, 51),
+    (230, 236, 241),
+    [
+        *[(27, 39, 51), (255, 123, 114), (126, 231, 135), (242, 204, 96)],
+        *[(121, 192, 255), (210, 168, 255), (165, 214, 255), (230, 236, 241)],
+    ],
+)
+FORMAT = """\
+<svg viewBox="0 0 {width} {height}" xmlns="http://www.w3.org/2000/svg" role="img">
 <style>
-.{unique_id}-matrix {{ font: {char_height}px "DejaVu Sans Mono", Menlo, Consolas, monospace }}
-.{unique_id}-title {{ font: 600 17px system-ui, Arial, sans-serif }}
+.{unique_id}-matrix {{
+  font-family: ui-monospace, Menlo, Consolas, "DejaVu Sans Mono", monospace;
+  font-size: {char_height}px;
+  line-height: {line_height}px;
+}}
+.{unique_id}-title {{ font-size: 18px; font-weight: bold; font-family: system-ui, sans-serif; }}
 {styles}
 </style>
 <defs>
@@ -50,56 +63,72 @@ FRAME = """\
 """
 
 
-def printed(command: list[str], variables: dict[str, str]) -> str:
-    """What the command writes to a terminal, as it stands there at the end."""
+def run(*arguments: str) -> str:
+    """What the command leaves on a terminal, with its colours."""
     ours, theirs = pty.openpty()
-    environment = os.environ | {"TERM": "xterm-256color", "COLUMNS": str(COLUMNS)} | variables
-    environment.pop("NO_COLOR", None)
-    with subprocess.Popen(command, stdout=theirs, stderr=subprocess.DEVNULL, env=environment) as process:
-        os.close(theirs)
-        found = b""
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
+    environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES", "NO_COLOR"}}
+    process = subprocess.Popen(
+        [CLI, *arguments], stdin=theirs, stdout=theirs, stderr=theirs, env={**environment, "TERM": "xterm"}
+    )
+    os.close(theirs)
+    said = b""
+    while True:
         try:
-            while part := os.read(ours, 65536):
-                found += part
-        except OSError:
-            pass  # how Linux reports that nobody writes any more
-        os.close(ours)
-    if process.returncode not in {0, 1}:
-        raise SystemExit(f"{shlex.join(command)} ended with {process.returncode}: {found.decode()}")
-    # Of a line that was written over, what was written last.
-    lines = (line.rstrip("\r").rpartition("\r")[2].replace("\x1b[K", "") for line in found.decode().split("\n"))
-    return "\n".join(lines).rstrip()
+            chunk = os.read(ours, 65536)
+        except OSError:  # the command has ended
+            break
+        said += chunk
+    process.wait()
+    os.close(ours)
+    lines = said.decode().replace("\r\n", "\n").split("\n")
+    # What was written over is gone.
+    shown = [line.replace("\x1b[K", "").rpartition("\r")[2] for line in lines]
+    return "\n".join(shown).strip("\n")
 
 
-def draw(name: str, shown: str, output: str) -> None:
-    """Write the picture of a terminal with the command that was typed and what it printed."""
-    console = Console(record=True, width=COLUMNS, file=Path(os.devnull).open("w"), force_terminal=True)  # noqa: SIM115
-    console.print(Text(f"$ {shown}"), Text.from_ansi(output), sep="\n", soft_wrap=True)
-    frame = FRAME.replace("TITLE", f"{shown}, recorded in a terminal")
-    picture = console.export_svg(title=shown, code_format=frame, unique_id=name)
-    (PICTURES / f"{name}.svg").write_text(re.sub(r"[ \t]+$", "", picture, flags=re.MULTILINE))
+def save(name: str, command: str, shown: str) -> None:
+    """As a picture."""
+    console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, legacy_windows=False)
+    console.print(Text.from_ansi(f"$ {command}\n{shown}"), soft_wrap=True)
+    picture = console.export_svg(title=command, theme=THEME, code_format=FORMAT, unique_id=name)
+    (FOLDER / f"{name}.svg").write_text(re.sub(r"[ \t]+\n", "\n", picture))
 
 
 def demo() -> None:
-    """The demo on PostgreSQL."""
-    draw("demo", "lambda-pool demo", printed([COMMAND, "demo"], {}))
+    """The run on the page about the demo, in the colours that a terminal shows."""
+    page = (FOLDER.parent / "demo.md").read_text()
+    shown = page.partition("```text\n")[2].partition("\n```")[0]
+    save("demo", "make demo", "\n".join(map(coloured, shown.split("\n"))))
+
+
+def coloured(line: str) -> str:
+    """A line of the demo as it is on a terminal: errors red or green, headings bold."""
+    if re.fullmatch(r".{20}( *\d+ +\d+ +\d+ +[\d.]+){3}", line):
+        return line[:20] + "".join(_cell(line[at : at + 20]) for at in (20, 40, 60))
+    bold = line.startswith("The errors of") or "connect each time  " in line
+    return f"\x1b[1m{line}\x1b[0m" if bold else line
+
+
+def _cell(text: str) -> str:
+    return f"\x1b[{31 if int(text[:4]) else 32}m{text[:4]}\x1b[0m{text[4:]}"
 
 
 def doctor() -> None:
-    """A login that the server refuses."""
-    with PostgresServer(tls=False) as server:
-        server.execute("create role app login password 'remembered'")
-        url = f"postgresql://app:guessed@127.0.0.1:{urlsplit(server.url()).port}/postgres"
-        draw("doctor", "lambda-pool doctor", printed([COMMAND, "doctor"], {"LAMBDA_POOL_URL": url}))
+    """A database that does not exist."""
+    from lambda_pool.testing import PostgresServer
+
+    with PostgresServer() as server:
+        shown = run("doctor", server.url(database="oders", tls=False))
+        shown = shown.replace(server.password, "***").replace(str(server.port), "5432")
+    save("doctor", "lambda-pool doctor", shown)
 
 
-def main() -> int:
-    """Record what was asked for."""
-    parser = argparse.ArgumentParser(description=main.__doc__)
-    parser.add_argument("what", choices=("demo", "doctor"))
-    {"demo": demo, "doctor": doctor}[parser.parse_args().what]()
-    return 0
+def main() -> None:
+    """Record those that were named, or all."""
+    for name in sys.argv[1:] or ["demo", "doctor"]:
+        {"demo": demo, "doctor": doctor}[name]()
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -125,13 +125,6 @@ install_sam() { # in an environment of its own: the SAM CLI pins most of what it
         fail "pip could not install the SAM CLI into .venv-sam"
 }
 
-install_site() { # what builds the site; nothing of the package is imported for it
-    PYTHON='' make_venv .venv-site
-    echo "setup: installing Material for MkDocs into .venv-site"
-    .venv-site/bin/pip install -q --disable-pip-version-check mkdocs==1.6.1 mkdocs-material==9.8.2 ||
-        fail "pip could not install mkdocs-material into .venv-site"
-}
-
 install_deploy() { # what reads the template and deploy/: each tool pins much of what it uses
     PYTHON='' make_venv .venv-deploy
     echo "setup: installing checkov, the AWS CDK and osls into .venv-deploy"
@@ -302,7 +295,7 @@ test) # what `make test` needs
     ;;
 test-all)
     "$0" test
-    together pythons tools sam free-threaded deploy site
+    together pythons tools sam free-threaded deploy
     once .tools/wheels/.ready fetch_wheels
     once .tools/django/.ready fetch_django
     ;;
@@ -330,7 +323,6 @@ audit) once .venv-audit/.ready install_audit ;;
 fuzz) once .venv-fuzz/.ready install_fuzz ;;
 tools) once .venv-build/.ready install_tools ;;
 sam) once .venv-sam/.ready install_sam ;;
-site) once .venv-site/.ready install_site ;;
 deploy) once .venv-deploy/.ready install_deploy ;;
 wheels) once .tools/wheels/.ready fetch_wheels ;;
 django) once .tools/django/.ready fetch_django ;;
