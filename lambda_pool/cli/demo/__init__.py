@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         return complain("demo", f"the demo needs {' and '.join(missing)}: {INSTALL}")
     from lambda_pool.testing.answers import LambdaRuntimeError
     from lambda_pool.testing.runtime import find_emulator
-    from lambda_pool.testing.servers import ServerError
+    from lambda_pool.testing.server import ServerError
 
     try:
         find_emulator()
