@@ -3,12 +3,17 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import serving
-from .api import Pool
 from .errors import LambdaPoolError
 from .lifecycle import shutdown
+
+if TYPE_CHECKING:
+    from .aio.pool import AsyncPool
+    from .api import Pool
+
+    AnyPool = Pool[Any] | AsyncPool
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -37,7 +42,7 @@ class Middleware:
     def __init__(
         self,
         app: App,
-        pool: Pool | None = None,
+        pool: "AnyPool | None" = None,
         *,
         request_timeout: float | None = None,
         on_unavailable: Unavailable | None = None,

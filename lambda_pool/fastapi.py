@@ -14,7 +14,7 @@ from . import unavailable
 from .errors import ConfigError
 from .invocation import Limit
 from .pool import ConnectionPool
-from .sqlalchemy.sessions import check_engine, lender
+from .sqlalchemy.sessions import check_engine, check_options, lender
 
 __all__ = ["session"]
 
@@ -117,9 +117,12 @@ def _session(engine: Any, options: dict[str, Any]) -> Callable[..., Any]:
 def _async_session(engine: Any, options: dict[str, Any]) -> Callable[..., Any]:
     from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 
-    if "bind" in options:
-        raise ConfigError("bind is not valid in session(): the engine is its first argument; for others, see binds")
+    check_options(options, "session()")
     make: async_sessionmaker[AsyncSession] = async_sessionmaker(engine, **options)
+    try:
+        make()
+    except TypeError as error:
+        raise ConfigError(f"session() was given an option that is not valid for a session: {error}") from error
 
     async def opened(scope: _Scope) -> AsyncIterator[AsyncSession]:
         async with make() as lent:

@@ -8,10 +8,10 @@ from typing import Any
 
 from . import config as configuration
 from . import lifecycle, reclaim
-from .api import Pool
 from .errors import CommitUncertain, ConfigError, LambdaPoolError
 from .invocation import remaining, reserve, running
 from .lifecycle import shutdown
+from .pool import ConnectionPool
 from .request import UNAVAILABLE, Request, begin, current_request
 
 log = logging.getLogger("lambda_pool")
@@ -25,7 +25,8 @@ class Requests:
 
     def __init__(self, pool: Any, request_timeout: float | None, on_unavailable: Callable[..., Any] | None) -> None:
         """Checks a middleware's arguments. Raises ConfigError."""
-        if pool is not None and not isinstance(pool, Pool):
+        # By what an AsyncPool has, too.
+        if pool is not None and not isinstance(getattr(pool, "_core", None), ConnectionPool):
             raise ConfigError(f"pool is not valid: it must be a lambda_pool.Pool, and not {type(pool).__name__}")
         if on_unavailable is not None and not callable(on_unavailable):
             raise ConfigError(f"on_unavailable={on_unavailable!r} is not valid: it must be callable")

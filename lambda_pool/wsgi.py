@@ -2,11 +2,16 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import serving
-from .api import Pool
 from .errors import LambdaPoolError
+
+if TYPE_CHECKING:
+    from .aio.pool import AsyncPool
+    from .api import Pool
+
+    AnyPool = Pool[Any] | AsyncPool
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -34,7 +39,7 @@ class Middleware:
     def __init__(
         self,
         app: App,
-        pool: Pool | None = None,
+        pool: "AnyPool | None" = None,
         *,
         request_timeout: float | None = None,
         on_unavailable: Unavailable | None = None,

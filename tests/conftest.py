@@ -13,7 +13,8 @@ import pytest
 from tests.support.speed import FULL, SEED
 
 if TYPE_CHECKING:
-    from lambda_pool.testing.servers import MariaDbServer, PostgresServer
+    from lambda_pool.testing.mariadb import MariaDbServer
+    from lambda_pool.testing.postgres import PostgresServer
 
 pytest_plugins = ["pytester"]
 
@@ -56,7 +57,7 @@ def lambda_rie() -> Path:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL with TLS and a log of all statements, shared by the whole run."""
-    from lambda_pool.testing.servers import PostgresServer
+    from lambda_pool.testing.postgres import PostgresServer
 
     with PostgresServer(log_statements=True) as server:
         yield server
@@ -65,7 +66,7 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDbServer]:
     """A MariaDB with TLS and a log of all statements, shared by the whole run."""
-    from lambda_pool.testing.servers import MariaDbServer
+    from lambda_pool.testing.mariadb import MariaDbServer
 
     with MariaDbServer(log_statements=True) as server:
         yield server

@@ -14,13 +14,14 @@ import socket
 import threading
 from _thread import start_new_thread
 from collections.abc import Callable
-from time import monotonic, sleep
+from time import monotonic
 from types import FrameType
 from typing import Any
 
 from .. import config as configuration
 from ..events import Closing
 from ..reclaim import cut_lent, shut_down
+from ..waiting import pause, plainly
 from . import pools
 
 log: logging.Logger = logging.getLogger("lambda_pool")
@@ -106,7 +107,8 @@ def _identifier(connection: socket.socket) -> str:
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
     """Close, report, run the handler that was there before, and end."""
     try:
-        _close_all()
+        with plainly():
+            _close_all()
         previous = _Installed.previous
         if callable(previous):
             previous(number, frame)
@@ -154,7 +156,7 @@ def _close_in_server() -> None:
             pool.close()
     _tell_closing()
     while monotonic() - began < _REQUESTS_END and any(pool.state.entries for pool in pools()):
-        sleep(0.02)
+        pause(0.02)
     for pool in pools():
         if pool.config.graceful_shutdown:
             cut_lent(pool, began + _REQUESTS_END + _GOODBYES, _LEAST)

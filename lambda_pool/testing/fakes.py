@@ -215,6 +215,7 @@ class FakeDriver:
 
     name = "postgresql"
     default_port = 5432
+    awaited = False
 
     def __init__(self, *, answers: dict[str, Sequence[Any]] | None = None) -> None:
         self.answers: dict[str, Sequence[Any]] = answers or {}
@@ -273,6 +274,10 @@ class FakeDriver:
     def cursor(self, conn: FakeConnection) -> AbstractContextManager["FakeStepCursor"]:
         """See `Engine`."""
         return nullcontext(FakeStepCursor(conn))
+
+    def in_coroutines(self, conn: Any, patience: float) -> Any:
+        """See `Engine`."""
+        return conn
 
     def classify(self, error: BaseException) -> Failure:
         """See `Engine`."""

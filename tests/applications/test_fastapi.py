@@ -1,5 +1,6 @@
 """`lambda_pool.fastapi.session`: one session for each request, committed before its answer."""
 
+import asyncio
 import gc
 from collections.abc import Iterator
 from typing import Annotated, Any
@@ -9,6 +10,7 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi.exceptions import DependencyScopeError
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from starlette.background import BackgroundTasks
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -16,8 +18,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 import lambda_pool
 from lambda_pool import fastapi
 from lambda_pool.asgi import Middleware
-from lambda_pool.sqlalchemy import create_engine
-from tests.support.web import ask
+from lambda_pool.sqlalchemy import create_async_engine, create_engine
+from tests.support.web import asgi, ask
 
 from .conftest import Server, saved
 
@@ -131,6 +133,55 @@ def test_what_a_route_saves(
     assert pool.stats().in_use == 0
     if route == "threads":
         assert answer.body == b"true"  # one session for each request
+
+
+@pytest.mark.parametrize(("route", "status", "rows"), [("save", 200, [1]), ("refused", 409, []), ("raised", 500, [])])
+def test_an_async_engine(server: Server, route: str, status: int, rows: list[int]) -> None:
+    pool = lambda_pool.AsyncPool(server.url(), max_size=2, timeout=10)
+    engine = create_async_engine(pool)
+    app = FastAPI()
+    database = Annotated[AsyncSession, Depends(fastapi.session(engine), scope="function")]
+
+    @app.post("/{kind}/{number}")
+    async def save(kind: str, number: int, session: database) -> int:
+        await session.execute(INSERT, {"id": number})
+        if kind == "refused":
+            raise HTTPException(409)
+        if kind == "raised":
+            raise ValueError("mine")
+        return number
+
+    async def main() -> None:
+        answer = await asgi(Middleware(app, pool), f"/{route}/1", method="POST")
+        assert answer.status == status, answer
+        assert pool.stats().in_use == 0
+        await pool.close()
+
+    asyncio.run(main())
+    assert saved(server) == rows
+    gc.collect()
+
+
+def test_what_a_task_leaves_of_an_async_pool_is_taken_back(server: Server) -> None:
+    pool = lambda_pool.AsyncPool(server.url(), max_size=1, timeout=10)
+    left: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        left.append(pool.connection())
+        conn = await left[-1].__aenter__()
+        cursor = conn.cursor()
+        await cursor.execute("insert into served values (1)")
+        await JSONResponse({})(scope, receive, send)
+
+    async def main() -> None:
+        answer = await asgi(Middleware(app, pool))
+        assert answer.status == 0
+        assert isinstance(answer.error, lambda_pool.NotCommitted)
+        assert pool.stats().in_use == 0
+        await pool.close()
+
+    asyncio.run(main())
+    assert saved(server) == []
 
 
 def test_a_stream(engine: Engine, pool: lambda_pool.Pool, server: Server) -> None:

