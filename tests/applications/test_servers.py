@@ -46,6 +46,11 @@ def save(number: int, database: Database) -> int:
     database.execute(SLEEP)
     return database.execute(text("select id from served where id = :id"), {"id": number}).scalar_one()
 
+@api.post("/long/{number}")
+def save_slowly(number: int, database: Database) -> None:
+    database.execute(INSERT, {"id": number})
+    database.execute(text(SLEEP.text.replace("0.2", "40")))
+
 @api.get("/stats")
 def stats() -> list[int]:
     found = pool.stats()
@@ -59,6 +64,12 @@ def save_too(number):
         found = save(number, database)
         database.commit()
     return str(found)
+
+@flask.post("/long/<int:number>")
+def save_slowly_too(number):
+    with Session(engine) as database:
+        save_slowly(number, database)
+    return ""
 
 @flask.get("/stats")
 def stats_too():
@@ -187,3 +198,40 @@ def test_sigterm_amid_requests(running: Running, server: Server) -> None:
     running.process.wait(60)
     kept = saved(server)
     assert [number for number, answer in answers.items() if answer and answer[0] == 200 and number not in kept] == []
+
+
+def test_sigterm_ends_what_does_not_end(running: Running, server: Server) -> None:
+    """A request that lasts too long is rolled back, and no session is left."""
+
+    def ask() -> Any:
+        try:
+            return running.ask("POST", "/long/1")[0]
+        except (OSError, http.client.HTTPException):
+            return None
+
+    with ThreadPoolExecutor(1) as clients:
+        found = clients.submit(ask)
+        time.sleep(1)
+        running.process.send_signal(signal.SIGTERM)
+        until = time.monotonic() + 15
+        while (left := sessions(server)) and time.monotonic() < until:
+            time.sleep(0.05)
+        assert left == 0
+        assert found.result() in {None, 500, 503}
+    assert saved(server) == []
+
+
+def sessions(server: Server) -> int:
+    """How many sessions there are beside the test's own."""
+    if isinstance(server, PostgresServer):
+        return len(
+            server.execute(
+                "select 1 from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
+            )
+        )
+    return len(
+        server.execute(
+            "select 1 from information_schema.processlist where id <> connection_id() and command <> 'Daemon'"
+            " and user <> 'system user'"
+        )
+    )

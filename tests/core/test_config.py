@@ -266,3 +266,24 @@ def test_quoted_parts_come_back_as_they_were(user: str, password: str, database:
     url = config.parse_url(text)
     assert url.password is not None
     assert (url.user, url.password.reveal(), url.database) == (user, password, database)
+
+
+@pytest.mark.parametrize(
+    ("said", "size"),
+    [
+        ({}, 1),
+        ({"AWS_LAMBDA_MAX_CONCURRENCY": "16"}, 16),
+        ({"AWS_LAMBDA_INITIALIZATION_TYPE": "native-http"}, 64),
+        ({"AWS_LAMBDA_HTTP_ENDPOINT": "0.0.0.0:3000"}, 64),
+        ({"AWS_LAMBDA_HTTP_ENDPOINT": "0.0.0.0:3000", "AWS_LAMBDA_MAX_CONCURRENCY": "8"}, 8),
+        ({"AWS_LAMBDA_MAX_CONCURRENCY": "many"}, 1),
+        ({"AWS_LAMBDA_MAX_CONCURRENCY": "0"}, 1),
+        ({"AWS_LAMBDA_MAX_CONCURRENCY": "16", "LAMBDA_POOL_MAX_SIZE": "3"}, 3),
+    ],
+)
+def test_max_size_follows_what_may_run_at_once(
+    said: dict[str, str], size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in said.items():
+        monkeypatch.setenv(name, value)
+    assert lambda_pool.Pool("postgresql://h/d").config.max_size == size
