@@ -212,7 +212,7 @@ install_python() { # install_python VERSION PATH
     echo "setup: preparing Python $1 for the tests"
     make_venv ".venv-$1" "$2"
     ".venv-$1/bin/pip" install -q --disable-pip-version-check --only-binary :all: -c constraints.txt \
-        'psycopg[binary]' PyMySQL awslambdaric aws-lambda-powertools SQLAlchemy Django greenlet ||
+        'psycopg[binary]' PyMySQL awslambdaric aws-lambda-powertools SQLAlchemy Django greenlet fastapi mangum ||
         fail "pip could not install the drivers for Python $1"
     ".venv-$1/bin/pip" install -q --disable-pip-version-check --no-deps -e . ||
         fail "pip could not install the package for Python $1"

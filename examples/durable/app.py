@@ -1,7 +1,7 @@
 """A durable function: an order that is saved, waits for a day, and is then settled.
 
-`orders.handler` is outermost and takes no connection. Each step is one transaction, with the record that it was done: if
-the function is lost between COMMIT and the SDK's checkpoint, the step runs again, finds the record, and does nothing.
+`orders.handler` is outermost and takes no connection. Each step is one transaction, with the record that it was done. If
+the function is lost between COMMIT and the SDK's checkpoint, the step runs again, finds the record and does nothing.
 """
 
 from aws_durable_execution_sdk_python import durable_execution

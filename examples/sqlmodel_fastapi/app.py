@@ -11,6 +11,7 @@ from mangum import Mangum
 from sqlmodel import Field, Session, SQLModel
 
 import lambda_pool
+from lambda_pool.fastapi import session
 from lambda_pool.sqlalchemy import create_engine
 
 pool = lambda_pool.Pool()
@@ -24,14 +25,8 @@ class Order(SQLModel, table=True):
     amount: int = 1
 
 
-def session():
-    with Session(engine) as opened:
-        yield opened
-        opened.commit()  # not reached after an error, and then nothing is saved
-
-
-# `function`: COMMIT comes before the answer, which can so still say that it was refused.
-Database = Annotated[Session, Depends(session, scope="function")]
+# Committed before the answer is sent, so that the answer can still say that it was refused.
+Database = Annotated[Session, Depends(session(engine, class_=Session), scope="function")]
 
 app = FastAPI()
 
