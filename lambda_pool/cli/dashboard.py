@@ -8,7 +8,7 @@ import re
 from typing import Any
 
 from lambda_pool.cli.arguments import arn, function_name, name
-from lambda_pool.cli.terminal import complain
+from lambda_pool.cli.terminal import WIDTH, complain, fold
 from lambda_pool.config import read_metrics_environment
 from lambda_pool.metrics.emf import dimension
 from lambda_pool.metrics.panels import ALARMS, PANELS, QUERIES, Alarm, Line, Panel, Query
@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print it. Returns 2 if the region is missing."""
     if args.format == "queries":
-        print("\n\n".join(f"# {query.question}\n{_filled(query, args)}" for query in QUERIES))
+        print("\n\n".join("\n".join(_folded(query, args)) for query in QUERIES))
         return 0
     if args.format == "cloudformation":
         found = template(args)
@@ -59,6 +59,25 @@ def run(args: argparse.Namespace) -> int:
         }
     print(json.dumps(found, indent=2))
     return 0
+
+
+def _folded(query: Query, args: argparse.Namespace) -> list[str]:
+    """Its question as a comment, and the query with its long commands folded, as CloudWatch takes it."""
+    lines = fold(query.question, "# ", "# ", WIDTH)
+    for command in _filled(query, args).splitlines():
+        if not command.startswith("| "):  # the filter, whose first part holds the pool's name
+            pool, _, what = command.rpartition(" and ")
+            lines += [command] if len(command) <= WIDTH else [pool, f"    and {what}"]
+            continue
+        line, *rest = command.split(", ")
+        for part in rest:
+            if len(line) + len(part) + 3 > WIDTH:
+                lines.append(f"{line},")
+                line = f"    {part}"
+            else:
+                line = f"{line}, {part}"
+        lines.append(line)
+    return lines
 
 
 def template(args: argparse.Namespace) -> dict[str, Any]:

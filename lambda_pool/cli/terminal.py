@@ -5,6 +5,7 @@ Everything fits 80 columns, and a wider terminal where it helps. Names that are 
 
 from __future__ import annotations
 
+import itertools
 import os
 import shutil
 import sys
@@ -46,8 +47,16 @@ def fold(text: str, first: str = "", later: str = "", width: int | None = None) 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int, elastic: Collection[int]) -> list[str]:
     """Columns as wide as what stands in them; the `elastic` ones give way, the widest first, until a line fits.
 
-    What a server sends may not steer a terminal: what cannot be printed becomes a question mark.
+    What is longer than its column goes on below. What a server sends may not steer a terminal: what cannot be printed
+    becomes a question mark.
     """
+    return [line for row in table_rows(header, rows, width, elastic) for line in row]
+
+
+def table_rows(
+    header: Sequence[str], rows: Sequence[Sequence[str]], width: int, elastic: Collection[int]
+) -> list[list[str]]:
+    """The lines of the same table, those of the header first, in a list for each row."""
     cells = [list(header), *([printable(cell) for cell in row] for row in rows)]
     sizes = [max(len(row[column]) for row in cells) for column in range(len(header))]
     while sum(sizes) + 2 * (len(sizes) - 1) > width:
@@ -55,10 +64,16 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int, elas
         if sizes[widest] <= _LEAST_CELL:
             break
         sizes[widest] -= 1
-    return [
-        "  ".join(clip(cell, size).ljust(size) for cell, size in zip(row, sizes, strict=True)).rstrip()[:width]
-        for row in cells
-    ]
+    found = []
+    for row in cells:
+        folded = [textwrap.wrap(cell, size, break_on_hyphens=False) for cell, size in zip(row, sizes, strict=True)]
+        found.append(
+            [
+                "  ".join(part.ljust(size) for part, size in zip(parts, sizes, strict=True)).rstrip()[:width]
+                for parts in itertools.zip_longest(*folded, fillvalue="")
+            ]
+        )
+    return found
 
 
 def clip(text: str, width: int) -> str:

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from lambda_pool import LambdaPoolError, Pool
 from lambda_pool.cli import arguments
-from lambda_pool.cli.terminal import Progress, clip, columns, complain, printable, table
+from lambda_pool.cli.terminal import Progress, clip, columns, complain, printable, table, table_rows
 
 _NAME = "lambda-pool-top"
 _CLEAR = "\x1b[H\x1b[J"
@@ -194,10 +194,10 @@ def _transactions(sessions: Sequence[Session], width: int, *, statements: bool) 
         ]
         for session in sessions
     ]
-    header, *lines = table(["ID", "IN TRANS.", "STATE", "USER", "APPLICATION", "WAITS FOR"], rows, width, {2, 3, 4, 5})
-    found = [header]
-    for line, session in zip(lines, sessions, strict=True):
-        found.append(line)
+    header = ["ID", "IN TRANS.", "STATE", "USER", "APPLICATION", "WAITS FOR"]
+    found, *folded = table_rows(header, rows, width, {2, 3, 4, 5})
+    for lines, session in zip(folded, sessions, strict=True):
+        found += lines
         if statements and session.statement:
             statement = " ".join(printable(session.statement[:2_000].replace("\n", " ")).split())
             found.append(clip(f"    {statement}", width))

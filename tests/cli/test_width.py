@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 import psycopg
 import pytest
 
+from lambda_pool.metrics.panels import QUERIES
 from lambda_pool.testing import PostgresServer
 from tests.cli.screen import CLI, Screen
 
@@ -72,11 +73,24 @@ def test_a_simulation_fits(connections: str) -> None:
         assert any(line.startswith("Simulated: ") for line in lines)
 
 
+def test_the_dashboards_queries_fit_and_stay_what_they_are() -> None:
+    arguments = ["dashboard", "--function", "orders", "--pool", "orders", "--format", "queries"]
+    for lines in (off_terminal(arguments), on_terminal(arguments)):
+        assert max(map(len, lines)) <= 80
+        printed = " ".join(" ".join(line for line in lines if not line.startswith("#")).split())
+        for query in QUERIES:
+            assert " ".join(query.text.partition("|")[2].split()) in printed
+
+
 def test_top_fits(busy: PostgresServer) -> None:
     for lines in (off_terminal(["top", "--once", busy.url()]), on_terminal(["top", "--once", busy.url()])):
         assert max(map(len, lines)) <= 80
         assert any(line.startswith("    select 'a statement that is longer") and line.endswith("…") for line in lines)
         assert any("idle in" in line and "a_user" in line and "lambda" in line for line in lines)
+        # Nothing of a name is lost: its parts stand below each other.
+        [start] = [number for number, line in enumerate(lines) if line.startswith("APPLICATION")]
+        end = lines[start].index("STATE")
+        assert ("lambda_pool:" + "orders-" * 8)[:63] in "".join(line[:end].strip() for line in lines[start:])
 
 
 def test_doctor_fits_when_all_is_well(busy: PostgresServer) -> None:
