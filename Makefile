@@ -12,7 +12,7 @@ export PYTHON WORKERS
 export AWS_LAMBDA_RIE := $(CURDIR)/.tools/rie/aws-lambda-rie
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all demo example test test-all mutants coverage fuzz lint format bench certs layer audit docs dist chaos soak clean layers release-check build-LayerArm64 build-LayerX8664
+.PHONY: help setup setup-all demo example test test-all mutants coverage fuzz lint format bench certs layer audit docs site dist chaos soak clean layers release-check build-LayerArm64 build-LayerX8664
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -120,6 +120,10 @@ audit: ## look at what we depend on: pins, licences, known vulnerabilities
 docs: ## write the API reference anew, from the docstrings
 	@scripts/setup.sh environment
 	.venv/bin/python scripts/build_reference.py
+
+site: ## build the site of these pages into build/site
+	@scripts/setup.sh environment
+	@.venv/bin/python scripts/build_site.py
 
 dist: ## build the source distribution and the wheel, and install it with each extra on every Python here
 	@PYTHON= scripts/setup.sh tools

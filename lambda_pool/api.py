@@ -89,7 +89,7 @@ class Pool(Generic[Conn]):
     connections are, and else an annotation: `orders: Pool[psycopg.Connection] = Pool(url)`.
     """
 
-    __module__ = "lambda_pool"
+    __module__, _awaited = "lambda_pool", False  # AsyncPool's is
 
     @overload
     def __init__(
@@ -283,10 +283,10 @@ class Pool(Generic[Conn]):
         if name == "postgresql":
             from .engines.psycopg.engine import PostgresEngine
 
-            return PostgresEngine()
+            return PostgresEngine(awaited=self._awaited)
         from .engines.pymysql.engine import MysqlEngine
 
-        return MysqlEngine()
+        return MysqlEngine(awaited=self._awaited)
 
     if TYPE_CHECKING:
 

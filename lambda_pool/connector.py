@@ -1,17 +1,17 @@
 """Opens one connection: where to, as whom, how encrypted, how often tried, and what to say when it cannot be had."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
-from .auth.base import Auth, Credentials
+from .auth.base import Auth, Credentials, UrlAuth
 from .aws.hosts import is_dsql, recognise
 from .backoff import backoff, crowded_backoff
 from .config import Config, check_pooled
 from .core.dispatch import EventDispatcher
 from .core.policy import session_timer
-from .endpoints.base import Endpoint, EndpointSource, Role
+from .endpoints.base import Endpoint, EndpointSource, FixedEndpoint, Role
 from .engines.base import TRANSIENT, ConnectRequest, Engine, Failure, FleetConnection
 from .errors import (
     ConfigError,
@@ -24,9 +24,14 @@ from .errors import (
 from .events import ConnectFailed, CredentialsRefreshed, EndpointRefreshed, Opened, SlowQuery, TimedOut
 from .invocation import Limit, time_out
 from .tls import advice, choose, with_certificate
-from .waiting import pause
+from .waiting import aside, pause
 
 log: logging.Logger = logging.getLogger("lambda_pool")
+
+T = TypeVar("T")
+
+# What answers at once.
+_AT_HAND = (UrlAuth, FixedEndpoint)
 
 # Failures that may mean that the endpoint is no longer at this address. The others come from a server that answers.
 _MOVES = frozenset(Failure) - {Failure.REJECTED, Failure.TOO_MANY}
@@ -136,15 +141,17 @@ class Connector:
         start = monotonic()
         try:
             endpoint = self.resolve(role, limit)
-            credentials = self.auth.credentials(endpoint, self._config.url.user, max(limit.left(), _SHORTEST))
-            return self.request(endpoint, credentials, limit), endpoint
+            credentials = self._asked(
+                self.auth.credentials, endpoint, self._config.url.user, max(limit.left(), _SHORTEST)
+            )
+            return self.request(endpoint, credentials, limit, role), endpoint
         except LambdaPoolError as error:
             self._report(error, type(error).__name__, attempt, start, retrying=False)
             raise
 
     def resolve(self, role: Role, limit: Limit) -> Endpoint:
         """Where to. Raises EndpointError, also for an endpoint of another engine than the URL's."""
-        endpoint = self.endpoint.resolve(role, max(limit.left(), _SHORTEST))
+        endpoint = self._asked(self.endpoint.resolve, role, max(limit.left(), _SHORTEST))
         engine = self._config.url.engine
         if endpoint.engine and endpoint.engine != engine:
             raise EndpointError(
@@ -156,16 +163,22 @@ class Connector:
             self._events.emit(EndpointRefreshed(self._events.name, endpoint.host))
         return endpoint
 
+    def _asked(self, method: Callable[..., T], *arguments: Any) -> T:
+        """What a source says. One that may have to ask somebody does so without holding up an event loop."""
+        return method(*arguments) if isinstance(method.__self__, _AT_HAND) else aside(method, *arguments)  # type: ignore[attr-defined]
+
     def _where(self, role: Role, limit: Limit) -> Endpoint | None:
         """Where the next attempt would lead to; None if that is not known, or no time is left to find out."""
         if limit.left() <= 0:
             return None
         try:
-            return self.endpoint.resolve(role, limit.left())
+            return self._asked(self.endpoint.resolve, role, limit.left())
         except LambdaPoolError:
             return None
 
-    def request(self, endpoint: Endpoint, credentials: Credentials, limit: Limit) -> ConnectRequest:
+    def request(
+        self, endpoint: Endpoint, credentials: Credentials, limit: Limit, role: Role = Role.WRITER
+    ) -> ConnectRequest:
         """Everything that the driver is told for one attempt. Raises ConfigError."""
         url, defaults = self._config.url, self._defaults
         host, hostaddr = endpoint.host or credentials.host or "", url.hostaddr
@@ -208,6 +221,10 @@ class Connector:
             reset=self._config.reset,
             session_idle=self._timer(host, pooled=url.pooled or proxy),
             arguments=self._arguments,
+            watched=self._config.cancel_before_deadline > 0,
+            # An RDS Proxy passes no cancel on, but ends the statement of a client that is gone.
+            aside=None if proxy else lambda within: self.open_aside(role, Limit(within, uncut=True)),
+            patience=self._config.timeout,
             slow_query=self._config.slow_query,
             on_slow=self._slow if self._config.slow_query else None,
         )

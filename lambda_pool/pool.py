@@ -38,7 +38,7 @@ from .events import (
 )
 from .invocation import Limit
 from .release import release
-from .waiting import Turn, current_borrower, readable
+from .waiting import current_borrower, readable, turn
 
 if TYPE_CHECKING:
     from .stats import PoolStats
@@ -67,6 +67,7 @@ class ConnectionPool:
         self.events: EventDispatcher = EventDispatcher(config.name, observers, self.lock)
         self.connector: Connector = Connector(config, engine, auth, endpoint, self.events)
         self.warmed: bool = False
+        self.awaited: bool = engine.awaited
         self._tell_unknown_deadline = config.cancel_before_deadline > 0 and in_lambda()
         self._reader_role = Role.READER if endpoint.has_reader else Role.WRITER
         self._ping_after = config.ping_after
@@ -135,19 +136,19 @@ class ConnectionPool:
                 return entry
             hopeless = self.state.held_by(me) == self.config.max_size
             if not hopeless:
-                turn = Turn(me, role)
-                self.state.queue.append(turn)
+                place = turn(me, role)
+                self.state.queue.append(place)
         if hopeless:
             raise unavailable.hopeless(self)
         try:
-            while entry is None and (left := limit.left()) > 0 and turn.wait(left):
+            while entry is None and (left := limit.left()) > 0 and place.wait(left):
                 with self.lock:
-                    entry = self.state.obtain(role, me, turn)
+                    entry = self.state.obtain(role, me, place)
             with self.lock:
-                entry = entry or self.state.obtain(role, me, turn)
+                entry = entry or self.state.obtain(role, me, place)
         finally:
             with self.lock:
-                self.state.leave(turn)
+                self.state.leave(place)
         if entry is None:
             raise unavailable.timed_out(self, limit)
         self.events.emit(Waited(self.name, limit.elapsed()))

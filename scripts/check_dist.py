@@ -35,6 +35,7 @@ for engine, extra in (("postgresql", "postgres"), ("mysql", "mysql")):
     "aws": "from lambda_pool.aws.sdk import load_session; load_session()",
     "metrics": "from lambda_pool.metrics.powertools import powertools_is_installed as p; assert p()",
     "otel": "from lambda_pool.metrics import OtelMetrics; OtelMetrics()",
+    "asyncio": "import greenlet, lambda_pool.aio.pool as p; assert p.AsyncPool",
     "sqlalchemy": "import sqlalchemy, lambda_pool.sqlalchemy as s; assert s.create_engine",
     "django": "import django, lambda_pool.django.postgresql",
     "all": "from lambda_pool import Pool; Pool('postgresql://app@db.example/app'); Pool('mysql://app@db.example/app')",

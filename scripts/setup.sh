@@ -99,7 +99,7 @@ once() { # once STAMP COMMAND…: run a command unless it has succeeded since th
 install_all() {
     make_venv .venv
     echo "setup: installing the package, its extras and the development tools into .venv"
-    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[all,otel,sqlalchemy,django,testing,demo]' --group dev ||
+    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[all,otel,sqlalchemy,django,asyncio,testing,demo]' --group dev ||
         fail "pip could not install the package's dependencies into .venv"
 }
 
@@ -114,7 +114,7 @@ install_audit() { # every extra as a user gets it, and what looks for vulnerabil
     make_venv .venv-audit
     echo "setup: installing the package with every extra, and pip-audit, into .venv-audit"
     .venv-audit/bin/pip install -q --disable-pip-version-check -c constraints.txt \
-        -e '.[all,otel,sqlalchemy,django,testing,demo]' packaging pip-audit==2.10.1 ||
+        -e '.[all,otel,sqlalchemy,django,asyncio,testing,demo]' packaging pip-audit==2.10.1 ||
         fail "pip could not install the package's dependencies and pip-audit into .venv-audit"
 }
 
@@ -212,7 +212,7 @@ install_python() { # install_python VERSION PATH
     echo "setup: preparing Python $1 for the tests"
     make_venv ".venv-$1" "$2"
     ".venv-$1/bin/pip" install -q --disable-pip-version-check --only-binary :all: -c constraints.txt \
-        'psycopg[binary]' PyMySQL awslambdaric aws-lambda-powertools SQLAlchemy Django ||
+        'psycopg[binary]' PyMySQL awslambdaric aws-lambda-powertools SQLAlchemy Django greenlet ||
         fail "pip could not install the drivers for Python $1"
     ".venv-$1/bin/pip" install -q --disable-pip-version-check --no-deps -e . ||
         fail "pip could not install the package for Python $1"

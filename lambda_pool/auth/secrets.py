@@ -19,6 +19,7 @@ from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
 from ..record import Record
 from ..secret import Secret, private
+from ..waiting import hold, pause
 from .base import Credentials
 
 MAX_AGE = 300.0
@@ -160,7 +161,7 @@ class SecretsManager:
         """
         deadline = time.monotonic() + timeout
         lock = self._lock  # the one to release, whoever calls `forget` meanwhile
-        if not lock.acquire(timeout=max(0.0, timeout)):
+        if not hold(lock, timeout):
             raise CredentialsError(f"another thread was still fetching {self} after {timeout:.1f} s")
         try:
             login, cached = self._login(deadline)
@@ -239,7 +240,7 @@ class SecretsManager:
             left = deadline - time.monotonic()
             if isinstance(answer, _Answer) or not answer.passing or left < 2 * _PAUSE:
                 return answer
-            time.sleep(_PAUSE)
+            pause(_PAUSE)
 
     def _ask_once(self, stage: str, deadline: float) -> _Answer | _Problem:
         credentials = self._identity.credentials(deadline - time.monotonic())

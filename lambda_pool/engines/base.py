@@ -91,6 +91,10 @@ class ConnectRequest(Record):
     `reset`: the option of that name: what is brought back when a borrower returns the connection.
     `session_idle`: seconds after which the server is to end the session where it idles; 0: nothing is said of that.
     `arguments`: what `Engine.arguments` made of the URL's query and of `connect_args`.
+    `watched`, `aside` and `patience` are for connections that wait on an event loop: they end what runs by themselves,
+    before the invocation is over if it is watched, and when their task is cancelled, over a second connection that
+    `aside` opens in at most so many seconds (None: there can be none). `patience`: seconds that the answer to a COMMIT
+    is waited for after that.
     `on_slow` is told of statements that take longer than `slow_query` seconds; None: nobody wants to know.
     """
 
@@ -107,6 +111,9 @@ class ConnectRequest(Record):
     session_idle: float = 0.0
     arguments: Mapping[str, Any] = SecretMapping({})
     hostaddr: str = ""
+    watched: bool = False
+    aside: "Aside | None" = None
+    patience: float = 0.0
     slow_query: float = 0.0
     on_slow: OnSlow | None = None
 
@@ -246,11 +253,16 @@ class FleetConnection(FrameworkConnection, Protocol):
         """
 
 
+Aside = Callable[[float], EngineConnection]
+
+
 class Engine(Protocol):
     """One driver. Stateless; importing its module imports no driver, `load()` does."""
 
     name: str
     default_port: int
+    awaited: bool
+    """Its connections wait on an event loop."""
 
     def load(self) -> None:
         """Import the driver. Raises ConfigError that names the extra to install."""
@@ -266,6 +278,9 @@ class Engine(Protocol):
 
     def connect(self, request: ConnectRequest) -> FleetConnection:
         """Open one connection. Raises what the driver raises, without the variables on its way (see `private`)."""
+
+    def in_coroutines(self, conn: Any, patience: float) -> Any:
+        """What borrowers get of the driver's connection where it is awaited. `patience`: see ConnectRequest."""
 
     def classify(self, error: BaseException) -> Failure:
         """What an error, of the driver or the operating system, means."""

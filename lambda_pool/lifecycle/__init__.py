@@ -53,8 +53,11 @@ def register(pool: ConnectionPool) -> None:
     if not process.hooked:
         process.hooked = True
         os.register_at_fork(after_in_child=_after_fork)
-    process.cancel_before = max(known.config.cancel_before_deadline for known in pools())
-    reserve.seconds = max(RESERVE, process.cancel_before)
+    # Connections for an event loop look at the clock themselves.
+    process.cancel_before = max(
+        (known.config.cancel_before_deadline for known in pools() if not known.awaited), default=0.0
+    )
+    reserve.seconds = max(RESERVE, *(known.config.cancel_before_deadline for known in pools()))
     initialization = configuration.lambda_initialization()
     if initialization == "":
         return

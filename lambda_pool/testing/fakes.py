@@ -201,6 +201,7 @@ class FakeDriver:
 
     name = "postgresql"
     default_port = 5432
+    awaited = False
 
     def __init__(self, *, answers: dict[str, Sequence[Any]] | None = None) -> None:
         self.answers: dict[str, Sequence[Any]] = answers or {}
@@ -255,6 +256,10 @@ class FakeDriver:
             link.session_idle = request.session_idle
             self.links.append(link)
         return link
+
+    def in_coroutines(self, conn: Any, patience: float) -> Any:
+        """See `Engine`."""
+        return conn
 
     def classify(self, error: BaseException) -> Failure:
         """See `Engine`."""

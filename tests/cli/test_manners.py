@@ -37,7 +37,7 @@ def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         (["doctor", NOBODY_THERE, "--url", NOBODY_THERE], "argument --url: a URL was given already"),
         (["doctor", "--url", NOBODY_THERE, NOBODY_THERE], "argument URL: a URL was given already"),
         ([*PLAN, "--url", NOBODY_THERE, NOBODY_THERE], "argument URL: a URL was given already"),
-        (["plan"], "give --max-connections, or --instance with its class, or --live"),
+        (["plan"], "give --max-connections, or --instance with its class, or --acu"),
         (["plan", "--max-connections", "many"], "invalid int value: 'many'"),
         (["plan", "--max-connections", "9", "--rate", "5", "--duration", "inf"], "no number of environments"),
         ([*PLAN, "--headroom", "2"], "headroom=2.0 is not valid"),

@@ -210,7 +210,7 @@ def test_a_bad_finding_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> Non
 def test_what_bounds_environments_of_one_worker_is_their_concurrency(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = command(capsys, "--max-connections", "100", "--environments", "90")
     assert code == 1
-    assert "reserve a concurrency of 77 and let Lambda throttle the rest" in out
+    assert "reserve a concurrency of 77 and let Lambda throttle the rest" in " ".join(out.split())
     assert "\nReserved concurrency to set: 77 (the budget, 1 for each environment).\n" in out
     assert "MaxExecutionEnvironments" not in out
 
@@ -245,7 +245,7 @@ def test_the_chart_goes_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "fix"),
     [
-        (["--environments", "10"], "--max-connections, or --instance with its class, or --live"),
+        (["--environments", "10"], "--max-connections, or --instance with its class, or --acu"),
         (["--max-connections", "10"], "--environments, or --rate and --duration"),
         (["--max-connections", "10", "--environments", "0"], "environments=0"),
         (["--live", "--url", "oracle://db", "--environments", "1"], "postgresql:// or mysql://"),

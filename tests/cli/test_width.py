@@ -64,6 +64,14 @@ def test_plan_fits(arguments: list[str]) -> None:
         assert any(line.startswith(("Reserved concurrency", "MaxExecutionEnvironments")) for line in lines)
 
 
+@pytest.mark.parametrize("connections", ["100", "20000"])
+def test_a_simulation_fits(connections: str) -> None:
+    arguments = ["plan", "--max-connections", connections, "--environments", "500", "--running", "40", "--simulate"]
+    for lines in (off_terminal(arguments), on_terminal(arguments)):
+        assert max(map(len, lines)) <= 80
+        assert any(line.startswith("Simulated: ") for line in lines)
+
+
 def test_top_fits(busy: PostgresServer) -> None:
     for lines in (off_terminal(["top", "--once", busy.url()]), on_terminal(["top", "--once", busy.url()])):
         assert max(map(len, lines)) <= 80

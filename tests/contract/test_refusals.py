@@ -134,7 +134,7 @@ class TestAccounts:
         server.execute("set global disconnect_on_expired_password = on")
         refused = Refused(server.url(user, "x"))
         server.execute("set global disconnect_on_expired_password = off")
-        assert "The password of 'barred' has expired: ALTER USER" in refused.text
+        assert "The password of barred has expired: ALTER USER" in refused.text
         assert len(refused.attempts) == 1
 
     def test_that_have_logged_in_too_often(self, server: MariaDbServer, user: str) -> None:

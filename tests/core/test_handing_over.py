@@ -458,7 +458,7 @@ def keeps_it_in_a_list(fn: Any) -> Callable[..., Any]:
 
 REFUSED = {
     "async def": Refused(coroutine, "coroutine is 'async def'"),
-    "async generator": Refused(asynchronous, "asynchronous is 'async def'"),
+    "async generator": Refused(asynchronous, "asynchronous holds a yield"),
     "async callable": Refused(AsyncCallable(), "__call__ is 'async def'"),
     "async def below a decorator": Refused(wraps_and_passes_two(coroutine), "coroutine is 'async def'"),
     "async def, hidden": Refused(hides_and_passes_all(coroutine), "coroutine is 'async def'"),

@@ -78,7 +78,7 @@ def _pip(arguments: list[str]) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     if arguments[0] != "install":
         raise Unknown("only pip install is known here")
-    values = {"--target": "package", "--platform": "manylinux2014_x86_64"}
+    values = {"--target": "package", "--platform": "manylinux2014_x86_64", "--python-version": "3.13"}
     words = [word for at, word in enumerate(arguments) if values.get(arguments[at - 1]) != word]
     for argument in words[1:]:
         if argument.startswith("-") and argument.partition("=")[0] in _help("pip", "install"):

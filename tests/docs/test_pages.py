@@ -104,6 +104,7 @@ def said_by_others() -> list[str]:
         ("Unknown database", "(1049, \"Unknown database 'oders'\")"),
         ("current transaction is aborted", "current transaction is aborted, commands ignored until end of …"),
         ("the connection is closed", "psycopg.OperationalError: the connection is closed"),
+        ('syntax error at or near "$1"', 'psycopg.errors.SyntaxError: syntax error at or near "$1"'),
         ("deadlock detected", "psycopg.errors.DeadlockDetected: deadlock detected"),
         ("could not serialize access", "could not serialize access due to concurrent update"),
         (
@@ -191,7 +192,7 @@ def test_every_argument_that_is_passed_on_is_on_the_page() -> None:
     rows = dict(re.findall(r"^\| ([^|]+) \| (`[^|]+`) \|$", page, re.MULTILINE))
     assert re.findall(r"`(\w+)`", rows["PostgreSQL (libpq, psycopg)"]) == sorted(LIBPQ.passed)
     assert re.findall(r"`(\w+)`", rows["MySQL (PyMySQL)"]) == sorted(PYMYSQL.passed)
-    objects = re.findall(r"`(\w+)`", rows["in `connect_args` alone, because they are no text"])
+    objects = re.findall(r"`(\w+)`", rows["only in `connect_args`, because they are not text"])
     assert objects == [*sorted(LIBPQ.objects), *sorted(PYMYSQL.objects)]
 
 

@@ -66,7 +66,7 @@ def test_the_commands_in_their_readmes_are_understood() -> None:
             check(each)
 
 
-@pytest.mark.slow("needs the SAM CLI's environment, and lints fourteen templates")
+@pytest.mark.slow("needs the SAM CLI's environment, and lints fifteen templates")
 def test_cfn_lint_has_nothing_to_say_about_their_templates() -> None:
     done = run_sam("cfn-lint", *(str(folder / "template.yaml") for folder in FOLDERS))
     assert done.returncode == 0, done.stdout + done.stderr

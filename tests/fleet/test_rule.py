@@ -296,6 +296,7 @@ def test_it_does_not_take_what_somebody_waits_for() -> None:
     class Waiting:
         owner = -1
         role = Role.WRITER
+        abandoned = False
 
         def wake(self) -> None: ...
 

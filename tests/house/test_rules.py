@@ -1,7 +1,8 @@
-"""The rules of the house that are counted: sizes and public names."""
+"""The rules of the house that are counted: sizes, public names, and that every wait goes through one seam."""
 
 import ast
 from functools import cache
+from pathlib import Path
 
 import psycopg
 import pymysql
@@ -17,6 +18,11 @@ MOST_MEMBERS = 14  # of what the pool asks of a connection
 
 # What a user may call. `from_env` builds one; the rest is used.
 CONTRACT = {"close", "config", "connection", "from_env", "handler", "name", "run", "stats", "warm"}
+
+# Calls that wait. A tool on the command line, and what tests run functions with, may wait as it likes.
+WAITS = {"sleep", "select", "poll", "epoll"}
+SEAM = {"waiting", "aio.waits"}
+NOT_THE_POOL = ("cli", "testing")
 
 
 @pytest.mark.parametrize("name", MODULES)
@@ -39,7 +45,8 @@ def classes() -> dict[str, ast.ClassDef]:
 def test_no_class_has_too_many_public_names(name: str) -> None:
     """Of its own: a driver's subclass also overrides some of the driver's."""
     node = classes()[name]
-    drivers = {base for driver in (psycopg.Connection, pymysql.connections.Connection) for base in dir(driver)}
+    known = psycopg.Connection, pymysql.connections.Connection, pymysql.cursors.Cursor
+    drivers = {base for driver in known for base in dir(driver)}
     overridden = drivers if name.startswith("engines.") else set()
     public = {
         member.name
@@ -49,10 +56,38 @@ def test_no_class_has_too_many_public_names(name: str) -> None:
     assert len(public - overridden) <= MOST_NAMES
 
 
-def test_a_pool_shows_its_contract_and_nothing_else() -> None:
-    assert {name for name in dir(lambda_pool.Pool) if not name.startswith("_")} == CONTRACT
+@pytest.mark.parametrize("pool", [lambda_pool.Pool, lambda_pool.AsyncPool])
+def test_a_pool_shows_its_contract_and_nothing_else(pool: type) -> None:
+    assert {name for name in dir(pool) if not name.startswith("_")} == CONTRACT
 
 
 def test_the_protocol_of_engines_is_small() -> None:
     members = {name for name in vars(EngineConnection) if not name.startswith("_")}
     assert len(members) <= MOST_MEMBERS
+
+
+def waits(path: Path) -> list[str]:
+    """The calls of a module that wait: `line: name`."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if not isinstance(node, ast.Call):
+            continue
+        called = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        timed = called == "acquire" and any(keyword.arg == "timeout" for keyword in node.keywords)
+        # libpq's own `poll()` of a request to cancel waits for nothing, and is told apart by having no time-out; the
+        # seam's function of that name is called by its name alone.
+        seams = isinstance(node.func, ast.Name) and called == "poll"
+        if (called in WAITS and node.args and not seams) or timed:
+            found.append(f"{node.lineno}: {called}")
+    return found
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in MODULES if name not in SEAM and name.partition(".")[0] not in NOT_THE_POOL]
+)
+def test_every_wait_goes_through_the_seam(name: str) -> None:
+    assert waits(MODULES[name]) == []
+
+
+def test_the_look_for_waits_finds_those_of_the_seam() -> None:
+    assert {text.partition(": ")[2] for name in SEAM for text in waits(MODULES[name])} == {"acquire", "poll", "sleep"}

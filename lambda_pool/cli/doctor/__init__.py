@@ -144,7 +144,7 @@ def _examine_each(patient: Patient, steps: list[Step], begin: Callable[[str], No
         except LambdaPoolError as error:  # its text says what to do
             finding = failed(line_of(error))
         except Exception as error:  # noqa: BLE001 - a diagnosis that breaks is one more thing to be told
-            finding = failed(f"{type(error).__name__}: {line_of(error)}")
+            finding = failed(f"this was not expected ({type(error).__name__}): {line_of(error)}")
         if finding.status == "failed":
             missing[name] = name
         steps.append(step(name, finding, time.monotonic() - start, patient.redactor))

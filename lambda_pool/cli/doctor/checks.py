@@ -250,7 +250,9 @@ def login(patient: Patient) -> Finding:
         patient.link = connector.engine.connect(request)
     except Exception as error:  # noqa: BLE001 - whatever the driver raises is what is to be told
         kind = connector.engine.classify(error)
-        detail = f"{kind.value}: {line_of(error)}" if kind not in {Failure.OTHER, Failure.FOREIGN} else line_of(error)
+        detail = line_of(error)
+        if kind not in {Failure.OTHER, Failure.FOREIGN}:
+            detail = f"{kind.value.replace('_', ' ')}: {detail}"
         return failed(detail, *_of_failed_login(patient, request, error, kind), kind=kind.value)
     return ok(f"as {request.credentials.user} to database {request.database}", backend_id=patient.link.backend_id)
 

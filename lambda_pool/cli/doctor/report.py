@@ -10,8 +10,8 @@ from typing import Any, Literal, TypedDict
 from urllib.parse import quote
 
 import lambda_pool
+from lambda_pool.cli.doctor.words import of_error
 from lambda_pool.cli.terminal import Terminal, fold
-from lambda_pool.connector import one_line
 from lambda_pool.secret import Secret
 
 Status = Literal["ok", "warning", "failed", "skipped"]
@@ -122,7 +122,7 @@ class Redactor:
 
 def line_of(error: BaseException) -> str:
     """An error's text on one line, uncut."""
-    return one_line(error, most=None)
+    return of_error(error)
 
 
 def step(name: str, finding: Finding, seconds: float, redactor: Redactor) -> Step:

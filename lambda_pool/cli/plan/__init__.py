@@ -25,7 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     database = parser.add_argument_group("the database")
     database.add_argument("--max-connections", type=int, metavar="N", help="what it allows in all")
-    database.add_argument("--instance", metavar="CLASS", help="its class, such as db.t4g.micro, instead")
+    database.add_argument("--instance", metavar="CLASS", help="its class instead, such as db.t4g.micro")
+    database.add_argument("--acu", metavar="MIN-MAX", help="Aurora serverless: its capacity instead, such as 0.5-16")
     database.add_argument(
         "--engine",
         choices=ENGINES,
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ENGINE",
         help="of that instance: postgresql (default), mysql, mariadb, aurora-postgresql or aurora-mysql",
     )
-    database.add_argument("--reserved", type=int, metavar="N", help="connections kept for administrators (default: 3)")
+    database.add_argument("--reserved", type=int, metavar="N", help="kept for administrators (default: 3, MySQL 0)")
     database.add_argument("--others", type=int, metavar="N", help="connections of everybody else (default: 0)")
     database.add_argument("--cores", type=int, metavar="N", help="its processor cores, for a rule of thumb")
     database.add_argument("--spindles", type=int, default=0, metavar="N", help="its disks that turn (default: 0)")
@@ -127,7 +128,9 @@ def _simulate(args: argparse.Namespace, plan: Any) -> int:
     if args.functions is not None and args.functions < 1:
         raise ValueError(f"--functions {args.functions} is not valid: it must be at least 1")
     traffic = simulated.traffic(plan, functions=args.functions, duration=args.duration)
-    found, database = simulated.run(plan, traffic, part)
+    with Progress() as waiting:
+        waiting("simulating the fleet")
+        found, database = simulated.run(plan, traffic, part)
     if args.chart is not None:
         args.chart.write_text(simulated.svg(found, database), encoding="utf-8")
     if args.json:
@@ -166,12 +169,17 @@ def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
             waiting("asking AWS about the proxy")
             percent = first(None, "MaxConnectionsPercent", live.ask_proxy(args.proxy, args.region), "RDS")
     limit = first(args.max_connections, "max_connections", server and server.max_connections, "the database")
-    if limit is None and args.instance is not None:
+    instance = None
+    if limit is None and args.acu is not None:
+        instance = instances.of_capacity(args.acu, args.engine)
+    elif limit is None and args.instance is not None:
         instance = instances.of(args.instance, args.engine)
+    if instance is not None:
         limit = first(None, "max_connections", instance.max_connections, instance.source)
     if limit is None:
         raise live.Unknown(
-            "how many connections the database allows: give --max-connections, or --instance with its class, "
+            "how many connections the database allows: give --max-connections, or --instance with its class, or "
+            "--acu with its capacity, "
             "or --live to ask it"
         )
     rate = first(args.rate, "invocations a second", function and function.peak_rate, f"CloudWatch, {live._DAYS} days")
@@ -193,12 +201,14 @@ def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
         raise live.Unknown(
             "how many environments there are at the peak: give --environments, or --rate and --duration, or --function"
         )
+    # MySQL's connection for an administrator comes on top of the others.
+    kept = 3 if args.engine.endswith("postgresql") else 0
     return (
         sizing.Figures(
             max_connections=limit,
             environments=environments,
             running=running,
-            reserved=first(args.reserved, "reserved", server and server.reserved, "the database", 3),
+            reserved=first(args.reserved, "reserved", server and server.reserved, "the database", kept),
             others=first(args.others, "others", server and server.others, "the database, just now", 0),
             workers=first(args.workers, "workers", function and function.workers, "Lambda", 1),
             max_size=first(args.max_size, "max_size", function and function.max_size, "its variables", 1),

@@ -9,6 +9,7 @@ from xml.sax.saxutils import escape
 
 from lambda_pool.cli.plan.simulation import Database, Found, Sample, Traffic, simulate
 from lambda_pool.cli.plan.sizing import Plan
+from lambda_pool.cli.terminal import fold
 
 _MOST_AT_ONCE = 50
 """Environments that one function starts at once, where nobody says how many functions there are."""
@@ -57,7 +58,7 @@ def lines(found: Found, made: Traffic, database: Database) -> list[str]:
     kept = max((sample.kept for sample in found.samples), default=0)
     room = database.limit - database.others
     in_time = f"no connection within {database.timeout:g} s"
-    return [
+    said = [
         f"Simulated: {found.environments:,} environments of {made.functions:,} functions for {found.seconds:,.0f} s, "
         f"at most {made.running:,} running at once, keep_below={database.keep_below:g}.",
         "",
@@ -68,6 +69,13 @@ def lines(found: Found, made: Traffic, database: Database) -> list[str]:
         f"longest {found.wait(1) * 1000:,.0f} ms",
         f"sessions    {found.most_sessions:6,}  at most, of {room:,}; {kept:,} of frozen environments",
     ]
+    return [line for text in said for line in (_fold_row(text) if text else [""])]
+
+
+def _fold_row(text: str) -> list[str]:
+    """A row of the table, folded below its third column; a sentence as it is."""
+    head, rest = (text[:20], text[20:]) if text[18:20] == "  " else ("", text)
+    return fold(rest, head, " " * len(head))
 
 
 def as_json(found: Found, made: Traffic, database: Database) -> dict[str, Any]:
@@ -139,6 +147,7 @@ def text(found: Found, database: Database) -> str:
             reached = level - room / _ROWS / 2
             line += "." if kept >= reached else "#" if kept + at_work >= reached else " "
         rows.append(f"{level:6.0f} |{line}".rstrip())
-    limit = " " * 7 + "=" * (_COLUMNS + 1) + f" limit {room:,}"
+    label = f" limit {room:,}"
+    limit = " " * 7 + "=" * (_COLUMNS + 1 - len(label)) + label
     end = " " * 8 + f"0 to {found.seconds:,.0f} s; # at work, . frozen"
     return "\n".join([limit, *rows, " " * 7 + "+" + "-" * _COLUMNS, end])

@@ -14,10 +14,12 @@ from ...errors import NotCommitted
 from ...waiting import readable
 from ..base import Condition, EngineConnection, Facts, Outcome, Status, rest, uncertain
 from ..bounded_socket import dead_end, shut_down
-from .connection import PooledConnection
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
+
+    from .async_connection import AsyncPooledConnection
+    from .connection import PooledConnection
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
@@ -66,7 +68,12 @@ def _is_answer(result: "PGresult", end: bytes) -> bool:
 class PostgresConnection:
     """One psycopg connection. `reset`, `session_idle`: see ConnectRequest."""
 
-    def __init__(self, conn: PooledConnection, reset: str = "transaction", session_idle: float = 0.0) -> None:
+    def __init__(
+        self,
+        conn: "PooledConnection | AsyncPooledConnection",
+        reset: str = "transaction",
+        session_idle: float = 0.0,
+    ) -> None:
         self.driver_connection = conn
         self.session_idle = session_idle
         self.backend_id: int = conn.pgconn.backend_pid
@@ -126,9 +133,9 @@ class PostgresConnection:
         """Settings that shape the BEGIN that psycopg sends with the first statement. Guarded, BEGIN is sent here."""
         conn = self.driver_connection
         if conn.autocommit:
-            conn.autocommit = False
+            conn.put("autocommit", False)
         if readonly:
-            conn.read_only = True
+            conn.put("read_only", True)
         if guarded:
             conn.pooled.ended = False
             conn.pooled.guarded = conn.pooled.noting = True
@@ -316,7 +323,7 @@ class PostgresConnection:
         """PostgreSQL's own cancel request."""
         self.driver_connection.pooled.cancelled = True
         try:
-            self.driver_connection.cancel_safe(timeout=timeout)
+            self.driver_connection.stop(timeout)
         except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to abort
             return False
         return True
@@ -334,7 +341,7 @@ class PostgresConnection:
 
     def _release(self) -> None:
         """Close it, and let go of its memory and its descriptor now: psycopg leaves those of one that was lost."""
-        self.driver_connection.close()
+        self.driver_connection.shut()
         self._libpq.finish()
 
     def discard(self) -> None:

@@ -7,10 +7,12 @@ import psycopg
 from psycopg.pq import TransactionStatus
 
 from ..base import tightest
-from .connection import PooledConnection
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
+
+    from .async_connection import AsyncPooledConnection
+    from .connection import PooledConnection
 
 # Everybody may read these. The list of sessions, which costs twenty times as much, is looked at only where the role has
 # a limit of its own. What is reserved for others is no room: since version 16 and on RDS there is more of that.
@@ -39,7 +41,7 @@ WHERE d.datname = pg_catalog.current_database() AND r.rolname = session_user
 )
 
 
-def sessions(conn: PooledConnection, timeout: float) -> tuple[int, int]:
+def sessions(conn: "PooledConnection | AsyncPooledConnection", timeout: float) -> tuple[int, int]:
     """How many there are, and may be: of the server, of the database or of the role, whichever is nearest its limit.
 
     One round trip in at most `timeout` seconds. Raises what psycopg raises.

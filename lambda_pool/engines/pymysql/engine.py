@@ -19,6 +19,10 @@ class MysqlEngine:
     arguments: ClassVar[Callable[..., Mapping[str, Any]]] = staticmethod(pymysql_options)
     defaults: ClassVar[Callable[[], Defaults]] = staticmethod(pymysql_defaults)
 
+    def __init__(self, *, awaited: bool = False) -> None:
+        """`awaited`: its connections are for asyncio."""
+        self.awaited: bool = awaited
+
     def load(self) -> None:
         """Import PyMySQL."""
         try:
@@ -30,6 +34,8 @@ class MysqlEngine:
         from . import private
 
         private.check()
+        if self.awaited:  # not in a greenlet, where importing is one thing more that may go wrong
+            from . import coroutines, engine_connection  # noqa: F401
 
     @private
     def connect(self, request: ConnectRequest) -> FleetConnection:
@@ -39,6 +45,7 @@ class MysqlEngine:
 
         from .connection import SESSION_TRACK, BoundedConnection
         from .engine_connection import MysqlConnection
+        from .killing import stopper
 
         try:
             arguments = pymysql_arguments(request)
@@ -58,6 +65,10 @@ class MysqlEngine:
             # The argument's name is in the text, its value is not.
             raise ConfigError(f"connect_args or the URL's query is not valid for PyMySQL: {error}") from None
         conn.session_idle = 0 if request.pooled else ceil(request.session_idle)
+        if self.awaited:
+            from .awaited import SOCKETS
+
+            conn.sockets = SOCKETS
         conn.line.encrypt = request.tls.required and not request.host.startswith("/")
         try:
             conn.connect_within(request.timeout)
@@ -70,7 +81,16 @@ class MysqlEngine:
                 "needs the package cryptography: write sslmode=require, or leave sslmode away, or install cryptography",
             ) from error
         conn.password = b""
+        if self.awaited:
+            conn.line.watched = request.watched
+            conn.line.stop = stopper(conn, None if request.pooled else request.aside)
         return MysqlConnection(conn, autocommit=request.autocommit, pooled=request.pooled, reset=request.reset)
+
+    def in_coroutines(self, conn: Any, patience: float) -> Any:
+        """An object with its methods as coroutines."""
+        from .coroutines import AsyncConnection
+
+        return AsyncConnection(conn, patience)
 
     def classify(self, error: BaseException) -> Failure:
         """By the error's number, and by its text where the number says nothing."""

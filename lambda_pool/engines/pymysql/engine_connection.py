@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from time import monotonic
-from typing import Any
 
 import pymysql
 from pymysql.constants import COMMAND, CR, SERVER_STATUS
@@ -15,6 +14,7 @@ from ..bounded_socket import shut_down
 from . import private
 from .connection import BoundedConnection
 from .errors import is_read_only, is_refusal
+from .killing import kill_query
 from .noted import Noted, again
 from .statements import look
 from .wire import Following, command, query
@@ -397,25 +397,7 @@ class MysqlConnection:
 
     def cancel(self, timeout: float, aside: Callable[[], EngineConnection]) -> bool:
         """KILL QUERY, which needs a second login. Not through a pooler, where the number may be somebody else's."""
-        if self._pooled:
-            return False
-        conn = self.driver_connection
-        conn.cancelled = True
-        try:
-            helper = aside()
-            try:
-                other: Any = helper.driver_connection
-                if other.sock.getpeername() != conn.sock.getpeername():
-                    # The name leads to another server by now, where the number is somebody else's.
-                    return False
-                with other.bounded(timeout):
-                    # Without parameters PyMySQL sends it as it is; the number is the server's own.
-                    other.query(f"KILL QUERY {self.backend_id:d}")
-            finally:
-                helper.close(timeout)
-        except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to abort
-            return False
-        return True
+        return not self._pooled and kill_query(self.driver_connection, self.backend_id, timeout, aside)
 
     def close(self, timeout: float) -> None:
         """COM_QUIT."""
