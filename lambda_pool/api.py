@@ -1,7 +1,7 @@
 """The public `Pool` and `handler`: the one place that puts engine, credentials, endpoint and observers together."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from . import config as configuration
 from . import lifecycle, replay
@@ -14,12 +14,16 @@ from .errors import ConfigError
 from .events import Observer
 from .invocation import Limit
 from .pool import ConnectionPool
-from .pooled_context import PooledContext
+from .pooled_context import Conn, PooledContext
 from .secret import private
 
 if TYPE_CHECKING:
     from typing import TypedDict, Unpack
 
+    import psycopg
+    import pymysql.connections
+
+    from .decorated import HandlerDecorator
     from .stats import PoolStats
 
     class Options(TypedDict, total=False):
@@ -50,12 +54,23 @@ if TYPE_CHECKING:
         sslpassword: str
         pooled: bool
 
+    class Arguments(Options, total=False):
+        """Every argument of `Pool` but the URL and what tells its type."""
 
-P = ParamSpec("P")
+        host: str | None
+        user: str | None
+        password: str | None
+        database: str | None
+        auth: Auth | None
+        endpoint: EndpointSource | None
+        name: str | None
+        observers: Sequence[Observer] | None
+
+
 R = TypeVar("R")
 
 
-class Pool:
+class Pool(Generic[Conn]):
     """Connections to one logical database, kept across warm invocations. Made at module scope, it opens nothing.
 
     In: a URL (`postgresql://…` or `mysql://…`), or its parts: `host`, `port`, `user`, `password` (any characters,
@@ -66,9 +81,56 @@ class Pool:
     password), `endpoint` (RdsProxy(…), AuroraCluster(…); by default the URL's host), `name` for logs and metrics (by
     default the database's), `observers` (by default CloudWatch metrics inside Lambda), and options, which may also
     stand in the environment as LAMBDA_POOL_<NAME>; a keyword wins. Raises ConfigError.
+
+    To a type checker, `engine` (also beside a URL, with which it must agree) or the port 5432 or 3306 says what
+    connections are, and else an annotation: `orders: Pool[psycopg.Connection] = Pool(url)`.
     """
 
     __module__ = "lambda_pool"
+
+    @overload
+    def __init__(
+        self: "Pool[psycopg.Connection]",
+        url: str | None = None,
+        *,
+        engine: Literal["postgresql"],
+        port: int | str | None = None,
+        **arguments: "Unpack[Arguments]",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Pool[psycopg.Connection]",
+        url: None = None,
+        *,
+        port: Literal[5432, "5432"],
+        **arguments: "Unpack[Arguments]",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Pool[pymysql.connections.Connection]",
+        url: str | None = None,
+        *,
+        engine: Literal["mysql"],
+        port: int | str | None = None,
+        **arguments: "Unpack[Arguments]",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Pool[pymysql.connections.Connection]",
+        url: None = None,
+        *,
+        port: Literal[3306, "3306"],
+        **arguments: "Unpack[Arguments]",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "Pool[Any]",
+        url: str | None = None,
+        *,
+        engine: str | None = None,
+        port: int | str | None = None,
+        **arguments: "Unpack[Arguments]",
+    ) -> None: ...
 
     @private
     def __init__(
@@ -93,6 +155,9 @@ class Pool:
         given: dict[str, Any] = {**own, **options}
         parts = {key: given[key] for key in configuration.PARTS if given.get(key) is not None}
         where: configuration.Url | str | None = url
+        beside = url is not None and parts.keys() == {"engine"}
+        if beside:
+            parts = {}
         if parts:
             where = _of_parts(parts, url, auth, endpoint)
         elif url is None:
@@ -108,19 +173,21 @@ class Pool:
             prefix,
             environment.url_variable if from_environment else None,
         )
+        if beside and engine is not None:
+            _check_engine(engine, checked)
         self._assemble(checked, auth, endpoint, observers)
 
     @classmethod
-    def from_env(cls, prefix: str = configuration.DEFAULT_PREFIX) -> "Pool":
+    def from_env(cls, prefix: str = configuration.DEFAULT_PREFIX) -> "Pool[Any]":
         """A pool made from the environment alone, all its variables under `prefix`. Raises ConfigError."""
         return cls._of_environment(configuration.read_environment(prefix), prefix)
 
     @classmethod
     @private
-    def _of_environment(cls, environment: configuration.Environment, prefix: str) -> "Pool":
+    def _of_environment(cls, environment: configuration.Environment, prefix: str) -> "Pool[Any]":
         where = configuration.url_of(environment, prefix)
         checked = configuration.make(where, environment.name, {}, environment.options, prefix, environment.url_variable)
-        pool = cls.__new__(cls)
+        pool: Pool[Any] = cls.__new__(cls)
         pool._assemble(checked, _auth_of(environment), _endpoint_of(environment), None)
         return pool
 
@@ -172,7 +239,7 @@ class Pool:
     def __repr__(self) -> str:
         return repr(self._core)
 
-    def connection(self, *, readonly: bool = False, timeout: float | None = None) -> PooledContext:
+    def connection(self, *, readonly: bool = False, timeout: float | None = None) -> PooledContext[Conn]:
         """Borrow a connection for a `with` block: commit when it ends well, roll back when it raises.
 
         `readonly`: a read-only transaction, on a reader where there is one. `timeout`: seconds to wait at most,
@@ -184,7 +251,7 @@ class Pool:
         wait = None if timeout is None else configuration.seconds("timeout", timeout)
         return PooledContext(self._core, wait, readonly=readonly)
 
-    def run(self, work: Callable[[Any], R], *, attempts: int = 3, readonly: bool = False) -> R:
+    def run(self, work: Callable[[Conn], R], *, attempts: int = 3, readonly: bool = False) -> R:
         """Run `work(conn)` in one transaction and return what it returns.
 
         `work` is called again, up to `attempts` calls in all, when the connection is lost before COMMIT was sent, or
@@ -218,31 +285,25 @@ class Pool:
 
         return MysqlEngine()
 
-    @overload
-    def handler(
-        self, fn: Callable[P, R], *, inject: str = "conn", on_unavailable: Unavailable | None = None
-    ) -> Callable[..., R]: ...
+    if TYPE_CHECKING:
 
-    @overload
-    def handler(
-        self, fn: None = None, *, inject: str = "conn", on_unavailable: Unavailable | None = None
-    ) -> Callable[[Callable[P, R]], Callable[..., R]]: ...
+        @property
+        def handler(self) -> HandlerDecorator[Conn]:
+            """Decorate a Lambda handler."""
 
-    def handler(
-        self, fn: Callable[P, R] | None = None, *, inject: str = "conn", on_unavailable: Unavailable | None = None
-    ) -> Any:
-        """Decorate a Lambda handler: a live connection in `inject`, commit or roll back, deadline, clean-up, metrics.
+    else:
 
-        The connection is passed as the keyword `inject` if the function takes it. `on_unavailable(event, context,
-        error)` answers instead of raising when no connection can be had. Raises ConfigError for a bad argument.
-        """
-        _warm_ahead(self)
-        if fn is None:
-            return lambda function: decorate(lambda: self._core, function, inject, on_unavailable)
-        return decorate(lambda: self._core, fn, inject, on_unavailable)
+        def handler(self, fn=None, *, inject: str = "conn", on_unavailable: Unavailable | None = None):
+            """Decorate a Lambda handler: connection in `inject`, commit or roll back, deadline, clean-up, metrics.
+
+            The connection is passed as the keyword `inject` if the function takes it. `on_unavailable(event, context,
+            error)` answers instead of raising when no connection can be had. Raises ConfigError for a bad argument.
+            """
+            _warm_ahead(self)
+            return _decorate(lambda: self._core, fn, inject, on_unavailable)
 
 
-def _warm_ahead(pool: Pool) -> None:
+def _warm_ahead(pool: Pool[Any]) -> None:
     """Under provisioned concurrency Init is paid for and nobody waits: the first caller finds the connection open."""
     if configuration.lambda_initialization() == "provisioned-concurrency":
         pool.warm()
@@ -251,10 +312,10 @@ def _warm_ahead(pool: Pool) -> None:
 class _Default:
     """The pool behind `lambda_pool.handler`."""
 
-    pool: Pool | None = None
+    pool: Pool[Any] | None = None
 
 
-def default_pool() -> Pool:
+def default_pool() -> Pool[Any]:
     """The module-scoped pool, built from the environment on first use. Raises ConfigError."""
     if _Default.pool is None:
         _Default.pool = Pool.from_env()
@@ -271,7 +332,7 @@ def pool_at(
     name: str | None,
     observers: Sequence[Observer] | None,
     options: Mapping[str, object],
-) -> Pool:
+) -> Pool[Any]:
     """A pool for a framework that has a way of its own to say where the database is.
 
     `where` None: as the environment says, but for the `database` (None: that too). Raises ConfigError.
@@ -289,12 +350,12 @@ def pool_at(
         raise ConfigError(f"the environment leads to {config.url.engine}, and this pool is for {engine}: change one")
     if database is not None:
         config = config.replace(url=config.url.replace(database=database))
-    pool = Pool.__new__(Pool)
+    pool: Pool[Any] = Pool.__new__(Pool)
     pool._assemble(config, auth, endpoint, observers)
     return pool
 
 
-def core_of(pool: Pool) -> ConnectionPool:
+def core_of(pool: Pool[Any]) -> ConnectionPool:
     """What stands behind a pool, for the package's own tools."""
     return pool._core
 
@@ -303,28 +364,27 @@ def _default_core() -> ConnectionPool:
     return core_of(default_pool())
 
 
-@overload
-def handler(
-    fn: Callable[P, R], *, inject: str = "conn", on_unavailable: Unavailable | None = None
-) -> Callable[..., R]: ...
+if TYPE_CHECKING:
+    handler: HandlerDecorator[Any]
+
+else:
+
+    def handler(fn=None, *, inject: str = "conn", on_unavailable: Unavailable | None = None):
+        """`Pool.handler` of a pool that is built from the environment on first use: in Lambda, during Init."""
+        if configuration.in_lambda():
+            # A wrong setting then fails the deployment and not the first user, and shutdown can still be prepared.
+            _warm_ahead(default_pool())
+        return _decorate(_default_core, fn, inject, on_unavailable)
 
 
-@overload
-def handler(
-    fn: None = None, *, inject: str = "conn", on_unavailable: Unavailable | None = None
-) -> Callable[[Callable[P, R]], Callable[..., R]]: ...
+def _decorate(find: Callable[[], ConnectionPool], fn: Any, *settings: Any) -> Any:
+    return decorate(find, fn, *settings) if fn is not None else lambda fn: decorate(find, fn, *settings)
 
 
-def handler(
-    fn: Callable[P, R] | None = None, *, inject: str = "conn", on_unavailable: Unavailable | None = None
-) -> Any:
-    """`Pool.handler` of a pool that is built from the environment on first use: in Lambda, during Init."""
-    if configuration.in_lambda():
-        # A wrong setting then fails the deployment and not the first user, and the shutdown can still be prepared.
-        _warm_ahead(default_pool())
-    if fn is None:
-        return lambda function: decorate(_default_core, function, inject, on_unavailable)
-    return decorate(_default_core, fn, inject, on_unavailable)
+def _check_engine(given: str, config: configuration.Config) -> None:
+    """Raise ConfigError if `engine` is not that of the URL which something else gave."""
+    if configuration.engine_of("engine", given, None) != config.url.engine:
+        raise ConfigError(f"engine={given!r} is not valid: the URL is for {config.url.engine}; change one of them")
 
 
 def _of_parts(

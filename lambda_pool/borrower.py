@@ -8,7 +8,7 @@ from .core.dispatch import EventDispatcher
 from .core.entry import Entry
 from .events import Leaked
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _DEEPEST = 25
 """Calls of a stack that are kept; the outermost of a deeper one belong to the runtime."""

@@ -25,7 +25,7 @@ from .invocation import Limit
 from .tls import advice, choose, with_certificate
 from .waiting import pause
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 # Failures that may mean that the endpoint is no longer at this address. The others come from a server that answers.
 _MOVES = frozenset(Failure) - {Failure.REJECTED, Failure.TOO_MANY}
@@ -51,7 +51,7 @@ class Connector:
     def __init__(
         self, config: Config, engine: Engine, auth: Auth, endpoint: EndpointSource, events: EventDispatcher
     ) -> None:
-        self.last_failure = ""
+        self.last_failure: str = ""
         self._config = config
         self.engine = engine
         self.require({})

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from threading import get_ident
 from time import monotonic
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, TypeVar
 
 from . import lifecycle
 from .borrower import place
@@ -17,7 +17,6 @@ from .invocation import Limit, running
 from .pool import ConnectionPool
 from .signature import DURABLE_SDK, EVENT_AND_CONTEXT, Signature
 
-P = ParamSpec("P")
 R = TypeVar("R")
 Unavailable = Callable[[Any, Any, Exception], Any]
 """`on_unavailable(event, context, error)`: its answer becomes the invocation's."""

@@ -25,10 +25,10 @@ class _Reserve:
     __slots__ = ("seconds",)
 
     def __init__(self) -> None:
-        self.seconds = RESERVE
+        self.seconds: float = RESERVE
 
 
-reserve = _Reserve()
+reserve: _Reserve = _Reserve()
 
 
 def current() -> Any:
@@ -68,9 +68,9 @@ class Limit:
 
     def __init__(self, seconds: float, *, uncut: bool = False) -> None:
         left = None if uncut else remaining()
-        self.by_invocation = left is not None and left < seconds
-        self.start = monotonic()
-        self.at = self.start + (max(left, 0.0) if left is not None and left < seconds else seconds)
+        self.by_invocation: bool = left is not None and left < seconds
+        self.start: float = monotonic()
+        self.at: float = self.start + (max(left, 0.0) if left is not None and left < seconds else seconds)
 
     def left(self) -> float:
         """Seconds until then; negative when it has passed."""

@@ -42,7 +42,7 @@ from .waiting import Turn, current_borrower
 if TYPE_CHECKING:
     from .stats import PoolStats
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _JITTER = 0.1  # of max_lifetime, either way
 # Seconds for a polite close; Lambda's shutdown leaves 300 ms for everything.
@@ -61,11 +61,11 @@ class ConnectionPool:
         observers: Sequence[Observer] = (),
     ) -> None:
         self.config = config
-        self.name = config.name
+        self.name: str = config.name
         self._start_afresh()
-        self.events = EventDispatcher(config.name, observers, self.lock)
-        self.connector = Connector(config, engine, auth, endpoint, self.events)
-        self.warmed = False
+        self.events: EventDispatcher = EventDispatcher(config.name, observers, self.lock)
+        self.connector: Connector = Connector(config, engine, auth, endpoint, self.events)
+        self.warmed: bool = False
         self._tell_unknown_deadline = config.cancel_before_deadline > 0 and in_lambda()
         self._reader_role = Role.READER if endpoint.has_reader else Role.WRITER
         self._ping_after = config.ping_after
@@ -73,9 +73,9 @@ class ConnectionPool:
 
     def _start_afresh(self) -> None:
         # Reentrant, because the handler of a signal may interrupt the very borrower that holds it.
-        self.lock = RLock()
-        self.state = PoolState(self.config.max_size)
-        self.pid = os.getpid()
+        self.lock: RLock = RLock()
+        self.state: PoolState = PoolState(self.config.max_size)
+        self.pid: int = os.getpid()
         # A pool that nobody refers to any more closes what it has.
         finalize(self, _close_abandoned, self.state, self.pid).atexit = False
 

@@ -2,7 +2,7 @@
 
 import sys
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from . import borrower
 from .core.entry import Entry
@@ -11,8 +11,18 @@ from .errors import LambdaPoolError
 from .invocation import Limit
 from .pool import ConnectionPool
 
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
 
-class PooledContext:
+    # A bare `Pool` in an annotation is a pool of any connections.
+    Conn = TypeVar("Conn", covariant=True, default=Any)  # noqa: PLC0105 - as a checker's messages show it
+else:
+    from typing import TypeVar
+
+    Conn = TypeVar("Conn", covariant=True)  # noqa: PLC0105
+
+
+class PooledContext(Generic[Conn]):
     """One borrowed connection: commit when the block ends well, roll back when it raises.
 
     `timeout`: seconds to wait at most, None for the option's. `readonly`: in a read-only transaction.
@@ -26,7 +36,7 @@ class PooledContext:
         self._readonly = readonly
         self._entry: Entry | None = None
 
-    def __enter__(self) -> Any:
+    def __enter__(self) -> Conn:
         if self._entry is not None:
             raise LambdaPoolError("this connection() was entered twice: call pool.connection() for each block")
         pool = self._pool
@@ -36,7 +46,8 @@ class PooledContext:
         else:
             entry = self._entry = pool.acquire(Role.WRITER, limit)
         borrower.note(entry, sys._getframe(1), deep=pool.config.leak_after > 0)
-        return entry.link.conn
+        conn: Conn = entry.link.conn
+        return conn
 
     def __exit__(
         self,

@@ -12,7 +12,7 @@ from .invocation import Limit
 from .pool import ConnectionPool
 from .waiting import current_borrower
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 
 def end_invocation(pool: ConnectionPool, since: float, *, alone: bool = True) -> LambdaPoolError | None:

@@ -14,7 +14,7 @@ from .invocation import Limit
 if TYPE_CHECKING:
     from .pool import ConnectionPool
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _CLOSED = (
     "a block closed its connection in the middle of a transaction: what it had not committed by then is not saved; "

@@ -36,7 +36,8 @@ class Secret:
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret cannot be pickled")
 
-    __getstate__ = __reduce__  # what serialisers other than pickle ask for
+    def __getstate__(self) -> NoReturn:  # what serialisers other than pickle ask for
+        self.__reduce__()
 
 
 class SecretMapping(Mapping[str, Any]):
@@ -62,7 +63,8 @@ class SecretMapping(Mapping[str, Any]):
     def __reduce__(self) -> NoReturn:
         raise TypeError("arguments that may hold a password cannot be pickled")
 
-    __getstate__ = __reduce__
+    def __getstate__(self) -> NoReturn:
+        self.__reduce__()
 
 
 def private(function: Callable[P, R]) -> Callable[P, R]:

@@ -33,7 +33,9 @@ class Signature:
     def __init__(self, fn: Any, inject: str, depth: int = 4) -> None:
         self.inject = inject
         self.chain: list[Any] = [fn]
-        self.handler_at = self.filled = self.filled_at_handler = 0
+        self.handler_at: int = 0
+        self.filled: int = 0
+        self.filled_at_handler: int = 0
         self._passed: set[str] = set()
         self._unwrap(depth)
         function = self.chain[-1]
@@ -43,17 +45,17 @@ class Signature:
                 f"parameters are not known: decorate a function that calls it, def handler(event, context, {inject})"
             )
         self.code: CodeType = function.__code__
-        self.name = self.code.co_name
-        self.named = inject in _names(self.code) and inject not in self._passed
-        self.wanted = self.named or (bool(self.code.co_flags & _VAR_KEYWORDS) and inject not in self._passed)
+        self.name: str = self.code.co_name
+        self.named: bool = inject in _names(self.code) and inject not in self._passed
+        self.wanted: bool = self.named or (bool(self.code.co_flags & _VAR_KEYWORDS) and inject not in self._passed)
         self._positional = self.code.co_varnames[: self.code.co_argcount]
-        self.place = self._positional.index(inject) if self.named and inject in self._positional else -1
-        self.by_position = 0 <= self.place < self.code.co_posonlyargcount
+        self.place: int = self._positional.index(inject) if self.named and inject in self._positional else -1
+        self.by_position: bool = 0 <= self.place < self.code.co_posonlyargcount
         # As in the body of a class, where a function is not yet a method.
         own = not self.filled and self._positional[:1] in {("self",), ("cls",)}
         self._lambdas = self._positional[: self.filled + own + EVENT_AND_CONTEXT]
-        self.too_early = 0 <= self.place < len(self._lambdas)
-        self.required = _required(function)
+        self.too_early: bool = 0 <= self.place < len(self._lambdas)
+        self.required: list[str] = _required(function)
 
     def _unwrap(self, depth: int) -> None:
         chain = self.chain

@@ -25,8 +25,8 @@ class Turn:
     __slots__ = ("_asleep", "owner", "role")
 
     def __init__(self, owner: int, role: Role) -> None:
-        self.owner = owner
-        self.role = role
+        self.owner: int = owner
+        self.role: Role = role
         self._asleep = Lock()
         self._asleep.acquire()
 

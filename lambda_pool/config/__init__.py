@@ -13,7 +13,7 @@ from .environment import (
     url_of,
 )
 from .options import DEFAULT_PREFIX, OPTIONS, Config, check_pooled, make
-from .parts import PARTS, from_parts
+from .parts import PARTS, engine_of, from_parts
 from .synonyms import advice
 from .url import ENGINES, Url, parse_url
 from .values import closest, is_sendable, seconds
@@ -31,6 +31,7 @@ __all__ = [
     "advice",
     "check_pooled",
     "closest",
+    "engine_of",
     "from_parts",
     "graceful_shutdown",
     "in_lambda",

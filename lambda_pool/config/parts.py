@@ -30,7 +30,7 @@ def from_parts(parts: Mapping[str, object], called: Callable[[str], str], *, nee
         )
     password = parts.get("password")
     return Url(
-        engine=_engine(called("engine"), parts.get("engine"), port),
+        engine=engine_of(called("engine"), parts.get("engine"), port),
         host=host,
         port=port,
         user=_text(called("user"), parts.get("user", "")),
@@ -81,7 +81,8 @@ def _port(name: str, value: object) -> int | None:
     return int(text)
 
 
-def _engine(name: str, value: object, port: int | None) -> str:
+def engine_of(name: str, value: object, port: int | None) -> str:
+    """The engine that a setting or, where there is none, the port says. Raises ConfigError."""
     if value is None:
         if port in _ENGINE_AT:
             return _ENGINE_AT[port]

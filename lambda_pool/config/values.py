@@ -65,7 +65,7 @@ def number_of_seconds(*, zero: str = "") -> Callable[[str, object], float]:
     return check
 
 
-seconds = number_of_seconds()
+seconds: Callable[[str, object], float] = number_of_seconds()
 """Check a number of seconds above 0: `seconds(name, value)`. Raises ConfigError."""
 
 

@@ -19,7 +19,7 @@ from ..events import (
     TimedOut,
 )
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _COUNTER_OF: dict[type[Event], str] = {
     Opened: "opened",
@@ -39,7 +39,7 @@ class EventDispatcher:
 
     def __init__(self, name: str, observers: Sequence[Observer], lock: AbstractContextManager[Any]) -> None:
         self.name = name
-        self.observers = tuple(observers)
+        self.observers: tuple[Observer, ...] = tuple(observers)
         self.start_afresh(lock)
 
     def start_afresh(self, lock: AbstractContextManager[Any]) -> None:

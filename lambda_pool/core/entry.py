@@ -72,29 +72,32 @@ class Entry:
     )
 
     def __init__(self, role: Role, owner: int) -> None:
-        self.state = State.CONNECTING
-        self.role = role
-        self.owner = owner
+        self.state: State = State.CONNECTING
+        self.role: Role = role
+        self.owner: int = owner
         self.taker: int | None = None  # who took it away from its owner, and sees to its end
         self.link: Link = UNOPENED
-        self.endpoint = _NOWHERE
-        self.work = Work.ENDED
-        self.returned = 0  # the pool's number for its last return: of two idle entries, the larger was used last
-        self.reuses = 0
-        self.generation = -1
-        self.pid = -1
-        self.lifetime = 0.0
-        self.expires_wall = self.expires_mono = 0.0
-        self.created_wall = self.created_mono = 0.0
-        self.idle_wall = self.idle_mono = 0.0
+        self.endpoint: Endpoint = _NOWHERE
+        self.work: Work = Work.ENDED
+        self.returned: int = 0  # the pool's number for its last return: of two idle entries, the larger was used last
+        self.reuses: int = 0
+        self.generation: int = -1
+        self.pid: int = -1
+        self.lifetime: float = 0.0
+        self.expires_wall: float = 0.0
+        self.expires_mono: float = 0.0
+        self.created_wall: float = 0.0
+        self.created_mono: float = 0.0
+        self.idle_wall: float = 0.0
+        self.idle_mono: float = 0.0
         # Of the borrow that is on, or was last: since when (0: not lent yet, or told of already), how long its checkout
         # took in seconds, and whether it opened a connection.
-        self.borrowed_mono = 0.0
-        self.checkout = 0.0
-        self.fresh = False
-        self.cancel_mono = -1.0  # when its statement was cancelled last
+        self.borrowed_mono: float = 0.0
+        self.checkout: float = 0.0
+        self.fresh: bool = False
+        self.cancel_mono: float = -1.0  # when its statement was cancelled last
         self.where: object = None
-        self.instruction = 0
+        self.instruction: int = 0
         self.stack: tuple[tuple[CodeType, int], ...] = ()
 
     def opened(self, link: Link, *, generation: int, pid: int, lifetime: float, wall: float, mono: float) -> None:

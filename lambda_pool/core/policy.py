@@ -29,7 +29,7 @@ class Replace:
     __slots__ = ("reason",)
 
     def __init__(self, reason: Reason) -> None:
-        self.reason = reason
+        self.reason: Reason = reason
 
 
 REUSE = Reuse()

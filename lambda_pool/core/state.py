@@ -33,7 +33,7 @@ class PoolState:
         self.queue: deque[Turn] = deque()
         self.generation = 0
         self._returns = 0
-        self.reused = 0  # by entries that are gone; the living count their own
+        self.reused: int = 0  # by entries that are gone; the living count their own
 
     def idle(self) -> list[Entry]:
         """The idle entries, in the order in which they were given back."""

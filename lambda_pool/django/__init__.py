@@ -8,8 +8,8 @@ from ..errors import ConfigError
 
 try:
     import django  # noqa: F401
-except ImportError as error:
-    raise ConfigError(f"lambda_pool.django needs Django: pip install 'lambda-pool[django]' ({error})") from error
+except ImportError as _error:
+    raise ConfigError(f"lambda_pool.django needs Django: pip install 'lambda-pool[django]' ({_error})") from _error
 
 from .errors import CommitUncertain, SettingsError
 from .invocations import handler

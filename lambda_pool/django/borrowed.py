@@ -41,12 +41,12 @@ class Borrowed:
     __slots__ = ("_holder", "entry", "failure", "home", "link", "streams")
 
     def __init__(self, home: AliasPool, alias: str) -> None:
-        self.home = home
+        self.home: AliasPool = home
         self.failure: BaseException | None = None
         """The error that says that this connection, or its server, is not what it was."""
         self.entry: Entry = home.core.acquire(home.role, Limit(home.core.config.timeout))
         self.entry.where = f"Django's connection {alias!r}"
-        self.link = self.entry.link
+        self.link: Any = self.entry.link
         self.streams: set[str] = set()
         """Names of the server's cursors that are open."""
         self._holder = _here.held

@@ -14,7 +14,7 @@ from ..errors import ConfigError, NotCommitted
 from .wrapper import PooledWrapper
 
 R = TypeVar("R")
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 
 def handler(fn: Callable[..., R]) -> Callable[..., R]:

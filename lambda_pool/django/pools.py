@@ -9,6 +9,7 @@ from weakref import WeakSet
 from .. import api
 from .. import config as configuration
 from ..config import synonyms
+from ..endpoints import base as endpoints
 from ..engines.base import Link
 from ..errors import ConfigError
 from ..pool import ConnectionPool
@@ -35,7 +36,7 @@ class AliasPool:
         self.pool = pool
         self.readonly = readonly
         self.core: ConnectionPool = api.core_of(pool)
-        self.role = self.core.role(readonly=readonly)
+        self.role: endpoints.Role = self.core.role(readonly=readonly)
         self.prepared: WeakSet[Link] = WeakSet()
         """The connections that are as Django wants them."""
         self.server_data: dict[str, Any] = {}

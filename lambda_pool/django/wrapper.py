@@ -18,7 +18,7 @@ from . import pools
 from .borrowed import Borrowed
 from .errors import ErrorWrapper
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _LOGIN = {
     "dbname": "NAME",
@@ -139,8 +139,9 @@ class PooledWrapper:
 
     def _never_obsolete(self) -> None:
         """The pool checks its connections when it lends them, and ends those that are too old."""
-        self.close_at = None
-        self.health_check_enabled, self.health_check_done = False, True
+        self.close_at: float | None = None
+        self.health_check_enabled: bool = False
+        self.health_check_done: bool = True
 
     @async_unsafe
     def get_new_connection(self, conn_params: dict[str, Any]) -> Any:

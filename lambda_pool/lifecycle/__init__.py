@@ -17,7 +17,7 @@ from ..events import InvocationEnded
 from ..invocation import RESERVE, reserve, running
 from ..pool import ConnectionPool
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _pools: list[ReferenceType[ConnectionPool]] = []
 
@@ -30,11 +30,11 @@ class _State:
     made: ClassVar[set[tuple[object, ...]]] = set()
     """Name and place of every pool that was made in an invocation, or in Lambda."""
     warned: ClassVar[set[tuple[object, ...]]] = set()
-    cancel_before = 0.0
+    cancel_before: float = 0.0
     """The longest `cancel_before_deadline` of all pools; 0: none has it, and no invocation pays for it."""
 
 
-process = _State()
+process: _State = _State()
 
 
 def pools() -> Iterator[ConnectionPool]:

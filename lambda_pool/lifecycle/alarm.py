@@ -17,7 +17,7 @@ from ..invocation import remaining, reserve
 from ..reclaim import cancel_running
 from . import pools
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 # Seconds between looks for a statement to cancel: the one that is too long may begin after the first look. Must be
 # longer than the interval at which a driver's wait lets Python handle signals (20 ms where a connection is watched):

@@ -20,7 +20,7 @@ from ..events import Closing
 from ..reclaim import shut_down
 from . import pools
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _API = "/2020-01-01/extension"
 _NAME = "lambda_pool"

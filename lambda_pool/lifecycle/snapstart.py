@@ -6,7 +6,7 @@ from ..events import Closing
 from ..invocation import Limit
 from . import pools
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _WARMING = 5.0
 """Seconds for warming all pools after a restore, of the 10 that Lambda allows it with all hooks, the function's too:

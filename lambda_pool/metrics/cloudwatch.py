@@ -20,7 +20,7 @@ from .definitions import METRICS
 from .emf import dimension
 from .numbers import Entry
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _MOST_VALUES = 150
 """Different values of one datum (MetricDatum)."""

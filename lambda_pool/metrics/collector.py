@@ -9,7 +9,7 @@ from ..errors import ConfigError
 from ..events import CheckedOut, Closing, Event, Forked, InvocationEnded, Returned, Reused
 from .numbers import MOST_VALUES, Entry, Numbers
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _NOT_REPORTED = "pool %s: metrics could not be reported"
 

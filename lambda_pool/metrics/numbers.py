@@ -71,7 +71,9 @@ class Numbers:
     )
 
     def __init__(self) -> None:
-        self.reported_wall = self.due_wall = self.due_mono = 0.0
+        self.reported_wall: float = 0.0
+        self.due_wall: float = 0.0
+        self.due_mono: float = 0.0
         self._open = 0
         self.forget()
 
@@ -84,9 +86,9 @@ class Numbers:
         self._times: Times = {}
         self._details: dict[tuple[tuple[str, str | int | float], ...], _Detail] = {}
         self._most_open = self._open
-        self.most_in_use = 0
-        self.stirred = False
-        self.urgent = False
+        self.most_in_use: int = 0
+        self.stirred: bool = False
+        self.urgent: bool = False
 
     def forked(self) -> None:
         """The child of a fork has no connections, and nothing of its parent's to report."""

@@ -11,7 +11,7 @@ from .definitions import METRICS
 from .emf import MOST_DIMENSIONS, Document, Format, dimension, write
 from .numbers import Entry
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 
 class PowertoolsMetrics(Collector):

@@ -7,10 +7,10 @@ from ..errors import ConfigError
 
 try:
     from sqlalchemy.dialects import registry
-except ImportError as error:
+except ImportError as _error:
     raise ConfigError(
-        f"lambda_pool.sqlalchemy needs SQLAlchemy 2: pip install 'lambda-pool[sqlalchemy]' ({error})"
-    ) from error
+        f"lambda_pool.sqlalchemy needs SQLAlchemy 2: pip install 'lambda-pool[sqlalchemy]' ({_error})"
+    ) from _error
 
 from .engine import create_engine
 from .sessions import handler

@@ -12,7 +12,7 @@ from ..events import Reason
 from ..pool import ConnectionPool
 from ..release import end_transaction
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 # Seconds to read the rest of a stream, only to roll back. A new connection takes as long.
 _REST = 0.1
@@ -30,11 +30,11 @@ class Borrowed:
     __slots__ = ("broken", "entry", "pool", "set_up")
 
     def __init__(self, pool: ConnectionPool, entry: Entry) -> None:
-        self.pool = pool
-        self.entry = entry
-        self.set_up = False
+        self.pool: ConnectionPool = pool
+        self.entry: Entry = entry
+        self.set_up: bool = False
         """What SQLAlchemy and its user set when it was opened has become its baseline."""
-        self.broken = False
+        self.broken: bool = False
         """The answer to COMMIT or to ROLLBACK was lost: it may still come, and would be taken for another one's."""
 
     @property

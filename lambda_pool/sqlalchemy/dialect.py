@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from threading import local
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine import URL, Engine, make_url
@@ -39,7 +39,7 @@ class PooledDialect(_Dialect):
     pool: ConnectionPool
     engine_name: str
     """The engine of the pools that it can stand on."""
-    unwanted: tuple[str, ...] = ()
+    unwanted: ClassVar[tuple[str, ...]] = ()
     """Names in `connect_args` that would give SQLAlchemy other rows than it expects."""
 
     def __init__(self, lambda_pool: Any = None, readonly: Any = False, **options: Any) -> None:

@@ -1,6 +1,6 @@
 """The dialects of `mysql+lambda_pool://` and `mariadb+lambda_pool://`."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 from sqlalchemy.dialects.mysql.mariadb import MariaDBDialect
 from sqlalchemy.dialects.mysql.pymysql import MySQLDialect_pymysql
@@ -12,7 +12,7 @@ class MysqlDialect(PooledDialect, MySQLDialect_pymysql):
     """SQLAlchemy's dialect for PyMySQL, on a pool."""
 
     engine_name = "mysql"
-    unwanted = ("cursorclass",)
+    unwanted: ClassVar[tuple[str, ...]] = ("cursorclass",)
     supports_statement_cache = True
 
     @classmethod

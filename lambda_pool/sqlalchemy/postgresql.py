@@ -1,5 +1,7 @@
 """The dialect of `postgresql+lambda_pool://`."""
 
+from typing import ClassVar
+
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from .dialect import PooledDialect
@@ -9,7 +11,7 @@ class PostgresDialect(PooledDialect, PGDialect_psycopg):
     """SQLAlchemy's dialect for psycopg, on a pool."""
 
     engine_name = "postgresql"
-    unwanted = ("row_factory", "cursor_factory", "context")
+    unwanted: ClassVar[tuple[str, ...]] = ("row_factory", "cursor_factory", "context")
     supports_statement_cache = True
 
     @classmethod

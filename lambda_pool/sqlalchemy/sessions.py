@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from sqlalchemy.engine import Engine
 from sqlalchemy.orm import Session, sessionmaker
@@ -12,21 +12,14 @@ from ..decorator import Lend, Unavailable, decorate
 from ..errors import ConfigError
 from .dialect import PooledDialect
 
-log = logging.getLogger("lambda_pool")
+if TYPE_CHECKING:
+    from ..decorated import Decorator, NamedDecorator
 
-P = ParamSpec("P")
+log: logging.Logger = logging.getLogger("lambda_pool")
+
+Event = TypeVar("Event")
+Context = TypeVar("Context")
 R = TypeVar("R")
-
-
-@overload
-def handler(
-    engine: Engine,
-    fn: Callable[P, R],
-    *,
-    inject: str = "session",
-    on_unavailable: Unavailable | None = None,
-    **session_options: Any,
-) -> Callable[..., R]: ...
 
 
 @overload
@@ -34,15 +27,47 @@ def handler(
     engine: Engine,
     fn: None = None,
     *,
+    inject: str,
+    on_unavailable: Unavailable | None = None,
+    **session_options: Any,
+) -> "NamedDecorator[Any]": ...
+
+
+@overload
+def handler(
+    engine: Engine,
+    fn: None = None,
+    *,
+    on_unavailable: Unavailable | None = None,
+    **session_options: Any,
+) -> "Decorator[Any]": ...
+
+
+@overload
+def handler(
+    engine: Engine,
+    fn: Callable[[Event, Context, Any], R],
+    *,
     inject: str = "session",
     on_unavailable: Unavailable | None = None,
     **session_options: Any,
-) -> Callable[[Callable[P, R]], Callable[..., R]]: ...
+) -> Callable[[Event, Context], R]: ...
+
+
+@overload
+def handler(
+    engine: Engine,
+    fn: Callable[..., R],
+    *,
+    inject: str = "session",
+    on_unavailable: Unavailable | None = None,
+    **session_options: Any,
+) -> Callable[..., R]: ...
 
 
 def handler(
     engine: Engine,
-    fn: Callable[P, R] | None = None,
+    fn: Callable[..., Any] | None = None,
     *,
     inject: str = "session",
     on_unavailable: Unavailable | None = None,

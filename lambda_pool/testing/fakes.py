@@ -25,7 +25,7 @@ class FakeConnection:
     def __init__(self, driver: "FakeDriver", number: int) -> None:
         self.number = number
         self.statements: list[str] = []
-        self.closed = False
+        self.closed: bool = False
         self._driver = driver
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> "FakeCursor":
@@ -64,12 +64,12 @@ class FakeLink:
 
     def __init__(self, driver: "FakeDriver", number: int, *, autocommit: bool) -> None:
         self.autocommit = autocommit
-        self.conn = FakeConnection(driver, number)
+        self.conn: FakeConnection = FakeConnection(driver, number)
         self.backend_id = number
-        self.alive = True
-        self.readable = False
-        self.in_transaction = False
-        self.readonly = False
+        self.alive: bool = True
+        self.readable: bool = False
+        self.in_transaction: bool = False
+        self.readonly: bool = False
         self.history: list[str] = []
         self._driver = driver
 
@@ -219,7 +219,7 @@ class FakeDriver:
     default_port = 5432
 
     def __init__(self, *, answers: dict[str, Sequence[Any]] | None = None) -> None:
-        self.answers = answers or {}
+        self.answers: dict[str, Sequence[Any]] = answers or {}
         self.links: list[FakeLink] = []
         self.requests: list[ConnectRequest] = []
         self._lock = Lock()

@@ -153,7 +153,7 @@ class FaultyProxy:
         self._new_fault = _Fault()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
-        self.accepted = 0
+        self.accepted: int = 0
         self._start()
 
     def _start(self) -> None:

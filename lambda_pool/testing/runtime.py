@@ -171,8 +171,8 @@ class LambdaRuntime:
         if timeout != int(timeout) or timeout < 1:
             raise ValueError(f"timeout={timeout!r}: Lambda takes whole seconds, at least 1")
         self.handler = handler
-        self.code_dir = Path(code_dir).resolve()
-        self.timeout = int(timeout)
+        self.code_dir: Path = Path(code_dir).resolve()
+        self.timeout: int = int(timeout)
         self.memory = memory
         self.function_name = function_name
         self.address = address

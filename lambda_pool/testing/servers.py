@@ -63,7 +63,7 @@ class _Server(abc.ABC):
 
     scheme: ClassVar[str]
     ready_text: ClassVar[str]
-    port_taken_text: ClassVar[re.Pattern[str]]
+    port_taken_text: ClassVar[str]
     accounts: ClassVar[tuple[str, ...]]
 
     def __init__(
@@ -79,8 +79,8 @@ class _Server(abc.ABC):
     ) -> None:
         self.user = user
         self.database = database
-        self.password = password or secrets.token_urlsafe(12)
-        self.port = 0
+        self.password: str = password or secrets.token_urlsafe(12)
+        self.port: int = 0
         self._extra_config = list(extra_config)
         self._log_statements = log_statements
         self._certificate_names = list(certificate_names)
@@ -217,7 +217,7 @@ class _Server(abc.ABC):
                 return True
             if ended:
                 self._process = None
-                if self.port_taken_text.search(written):
+                if re.search(self.port_taken_text, written):
                     return False
                 if _WITHOUT_TLS in written:
                     raise ServerError(
@@ -365,8 +365,8 @@ class PostgresServer(_Server):
 
     scheme = "postgresql"
     ready_text = "database system is ready to accept connections"
-    port_taken_text = re.compile("could not bind .* address|could not create any TCP/IP sockets")
-    accounts = ("postgres", "nobody")
+    port_taken_text: ClassVar[str] = "could not bind .* address|could not create any TCP/IP sockets"
+    accounts: ClassVar[tuple[str, ...]] = ("postgres", "nobody")
 
     def __init__(
         self,
@@ -516,8 +516,8 @@ class MariaDbServer(_Server):
 
     scheme = "mysql"
     ready_text = "ready for connections"
-    port_taken_text = re.compile("Bind on TCP/IP port|Do you already have another server running on port")
-    accounts = ("mysql", "nobody")
+    port_taken_text: ClassVar[str] = "Bind on TCP/IP port|Do you already have another server running on port"
+    accounts: ClassVar[tuple[str, ...]] = ("mysql", "nobody")
 
     def __init__(
         self,

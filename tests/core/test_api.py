@@ -26,7 +26,7 @@ def test_what_is_no_source_is_refused_and_not_shown(option: str, example: str) -
 @pytest.mark.parametrize(("option", "given"), [("auth", IamToken), ("endpoint", RdsProxy)])
 def test_a_class_is_no_source_yet(option: str, given: type) -> None:
     with pytest.raises(lambda_pool.ConfigError, match=rf"{option}.*not the class {given.__name__}"):
-        lambda_pool.Pool(URL, **{option: given})  # type: ignore[arg-type]
+        lambda_pool.Pool(URL, **{option: given})  # type: ignore[call-overload]
 
 
 def test_observers_that_observe_nothing_are_refused() -> None:
@@ -40,12 +40,12 @@ SECRET_URL = "postgresql://u:c4n4ry@h/d"
 @pytest.mark.parametrize(
     "mistake",
     [
-        lambda: lambda_pool.handler(SECRET_URL),  # type: ignore[call-overload]
+        lambda: lambda_pool.handler(SECRET_URL),  # type: ignore[arg-type]
         lambda: lambda_pool.Pool.from_env(SECRET_URL),
         lambda: lambda_pool.Pool.from_env("postgresql://u@x:c4n4ry@h/d"),
         lambda: lambda_pool.Pool(URL, name=SECRET_URL),
         lambda: lambda_pool.Pool(URL, reset=SECRET_URL),
-        lambda: lambda_pool.Pool(URL, timeout=SECRET_URL),  # type: ignore[arg-type]
+        lambda: lambda_pool.Pool(URL, timeout=SECRET_URL),  # type: ignore[call-overload]
         lambda: lambda_pool.Pool(URL, auth=IamToken(SECRET_URL)),
         lambda: lambda_pool.Pool(URL, endpoint=RdsProxy(SECRET_URL)),
         lambda: lambda_pool.Pool(URL).run(print, attempts=SECRET_URL),  # type: ignore[arg-type]

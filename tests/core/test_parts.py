@@ -39,7 +39,7 @@ def check_whole(url: Url) -> None:
 
 
 def test_as_keywords() -> None:
-    pool = Pool(**WHOLE, **TLS, pooled=True, max_size=2)  # type: ignore[arg-type]
+    pool = Pool(**WHOLE, **TLS, pooled=True, max_size=2)  # type: ignore[call-overload]
     check_whole(url_of(pool))
     url = url_of(pool)
     assert (url.sslmode, url.sslrootcert, url.sslcert, url.sslkey) == ("require", "/ca.pem", "/c.pem", "/k.pem")
@@ -89,7 +89,8 @@ def test_without_any_of_them_the_environment_is_read(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("part", PARTS)
 def test_a_url_and_any_of_them_is_a_contradiction(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     value: Any = "s3cr3t" if part != "pooled" else True
-    with pytest.raises(ConfigError, match=rf"a URL and {part}=… are both given: keep the URL") as caught:
+    says = rf"a URL and {part}=… are both given: keep the URL" if part != "engine" else "engine is not valid"
+    with pytest.raises(ConfigError, match=says) as caught:
         Pool("postgresql://app@h/d", **{part: value})
     assert "s3cr3t" not in str(caught.value)
     monkeypatch.setenv("LAMBDA_POOL_URL", "postgresql://app@h/d")
@@ -242,7 +243,7 @@ def test_two_ways_to_log_in_are_one_too_many(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_an_unknown_keyword_may_be_a_part() -> None:
     with pytest.raises(ConfigError, match="did you mean host"):
-        Pool(hots="h")  # type: ignore[call-arg]
+        Pool(hots="h")  # type: ignore[call-overload]
 
 
 @given(st.dictionaries(st.sampled_from(PARTS), st.text(max_size=12) | st.sampled_from(["5432", "h", "mysql"])))
@@ -256,3 +257,12 @@ def test_any_texts_are_a_url_or_one_clear_error(parts: dict[str, str]) -> None:
     assert (url.user, url.database) == (parts.get("user", ""), parts.get("database", ""))
     assert (url.password.reveal() if url.password else None) == parts.get("password")
     assert lambda_pool.config.make(url, None, {}, {}).url == url
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "Postgres"])
+def test_the_engine_beside_a_url_must_agree_with_it(engine: str) -> None:
+    assert url_of(Pool("postgresql://app@db.example/orders", engine=engine)).engine == "postgresql"
+    with pytest.raises(ConfigError, match=f"engine='{engine}' is not valid: the URL is for mysql; change one"):
+        Pool("mysql://app@db.example/orders", engine=engine)
+    with pytest.raises(ConfigError, match="engine is not valid"):
+        Pool("mysql://app@db.example/orders", engine="oracle")

@@ -28,6 +28,7 @@ LEVELS = [
     {"lifecycle", "signature"},
     {"injection", "stacking"},
     {"decorator"},
+    {"decorated"},
     {"api"},
     {"testing"},
     {"cli", "django", "sqlalchemy"},

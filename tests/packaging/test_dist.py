@@ -60,7 +60,7 @@ def test_the_wheel_holds_the_package_and_nothing_else(wheel: Path) -> None:
         "lambda_pool",
         f"lambda_pool-{lambda_pool.__version__}.dist-info",
     }
-    for name in ("py.typed", "certs/all.pem", "certs/proxy.pem", "cli/demo/functions/mysql/with_lambda_pool.py"):
+    for name in ("py.typed", "certs/all.pem", "certs/proxy.pem", "cli/demo/_functions/mysql/with_lambda_pool.py"):
         assert f"lambda_pool/{name}" in names
     assert not [name for name in names if name.endswith(".pyc") or "/tests/" in name]
 

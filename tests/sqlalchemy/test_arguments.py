@@ -191,7 +191,7 @@ def test_a_bad_engine_is_named() -> None:
 def test_a_bad_option_of_handler_is_named(options: dict[str, Any], says: str) -> None:
     with pytest.raises(ConfigError, match=says):
 
-        @handler(create_engine(Pool(PG)), **options)
+        @handler(create_engine(Pool(PG)), **options)  # type: ignore[untyped-decorator]
         def function(event: Any, context: Any, session: Session) -> None: ...
 
 

@@ -54,7 +54,7 @@ def test_an_error_that_a_router_answers_commits_the_handlers_transaction(
 
     @pool.handler
     def handler(event: Any, context: Any, conn: Any) -> Any:
-        app.append_context(conn=conn)  # type: ignore[no-untyped-call]
+        app.append_context(conn=conn)
         return app.resolve(event, context)
 
     assert handler(request("/refused"), LambdaContext())["statusCode"] == 400
@@ -153,7 +153,7 @@ def event_loop() -> Iterator[None]:
 def test_an_asgi_application_has_the_deadline_the_clean_up_and_the_metrics(server: Server) -> None:
     ended, leaks = Ended(), list[Any]()
     pool = lambda_pool.Pool(server.url(), max_size=2, observers=[ended])
-    handler = pool.handler(Mangum(application(pool, leaks), lifespan="off"))
+    handler: Any = pool.handler(Mangum(application(pool, leaks), lifespan="off"))
     for path, status in (("/save", 200), ("/refuse", 409), ("/save-on-the-loop", 200)):
         answer = handler(request(path), LambdaContext(1100))
         assert answer["statusCode"] == status

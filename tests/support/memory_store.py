@@ -15,7 +15,7 @@ class MemoryStore(BasePersistenceLayer):
     """`on_completed` is called when a record is to say COMPLETED."""
 
     def __init__(self, on_completed: Callable[[], Any] = lambda: None) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.records: dict[str, DataRecord] = {}
         self.on_completed = on_completed
 

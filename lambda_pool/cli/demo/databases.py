@@ -61,8 +61,10 @@ class Database(Protocol):
 
 
 class _Database(abc.ABC):
+    """What both have in common."""
+
     def __init__(self, server: PostgresServer | MariaDbServer) -> None:
-        self.title = ""
+        self.title: str = ""
         self._server = server
 
     def __enter__(self) -> Self:

@@ -96,7 +96,7 @@ class Function:
 
     def __init__(self, way: Way, runtime: LambdaRuntime, database: Database, progress: Progress) -> None:
         self.way = way
-        self.measured = Measured()
+        self.measured: Measured = Measured()
         self._runtime = runtime
         self._database = database
         self._progress = progress

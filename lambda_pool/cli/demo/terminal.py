@@ -17,7 +17,7 @@ class Terminal:
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
-        self.updates = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self.updates: bool = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
         self._colours = self.updates and not os.environ.get("NO_COLOR")
 
     def paint(self, text: str, style: str) -> str:

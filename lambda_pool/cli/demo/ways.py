@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-_FUNCTIONS = Path(__file__).parent / "functions"
+_FUNCTIONS = Path(__file__).parent / "_functions"
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Where Django looks for an engine's DatabaseWrapper."""
 
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pymysql
 from django.db import IntegrityError
@@ -16,11 +16,19 @@ from ..mysqldb import import_backend
 from ..wrapper import PooledWrapper
 
 base: Any = import_backend()
+if TYPE_CHECKING:
+    from django.db.backends.mysql.base import CursorWrapper as _Cursor
+    from django.db.backends.mysql.base import DatabaseWrapper as _Wrapper
+    from django.db.backends.mysql.client import DatabaseClient as _Client
+    from django.db.backends.mysql.creation import DatabaseCreation as _Creation
+else:
+    _Cursor, _Wrapper = base.CursorWrapper, base.DatabaseWrapper
+    _Client, _Creation = base.DatabaseClient, base.DatabaseCreation
 
 _CONVERSIONS = {**conversions, FIELD_TYPE.TIME: typecast_time}
 
 
-class CursorWrapper(base.CursorWrapper):  # type: ignore[misc]
+class CursorWrapper(_Cursor):  # type: ignore[misc]
     """Django's own, which knows the errors of mysqlclient where that is installed; these are PyMySQL's."""
 
     def execute(self, query: Any, args: Any = None) -> Any:
@@ -40,15 +48,15 @@ class CursorWrapper(base.CursorWrapper):  # type: ignore[misc]
             raise
 
 
-class DatabaseClient(CompletedClient, base.DatabaseClient):  # type: ignore[misc]
+class DatabaseClient(CompletedClient, _Client):  # type: ignore[misc]
     """Django's own, for whatever the pool knows."""
 
 
-class DatabaseCreation(ClosingCreation, base.DatabaseCreation):  # type: ignore[misc]
+class DatabaseCreation(ClosingCreation, _Creation):  # type: ignore[misc]
     """Django's own."""
 
 
-class _PyMySqlWrapper(base.DatabaseWrapper):  # type: ignore[misc]
+class _PyMySqlWrapper(_Wrapper):  # type: ignore[misc]
     """Django's own, which knows the errors of mysqlclient where that is installed."""
 
     def is_usable(self) -> bool:
@@ -66,8 +74,8 @@ class DatabaseWrapper(PooledWrapper, _PyMySqlWrapper):
     engine_name = "mysql"
     isolation_level: str | None
     Database = pymysql
-    client_class = DatabaseClient
-    creation_class = DatabaseCreation
+    client_class: Any = DatabaseClient
+    creation_class: Any = DatabaseCreation
 
     def get_connection_params(self) -> dict[str, Any]:
         """As Django's, with PyMySQL's conversions."""

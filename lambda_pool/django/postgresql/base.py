@@ -1,9 +1,12 @@
 """Where Django looks for an engine's DatabaseWrapper."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
 from django.db.backends.postgresql import base
+from django.db.backends.postgresql.client import DatabaseClient as _Client
+from django.db.backends.postgresql.creation import DatabaseCreation as _Creation
 from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.utils.asyncio import async_unsafe
 
@@ -20,7 +23,7 @@ class _Lending:
     """In the driver's place while Django opens a connection, sets it up as it does, and gets a borrowed one."""
 
     def __init__(self, connection: Any) -> None:
-        self.connect = lambda **_: connection
+        self.connect: Callable[..., Any] = lambda **_: connection
 
 
 def _streaming(base: Any) -> Any:
@@ -50,11 +53,11 @@ _STREAMS = {False: _streaming(base.ServerSideCursor), True: _streaming(base.Data
 """By whether the parameters are bound by the server."""
 
 
-class DatabaseClient(CompletedClient, base.DatabaseClient):  # type: ignore[misc]
+class DatabaseClient(CompletedClient, _Client):  # type: ignore[misc]
     """Django's own, for whatever the pool knows."""
 
 
-class DatabaseCreation(ClosingCreation, base.DatabaseCreation):  # type: ignore[misc]
+class DatabaseCreation(ClosingCreation, _Creation):  # type: ignore[misc]
     """Django's own."""
 
 
@@ -62,9 +65,9 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
     """Django's own, on a pool."""
 
     engine_name = "postgresql"
-    client_class = DatabaseClient
-    creation_class = DatabaseCreation
-    pool = None
+    client_class: Any = DatabaseClient
+    creation_class: Any = DatabaseCreation
+    pool: Any = None
     """Django's own pool, which there is none of."""
 
     def driver_arguments(self) -> dict[str, Any]:
@@ -74,7 +77,7 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
 
     def _as_django_opens(self, connection: Any) -> Any:
         """What Django makes of a new connection."""
-        self.Database = _Lending(connection)
+        self.Database: Any = _Lending(connection)
         try:
             return base.DatabaseWrapper.get_new_connection(self, {})
         finally:
@@ -86,7 +89,7 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
         borrowed = self.borrow()
         connection = borrowed.conn
         if borrowed.prepared:
-            self.isolation_level = connection.isolation_level or IsolationLevel.READ_COMMITTED
+            self.isolation_level: Any = connection.isolation_level or IsolationLevel.READ_COMMITTED
             return connection
         self._as_django_opens(connection)
         connection.server_cursor_factory = self._stream()
@@ -119,7 +122,7 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
         touched = noted.touched
         if name:
             self.connection.server_cursor_factory = self._stream()
-            self.settings_dict = {**named, "OPTIONS": {**named["OPTIONS"], "server_side_binding": True}}
+            self.settings_dict: dict[str, Any] = {**named, "OPTIONS": {**named["OPTIONS"], "server_side_binding": True}}
         try:
             cursor = super().create_cursor(name)
         finally:

@@ -27,7 +27,7 @@ _IDLE, _ACTIVE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.ACTIVE, Tr
 _NO_PIPELINE = PipelineStatus.OFF
 _ENDING = frozenset({b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"})
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 
 def _announced(name: str, then: Any = None) -> Any:
@@ -57,10 +57,10 @@ class Baseline:
     """What a connection was once it was set up, and is again after a reset."""
 
     def __init__(self, conn: "PooledConnection") -> None:
-        self.settings = conn.settings()
-        self.names = frozenset(vars(conn))
-        self.adapters = AdaptersMap(conn.pooled.adapters or psycopg.adapters)
-        self.handlers = list(conn.pooled.handlers)
+        self.settings: tuple[Any, ...] = conn.settings()
+        self.names: frozenset[str] = frozenset(vars(conn))
+        self.adapters: AdaptersMap = AdaptersMap(conn.pooled.adapters or psycopg.adapters)
+        self.handlers: list[tuple[str, Any]] = list(conn.pooled.handlers)
 
 
 class PooledConnection(psycopg.Connection[Any]):
@@ -70,7 +70,7 @@ class PooledConnection(psycopg.Connection[Any]):
     """
 
     def __init__(self, pgconn: Any) -> None:
-        self.pooled = Notes()
+        self.pooled: Notes = Notes()
         super().__init__(pgconn)
         self.pooled.unasked.listen(pgconn)
         super().add_notice_handler(self.pooled.unasked.notice)
@@ -243,10 +243,10 @@ class PooledConnection(psycopg.Connection[Any]):
             prepared,
         )
 
-    tpc_begin = _announced("tpc_begin", lambda self, xid: self._note_two_phase(False, xid))
-    tpc_prepare = _announced("tpc_prepare", lambda self: self._note_two_phase(True))
-    tpc_commit = _announced("tpc_commit", lambda self, xid=None: self._note_two_phase(False))
-    tpc_rollback = _announced("tpc_rollback", lambda self, xid=None: self._note_two_phase(False))
+    tpc_begin: Any = _announced("tpc_begin", lambda self, xid: self._note_two_phase(False, xid))
+    tpc_prepare: Any = _announced("tpc_prepare", lambda self: self._note_two_phase(True))
+    tpc_commit: Any = _announced("tpc_commit", lambda self, xid=None: self._note_two_phase(False))
+    tpc_rollback: Any = _announced("tpc_rollback", lambda self, xid=None: self._note_two_phase(False))
 
     def close(self) -> None:
         """As the driver's."""
@@ -268,10 +268,10 @@ class PooledConnection(psycopg.Connection[Any]):
     def _note_setting(self, value: Any) -> None:
         self.pooled.altered = True
 
-    set_autocommit = _announced("set_autocommit", _note_setting)
-    set_isolation_level = _announced("set_isolation_level", _note_setting)
-    set_read_only = _announced("set_read_only", _note_setting)
-    set_deferrable = _announced("set_deferrable", _note_setting)
+    set_autocommit: Any = _announced("set_autocommit", _note_setting)
+    set_isolation_level: Any = _announced("set_isolation_level", _note_setting)
+    set_read_only: Any = _announced("set_read_only", _note_setting)
+    set_deferrable: Any = _announced("set_deferrable", _note_setting)
 
     @property
     def cursor_factory(self) -> Any:
@@ -311,10 +311,10 @@ class PooledConnection(psycopg.Connection[Any]):
         finally:
             noted.touched, noted.making = touched, False  # it reads the adapters, and changes nothing
 
-    add_notice_handler = _announced("add_notice_handler", _note_handler("notice_handler"))
-    add_notify_handler = _announced("add_notify_handler", _note_handler("notify_handler"))
-    remove_notice_handler = _announced("remove_notice_handler", _forget_handler("notice_handler"))
-    remove_notify_handler = _announced("remove_notify_handler", _forget_handler("notify_handler"))
+    add_notice_handler: Any = _announced("add_notice_handler", _note_handler("notice_handler"))
+    add_notify_handler: Any = _announced("add_notify_handler", _note_handler("notify_handler"))
+    remove_notice_handler: Any = _announced("remove_notice_handler", _forget_handler("notice_handler"))
+    remove_notify_handler: Any = _announced("remove_notify_handler", _forget_handler("notify_handler"))
 
     def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Generator[psycopg.Notify]:
         """As the driver's, and it ends when the invocation has no more time."""
@@ -327,7 +327,7 @@ class PooledConnection(psycopg.Connection[Any]):
     def configure(self, arguments: dict[str, Any]) -> None:
         """What psycopg.Connection.connect() does with its own arguments once libpq is connected."""
         if arguments.get("row_factory"):
-            self.row_factory = arguments["row_factory"]
+            self.row_factory: Any = arguments["row_factory"]
         if arguments.get("cursor_factory"):
             self.cursor_factory = arguments["cursor_factory"]
         if arguments.get("context"):

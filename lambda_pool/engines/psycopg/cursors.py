@@ -120,12 +120,12 @@ class TrackedServer(Tracked):
             self.connection.pooled.changed = True
         return super().execute(query, *args, **named)
 
-    __next__ = _announced("__next__")
-    fetchone = _announced("fetchone")
-    fetchmany = _announced("fetchmany")
-    fetchall = _announced("fetchall")
-    scroll = _announced("scroll")
-    close = _announced("close")
+    __next__: Any = _announced("__next__")
+    fetchone: Any = _announced("fetchone")
+    fetchmany: Any = _announced("fetchmany")
+    fetchall: Any = _announced("fetchall")
+    scroll: Any = _announced("scroll")
+    close: Any = _announced("close")
 
 
 NOTHING_SAVED = (

@@ -1,11 +1,12 @@
 """PostgreSQL on psycopg 3."""
 
+from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import ConfigError
 from ...secret import private
-from ..base import ConnectRequest, Failure
+from ..base import ConnectRequest, Defaults, Failure
 from .arguments import OWN_ARGUMENTS, conninfo, libpq_arguments, libpq_defaults
 from .errors import classify
 
@@ -18,8 +19,8 @@ class PostgresEngine:
 
     name = "postgresql"
     default_port = 5432
-    arguments = staticmethod(libpq_arguments)
-    defaults = staticmethod(libpq_defaults)
+    arguments: ClassVar[Callable[..., Mapping[str, Any]]] = staticmethod(libpq_arguments)
+    defaults: ClassVar[Callable[[], Defaults]] = staticmethod(libpq_defaults)
 
     def load(self) -> None:
         """Import psycopg. Raises ConfigError also for a version that does not fit."""

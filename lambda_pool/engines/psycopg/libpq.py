@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from psycopg.pq import PGnotify
     from psycopg.pq.abc import PGconn, PGresult
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 LOOK = 0.02
 """Seconds after which a wait lets Python handle a signal: a third of what a cancel before the deadline leaves."""
@@ -159,11 +159,11 @@ class Unasked:
     """What a server sends unasked, on its way to psycopg."""
 
     def __init__(self) -> None:
-        self.size = 0
+        self.size: int = 0
         """Bytes of all notices so far."""
         self.own = False
         """It comes in while the pool asks: a borrower's handler that fails says nothing against that."""
-        self.notified = False
+        self.notified: bool = False
         """There were notifications."""
         self._pass_on: Callable[[PGnotify], None] | None = None
 

@@ -19,7 +19,7 @@ from .connection import PooledConnection
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _OK = ConnStatus.OK
 _IDLE, _ACTIVE = TransactionStatus.IDLE, TransactionStatus.ACTIVE

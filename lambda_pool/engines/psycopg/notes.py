@@ -40,7 +40,7 @@ class Notes:
         self.blocks = 0
         self.two_phase = ""
         self.two_phase_prepared = False
-        self.slow_query = 0.0
+        self.slow_query: float = 0.0
         self.on_slow: OnSlow | None = None
         self.adapters: AdaptersMap | None = None
         self.cursor_class: tuple[Any, Any] = (None, None)
@@ -49,5 +49,5 @@ class Notes:
         self.making = False
         """The driver makes a cursor."""
         self.handlers: list[tuple[str, Any]] = []
-        self.unasked = Unasked()
+        self.unasked: Unasked = Unasked()
         self.baseline: Baseline | None = None

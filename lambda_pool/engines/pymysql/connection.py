@@ -56,15 +56,16 @@ class BoundedConnection(_Connection):
     """The socket that it is connected by."""
     wanted: bool
     """Whether autocommit is on where nobody changed it."""
-    cancelled = False
+    cancelled: bool = False
     """Somebody asked the server to end the running statement, or cut the connection to end it."""
-    closed_by_user = closed_in_transaction = False
+    closed_by_user: bool = False
+    closed_in_transaction: bool = False
     """close() was called while it was open; and before its transaction was ended."""
 
     def __init__(self, **arguments: Any) -> None:
         """PyMySQL's, whose arguments these are."""
-        self.line = Line()
-        self.noted = Noted()
+        self.line: Line = Line()
+        self.noted: Noted = Noted()
         self.cancelled = self.closed_by_user = self.closed_in_transaction = self._connected = False
         self._largest: int | None = None  # bytes of the longest packet that the server takes, once it was asked
         super().__init__(**arguments)
@@ -80,7 +81,8 @@ class BoundedConnection(_Connection):
         deadline = monotonic() + timeout
         self.wanted = bool(self.autocommit_mode)
         setup = self.init_command, self.sql_mode
-        self.autocommit_mode = self.init_command = self.sql_mode = None  # they have their place in `run_setup`
+        self.autocommit_mode: Any = None
+        self.init_command = self.sql_mode = None  # they have their place in `run_setup`
         context = wrapping = None
         if self.ssl:
             context, self.ctx = self.ctx, Wrapping(self.ctx)

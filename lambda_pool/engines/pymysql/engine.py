@@ -1,8 +1,11 @@
 """MySQL and MariaDB on PyMySQL."""
 
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
 from ...errors import ConfigError
 from ...secret import private
-from ..base import ConnectRequest, Failure, Link
+from ..base import ConnectRequest, Defaults, Failure, Link
 from .arguments import pymysql_arguments, pymysql_defaults, pymysql_options
 from .errors import classify
 
@@ -12,8 +15,8 @@ class MysqlEngine:
 
     name = "mysql"
     default_port = 3306
-    arguments = staticmethod(pymysql_options)
-    defaults = staticmethod(pymysql_defaults)
+    arguments: ClassVar[Callable[..., Mapping[str, Any]]] = staticmethod(pymysql_options)
+    defaults: ClassVar[Callable[[], Defaults]] = staticmethod(pymysql_defaults)
 
     def load(self) -> None:
         """Import PyMySQL."""

@@ -13,27 +13,31 @@ class Noted:
 
     in_doubt = False
     """A statement failed or streams, so that the transaction flag of the last answer may be out of date."""
-    streams = False
+    streams: bool = False
     """The last statement's rows are read one by one: their last packet tells what the statement left behind."""
     doubt: Exception | None = None
     """The error of a statement inside of a transaction that the server may have undone; it was not asked yet."""
     undone: Exception | None = None
     """The error with which the server undid the whole transaction."""
-    doomed = False
+    doomed: bool = False
     """The deadline ended a statement, or an inner block failed: what the transaction did must not be committed."""
-    guarded = False
+    guarded: bool = False
     """`Pool.run` commits itself."""
-    ended = False
+    ended: bool = False
     """The guarded transaction is over, by what the server said; or its statement can never succeed."""
-    unsure = False
+    unsure: bool = False
     """It may be over: a statement was sent that may end a transaction and begin another."""
     failed_with: tuple[Any, ...] = ()
     """The arguments of the last statement's error."""
-    read_only = False
+    read_only: bool = False
     """A read-only transaction was asked for."""
-    changed = False
+    changed: bool = False
     """The session is not as it was lent, by the server's word or by what a statement said of itself."""
-    moved = isolation_changed = role_changed = locked = named_lock = False
+    moved: bool = False
+    isolation_changed: bool = False
+    role_changed: bool = False
+    locked: bool = False
+    named_lock: bool = False
     """What statements said of themselves: see `Look`."""
 
     def note(self, seen: Look, *, tracked: bool) -> None:

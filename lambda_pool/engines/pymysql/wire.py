@@ -50,23 +50,23 @@ class Line:
     )
 
     def __init__(self) -> None:
-        self.unanswered = False
+        self.unanswered: bool = False
         """A command was announced, and its answer was not read to the end: an exception came between."""
-        self.ours = False
+        self.ours: bool = False
         """The pool's own commands run, bounded in time and bytes."""
         self.deadline: float | None = None
-        self.room = float("inf")
-        self.encrypt = False
+        self.room: float = float("inf")
+        self.encrypt: bool = False
         """Nothing but the request for TLS may be sent in clear text."""
-        self.silent = False
+        self.silent: bool = False
         """Nothing is sent any more: the driver's own close() would say good-bye."""
-        self.dry = False
+        self.dry: bool = False
         """Reading finds nothing: for a look at what the driver's reader has in its buffer."""
         self.following: Sequence[Following] = ()
         """What goes out in one write with the next command."""
         self.ahead: deque[bytes] = deque()
         """What the driver is about to send, and was sent already."""
-        self.tail = b""
+        self.tail: bytes = b""
         """The last bytes that were received."""
         self.reader: Callable[[], Any] = _nobody
         """A weak reference to what the driver reads by."""

@@ -1,0 +1,157 @@
+"""What type checkers make of pools and handlers. Nothing here runs: `test_typing.py` has mypy and pyright read it.
+
+`assert_type` says what must come out. A line with `type: ignore` must be an error; both complain if it is none.
+"""
+
+from typing import Any, TypedDict, assert_type
+
+import psycopg
+import pymysql.connections
+from psycopg.rows import DictRow
+from sqlalchemy.orm import Session
+
+import lambda_pool
+from lambda_pool import IamToken, Pool, RdsProxy
+from lambda_pool.sqlalchemy import create_engine
+from lambda_pool.sqlalchemy import handler as session_handler
+
+
+class Order(TypedDict):
+    """An event."""
+
+    item: str
+
+
+class Context:
+    """What Lambda passes."""
+
+
+def url() -> str:
+    """A text that no checker knows."""
+    return "postgresql://app@orders.example/orders"
+
+
+# --- what `Pool(…)` is ------------------------------------------------------------------------------------------------
+
+assert_type(Pool(url()), Pool[Any])
+assert_type(Pool.from_env(), Pool[Any])
+assert_type(Pool(url(), engine="postgresql"), Pool[psycopg.Connection])
+assert_type(Pool(engine="postgresql", auth=IamToken(), endpoint=RdsProxy("p")), Pool[psycopg.Connection])
+assert_type(Pool(host="orders.example", port=5432, user="app"), Pool[psycopg.Connection])
+assert_type(Pool(url(), engine="mysql", max_size=2), "Pool[pymysql.connections.Connection]")
+assert_type(Pool(host="orders.example", port=3306, user="app"), "Pool[pymysql.connections.Connection]")
+
+by_annotation: Pool[psycopg.Connection] = Pool(url())
+of_dictionaries: Pool[psycopg.Connection[DictRow]] = Pool(url(), connect_args={"row_factory": "dict_row"})
+of_any: Pool = Pool(url())
+wider: Pool[psycopg.Connection[Any]] = of_dictionaries
+other: "Pool[pymysql.connections.Connection]" = Pool(url(), engine="postgresql")  # type: ignore[assignment]
+Pool(url(), max_sise=2)  # type: ignore[call-overload]
+Pool(url(), timeout="soon")  # type: ignore[call-overload]
+
+postgres = Pool(url(), engine="postgresql")
+mysql = Pool(url(), engine="mysql")
+
+# --- borrowing --------------------------------------------------------------------------------------------------------
+
+with postgres.connection(readonly=True) as conn:
+    assert_type(conn, psycopg.Connection)
+    conn.execute("select 1").fetchone()
+    conn.exeute("select 1")  # type: ignore[attr-defined]
+with mysql.connection() as connection:
+    assert_type(connection, "pymysql.connections.Connection")
+with of_dictionaries.connection() as rows:
+    assert_type(rows.execute("select 1").fetchone(), DictRow | None)
+
+
+def count(conn: psycopg.Connection) -> int:
+    """Work for `run`."""
+    return 1 if conn.execute("select 1").fetchone() else 0
+
+
+assert_type(postgres.run(count, attempts=5), int)
+mysql.run(count)  # type: ignore[arg-type]
+
+# --- handlers: their own signature, less what they are given ----------------------------------------------------------
+
+
+@postgres.handler
+def handler(event: Order, context: Context, conn: psycopg.Connection) -> dict[str, int]:
+    """The plain form."""
+    return {"found": count(conn)}
+
+
+assert_type(handler({"item": "tea"}, Context()), dict[str, int])
+handler({"itme": "tea"}, Context())  # type: ignore[typeddict-item]
+handler({"item": "tea"})  # type: ignore[call-arg]
+handler({"item": "tea"}, Context(), conn)  # type: ignore[call-arg]
+
+
+@postgres.handler(inject="db", on_unavailable=lambda event, context, error: {})
+def named(event: Order, context: Context, db: psycopg.Connection) -> dict[str, int]:
+    """A parameter of another name."""
+    return {"found": count(db)}
+
+
+assert_type(named({"item": "tea"}, Context()), dict[str, int])
+named("tea", Context())  # type: ignore[arg-type]
+
+
+@mysql.handler
+def by_keyword(event: Order, context: Context, *, conn: "pymysql.connections.Connection") -> None:
+    """The connection as a keyword."""
+    conn.ping()
+
+
+by_keyword({"item": "tea"}, Context())
+by_keyword({"item": "tea"}, Context(), conn=connection)  # type: ignore[call-arg]
+
+
+@postgres.handler
+def with_more(event: Order, context: Context, conn: psycopg.Connection, retries: int) -> int:
+    """What is behind the connection stays."""
+    return retries
+
+
+assert_type(with_more({"item": "tea"}, Context(), 3), int)
+with_more({"item": "tea"}, Context(), "three")  # type: ignore[arg-type]
+
+
+@postgres.handler
+def without(event: Order, context: Context) -> str:
+    """No connection: the signature is as it was, with its names."""
+    return event["item"]
+
+
+assert_type(without(event={"item": "tea"}, context=Context()), str)
+
+
+class Service:
+    """Handlers that are methods."""
+
+    @postgres.handler
+    def handle(self, event: Order, context: Context, conn: psycopg.Connection) -> int:
+        """As a function's."""
+        return count(conn)
+
+
+assert_type(Service().handle({"item": "tea"}, Context()), int)
+
+
+@lambda_pool.handler
+def of_the_default_pool(event: Order, context: Context, conn: psycopg.Connection) -> int:
+    """The pool is not known before it runs: what the handler says of `conn` is believed."""
+    return count(conn)
+
+
+assert_type(of_the_default_pool({"item": "tea"}, Context()), int)
+
+
+@session_handler(create_engine(postgres))
+def with_session(event: Order, context: Context, session: Session) -> int:
+    """SQLAlchemy's session in the connection's place."""
+    return len(session.new)
+
+
+assert_type(with_session({"item": "tea"}, Context()), int)
+with_session({"item": "tea"}, Context(), Session())  # type: ignore[call-arg]
