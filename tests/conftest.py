@@ -13,7 +13,7 @@ import pytest
 from tests.support.speed import FULL, SEED
 
 if TYPE_CHECKING:
-    from lambda_pool.testing.servers import MariaDbServer, PostgresServer
+    from lambda_pool.testing.servers import MariaDbServer, MySqlServer, PostgresServer
 
 pytest_plugins = ["pytester"]
 
@@ -68,6 +68,17 @@ def mariadb() -> Iterator[MariaDbServer]:
     from lambda_pool.testing.servers import MariaDbServer
 
     with MariaDbServer(log_statements=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def genuine_mysql() -> Iterator[MySqlServer]:
+    """A MySQL with TLS and a log of all statements, shared by the whole run."""
+    from lambda_pool.testing.servers import MySqlServer
+    from tests.support.mysql_dialect import make_sequences
+
+    with MySqlServer(log_statements=True) as server:
+        make_sequences(server)
         yield server
 
 

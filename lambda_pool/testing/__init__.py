@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from lambda_pool.testing.runtime import Invocation as Invocation
     from lambda_pool.testing.runtime import LambdaRuntime as LambdaRuntime
     from lambda_pool.testing.servers import MariaDbServer as MariaDbServer
+    from lambda_pool.testing.servers import MySqlServer as MySqlServer
     from lambda_pool.testing.servers import PostgresServer as PostgresServer
 
 # A new name is one line here and one import above.
@@ -25,6 +26,7 @@ _HOMES = {
     "Invocation": "lambda_pool.testing.runtime",
     "LambdaRuntime": "lambda_pool.testing.runtime",
     "MariaDbServer": "lambda_pool.testing.servers",
+    "MySqlServer": "lambda_pool.testing.servers",
     "PostgresServer": "lambda_pool.testing.servers",
 }
 

