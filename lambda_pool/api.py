@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from . import config as configuration
 from . import lifecycle, replay
 from .auth.base import Auth, UrlAuth
-from .aws.hosts import recognise
+from .aws.hosts import dsql_region, recognise
 from .decorator import Unavailable, decorate
 from .endpoints.base import Endpoint, EndpointSource, FixedEndpoint
 from .engines.base import Engine
@@ -213,6 +213,8 @@ class Pool(Generic[Conn]):
             if proxy and not config.url.pooled:
                 config = config.replace(url=config.url.replace(pooled=True))
                 configuration.check_pooled(config)
+            if dsql_region(config.url.host):
+                configuration.check_dsql(config)
         elif config.url.hostaddr:
             raise ConfigError("hostaddr in the URL is not valid with endpoint=…, which it would lead past: keep one")
         engine = self._engine_for(config.url.engine)
@@ -400,11 +402,11 @@ def _of_parts(
 
 
 def _endpoint_at(url: configuration.Url) -> tuple[EndpointSource, bool]:
-    """The URL's own host, and whether its name is that of an RDS Proxy."""
+    """The URL's own host, and whether its name is that of an RDS Proxy or of Aurora DSQL, which take as little."""
     rds = recognise(url.host)
     proxy = rds is not None and rds.proxy
     endpoint = Endpoint(rds.name if rds else url.host, url.port, proxy=proxy, engine=url.engine)
-    return FixedEndpoint(endpoint), proxy
+    return FixedEndpoint(endpoint), proxy or dsql_region(url.host) is not None
 
 
 def _auth_of(environment: configuration.Environment) -> Auth | None:

@@ -12,7 +12,7 @@ from .environment import (
     runtime_api,
     url_of,
 )
-from .options import DEFAULT_PREFIX, OPTIONS, Config, check_pooled, make
+from .options import DEFAULT_PREFIX, OPTIONS, Config, check_dsql, check_pooled, make
 from .parts import PARTS, engine_of, from_parts
 from .synonyms import advice
 from .url import ENGINES, Url, parse_url
@@ -29,6 +29,7 @@ __all__ = [
     "MetricsEnvironment",
     "Url",
     "advice",
+    "check_dsql",
     "check_pooled",
     "closest",
     "engine_of",

@@ -120,6 +120,21 @@ def _parsed(text: str, prefix: str) -> Url:
     return url
 
 
+_DSQL_LIFETIME = 3240.0
+"""Seconds: Aurora DSQL ends each connection after 3600, and a lifetime is up to a tenth longer than was asked for."""
+
+
+def check_dsql(config: Config) -> None:
+    """Raise ConfigError for what Aurora DSQL has not got."""
+    if config.url.engine != "postgresql":
+        raise ConfigError("this host is an Aurora DSQL cluster, which speaks PostgreSQL: write postgresql://…")
+    if config.max_lifetime > _DSQL_LIFETIME:
+        raise ConfigError(
+            f"max_lifetime={config.max_lifetime:g} is not valid with Aurora DSQL, which ends each connection after 60 "
+            f"minutes: give at most {_DSQL_LIFETIME:g}, or leave it out"
+        )
+
+
 def check_pooled(config: Config) -> None:
     """Raise ConfigError for what cannot be done through an RDS Proxy or another transaction-mode pooler."""
     if config.reset == "session":
