@@ -12,7 +12,7 @@ export PYTHON WORKERS
 export AWS_LAMBDA_RIE := $(CURDIR)/.tools/rie/aws-lambda-rie
 
 .DEFAULT_GOAL := help
-.PHONY: help setup setup-all demo test test-all mutants coverage fuzz lint format bench certs layer audit docs dist chaos soak clean build-LayerArm64 build-LayerX8664
+.PHONY: help setup setup-all demo example test test-all mutants coverage fuzz lint format bench certs layer audit docs site dist chaos soak clean layers release-check build-LayerArm64 build-LayerX8664
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | awk -F'|' '{printf "%-14s %s\n", $$1, $$2}'
@@ -27,6 +27,15 @@ demo: ## three ways to connect, through one bad day on the genuine Lambda runtim
 	@scripts/setup.sh demo $(ENGINE)
 	@scripts/setup.sh emulator
 	@.venv/bin/lambda-pool demo --engine $(ENGINE)
+
+# An example's own databases: one that needs MySQL gets it, whatever ENGINE says.
+EXAMPLE_ENGINE = $(if $(shell grep -l 'AllowedPattern: mysql' examples/$(NAME)/template.yaml 2>/dev/null),mysql,$(ENGINE))
+
+example: ## run an example on the genuine Lambda runtime, on a private server (NAME=sqs_batch, ENGINE=mysql)
+	@scripts/setup.sh environment
+	@scripts/setup.sh demo $(EXAMPLE_ENGINE)
+	@scripts/setup.sh emulator
+	@.venv/bin/python scripts/run_example.py "$(NAME)" --engine "$(ENGINE)"
 
 # What is picked by hand runs in one process, which starts sooner.
 AT_ONCE = $(if $(ARGS),,-n $(WORKERS) --dist loadfile)
@@ -75,7 +84,7 @@ format: ## bring the code into the project's style
 	.venv/bin/ruff check --fix .
 	.venv/bin/ruff format .
 
-bench: ## measure against the real peers and write docs/benchmarks.md (NAME=checkout for one part)
+bench: ## measure against the real peers and write docs/benchmarks.md (NAME=checkout for one part; NAME="fleet 1 6": docs/fleet.md)
 	@scripts/setup.sh environment
 	@scripts/setup.sh emulator
 	@scripts/setup.sh servers
@@ -89,6 +98,14 @@ certs: ## replace the certificate authorities of RDS by AWS's current ones (need
 layer: ## build a Lambda layer (ARCH=arm64 or x86_64, PYTHON=3.13, VARIANT=both, postgres or mysql)
 	@PYTHON= scripts/setup.sh tools
 	@.venv-build/bin/python scripts/build_layer.py --arch $(ARCH) --python $(or $(PYTHON),3.13) --variant $(VARIANT)
+
+layers: ## build every layer for a Python version (PYTHON=3.13), each with a list of what is in it (CycloneDX)
+	@PYTHON= scripts/setup.sh tools
+	@for arch in arm64 x86_64; do for variant in both postgres mysql; do \
+		[ "$$arch-$(or $(PYTHON),3.13)" = arm64-3.11 ] && [ "$$variant" != mysql ] && continue; \
+		.venv-build/bin/python scripts/build_layer.py --quick --arch $$arch --python $(or $(PYTHON),3.13) --variant $$variant || exit 1; \
+	done; done
+	@.venv-build/bin/python scripts/write_sbom.py build/layer-*-python$(or $(PYTHON),3.13)-*.zip
 
 # What `sam build` calls, in this folder, for the layers of template.yaml: for the Python version that stands there.
 build-LayerArm64 build-LayerX8664: build-Layer%:
@@ -104,6 +121,10 @@ docs: ## write the API reference anew, from the docstrings
 	@scripts/setup.sh environment
 	.venv/bin/python scripts/build_reference.py
 
+site: ## build the site of these pages into build/site
+	@scripts/setup.sh environment
+	@.venv/bin/python scripts/build_site.py
+
 dist: ## build the source distribution and the wheel, and install it with each extra on every Python here
 	@PYTHON= scripts/setup.sh tools
 	@rm -rf dist
@@ -111,5 +132,8 @@ dist: ## build the source distribution and the wheel, and install it with each e
 	.venv-build/bin/twine check --strict dist/*
 	.venv-build/bin/python scripts/check_dist.py
 
+release-check: dist ## prove what can be proved of a release: workflows, metadata, links, installs (ARGS="--tag v0.1.0")
+	@.venv-build/bin/python scripts/check_release.py $(ARGS)
+
 clean: ## remove everything that the other targets made
-	rm -rf .venv .venv-3.* .venv-bench .venv-audit .venv-build .venv-fuzz .venv-sam .venv-free-threaded .fuzz .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage-run build dist
+	rm -rf .venv .venv-3.* .venv-bench .venv-audit .venv-build .venv-fuzz .venv-sam .venv-deploy .venv-free-threaded .fuzz .aws-sam .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage-run build dist

@@ -12,6 +12,8 @@ from . import results
 from .report import goals, page
 
 NAMES = ("checkout", "invocation", "cold", "recovery", "contention", "round_trips", "log_cost")
+FLEET = "fleet"
+"""Half an hour, with runs and a page of its own: `python -m benchmarks fleet [RUN…]`."""
 _ONE = "--one"
 
 
@@ -20,9 +22,12 @@ def main(arguments: list[str]) -> int:
     if arguments[:1] == [_ONE]:
         results.save(arguments[1], importlib.import_module(f"benchmarks.{arguments[1]}").measure)
         return 0
+    if arguments[:1] == [FLEET]:
+        return importlib.import_module("benchmarks.fleet.runs").main(arguments[1:])
     unknown = set(arguments) - set(NAMES)
     if unknown:
-        print(f"benchmarks: there is no {', '.join(sorted(unknown))}; there are {', '.join(NAMES)}", file=sys.stderr)
+        known = ", ".join((*NAMES, FLEET))
+        print(f"benchmarks: there is no {', '.join(sorted(unknown))}; there are {known}", file=sys.stderr)
         return 2
     started = time.monotonic()
     failed = []

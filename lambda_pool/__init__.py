@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
+    from .aio.pool import AsyncPool
     from .api import Pool, handler
     from .auth.iam import IamToken
     from .auth.secrets import SecretsManager
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Pool": "api",
+    "AsyncPool": "aio.pool",
     "handler": "api",
     "IamToken": "auth.iam",
     "SecretsManager": "auth.secrets",
@@ -51,6 +53,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "AsyncPool",
     "AuroraCluster",
     "CommitUncertain",
     "ConfigError",

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from . import config as configuration
 from . import lifecycle, replay
 from .auth.base import Auth, UrlAuth
-from .aws.hosts import dsql_region, recognise
+from .aws.hosts import is_dsql, recognise
 from .decorator import Unavailable, decorate
 from .endpoints.base import Endpoint, EndpointSource, FixedEndpoint
 from .engines.base import Engine
@@ -16,6 +16,7 @@ from .invocation import Limit
 from .pool import ConnectionPool
 from .pooled_context import Conn, PooledContext
 from .secret import private
+from .warming import warm
 
 if TYPE_CHECKING:
     from typing import TypedDict, Unpack
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
         ping_timeout: float
         max_lifetime: float
         max_idle: float | None
+        keep_below: float
+        session_idle: float
         autocommit: bool
         reset: str
         unsaved: str
@@ -86,7 +89,7 @@ class Pool(Generic[Conn]):
     connections are, and else an annotation: `orders: Pool[psycopg.Connection] = Pool(url)`.
     """
 
-    __module__ = "lambda_pool"
+    __module__, _awaited = "lambda_pool", False  # AsyncPool's is
 
     @overload
     def __init__(
@@ -213,8 +216,6 @@ class Pool(Generic[Conn]):
             if proxy and not config.url.pooled:
                 config = config.replace(url=config.url.replace(pooled=True))
                 configuration.check_pooled(config)
-            if dsql_region(config.url.host):
-                configuration.check_dsql(config)
         elif config.url.hostaddr:
             raise ConfigError("hostaddr in the URL is not valid with endpoint=…, which it would lead past: keep one")
         engine = self._engine_for(config.url.engine)
@@ -272,7 +273,7 @@ class Pool(Generic[Conn]):
         """Open `min_size` connections (at least one) now. A failure is logged and left to the first checkout, unless
         `strict`, which raises it.
         """
-        self._core.warm(Limit(self._core.config.timeout), strict=strict)
+        warm(self._core, Limit(self._core.config.timeout), strict=strict)
 
     def close(self) -> None:
         """Close every connection: idle ones now, lent ones when they come back. A later checkout opens anew."""
@@ -282,10 +283,10 @@ class Pool(Generic[Conn]):
         if name == "postgresql":
             from .engines.psycopg.engine import PostgresEngine
 
-            return PostgresEngine()
+            return PostgresEngine(awaited=self._awaited)
         from .engines.pymysql.engine import MysqlEngine
 
-        return MysqlEngine()
+        return MysqlEngine(awaited=self._awaited)
 
     if TYPE_CHECKING:
 
@@ -402,11 +403,11 @@ def _of_parts(
 
 
 def _endpoint_at(url: configuration.Url) -> tuple[EndpointSource, bool]:
-    """The URL's own host, and whether its name is that of an RDS Proxy or of Aurora DSQL, which take as little."""
+    """The URL's own host, and whether it takes as little as an RDS Proxy, or is one."""
     rds = recognise(url.host)
     proxy = rds is not None and rds.proxy
     endpoint = Endpoint(rds.name if rds else url.host, url.port, proxy=proxy, engine=url.engine)
-    return FixedEndpoint(endpoint), proxy or dsql_region(url.host) is not None
+    return FixedEndpoint(endpoint), proxy or is_dsql(url.host)
 
 
 def _auth_of(environment: configuration.Environment) -> Auth | None:
@@ -436,9 +437,8 @@ def _endpoint_of(environment: configuration.Environment) -> EndpointSource | Non
 
 def _observers(config: configuration.Config) -> Sequence[Observer]:
     """Who listens when the user names no observers: CloudWatch's metrics inside Lambda, elsewhere nobody."""
-    kind = config.metrics
-    if kind == "auto":
-        kind = "emf" if configuration.in_lambda() else "off"
+    auto = "emf" if configuration.in_lambda() else "off"
+    kind = auto if config.metrics == "auto" else config.metrics
     if kind == "emf":
         from .metrics.emf import EmfMetrics
 

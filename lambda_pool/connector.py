@@ -1,17 +1,18 @@
 """Opens one connection: where to, as whom, how encrypted, how often tried, and what to say when it cannot be had."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar
 
-from .auth.base import Auth, Credentials
-from .aws.hosts import recognise
-from .backoff import backoff
+from .auth.base import Auth, Credentials, UrlAuth
+from .aws.hosts import is_dsql, recognise
+from .backoff import backoff, crowded_backoff
 from .config import Config, check_pooled
 from .core.dispatch import EventDispatcher
-from .endpoints.base import Endpoint, EndpointSource, Role
-from .engines.base import TRANSIENT, ConnectRequest, Engine, Failure, Link
+from .core.policy import session_timer
+from .endpoints.base import Endpoint, EndpointSource, FixedEndpoint, Role
+from .engines.base import TRANSIENT, ConnectRequest, Engine, Failure, FleetConnection
 from .errors import (
     ConfigError,
     ConnectError,
@@ -21,11 +22,16 @@ from .errors import (
     LambdaPoolError,
 )
 from .events import ConnectFailed, CredentialsRefreshed, EndpointRefreshed, Opened, SlowQuery, TimedOut
-from .invocation import Limit
+from .invocation import Limit, time_out
 from .tls import advice, choose, with_certificate
-from .waiting import pause
+from .waiting import aside, pause
 
 log: logging.Logger = logging.getLogger("lambda_pool")
+
+T = TypeVar("T")
+
+# What answers at once.
+_AT_HAND = (UrlAuth, FixedEndpoint)
 
 # Failures that may mean that the endpoint is no longer at this address. The others come from a server that answers.
 _MOVES = frozenset(Failure) - {Failure.REJECTED, Failure.TOO_MANY}
@@ -60,6 +66,7 @@ class Connector:
         self.endpoint = endpoint
         self._events = events
         self._hosts: dict[Role, str] = {}
+        self._tells_timer = config.session_idle > 0
 
     @property
     def arguments(self) -> Mapping[str, Any]:
@@ -72,7 +79,7 @@ class Connector:
         given = {**self._config.connect_args, **arguments}
         self._arguments = self.engine.arguments(url.parameters, given, pooled=url.pooled)
 
-    def open(self, role: Role, limit: Limit) -> tuple[Link, Endpoint]:
+    def open(self, role: Role, limit: Limit) -> tuple[FleetConnection, Endpoint]:
         """Open one connection, retrying what time heals until the limit.
 
         Raises ConnectError, CredentialsError, EndpointError, DeadlineExceeded or ConfigError.
@@ -99,8 +106,8 @@ class Connector:
                 refresh = kind is Failure.REJECTED and stale and not refreshed
                 self._note(kind, request.credentials, endpoint)
                 moved = kind in _MOVES and self._where(role, limit) not in {None, *tried}
-                delay = 0.0 if refresh or moved else backoff(attempt)
                 left = limit.left()
+                delay = 0.0 if refresh or moved else _wait(kind, attempt, left)
                 if delay >= left > _LAST_TRY:  # so that what heals within the limit is not given up early
                     delay = left - _LAST_TRY
                 retrying = (refresh or moved or kind in TRANSIENT) and delay < left
@@ -112,6 +119,8 @@ class Connector:
             else:
                 seconds = monotonic() - start
                 self._events.emit(Opened(self._events.name, seconds, attempt, request.host, link.backend_id))
+                if not link.session_idle:  # told otherwise, or refused: the next login does not try
+                    self._tells_timer = self._tells_timer and not request.session_idle
                 proxy = _is_proxy(endpoint, request.host)
                 return link, endpoint if proxy is endpoint.proxy else endpoint.replace(proxy=proxy)
             pause(delay)
@@ -123,7 +132,7 @@ class Connector:
         finally:  # a user's own may fail
             self.endpoint.forget()
 
-    def open_aside(self, role: Role, limit: Limit) -> Link:
+    def open_aside(self, role: Role, limit: Limit) -> FleetConnection:
         """One attempt at a connection that does not belong to the pool. Raises as `open`, or what the driver raises."""
         return self.engine.connect(self._prepare(role, limit, 1)[0])
 
@@ -132,15 +141,17 @@ class Connector:
         start = monotonic()
         try:
             endpoint = self.resolve(role, limit)
-            credentials = self.auth.credentials(endpoint, self._config.url.user, max(limit.left(), _SHORTEST))
-            return self.request(endpoint, credentials, limit), endpoint
+            credentials = self._asked(
+                self.auth.credentials, endpoint, self._config.url.user, max(limit.left(), _SHORTEST)
+            )
+            return self.request(endpoint, credentials, limit, role), endpoint
         except LambdaPoolError as error:
             self._report(error, type(error).__name__, attempt, start, retrying=False)
             raise
 
     def resolve(self, role: Role, limit: Limit) -> Endpoint:
         """Where to. Raises EndpointError, also for an endpoint of another engine than the URL's."""
-        endpoint = self.endpoint.resolve(role, max(limit.left(), _SHORTEST))
+        endpoint = self._asked(self.endpoint.resolve, role, max(limit.left(), _SHORTEST))
         engine = self._config.url.engine
         if endpoint.engine and endpoint.engine != engine:
             raise EndpointError(
@@ -152,16 +163,22 @@ class Connector:
             self._events.emit(EndpointRefreshed(self._events.name, endpoint.host))
         return endpoint
 
+    def _asked(self, method: Callable[..., T], *arguments: Any) -> T:
+        """What a source says. One that may have to ask somebody does so without holding up an event loop."""
+        return method(*arguments) if isinstance(method.__self__, _AT_HAND) else aside(method, *arguments)  # type: ignore[attr-defined]
+
     def _where(self, role: Role, limit: Limit) -> Endpoint | None:
         """Where the next attempt would lead to; None if that is not known, or no time is left to find out."""
         if limit.left() <= 0:
             return None
         try:
-            return self.endpoint.resolve(role, limit.left())
+            return self._asked(self.endpoint.resolve, role, limit.left())
         except LambdaPoolError:
             return None
 
-    def request(self, endpoint: Endpoint, credentials: Credentials, limit: Limit) -> ConnectRequest:
+    def request(
+        self, endpoint: Endpoint, credentials: Credentials, limit: Limit, role: Role = Role.WRITER
+    ) -> ConnectRequest:
         """Everything that the driver is told for one attempt. Raises ConfigError."""
         url, defaults = self._config.url, self._defaults
         host, hostaddr = endpoint.host or credentials.host or "", url.hostaddr
@@ -202,10 +219,21 @@ class Connector:
             pooled=url.pooled or proxy,
             application_name=self._events.name,
             reset=self._config.reset,
+            session_idle=self._timer(host, pooled=url.pooled or proxy),
             arguments=self._arguments,
+            watched=self._config.cancel_before_deadline > 0,
+            # An RDS Proxy passes no cancel on, but ends the statement of a client that is gone.
+            aside=None if proxy else lambda within: self.open_aside(role, Limit(within, uncut=True)),
+            patience=self._config.timeout,
             slow_query=self._config.slow_query,
             on_slow=self._slow if self._config.slow_query else None,
         )
+
+    def _timer(self, host: str, *, pooled: bool) -> float:
+        """What the server is told of idle sessions, in seconds; 0 for nothing."""
+        if pooled or not self._tells_timer or is_dsql(host):
+            return 0.0
+        return session_timer(self._config.session_idle, time_out())
 
     def _note(self, kind: Failure, credentials: Credentials, endpoint: Endpoint) -> None:
         """Let the sources forget what this failure puts in doubt."""
@@ -282,9 +310,9 @@ class Connector:
             )
             if found:
                 return found
-        from .hints import of_refusal
+        from .hints import FULL, of_refusal
 
-        return of_refusal(str(error), self._config.url.engine, request)
+        return of_refusal(str(error), self._config.url.engine, request) or (FULL if kind is Failure.TOO_MANY else "")
 
 
 def _is_proxy(endpoint: Endpoint, host: str) -> bool:
@@ -293,6 +321,11 @@ def _is_proxy(endpoint: Endpoint, host: str) -> bool:
         return endpoint.proxy
     known = recognise(host)
     return known is not None and known.proxy
+
+
+def _wait(kind: Failure, attempt: int, left: float) -> float:
+    """Seconds until the next attempt, with `left` to go."""
+    return crowded_backoff(left) if kind is Failure.TOO_MANY else backoff(attempt)
 
 
 def contradiction(credentials: Credentials, endpoint: Endpoint) -> str:

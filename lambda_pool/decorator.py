@@ -6,14 +6,14 @@ from collections.abc import Callable
 from threading import get_ident
 from time import monotonic
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from . import lifecycle
 from .borrower import place
 from .endpoints.base import Role
 from .errors import ConfigError, ConnectError, CredentialsError, DeadlineExceeded, EndpointError, PoolTimeout
 from .injection import Call, injector
-from .invocation import Limit, running
+from .invocation import Limit, begun, running
 from .pool import ConnectionPool
 from .signature import DURABLE_SDK, EVENT_AND_CONTEXT, Signature
 
@@ -23,6 +23,19 @@ Unavailable = Callable[[Any, Any, Exception], Any]
 
 Lend = Callable[[], tuple[Any, Callable[[BaseException | None], None]]]
 """What a handler gets, and what is to be called with the handler's error, None if it ended well."""
+
+
+class Loop(Protocol):
+    """What runs handlers on an event loop."""
+
+    def lending(
+        self, signature: Signature, on_unavailable: Unavailable | None
+    ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any] | None:
+        """What calls the handler with what it is lent, in a coroutine; None if it takes nothing. Raises ConfigError."""
+
+    def run(self, result: Any) -> Any:
+        """What a handler returned; where that is to be awaited, its result. Ends what tasks it left."""
+
 
 UNAVAILABLE = (PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, EndpointError)
 
@@ -36,26 +49,23 @@ def decorate(
     inject: str,
     on_unavailable: Unavailable | None,
     lend: Lend | None = None,
+    loop: Loop | None = None,
 ) -> Callable[..., R]:
     """Wrap a handler. `find_pool` is called at the first invocation, so that a default pool may be built then.
 
-    `lend`: what gives the handler something else than a connection.
+    `lend`: what gives the handler something else than a connection. `loop`: what runs an `async def`.
     """
     _check(fn, inject, on_unavailable)
     signature = Signature(fn, inject)
-    signature.check()
-    call: Callable[[tuple[Any, ...], dict[str, Any]], Any] | None = None
-    if signature.wanted and lend is not None:
-        call = _lending(lend, signature, on_unavailable)
-    elif signature.wanted:
-        call = _borrowing(find_pool, signature, on_unavailable)
+    signature.check(awaited=loop is not None)
+    call = _caller(find_pool, signature, on_unavailable, lend, loop)
 
     @functools.wraps(fn)
     def wrapper(*args: Any, **kwargs: Any) -> R:
         me = get_ident()
         outermost = me not in running  # else inside another decorated handler, which does the rest
         plain = len(args) == EVENT_AND_CONTEXT and not kwargs
-        context = args[1] if plain else _event_and_context(args, kwargs)[1]
+        context = args[1] if plain else event_and_context(args, kwargs)[1]
         durable = not hasattr(context, "get_remaining_time_in_millis") and hasattr(context, "lambda_context")
         if durable:
             context = context.lambda_context
@@ -63,16 +73,19 @@ def decorate(
         try:
             if outermost:
                 running[me] = context
+                begun.at = since
                 if lifecycle.process.cancel_before:
                     disarm = lifecycle.arm()
             if call is None or (not plain and signature.given(args, kwargs)):
-                result = _finished(signature, fn(*args, **kwargs))
+                result = fn(*args, **kwargs) if loop is not None else _finished(signature, fn(*args, **kwargs))
             elif durable:
                 from .stacking import refused_durable
 
                 raise refused_durable(signature.name)
             else:
                 result = call(args, kwargs)
+            if loop is not None:
+                result = loop.run(result)
             failed = False
         except TypeError as error:
             explained = signature.explain(error)
@@ -97,11 +110,28 @@ def decorate(
     return wrapper
 
 
+def _caller(
+    find_pool: Callable[[], ConnectionPool],
+    signature: Signature,
+    on_unavailable: Unavailable | None,
+    lend: Lend | None,
+    loop: Loop | None,
+) -> Callable[[tuple[Any, ...], dict[str, Any]], Any] | None:
+    """What calls the handler with what it is lent; None if it takes nothing."""
+    if loop is not None:
+        return loop.lending(signature, on_unavailable)
+    if not signature.wanted:
+        return None
+    if lend is not None:
+        return _lending(lend, signature, on_unavailable)
+    return _borrowing(find_pool, signature, on_unavailable)
+
+
 def _borrowing(
     find_pool: Callable[[], ConnectionPool], signature: Signature, on_unavailable: Unavailable | None
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
     """What calls the handler with a connection. Raises ConfigError where that cannot be, or must not."""
-    call_with = _handing_over(signature)
+    call_with = handing_over(signature)
     fn: Any = signature.chain[0]
     third = signature.chain[0] is signature.chain[-1] and signature.place == EVENT_AND_CONTEXT
     where = place(signature.code)
@@ -116,9 +146,9 @@ def _borrowing(
         except UNAVAILABLE as error:
             if on_unavailable is None:
                 raise
-            return on_unavailable(*_event_and_context(args, kwargs), error)
+            return on_unavailable(*event_and_context(args, kwargs), error)
         entry.where = where
-        conn = entry.link.conn
+        conn = entry.link.driver_connection
         try:
             if third and len(args) == EVENT_AND_CONTEXT and not kwargs:
                 # By position where that can be: 1,000 instructions less than by name.
@@ -139,7 +169,7 @@ def _lending(
     lend: Lend, signature: Signature, on_unavailable: Unavailable | None
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
     """The same for what stands on top of a pool, such as a session."""
-    call_with = _handing_over(signature)
+    call_with = handing_over(signature)
 
     def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
@@ -147,7 +177,7 @@ def _lending(
         except UNAVAILABLE as error:
             if on_unavailable is None:
                 raise
-            return on_unavailable(*_event_and_context(args, kwargs), error)
+            return on_unavailable(*event_and_context(args, kwargs), error)
         try:
             result = _finished(signature, call_with(lent, args, kwargs))
         except BaseException as error:
@@ -159,7 +189,7 @@ def _lending(
     return call
 
 
-def _handing_over(signature: Signature) -> Call:
+def handing_over(signature: Signature) -> Call:
     """A `call(value, args, kwargs)` of the whole chain. Raises ConfigError where that cannot be, or must not."""
     if signature.handler_at:
         from .stacking import refuse
@@ -193,7 +223,7 @@ def _check(fn: Any, inject: Any, on_unavailable: Any) -> None:
         raise ConfigError(f"on_unavailable={on_unavailable!r} is not valid: it must be callable")
 
 
-def _event_and_context(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
+def event_and_context(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
     """Both of (event, context), of (self, event, context), or given by name."""
     for index in (1, 2):
         if len(args) > index and (

@@ -29,6 +29,8 @@ class Reason(StrEnum):
     """It leads to the other role (reader or writer) and `max_size` leaves no room for both."""
     LEAKED = "leaked"
     """Its borrower still held it when the invocation ended."""
+    CROWDED = "crowded"
+    """The server has more than `keep_below` of the connections that it may have, so none is kept across a freeze."""
     POOL_CLOSED = "pool_closed"
     """`Pool.close()`, a shutdown or a snapshot."""
 
@@ -92,6 +94,14 @@ class Closed(Event):
     reason: Reason
     age: float
     backend_id: int
+
+
+class Crowded(Event):
+    """The server was asked: it has `connections` of at most `limit`. `kept`: this pool's idle ones stay open."""
+
+    connections: int
+    limit: int
+    kept: bool
 
 
 class Waited(Event):

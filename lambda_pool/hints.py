@@ -8,6 +8,7 @@ from .tls import advice_on_own_certificate
 
 # Numbers that MySQL answers a login with: https://dev.mysql.com/doc/mysql-errors/8.4/en/; from 4000 on MariaDB's.
 _SETTINGS = ("1064", "1115", "1193", "1227", "1229", "1231", "1238", "1253", "1273")
+FULL = "The server is full: `lambda-pool doctor` looks from here, `lambda-pool plan` says how many connections fit"
 _BY_THE_HOUR = ("max_questions", "max_updates", "max_connections_per_hour")
 
 
@@ -56,18 +57,18 @@ def _of_mysql(text: str, request: ConnectRequest) -> str:
         "3159": "The server wants encryption: take sslmode out of the URL, or make it verify-full",
         "1049": _missing(database),
         "1044": f"GRANT ALL ON {database}.* TO {user}@'%'",
-        "1130": f"No account lets {user!r} in from here: CREATE USER {user}@'%' …",
+        "1130": f"No account lets {user} in from here: CREATE USER {user}@'%' …",
         "1129": "The server blocks this host after too many errors: FLUSH HOSTS there",
-        "1820": f"The password of {user!r} has expired: ALTER USER {user}@'%' IDENTIFIED BY '…'",
-        "1862": f"The password of {user!r} has expired: ALTER USER {user}@'%' IDENTIFIED BY '…'",
-        "3118": f"The account of {user!r} is locked: ALTER USER {user}@'%' ACCOUNT UNLOCK",
-        "4151": f"The account of {user!r} is locked: ALTER USER {user}@'%' ACCOUNT UNLOCK",
+        "1820": f"The password of {user} has expired: ALTER USER {user}@'%' IDENTIFIED BY '…'",
+        "1862": f"The password of {user} has expired: ALTER USER {user}@'%' IDENTIFIED BY '…'",
+        "3118": f"The account of {user} is locked: ALTER USER {user}@'%' ACCOUNT UNLOCK",
+        "4151": f"The account of {user} is locked: ALTER USER {user}@'%' ACCOUNT UNLOCK",
     }
     return by_number.get(number, "")
 
 
 def _missing(database: str) -> str:
-    return f"Write a database that exists behind the host in the URL (it is {database!r} now), or create it"
+    return f"Write a database that exists behind the host in the URL (it is {database} now), or create it"
 
 
 def _of_login(text: str, request: ConnectRequest) -> str:
@@ -81,7 +82,7 @@ def _of_login(text: str, request: ConnectRequest) -> str:
         )
     if "PAM authentication failed" in text:
         return (
-            f"The server asked PAM, as RDS does for users with the role rds_iam: no password is accepted for {user!r}, "
+            f"The server asked PAM, as RDS does for users with the role rds_iam: no password is accepted for {user}, "
             f"and a token written into a URL lives 15 minutes. Use auth=IamToken() (LAMBDA_POOL_AUTH=iam), or REVOKE "
             f"rds_iam FROM {user}"
         )

@@ -19,6 +19,22 @@ _FAR = 2**30 - 1
 _NUMBER = (int, float)  # a constant: `int | float` is made anew by each call
 
 
+LONGEST = 900.0
+"""Seconds that Lambda lets an invocation last at most, whatever the function's own time-out is."""
+
+
+class _Begun:
+    """When the invocation began that began last (monotonic, seconds)."""
+
+    __slots__ = ("at",)
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+
+begun = _Begun()
+
+
 class _Reserve:
     """What `remaining` leaves over, in seconds: RESERVE, or more where `cancel_before_deadline` asks for it."""
 
@@ -59,6 +75,14 @@ def remaining() -> float | None:
         return None
     # Infinity and NaN fail the comparison too.
     return left / 1000 - reserve.seconds if -_FAR < left < _FAR else None
+
+
+def time_out() -> float:
+    """Seconds that an invocation may last: the function's time-out, or LONGEST where that is not known."""
+    left = remaining()
+    if left is None or len(running) > 1:
+        return LONGEST
+    return left + reserve.seconds + monotonic() - begun.at
 
 
 class Limit:

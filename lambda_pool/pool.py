@@ -14,15 +14,16 @@ from weakref import finalize
 
 from . import borrower, invocation, unavailable
 from .auth.base import Auth
+from .aws.hosts import is_dsql
 from .backoff import uniform
-from .config import Config, in_lambda
+from .config import Config, in_lambda, never_frozen
 from .connector import Connector
 from .core.dispatch import EventDispatcher
 from .core.entry import UNOPENED, Entry, State, Work
 from .core.policy import PING, REUSE, Ping, Replace, Reuse, at_checkout, replace
 from .core.state import PoolState
 from .endpoints.base import EndpointSource, Role
-from .engines.base import INVALIDATES_POOL, MIN_IO_TIMEOUT, TRANSIENT, Engine, Failure
+from .engines.base import AT_REST, INVALIDATES_POOL, MIN_IO_TIMEOUT, TRANSIENT, Engine, Failure, Status
 from .events import (
     CheckedOut,
     Closed,
@@ -37,7 +38,7 @@ from .events import (
 )
 from .invocation import Limit
 from .release import release
-from .waiting import Turn, current_borrower
+from .waiting import current_borrower, readable, turn
 
 if TYPE_CHECKING:
     from .stats import PoolStats
@@ -66,10 +67,14 @@ class ConnectionPool:
         self.events: EventDispatcher = EventDispatcher(config.name, observers, self.lock)
         self.connector: Connector = Connector(config, engine, auth, endpoint, self.events)
         self.warmed: bool = False
+        self.awaited: bool = engine.awaited
         self._tell_unknown_deadline = config.cancel_before_deadline > 0 and in_lambda()
         self._reader_role = Role.READER if endpoint.has_reader else Role.WRITER
         self._ping_after = config.ping_after
         self._max_idle = float("inf") if config.max_idle is None else config.max_idle
+        # Whether the server is asked how crowded it is; and whether that is due for what is idle now.
+        self.asks = config.keep_below < 1 and not config.url.pooled and not never_frozen()
+        self.to_ask = False
 
     def _start_afresh(self) -> None:
         # Reentrant, because the handler of a signal may interrupt the very borrower that holds it.
@@ -101,7 +106,7 @@ class ConnectionPool:
             self.discard(entry, Reason.LEAKED)  # taken away at the end of an invocation, while it was being checked
 
     def acquire_transaction(self, limit: Limit, *, readonly: bool, guarded: bool) -> Entry:
-        """Lend a live connection with an explicit transaction begun on it. See `Link.begin`."""
+        """Lend a live connection with an explicit transaction begun on it. See `EngineConnection.begin`."""
         role = self.role(readonly=readonly)
         for last in (False, True):
             entry = self.acquire(role, limit)
@@ -131,19 +136,19 @@ class ConnectionPool:
                 return entry
             hopeless = self.state.held_by(me) == self.config.max_size
             if not hopeless:
-                turn = Turn(me, role)
-                self.state.queue.append(turn)
+                place = turn(me, role)
+                self.state.queue.append(place)
         if hopeless:
             raise unavailable.hopeless(self)
         try:
-            while entry is None and (left := limit.left()) > 0 and turn.wait(left):
+            while entry is None and (left := limit.left()) > 0 and place.wait(left):
                 with self.lock:
-                    entry = self.state.obtain(role, me, turn)
+                    entry = self.state.obtain(role, me, place)
             with self.lock:
-                entry = entry or self.state.obtain(role, me, turn)
+                entry = entry or self.state.obtain(role, me, place)
         finally:
             with self.lock:
-                self.state.leave(turn)
+                self.state.leave(place)
         if entry is None:
             raise unavailable.timed_out(self, limit)
         self.events.emit(Waited(self.name, limit.elapsed()))
@@ -167,7 +172,7 @@ class ConnectionPool:
                 self._replace(entry, role, decision.reason)
                 fresh = True
         if fresh:
-            self._open(entry, limit)
+            self.open(entry, limit)
         else:
             entry.reuses += 1
         if self._tell_unknown_deadline and invocation.remaining() is None:
@@ -185,6 +190,12 @@ class ConnectionPool:
             self.events.emit((CheckedOut if fresh else Reused)(self.name, entry.checkout))
         return True
 
+    @staticmethod
+    def is_silent(entry: Entry) -> bool:
+        """The free check: True if the socket is open and the server sent nothing. No round trip, no wait."""
+        fd = entry.link.fileno()
+        return fd >= 0 and not readable(fd)
+
     def _decide(self, entry: Entry, role: Role) -> Reuse | Ping | Replace:
         return at_checkout(
             entry,
@@ -193,14 +204,14 @@ class ConnectionPool:
             self.state.generation,
             self.pid,
             role,
-            entry.link.quiet() and entry.link.at_rest(),
+            self.is_silent(entry) and entry.link.status() is Status.IDLE,
             self._ping_after,
             self._max_idle,
         )
 
     def _ping(self, entry: Entry, limit: Limit) -> Reuse | Replace:
         """One bounded round trip: REUSE, or Replace if no good answer came."""
-        if not entry.link.at_rest():
+        if entry.link.status() not in AT_REST:
             borrower.warn_used_after_return(self.events, entry)
             return replace(Reason.BROKEN)
         start = monotonic()
@@ -214,6 +225,7 @@ class ConnectionPool:
                 raise
             self.note_failover(entry, kind)
             return replace(Reason.DEAD)
+        entry.heard(time(), monotonic())
         self.events.emit(Pinged(self.name, monotonic() - start, True))
         return REUSE
 
@@ -235,7 +247,7 @@ class ConnectionPool:
         entry.link = UNOPENED
         entry.role = role
 
-    def _open(self, entry: Entry, limit: Limit) -> None:
+    def open(self, entry: Entry, limit: Limit) -> None:
         """Open the entry's connection, retrying what time heals until the limit."""
         # Taken before connecting: a failover meanwhile condemns what is opened now.
         generation = self.state.generation
@@ -247,12 +259,13 @@ class ConnectionPool:
             lifetime=self.config.max_lifetime * (1 + _JITTER * (2 * uniform() - 1)),
             wall=time(),
             mono=monotonic(),
+            timer=link.session_idle,
+            longest=invocation.time_out() if link.session_idle else 0.0,
+            asks=self.asks and not entry.endpoint.proxy and not is_dsql(entry.endpoint.host),
         )
         with self.lock:
             if entry.state is State.CONNECTING:
                 entry.state = State.LENT
-        if self.config.cancel_before_deadline:
-            link.watch()
 
     # --- return -------------------------------------------------------------------------------------------------------
 
@@ -267,6 +280,11 @@ class ConnectionPool:
         held = mono - entry.borrowed_mono
         if self.config.leak_after and entry.borrowed_mono and held > self.config.leak_after:
             borrower.tell_leaked(self.events, entry, held)
+        if entry.answered:
+            entry.answered = False
+            entry.heard(wall, mono)
+        if wall >= entry.ask_wall or mono >= entry.ask_mono:
+            self.to_ask = True
         returned = self._returned(entry, mono)
         with self.lock:
             kept = self.state.give_back(entry)
@@ -317,7 +335,7 @@ class ConnectionPool:
         if entry.link is UNOPENED:
             return
         if entry.pid != self.pid:
-            entry.link.drop()
+            entry.link.discard()
         else:
             entry.link.close(CLOSE_TIMEOUT)
         self.tell_closed(entry, reason)
@@ -358,10 +376,10 @@ class ConnectionPool:
 
         A write refused by its own read-only transaction is no failover.
         """
-        kind = Failure.OTHER if error is None else self.classify(error)
-        if kind in {Failure.OTHER, Failure.FOREIGN} and entry.link.refused_write():
+        kind, facts = Failure.OTHER if error is None else self.classify(error), entry.link.inspect()
+        if kind in {Failure.OTHER, Failure.FOREIGN} and facts.refused_write:
             kind = Failure.READ_ONLY
-        return Failure.OTHER if kind is Failure.READ_ONLY and entry.link.read_only() else kind
+        return Failure.OTHER if kind is Failure.READ_ONLY and facts.read_only else kind
 
     def note_failover(self, entry: Entry, kind: Failure) -> bool:
         """A shutdown, a server that turned reader, a changed schema: every connection as old as this one is condemned.
@@ -395,30 +413,6 @@ class ConnectionPool:
                 **self.events.counts(),
             )
 
-    def warm(self, limit: Limit, *, strict: bool = False) -> None:
-        """Open `min_size` connections (at least one), within the limit. See `Pool.warm`."""
-        self.warmed = True
-        entries: list[Entry] = []
-        wanted = max(1, self.config.min_size)
-        try:
-            while True:
-                with self.lock:
-                    entry = self.state.make_room(Role.WRITER, current_borrower(), wanted)
-                if entry is None:
-                    return
-                entries.append(entry)
-                self._open(entry, limit)
-        except Exception as error:
-            if strict:
-                raise
-            log.warning("pool %s: could not be warmed, the first checkout tries again: %s", self.name, error)
-        finally:
-            for entry in entries:
-                if entry.state is State.LENT:
-                    self.give_back(entry)
-                else:
-                    self.discard(entry, Reason.DEAD)
-
     def close(self) -> None:
         """Close every connection: idle ones now, lent ones when they come back. A later checkout opens anew."""
         with self.lock:
@@ -436,7 +430,7 @@ class ConnectionPool:
         self._start_afresh()
         self.events.start_afresh(self.lock)
         for entry in idle:
-            entry.link.drop()
+            entry.link.discard()
         # With their locks, which a thread may have held that stayed with the parent.
         self.connector.forget()
         self.events.emit(Forked(self.name))
@@ -449,4 +443,4 @@ def _close_abandoned(state: PoolState, pid: int) -> None:
             if os.getpid() == pid == entry.pid:
                 entry.link.close(CLOSE_TIMEOUT)
             else:
-                entry.link.drop()
+                entry.link.discard()

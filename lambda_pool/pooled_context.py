@@ -46,7 +46,7 @@ class PooledContext(Generic[Conn]):
         else:
             entry = self._entry = pool.acquire(Role.WRITER, limit)
         borrower.note(entry, sys._getframe(1), deep=pool.config.leak_after > 0)
-        conn: Conn = entry.link.conn
+        conn: Conn = entry.link.driver_connection
         return conn
 
     def __exit__(

@@ -5,7 +5,7 @@ from time import monotonic
 
 from . import borrower
 from .core.entry import UNOPENED, Entry, State, Work
-from .engines.base import MIN_IO_TIMEOUT, Link
+from .engines.base import AT_REST, MIN_IO_TIMEOUT, RUNNING, EngineConnection
 from .errors import CommitUncertain, LambdaPoolError, NotCommitted
 from .events import Reason
 from .invocation import Limit
@@ -68,7 +68,7 @@ def _close_left_open(pool: ConnectionPool) -> list[str]:
 
     def find() -> Entry | None:
         for entry in pool.state.entries:
-            if entry.state is State.IDLE and not entry.link.at_rest() and pool.state.retire(entry):
+            if entry.state is State.IDLE and entry.link.status() not in AT_REST and pool.state.retire(entry):
                 return entry
         return None
 
@@ -87,13 +87,13 @@ def _take_away(pool: ConnectionPool, entry: Entry) -> Work:
     if link is UNOPENED:  # its borrower is just replacing it, and will find that the entry is gone
         return Work.ENDED
     if entry.owner == current_borrower():
-        at_rest = link.at_rest()
+        at_rest = link.status() in AT_REST
         pool.close_link(entry, Reason.LEAKED)
     else:
         # Its borrower may be inside the driver, where closing would pull the memory from under it. Cut first, and then
         # looked at: from now on nothing more is sent.
         cut(pool, entry, pool.config.ping_timeout)
-        at_rest = link.at_rest()
+        at_rest = link.status() in AT_REST
         pool.tell_closed(entry, Reason.LEAKED)
     if at_rest:
         return Work.ENDED
@@ -107,15 +107,15 @@ def cut(pool: ConnectionPool, entry: Entry, within: float) -> None:
     A server at work looks at its client only when it has something to say, so it is asked to stop.
     """
     link = entry.link
-    if link.running():
+    if link.status() in RUNNING:
         cancel(pool, entry, link, max(Limit(within).left(), MIN_IO_TIMEOUT))
-    link.sever()
+    link.abort()
 
 
-def cancel(pool: ConnectionPool, entry: Entry, link: Link, within: float) -> bool:
+def cancel(pool: ConnectionPool, entry: Entry, link: EngineConnection, within: float) -> bool:
     """Ask the server, in at most so many seconds, to end what runs on this link. False if it did not work."""
 
-    def aside() -> Link:
+    def aside() -> EngineConnection:
         return pool.connector.open_aside(entry.role, Limit(within, uncut=True))
 
     # An RDS Proxy passes no cancel on, but ends the statement of a client that is gone.
@@ -130,7 +130,7 @@ def cancel_running(pool: ConnectionPool, within: float) -> None:
     """
     for entry in list(pool.state.entries):
         link = entry.link  # another borrower may replace it meanwhile
-        if entry.state is not State.LENT or link is UNOPENED or not link.running():
+        if entry.state is not State.LENT or link is UNOPENED or link.status() not in RUNNING:
             continue
         now = monotonic()
         asked = entry.cancel_mono >= entry.borrowed_mono
@@ -139,7 +139,7 @@ def cancel_running(pool: ConnectionPool, within: float) -> None:
             if cancel(pool, entry, link, within):
                 continue
         if not asked or now - entry.cancel_mono > within:
-            link.cut()
+            link.abort(cancelled=True)
 
 
 def shut_down(pool: ConnectionPool, deadline: float, least: float) -> None:

@@ -35,18 +35,19 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
     link = entry.link
     if entry.pid != pool.pid:
         # Borrowed before a fork: this process owns nothing of it but a descriptor.
-        link.drop()
+        link.discard()
         return
     strict = pool.config.unsaved == "raise" if strict is None else strict
     problem: BaseException | None = None
     condemned = ended = closed = False
     restored: bool | None = None
-    condition = link.condition()
+    facts = link.inspect()
+    condition = facts.condition
     if error is None:
         entry.work = Work.COMMITTING
     if error is not None or condition is Condition.CHANGED:
         condemned = pool.note_failover(entry, pool.kind_of(entry, error))
-        closed = link.closed_by_user()
+        closed = facts.closed_by_user
     while True:
         step = at_return(
             condition,
@@ -62,12 +63,11 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
         try:
             if step is Step.RESTORE:
                 restored = _restore(pool, entry)
-            elif step is Step.COMMIT:
-                ended = True
-                restored = link.commit(_bound(invocation.remaining())) or None
             else:
                 ended = True
                 end_transaction(pool, entry, commit=error is None, strict=strict)
+                if step is Step.COMMIT and link.inspect().condition is Condition.CLEAN:
+                    restored = True
         except BaseException as failure:  # noqa: BLE001 - raised below, once the connection is safe
             problem = problem or failure
             if step is Step.RESTORE:
@@ -76,7 +76,7 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
             condemned = condemned or isinstance(failure, CommitUncertain)
     if not isinstance(problem, CommitUncertain):
         entry.work = Work.ENDED if error is None and problem is None else Work.OPEN
-    if closed and error is None and problem is None and link.closed_in_transaction():
+    if closed and error is None and problem is None and facts.closed_in_transaction:
         problem = _unsaved(pool, _CLOSED, strict=strict)
     if step is Step.KEEP:
         pool.give_back(entry)
@@ -93,12 +93,20 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
 
 
 def end_transaction(pool: "ConnectionPool", entry: Entry, *, commit: bool, strict: bool, last: bool = True) -> None:
-    """Commit or roll back, where a transaction is or may be open. Raises NotCommitted, or as `Link.finish`."""
+    """Commit or roll back, where a transaction is or may be open. Raises NotCommitted, or as the engine's commit."""
     timeout = _bound(invocation.remaining())
-    if not commit:
+    if commit:
+        try:
+            outcome = entry.link.commit(timeout, last=last)
+        except NotCommitted as error:  # it is still at work
+            unsaved = _unsaved(pool, str(error), strict=strict)
+            if unsaved:
+                raise unsaved from error
+            return
+    else:
         # A rollback that takes longer than a checkout may is given up: closing has the same effect.
-        timeout = min(pool.config.timeout, timeout or pool.config.timeout)
-    outcome = entry.link.finish(commit=commit, timeout=timeout, last=last)
+        outcome = entry.link.rollback(min(pool.config.timeout, timeout or pool.config.timeout), last=last)
+    entry.answered = outcome is not Outcome.NONE
     if outcome is Outcome.ROLLED_BACK:
         pool.events.emit(RolledBack(pool.name, "error"))
     elif outcome is Outcome.FAILED and commit:
@@ -118,18 +126,13 @@ def _unsaved(pool: "ConnectionPool", why: str, *, strict: bool) -> NotCommitted 
 
 
 def _restore(pool: "ConnectionPool", entry: Entry) -> bool:
-    limit = Limit(pool.config.ping_timeout)
     try:
-        if not entry.link.restore(max(limit.left(), MIN_IO_TIMEOUT)):
-            return False
-        if pool.config.reset == "session":
-            entry.link.reset_session(max(limit.left(), MIN_IO_TIMEOUT))
+        return entry.link.reset(max(Limit(pool.config.ping_timeout).left(), MIN_IO_TIMEOUT))
     except Exception as error:
         if pool.classify(error) is Failure.FOREIGN:
             raise
         log.debug("pool %s: bringing a connection back failed: %s", pool.name, error)
         return False
-    return True
 
 
 def _bound(remaining: float | None) -> float | None:

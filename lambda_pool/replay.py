@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable
+from types import FrameType
 from typing import Any, TypeVar
 
 from . import borrower, invocation
@@ -11,32 +12,39 @@ from .core.entry import Entry
 from .errors import ConfigError
 from .invocation import Limit
 from .pool import ConnectionPool
-from .waiting import pause
+from .waiting import pause, unbroken
 
 T = TypeVar("T")
 
 
-def run(pool: ConnectionPool, work: Callable[[Any], T], attempts: int, *, readonly: bool) -> T:
-    """Call `work(conn)` in one transaction, at most `attempts` times. See `Pool.run`."""
+def run(
+    pool: ConnectionPool, work: Callable[[Any], T], attempts: int, *, readonly: bool, frame: FrameType | None = None
+) -> T:
+    """Call `work(conn)` in one transaction, at most `attempts` times. See `Pool.run`.
+
+    `frame`: whose call it is; None for the caller's caller.
+    """
     if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
         raise ConfigError(f"attempts={attempts!r} is not valid: it must be a whole number of at least 1")
     attempt = 1
     while True:
         entry = pool.acquire_transaction(Limit(pool.config.timeout), readonly=readonly, guarded=True)
-        borrower.note(entry, sys._getframe(2), deep=pool.config.leak_after > 0)
+        borrower.note(entry, frame or sys._getframe(2), deep=pool.config.leak_after > 0)
         delay = backoff(attempt)
         again = attempt < attempts
         try:
-            result = work(entry.link.conn)
+            result = work(entry.link.driver_connection)
         except BaseException as error:
             again = again and _may_replay(pool, entry, error) and _lasts(delay)
-            pool.release(entry, error)
+            with unbroken(pool.config.timeout):
+                pool.release(entry, error)
             if not again:
                 raise
         else:
-            own = entry.link.replayable()
+            own = entry.link.inspect().own_transaction
             try:
-                pool.release(entry, strict=True)
+                with unbroken(pool.config.timeout):
+                    pool.release(entry, strict=True)
             except Exception as error:
                 kind = pool.classify(error)
                 if not (again and policy.may_replay_refused_commit(kind, own_transaction=own) and _lasts(delay)):
@@ -51,7 +59,8 @@ def _may_replay(pool: ConnectionPool, entry: Entry, error: BaseException) -> boo
     if not isinstance(error, Exception):
         return False
     kind = pool.kind_of(entry, error)
-    return policy.may_replay(kind, own_transaction=entry.link.replayable(ask=True), lost=not entry.link.quiet())
+    own = entry.link.inspect(ask=True).own_transaction
+    return policy.may_replay(kind, own_transaction=own, lost=not pool.is_silent(entry))
 
 
 def _lasts(delay: float) -> bool:

@@ -118,15 +118,23 @@ class Signature:
         hides_all = layer.__code__.co_flags & _VAR_POSITIONAL and layer.__code__.co_argcount == own
         return handlers[0] if hides_all and len(handlers) == 1 else None
 
-    def check(self) -> None:
-        """Raise ConfigError for a handler that Lambda cannot call, or that could not get its connection."""
+    @property
+    def is_coroutine(self) -> bool:
+        """True for `async def`."""
+        return bool(self.code.co_flags & _COROUTINE)
+
+    def check(self, *, awaited: bool = False) -> None:
+        """Raise ConfigError for a handler that cannot be called, or that could not get its connection.
+
+        `awaited`: an `async def` can be.
+        """
         inject, name, flags = self.inject, self.name, self.code.co_flags
-        if flags & (_COROUTINE | _ASYNC_GENERATOR):
+        if self.is_coroutine and not awaited:
             raise ConfigError(
-                f"the handler {name} is 'async def': Lambda's Python runtime calls plain functions only; write a plain "
-                "one that calls asyncio.run(…) and borrows with pool.connection()"
+                f"the handler {name} is 'async def', and this pool is for plain functions: make it an AsyncPool(…) "
+                "(pip install 'lambda-pool[asyncio]'), whose handler runs it on an event loop"
             )
-        if flags & _GENERATOR:
+        if flags & (_GENERATOR | _ASYNC_GENERATOR):
             raise ConfigError(
                 f"the handler {name} holds a yield: its body would run after its connection was given back; "
                 "return what it yields, as a list"

@@ -7,6 +7,7 @@ from .core.entry import State
 from .errors import DeadlineExceeded, LambdaPoolError, PoolTimeout
 from .events import TimedOut
 from .invocation import Limit
+from .waiting import current_borrower
 
 if TYPE_CHECKING:
     from .pool import ConnectionPool
@@ -18,9 +19,10 @@ def hopeless(pool: "ConnectionPool") -> LambdaPoolError:
     """The error for a borrower that holds every connection there may be, and wants one more."""
     size = pool.config.max_size
     held = "the only connection" if size == 1 else f"all {size} connections"
+    who = "task" if current_borrower() < 0 else "thread"
     pool.events.emit(TimedOut(pool.name, 0.0))
     return PoolTimeout(
-        f"pool {pool.name}: this thread already holds {held}, so waiting for another could never end: use the one it "
+        f"pool {pool.name}: this {who} already holds {held}, so waiting for another could never end: use the one it "
         f"has, or raise max_size ({size})"
     )
 

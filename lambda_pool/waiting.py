@@ -1,30 +1,197 @@
-"""The one seam for every wait: a pause, a turn in the queue, and who the borrower is.
+"""The one seam for every wait: a descriptor, a pause, a turn in the queue, a lock, and who the borrower is.
 
-Whatever waits elsewhere in the package waits through here, so that another way of waiting is another set of these.
+Whatever waits elsewhere in the package waits through here, so that another way of waiting is another `Waits`, and not
+another pool. A thread waits by itself, unless `aio.waits` was loaded and the code runs for an event loop.
 """
 
+import select
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from threading import Lock, get_ident
 from time import sleep
+from types import FrameType
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from .endpoints.base import Role
+if TYPE_CHECKING:
+    from .endpoints.base import Role
+
+T = TypeVar("T")
+
+READ, WRITE = 1, 2
+_LONGEST = 2**31 - 1
+_MASKS = {READ: select.POLLIN, WRITE: select.POLLOUT, READ | WRITE: select.POLLIN | select.POLLOUT}
+
+
+class Turn(Protocol):
+    """One borrower's place in a pool's queue."""
+
+    owner: int
+    role: "Role"
+
+    @property
+    def abandoned(self) -> bool:
+        """True if nobody will ever wait there again."""
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for `wake`, at most so many seconds. False if it did not come."""
+
+    def wake(self) -> None:
+        """Let the borrower look again. The pool's lock is held, so that no two wake it at once."""
+
+
+class Waits(Protocol):
+    """A way of waiting: what the functions below do, each under the same name."""
+
+    def here(self) -> bool:
+        """True if the code that runs now is to wait in this way."""
+
+    def current_borrower(self) -> int:
+        """See the function of that name; so with all below."""
+
+    def pause(self, seconds: float) -> None: ...
+
+    def ready(self, fd: int, events: int, timeout: float | None) -> int: ...
+
+    def turn(self, owner: int, role: "Role") -> Turn: ...
+
+    def finish(self, awaitable: Awaitable[T]) -> T: ...
+
+    def finish_alone(self, awaitable: Awaitable[T]) -> T:
+        """See `finish`: where no loop runs."""
+
+    def aside(self, call: Callable[[], T]) -> T: ...
+
+    def unbroken(self, seconds: float) -> AbstractContextManager[None]: ...
+
+    def outer(self, frame: FrameType) -> FrameType | None: ...
+
+
+class _Seam:
+    """What is true of this process."""
+
+    other: Waits | None = None
+    """Another way of waiting, once it was loaded."""
+    plain: int = 0
+    """The thread that waits by itself in any case, because it runs the handler of a signal."""
+
+
+def install(other: Waits) -> None:
+    """Let what runs in that way wait in that way."""
+    _Seam.other = other
+
+
+def _other() -> Waits | None:
+    other = _Seam.other
+    return other if other is not None and _Seam.plain != get_ident() and other.here() else None
+
+
+class plainly:  # noqa: N801 - used like a function
+    """In this block, this thread waits by itself: the handler of a signal may not let anything else run meanwhile."""
+
+    def __enter__(self) -> None:
+        self._before, _Seam.plain = _Seam.plain, get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        _Seam.plain = self._before
 
 
 def current_borrower() -> int:
-    """Who borrows: one thread, by its number."""
-    return get_ident()
+    """Who borrows: a thread, by its number; or a task, by a negative one."""
+    other = _Seam.other and _other()
+    return other.current_borrower() if other else get_ident()
 
 
 def pause(seconds: float) -> None:
     """Do nothing for so many seconds."""
-    sleep(seconds)
+    other = _Seam.other and _other()
+    if other:
+        other.pause(seconds)
+    else:
+        sleep(seconds)
 
 
-class Turn:
-    """One borrower's place in a pool's queue."""
+def ready(fd: int, events: int, timeout: float | None) -> int:
+    """Wait until a descriptor can be read or written, at most `timeout` seconds (None: no bound).
+
+    In and out: READ, WRITE or both; 0 if it did not come to that.
+    """
+    other = _Seam.other and _other()
+    return other.ready(fd, events, timeout) if other else poll(fd, events, timeout)
+
+
+def poll(fd: int, events: int, timeout: float | None = 0.0) -> int:
+    """The same, by the thread itself."""
+    poller = select.poll()
+    poller.register(fd, _MASKS[events])
+    found = poller.poll(None if timeout is None else min(max(timeout, 0.0) * 1000, _LONGEST))
+    if not found:
+        return 0
+    seen = found[0][1]
+    # An error or the end of the connection is for the driver to find, by whichever it wanted.
+    got = (READ if seen & select.POLLIN else 0) | (WRITE if seen & select.POLLOUT else 0)
+    return got & events or events
+
+
+def readable(fd: int) -> bool:
+    """True if something waits to be read on this descriptor, or its peer is gone. No wait: the free check."""
+    poller = select.poll()
+    poller.register(fd, select.POLLIN)
+    return bool(poller.poll(0))
+
+
+def turn(owner: int, role: "Role") -> Turn:
+    """A place in the queue."""
+    other = _Seam.other and _other()
+    return other.turn(owner, role) if other else ThreadTurn(owner, role)
+
+
+def hold(lock: Any, seconds: float) -> bool:
+    """Acquire a lock of threads, in at most so many seconds. False if that did not work."""
+    return bool(lock.acquire(timeout=max(0.0, seconds)))
+
+
+def finish(awaitable: Awaitable[T]) -> T:
+    """The result of something that is to be awaited, as each method of a connection for an event loop is.
+
+    At the end of an invocation, where no loop runs, it gets one of its own.
+    """
+    other = _other()
+    if other is not None:
+        return other.finish(awaitable)
+    if _Seam.other is None:
+        raise AssertionError("unreachable")  # whatever is to be awaited has loaded it
+    return _Seam.other.finish_alone(awaitable)
+
+
+def aside(call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    """Make a call that waits by itself, such as one of a library's, without keeping an event loop from its others."""
+    other = _Seam.other and _other()
+    return other.aside(partial(call, *arguments, **named)) if other else call(*arguments, **named)
+
+
+def unbroken(seconds: float) -> AbstractContextManager[None]:
+    """In this block, a task's cancellation waits until the end of the block: for a COMMIT, whose answer must be heard.
+
+    From then on a wait lasts at most so many seconds.
+    """
+    other = _Seam.other and _other()
+    return other.unbroken(seconds) if other else nullcontext()
+
+
+def outer(frame: FrameType) -> FrameType | None:
+    """The frame that called this one."""
+    return frame.f_back or ((other := _other()) and other.outer(frame)) or None
+
+
+class ThreadTurn:
+    """A thread's place in a pool's queue."""
 
     __slots__ = ("_asleep", "owner", "role")
 
-    def __init__(self, owner: int, role: Role) -> None:
+    abandoned: bool = False
+
+    def __init__(self, owner: int, role: "Role") -> None:
         self.owner: int = owner
         self.role: Role = role
         self._asleep = Lock()

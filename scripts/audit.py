@@ -13,12 +13,13 @@ import sys
 from collections.abc import Iterable
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
+from typing import Any
 
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("postgres", "mysql", "aws", "metrics", "otel", "sqlalchemy", "testing", "demo")
+EXTRAS = ("postgres", "mysql", "aws", "metrics", "otel", "sqlalchemy", "django", "asyncio", "testing", "demo")
 
 # Licences under which we may ask our users to install something, by SPDX's names. LGPL (psycopg): used as a library,
 # unchanged and replaceable. MPL (certifi): the files stay as they are.
@@ -89,7 +90,11 @@ def unpinned(installed: dict[str, Distribution], pinned: dict[str, str]) -> list
 
 def licence(found: Distribution) -> str:
     """The SPDX expression of a distribution's licence, as well as it can be told; empty if it says nothing."""
-    metadata = found.metadata
+    return licence_of(found.metadata)
+
+
+def licence_of(metadata: Any) -> str:
+    """The same, of its metadata alone."""
     if metadata["License-Expression"]:
         return str(metadata["License-Expression"])
     classifiers = [line.rpartition(" :: ")[2] for line in metadata.get_all("Classifier", []) if "License ::" in line]

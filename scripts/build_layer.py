@@ -192,7 +192,9 @@ def copy_package(into: Path) -> None:
     shutil.copytree(ROOT / "lambda_pool", into / "lambda_pool", ignore=ignore)
     record = into / f"lambda_pool-{own_version()}.dist-info"
     record.mkdir()
-    (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: lambda-pool\nVersion: {own_version()}\n")
+    (record / "METADATA").write_text(
+        f"Metadata-Version: 2.4\nName: lambda-pool\nVersion: {own_version()}\nLicense-Expression: Apache-2.0\n"
+    )
     shutil.copy(ROOT / "LICENSE", record / "LICENSE")
 
 

@@ -24,8 +24,8 @@ SECTIONS: tuple[tuple[str, tuple[str, ...] | None], ...] = (
 HEAD = """\
 # Reference
 
-What users import, made from the docstrings by `make docs`. Options, URLs and environment variables are in the
-[README](../README.md).
+What users import, made from the docstrings by `make docs`. [Options](options.md) and [connecting](connecting.md) have
+the keywords, URLs and environment variables.
 """
 
 

@@ -1,4 +1,6 @@
-"""Installs the wheel in dist/ with each extra alone, on every supported Python of this machine, and tries it out.
+"""Installs what is in dist/ on every supported Python of this machine, and tries it out.
+
+That is the source distribution, and the wheel with each extra alone.
 
 Needs a package index, for what the extras bring. Prints a line for each, and ends with 1 if one fails.
 """
@@ -33,13 +35,20 @@ for engine, extra in (("postgresql", "postgres"), ("mysql", "mysql")):
     "aws": "from lambda_pool.aws.sdk import load_session; load_session()",
     "metrics": "from lambda_pool.metrics.powertools import powertools_is_installed as p; assert p()",
     "otel": "from lambda_pool.metrics import OtelMetrics; OtelMetrics()",
+    "asyncio": "import greenlet, lambda_pool.aio.pool as p; assert p.AsyncPool",
+    "sqlalchemy": "import sqlalchemy, lambda_pool.sqlalchemy as s; assert s.create_engine",
+    "django": "import django, lambda_pool.django.postgresql",
     "all": "from lambda_pool import Pool; Pool('postgresql://app@db.example/app'); Pool('mysql://app@db.example/app')",
     "testing": "import awslambdaric, pytest; from lambda_pool.testing import LambdaRuntime",
     "demo": "from lambda_pool.cli import main; assert main(['demo', '--source']) == 0",
 }
 
 
-def check(python: str, version: str, wheel: Path, extra: str) -> str:
+SOURCE = "source"
+"""Stands for the source distribution, among the extras."""
+
+
+def check(python: str, built: Path, extra: str) -> str:
     """Install and try one. Returns what is wrong; empty if nothing is."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": os.environ.get("HOME", folder)}
@@ -51,13 +60,13 @@ def check(python: str, version: str, wheel: Path, extra: str) -> str:
             return "" if done.returncode == 0 else f"{' '.join(command)[:200]}: {(done.stderr or done.stdout)[-500:]}"
 
         made = f"{folder}/venv/bin/python"
-        wanted = f"{wheel}[{extra}]" if extra else str(wheel)
+        wanted = f"{built}[{extra}]" if extra and extra != SOURCE else str(built)
         pip = (made, "-m", "pip", "--disable-pip-version-check")
         return (
             run(python, "-m", "venv", "venv")
             or run(*pip, "install", "-q", "-c", str(ROOT / "constraints.txt"), wanted)
             or run(*pip, "check")
-            or run(made, "-W", "error", "-c", TRIES[extra])
+            or run(made, "-W", "error", "-c", TRIES["" if extra == SOURCE else extra])
             or run(f"{folder}/venv/bin/lambda-pool", "--version")
         )
 
@@ -65,14 +74,15 @@ def check(python: str, version: str, wheel: Path, extra: str) -> str:
 def main() -> int:
     """Check every pair of Python and extra, two at a time."""
     [wheel] = (ROOT / "dist").glob("*.whl")
+    [source] = (ROOT / "dist").glob("*.tar.gz")
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     if set(TRIES) - {""} != set(extras):
         print(f"check_dist: TRIES must name every extra: {sorted(set(extras) ^ set(TRIES) - {''})}", file=sys.stderr)
         return 1
     pythons = [(version, path) for version in PYTHONS if (path := find_python(version))]
-    pairs = [(version, path, extra) for version, path in pythons for extra in TRIES]
+    pairs = [(version, path, extra) for version, path in pythons for extra in (*TRIES, SOURCE)]
     with ThreadPoolExecutor(2) as pool:
-        problems = list(pool.map(lambda pair: check(pair[1], pair[0], wheel, pair[2]), pairs))
+        problems = list(pool.map(lambda pair: check(pair[1], source if pair[2] == SOURCE else wheel, pair[2]), pairs))
     for (version, _, extra), problem in zip(pairs, problems, strict=True):
         print(f"Python {version} {f'[{extra}]' if extra else 'alone':11} {problem or 'installs and works'}")
     missing = [version for version in PYTHONS if version not in dict(pythons)]

@@ -115,6 +115,7 @@ def _traffic(invoke: Callable[..., Any], server: Any) -> None:
 PERIOD = 5.0
 WIDTH, HEIGHT = 600, 300
 LEFT, RIGHT, TOP, BOTTOM = 66, 62, 40, 74
+CHARACTER = 6.6  # at most, of the labels' font on average
 COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#e08214")
 INK, FAINT, GRID = "#1b2733", "#5b6b7a", "#e3e8ed"
 
@@ -170,6 +171,7 @@ def _panel(panel: Panel, documents: list[dict[str, Any]], begin: float, end: flo
     for step in range(0, int(end) + 1, 30):
         x = LEFT + (WIDTH - LEFT - RIGHT) * step / end
         out.append(_text(x, TOP + inner + 16, f"{step} s", "middle"))
+    places = _legend([_label(each.line) for each in series])
     for number, each in enumerate(series):
         colour = COLOURS[number]
         top = scales[each.line.right]
@@ -182,11 +184,27 @@ def _panel(panel: Panel, documents: list[dict[str, Any]], begin: float, end: flo
         for point in path.split():
             x, y = point.split(",")
             out.append(f'<circle cx="{x}" cy="{y}" r="2" fill="{colour}"/>')
-        column, row = number % 3, number // 3
-        x, y = LEFT + column * 178, TOP + inner + 38 + row * 18
+        x, row = places[number]
+        y = TOP + inner + 38 + row * 18
         out.append(f'<path d="M{x} {y - 4}h18" stroke="{colour}" stroke-width="2.5"{dashes}/>')
-        out.append(_text(x + 24, y, each.line.label + (" →" if each.line.right else ""), "start", INK))
+        out.append(_text(x + 24, y, _label(each.line), "start", INK))
     return "\n".join(out)
+
+
+def _label(line: Line) -> str:
+    return line.label + (" →" if line.right else "")
+
+
+def _legend(labels: list[str]) -> list[tuple[int, int]]:
+    """Where each label of a legend begins, and in which row, so that none covers another."""
+    places, x, row = [], LEFT - 46, 0
+    for label in labels:
+        width = 24 + round(len(label) * CHARACTER) + 16
+        if x + width > WIDTH - 12 and x > LEFT - 46:
+            x, row = LEFT - 46, row + 1
+        places.append((x, row))
+        x += width
+    return places
 
 
 def _points(line: Line, documents: list[dict[str, Any]], begin: float) -> list[tuple[float, float]]:

@@ -99,21 +99,22 @@ once() { # once STAMP COMMAND…: run a command unless it has succeeded since th
 install_all() {
     make_venv .venv
     echo "setup: installing the package, its extras and the development tools into .venv"
-    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[all,otel,sqlalchemy,django,testing,demo]' --group dev ||
+    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[all,otel,sqlalchemy,django,asyncio,testing,demo]' --group dev ||
         fail "pip could not install the package's dependencies into .venv"
 }
 
-install_tools() { # what builds the layer and the distributions; needs nothing of the package
+install_tools() { # what builds and checks the layer, the distributions and a release; needs nothing of the package
     PYTHON='' make_venv .venv-build
-    .venv-build/bin/pip install -q --disable-pip-version-check build==1.6.1 hatchling==1.33.0 twine==7.0.0 ||
-        fail "pip could not install build, hatchling and twine into .venv-build"
+    .venv-build/bin/pip install -q --disable-pip-version-check build==1.6.1 hatchling==1.33.0 twine==7.0.0 \
+        check-jsonschema==0.39.0 zizmor==1.32.0 'cyclonedx-python-lib[json-validation]==11.12.0' ||
+        fail "pip could not install build, hatchling, twine and what checks a release into .venv-build"
 }
 
 install_audit() { # every extra as a user gets it, and what looks for vulnerabilities; beside the tests' own tools
     make_venv .venv-audit
     echo "setup: installing the package with every extra, and pip-audit, into .venv-audit"
     .venv-audit/bin/pip install -q --disable-pip-version-check -c constraints.txt \
-        -e '.[all,otel,sqlalchemy,django,testing,demo]' packaging pip-audit==2.10.1 ||
+        -e '.[all,otel,sqlalchemy,django,asyncio,testing,demo]' packaging pip-audit==2.10.1 ||
         fail "pip could not install the package's dependencies and pip-audit into .venv-audit"
 }
 
@@ -122,6 +123,17 @@ install_sam() { # in an environment of its own: the SAM CLI pins most of what it
     echo "setup: installing the SAM CLI and cfn-lint into .venv-sam"
     .venv-sam/bin/pip install -q --disable-pip-version-check "$EMULATOR_PACKAGE" cfn-lint==1.58.0 ||
         fail "pip could not install the SAM CLI into .venv-sam"
+}
+
+install_deploy() { # what reads the template and deploy/: each tool pins much of what it uses
+    PYTHON='' make_venv .venv-deploy
+    echo "setup: installing checkov, the AWS CDK and osls into .venv-deploy"
+    # checkov brings python-hcl2, in its own edition.
+    .venv-deploy/bin/pip install -q --disable-pip-version-check checkov==3.3.30 aws-cdk-lib==2.275.0 ||
+        fail "pip could not install checkov and aws-cdk-lib into .venv-deploy"
+    command -v npm >/dev/null || install_packages nodejs npm
+    npm install --silent --no-audit --no-fund --ignore-scripts --prefix .venv-deploy osls@4.3.1 >/dev/null ||
+        fail "npm could not install osls, which reads the Serverless Framework's files, into .venv-deploy"
 }
 
 fetch_wheels() { # every wheel that the tests of the layer unpack
@@ -200,7 +212,7 @@ install_python() { # install_python VERSION PATH
     echo "setup: preparing Python $1 for the tests"
     make_venv ".venv-$1" "$2"
     ".venv-$1/bin/pip" install -q --disable-pip-version-check --only-binary :all: -c constraints.txt \
-        'psycopg[binary]' PyMySQL awslambdaric aws-lambda-powertools SQLAlchemy Django ||
+        'psycopg[binary]' PyMySQL awslambdaric aws-lambda-powertools SQLAlchemy Django greenlet ||
         fail "pip could not install the drivers for Python $1"
     ".venv-$1/bin/pip" install -q --disable-pip-version-check --no-deps -e . ||
         fail "pip could not install the package for Python $1"
@@ -322,7 +334,7 @@ test) # what `make test` needs
     ;;
 test-all)
     "$0" test
-    together pythons tools sam free-threaded
+    together pythons tools sam free-threaded deploy
     once .tools/wheels/.ready fetch_wheels
     once .tools/django/.ready fetch_django
     ;;
@@ -351,6 +363,7 @@ audit) once .venv-audit/.ready install_audit ;;
 fuzz) once .venv-fuzz/.ready install_fuzz ;;
 tools) once .venv-build/.ready install_tools ;;
 sam) once .venv-sam/.ready install_sam ;;
+deploy) once .venv-deploy/.ready install_deploy ;;
 wheels) once .tools/wheels/.ready fetch_wheels ;;
 django) once .tools/django/.ready fetch_django ;;
 *) fail "unknown part '${1:-}': see the Makefile" ;;

@@ -1,48 +1,36 @@
-"""An SQS queue's batch: one transaction for each record, and only those that failed come back.
+"""An SQS queue's batch with Powertools' batch processor: a block for each record, and only those that failed come back.
 
-The event source mapping needs `FunctionResponseTypes: [ReportBatchItemFailures]`. SQS may deliver a record twice, and
-a commit whose answer was lost may have happened: so each record's own id makes its insert harmless the second time.
-For a standard queue: in a FIFO queue nothing may be handled after a record of its group that failed.
+The decorated handler takes no connection: with one for the whole batch there would be one transaction, which commits
+at the end with all that the failed records had written before they failed. Each record borrows for itself. What its
+function raises rolls its block back, and the processor then reports the record as failed.
+The event source mapping needs `FunctionResponseTypes: [ReportBatchItemFailures]`.
 """
 
-import json
-import logging
+from aws_lambda_powertools.utilities.batch import BatchProcessor, EventType, process_partial_response
 
 import lambda_pool
 
-log = logging.getLogger()
 orders = lambda_pool.Pool()
+processor = BatchProcessor(event_type=EventType.SQS)
 
-# No connection is to be had: the records that are left would only wait for the same answer.
-DOWN = (
-    lambda_pool.ConnectError,
-    lambda_pool.CredentialsError,
-    lambda_pool.DeadlineExceeded,
-    lambda_pool.EndpointError,
-    lambda_pool.PoolTimeout,
-)
+
+def save(record):
+    order = record.json_body
+    with orders.connection() as conn:
+        # SQS may deliver a record twice: its own id makes the second insert harmless, and nothing is taken twice.
+        new = conn.execute(
+            "insert into orders (message, article, amount) values (%s, %s, %s) on conflict (message) do nothing",
+            [record.message_id, order["article"], order["amount"]],
+        ).rowcount
+        if new:
+            conn.execute(
+                "update stock set left_over = left_over - %s where article = %s", [order["amount"], order["article"]]
+            )
 
 
 @orders.handler
 def handler(event, context):
-    records = event["Records"]
-    failed = []
-    for position, record in enumerate(records):
-        try:
-            with orders.connection() as conn:
-                save(conn, record["messageId"], json.loads(record["body"]))
-        except DOWN:
-            log.exception("no connection: %d of %d records go back", len(records) - position, len(records))
-            failed += [left["messageId"] for left in records[position:]]
-            break
-        except Exception:
-            log.exception("record %s goes back", record["messageId"])
-            failed.append(record["messageId"])
-    return {"batchItemFailures": [{"itemIdentifier": message} for message in failed]}
-
-
-def save(conn, message, order):
-    conn.execute(
-        "insert into orders (message, article, amount) values (%s, %s, %s) on conflict (message) do nothing",
-        [message, order["article"], order["amount"]],
-    )
+    # Without a database the whole batch goes back at once, and not after a wait for each of its records.
+    with orders.connection():
+        pass
+    return process_partial_response(event=event, record_handler=save, processor=processor, context=context)

@@ -11,6 +11,7 @@ from ..aws.identity import AwsIdentity
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
 from ..secret import Secret, private
+from ..waiting import hold
 from .base import Credentials
 from .signature import VALID_FOR, sign, sign_dsql
 
@@ -122,7 +123,7 @@ class IamToken:
         _check_user(user)
         key = (authority, user, region, self._identity.credentials(timeout))
         lock = self._lock  # the one to release, whoever calls `forget` meanwhile
-        if not lock.acquire(timeout=_PATIENCE):
+        if not hold(lock, _PATIENCE):
             # Held by this very thread, which a signal handler interrupted here.
             return _signed(key, self._clock()), False
         try:

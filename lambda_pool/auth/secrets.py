@@ -19,6 +19,7 @@ from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
 from ..record import Record
 from ..secret import Secret, private
+from ..waiting import hold, pause
 from .base import Credentials
 
 MAX_AGE = 300.0
@@ -143,7 +144,7 @@ class SecretsManager:
         of_arn = _region_of_arn(secret_id)
         if region and of_arn and region != of_arn:
             raise ConfigError(f"SecretsManager(region={region!r}) contradicts {secret_id!r}: leave region out")
-        self._id = secret_id
+        self.secret_id = secret_id
         self._stage = version_stage
         self._max_age = max_age
         self._region = region or of_arn
@@ -160,7 +161,7 @@ class SecretsManager:
         """
         deadline = time.monotonic() + timeout
         lock = self._lock  # the one to release, whoever calls `forget` meanwhile
-        if not lock.acquire(timeout=max(0.0, timeout)):
+        if not hold(lock, timeout):
             raise CredentialsError(f"another thread was still fetching {self} after {timeout:.1f} s")
         try:
             login, cached = self._login(deadline)
@@ -203,7 +204,7 @@ class SecretsManager:
         )
 
     def __repr__(self) -> str:
-        return f"SecretsManager({self._id!r})"
+        return f"SecretsManager({self.secret_id!r})"
 
     def _login(self, deadline: float) -> tuple[_Login, bool]:
         known = self._known
@@ -239,7 +240,7 @@ class SecretsManager:
             left = deadline - time.monotonic()
             if isinstance(answer, _Answer) or not answer.passing or left < 2 * _PAUSE:
                 return answer
-            time.sleep(_PAUSE)
+            pause(_PAUSE)
 
     def _ask_once(self, stage: str, deadline: float) -> _Answer | _Problem:
         credentials = self._identity.credentials(deadline - time.monotonic())
@@ -253,7 +254,7 @@ class SecretsManager:
             raise ConfigError(f"the AWS region of {self} is unknown: use its ARN, or set AWS_REGION")
         try:
             with no_bodies_logged():
-                answer = client.get_secret_value(SecretId=self._id, VersionStage=stage)
+                answer = client.get_secret_value(SecretId=self.secret_id, VersionStage=stage)
             text, version = answer.get("SecretString"), answer.get("VersionId")
             return _Answer(str(version or ""), Secret(text) if isinstance(text, str) else None)
         except Exception as error:  # noqa: BLE001 - whatever it was, it becomes one of ours

@@ -121,6 +121,11 @@ def dsql_region(host: str) -> str | None:
     return region if known else None
 
 
+def is_dsql(host: str) -> bool:
+    """True for the host name of an Aurora DSQL cluster, which has no limit that a fleet could reach, and no timers."""
+    return dsql_region(host) is not None
+
+
 def _kind(names: list[str]) -> Kind | None:
     """The kind, from the labels before region and service: NAME.HASH, or NAME.endpoint.HASH."""
     last = names[-1]

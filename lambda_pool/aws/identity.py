@@ -6,6 +6,7 @@ from typing import Any
 
 from ..errors import CredentialsError
 from ..secret import Secret
+from ..waiting import hold, pause
 from .environment import AwsCredentials, access_keys, container_credentials_win
 from .sdk import bare, load_session, no_bodies_logged
 
@@ -31,7 +32,7 @@ class _ContainerHttp:
             raise CredentialsError(
                 "the credentials endpoint at AWS_CONTAINER_CREDENTIALS_FULL_URI did not answer in time"
             )
-        time.sleep(seconds)
+        pause(seconds)
 
 
 class AwsIdentity:
@@ -57,7 +58,7 @@ class AwsIdentity:
         keys = None if container_credentials_win() else access_keys()
         if keys is not None:
             return keys
-        if not self._lock.acquire(timeout=max(0.0, timeout)):
+        if not hold(self._lock, timeout):
             raise CredentialsError(f"another thread was still fetching AWS credentials after {timeout:.1f} s")
         try:
             self._http.deadline = time.monotonic() + timeout

@@ -14,6 +14,7 @@ from importlib import import_module
 from typing import NoReturn, Protocol, cast
 
 import lambda_pool
+from lambda_pool.cli.terminal import complain
 
 
 class Command(Protocol):
@@ -30,7 +31,10 @@ class _Parser(argparse.ArgumentParser):
     """Does not say again what may be a URL with a password: the output of a CI job is kept, and read by many."""
 
     def error(self, message: str) -> NoReturn:
-        super().error(re.sub(r"://\S+", "://***", message))
+        self.print_usage(sys.stderr)
+        command = self.prog.removeprefix("lambda-pool").strip()
+        hidden = re.sub(r"://\S+", "://***", message)
+        raise SystemExit(complain(command, f"error: {hidden}"))
 
 
 @dataclass(frozen=True)
@@ -94,8 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 141  # what a shell reports for SIGPIPE
     except OSError as error:  # a full disk, or a terminal that has gone
         _forget_output()
-        print(f"lambda-pool {args.command}: {error}", file=sys.stderr)
-        return 2
+        return complain(args.command, error)
     return code
 
 

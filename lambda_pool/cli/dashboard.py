@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from typing import Any
 
 from lambda_pool.cli.arguments import arn, function_name, name
+from lambda_pool.cli.terminal import complain
 from lambda_pool.config import read_metrics_environment
 from lambda_pool.metrics.emf import dimension
 from lambda_pool.metrics.panels import ALARMS, PANELS, QUERIES, Alarm, Line, Panel, Query
@@ -50,8 +50,7 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "cloudformation":
         found = template(args)
     elif not args.region:
-        print("lambda-pool dashboard: name the function's region: --region eu-central-1", file=sys.stderr)
-        return 2
+        return complain("dashboard", "name the function's region: --region eu-central-1")
     else:
         found = {
             "PutDashboard": {"DashboardName": _name(args), "DashboardBody": json.dumps(body(args, args.region))},

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from lambda_pool import LambdaPoolError, Pool
 from lambda_pool.cli import arguments
+from lambda_pool.cli.terminal import Progress, clip, columns, complain, printable, table
 
 _NAME = "lambda-pool-top"
 _CLEAR = "\x1b[H\x1b[J"
@@ -24,6 +25,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--interval", type=arguments.seconds, default=2.0, metavar="SECONDS", help="between two views (default: 2)")
     add("--once", action="store_true", help="print one view and end, as it is done where the output is no terminal")
     add("--limit", type=arguments.count, default=15, metavar="N", help="transactions to list (default: 15)")
+    add("--user", metavar="NAME", help="whose sessions are the fleet's, and not others' (default: the URL's)")
     add("--no-statements", action="store_true", help="leave the statements out: they may hold data")
 
 
@@ -46,6 +48,8 @@ class View(NamedTuple):
 
     most: int
     sessions: Sequence[Session]
+    user: str = ""
+    """Who asked."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,20 +58,21 @@ def run(args: argparse.Namespace) -> int:
     try:
         pool = Pool(args.url, name=_NAME, autocommit=True, metrics="off")
         title = f"{pool.config.url.engine} {pool.config.url.host or 'local socket'}/{pool.config.url.database}"
+        with Progress() as waiting:
+            waiting(f"connecting to {title}")
+            pool.warm()
         while True:
             with pool.connection() as conn:
                 view = _read(conn, pool.config.url.engine)
-            size = shutil.get_terminal_size()
-            lines = _render(view, title, args, size.columns if sys.stdout.isatty() else 200)
+            lines = _render(view, title, args, columns())
             # A line more than fits would scroll the first ones away.
-            text = _CLEAR + "\n".join(lines[: size.lines - 1]) if live else "\n".join(lines)
+            text = _CLEAR + "\n".join(lines[: shutil.get_terminal_size().lines - 1]) if live else "\n".join(lines)
             print(text, flush=True)
             if not live:
                 return 0
             time.sleep(args.interval)
     except LambdaPoolError as error:
-        print(f"lambda-pool top: {error}", file=sys.stderr)
-        return 2
+        return complain("top", error)
 
 
 # --- reading ----------------------------------------------------------------------------------------------------------
@@ -111,7 +116,8 @@ def _rows(conn: Any, sql: str) -> list[tuple[Any, ...]]:
 
 def _read_postgres(conn: Any) -> View:
     ((most,),) = _rows(conn, "select setting::int from pg_settings where name = 'max_connections'")
-    return View(most, [Session(*row) for row in _rows(conn, _POSTGRES)])
+    ((user,),) = _rows(conn, "select current_user")
+    return View(most, [Session(*row) for row in _rows(conn, _POSTGRES)], user)
 
 
 def _read_mysql(conn: Any) -> View:
@@ -136,7 +142,8 @@ def _read_mysql(conn: Any) -> View:
                 str(statement),
             )
         )
-    return View(int(most), sessions)
+    ((user,),) = _rows(conn, "select substring_index(current_user(), '@', 1)")
+    return View(int(most), sessions, str(user))
 
 
 _READERS: dict[str, Callable[[Any], View]] = {"postgresql": _read_postgres, "mysql": _read_mysql}
@@ -147,11 +154,12 @@ _READERS: dict[str, Callable[[Any], View]] = {"postgresql": _read_postgres, "mys
 
 def _render(view: View, title: str, args: argparse.Namespace, width: int) -> list[str]:
     now = datetime.now().astimezone().strftime("%H:%M:%S")
-    lines = [f"{len(view.sessions)} of {view.most} connections   {now}   {title}"[:width], ""]
+    lines = [clip(f"{len(view.sessions)} of {view.most} connections   {now}   {title}", width)]
+    lines += [clip(_fleet(view, args.user), width), ""]
     groups: dict[tuple[str, str], list[Session]] = {}
     for session in view.sessions:
         groups.setdefault((session.application, session.state), []).append(session)
-    table = [
+    grouped = [
         [
             application,
             state,
@@ -162,24 +170,50 @@ def _render(view: View, title: str, args: argparse.Namespace, width: int) -> lis
         ]
         for (application, state), members in sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
     ]
-    lines += _table(["APPLICATION", "STATE", "NUMBER", "IN STATE", "TRANSACTION", "CONNECTED"], table, width)
+    lines += table(["APPLICATION", "STATE", "NUMBER", "IN STATE", "IN TRANS.", "CONNECTED"], grouped, width, {0, 1})
     busy = [session for session in view.sessions if session.transaction is not None]
     busy.sort(key=lambda session: -(session.transaction or 0.0))
-    lines += ["", f"{len(busy)} open transactions, the longest first"[:width]]
-    listed = [
+    lines += ["", clip(f"{len(busy)} open transactions, the longest first", width)]
+    return lines + _transactions(busy[: args.limit], width, statements=not args.no_statements)
+
+
+def _transactions(sessions: Sequence[Session], width: int, *, statements: bool) -> list[str]:
+    """A line for each session, and its statement in a line below."""
+    if not sessions:
+        return []
+    rows = [
         [
             str(session.id),
-            session.application,
-            session.user,
-            session.state,
             _age(session.transaction or 0.0),
+            session.state,
+            session.user,
+            session.application,
             session.waits_for or "-",
-            "" if args.no_statements else " ".join(session.statement[:2_000].split()),
         ]
-        for session in busy[: args.limit]
+        for session in sessions
     ]
-    header = ["ID", "APPLICATION", "USER", "STATE", "TRANSACTION", "WAITS FOR", "STATEMENT"]
-    return lines + (_table(header, listed, width) if listed else [])
+    header, *lines = table(["ID", "IN TRANS.", "STATE", "USER", "APPLICATION", "WAITS FOR"], rows, width, {2, 3, 4, 5})
+    found = [header]
+    for line, session in zip(lines, sessions, strict=True):
+        found.append(line)
+        if statements and session.statement:
+            statement = " ".join(printable(session.statement[:2_000].replace("\n", " ")).split())
+            found.append(clip(f"    {statement}", width))
+    return found
+
+
+def _fleet(view: View, user: str | None) -> str:
+    """Which of the user's sessions are kept idle, and what others hold. To an administrator all are one user's."""
+    users = {session.user for session in view.sessions}
+    whose = user or (view.user if view.user in users else None)
+    mine = [session for session in view.sessions if whose in {None, session.user}]
+    idle = [session for session in mine if session.state == "idle"]
+    oldest = _age(max((session.in_state for session in idle), default=0.0))
+    who = f"{printable(whose)}: " if whose else ""
+    return (
+        f"{who}{len(idle)} kept idle, the oldest for {oldest}; {len(mine) - len(idle)} at work; "
+        f"{len(view.sessions) - len(mine)} of others"
+    )
 
 
 def _age(seconds: float) -> str:
@@ -193,16 +227,3 @@ def _age(seconds: float) -> str:
         if whole >= size:
             return f"{whole // size} {name} {whole % size // below} {part}"
     return f"{whole} s"
-
-
-def _table(header: list[str], rows: list[list[str]], width: int) -> list[str]:
-    """Columns as wide as what stands in them; lines cut to the width. What a server sends may not steer a terminal."""
-    cells = [header, *([_printable(cell) for cell in row] for row in rows)]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    return [
-        "  ".join(cell.ljust(size) for cell, size in zip(row, widths, strict=True))[:width].rstrip() for row in cells
-    ]
-
-
-def _printable(text: str) -> str:
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -7,12 +7,13 @@ from .environment import (
     graceful_shutdown,
     in_lambda,
     lambda_initialization,
+    never_frozen,
     read_environment,
     read_metrics_environment,
     runtime_api,
     url_of,
 )
-from .options import DEFAULT_PREFIX, OPTIONS, Config, check_dsql, check_pooled, make
+from .options import DEFAULT_PREFIX, OPTIONS, Config, check_pooled, make
 from .parts import PARTS, engine_of, from_parts
 from .synonyms import advice
 from .url import ENGINES, Url, parse_url
@@ -29,7 +30,6 @@ __all__ = [
     "MetricsEnvironment",
     "Url",
     "advice",
-    "check_dsql",
     "check_pooled",
     "closest",
     "engine_of",
@@ -39,6 +39,7 @@ __all__ = [
     "is_sendable",
     "lambda_initialization",
     "make",
+    "never_frozen",
     "parse_url",
     "read_environment",
     "read_metrics_environment",

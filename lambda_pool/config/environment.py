@@ -108,12 +108,17 @@ def lambda_initialization() -> str:
     return os.environ.get("AWS_LAMBDA_INITIALIZATION_TYPE") or ("on-demand" if in_lambda() else "")
 
 
+def never_frozen() -> bool:
+    """True on Managed Instances, whose processes never stop between two invocations."""
+    return lambda_initialization() == "lambda-managed-instances"
+
+
 def graceful_shutdown() -> bool:
     """False where LAMBDA_POOL_GRACEFUL_SHUTDOWN says so, and on Managed Instances, whose processes get SIGTERM anyway.
 
     A value that means nothing is left to the pool, which raises ConfigError.
     """
-    if lambda_initialization() == "lambda-managed-instances":
+    if never_frozen():
         return False
     said = os.environ.get(f"{DEFAULT_PREFIX}GRACEFUL_SHUTDOWN", "true")
     try:

@@ -3,13 +3,14 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..aws.hosts import is_dsql
 from ..errors import ConfigError
 from ..record import Record
 from ..secret import SecretMapping, private
 from . import synonyms
 from .parts import PARTS
 from .url import Url, parse_url
-from .values import bad, closest, flag, integer, mapping, number_of_seconds, one_of, optional_seconds, seconds
+from .values import bad, closest, flag, fraction, integer, mapping, number_of_seconds, one_of, optional_seconds, seconds
 
 DEFAULT_PREFIX = "LAMBDA_POOL_"
 """What stands before an option's name in the environment."""
@@ -28,6 +29,8 @@ class Config(Record):
     ping_timeout: float = 1.0
     max_lifetime: float = 1800.0
     max_idle: float | None = None
+    keep_below: float = 0.6
+    session_idle: float = 60.0
     autocommit: bool = False
     reset: str = "changed"
     unsaved: str = "raise"
@@ -49,6 +52,8 @@ OPTIONS: dict[str, Callable[[str, object], Any]] = {
     "ping_timeout": seconds,
     "max_lifetime": seconds,
     "max_idle": optional_seconds,
+    "keep_below": fraction(zero="to close each time", one="to keep always"),
+    "session_idle": number_of_seconds(zero="to leave the server's own timer alone"),
     "autocommit": flag,
     "reset": one_of("changed", "transaction", "session"),
     "unsaved": one_of("raise", "warn"),
@@ -107,6 +112,8 @@ def make(
         raise bad("min_size", config.min_size, f"at most max_size ({config.max_size})")
     if config.url.pooled:
         check_pooled(config)
+    if is_dsql(config.url.host):
+        _check_dsql(config)
     return config
 
 
@@ -124,7 +131,7 @@ _DSQL_LIFETIME = 3240.0
 """Seconds: Aurora DSQL ends each connection after 3600, and a lifetime is up to a tenth longer than was asked for."""
 
 
-def check_dsql(config: Config) -> None:
+def _check_dsql(config: Config) -> None:
     """Raise ConfigError for what Aurora DSQL has not got."""
     if config.url.engine != "postgresql":
         raise ConfigError("this host is an Aurora DSQL cluster, which speaks PostgreSQL: write postgresql://…")

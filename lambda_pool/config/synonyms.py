@@ -26,8 +26,11 @@ OPTIONS = {
     "autocommit": "autocommit",
     "connection_limit": "max_size",
     "pool_timeout": "timeout",
+    "keep_below": "keep_below",
+    "session_idle": "session_idle",
 }
-"""What may stand in a URL because it is everybody's word there, and the option of the pool that it is."""
+"""What may stand in a URL, and the option of the pool that it is: everybody's words there, and what depends on the
+server and on who else uses it."""
 
 _MODES = {
     "disabled": "disable",

@@ -65,6 +65,23 @@ def number_of_seconds(*, zero: str = "") -> Callable[[str, object], float]:
     return check
 
 
+def fraction(*, zero: str, one: str) -> Callable[[str, object], float]:
+    """A number from 0 to 1; `zero` and `one` say what its ends mean."""
+    wanted = f"a number from 0 ({zero}) to 1 ({one})"
+
+    def check(name: str, value: object) -> float:
+        if isinstance(value, str):
+            try:
+                value = float(value)
+            except ValueError:
+                raise bad(name, value, wanted) from None
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:  # nor NaN
+            raise bad(name, value, wanted)
+        return float(value)
+
+    return check
+
+
 seconds: Callable[[str, object], float] = number_of_seconds()
 """Check a number of seconds above 0: `seconds(name, value)`. Raises ConfigError."""
 

@@ -5,7 +5,7 @@ from types import CodeType
 from typing import cast
 
 from ..endpoints.base import Endpoint, Role
-from ..engines.base import Link
+from ..engines.base import FleetConnection
 
 
 class State(Enum):
@@ -33,8 +33,12 @@ class Work(Enum):
 
 
 # An entry's link is read only where its state says that there is one.
-UNOPENED = cast(Link, None)
+UNOPENED = cast(FleetConnection, None)
 _NOWHERE = Endpoint("")
+_NEVER = float("inf")
+# Seconds before the server's timer ends: it is replaced so much earlier; or pinged, while the answer still comes.
+_EARLIER = 1.0
+_ROUND_TRIP = 0.5
 
 
 class Entry:
@@ -44,6 +48,9 @@ class Entry:
     """
 
     __slots__ = (
+        "answered",
+        "ask_mono",
+        "ask_wall",
         "borrowed_mono",
         "cancel_mono",
         "checkout",
@@ -57,6 +64,7 @@ class Entry:
         "idle_mono",
         "idle_wall",
         "instruction",
+        "lasts",
         "lifetime",
         "link",
         "owner",
@@ -64,6 +72,9 @@ class Entry:
         "returned",
         "reuses",
         "role",
+        "silence",
+        "silent_mono",
+        "silent_wall",
         "stack",
         "state",
         "taker",
@@ -76,7 +87,7 @@ class Entry:
         self.role: Role = role
         self.owner: int = owner
         self.taker: int | None = None  # who took it away from its owner, and sees to its end
-        self.link: Link = UNOPENED
+        self.link: FleetConnection = UNOPENED
         self.endpoint: Endpoint = _NOWHERE
         self.work: Work = Work.ENDED
         self.returned: int = 0  # the pool's number for its last return: of two idle entries, the larger was used last
@@ -90,6 +101,15 @@ class Entry:
         self.created_mono: float = 0.0
         self.idle_wall: float = 0.0
         self.idle_mono: float = 0.0
+        # From when on to ask how crowded the server is: at once for a new connection; never where that is not asked.
+        self.ask_wall: float = 0.0
+        self.ask_mono: float = 0.0
+        # The server's own timer: idle for longer than `lasts`, it ends about now; unheard for `silence`, amid a borrow.
+        self.lasts: float = _NEVER
+        self.silence: float = _NEVER
+        self.silent_wall: float = _NEVER
+        self.silent_mono: float = _NEVER
+        self.answered: bool = False  # the server answered when it was given back
         # Of the borrow that is on, or was last: since when (0: not lent yet, or told of already), how long its checkout
         # took in seconds, and whether it opened a connection.
         self.borrowed_mono: float = 0.0
@@ -100,8 +120,24 @@ class Entry:
         self.instruction: int = 0
         self.stack: tuple[tuple[CodeType, int], ...] = ()
 
-    def opened(self, link: Link, *, generation: int, pid: int, lifetime: float, wall: float, mono: float) -> None:
-        """Take in a connection that was just opened (`lifetime` in seconds, jitter included)."""
+    def opened(
+        self,
+        link: FleetConnection,
+        *,
+        generation: int,
+        pid: int,
+        lifetime: float,
+        wall: float,
+        mono: float,
+        timer: float = 0.0,
+        longest: float = 0.0,
+        asks: bool = True,
+    ) -> None:
+        """Take in a connection that was just opened (`lifetime` in seconds, jitter included).
+
+        `timer`: the server ends it after so many idle seconds (0: never); `longest`: an invocation may last so many.
+        `asks`: the server is asked how crowded it is.
+        """
         self.link = link
         self.generation = generation
         self.pid = pid
@@ -110,6 +146,19 @@ class Entry:
         self.expires_mono = mono + lifetime
         self.created_wall = self.idle_wall = wall
         self.created_mono = self.idle_mono = mono
+        self.lasts = timer - _EARLIER if timer else _NEVER
+        self.silence = timer - longest - _ROUND_TRIP if timer else _NEVER
+        self.heard(wall, mono)
+        self.ask_wall = self.ask_mono = 0.0 if asks else _NEVER
+
+    def heard(self, wall: float, mono: float) -> None:
+        """The server was just heard, and its timer began anew."""
+        self.silent_wall = wall + self.silence
+        self.silent_mono = mono + self.silence
+
+    def ask_after(self, wall: float, mono: float) -> None:
+        """Ask again how crowded the server is, but not before then."""
+        self.ask_wall, self.ask_mono = wall, mono
 
     def age(self, wall: float, mono: float) -> float:
         """Seconds since it was opened: the larger of what both clocks say."""

@@ -10,6 +10,9 @@ from ..engines.base import Condition, Failure
 from ..events import Reason
 from .entry import Entry
 
+TIMER_MARGIN = 5.0
+"""Seconds that a session outlasts the longest invocation."""
+
 
 class Reuse:
     """Lend it as it is: no round trip."""
@@ -69,11 +72,31 @@ def at_checkout(
     if wall > entry.expires_wall or mono > entry.expires_mono:
         return replace(Reason.LIFETIME)
     idle = max(wall - entry.idle_wall, mono - entry.idle_mono)
-    if idle > max_idle:
+    if idle > max_idle or idle > entry.lasts:
         return replace(Reason.IDLE)
     if entry.role is not role:
         return replace(Reason.ROLE)
-    return REUSE if quiet and idle <= ping_after else PING
+    # Where the server has heard nothing for so long, its timer could end the session in the middle of the borrow.
+    heard = wall <= entry.silent_wall and mono <= entry.silent_mono
+    return REUSE if quiet and heard and idle <= ping_after else PING
+
+
+def keep(count: int, limit: int, part: float) -> bool:
+    """Whether an idle session may stay across a freeze: a server that has `count` sessions of `limit` leaves room.
+
+    `part` is the option `keep_below`. What is frozen is then at most `part` of the limit, and the rest is for those at
+    work.
+    """
+    return count <= part * limit
+
+
+def session_timer(session_idle: float, longest: float) -> float:
+    """After how many idle seconds the server is to end a session; 0 where it is not to.
+
+    In: the option `session_idle`, and the seconds that an invocation may last: the timer must not end a session that
+    is lent and waits for its borrower's first statement.
+    """
+    return max(session_idle, longest + TIMER_MARGIN) if session_idle else 0.0
 
 
 class Step(Enum):

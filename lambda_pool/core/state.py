@@ -20,6 +20,10 @@ class Turn(Protocol):
     owner: int
     role: Role
 
+    @property
+    def abandoned(self) -> bool:
+        """True if nobody will ever wait there again."""
+
     def wake(self) -> None:
         """Let the borrower look again. Harmless when it is called twice."""
 
@@ -85,14 +89,19 @@ class PoolState:
         self.wake()
 
     def forget_turns(self, owner: int) -> None:
-        """A borrower waits in one place only, and only while it waits: any other was left behind by an exception."""
+        """A borrower waits in one place only, and only while it waits: any other was left behind by an exception.
+
+        So were those whose event loop was closed.
+        """
         if not self.queue:
             return
-        for turn in [turn for turn in self.queue if turn.owner == owner]:
+        for turn in [turn for turn in self.queue if turn.owner == owner or turn.abandoned]:
             self.queue.remove(turn)
 
     def wake(self) -> None:
         """Let the first in the queue look again."""
+        while self.queue and self.queue[0].abandoned:
+            self.queue.popleft()
         if self.queue:
             self.queue[0].wake()
 

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..core.entry import Entry, State
-from ..engines.base import Condition
+from ..engines.base import AT_REST, Condition
 from ..errors import LambdaPoolError
 from ..invocation import Limit
 from ..release import end_transaction
@@ -55,7 +55,7 @@ class Borrowed:
     @property
     def conn(self) -> Any:
         """The driver's own connection."""
-        return self.link.conn
+        return self.link.driver_connection
 
     @property
     def pooled(self) -> bool:
@@ -78,7 +78,7 @@ class Borrowed:
 
     def lost(self) -> bool:
         """True if it is known to be of no more use."""
-        return self.failure is not None or self.taken() or not self.link.quiet()
+        return self.failure is not None or self.taken() or not self.home.core.is_silent(self.entry)
 
     def end(self, *, commit: bool) -> None:
         """End the transaction, if one is open. Raises NotCommitted, CommitUncertain, or what the driver raises."""
@@ -91,13 +91,13 @@ class Borrowed:
         self._holder.borrowed.discard(self)
         link, core = self.link, self.home.core
         error = error or self.failure
-        if error is None and not link.at_rest():
+        if error is None and link.status() not in AT_REST:
             error = LambdaPoolError("closed in a transaction")
         if self.streams:  # PostgreSQL's alone; what Django closes itself is no change of the session
-            link.conn.pooled.changed = True
+            link.driver_connection.pooled.changed = True
         reset = core.config.reset
         may_reset = reset != "transaction" or core.config.url.engine == "mysql"
-        if may_reset and (reset == "session" or link.condition() is Condition.CHANGED):
+        if may_reset and (reset == "session" or link.inspect().condition is Condition.CHANGED):
             # The server may be about to forget what made it Django's.
             self.home.prepared.discard(link)
         core.release(self.entry, error, strict=False)

@@ -10,7 +10,7 @@ from .. import api
 from .. import config as configuration
 from ..config import synonyms
 from ..endpoints import base as endpoints
-from ..engines.base import Link
+from ..engines.base import EngineConnection
 from ..errors import ConfigError
 from ..pool import ConnectionPool
 from .errors import SettingsError
@@ -37,7 +37,7 @@ class AliasPool:
         self.readonly = readonly
         self.core: ConnectionPool = api.core_of(pool)
         self.role: endpoints.Role = self.core.role(readonly=readonly)
-        self.prepared: WeakSet[Link] = WeakSet()
+        self.prepared: WeakSet[EngineConnection] = WeakSet()
         """The connections that are as Django wants them."""
         self.server_data: dict[str, Any] = {}
         """What Django's backend asked the server once, for those that it makes for other threads."""

@@ -13,7 +13,7 @@ from django.utils.asyncio import async_unsafe
 
 from .. import errors
 from ..config import in_lambda
-from ..engines.base import INVALIDATES_POOL, TRANSIENT
+from ..engines.base import AT_REST, INVALIDATES_POOL, TRANSIENT
 from . import pools
 from .borrowed import Borrowed
 from .errors import ErrorWrapper
@@ -115,7 +115,7 @@ class PooledWrapper:
         self._borrowed = borrowed
         with borrowed.link.uncounted():  # it is done again after a reset
             super().connect()  # type: ignore[misc]
-        if not borrowed.link.at_rest():  # with AUTOCOMMIT off
+        if borrowed.link.status() not in AT_REST:  # with AUTOCOMMIT off
             borrowed.end(commit=True)
         borrowed.set_prepared()
         self._never_obsolete()
@@ -192,7 +192,7 @@ class PooledWrapper:
     def is_in_transaction(self) -> bool:
         """True if it has a connection whose transaction is open."""
         borrowed = self._borrowed
-        return borrowed is not None and not borrowed.taken() and not borrowed.link.at_rest()
+        return borrowed is not None and not borrowed.taken() and borrowed.link.status() not in AT_REST
 
     # --- transactions -------------------------------------------------------------------------------------------------
 
@@ -241,7 +241,7 @@ class PooledWrapper:
 
     def _set_autocommit(self, autocommit: bool) -> None:
         borrowed = self._borrowed
-        open_before = borrowed is not None and not borrowed.link.at_rest()
+        open_before = borrowed is not None and borrowed.link.status() not in AT_REST
         if autocommit and open_before and self.engine_name == "mysql":
             self._commit()  # which the server would do by itself, and not tell if its answer is lost
             open_before = False
@@ -269,5 +269,5 @@ class PooledWrapper:
         if borrowed is None or borrowed.failure is not None:
             return
         kind = borrowed.home.core.kind_of(borrowed.entry, error)
-        if kind in INVALIDATES_POOL or not borrowed.link.quiet():
+        if kind in INVALIDATES_POOL or not borrowed.home.core.is_silent(borrowed.entry):
             borrowed.failure = error

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from .. import waiting
 from ..aws import environment as aws_environment
 from ..aws.identity import AwsIdentity
 from ..aws.sdk import bare, count_addresses, create_client, load_session, no_bodies_logged
@@ -145,7 +146,7 @@ class Calls:
         pause = 0.0
         answer: Any = None
         while time.monotonic() + pause + self._longest <= self._deadline:
-            time.sleep(pause)
+            waiting.pause(pause)
             answer = self._attempt(operation, parameters)
             if not isinstance(answer, Exception):
                 return answer

@@ -10,6 +10,7 @@ from typing import Any
 from ..age import Birth, Clock
 from ..aws.hosts import is_region
 from ..errors import ConfigError, EndpointError
+from ..waiting import hold
 from .answers import read_cluster, read_proxy, read_proxy_reader
 from .api import Calls, NoAnswerError, NotFoundError, RdsApi
 from .base import Endpoint, Role
@@ -93,7 +94,7 @@ class _Discovered:
         if known is not None and self._good(known):
             return known.endpoint
         # Whoever has something to go by does not wait for the thread that asks.
-        if not asking.acquire(timeout=0 if known else max(0.0, timeout)):
+        if not hold(asking, 0.0 if known else timeout):
             if known is not None:
                 return known.endpoint
             raise EndpointError(f"another thread was still looking up {self._what} {self.name!r} after {timeout:.1f} s")

@@ -1,11 +1,11 @@
 """The protocol of engines: all that the pool knows of a database driver."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from enum import Enum
 from time import monotonic
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from ..auth.base import Credentials
 from ..errors import CommitUncertain, DeadlineExceeded
@@ -67,7 +67,7 @@ class Condition(Enum):
     UNCOMMITTED = "uncommitted"
     """As it was lent, but for a transaction that lives, and that COMMIT alone ends."""
     CHANGED = "changed"
-    """Anything else: see `finish` and `restore`."""
+    """Anything else: it is to be ended, and reset."""
 
 
 class Defaults(Record):
@@ -89,7 +89,12 @@ class ConnectRequest(Record):
     `hostaddr`: the address to go to, where the host's name is not to be looked up; else empty.
     `pooled`: behind a transaction-mode pooler: nothing may be sent or kept that would pin a backend.
     `reset`: the option of that name: what is brought back when a borrower returns the connection.
+    `session_idle`: seconds after which the server is to end the session where it idles; 0: nothing is said of that.
     `arguments`: what `Engine.arguments` made of the URL's query and of `connect_args`.
+    `watched`, `aside` and `patience` are for connections that wait on an event loop: they end what runs by themselves,
+    before the invocation is over if it is watched, and when their task is cancelled, over a second connection that
+    `aside` opens in at most so many seconds (None: there can be none). `patience`: seconds that the answer to a COMMIT
+    is waited for after that.
     `on_slow` is told of statements that take longer than `slow_query` seconds; None: nobody wants to know.
     """
 
@@ -103,22 +108,123 @@ class ConnectRequest(Record):
     pooled: bool
     application_name: str
     reset: str = "changed"
+    session_idle: float = 0.0
     arguments: Mapping[str, Any] = SecretMapping({})
     hostaddr: str = ""
+    watched: bool = False
+    aside: "Aside | None" = None
+    patience: float = 0.0
     slow_query: float = 0.0
     on_slow: OnSlow | None = None
 
 
-class Link(Protocol):
-    """One physical connection as the pool sees it. Used by one thread at a time, but for `sever`."""
+class Status(Enum):
+    """What goes on on a connection, by what its driver knows: no round trip, and no look at the socket."""
+
+    IDLE = "idle"
+    """No transaction is open, and no answer awaited."""
+    IN_TRANSACTION = "in a transaction"
+    FAILED = "in a failed transaction"
+    BUSY = "busy"
+    """A borrower's statement is on the wire, or its result is read within a transaction."""
+    STREAMING = "streaming"
+    """A borrower's result is being read, and no transaction is open."""
+    ENDING = "ending"
+    """The pool's own COMMIT, ROLLBACK, ping or reset is on the wire."""
+    CLOSED = "closed"
+
+
+AT_REST = frozenset({Status.IDLE, Status.STREAMING})
+"""No work is open that could be lost or saved."""
+
+RUNNING = frozenset({Status.BUSY, Status.STREAMING})
+"""The server may be at work for a borrower."""
+
+
+class Facts(NamedTuple):
+    """What is known of how a borrower leaves a connection."""
+
+    condition: Condition
+    """CLEAN: open, no transaction, no unfinished result, no changed setting."""
+    closed_by_user: bool
+    """The borrower closed it on purpose (rather than lost it)."""
+    closed_in_transaction: bool
+    """The borrower closed it before its transaction was ended, so that the server rolled back."""
+    read_only: bool
+    """The borrower's own transaction is a read-only one, so that a refused write is no failover."""
+    refused_write: bool
+    """The server is known to have refused to write, though the borrower hid or swallowed that error."""
+    own_transaction: bool
+    """False once guarded work may have ended its own transaction."""
+
+
+class EngineConnection(Protocol):
+    """One physical connection as the pool sees it. Used by one thread at a time, but for `abort`."""
 
     @property
-    def conn(self) -> Any:
+    def driver_connection(self) -> Any:
         """The driver's own connection, which is what borrowers get."""
 
     @property
     def backend_id(self) -> int:
         """The server's number for this session: backend pid or thread id. 0 when unknown."""
+
+    def fileno(self) -> int:
+        """The socket's descriptor. -1 if it is closed."""
+
+    def status(self) -> Status:
+        """What goes on, by what the driver knows. Callable from a signal handler."""
+
+    def inspect(self, *, ask: bool = False) -> Facts:
+        """How a borrower leaves it.
+
+        `ask`: guarded work has failed, so that a round trip may find out what is not known. Never raises.
+        """
+
+    def ping(self, timeout: float) -> None:
+        """One round trip in at most `timeout` seconds. Raises what the driver raises, or TimeoutError."""
+
+    def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
+        """Make the borrower's work one transaction, whatever `autocommit` says, in at most `timeout` seconds.
+
+        `guarded` (`Pool.run`): the driver's `commit()` then raises, so that the work cannot end its transaction unseen.
+        """
+
+    def commit(self, timeout: float | None, *, last: bool = True) -> Outcome:
+        """COMMIT, if a transaction is open, in at most `timeout` seconds (None: no bound).
+
+        `last`: the borrower is done, so that the session may be reset in the same round trip.
+        Raises CommitUncertain if COMMIT was sent and no answer came; else what the driver raises.
+        """
+
+    def rollback(self, timeout: float | None, *, last: bool = True) -> Outcome:
+        """ROLLBACK likewise. Raises what the driver raises; the connection is then to be closed."""
+
+    def reset(self, timeout: float | None) -> bool:
+        """Bring it back to how it was lent, as the option `reset` says. False if it cannot be, and must be closed."""
+
+    def cancel(self, timeout: float, aside: "Callable[[], EngineConnection]") -> bool:
+        """Ask the server to end the running statement, over a second connection, in at most `timeout` seconds.
+
+        `aside` opens one, where the driver has no cancel of its own. False if it did not work. Callable from a signal
+        handler that interrupted the statement itself, which then raises DeadlineExceeded.
+        """
+
+    def close(self, timeout: float) -> None:
+        """Say good-bye and close, in at most `timeout` seconds. Never raises."""
+
+    def abort(self, *, cancelled: bool = False) -> None:
+        """Shut the socket down from any thread or signal handler: the server rolls back now. Never raises.
+
+        `cancelled`: what runs raises DeadlineExceeded, as after `cancel`.
+        """
+
+    def discard(self) -> None:
+        """Close this process's end without a word to the server, e.g. after a fork. Never raises."""
+
+
+class FrameworkConnection(EngineConnection, Protocol):
+    """What a framework that sets a connection up needs beside that."""
 
     def set_baseline(self) -> None:
         """Take the settings that it has now for those that it is lent with: a framework has set it up. It is idle."""
@@ -132,85 +238,22 @@ class Link(Protocol):
         Raises what the driver raises, or TimeoutError; the connection is then to be closed.
         """
 
-    def quiet(self) -> bool:
-        """The free check: True if the driver believes it open and the server sent nothing. No round trip, no wait."""
 
-    def at_rest(self) -> bool:
-        """What the driver knows, without a look at the socket: True if no transaction is open and no answer awaited."""
+class FleetConnection(FrameworkConnection, Protocol):
+    """What the rule for a fleet needs beside that."""
 
-    def ping(self, timeout: float) -> None:
-        """One round trip in at most `timeout` seconds. Raises what the driver raises, or TimeoutError."""
+    @property
+    def session_idle(self) -> float:
+        """Seconds after which the server ends it where it idles, because it was told so; 0 if it was not."""
 
-    def condition(self) -> Condition:
-        """What is to be done at return. CLEAN: open, no transaction, no unfinished result, no changed setting."""
+    def sessions(self, timeout: float) -> tuple[int, int]:
+        """How many connections the server has, and how many it may have; where the login may have fewer, of these.
 
-    def commit(self, timeout: float | None) -> bool:
-        """COMMIT in at most `timeout` seconds (None: no bound), where the condition is UNCOMMITTED. Raises as `finish`.
-
-        Out: True if it is CLEAN now.
+        One round trip in at most `timeout` seconds, in no transaction. Raises what the driver raises, or TimeoutError.
         """
 
-    def closed_by_user(self) -> bool:
-        """True if the borrower closed it on purpose (rather than lost it)."""
 
-    def closed_in_transaction(self) -> bool:
-        """True if the borrower closed it before its transaction was ended, so that the server rolled back."""
-
-    def read_only(self) -> bool:
-        """True if the borrower's own transaction is a read-only one, so that a refused write is no failover."""
-
-    def refused_write(self) -> bool:
-        """True if the server is known to have refused to write, though the borrower hid or swallowed that error."""
-
-    def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
-        """Make the borrower's work one transaction, whatever `autocommit` says, in at most `timeout` seconds.
-
-        `guarded` (`Pool.run`): the driver's `commit()` then raises, so that the work cannot end its transaction unseen.
-        """
-
-    def replayable(self, *, ask: bool = False) -> bool:
-        """False once the guarded work may have ended its own transaction.
-
-        `ask`: the work has failed, so that a round trip may find out what is not known. Never raises.
-        """
-
-    def finish(self, *, commit: bool, timeout: float | None, last: bool = True) -> Outcome:
-        """End the transaction, if there is one, in at most `timeout` seconds (None: no bound).
-
-        `last`: the borrower is done, so that the session may be reset in the same round trip.
-        Raises CommitUncertain if COMMIT was sent and no answer came; else what the driver raises.
-        """
-
-    def restore(self, timeout: float | None) -> bool:
-        """Undo the borrower's changes of settings. False if it cannot be brought back and must be closed."""
-
-    def reset_session(self, timeout: float | None) -> None:
-        """DISCARD ALL or COM_RESET_CONNECTION, and the settings of a new connection again."""
-
-    def watch(self) -> None:
-        """From now on, a statement that `cancel` or `sever` ended raises DeadlineExceeded from the driver's error."""
-
-    def running(self) -> bool:
-        """True while a borrower's statement is on the wire. Callable from a signal handler."""
-
-    def cancel(self, timeout: float, aside: "Callable[[], Link]") -> bool:
-        """Ask the server to end the running statement, over a second connection, in at most `timeout` seconds.
-
-        `aside` opens one, where the driver has no cancel of its own. False if it did not work. Callable from a signal
-        handler that interrupted the statement itself.
-        """
-
-    def close(self, timeout: float) -> None:
-        """Say good-bye and close, in at most `timeout` seconds. Never raises."""
-
-    def drop(self) -> None:
-        """Close this process's end without a word to the server, e.g. after a fork. Never raises."""
-
-    def cut(self) -> None:
-        """As `sever`, and what runs raises DeadlineExceeded, as after `cancel`."""
-
-    def sever(self) -> None:
-        """Shut the socket down from any thread or signal handler: the server rolls back now. Never raises."""
+Aside = Callable[[float], EngineConnection]
 
 
 class Engine(Protocol):
@@ -218,6 +261,8 @@ class Engine(Protocol):
 
     name: str
     default_port: int
+    awaited: bool
+    """Its connections wait on an event loop."""
 
     def load(self) -> None:
         """Import the driver. Raises ConfigError that names the extra to install."""
@@ -231,8 +276,11 @@ class Engine(Protocol):
     def defaults(self) -> Defaults:
         """What the driver's own environment says. Raises ConfigError."""
 
-    def connect(self, request: ConnectRequest) -> Link:
+    def connect(self, request: ConnectRequest) -> FleetConnection:
         """Open one connection. Raises what the driver raises, without the variables on its way (see `private`)."""
+
+    def in_coroutines(self, conn: Any, patience: float) -> Any:
+        """What borrowers get of the driver's connection where it is awaited. `patience`: see ConnectRequest."""
 
     def classify(self, error: BaseException) -> Failure:
         """What an error, of the driver or the operating system, means."""
@@ -284,3 +332,8 @@ def cancelled(error: BaseException) -> DeadlineExceeded:
         "the statement was ended because its invocation ends (see cancel_before_deadline): "
         f"{type(error).__name__}: {error}"
     )
+
+
+def tightest(found: Iterable[tuple[int, int]]) -> tuple[int, int]:
+    """Of counts and their limits (negative: there is none), the one that is nearest its limit."""
+    return max((pair for pair in found if pair[1] >= 0), key=lambda pair: pair[0] / max(pair[1], 1))

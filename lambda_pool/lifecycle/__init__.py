@@ -27,8 +27,8 @@ class _State:
 
     cold = True
     hooked = False
-    made: ClassVar[set[tuple[object, ...]]] = set()
-    """Name and place of every pool that was made in an invocation, or in Lambda."""
+    made: ClassVar[dict[tuple[object, ...], ReferenceType[ConnectionPool]]] = {}
+    """By name and place, the last pool that was made in an invocation, or in Lambda."""
     warned: ClassVar[set[tuple[object, ...]]] = set()
     cancel_before: float = 0.0
     """The longest `cancel_before_deadline` of all pools; 0: none has it, and no invocation pays for it."""
@@ -53,8 +53,11 @@ def register(pool: ConnectionPool) -> None:
     if not process.hooked:
         process.hooked = True
         os.register_at_fork(after_in_child=_after_fork)
-    process.cancel_before = max(known.config.cancel_before_deadline for known in pools())
-    reserve.seconds = max(RESERVE, process.cancel_before)
+    # Connections for an event loop look at the clock themselves.
+    process.cancel_before = max(
+        (known.config.cancel_before_deadline for known in pools() if not known.awaited), default=0.0
+    )
+    reserve.seconds = max(RESERVE, *(known.config.cancel_before_deadline for known in pools()))
     initialization = configuration.lambda_initialization()
     if initialization == "":
         return
@@ -70,14 +73,17 @@ def _note_made(pool: ConnectionPool) -> None:
         return
     url = pool.config.url
     place = (pool.name, url.engine, url.host, url.port, url.database, url.user)
-    if place in process.made and place not in process.warned:
+    before = process.made.get(place)
+    # Two that live side by side, at module scope, are somebody's choice.
+    anew = before is not None and (bool(running) or before() is None)
+    if anew and place not in process.warned:
         process.warned.add(place)
         log.warning(
             "pool %s: a Pool for the same database was made before in this environment: make it once, at module scope, "
             "so that its connections are kept for the next invocation",
             pool.name,
         )
-    process.made.add(place)
+    process.made[place] = ref(pool)
 
 
 def arm() -> Callable[[], None] | None:
@@ -98,6 +104,10 @@ def end_invocation(context: Any, since: float, *, failed: bool) -> None:
     for pool in pools():
         found = reclaim.end_invocation(pool, since, alone=len(running) < 2)
         problem = problem or found
+        if pool.to_ask:
+            from .. import crowding
+
+            crowding.settle(pool)
         if pool.events.observers:
             ended_badly = failed or problem is not None
             pool.events.emit(InvocationEnded(pool.name, ended_badly, cold, getattr(context, "aws_request_id", "")))

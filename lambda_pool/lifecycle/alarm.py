@@ -15,6 +15,7 @@ from typing import Any
 
 from ..invocation import remaining, reserve
 from ..reclaim import cancel_running
+from ..waiting import plainly
 from . import pools
 
 log: logging.Logger = logging.getLogger("lambda_pool")
@@ -75,9 +76,10 @@ class Alarm:
         for pool in pools():
             before = pool.config.cancel_before_deadline
             # The timer rings for the pool that asks for it first; the others' time comes later.
-            if not before or (left is not None and left + reserve.seconds - before > _AGAIN / 2):
+            if not before or pool.awaited or (left is not None and left + reserve.seconds - before > _AGAIN / 2):
                 continue
             try:
-                cancel_running(pool, before / 3)
+                with plainly():
+                    cancel_running(pool, before / 3)
             except Exception as error:  # noqa: BLE001 - it would come out of the handler's code, wherever that is
                 log.debug("pool %s: cancelling before the deadline failed: %s", pool.name, error)

@@ -18,6 +18,7 @@ from typing import Any
 from .. import config as configuration
 from ..events import Closing
 from ..reclaim import shut_down
+from ..waiting import plainly
 from . import pools
 
 log: logging.Logger = logging.getLogger("lambda_pool")
@@ -98,7 +99,8 @@ def _identifier(connection: socket.socket) -> str:
 def _on_sigterm(number: int, frame: FrameType | None) -> None:
     """Close, report, run the handler that was there before, and end."""
     try:
-        _close_all()
+        with plainly():
+            _close_all()
         previous = _Installed.previous
         if callable(previous):
             previous(number, frame)

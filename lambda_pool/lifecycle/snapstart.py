@@ -4,6 +4,7 @@ import logging
 
 from ..events import Closing
 from ..invocation import Limit
+from ..warming import warm
 from . import pools
 
 log: logging.Logger = logging.getLogger("lambda_pool")
@@ -57,4 +58,4 @@ def after_restore() -> None:
         # Each has an equal share of what is left: a database that does not answer leaves time for the others.
         share = limit.left() / len(cold)
         pool = cold.pop(0)
-        pool.warm(Limit(min(pool.config.timeout, share)))
+        warm(pool, Limit(min(pool.config.timeout, share)))

@@ -6,6 +6,7 @@ COUNT = "Count"
 MICROSECONDS = "Microseconds"
 """As RDS Proxy's own latency metrics, so that both can stand in one graph; and whole numbers make reports half as long
 and half as slow as milliseconds with a fraction."""
+PERCENT = "Percent"
 
 DIMENSIONS = ("service", "function_name", "pool")
 """The dimensions of every metric. Anything that could take many values is a property instead."""
@@ -37,5 +38,8 @@ METRICS: dict[str, Definition] = {
     "ConnectionsLeaked": Definition(COUNT, "Sum", "Connections held past leak_after or the invocation's end."),
     "ConnectionsOpen": Definition(COUNT, "Maximum", "Most connections open at once since the last report."),
     "ConnectionsInUse": Definition(COUNT, "Maximum", "Most connections lent at once since the last report."),
+    "ServerConnectionsUsed": Definition(
+        PERCENT, "Maximum", "Connections of the whole server, of those that it may have, when it was asked."
+    ),
     "SlowQueries": Definition(COUNT, "Sum", "Statements slower than slow_query."),
 }

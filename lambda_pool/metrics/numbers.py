@@ -8,6 +8,7 @@ from ..events import (
     Closed,
     ConnectFailed,
     CredentialsRefreshed,
+    Crowded,
     EndpointRefreshed,
     Event,
     Leaked,
@@ -56,6 +57,7 @@ class Numbers:
     __slots__ = (
         "_details",
         "_most_open",
+        "_most_used",
         "_open",
         "_reused_before",
         "_times",
@@ -86,6 +88,7 @@ class Numbers:
         self._times: Times = {}
         self._details: dict[tuple[tuple[str, str | int | float], ...], _Detail] = {}
         self._most_open = self._open
+        self._most_used: int | None = None
         self.most_in_use: int = 0
         self.stirred: bool = False
         self.urgent: bool = False
@@ -169,6 +172,10 @@ class Numbers:
     def _pinged(self, event: Pinged) -> None:
         self._time("PingTime", event.seconds)
 
+    def _crowded(self, event: Crowded) -> None:
+        used = round(100 * event.connections / max(event.limit, 1))
+        self._most_used = max(self._most_used or 0, used)
+
     def _waited(self, event: Waited) -> None:
         self._time("WaitTime", event.seconds)
 
@@ -193,6 +200,9 @@ class Numbers:
             counts["ConnectionsInUse"] = self.most_in_use
             self._most_open = self._open
             self.most_in_use = 0
+            if self._most_used is not None:
+                counts["ServerConnectionsUsed"] = self._most_used
+                self._most_used = None
         self.urgent = False
         entries = _entries({}, counts, borrows | times)
         for key, detail in details.items():
@@ -224,6 +234,7 @@ _HANDLERS: dict[type[Event], Callable[[Numbers, Any], None]] = {
     CredentialsRefreshed: Numbers._credentials_refreshed,
     EndpointRefreshed: Numbers._endpoint_refreshed,
     SlowQuery: Numbers._slow_query,
+    Crowded: Numbers._crowded,
     Pinged: Numbers._pinged,
     Waited: Numbers._waited,
 }

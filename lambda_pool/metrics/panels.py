@@ -47,6 +47,13 @@ PANELS = (
         ),
     ),
     Panel(
+        "Is the server full?",
+        (
+            Line("ServerConnectionsUsed", "Maximum", "percent of its connections, by whomever"),
+            Line("ConnectErrors", "Sum", "attempts that failed", right=True),
+        ),
+    ),
+    Panel(
         "Are we reconnecting too much?",
         (
             Line("ConnectionsOpened", "Sum", "opened"),
@@ -96,6 +103,11 @@ QUERIES = (
         "Is the database refusing us? What it said",
         f"{_BY_POOL} and ispresent(ConnectErrors)\n"
         "| stats sum(ConnectErrors) as failed, latest(error) as said by error_class\n| sort failed desc",
+    ),
+    Query(
+        "Is the server full? How much of it was in use, and who closed a connection to make room",
+        f"{_BY_POOL} and (ispresent(ServerConnectionsUsed) or reason = 'crowded')\n"
+        "| stats max(ServerConnectionsUsed) as percent, sum(ConnectionsClosed) as closed by bin(5m)",
     ),
     Query(
         "Are we reconnecting too much? Why connections were replaced and closed",
@@ -154,6 +166,16 @@ ALARMS = (
         {"errors": ("ConnectErrors", "Sum")},
         None,
         0,
+        3,
+        5,
+    ),
+    Alarm(
+        "crowded",
+        "More than 15 % of all logins fail. Where error_class in the log is too_many, frozen environments hold too "
+        "many connections: lower keep_below to what `lambda-pool plan --running` prints.",
+        {"errors": ("ConnectErrors", "Sum"), "opened": ("ConnectionsOpened", "Sum")},
+        "IF(FILL(errors, 0) > 10, 100 * FILL(errors, 0) / (FILL(errors, 0) + FILL(opened, 0)), 0)",
+        15,
         3,
         5,
     ),

@@ -1,6 +1,6 @@
 """SQLAlchemy on a pool: an `Engine` whose connections are the pool's, and a `Session` for each invocation.
 
-The only public names are `create_engine` and `handler`. Importing this package imports SQLAlchemy.
+Public are `create_engine`, `create_async_engine` and `handler`. Importing this package imports SQLAlchemy.
 """
 
 from ..errors import ConfigError
@@ -12,10 +12,10 @@ except ImportError as _error:
         f"lambda_pool.sqlalchemy needs SQLAlchemy 2: pip install 'lambda-pool[sqlalchemy]' ({_error})"
     ) from _error
 
-from .engine import create_engine
+from .engine import create_async_engine, create_engine
 from .sessions import handler
 
-__all__ = ["create_engine", "handler"]
+__all__ = ["create_async_engine", "create_engine", "handler"]
 
 # Entry points say the same; a deployment package may have lost its metadata.
 registry.register("postgresql.lambda_pool", f"{__name__}.postgresql", "PostgresDialect")

@@ -6,11 +6,12 @@ from typing import Any
 
 from .. import borrower, invocation
 from ..core.entry import Entry, State
-from ..engines.base import MIN_IO_TIMEOUT, Condition
+from ..engines.base import AT_REST, MIN_IO_TIMEOUT, Condition
 from ..errors import CommitUncertain, NotCommitted
 from ..events import Reason
 from ..pool import ConnectionPool
 from ..release import end_transaction
+from ..waiting import outer, unbroken
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
@@ -27,20 +28,17 @@ class LeftOpenError(Exception):
 class Borrowed:
     """One entry of a pool, lent to SQLAlchemy."""
 
-    __slots__ = ("broken", "entry", "pool", "set_up")
+    __slots__ = ("broken", "conn", "entry", "pool", "set_up")
 
-    def __init__(self, pool: ConnectionPool, entry: Entry) -> None:
+    def __init__(self, pool: ConnectionPool, entry: Entry, conn: Any) -> None:
         self.pool: ConnectionPool = pool
         self.entry: Entry = entry
+        self.conn: Any = conn
+        """The connection as SQLAlchemy has it."""
         self.set_up: bool = False
         """What SQLAlchemy and its user set when it was opened has become its baseline."""
         self.broken: bool = False
         """The answer to COMMIT or to ROLLBACK was lost: it may still come, and would be taken for another one's."""
-
-    @property
-    def conn(self) -> Any:
-        """The driver's own connection."""
-        return self.entry.link.conn
 
     @property
     def foreign(self) -> bool:
@@ -50,21 +48,21 @@ class Borrowed:
     def note_borrower(self) -> None:
         """Note the line outside of SQLAlchemy that caused this checkout, for a leak's report."""
         frame = sys._getframe(1)
-        while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY:
-            frame = frame.f_back
+        while (caller := outer(frame)) and frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY:
+            frame = caller
         borrower.note(self.entry, frame, deep=self.pool.config.leak_after > 0)
 
     def settle(self) -> None:
         """Take what the `connect` event made of it for what it is lent with; what it left open is committed."""
-        if not self.entry.link.at_rest():
-            self.entry.link.finish(commit=True, timeout=self._bound(), last=False)
+        if self.entry.link.status() not in AT_REST:
+            self.entry.link.commit(self._bound(), last=False)
         if self.pool.config.reset != "session":  # which undoes it at each return, to be set up anew
             self.entry.link.set_baseline()
         self.set_up = True
 
     def begin_read_only(self) -> None:
         """A read-only transaction, unless one is open."""
-        if self.entry.link.at_rest():
+        if self.entry.link.status() in AT_REST:
             self.entry.link.begin(readonly=True, guarded=False, timeout=self._bound())
 
     def note_failure(self, error: BaseException | None) -> bool:
@@ -80,7 +78,8 @@ class Borrowed:
             )
         try:
             strict = self.pool.config.unsaved == "raise"
-            end_transaction(self.pool, self.entry, commit=True, strict=strict, last=False)
+            with unbroken(self.pool.config.timeout):
+                end_transaction(self.pool, self.entry, commit=True, strict=strict, last=False)
         except BaseException as error:
             self.broken = isinstance(error, CommitUncertain)
             self.note_failure(error.__cause__ or error)
@@ -93,15 +92,16 @@ class Borrowed:
         link, self.broken = self.entry.link, True
         self.note_failure(None)
         try:
-            link.read_rest(min(_REST, self._bound()))
-            link.finish(commit=False, timeout=self._bound(), last=False)
+            with unbroken(self.pool.config.timeout):
+                link.read_rest(min(_REST, self._bound()))
+                link.rollback(self._bound(), last=False)
             self.broken = False
         except Exception as error:  # noqa: BLE001 - nothing is lost that was not to be
             log.debug("pool %s: rolling back failed, the connection is closed: %s", self.pool.name, error)
             self.note_failure(error)
         finally:
             if self.broken:
-                link.drop()
+                link.discard()
 
     def give_back(self) -> None:
         """Return it to its pool. What is open is rolled back, and told: nobody has asked for that."""
@@ -110,10 +110,10 @@ class Borrowed:
             self.discard()
         elif self.foreign:
             pool.release(entry)
-        elif pool.config.reset != "session" and entry.link.condition() is Condition.CLEAN:
+        elif pool.config.reset != "session" and entry.link.inspect().condition is Condition.CLEAN:
             pool.give_back(entry)
         else:
-            if entry.state is State.LENT and not entry.link.at_rest():
+            if entry.state is State.LENT and entry.link.status() not in AT_REST:
                 where, stack = borrower.describe(entry)
                 log.warning(
                     "pool %s: a connection came back in the middle of a transaction, which is rolled back (borrowed at "
@@ -121,7 +121,8 @@ class Borrowed:
                     *(pool.name, where, stack),
                     extra={"pool": pool.name, "where": where},
                 )
-            pool.release(entry, LeftOpenError())
+            with unbroken(pool.config.timeout):
+                pool.release(entry, LeftOpenError())
 
     def fail(self, error: BaseException) -> None:
         """It could not be lent. One whose set-up failed half way is not kept."""

@@ -2,7 +2,6 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from threading import local
 from typing import TYPE_CHECKING, Any, ClassVar
 from weakref import WeakKeyDictionary
 
@@ -11,10 +10,11 @@ from sqlalchemy.pool import NullPool, StaticPool
 
 from .. import api
 from ..config import in_lambda
-from ..engines.base import Failure
+from ..engines.base import Failure, FrameworkConnection
 from ..errors import ConfigError
 from ..invocation import Limit
 from ..pool import ConnectionPool
+from ..waiting import current_borrower
 from .borrowed import Borrowed
 
 if TYPE_CHECKING:
@@ -27,10 +27,6 @@ _GONE = frozenset({Failure.LOST, Failure.SHUTDOWN})
 # What becomes part of each connection, and can so be only one thing for all engines of one pool.
 _SHARED = ("json_serializer", "json_deserializer", "isolation_level", "client_encoding", "native_inet_types")
 _shared: "WeakKeyDictionary[ConnectionPool, dict[str, Any]]" = WeakKeyDictionary()
-
-
-class _Next(local):
-    borrowed: Borrowed | None = None
 
 
 class PooledDialect(_Dialect):
@@ -51,7 +47,7 @@ class PooledDialect(_Dialect):
         self._given = lambda_pool
         self._shares = {name: options.get(name) for name in _SHARED}
         self._borrowed: dict[Any, Borrowed] = {}
-        self._next = _Next()
+        self._next: dict[int, Borrowed] = {}
         self._arguments: dict[str, Any] = {}
         level = options.get("isolation_level")
         if level is not None:
@@ -63,8 +59,7 @@ class PooledDialect(_Dialect):
 
     def create_connect_args(self, url: URL, *_: Any, **__: Any) -> Any:
         """Find the pool, and tell it what this dialect needs of each connection. Raises ConfigError."""
-        given = self._given if self._given is not None else _pool_of(url)
-        self.pool = api.core_of(given)
+        self.pool = self.find_pool(self._given, url)
         name = self.pool.config.url.engine
         if name != self.engine_name:
             raise ConfigError(f"{url.drivername}:// is not valid for a pool whose URL begins with {name}://")
@@ -80,6 +75,22 @@ class PooledDialect(_Dialect):
         self._arguments = dict(super().create_connect_args(make_url(f"{url.drivername}://"))[1])
         self._share()
         return [], dict(self._arguments)
+
+    def find_pool(self, given: Any, url: URL) -> ConnectionPool:
+        """The pool that was given or that the URL means: with a host a new one, without the default one.
+
+        Raises ConfigError.
+        """
+        if given is None and url.host:
+            given = api.Pool(password_shown(url))
+        elif given is None:
+            without_a_host(url)
+            given = api.default_pool()
+        return api.core_of(given)
+
+    def adapt(self, link: FrameworkConnection) -> Any:
+        """The connection as SQLAlchemy wants it."""
+        return link.driver_connection
 
     def _share(self) -> None:
         known = _shared.setdefault(self.pool, self._shares)
@@ -107,8 +118,10 @@ class PooledDialect(_Dialect):
 
     @classmethod
     def get_async_dialect_cls(cls, url: URL) -> Any:
-        """There is none."""
-        raise ConfigError(f"{url.drivername}:// is not valid for create_async_engine(): use create_engine()")
+        """The same for asyncio."""
+        from . import asynchronous
+
+        return getattr(asynchronous, f"Async{cls.__name__}")
 
     @classmethod
     def engine_created(cls, engine: Engine) -> None:
@@ -126,19 +139,21 @@ class PooledDialect(_Dialect):
 
     def borrow(self, limit: Limit) -> Borrowed:
         """Borrow from the pool. Raises what `Pool.connection()` raises."""
-        borrowed = Borrowed(self.pool, self.pool.acquire(self.pool.role(readonly=self.readonly), limit))
+        entry = self.pool.acquire(self.pool.role(readonly=self.readonly), limit)
+        borrowed = Borrowed(self.pool, entry, self.adapt(entry.link))
         self._borrowed[borrowed.conn] = borrowed
         borrowed.note_borrower()
         return borrowed
 
     @contextmanager
     def connects(self, borrowed: Borrowed) -> Iterator[None]:
-        """In this block, what SQLAlchemy opens in this thread is this one."""
-        self._next.borrowed = borrowed
+        """In this block, what SQLAlchemy opens in this thread or task is this one."""
+        me = current_borrower()
+        self._next[me] = borrowed
         try:
             yield
         finally:
-            self._next.borrowed = None
+            del self._next[me]
 
     def borrowed(self, conn: Any) -> Borrowed:
         """What a driver's connection, or SQLAlchemy's proxy of one, stands for. Raises ConfigError for any other."""
@@ -164,7 +179,7 @@ class PooledDialect(_Dialect):
                 f"connect_args with {', '.join(other)} is not valid here, nor set by a listener of do_connect: the "
                 "pool opens the connections, write Pool(…, connect_args={…}), or auth=… for a token"
             )
-        borrowed = self._next.borrowed or self.borrow(Limit(self.pool.config.timeout))
+        borrowed = self._next.get(current_borrower()) or self.borrow(Limit(self.pool.config.timeout))
         return borrowed.conn
 
     def do_close(self, dbapi_connection: Any) -> None:
@@ -218,14 +233,15 @@ class PooledDialect(_Dialect):
             super().set_isolation_level(dbapi_connection, level)
 
 
-def _pool_of(url: URL) -> api.Pool:
-    """The pool that a URL means: with a host a new one, without the default one. Raises ConfigError."""
-    if url.host:
-        scheme = url.drivername.partition("+")[0]
-        return api.Pool(url.set(drivername=scheme).render_as_string(hide_password=False))
+def password_shown(url: URL) -> str:
+    """The URL as a pool takes it."""
+    return url.set(drivername=url.drivername.partition("+")[0]).render_as_string(hide_password=False)
+
+
+def without_a_host(url: URL) -> None:
+    """Raises ConfigError for a URL that names no host, and something else."""
     if url.username or url.database or url.query:
         raise ConfigError(
             f"{url.drivername}:// is not valid with a user, a database or parameters and without a host: name the "
             "host too, or nothing at all for the pool that the environment describes"
         )
-    return api.default_pool()

@@ -115,7 +115,7 @@ class LambdaPool(Pool):
         """Forget the records of connections that the pool has closed."""
         pool = self._lent.pool
         with pool.lock:
-            known = {id(entry.link.conn) for entry in pool.state.entries if entry.link is not UNOPENED}
+            known = {id(self._lent.adapt(entry.link)) for entry in pool.state.entries if entry.link is not UNOPENED}
         self._records = {conn: record for conn, record in self._records.copy().items() if id(conn) in known}
 
     def _do_return_conn(self, record: Any) -> None:

@@ -1,6 +1,7 @@
 """`handler`: a session for each invocation."""
 
 import logging
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
@@ -13,13 +14,40 @@ from ..errors import ConfigError
 from .dialect import PooledDialect
 
 if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncEngine
+
     from ..decorated import Decorator, NamedDecorator
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
+# Loaded wherever there is an AsyncEngine.
+_ASYNCIO = "sqlalchemy.ext.asyncio"
+
 Event = TypeVar("Event")
 Context = TypeVar("Context")
 R = TypeVar("R")
+
+
+@overload
+def handler(
+    engine: "AsyncEngine",
+    fn: Callable[..., Any],
+    *,
+    inject: str = "session",
+    on_unavailable: Unavailable | None = None,
+    **session_options: Any,
+) -> Callable[..., Any]: ...
+
+
+@overload
+def handler(
+    engine: "AsyncEngine",
+    fn: None = None,
+    *,
+    inject: str = "session",
+    on_unavailable: Unavailable | None = None,
+    **session_options: Any,
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]: ...
 
 
 @overload
@@ -66,7 +94,7 @@ def handler(
 
 
 def handler(
-    engine: Engine,
+    engine: Any,
     fn: Callable[..., Any] | None = None,
     *,
     inject: str = "session",
@@ -75,21 +103,33 @@ def handler(
 ) -> Any:
     """Decorate a Lambda handler: a `Session` in `inject`, commit or roll back, deadline, clean-up, metrics.
 
+    With an AsyncEngine, made by `create_async_engine`, an `async def` gets an `AsyncSession`.
     In: an engine made by `create_engine`, or with a `…+lambda_pool://` URL; the options of `sqlalchemy.orm.Session`,
     and `class_` for another class of it. The session borrows its connection with its first statement, so that an
     invocation without one waits for nothing. With `on_unavailable(event, context, error)`, which answers instead of
     raising when no connection can be had, it borrows before the handler runs. Raises ConfigError for a bad argument.
     """
-    if not isinstance(engine, Engine) or not isinstance(engine.dialect, PooledDialect):
+    kinds = Engine | sys.modules[_ASYNCIO].AsyncEngine if _ASYNCIO in sys.modules else Engine
+    if not isinstance(engine, kinds) or not isinstance(engine.dialect, PooledDialect):
         raise ConfigError(
             f"engine is not valid: it must be made by lambda_pool.sqlalchemy.create_engine(), and not {_shown(engine)}"
         )
+    if "bind" in session_options:
+        raise ConfigError("bind is not valid in handler(): the engine is its first argument; for others, see binds")
     pool = engine.dialect.pool
-    lend = _lender(engine, session_options, eager=on_unavailable is not None)
-    _warm_ahead(engine)
+    eager = on_unavailable is not None
+    lend, loop = None, None
+    if isinstance(engine, Engine):
+        lend = _lender(engine, session_options, eager=eager)
+        _warm_ahead(engine)
+    else:
+        from .async_sessions import loop_of, warm_ahead
+
+        loop = loop_of(engine, session_options, eager=eager)
+        warm_ahead(engine)
     if fn is None:
-        return lambda function: decorate(lambda: pool, function, inject, on_unavailable, lend)
-    return decorate(lambda: pool, fn, inject, on_unavailable, lend)
+        return lambda function: decorate(lambda: pool, function, inject, on_unavailable, lend, loop)
+    return decorate(lambda: pool, fn, inject, on_unavailable, lend, loop)
 
 
 def _shown(engine: Any) -> str:
@@ -98,8 +138,6 @@ def _shown(engine: Any) -> str:
 
 def _lender(engine: Engine, options: dict[str, Any], *, eager: bool) -> Lend:
     """What makes a session for each invocation, and ends it."""
-    if "bind" in options:
-        raise ConfigError("bind is not valid in handler(): the engine is its first argument; for others, see binds")
     try:
         make: sessionmaker[Session] = sessionmaker(engine, **options)
         make().close()

@@ -9,10 +9,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from lambda_pool.testing.answers import Invocation as Invocation
+    from lambda_pool.testing.answers import InvocationError as InvocationError
     from lambda_pool.testing.fakes import FakeDriver as FakeDriver
     from lambda_pool.testing.fakes import FakeError as FakeError
     from lambda_pool.testing.network import FaultyProxy as FaultyProxy
-    from lambda_pool.testing.runtime import Invocation as Invocation
     from lambda_pool.testing.runtime import LambdaRuntime as LambdaRuntime
     from lambda_pool.testing.servers import MariaDbServer as MariaDbServer
     from lambda_pool.testing.servers import MySqlServer as MySqlServer
@@ -23,7 +24,8 @@ _HOMES = {
     "FakeDriver": "lambda_pool.testing.fakes",
     "FakeError": "lambda_pool.testing.fakes",
     "FaultyProxy": "lambda_pool.testing.network",
-    "Invocation": "lambda_pool.testing.runtime",
+    "Invocation": "lambda_pool.testing.answers",
+    "InvocationError": "lambda_pool.testing.answers",
     "LambdaRuntime": "lambda_pool.testing.runtime",
     "MariaDbServer": "lambda_pool.testing.servers",
     "MySqlServer": "lambda_pool.testing.servers",

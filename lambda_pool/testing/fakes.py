@@ -1,14 +1,22 @@
 """A scripted database: a driver without a server, for tests of pure logic and of functions that use a pool."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
-from ..engines.base import Condition, ConnectRequest, Defaults, Failure, Link, Outcome
+from ..engines.base import Condition, ConnectRequest, Defaults, EngineConnection, Facts, Failure, Outcome, Status
 
 if TYPE_CHECKING:
     from ..api import Pool
+
+
+@cache
+def _silent_pipe() -> tuple[int, int]:
+    """A descriptor on which nothing ever arrives, and the one that keeps it so."""
+    return os.pipe()
 
 
 class FakeError(Exception):
@@ -59,18 +67,19 @@ class FakeCursor:
         return rows
 
 
-class FakeLink:
+class FakeEngineConnection:
     """One scripted connection, as the pool sees it."""
 
     def __init__(self, driver: "FakeDriver", number: int, *, autocommit: bool) -> None:
         self.autocommit = autocommit
-        self.conn: FakeConnection = FakeConnection(driver, number)
+        self.driver_connection: FakeConnection = FakeConnection(driver, number)
         self.backend_id = number
         self.alive: bool = True
         self.readable: bool = False
         self.in_transaction: bool = False
         self.readonly: bool = False
         self.history: list[str] = []
+        self.session_idle: float = 0.0
         self._driver = driver
 
     def kill(self) -> None:
@@ -88,119 +97,93 @@ class FakeLink:
                 self.kill()
             raise
 
+    def sessions(self, timeout: float) -> tuple[int, int]:
+        """See `FleetConnection`; not in the history, which tests know by heart."""
+        self._driver.trip("sessions")
+        return self._driver.sessions
+
     def set_baseline(self) -> None:
-        """See `Link`."""
+        """See `FrameworkConnection`."""
         self.do("set_baseline")
 
     def uncounted(self) -> AbstractContextManager[None]:
-        """See `Link`."""
+        """See `FrameworkConnection`."""
         return nullcontext()
 
     def read_rest(self, timeout: float | None) -> None:
-        """See `Link`."""
+        """See `FrameworkConnection`."""
 
-    def quiet(self) -> bool:
-        """See `Link`."""
-        return not self.readable and not self.conn.closed
+    def fileno(self) -> int:
+        """See `EngineConnection`."""
+        return -1 if self.readable or self.driver_connection.closed else _silent_pipe()[0]
 
-    def at_rest(self) -> bool:
-        """See `Link`."""
-        return not self.in_transaction
+    def status(self) -> Status:
+        """See `EngineConnection`."""
+        return Status.IN_TRANSACTION if self.in_transaction else Status.IDLE
+
+    def inspect(self, *, ask: bool = False) -> Facts:
+        """See `EngineConnection`."""
+        closed = self.driver_connection.closed
+        if not self.alive or closed or self.readonly:
+            condition = Condition.CHANGED
+        else:
+            condition = Condition.UNCOMMITTED if self.in_transaction else Condition.CLEAN
+        return Facts(condition, closed, closed and self.in_transaction, self.readonly, False, True)
 
     def ping(self, timeout: float) -> None:
-        """See `Link`."""
+        """See `EngineConnection`."""
         self.do("ping")
-        if not self.alive or self.conn.closed:
+        if not self.alive or self.driver_connection.closed:
             raise FakeError(Failure.LOST)
         self.readable = False
 
-    def condition(self) -> Condition:
-        """See `Link`."""
-        if not self.alive or self.conn.closed or self.readonly:
-            return Condition.CHANGED
-        return Condition.UNCOMMITTED if self.in_transaction else Condition.CLEAN
-
-    def commit(self, timeout: float | None) -> bool:
-        """See `Link`."""
-        self.finish(commit=True, timeout=timeout)
-        return self.alive
-
-    def closed_by_user(self) -> bool:
-        """See `Link`."""
-        return self.conn.closed
-
-    def closed_in_transaction(self) -> bool:
-        """See `Link`."""
-        return self.conn.closed and self.in_transaction
-
-    def read_only(self) -> bool:
-        """See `Link`."""
-        return self.readonly
-
-    def refused_write(self) -> bool:
-        """See `Link`."""
-        return False
-
     def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
-        """See `Link`."""
+        """See `EngineConnection`."""
         self.do("begin")
         self.in_transaction = True
         self.readonly = readonly
 
-    def replayable(self, *, ask: bool = False) -> bool:
-        """See `Link`."""
-        return True
+    def commit(self, timeout: float | None, *, last: bool = True) -> Outcome:
+        """See `EngineConnection`."""
+        return self._end("commit", Outcome.COMMITTED)
 
-    def finish(self, *, commit: bool, timeout: float | None, last: bool = True) -> Outcome:
-        """See `Link`."""
+    def rollback(self, timeout: float | None, *, last: bool = True) -> Outcome:
+        """See `EngineConnection`."""
+        return self._end("rollback", Outcome.ROLLED_BACK)
+
+    def _end(self, name: str, outcome: Outcome) -> Outcome:
         if not self.alive:
             return Outcome.FAILED
         if not self.in_transaction:
             return Outcome.NONE
-        self.do("commit" if commit else "rollback")
+        self.do(name)
         self.in_transaction = False
-        return Outcome.COMMITTED if commit else Outcome.ROLLED_BACK
+        return outcome
 
-    def restore(self, timeout: float | None) -> bool:
-        """See `Link`."""
-        self.do("restore")
+    def reset(self, timeout: float | None) -> bool:
+        """See `EngineConnection`."""
+        self.do("reset")
         self.readonly = False
-        return self.condition() is Condition.CLEAN
+        return self.inspect().condition is Condition.CLEAN
 
-    def reset_session(self, timeout: float | None) -> None:
-        """See `Link`."""
-        self.do("reset_session")
-
-    def watch(self) -> None:
-        """See `Link`."""
-        self.do("watch")
-
-    def running(self) -> bool:
-        """See `Link`."""
-        return False
-
-    def cancel(self, timeout: float, aside: "Callable[[], Link]") -> bool:
-        """See `Link`."""
+    def cancel(self, timeout: float, aside: "Callable[[], EngineConnection]") -> bool:
+        """See `EngineConnection`."""
         self.do("cancel")
         return True
 
-    def cut(self) -> None:
-        """See `Link`."""
-        self.sever()
-
     def close(self, timeout: float) -> None:
-        """See `Link`."""
+        """See `EngineConnection`."""
         self.history.append("close")
         self.alive = False
 
-    def drop(self) -> None:
-        """See `Link`."""
-        self.history.append("drop")
+    def discard(self) -> None:
+        """See `EngineConnection`."""
+        self.history.append("discard")
         self.alive = False
 
-    def sever(self) -> None:
-        """See `Link`."""
-        self.history.append("sever")
+    def abort(self, *, cancelled: bool = False) -> None:
+        """See `EngineConnection`."""
+        self.history.append("abort")
         self.alive = False
 
 
@@ -212,16 +195,19 @@ class FakeDriver:
             assert conn.execute("select 1").fetchone() == (1,)
 
     `links` are the connections it opened, oldest first. `fail(name, error, …)` orders what the next calls of one of the
-    driver's methods raise (`connect`, `ping`, `begin`, `commit`, `rollback`, `restore`, `execute`, …).
+    driver's methods raise (`connect`, `ping`, `begin`, `commit`, `rollback`, `reset`, `execute`, …).
+    `sessions` is how many connections the database has, and may have.
     """
 
     name = "postgresql"
     default_port = 5432
+    awaited = False
 
     def __init__(self, *, answers: dict[str, Sequence[Any]] | None = None) -> None:
         self.answers: dict[str, Sequence[Any]] = answers or {}
-        self.links: list[FakeLink] = []
+        self.links: list[FakeEngineConnection] = []
         self.requests: list[ConnectRequest] = []
+        self.sessions: tuple[int, int] = (1, 100)
         self._lock = Lock()
         self._orders: dict[str, list[BaseException | None]] = {}
 
@@ -261,14 +247,19 @@ class FakeDriver:
         """See `Engine`."""
         return Defaults()
 
-    def connect(self, request: ConnectRequest) -> FakeLink:
+    def connect(self, request: ConnectRequest) -> FakeEngineConnection:
         """See `Engine`."""
         self.requests.append(request)
         self.trip("connect")
         with self._lock:
-            link = FakeLink(self, len(self.links), autocommit=request.autocommit)
+            link = FakeEngineConnection(self, len(self.links), autocommit=request.autocommit)
+            link.session_idle = request.session_idle
             self.links.append(link)
         return link
+
+    def in_coroutines(self, conn: Any, patience: float) -> Any:
+        """See `Engine`."""
+        return conn
 
     def classify(self, error: BaseException) -> Failure:
         """See `Engine`."""

@@ -1,4 +1,4 @@
-"""The pytest plugin that comes with lambda_pool: the fixture `lambda_runtime`.
+"""The pytest plugin that comes with lambda_pool: the fixtures for testing one's own functions.
 
 pytest loads this in every project that has lambda_pool installed, so it imports nothing but pytest.
 """
@@ -6,13 +6,14 @@ pytest loads this in every project that has lambda_pool installed, so it imports
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import TYPE_CHECKING, Any, Protocol
 
 import pytest
 
 if TYPE_CHECKING:
     from lambda_pool.testing.runtime import LambdaRuntime
+    from lambda_pool.testing.servers import MariaDbServer, PostgresServer
 
 
 class RuntimeFactory(Protocol):
@@ -21,14 +22,52 @@ class RuntimeFactory(Protocol):
     def __call__(self, handler: str, **options: Any) -> LambdaRuntime: ...
 
 
+_RUNTIMES = pytest.StashKey[list["LambdaRuntime"]]()
+
+
 @pytest.fixture
-def lambda_runtime() -> Iterator[RuntimeFactory]:
-    """A factory of started LambdaRuntime objects, all ended after the test."""
+def lambda_runtime(request: pytest.FixtureRequest) -> Iterator[RuntimeFactory]:
+    """A factory of started LambdaRuntime objects, all ended after the test.
+
+    When the test fails, its report shows the end of each one's log.
+    """
     from lambda_pool.testing.runtime import LambdaRuntime
 
+    started = request.node.stash.setdefault(_RUNTIMES, [])
     with contextlib.ExitStack() as stack:
 
         def start(handler: str, **options: Any) -> LambdaRuntime:
-            return stack.enter_context(LambdaRuntime(handler, **options))
+            runtime = stack.enter_context(LambdaRuntime(handler, **options))
+            started.append(runtime)
+            return runtime
 
         yield start
+        started.clear()
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[PostgresServer]:
+    """A private PostgreSQL on loopback, without TLS, for the whole test run; the superuser's database is empty."""
+    from lambda_pool.testing.servers import PostgresServer
+
+    with PostgresServer(tls=False) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def mysql_server() -> Iterator[MariaDbServer]:
+    """A private MariaDB on loopback for the whole test run; its database `app` is empty."""
+    from lambda_pool.testing.servers import MariaDbServer
+
+    with MariaDbServer() as server:
+        yield server
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what the functions of a failed test wrote to its report."""
+    report = yield
+    if report.when == "call" and report.failed:
+        for runtime in item.stash.get(_RUNTIMES, []):
+            report.sections.append((f"log of {runtime.handler}", runtime.log_tail))
+    return report

@@ -12,7 +12,6 @@ import importlib.util
 import json
 import os
 import platform
-import re
 import shutil
 import signal
 import subprocess
@@ -24,8 +23,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
+from lambda_pool.testing.answers import (
+    TAIL_CHARACTERS,
+    Invocation,
+    LambdaInitError,
+    LambdaRuntimeError,
+    decode,
+)
 from lambda_pool.testing.ports import free_ports
 from lambda_pool.testing.processes import (
     command_line,
@@ -43,32 +48,6 @@ _START_SECONDS = 10.0
 _START_ATTEMPTS = 5
 # The emulator writes the END line just before or just after it answers.
 _LOG_SETTLE_SECONDS = 0.25
-_TAIL_CHARACTERS = 4000
-# What awslambdaric answers when a handler raises; the emulator then says 200 and sends no error header.
-_ERROR_KEYS = frozenset({"errorMessage", "errorType", "requestId", "stackTrace"})
-_TIMED_OUT = re.compile(r"Task timed out after [\d.]+ seconds")
-
-
-class LambdaRuntimeError(RuntimeError):
-    """The emulator or the runtime could not be started or spoken to; the text shows the end of the log."""
-
-
-class LambdaInitError(LambdaRuntimeError):
-    """The function's Init failed: importing its module raised, ended the process or took too long."""
-
-
-@dataclass(frozen=True)
-class Invocation:
-    """One answer of the function."""
-
-    payload: Any
-    """The answer, decoded from JSON; the error dictionary if the invocation failed."""
-    error: dict[str, Any] | None
-    """None, or a dictionary with `errorType` and `errorMessage`."""
-    milliseconds: float
-    """From sending the event to having read the answer, Init included if this invocation needed one."""
-    log: str
-    """What the function and the emulator wrote meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -304,8 +283,13 @@ class LambdaRuntime:
     def _log_size(self) -> int:
         return self._log_path.stat().st_size
 
+    @property
+    def log_tail(self) -> str:
+        """The end of the log; empty after `close`."""
+        return "" if self._folder is None else self.log[-TAIL_CHARACTERS:]
+
     def _tail(self, offset: int = 0) -> str:
-        return f"; the end of its log:\n{self._log_since(offset)[-_TAIL_CHARACTERS:]}"
+        return f"; the end of its log:\n{self._log_since(offset)[-TAIL_CHARACTERS:]}"
 
     @property
     def pid(self) -> int | None:
@@ -348,7 +332,7 @@ class LambdaRuntime:
             connection.close()
         milliseconds = (time.perf_counter() - started) * 1000
         log = self._settled_log(offset)
-        payload, failure = _decode(response.status, answer)
+        payload, failure = decode(response.status, answer)
         if failure is not None and "INIT START(" in log and "INIT RTDONE(status: success)" not in log:
             raise LambdaInitError(
                 f"Init of {self.handler!r} failed: {failure['errorType']}: {failure['errorMessage']}"
@@ -425,27 +409,4 @@ class LambdaRuntime:
         ours = [pid for pid in ours if is_alive(pid)]
         send(ours, signal.SIGKILL)
         wait_gone(ours, timeout=5.0)
-        self._frozen = []
-        self._emulator = None
-
-
-def _decode(status: int, answer: bytes) -> tuple[Any, dict[str, Any] | None]:
-    """The payload and the error. The emulator's own errors have another status than 200, except a timeout."""
-    text = answer.decode(errors="replace")
-    try:
-        payload = json.loads(text)
-    except ValueError:
-        if _TIMED_OUT.fullmatch(text):
-            kind = "Sandbox.Timedout"
-        elif text:
-            kind = "Runtime.InvalidAnswer"
-        else:
-            # An environment that ends during Init without a word is answered with an empty 502.
-            kind, text = "Runtime.ExitError", "the runtime ended without an answer"
-        payload = {"errorType": kind, "errorMessage": text}
-        return payload, payload
-    if status == http.HTTPStatus.OK and not (isinstance(payload, dict) and payload.keys() >= _ERROR_KEYS):
-        return payload, None
-    if not (isinstance(payload, dict) and payload.keys() >= {"errorType", "errorMessage"}):
-        payload = {"errorType": "Runtime.InvalidAnswer", "errorMessage": text}
-    return payload, payload
+        self._frozen, self._emulator = [], None

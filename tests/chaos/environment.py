@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from lambda_pool.testing import FaultyProxy, LambdaRuntime
+from lambda_pool.testing.answers import LambdaRuntimeError
 from lambda_pool.testing.processes import send, stop_family
-from lambda_pool.testing.runtime import LambdaRuntimeError
 from tests.support.runtime_api import ROOT
 
 from .ground import Ground

@@ -11,19 +11,19 @@ import pymysql
 from lambda_pool import CommitUncertain, LambdaPoolError, api, invocation, lifecycle, pool, reclaim
 from lambda_pool.core.entry import Work
 from lambda_pool.core.policy import REUSE
-from lambda_pool.engines.base import Failure, Outcome
+from lambda_pool.engines.base import Facts, Failure, Outcome
 from lambda_pool.engines.psycopg import engine as postgres_engine
-from lambda_pool.engines.psycopg import link as postgres
+from lambda_pool.engines.psycopg import engine_connection as postgres
 from lambda_pool.engines.psycopg.connection import PooledConnection
 from lambda_pool.engines.pymysql import engine as mysql_engine
-from lambda_pool.engines.pymysql import link as mysql
+from lambda_pool.engines.pymysql import engine_connection as mysql
 from lambda_pool.engines.pymysql.connection import BoundedConnection
 from lambda_pool.lifecycle import alarm
 from tests.chaos.call import OwnError
 
 DRIVER_ERRORS = (psycopg.Error, pymysql.MySQLError)
 
-LINKS: tuple[Any, ...] = (postgres.PostgresLink, mysql.MysqlLink)
+LINKS: tuple[Any, ...] = (postgres.PostgresConnection, mysql.MysqlConnection)
 CONNECTIONS: tuple[Any, ...] = (PooledConnection, BoundedConnection)
 
 
@@ -31,15 +31,11 @@ def acknowledges_without_commit() -> None:
     """Says that it is saved, and rolls back."""
     for link in LINKS:
 
-        def finish(self: Any, *, commit: bool, genuine: Any = link.finish, **named: Any) -> Outcome:
-            genuine(self, commit=False, **named)
-            return Outcome.COMMITTED if commit else Outcome.ROLLED_BACK
+        def commit(self: Any, timeout: float | None, *, last: bool = True, genuine: Any = link.rollback) -> Outcome:
+            genuine(self, timeout, last=last)
+            return Outcome.COMMITTED
 
-        def commit(self: Any, timeout: float | None, genuine: Any = link.finish) -> bool:
-            genuine(self, commit=False, timeout=timeout)
-            return True
-
-        link.finish, link.commit = finish, commit
+        link.commit = commit
 
 
 def replays_after_commit() -> None:
@@ -58,21 +54,16 @@ def replays_after_commit() -> None:
 def saves_what_failed() -> None:
     """Commits what a handler's own error should have undone."""
     for link in LINKS:
-
-        def finish(self: Any, *, commit: bool, genuine: Any = link.finish, **named: Any) -> Outcome:
-            outcome: Outcome = genuine(self, commit=True, **named)
-            return outcome
-
-        link.finish = finish
+        link.rollback = link.commit
 
 
 def saves_in_parts() -> None:
     """Commits after each statement, and calls it a transaction."""
-    genuine = pool.ConnectionPool._open
+    genuine = pool.ConnectionPool.open
 
     def opened(self: Any, entry: Any, limit: Any) -> None:
         genuine(self, entry, limit)
-        conn = entry.link.conn
+        conn = entry.link.driver_connection
         if hasattr(conn, "pgconn"):
             conn.autocommit = True
             entry.link._autocommit = True
@@ -80,7 +71,7 @@ def saves_in_parts() -> None:
             conn.autocommit(True)
             entry.link._autocommit = True
 
-    pool.ConnectionPool._open = opened  # type: ignore[method-assign]
+    pool.ConnectionPool.open = opened  # type: ignore[method-assign]
 
 
 def calls_uncertain_failed() -> None:
@@ -107,18 +98,14 @@ def _undo_where(wanted: Callable[[Any], object]) -> None:
     """Roll back, and report a commit, where `wanted` says so of the driver's connection."""
     for link in LINKS:
 
-        def finish(self: Any, *, commit: bool, genuine: Any = link.finish, **named: Any) -> Outcome:
-            undo = commit and wanted(self.conn)
-            outcome: Outcome = genuine(self, commit=commit and not undo, **named)
-            return Outcome.COMMITTED if undo else outcome
+        def commit(self: Any, timeout: float | None, *, last: bool = True, genuine: Any = link.commit) -> Outcome:
+            if wanted(self.driver_connection):
+                self.rollback(timeout, last=last)
+                return Outcome.COMMITTED
+            outcome: Outcome = genuine(self, timeout, last=last)
+            return outcome
 
-        def end(self: Any, timeout: float | None, genuine: Any = link.commit) -> bool:
-            if not wanted(self.conn):
-                return bool(genuine(self, timeout))
-            self.finish(commit=True, timeout=timeout)
-            return True
-
-        link.finish, link.commit = finish, end
+        link.commit = commit
 
 
 def _around_release(change: Callable[[Any, BaseException | None], BaseException | None]) -> None:
@@ -193,7 +180,13 @@ def ignores_a_rollback() -> None:
 def believes_the_status_bit() -> None:
     """Takes any transaction for the one that `run` began."""
     for link in LINKS:
-        link.replayable = lambda self, *, ask=False: True
+        genuine = link.inspect
+
+        def inspect(self: Any, *, ask: bool = False, genuine: Any = genuine) -> Facts:
+            facts: Facts = genuine(self, ask=ask)
+            return facts._replace(own_transaction=True)
+
+        link.inspect = inspect
 
 
 def forgets_threads() -> None:

@@ -14,9 +14,9 @@ import pytest
 from lambda_pool.cli import demo
 from lambda_pool.cli.demo import report, script
 from lambda_pool.cli.demo.script import Measured, Result
-from lambda_pool.cli.demo.terminal import StepLines, Terminal
 from lambda_pool.cli.demo.traffic import Traffic
 from lambda_pool.cli.demo.ways import EACH_TIME, GLOBAL, OURS, WAYS
+from lambda_pool.cli.terminal import StepLines, Terminal
 from lambda_pool.testing.servers import PostgresServer, ServerError
 
 ANSI = re.compile(r"\x1b\[")
@@ -48,9 +48,9 @@ def made_up(ours_failed: int = 0, engine: str = "postgresql") -> Result:
 
 def test_the_report_fits_the_screen() -> None:
     text = report.report(made_up(), Terminal(io.StringIO()))
-    assert max(len(line) for line in text.splitlines()) <= 100
+    assert max(len(line) for line in text.splitlines()) <= 80
     # Above it are seven lines of progress and a title between empty lines, below it the prompt.
-    assert 7 + 3 + len(text.splitlines()) + 1 <= 40
+    assert 7 + 3 + len(text.splitlines()) + 1 <= 45
 
 
 def test_the_table_shows_the_figures() -> None:
@@ -59,7 +59,7 @@ def test_the_table_shows_the_figures() -> None:
     assert cold.split()[2:] == ["0", "1", "0", "100", "103", "1000", "2000", "1234", "0", "1", "0", "1.3"]
     [total] = [line for line in lines if line.startswith("all")]
     assert total.split()[1:] == ["0", "6", "0", "100", "618", "6000", "12000", "1234", "0", "6", "0", "1.3"]
-    assert any(line.startswith("   600 x Error: xxx") and line.endswith(" ...") for line in lines)
+    assert any(line.startswith("   600 x Error: xxx") and line.endswith("…") for line in lines)
     assert "The errors of bare global (3 of 5 kinds):" in lines
 
 

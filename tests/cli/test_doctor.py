@@ -1,9 +1,12 @@
 """The doctor, with every step made to fail for real, and never a secret in what it says."""
 
+import io
 import json
 import logging
 import os
+import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -23,8 +26,9 @@ from lambda_pool import IamToken, Pool, RdsProxy
 from lambda_pool.api import core_of
 from lambda_pool.auth.base import Credentials
 from lambda_pool.cli import main
-from lambda_pool.cli.doctor import aws, checks, diagnose, network
+from lambda_pool.cli.doctor import aws, checks, diagnose, network, words
 from lambda_pool.cli.doctor.report import Redactor, Report, failed, render, report, step
+from lambda_pool.cli.terminal import Terminal
 from lambda_pool.endpoints.base import Endpoint, FixedEndpoint, Role
 from lambda_pool.secret import Secret
 from lambda_pool.testing import FaultyProxy, LambdaRuntime, MariaDbServer, PostgresServer
@@ -54,7 +58,7 @@ class Found:
 
     def __init__(self, report: Report) -> None:
         self.report = report
-        self.text = render(report)
+        self.text = render(report, Terminal(io.StringIO()))
         self.steps = {step["step"]: step for step in report["steps"]}
         check_no_secret(self.text, json.dumps(report))
         assert [step["step"] for step in report["steps"]] == ["config", *(name for name, _, _ in checks.CHECKS)]
@@ -205,7 +209,7 @@ def test_exit_code_1(server: Server) -> None:
     code, out = command("--url", url_of(server, database="nowhere"))
     assert code == 1
     assert "\nfailed   login: " in out
-    assert "\nskipped  query, state, clock, round trip: not without login" in out
+    assert "\nskipped  query, state, clock, round trip, room: not without login" in out
     assert out.splitlines()[-1] == "login: failed"
 
 
@@ -242,7 +246,10 @@ def test_url_takes_the_options_of_the_environment_and_nothing_else(
     monkeypatch.setenv("LAMBDA_POOL_RDS_PROXY", "orders")
     monkeypatch.setenv("LAMBDA_POOL_RESET", "session")
     assert main(["doctor", "--json", "--url", url_of(server)]) == 0
-    assert Found(json.loads(capsys.readouterr().out)).steps["config"]["facts"]["auth"] == "UrlAuth()"
+    assert (
+        Found(json.loads(capsys.readouterr().out)).steps["config"]["facts"]["auth"]
+        == "the configured user and password"
+    )
     assert main(["doctor", "--json", "--url", url_of(server, pooled="true")]) == 2
     assert "reset='session'" in Found(json.loads(capsys.readouterr().out)).failed_at("config")
 
@@ -487,7 +494,7 @@ def test_the_other_engine(server: Server) -> None:
 
 def test_a_wrong_password(server: Server) -> None:
     text = examine(server.url("app", "canary of another")).failed_at("login")
-    assert "The user 'app' or its password is wrong" in text
+    assert "The server does not accept user app with this password" in text
     assert "rejected: " in text
 
 
@@ -497,7 +504,7 @@ def test_no_password(server: Server) -> None:
 
 
 def test_a_wrong_database(server: Server) -> None:
-    assert "it is 'nowhere' now" in examine(server.url(database="nowhere")).failed_at("login")
+    assert "it is nowhere now" in examine(server.url(database="nowhere")).failed_at("login")
 
 
 def test_a_forbidden_database(server: Server) -> None:
@@ -520,7 +527,7 @@ def test_a_role_that_may_not_log_in(server: Server) -> None:
         server.execute("drop role group_")
     else:
         server.execute(f"create user far@'10.0.0.1' identified by '{PASSWORD}'")
-        assert "'far' or its password is wrong" in examine(server.url("far", PASSWORD)).failed_at("login")
+        assert "does not accept user far with this password" in examine(server.url("far", PASSWORD)).failed_at("login")
         server.execute("drop user far@'10.0.0.1'")
 
 
@@ -747,7 +754,7 @@ def test_a_password_for_an_iam_user(iam_server: IamServer) -> None:
         assert "LAMBDA_POOL_AUTH=iam" in said
         assert "REVOKE rds_iam FROM app" in said
     else:
-        assert "'app' or its password is wrong" in said
+        assert "does not accept user app with this password" in said
 
 
 def test_a_token_for_a_user_with_a_password(server: Server) -> None:
@@ -958,7 +965,7 @@ class Talkative:
 def test_what_others_tell_is_cleaned(server: Server) -> None:
     found = examine(Pool(server.url("app"), auth=Talkative(), observers=()))
     assert "the key is *** and the token ***" in found.said("identity")
-    assert "Talkative('***')" in found.said("config")
+    assert "your own Talkative" in found.said("config")
 
 
 @pytest.mark.parametrize(
@@ -988,9 +995,9 @@ def test_the_arn_without_an_answer(host: str, region: str, arn: str) -> None:
 def test_what_is_to_be_copied_is_not_broken() -> None:
     arn = "arn:aws:rds-db:eu-central-1:123456789012:dbuser:db-M5ENSHXFPU6XHZ4G4ZEI5QIO2U/a-user-with-a-long-name"
     finding = failed("a " * 60, f"{'b ' * 40}{arn} to somebody")
-    text = render(report("orders", [step("login", finding, 0.0, Redactor())]))
+    text = render(report("orders", [step("login", finding, 0.0, Redactor())]), Terminal(io.StringIO()))
     assert arn in text
-    assert all(len(line) <= 110 or arn in line for line in text.splitlines())
+    assert all(len(line) <= 80 or arn in line for line in text.splitlines())
 
 
 def test_what_is_no_token() -> None:
@@ -1007,3 +1014,84 @@ def test_within_raises_what_the_work_raises() -> None:
     with pytest.raises(KeyError):
         network.within(5, lambda: {"found": 1}["missing"])
     assert network.within(5, lambda: 7) == 7
+
+
+# --- room -------------------------------------------------------------------------------------------------------------
+
+
+def test_how_full_the_server_is(server: Server) -> None:
+    found = examine(server.url())
+    facts = found.steps["room"]["facts"]
+    assert found.status("room") == "ok"
+    assert 0 < facts["connections"] < facts["limit"] <= 60
+    assert facts["session_idle"] == 905  # outside of an invocation nobody knows how long one may last
+    assert f"{facts['connections']} of {facts['limit']} connections" in found.said("room")
+
+
+def test_a_server_so_full_that_nothing_is_kept(server: Server) -> None:
+    found = examine(Pool(server.url(), keep_below=0.01))
+    assert (found.status("room"), found.report["exit_code"]) == ("warning", 0)
+    assert "lambda-pool plan --running" in found.text
+
+
+def test_a_server_that_may_not_be_asked() -> None:
+    with PostgresServer(tls=False, hba=["host all app 127.0.0.1/32 trust"]) as made:
+        made.execute("create role app login")
+        made.execute("revoke select on pg_catalog.pg_stat_database from public")
+        found = examine(f"postgresql://app@127.0.0.1:{made.port}/postgres")
+    assert (found.status("room"), found.report["exit_code"]) == ("warning", 0)
+    assert "permission denied" in found.said("room")
+    assert "keep_below does nothing" in found.text
+
+
+def test_a_pooler_that_takes_too_few_clients() -> None:
+    with PostgresServer() as made:
+        with PgBouncer(made, max_client_conn=100) as bouncer:
+            found = examine(bouncer.url())
+            assert (found.status("room"), found.steps["room"]["facts"]) == ("warning", {"max_client_conn": 100})
+            assert "at least the number of environments" in found.text
+        with PgBouncer(made, max_client_conn=2000) as bouncer:
+            assert examine(bouncer.url()).status("room") == "ok"
+        with PgBouncer(made, {"app": "app"}, admin_users="nobody_else") as bouncer:  # its console is not this user's
+            found = examine(bouncer.url())
+            assert found.status("room") == "ok"
+            assert "at least the number of environments" in found.said("room")
+
+
+# --- words ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (ConnectionRefusedError(111, "Connection refused"), "Connection refused"),
+        (FileNotFoundError(2, "No such file or directory", "/nowhere"), "No such file or directory: /nowhere"),
+        (TimeoutError("timed out"), "no answer in time"),
+        (pymysql.OperationalError(1045, "Access denied for user 'app'"), "Access denied for user 'app' (error 1045)"),
+        (
+            UnicodeError("label empty or too long"),
+            "it is no host name, whose parts between dots have 1 to 63 characters",
+        ),
+        (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"), "wrong version number"),
+        (psycopg.OperationalError("first\n\tsecond"), "first; second"),
+        (ValueError(), "ValueError"),
+    ],
+)
+def test_an_error_is_told_without_pythons_marks(error: Exception, text: str) -> None:
+    assert words.of_error(error) == text
+
+
+@pytest.mark.parametrize(("data", "text"), [(b"d", "d"), (b"HTTP", "HTTP"), (b"\x00\xff", "the bytes 00 ff")])
+def test_what_a_stranger_sends_is_readable(data: bytes, text: str) -> None:
+    assert words.of_bytes(data) == text
+
+
+REPR = re.compile(r"\[Errno|\(\d+, ['\"]|b'|\w+\(.*=.*\)|<[\w.]+ object|Traceback|\w+Error:|\{'")
+
+
+@pytest.mark.parametrize("parts", [{}, {"database": "nowhere"}, {"port": 1}, {"host": "a..b"}], ids=str)
+@pytest.mark.parametrize("password", [PASSWORD, "canary of another"])
+def test_no_step_shows_what_only_programmers_read(server: Server, password: str, parts: dict[str, Any]) -> None:
+    found = examine(server.url("app", password, **parts))
+    assert REPR.search(found.text) is None, found.text
+    assert REPR.search(json.dumps([step["facts"] for step in found.report["steps"]])) is None

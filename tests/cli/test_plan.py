@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -21,6 +22,7 @@ from hypothesis import strategies as st
 from lambda_pool.cli import main
 from lambda_pool.cli.plan import chart, live, report
 from lambda_pool.cli.plan.sizing import Figures, Fit, ProxyAdvice, plan
+from lambda_pool.cli.terminal import Terminal
 from lambda_pool.testing import MariaDbServer, PostgresServer
 
 FIGURES = Figures(max_connections=200, environments=60, reserved=3, others=7)
@@ -140,7 +142,7 @@ def test_what_is_to_be_reserved_is_the_most_that_the_budget_holds(given_figures:
 @given(figures)
 def test_every_plan_can_be_said_and_drawn(given_figures: Figures) -> None:
     made = plan(given_figures)
-    assert report.lines(made, [])[0].endswith(".")
+    assert " ".join(report.lines(made, [], Terminal(io.StringIO()))).partition("  ")[0].endswith(".")
     assert json.loads(json.dumps(report.as_json(made, [])))["good"] is report.good(made)
     drawing = ElementTree.fromstring(chart.svg(made))
     for element in drawing.iter():
@@ -148,8 +150,8 @@ def test_every_plan_can_be_said_and_drawn(given_figures: Figures) -> None:
             value = element.get(name)
             assert value is None or -1 <= float(value) <= 720
     rows = chart.text(made).splitlines()
-    assert len(rows) == 18
-    assert all(len(row) < 120 for row in rows)
+    assert 19 <= len(rows) <= 21
+    assert all(len(row) <= 80 for row in rows)
 
 
 def test_the_chart_draws_the_line_the_limit_and_the_marks() -> None:
@@ -180,8 +182,9 @@ def test_from_figures(capsys: pytest.CaptureFixture[str]) -> None:
     assert "200 max_connections - 3 reserved - 7 of others" in out
     assert "60 environments x 1 max_size" in out
     assert "limit 190" in out
-    assert re.search(r"^ +\?  cores x 2 .*: give --cores$", out, re.MULTILINE)
-    assert re.search(r"^ +\?  peak rate .*: give --rate and --query-time$", out, re.MULTILINE)
+    said = " ".join(out.split())
+    assert re.search(r" \? cores x 2 [^?]*: give --cores ", said)
+    assert re.search(r" \? peak rate [^?]*: give --rate and --query-time ", said)
 
 
 def test_environments_by_rate_and_duration(capsys: pytest.CaptureFixture[str]) -> None:
@@ -207,7 +210,7 @@ def test_a_bad_finding_is_exit_code_1(capsys: pytest.CaptureFixture[str]) -> Non
 def test_what_bounds_environments_of_one_worker_is_their_concurrency(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = command(capsys, "--max-connections", "100", "--environments", "90")
     assert code == 1
-    assert "reserve a concurrency of 77 and let Lambda throttle the rest" in out
+    assert "reserve a concurrency of 77 and let Lambda throttle the rest" in " ".join(out.split())
     assert "\nReserved concurrency to set: 77 (the budget, 1 for each environment).\n" in out
     assert "MaxExecutionEnvironments" not in out
 
@@ -224,9 +227,9 @@ def test_programs_are_told_which_of_the_two_to_set(
 def test_no_bound_of_zero_is_advised(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = command(capsys, "--max-connections", "30", "--environments", "1", "--workers", "32")
     assert code == 1
-    assert out.splitlines()[0] == (
+    assert " ".join(out.split()).startswith(
         "32 connections at the peak, and 21 in the budget, where not even one environment fits: "
-        "put an RDS Proxy in front."
+        "put an RDS Proxy in front. "
     )
     assert "to set: not even one environment fits into the budget." in out
 
@@ -242,7 +245,7 @@ def test_the_chart_goes_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: 
 @pytest.mark.parametrize(
     ("arguments", "fix"),
     [
-        (["--environments", "10"], "--max-connections, or --live"),
+        (["--environments", "10"], "--max-connections, or --instance with its class, or --acu"),
         (["--max-connections", "10"], "--environments, or --rate and --duration"),
         (["--max-connections", "10", "--environments", "0"], "environments=0"),
         (["--live", "--url", "oracle://db", "--environments", "1"], "postgresql:// or mysql://"),
@@ -423,3 +426,84 @@ def test_without_a_region_aws_cannot_be_asked(
         code, _, err = command(capsys, "--max-connections", "100", "--function", "orders")
     assert code == 2
     assert "region" in err
+
+
+# --- the fleet --------------------------------------------------------------------------------------------------------
+
+
+def test_what_counts_is_what_runs_at_once() -> None:
+    made = plan(Figures(max_connections=100, environments=1000, running=60, reserved=3))
+    assert made.now.connections == 60
+    assert made.proxy is not ProxyAdvice.YES
+    assert made.fleet is not None
+    assert (made.fleet.keep_below, made.fleet.kept, made.fleet.limit) == (0.38, 36, 97)
+    assert [(cost.keep_below, cost.without_room) for cost in made.fleet.costs] == [(0.6, 21), (0.8, 40), (1.0, 60)]
+    text = " ".join(report.lines(made, [], Terminal(io.StringIO())))
+    assert "keep_below to set: 0.38" in text
+    assert "put an RDS Proxy" not in text
+    assert report.good(made)
+
+
+def test_many_environments_alone_need_no_proxy() -> None:
+    made = plan(Figures(max_connections=100, environments=1000, reserved=3))
+    assert "no more than 77 run at once: say how many do with --running" in report.verdict(made)
+
+
+def test_more_at_work_than_there_is_room_for() -> None:
+    made = plan(Figures(max_connections=50, environments=1000, running=60))
+    assert made.fleet is not None
+    assert made.fleet.keep_below == 0
+    assert made.proxy is ProxyAdvice.YES
+
+
+@pytest.mark.parametrize("changes", [{"workers": 4}, {"proxy_percent": 90}])
+def test_where_nothing_freezes_or_a_proxy_shares_nothing_is_to_be_kept(changes: dict[str, int]) -> None:
+    assert plan(sized(**changes)).fleet is None
+
+
+@given(figures, st.integers(1, 10_000))
+def test_with_the_planned_value_kept_and_at_work_fit(given_figures: Figures, running: int) -> None:
+    made = plan(Figures(**{**vars(given_figures), "running": running}))
+    if made.fleet is not None and made.fleet.keep_below:
+        assert made.fleet.keep_below * made.fleet.limit + made.fleet.at_work <= made.fleet.limit + 1e-6
+        assert all(cost.keep_below > made.fleet.keep_below and cost.without_room > 0 for cost in made.fleet.costs)
+
+
+def test_running_must_be_a_number_of_invocations() -> None:
+    with pytest.raises(ValueError, match="running=0"):
+        plan(sized(running=0))
+
+
+FLEET = ["plan", "--max-connections", "100", "--environments", "1000", "--running", "60", "--simulate"]
+
+
+def test_a_simulation_is_printed_and_drawn(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    assert main(FLEET) == 0
+    out = capsys.readouterr().out
+    assert re.search(r"failed +0  of 3,\d{3} invocations", out)
+    assert "limit 97" in out
+    picture = tmp_path / "fleet.svg"
+    assert main([*FLEET, "--chart", str(picture)]) == 0
+    assert ElementTree.fromstring(picture.read_text()).tag.endswith("svg")
+
+
+def test_a_simulation_says_if_somebody_fails(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FLEET, "--keep-below", "1", "--duration", "4", "--json"]) == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["failed"] > 0
+    assert found["refused"] <= found["logins"]
+    assert found["database"]["keep_below"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--keep-below", "1.5"], "--keep-below 1.5 is not valid"),
+        (["--functions", "0"], "--functions 0 is not valid"),
+        (["--duration", "0"], "--duration 0.0 is not valid"),
+        (["--proxy-percent", "90"], "for environments that freeze"),
+    ],
+)
+def test_a_simulation_of_what_cannot_be(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([*FLEET, *arguments]) == 2
+    assert said in capsys.readouterr().err

@@ -13,6 +13,7 @@ import pytest
 import lambda_pool
 from lambda_pool import lifecycle, reclaim
 from lambda_pool.api import core_of
+from lambda_pool.engines.base import Status
 from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 from tests.support.core import cancel_running, entries
@@ -141,7 +142,7 @@ def test_a_cancel_that_comes_too_late_strikes_nothing_later(
     with pool.connection() as conn:
         database.insert(conn, 1)
         with monkeypatch.context() as patch:
-            patch.setattr(type(entries(pool)[0].link), "running", lambda link: True)
+            patch.setattr(type(entries(pool)[0].link), "status", lambda link: Status.BUSY)
             cancel_running(pool, 1.0)
         time.sleep(0.2)  # the server forgets a cancel that finds nothing to cancel
     with pool.connection() as conn:
@@ -155,7 +156,7 @@ def test_nor_does_it_give_its_name_to_a_later_error(database: Database, monkeypa
 
     def cancel_too_late() -> None:
         with monkeypatch.context() as patch:
-            patch.setattr(type(entries(pool)[0].link), "running", lambda link: True)
+            patch.setattr(type(entries(pool)[0].link), "status", lambda link: Status.BUSY)
             cancel_running(pool, 1.0)
         time.sleep(0.2)  # the server forgets a cancel that finds nothing to cancel
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -349,20 +350,24 @@ def test_what_the_driver_refuses_is_not_committed_with_a_reset(pg: Database) -> 
     assert pool.stats().size == 0
 
 
-def test_a_stream_that_was_left_is_no_success(pg: Database) -> None:
-    pool = pg.pool()
-    with pytest.raises(lambda_pool.LambdaPoolError, match="still at work"), pool.connection() as conn:
+@pytest.mark.parametrize("unsaved", ["raise", "warn"])
+def test_a_stream_that_was_left_is_no_success(pg: Database, unsaved: str, caplog: pytest.LogCaptureFixture) -> None:
+    pool = pg.pool(unsaved=unsaved)
+    told = pytest.raises(lambda_pool.NotCommitted, match="still at work") if unsaved == "raise" else nullcontext()
+    with told, pool.connection() as conn:
         pg.insert(conn, 1)
         rows = conn.cursor().stream("select generate_series(1, 100000)")
         next(rows)
     rows.close()
     assert pg.rows() == []
+    assert ("still at work" in caplog.text) == (unsaved == "warn")
+    assert pool.stats().size == 0
 
 
 @pytest.mark.parametrize("autocommit", [False, True])
 def test_a_pipeline_that_was_left_is_no_success(pg: Database, autocommit: bool) -> None:
     pool = pg.pool(autocommit=autocommit)
-    with pytest.raises(lambda_pool.LambdaPoolError, match="still at work"), pool.connection() as conn:
+    with pytest.raises(lambda_pool.NotCommitted, match="still at work"), pool.connection() as conn:
         left = conn.pipeline()
         left.__enter__()
         conn.execute(f"insert into {pg.table} values (1)")

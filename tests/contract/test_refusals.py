@@ -1,5 +1,6 @@
 """What the pool's own error says to do when a server, a pooler or the driver refuses: on real servers."""
 
+import contextlib
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -109,6 +110,17 @@ def test_a_role_that_may_not_log_in(postgres: PostgresServer) -> None:
     assert len(refused.attempts) == 1
 
 
+@pytest.mark.parametrize("make", [PostgresServer, MariaDbServer])
+def test_a_full_server(make: type[PostgresServer] | type[MariaDbServer]) -> None:
+    with make(max_connections=10) as server:  # the fewest that MariaDB allows
+        pool = Pool(server.url(), max_size=14, timeout=1.0, observers=())
+        with contextlib.ExitStack() as held:
+            with pytest.raises(ConnectError, match=r"The server is full: `lambda-pool doctor` .*, `lambda-pool plan`"):
+                for _ in range(14):
+                    held.enter_context(pool.connection())
+        pool.close()
+
+
 @pytest.mark.parametrize("server", ["mysql"], indirect=True)
 class TestAccounts:
     def test_locked(self, server: MariaDbServer, user: str) -> None:
@@ -122,7 +134,7 @@ class TestAccounts:
         server.execute("set global disconnect_on_expired_password = on")
         refused = Refused(server.url(user, "x"))
         server.execute("set global disconnect_on_expired_password = off")
-        assert "The password of 'barred' has expired: ALTER USER" in refused.text
+        assert "The password of barred has expired: ALTER USER" in refused.text
         assert len(refused.attempts) == 1
 
     def test_that_have_logged_in_too_often(self, server: MariaDbServer, user: str) -> None:

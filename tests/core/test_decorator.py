@@ -16,7 +16,7 @@ from lambda_pool import api, invocation, lifecycle, reclaim
 from lambda_pool.engines.base import Failure
 from lambda_pool.events import InvocationEnded
 from lambda_pool.testing import FakeDriver, FakeError
-from lambda_pool.testing.fakes import FakeLink
+from lambda_pool.testing.fakes import FakeEngineConnection
 from tests.support.core import entries
 
 
@@ -53,7 +53,7 @@ class TestInjection:
 
         assert handler(5, Context()) == (5, (1,))
         assert (handler.__name__, handler.__doc__) == ("handler", "Does it.")
-        assert handler.__wrapped__(6, None, entries(pool)[0].link.conn) == (6, (1,))  # type: ignore[attr-defined]
+        assert handler.__wrapped__(6, None, entries(pool)[0].link.driver_connection) == (6, (1,))  # type: ignore[attr-defined]
 
     def test_under_another_name(self, pool: lambda_pool.Pool) -> None:
         @pool.handler(inject="db")
@@ -307,7 +307,7 @@ class TestEndOfInvocation:
             inside.wait(10)
 
         handler({}, Context())
-        assert driver.links[0].history == ["sever"]
+        assert driver.links[0].history == ["abort"]
         assert pool.stats().leaked == 1
         go.set()
         thread.join(10)
@@ -322,7 +322,7 @@ class TestEndOfInvocation:
             ("execute", False, lambda_pool.NotCommitted),
             ("execute", True, lambda_pool.CommitUncertain),
             ("commit", False, lambda_pool.CommitUncertain),
-            ("restore", False, None),
+            ("reset", False, None),
         ],
     )
     def test_a_thread_at_work_is_told_of_by_how_far_it_was(
@@ -336,21 +336,21 @@ class TestEndOfInvocation:
         """A COMMIT that is on its way is not called undone, nor one that was answered called unsaved."""
         pool = driver.pool(autocommit=autocommit)
         inside, go = threading.Event(), threading.Event()
-        do = FakeLink.do
+        do = FakeEngineConnection.do
 
-        def slowly(link: FakeLink, name: str) -> None:
+        def slowly(link: FakeEngineConnection, name: str) -> None:
             if name == where:
-                link.in_transaction = name != "restore"
+                link.in_transaction = name != "reset"
                 inside.set()
                 go.wait(10)
             do(link, name)
 
-        monkeypatch.setattr(FakeLink, "do", slowly)
+        monkeypatch.setattr(FakeEngineConnection, "do", slowly)
 
         def straggler() -> None:
             with suppress(FakeError, lambda_pool.NotCommitted), pool.connection() as conn:
                 conn.execute("insert")
-                driver.links[0].readonly = where == "restore"  # a setting that is put back after COMMIT
+                driver.links[0].readonly = where == "reset"  # a setting that is put back after COMMIT
 
         thread = self._end_while(straggler, pool, inside, told)
         go.set()

@@ -348,9 +348,9 @@ def test_the_same_wrapped_handler_for_two_pools(pool: lambda_pool.Pool) -> None:
     for decorator in (wraps_and_passes_two, hides_and_passes_all, Wrapper):
         wrapped = decorator(handler)
         first, second = pool.handler(wrapped), other.handler(wrapped)
-        assert first({}, None) is entries(pool)[0].link.conn
-        assert second({}, None) is entries(other)[0].link.conn
-        assert first({}, None) is entries(pool)[0].link.conn
+        assert first({}, None) is entries(pool)[0].link.driver_connection
+        assert second({}, None) is entries(other)[0].link.driver_connection
+        assert first({}, None) is entries(pool)[0].link.driver_connection
 
 
 def test_a_handler_that_calls_itself(pool: lambda_pool.Pool) -> None:
@@ -458,7 +458,7 @@ def keeps_it_in_a_list(fn: Any) -> Callable[..., Any]:
 
 REFUSED = {
     "async def": Refused(coroutine, "coroutine is 'async def'"),
-    "async generator": Refused(asynchronous, "asynchronous is 'async def'"),
+    "async generator": Refused(asynchronous, "asynchronous holds a yield"),
     "async callable": Refused(AsyncCallable(), "__call__ is 'async def'"),
     "async def below a decorator": Refused(wraps_and_passes_two(coroutine), "coroutine is 'async def'"),
     "async def, hidden": Refused(hides_and_passes_all(coroutine), "coroutine is 'async def'"),

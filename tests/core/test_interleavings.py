@@ -20,7 +20,7 @@ from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.engines.base import Failure
 from lambda_pool.events import CheckedOut, Closed, Event, Opened, Reason, Returned, Reused
 from lambda_pool.testing import FakeDriver, FakeError
-from lambda_pool.testing.fakes import FakeLink
+from lambda_pool.testing.fakes import FakeEngineConnection
 from tests.support.core import end_invocation, entries, idle, queue
 from tests.support.speed import FULL, seeded
 
@@ -123,7 +123,7 @@ class Reader:
     def forget(self) -> None: ...
 
 
-class CountedLink(FakeLink):
+class CountedLink(FakeEngineConnection):
     """Tells its driver when it opens and when it ends."""
 
     _alive = False
@@ -155,7 +155,7 @@ class Watched(FakeDriver):
         super().__init__()
         self.counting = threading.Lock()
 
-    def connect(self, request: Any) -> FakeLink:
+    def connect(self, request: Any) -> FakeEngineConnection:
         self.requests.append(request)
         self.trip("connect")
         with self._lock:

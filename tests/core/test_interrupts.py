@@ -370,7 +370,7 @@ def test_a_decorated_handler_works_again_at_the_next_invocation(options: dict[st
         return lambda: handler(None, Context())
 
     def after(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
-        assert handlers[0](None, Context()) == driver.links[-1].conn.number
+        assert handlers[0](None, Context()) == driver.links[-1].driver_connection.number
         assert not invocation.running
         assert signal.getitimer(signal.ITIMER_REAL)[1] == 0.0  # pytest-timeout's own, if any, which rings once
         assert signal.getsignal(signal.SIGALRM) is alarm

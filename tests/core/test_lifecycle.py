@@ -19,6 +19,7 @@ from lambda_pool import invocation, lifecycle
 from lambda_pool.api import core_of
 from lambda_pool.core.entry import State
 from lambda_pool.endpoints.base import Role
+from lambda_pool.engines.base import Failure, Status
 from lambda_pool.events import Closing, Reason, Replaced
 from lambda_pool.lifecycle import shutdown, snapstart
 from lambda_pool.lifecycle.alarm import Alarm
@@ -81,14 +82,14 @@ class TestShutdown:
         pool.warm()
         with pytest.raises(lambda_pool.NotCommitted), pool.connection():
             shutdown._close_all()
-            assert sorted(link.history for link in driver.links) == [["close"], ["sever"]]
+            assert sorted(link.history for link in driver.links) == [["abort"], ["close"]]
 
     def test_a_statement_that_runs_is_cancelled_too(self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
         pool = driver.pool()
         with pytest.raises(lambda_pool.NotCommitted), pool.connection():
-            monkeypatch.setattr(driver.links[0], "running", lambda: True)
+            monkeypatch.setattr(driver.links[0], "status", lambda: Status.BUSY)
             shutdown._close_all()
-            assert driver.links[0].history == ["cancel", "sever"]
+            assert driver.links[0].history == ["cancel", "abort"]
 
     def test_a_pool_that_does_not_want_it_is_left_alone(self, driver: FakeDriver) -> None:
         pool = driver.pool(graceful_shutdown=False)
@@ -196,6 +197,16 @@ class TestMadeInAnInvocation:
         assert caplog.text.count("make it once, at module scope") == 1
         assert [link.history[-1] for link in driver.links] == ["close"] * 5
 
+    def test_two_that_live_side_by_side_are_somebodys_choice(
+        self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "orders")
+        pools = [driver.pool(name="side by side") for _ in range(2)]
+        assert "make it once" not in caplog.text
+        del pools[:]
+        self.make(driver, "side by side")
+        assert caplog.text.count("make it once, at module scope") == 1
+
     def test_not_of_different_ones_nor_outside_of_an_invocation(
         self, driver: FakeDriver, caplog: pytest.LogCaptureFixture
     ) -> None:
@@ -260,7 +271,7 @@ class TestAlarm:
         assert disarm is not None
         disarm()
         with pool.connection():
-            driver.links[0].running = lambda: True  # type: ignore[method-assign]
+            driver.links[0].status = lambda: Status.BUSY  # type: ignore[method-assign]
             time.sleep(0.3)
         assert "cancel" not in driver.links[0].history
         assert rung == []
@@ -341,13 +352,13 @@ class TestAlarm:
         pool = driver.pool(cancel_before_deadline=0.3)
         with pytest.raises(lambda_pool.NotCommitted), pool.connection():
             link = driver.links[0]
-            link.running = lambda: True  # type: ignore[method-assign]
+            link.status = lambda: Status.BUSY  # type: ignore[method-assign]
             cancel_running(pool, 0.05)
             cancel_running(pool, 0.05)
-            assert link.history == ["watch", "cancel"]
+            assert link.history == ["cancel"]
             time.sleep(0.06)
             cancel_running(pool, 0.05)
-            assert link.history == ["watch", "cancel", "sever"]
+            assert link.history == ["cancel", "abort"]
 
     def test_a_connection_that_is_being_opened_or_was_replaced_meanwhile(self, driver: FakeDriver) -> None:
         pool = driver.pool(cancel_before_deadline=0.3)
@@ -361,16 +372,16 @@ class TestAlarm:
     def test_what_fails_in_it_never_comes_out_of_the_handler(self, driver: FakeDriver) -> None:
         pool = driver.pool(cancel_before_deadline=0.3)
         with pool.connection():
-            driver.links[0].running = lambda: 1 / 0  # type: ignore[assignment, method-assign, return-value]
+            driver.links[0].status = lambda: 1 / 0  # type: ignore[assignment, method-assign, return-value]
             Alarm(0.3)._ring(signal.SIGALRM, None)
 
     def test_behind_an_rds_proxy_it_is_cut_at_once(self, driver: FakeDriver) -> None:
         url = "postgresql://a@orders.proxy-c0ffee123456.eu-central-1.rds.amazonaws.com/x"
         pool = driver.pool(url, cancel_before_deadline=0.3)
         with pytest.raises(lambda_pool.NotCommitted), pool.connection():
-            driver.links[0].running = lambda: True  # type: ignore[method-assign]
+            driver.links[0].status = lambda: Status.BUSY  # type: ignore[method-assign]
             cancel_running(pool, 0.05)
-            assert driver.links[0].history == ["watch", "sever"]
+            assert driver.links[0].history == ["abort"]
 
 
 class TestSnapshot:
@@ -414,7 +425,6 @@ class TestSnapshot:
     def test_a_restore_without_a_database_is_not_fatal(
         self, driver: FakeDriver, caplog: pytest.LogCaptureFixture
     ) -> None:
-        from lambda_pool.engines.base import Failure
         from lambda_pool.testing import FakeError
 
         pool = driver.pool(timeout=0.05)
@@ -429,7 +439,6 @@ class TestSnapshot:
             pass
 
     def test_a_restore_is_bounded_whatever_pools_there_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        from lambda_pool.engines.base import Failure
         from lambda_pool.testing import FakeError
 
         monkeypatch.setattr(snapstart, "_WARMING", 1.0, raising=False)
@@ -501,7 +510,7 @@ class TestFork:
             histories, stats = json.loads(pipe.read() or "[[], '']")
         os.waitpid(child, 0)
         # The one that was idle, the one that was lent, and the child's own.
-        assert histories == [["drop"], ["execute", "drop"], []]
+        assert histories == [["discard"], ["execute", "discard"], []]
         assert "size=1" in stats
         assert [link.history for link in driver.links] == [[], ["execute", "commit"]]
 
@@ -521,7 +530,7 @@ class TestFork:
         with os.fdopen(ours) as pipe:
             told = json.loads(pipe.read() or "[]")
         os.waitpid(child, 0)
-        assert told == [["drop"], 0, 0]
+        assert told == [["discard"], 0, 0]
         assert (driver.links[0].history, pool.stats().idle) == ([], 1)
 
 

@@ -17,7 +17,7 @@ from lambda_pool.core.entry import State
 from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.engines.base import INVALIDATES_POOL, TRANSIENT, Failure
 from lambda_pool.testing import FakeDriver, FakeError
-from lambda_pool.testing.fakes import FakeLink
+from lambda_pool.testing.fakes import FakeEngineConnection
 from tests.support.core import end_invocation, entries, idle
 from tests.support.speed import examples
 
@@ -230,7 +230,6 @@ class PoolMachine(RuleBasedStateMachine):
         *,
         error: Failure | None,
         finish: BaseException | None = None,
-        restore: Failure | None = None,
         reset: Failure | None = None,
     ) -> type[BaseException] | None:
         """What becomes of a connection at return, and what return raises."""
@@ -252,7 +251,7 @@ class PoolMachine(RuleBasedStateMachine):
             problem = self.expect_finish(book, error, finish)
             self.fail_over(book, problem.failure if isinstance(problem, FakeError) else None)
             keep = error not in INVALIDATES_POOL and not isinstance(problem, lambda_pool.CommitUncertain)
-            keep = keep and self.expect_restore(book, restore, reset)
+            keep = keep and self.expect_reset(book, reset)
         if keep:
             self.expect_rest(book)
         else:
@@ -273,17 +272,12 @@ class PoolMachine(RuleBasedStateMachine):
         book.open_transaction = False
         return None
 
-    def expect_restore(self, book: Book, restore: Failure | None, reset: Failure | None) -> bool:
-        if restore is not None:
-            book.alive = book.alive and restore not in LOSSES
+    def expect_reset(self, book: Book, reset: Failure | None) -> bool:
+        if reset is not None:
+            book.alive = book.alive and reset not in LOSSES
             return False
         book.readonly = False
-        if not book.alive or book.open_transaction:
-            return False
-        if self.reset == "session" and reset is not None:
-            book.alive = reset not in LOSSES
-            return False
-        return True
+        return book.alive and not book.open_transaction
 
     def expect_rest(self, book: Book) -> None:
         book.rested = self.now
@@ -299,7 +293,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     # --- the pool -----------------------------------------------------------------------------------------------------
 
-    def link(self, book: Book) -> FakeLink:
+    def link(self, book: Book) -> FakeEngineConnection:
         return self.driver.links[book.number]
 
     def order(self, name: str, *failures: Failure | None) -> None:
@@ -325,7 +319,7 @@ class PoolMachine(RuleBasedStateMachine):
         lease = self.pool.connection(timeout=TIMEOUTS[expected.error is lambda_pool.PoolTimeout])
         conn = self.call(here, lease.__enter__, expected.error)
         if expected.book is not None:
-            assert conn is self.link(expected.book).conn
+            assert conn is self.link(expected.book).driver_connection
             self.lent.append(Borrow(lease, expected.book, here))
 
     @rule(script=scripts, here=st.booleans())
@@ -348,7 +342,7 @@ class PoolMachine(RuleBasedStateMachine):
         lease = self.pool.connection(readonly=True, timeout=TIMEOUTS[expected.error is lambda_pool.PoolTimeout])
         conn = self.call(here, lease.__enter__, expected.error)
         if expected.book is not None:
-            assert conn is self.link(expected.book).conn
+            assert conn is self.link(expected.book).driver_connection
             self.lent.append(Borrow(lease, expected.book, here))
 
     @precondition(lambda self: self.lent)
@@ -357,7 +351,6 @@ class PoolMachine(RuleBasedStateMachine):
         statement=st.booleans(),
         error=rarely(*FAILURES, Failure.READ_ONLY, Failure.CONFLICT),
         finish=rarely(*FAILURES, Failure.CONFLICT, "uncertain"),
-        restore=rarely(*FAILURES),
         reset=rarely(*FAILURES),
         closes=rarely(True),
     )
@@ -367,7 +360,6 @@ class PoolMachine(RuleBasedStateMachine):
         statement: bool,
         error: Failure | None,
         finish: Any,
-        restore: Failure | None,
         reset: Failure | None,
         closes: bool | None,
     ) -> None:
@@ -375,10 +367,10 @@ class PoolMachine(RuleBasedStateMachine):
         self.lent.remove(borrow)
         book, link = borrow.book, self.link(borrow.book)
         if statement and book.alive and link.alive:
-            link.conn.execute("insert")
+            link.driver_connection.execute("insert")
             book.open_transaction = True
         if closes:
-            link.conn.close()
+            link.driver_connection.close()
             book.closed_by_user = True
         raised = FakeError(error) if error else None
         failure = lambda_pool.CommitUncertain("lost") if finish == "uncertain" else finish and FakeError(finish)
@@ -386,15 +378,14 @@ class PoolMachine(RuleBasedStateMachine):
             failure = None  # a rollback is never uncertain
         self.driver.fail("commit", failure)
         self.driver.fail("rollback", failure)
-        self.order("restore", restore)
-        self.order("reset_session", reset)
+        self.order("reset", reset)
         if borrow.orphan:
             expected = None
             book.alive = False
         elif borrow.taken_away:
             expected = self.expect_late_return(book, error)
         else:
-            expected = self.expect_return(book, error=error, finish=failure, restore=restore, reset=reset)
+            expected = self.expect_return(book, error=error, finish=failure, reset=reset)
         self.call(borrow.here, lambda: borrow.lease.__exit__(raised and type(raised), raised, None), expected)
 
     def expect_late_return(self, book: Book, error: Failure | None) -> type[BaseException] | None:

@@ -68,7 +68,7 @@ class TestCheckout:
     def test_one_connection_is_reused(self, pool: lambda_pool.Pool, driver: FakeDriver, seen: Recorder) -> None:
         for _ in range(5):
             with pool.connection() as conn:
-                assert conn is driver.links[0].conn
+                assert conn is driver.links[0].driver_connection
         stats = pool.stats()
         assert (stats.size, stats.idle, stats.in_use, stats.opened, stats.reused) == (1, 1, 0, 1, 4)
         assert [type(event) for event in seen.events] == [Opened, CheckedOut, Returned, *[Reused, Returned] * 4]
@@ -84,7 +84,7 @@ class TestCheckout:
             pass
         driver.links[0].kill()
         with pool.connection() as conn:
-            assert conn is driver.links[1].conn
+            assert conn is driver.links[1].driver_connection
         assert seen.of(Pinged)[0].alive is False
         assert seen.of(Replaced)[0].reason is Reason.DEAD
         assert seen.of(Closed)[0].reason is Reason.DEAD
@@ -96,7 +96,7 @@ class TestCheckout:
             pass
         driver.links[0].readable = True
         with pool.connection() as conn:
-            assert conn is driver.links[0].conn
+            assert conn is driver.links[0].driver_connection
         assert driver.links[0].history == ["ping"]
 
     def test_ping_after_zero_pings_each_time(self, driver: FakeDriver) -> None:
@@ -156,7 +156,7 @@ class TestCheckout:
 
         link.ping = ping  # type: ignore[method-assign]
         with pool.connection() as conn:
-            assert conn is driver.links[1].conn
+            assert conn is driver.links[1].driver_connection
             assert pool.stats().size == 1
         assert link.history[-1] == "close"
 
@@ -436,7 +436,7 @@ class TestReturn:
         with pytest.raises(ZeroDivisionError), pool.connection() as conn:
             conn.execute("insert")
             1 / 0  # noqa: B018
-        assert driver.links[0].history == ["execute", "commit", "execute", "rollback", "restore"]
+        assert driver.links[0].history == ["execute", "commit", "execute", "rollback", "reset"]
         assert pool.stats().rolled_back == 1
         assert seen.of(RolledBack)[0].cause == "error"
         assert len(driver.links) == 1
@@ -496,11 +496,11 @@ class TestReturn:
             conn.execute("insert")
             link = driver.links[0]
 
-            def finish(*, commit: bool, timeout: float | None, last: bool = True) -> Outcome:
+            def commit(timeout: float | None, *, last: bool = True) -> Outcome:
                 link.in_transaction = False
                 raise lambda_pool.CommitUncertain("lost")
 
-            link.finish = finish  # type: ignore[method-assign]
+            link.commit = commit  # type: ignore[method-assign]
         assert pool.stats().size == 0
         assert link.history[-1] == "close"
 
@@ -533,16 +533,19 @@ class TestReturn:
         told: list[float | None] = []
         with pool.connection():
             pass
-        finish = driver.links[0].finish
 
-        def told_finish(*, commit: bool, timeout: float | None, last: bool = True) -> Outcome:
-            told.append(timeout)
-            return finish(commit=commit, timeout=timeout)
+        def telling(end: Callable[..., Outcome]) -> Callable[..., Outcome]:
+            def told_end(timeout: float | None, *, last: bool = True) -> Outcome:
+                told.append(timeout)
+                return end(timeout, last=last)
 
-        driver.links[0].finish = told_finish  # type: ignore[method-assign]
+            return told_end
+
+        link = driver.links[0]
+        link.commit, link.rollback = telling(link.commit), telling(link.rollback)  # type: ignore[method-assign]
         with contextlib.suppress(ZeroDivisionError):
             slot = acquire(pool)
-            slot.link.conn.execute("insert")
+            slot.link.driver_connection.execute("insert")
             driver.links[0].readonly = left == "changed"
             with invoked(lambda: milliseconds):
                 release(pool, slot, ZeroDivisionError() if left == "failed" else None)
@@ -552,13 +555,13 @@ class TestReturn:
         pool = driver.pool(reset="session")
         with pool.connection() as conn:
             conn.execute("set x")
-        assert driver.links[0].history == ["execute", "commit", "restore", "reset_session"]
+        assert driver.links[0].history == ["execute", "commit", "reset"]
         assert pool.stats().idle == 1
 
     def test_readonly_begins_a_read_only_transaction(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
         with pool.connection(readonly=True):
             assert driver.links[0].readonly
-        assert driver.links[0].history == ["begin", "commit", "restore"]
+        assert driver.links[0].history == ["begin", "commit", "reset"]
 
     def test_a_connection_lost_at_begin_is_replaced_unseen(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
         driver.fail("begin", FakeError(Failure.LOST))
@@ -642,7 +645,7 @@ class TestRun:
         driver.fail("execute", *[FakeError(Failure.CONFLICT)] * 9)
         with pytest.raises(FakeError):
             pool.run(lambda conn: conn.execute("update"), attempts=2)
-        assert driver.links[0].conn.statements == ["update", "update"]
+        assert driver.links[0].driver_connection.statements == ["update", "update"]
 
     def test_never_after_an_uncertain_commit(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
         driver.fail("commit", lambda_pool.CommitUncertain("lost"))

@@ -23,9 +23,26 @@ CLUSTER = {"Database": "cluster", "DatabaseResourceId": "cluster-ORDERS012345678
 INSTANCE = {"Database": "instance", "DatabaseResourceId": "db-ORDERS0123456789ABCDEFGHIJ", "DatabaseHost": HOST}
 BY_SECRET = {"Login": "secret", "SecretArn": SECRET}
 
+ORGANISATION = {
+    "ApplicationTag": "orders",
+    "PermissionsBoundaryArn": "arn:aws:iam::123456789012:policy/boundary",
+    "LogKeyArn": KEY,
+    "EnvironmentKeyArn": KEY,
+}
+
 SCENARIOS: dict[str, dict[str, str]] = {
     "new PostgreSQL": {},
     "new MySQL": {"Engine": "mysql"},
+    "new without a proxy, which pauses": {"Proxied": "false", "MinCapacity": "0"},
+    "new with all that an organisation asks for": {
+        "Reader": "true",
+        "EngineVersion": "17.5",
+        "DataApi": "on",
+        "LogExports": "on",
+        "Insights": "advanced",
+        "ConnectionBudget": "20",
+        **ORGANISATION,
+    },
     "proxy by host": {**PROXY, "DatabaseHost": "orders.proxy-c0ffee123456.eu-central-1.rds.amazonaws.com"},
     "proxy by name": {**PROXY, "DiscoverByName": "orders"},
     "cluster by host": {**CLUSTER, "DatabaseHost": HOST.replace(".c0ff", ".cluster-c0ff")},
@@ -39,8 +56,7 @@ SCENARIOS: dict[str, dict[str, str]] = {
         "DiscoverByName": "orders",
         "SecretKeyArn": KEY,
     },
-    "without budget, traced, alarms told": {
-        "ConnectionBudget": "0",
+    "traced, alarms told": {
         "Tracing": "on",
         "Architecture": "x86_64",
         "AlarmTopicArn": "arn:aws:sns:eu-central-1:123456789012:on-call",

@@ -20,10 +20,13 @@ PSEUDO = {
 PROXY_ID = "prx-0a1b2c3d4e5f60718"
 CLUSTER_ID = "cluster-ABCDEFGHIJKL01234567890123"
 PROXY_HOST = f"lambda-pool-123456abcdef.proxy-c0ffee123456.{REGION}.rds.amazonaws.com"
+CLUSTER_HOST = f"shop.cluster-c0ffee123456.{REGION}.rds.amazonaws.com"
 NAMES = {"Function": "shop-Function-1", "FunctionRole": "shop-FunctionRole-1", "LogGroup": "shop-LogGroup-1"}
 ATTRIBUTES = {
     "Cluster.DBClusterArn": f"arn:aws:rds:{REGION}:{ACCOUNT}:cluster:shop",
     "Cluster.DBClusterResourceId": CLUSTER_ID,
+    "Cluster.Endpoint.Address": CLUSTER_HOST,
+    "Cluster.ReadEndpoint.Address": CLUSTER_HOST.replace(".cluster-", ".cluster-ro-"),
     "Cluster.MasterUserSecret.SecretArn": f"arn:aws:secretsmanager:{REGION}:{ACCOUNT}:secret:rds!cluster-1",
     "ClusterSecurityGroup.GroupId": "sg-000000000000000c1",
     "Function.Arn": f"arn:aws:lambda:{REGION}:{ACCOUNT}:function:shop-Function-1",
@@ -31,6 +34,7 @@ ATTRIBUTES = {
     "LogGroup.Arn": f"arn:aws:logs:{REGION}:{ACCOUNT}:log-group:shop-LogGroup-1:*",
     "Proxy.DBProxyArn": f"arn:aws:rds:{REGION}:{ACCOUNT}:db-proxy:{PROXY_ID}",
     "Proxy.Endpoint": PROXY_HOST,
+    "ReadOnlyProxyEndpoint.Endpoint": PROXY_HOST.replace("lambda-pool-", "readers-"),
     "ProxyRole.Arn": f"arn:aws:iam::{ACCOUNT}:role/shop-ProxyRole-1",
     "ProxySecurityGroup.GroupId": "sg-000000000000000b1",
 }

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import psycopg
-import pymysql
 import pytest
 
 import lambda_pool
@@ -20,7 +18,6 @@ from lambda_pool.config import DEFAULT_PREFIX, make, read_environment
 from lambda_pool.endpoints.base import Role
 from lambda_pool.endpoints.rds import AuroraCluster, RdsProxy
 from lambda_pool.metrics.definitions import DIMENSIONS, METRICS
-from lambda_pool.testing.servers import MariaDbServer, PostgresServer
 
 from .conftest import BY_SECRET, CLUSTER, HOST, INSTANCE, NETWORK, PROXY, ROOT, SCENARIOS, SECRET, run_sam
 from .stack import PROXY_HOST, REGION, Stack
@@ -98,6 +95,11 @@ def test_a_wrong_combination_is_refused_before_anything_is_made(
         ("SecretKeyArn", "alias/aws/secretsmanager"),
         ("AlarmTopicArn", "on-call@example.com"),
         ("Architecture", "x86"),
+        ("PermissionsBoundaryArn", "boundary"),
+        ("LogKeyArn", "alias/logs"),
+        ("EnvironmentKeyArn", "0f1e2d3c-aaaa-bbbb-cccc-123456abcdef"),
+        ("ApplicationTag", "a<b"),
+        ("EngineVersion", "latest"),
     ],
 )
 def test_a_wrong_value_is_refused(template: dict[str, Any], name: str, value: str) -> None:
@@ -200,115 +202,6 @@ def test_the_python_version_is_the_same_everywhere(template: dict[str, Any]) -> 
     assert set(re.findall(r"python(3\.\d+)", TEXT)) == {template["Resources"]["Function"]["Properties"]["Runtime"][6:]}
 
 
-# --- a new database ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
-def test_a_new_database_is_reached_by_the_function_alone(template: dict[str, Any], engine: str) -> None:
-    resources = Stack(template, {**NETWORK, "Engine": engine}).resources
-    port = {"postgresql": 5432, "mysql": 3306}[engine]
-    [from_function] = resources["ProxySecurityGroup"]["Properties"]["SecurityGroupIngress"]
-    assert from_function["SourceSecurityGroupId"] == NETWORK["FunctionSecurityGroupId"]
-    from_proxy = resources["ProxyToCluster"]["Properties"]
-    assert from_proxy["SourceSecurityGroupId"] == "sg-000000000000000b1"
-    assert from_proxy["GroupId"] == "sg-000000000000000c1"
-    for rule in (from_function, from_proxy):
-        assert (rule["IpProtocol"], rule["FromPort"], rule["ToPort"]) == ("tcp", port, port)
-    assert "CidrIp" not in json.dumps([from_function, from_proxy])
-    assert resources["Writer"]["Properties"]["PubliclyAccessible"] is False
-
-
-@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
-def test_a_new_database_is_encrypted_kept_and_has_no_password_of_ours(template: dict[str, Any], engine: str) -> None:
-    resources = Stack(template, {**NETWORK, "Engine": engine}).resources
-    cluster, proxy = resources["Cluster"], resources["Proxy"]["Properties"]
-    assert cluster["DeletionPolicy"] == cluster["UpdateReplacePolicy"] == "Snapshot"
-    for name in ("EnableIAMDatabaseAuthentication", "ManageMasterUserPassword", "StorageEncrypted"):
-        assert cluster["Properties"][name] is True
-    assert cluster["Properties"]["DeletionProtection"] == "true"
-    assert proxy["DefaultAuthScheme"] == "IAM_AUTH"
-    assert proxy["RequireTLS"] is True
-    assert "Auth" not in proxy
-    assert "Password" not in json.dumps(resources).replace("ManageMasterUserPassword", "")
-
-
-def test_an_existing_database_is_left_alone(template: dict[str, Any]) -> None:
-    kinds = {made["Type"] for made in Stack(template, {**NETWORK, **SCENARIOS["proxy by name"]}).resources.values()}
-    assert not {kind for kind in kinds if kind.startswith(("AWS::RDS", "AWS::EC2"))}
-    opened = Stack(template, {**NETWORK, **SCENARIOS["instance"]}).resources["FunctionToExistingDatabase"]["Properties"]
-    assert opened["GroupId"] == "sg-0000000000000d001"
-    assert opened["SourceSecurityGroupId"] == NETWORK["FunctionSecurityGroupId"]
-    assert opened["FromPort"] == opened["ToPort"] == "6543"
-
-
-@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
-def test_the_grant_stands_on_the_page_as_well(template: dict[str, Any], engine: str) -> None:
-    blocks = re.findall(r"```sql\n-- (\w+)\n(.*?)```", (ROOT / "docs" / "deploying.md").read_text(), re.DOTALL)
-    page = {title.lower(): " ".join(sql.split()) for title, sql in blocks}
-    assert page[engine] == Stack(template, {**NETWORK, "Engine": engine}).outputs["GrantSql"]
-
-
-def test_the_grant_lets_the_user_in_on_postgresql(template: dict[str, Any], postgres: PostgresServer) -> None:
-    stack = Stack(template, {**NETWORK, "DatabaseName": "shop-1", "DatabaseUser": "granted"})
-    # RDS has this role; here another test may have made it.
-    postgres.execute("do $$ begin create role rds_iam; exception when duplicate_object then null; end $$")
-    postgres.execute('CREATE DATABASE "shop-1"')
-    with psycopg.connect(postgres.url(database="shop-1"), autocommit=True) as administrator:
-        administrator.execute("create table numbered (number serial primary key, text text)")
-        for statement in stack.outputs["GrantSql"].rstrip(";").split(";"):
-            administrator.execute(statement)
-        assert administrator.execute("select pg_has_role('granted', 'rds_iam', 'member')").fetchone() == (True,)
-        administrator.execute("set role granted")
-        administrator.execute("insert into numbered (text) values ('first')")
-        assert administrator.execute("select * from numbered").fetchall() == [(1, "first")]
-
-
-def test_the_grant_lets_the_user_in_on_mysql(template: dict[str, Any], mariadb: MariaDbServer) -> None:
-    stack = Stack(template, {**NETWORK, "Engine": "mysql", "DatabaseName": "shop_1", "DatabaseUser": "granted"})
-    sql = stack.outputs["GrantSql"]
-    assert "AWSAuthenticationPlugin AS 'RDS'" in sql
-    # The plugin is RDS's own: another takes its place here.
-    sql = sql.replace("AWSAuthenticationPlugin AS 'RDS'", "mysql_native_password AS ''")
-    for name in ("shop_1", "shopx1"):
-        mariadb.execute(f"CREATE DATABASE {name}")
-        mariadb.execute(f"CREATE TABLE {name}.numbered (number INT PRIMARY KEY AUTO_INCREMENT, text TEXT)")
-    for statement in sql.rstrip(";").split(";"):
-        mariadb.execute(statement)
-    assert "REQUIRE SSL" in " ".join(str(row[0]) for row in mariadb.execute("SHOW GRANTS FOR granted@'%'"))
-    mariadb.execute("ALTER USER granted@'%' REQUIRE NONE")  # what follows is about tables
-    with pymysql.connect(host="127.0.0.1", port=mariadb.port, user="granted", autocommit=True) as conn:
-        cursor = conn.cursor()
-        cursor.execute("INSERT INTO shop_1.numbered (text) VALUES ('first')")
-        with pytest.raises(pymysql.err.OperationalError, match="denied"):
-            cursor.execute("SELECT * FROM shopx1.numbered")
-
-
-@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
-def test_who_logs_in_for_a_proxy_keeps_its_password(template: dict[str, Any], engine: str) -> None:
-    grants = {
-        database: Stack(template, {**NETWORK, **parameters, "Engine": engine}).outputs["GrantSql"]
-        for database, parameters in {
-            "proxy": {**PROXY, "DatabaseHost": PROXY_HOST},
-            "cluster": {**CLUSTER, "DatabaseHost": HOST},
-        }.items()
-    }
-    assert grants["cluster"].endswith(grants["proxy"])
-    assert "CREATE USER" in grants["cluster"]
-    assert grants["proxy"].startswith("GRANT CONNECT" if engine == "postgresql" else "GRANT SELECT")
-
-
-@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
-def test_a_shell_hands_each_statement_on_as_it_is(template: dict[str, Any], engine: str, tmp_path: Path) -> None:
-    outputs = Stack(template, {**NETWORK, "Engine": engine, "DatabaseName": "Shop_1"}).outputs
-    for statement in outputs["GrantSql"].rstrip(";").split(";"):
-        (tmp_path / "statement.sql").write_text(statement + "\n")
-        script = """aws() { printf '%s\n' "${@: -1}"; }; """ + outputs["RunSql"]
-        done = subprocess.run(
-            ["bash", "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=30
-        )
-        assert done.stdout == statement + "\n"
-
-
 # --- metrics ----------------------------------------------------------------------------------------------------------
 
 ARGUMENTS = ["--function", "shop-Function-1", "--pool", "app", "--region", REGION, "--log-group", "shop-LogGroup-1"]
@@ -365,7 +258,7 @@ def test_every_metric_is_drawn_under_its_own_dimensions(template: dict[str, Any]
 def test_the_alarms_are_those_that_the_command_prints(
     template: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    resources = Stack(template, {**NETWORK, "AlarmTopicArn": TOPIC}).resources
+    resources = Stack(template, {**NETWORK, "AlarmTopicArn": TOPIC, "ConnectionBudget": "20"}).resources
     alarms = {name: made["Properties"] for name, made in resources.items() if made["Type"] == "AWS::CloudWatch::Alarm"}
     for expected in printed(capsys, "--topic", TOPIC)["PutMetricAlarm"]:
         name = expected.pop("AlarmName").rpartition("-connections-")[2]

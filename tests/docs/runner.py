@@ -77,6 +77,7 @@ def names() -> dict[str, Any]:
 
     return {
         "__name__": "page",
+        "AsyncPool": lambda_pool.AsyncPool,
         "Pool": lambda_pool.Pool,
         "lambda_pool": lambda_pool,
         "orders": lambda_pool.Pool(),

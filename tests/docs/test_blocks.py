@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -39,8 +38,6 @@ def test_python(page: Path, postgres: PostgresServer, mariadb: MariaDbServer, tm
     for statement in SCHEMA.split(";"):
         postgres.execute(statement)
     mariadb.execute("create or replace table orders (number int auto_increment primary key, article text, amount int)")
-    # The README's first handler, which it then asks to be saved.
-    (tmp_path / "app.py").write_text(blocks(ROOT / "README.md")[0].code)
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "LAMBDA_POOL"))}
     environment |= {
         "PYTHONPATH": str(ROOT),
@@ -63,34 +60,68 @@ def test_python(page: Path, postgres: PostgresServer, mariadb: MariaDbServer, tm
     assert done.returncode == 0, done.stderr
 
 
-def test_the_first_handler_runs_as_the_readme_says(tmp_path: Path) -> None:
-    """Its blocks saved under the names that it gives them, and its commands, in a folder that holds nothing else."""
-    [app, script, *_] = [block.code for block in blocks(ROOT / "README.md") if block.language == "python"]
-    (tmp_path / "app.py").write_text(app)
-    (tmp_path / "try_it.py").write_text(script)
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("AWS_", "LAMBDA_POOL"))}
-    environment["AWS_LAMBDA_RIE"] = os.environ["AWS_LAMBDA_RIE"]
+def test_a_diff_can_be_applied() -> None:
+    """Each of the README's: what it leads from and what it leads to are both Python."""
+    diffs = [block for block in blocks(ROOT / "README.md") if block.language == "diff"]
+    assert len(diffs) == 2
+    for block in diffs:
+        for sign in "-+":
+            compile(side(block, sign), block.name, "exec")
 
-    def said(*arguments: str, **variables: str) -> str:
-        done = subprocess.run(
-            [sys.executable, *arguments],
-            cwd=tmp_path,
-            env=environment | variables,
-            capture_output=True,
-            text=True,
-            timeout=60,
-            check=False,
+
+def side(block: Block, sign: str) -> str:
+    """What a diff leads from (`-`) or to (`+`)."""
+    return "\n".join(line[1:] for line in block.code.splitlines() if line[:1] in {sign, " ", ""})
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+def test_the_readmes_function_passes_the_readmes_test(engine: str, tmp_path: Path) -> None:
+    """In a folder that holds nothing else, as a reader does it; the function before the change fails that test."""
+    readme = blocks(ROOT / "README.md")
+    [diff] = [block for block in readme if block.language == "diff" and f'engine="{engine}"' in block.code]
+    test = next(block.code for block in readme if block.language == "python")
+    if engine == "mysql":
+        test = test.replace("postgres_server", "mysql_server")
+    (tmp_path / "test_app.py").write_text(test)
+    # The reader has psycopg2; for what the function does with it, psycopg is the same.
+    (tmp_path / "psycopg2.py").write_text("from psycopg import *\n")
+
+    def tried(code: str) -> subprocess.CompletedProcess[str]:
+        (tmp_path / "app.py").write_text(code)
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("LAMBDA_POOL")}
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_app.py"]
+        return subprocess.run(
+            command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120, check=False
         )
-        assert done.returncode == 0, done.stderr
-        return done.stdout
 
-    assert said("try_it.py") == "[42]\n[42]\n"
-    [command] = [line for block in of("sh") for line in block.code.splitlines() if "import app" in line]
-    words = shlex.split(command)
-    url, program, flag, code = words
-    assert (url.partition("=")[0], program, flag) == ("LAMBDA_POOL_URL", ".venv/bin/python", "-c")
-    with PostgresServer(tls=False) as server:
-        assert said("-c", code, LAMBDA_POOL_URL=server.url()) == "(42,)\n"
+    after = tried(side(diff, "+"))
+    assert after.returncode == 0, after.stdout
+    if engine == "postgresql":
+        before = tried(side(diff, "-"))
+        assert before.returncode == 1
+        assert "terminating connection due to administrator command" in before.stdout
+        assert "log of app.handler" in before.stdout
+
+
+def test_the_tests_on_the_page_about_testing_pass(tmp_path: Path) -> None:
+    page = blocks(ROOT / "docs" / "testing.md")
+    tests = [block.code for block in page if block.language == "python" and "def test_" in block.code]
+    assert len(tests) == 2
+    (tmp_path / "test_page.py").write_text("\n\n".join(tests))
+    [function] = [block for block in blocks(ROOT / "README.md") if 'engine="postgresql"' in block.code]
+    (tmp_path / "app.py").write_text(side(function, "+"))
+    (tmp_path / "secret_app.py").write_text(blocks(ROOT / "docs" / "pool.md")[1].code)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LAMBDA_POOL")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_page.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout
 
 
 needs_sam = pytest.mark.slow("needs the SAM CLI, to ask it")
@@ -109,6 +140,15 @@ def test_commands(block: Block) -> None:
     assert commands
     for words in commands:
         check(words)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_commands_in_sentences(page: Path) -> None:
+    prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)
+    for code in re.findall(r"`([^`\n]+)`", prose):
+        if re.match(r"(RUN )?(lambda-pool|make|(python -m )?pip install) ", code):
+            for words in lines(code.removeprefix("RUN ").removeprefix("python -m ").replace("…", "")):
+                check(words)
 
 
 def test_commands_in_unmarked_blocks() -> None:
@@ -153,7 +193,8 @@ def test_sql(block: Block, postgres: PostgresServer, mariadb: MariaDbServer) -> 
         postgres.execute("do $$ begin create role rds_iam; exception when duplicate_object then null; end $$")
         if not postgres.execute("select 1 from pg_database where datname = 'app'"):
             postgres.execute("create database app")
-    statements = [part for part in re.sub(r"--.*", "", block.code).split(";") if part.strip()]
+    code = re.sub(r"--.*", "", block.code)
+    statements = [code] if "$grant$" in code else [part for part in code.split(";") if part.strip()]
     assert statements
     for statement in statements:
         # RDS's own plugin is not in MariaDB.

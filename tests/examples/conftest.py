@@ -1,62 +1,28 @@
-"""Each example runs as it stands in its folder, on the genuine runtime, against a database of its own."""
+"""Where the examples are, and the script that reads and runs them."""
 
-from collections.abc import Callable, Iterator
+import sys
+from importlib import util
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from lambda_pool.testing import LambdaRuntime, MariaDbServer, PostgresServer
-
-EXAMPLES = Path(__file__).parent.parent.parent / "examples"
-
-Start = Callable[..., LambdaRuntime]
+ROOT = Path(__file__).parents[2]
+EXAMPLES = ROOT / "examples"
 
 
-@pytest.fixture
-def start(lambda_rie: Path) -> Iterator[Start]:
-    """start(example, url, handler=…, env=…): an environment with the example's function."""
-    started: list[LambdaRuntime] = []
-
-    def begin(
-        example: str, url: str, *, handler: str = "app.handler", env: dict[str, str] | None = None
-    ) -> LambdaRuntime:
-        environment = {"LAMBDA_POOL_URL": url, "PYTHONDONTWRITEBYTECODE": "1", **(env or {})}
-        runtime = LambdaRuntime(handler, code_dir=EXAMPLES / example, env=environment)
-        started.append(runtime)
-        runtime.start()
-        return runtime
-
-    yield begin
-    for runtime in started:
-        runtime.close()
+def load_script() -> ModuleType:
+    """scripts/run_example.py, as a module."""
+    spec = util.spec_from_file_location("run_example", ROOT / "scripts" / "run_example.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
 
 
-@pytest.fixture
-def shop(postgres: PostgresServer) -> PostgresServer:
-    """The shared PostgreSQL, with empty tables of a shop."""
-    for table in ("orders", "stock", "prices", "settlements"):
-        postgres.execute(f"drop table if exists {table}")
-    postgres.execute(
-        "create table orders (number serial primary key, message text unique, article text not null,"
-        " amount int not null default 1 check (amount > 0), settled bool not null default false)"
-    )
-    postgres.execute("create table stock (article text primary key, left_over int not null)")
-    postgres.execute("create table prices (article text primary key, price int not null)")
-    postgres.execute("create table settlements (amount int, orders int)")
-    return postgres
-
-
-@pytest.fixture
-def reports(mariadb: MariaDbServer) -> MariaDbServer:
-    """The shared MariaDB, with an empty table of sales."""
-    mariadb.execute("drop table if exists sales")
-    mariadb.execute("create table sales (article varchar(50), number int) engine=innodb")
-    return mariadb
-
-
-def end_sessions(server: PostgresServer) -> None:
-    """The server ends every session but its own, as an administrator or a failover does."""
-    server.execute(
-        "select pg_terminate_backend(pid, 5000) from pg_stat_activity"
-        " where backend_type = 'client backend' and pid <> pg_backend_pid()"
-    )
+@pytest.fixture(scope="session")
+def script() -> ModuleType:
+    """The same."""
+    return load_script()

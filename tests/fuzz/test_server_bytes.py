@@ -292,7 +292,7 @@ def test_an_answer_too_many_is_not_taken_for_the_next_borrowers(target: Target) 
         with pool.connection() as conn:
             target.insert(conn)
         slot = acquire(pool)
-        cursor = slot.link.conn.cursor()
+        cursor = slot.link.driver_connection.cursor()
         cursor.execute("insert into fuzz values (1)")
         assert cursor.rowcount == 1
         if not target.mysql:

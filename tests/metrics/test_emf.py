@@ -18,6 +18,7 @@ from lambda_pool.events import (
     Closing,
     ConnectFailed,
     CredentialsRefreshed,
+    Crowded,
     EndpointRefreshed,
     Event,
     Forked,
@@ -189,6 +190,7 @@ class TestWhat:
             Replaced("orders", Reason.LIFETIME, 1800.0, 3.0, 7),
             Closed("orders", Reason.LIFETIME, 1800.0, 7),
             Pinged("orders", 0.0005, alive=True),
+            Crowded("orders", 61, 100, kept=False),
             Waited("orders", 0.02),
             RolledBack("orders", "error"),
             CredentialsRefreshed("orders"),
@@ -202,7 +204,8 @@ class TestWhat:
         sums = read(capsys.readouterr().out)
         assert sums.units() == {name: definition.unit for name, definition in METRICS.items()}
         for name, unit in sums.units().items():
-            assert unit == ("Microseconds" if name.endswith("Time") else "Count")
+            wanted = "Microseconds" if name.endswith("Time") else "Percent" if name.endswith("Used") else "Count"
+            assert unit == wanted
 
     def test_dimensions_are_few_and_the_same_everywhere(self, emf: EmfMetrics, capsys: Capture) -> None:
         tell(emf, Replaced("orders", Reason.DEAD, 1.0, 1.0, 7), borrow(), ended(cold=True))

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
 
 import lambda_pool
 from lambda_pool.cli import main
-from lambda_pool.cli.top import _age, _table
+from lambda_pool.cli.terminal import table
+from lambda_pool.cli.top import _age
 from lambda_pool.testing import MariaDbServer, PostgresServer
 
 Capture = pytest.CaptureFixture[str]
@@ -40,6 +42,12 @@ def test_connections_and_the_longest_transactions_first(server: Any, capsys: Cap
     out = capsys.readouterr().out
     lines = out.splitlines()
     assert " connections " in lines[0]
+    user = "postgres" if isinstance(server, PostgresServer) else "root"
+    kept, oldest, at_work, others = re.fullmatch(
+        rf"{user}: (\d+) kept idle, the oldest for (.*); (\d+) at work; (\d+) of others", lines[1]
+    ).groups()  # type: ignore[union-attr]
+    assert (int(kept) >= 1, int(at_work) >= 2, int(others)) == (True, True, 0)
+    assert oldest
     assert "idle in transaction" in out
     listed = [int(line.split()[0]) for line in lines if line.split() and line.split()[0].isdigit()]
     assert [number for number in listed if number in ids] == ids
@@ -47,6 +55,18 @@ def test_connections_and_the_longest_transactions_first(server: Any, capsys: Cap
         assert "top-test" in out
         assert "select pg_sleep(0.2)" in out
     assert "lambda-pool-top" not in out
+
+
+def test_whose_sessions_are_the_fleets_can_be_said(postgres: PostgresServer, capsys: Capture) -> None:
+    postgres.execute("create role frozen login password 'frozen'")
+    pool = lambda_pool.Pool(postgres.url("frozen", "frozen"))
+    with pool.connection():
+        pass
+    assert main(["top", postgres.url(), "--once", "--user", "frozen"]) == 0
+    pool.close()
+    assert re.search(
+        r"^frozen: 1 kept idle, the oldest for .* s; 0 at work; \d+ of others$", capsys.readouterr().out, re.M
+    )
 
 
 def test_statements_can_be_left_out(postgres: PostgresServer, capsys: Capture) -> None:
@@ -88,5 +108,5 @@ def test_ages(seconds: float, text: str) -> None:
 
 
 def test_what_a_server_sends_cannot_steer_the_terminal() -> None:
-    assert _table(["NAME"], [["\x1b[2Jevil"]], 80) == ["NAME", "?[2Jevil"]
-    assert _table(["NAME"], [["x" * 100]], 10)[1] == "x" * 10
+    assert table(["NAME"], [["\x1b[2Jevil"]], 80, {0}) == ["NAME", "?[2Jevil"]
+    assert table(["NAME"], [["x" * 100]], 10, {0})[1] == "x" * 9 + "…"

@@ -11,7 +11,10 @@ from .environments import lowest, make, requirements, run_tests
 
 slow = pytest.mark.slow("installs an environment, and runs whole suites in it")
 # The contract on both engines, and those suites that use the other extras.
-SUITES = ("tests/contract", "tests/sqlalchemy", "tests/metrics", "tests/auth", "tests/endpoints", "tests/testing")
+SUITES = (
+    *("tests/contract", "tests/aio", "tests/sqlalchemy", "tests/metrics", "tests/auth", "tests/endpoints"),
+    "tests/testing",
+)
 
 
 @pytest.mark.parametrize("requirement", requirements(), ids=lambda requirement: requirement.name)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from lambda_pool.testing.runtime import LambdaInitError
+from lambda_pool.testing.answers import LambdaInitError
 from tests.runtime.conftest import FUNCTION, Start
 from tests.runtime.databases import Database
 

@@ -10,6 +10,7 @@ import pytest
 from lambda_pool.testing import MariaDbServer, PostgresServer
 from tests.runtime.conftest import Start
 from tests.support.speed import FULL
+from tests.support.statements import QUESTIONS
 
 INVOCATIONS = 1000 if FULL else 200
 KILLS = 200 if FULL else 30
@@ -32,6 +33,7 @@ def test_many_invocations_one_backend_nothing_extra(
     server: Any = postgres if engine == "postgresql" else mariadb
     runtime = start(server.url(), options={"autocommit": autocommit})
     backends = set()
+    began = time.monotonic()
     for number in range(INVOCATIONS):
         answer = runtime.invoke({"sql": f"select {number % 10}"})
         assert answer.error is None
@@ -43,12 +45,17 @@ def test_many_invocations_one_backend_nothing_extra(
     seen = statements_of(engine, server, backends.pop(), server.log)
     wanted = Counter({f"select {number}": INVOCATIONS // 10 for number in range(10)})
     extra = seen - wanted
+    questions = [text for text in extra.elements() if text.startswith(QUESTIONS)]
+    extra -= Counter(questions)
+    # After the cold start, in one round trip; and once in 30 s after that.
+    assert len(questions) <= (1 if engine == "postgresql" else 2) * (1 + int((time.monotonic() - began) / 30))
     assert wanted - seen == Counter()
     if engine == "postgresql":
         allowed = Counter() if autocommit else Counter({"begin": INVOCATIONS, "commit": INVOCATIONS})
     else:
         # What makes a session the pool's. A SELECT that reads no table opens no transaction: there is no COMMIT.
-        allowed = Counter({f"set names utf8mb4, autocommit={autocommit:d}, session_track_state_change=1": 1})
+        setup = f"set names utf8mb4, wait_timeout=60, autocommit={autocommit:d}, session_track_state_change=1"
+        allowed = Counter({setup: 1})
     assert extra == allowed
 
 

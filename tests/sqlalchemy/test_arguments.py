@@ -132,11 +132,12 @@ def test_options_of_a_pool_are_refused_by_name_with_a_url_too() -> None:
 
 
 @pytest.mark.parametrize("url", ["postgresql+lambda_pool://", "mysql+lambda_pool://"])
-def test_there_is_no_asyncio_engine(url: str) -> None:
+def test_the_asyncio_engine_is_the_pools_too(url: str) -> None:
     """What create_async_engine() asks for. SQLAlchemy's own would connect past the pool."""
     parsed = make_url(url)
-    with pytest.raises(ConfigError, match="create_async_engine"):
-        parsed.get_dialect().get_async_dialect_cls(parsed)
+    found = parsed.get_dialect().get_async_dialect_cls(parsed)
+    assert found.is_async
+    assert found.__module__ == "lambda_pool.sqlalchemy.asynchronous"
 
 
 def test_the_dialects_are_entry_points() -> None:

@@ -7,6 +7,19 @@ from typing import Any
 _MARK = "mark-"
 
 
+QUESTIONS = (
+    "select s.n, c.l - c.r, ",
+    "show global status like 'threads_connected'",
+    "select @@max_connections, @@max_user_connections",
+)
+"""How a pool asks, at the end of an invocation that opened a connection, how crowded the server is."""
+
+
+def without_questions(seen: list[str]) -> list[str]:
+    """Statements but for these."""
+    return [text for text in seen if not text.startswith(QUESTIONS)]
+
+
 class Statements:
     """What the server has been told in a `with` block, in order and in lower case, on whatever connection.
 

@@ -13,9 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from lambda_pool.testing.answers import InvocationError, LambdaInitError, LambdaRuntimeError
 from lambda_pool.testing.ports import free_ports
 from lambda_pool.testing.processes import is_alive
-from lambda_pool.testing.runtime import LambdaInitError, LambdaRuntime, LambdaRuntimeError, find_emulator
+from lambda_pool.testing.runtime import LambdaRuntime, find_emulator
 
 pytestmark = pytest.mark.runtime
 
@@ -312,3 +313,33 @@ def test_factory_fixture_ends_what_it_made(pytester: pytest.Pytester) -> None:
         )
     )
     pytester.runpytest("-p", "no:cacheprovider").assert_outcomes(passed=2)
+
+
+def test_the_result_of_a_failed_invocation_is_an_error_with_its_log(code_dir: Path) -> None:
+    with LambdaRuntime("plain.handler", code_dir=code_dir) as runtime:
+        assert runtime.invoke({"n": 1}).result["name"] == "function"
+        failed = runtime.invoke({"action": "raise"})
+    with pytest.raises(InvocationError, match=r"ValueError: no such order(?s:.*)event is {'action': 'raise'}"):
+        _ = failed.result
+
+
+def test_a_failed_test_shows_the_log_of_its_function(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(plain=HANDLER)
+    pytester.makepyfile(
+        textwrap.dedent(
+            """
+            from pathlib import Path
+
+            def test_good(lambda_runtime):
+                lambda_runtime("plain.handler", code_dir=Path(__file__).parent).invoke({"n": "what went well"})
+
+            def test_bad(lambda_runtime):
+                runtime = lambda_runtime("plain.handler", code_dir=Path(__file__).parent)
+                assert runtime.invoke({"n": "what went wrong"}).payload == 1
+            """
+        )
+    )
+    done = pytester.runpytest("-p", "no:cacheprovider")
+    done.assert_outcomes(passed=1, failed=1)
+    done.stdout.fnmatch_lines(["*- log of plain.handler -*", "event is {'n': 'what went wrong'}"])
+    assert "event is {'n': 'what went well'}" not in done.stdout.str()

@@ -17,6 +17,7 @@ import psycopg
 import pymysql
 import pytest
 
+import lambda_pool
 from lambda_pool.testing import MariaDbServer, PostgresServer
 from lambda_pool.testing.certificates import make_certificates
 from lambda_pool.testing.processes import descendants, is_alive
@@ -50,6 +51,28 @@ def open_session(server: Server, timeout: float = 5.0) -> Any:
 def family(server: Server) -> list[int]:
     assert server.pid is not None
     return [server.pid, *descendants(server.pid)]
+
+
+def test_sessions_end_and_the_server_goes_on(server: Server) -> None:
+    sessions = [open_session(server), open_session(server)]
+    before = family(server)[0]
+    assert server.end_sessions() == 2
+    for session in sessions:
+        with pytest.raises((psycopg.OperationalError, pymysql.err.OperationalError)):
+            ask(session, "select 1")
+    assert server.end_sessions() == 0
+    assert family(server)[0] == before
+    with closing(open_session(server)) as session:
+        assert ask(session, "select 1") == 1
+
+
+def test_the_environment_of_a_function_leads_to_the_server(server: Server) -> None:
+    variables = server.environment("ORDERS_")
+    login = {name.removeprefix("ORDERS_").lower(): value for name, value in variables.items()}
+    engine = "postgresql" if isinstance(server, PostgresServer) else "mysql"
+    with lambda_pool.Pool(engine=engine, database=login.pop("name"), **login).connection() as conn:  # type: ignore[call-overload]
+        assert ask(conn, "select 1") == 1
+    assert server.environment().keys() == {"DB_HOST", "DB_PORT", "DB_USER", "DB_PASSWORD", "DB_NAME"}
 
 
 def ask(session: Any, sql: str) -> Any:

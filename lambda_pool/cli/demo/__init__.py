@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from types import FrameType
 
+from lambda_pool.cli.terminal import StepLines, Terminal, complain, fold
+
 INSTALL = "pip install 'lambda-pool[demo]'"
 _DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}
 
@@ -32,8 +34,9 @@ def run(args: argparse.Namespace) -> int:
         return _show_source(args.engine)
     missing = [name for name in (_DRIVERS[args.engine], "awslambdaric") if importlib.util.find_spec(name) is None]
     if missing:
-        return _cannot(f"the demo needs {' and '.join(missing)}: {INSTALL}")
-    from lambda_pool.testing.runtime import LambdaRuntimeError, find_emulator
+        return complain("demo", f"the demo needs {' and '.join(missing)}: {INSTALL}")
+    from lambda_pool.testing.answers import LambdaRuntimeError
+    from lambda_pool.testing.runtime import find_emulator
     from lambda_pool.testing.servers import ServerError
 
     try:
@@ -41,12 +44,7 @@ def run(args: argparse.Namespace) -> int:
         with _ended_properly():
             return _play(args)
     except (LambdaRuntimeError, ServerError, TimeoutError) as error:
-        return _cannot(str(error))
-
-
-def _cannot(reason: str) -> int:
-    print(f"lambda-pool demo: {reason}", file=sys.stderr)
-    return 2
+        return complain("demo", str(error))
 
 
 def _show_source(engine: str) -> int:
@@ -75,7 +73,6 @@ def _ended_properly() -> Iterator[None]:
 
 def _play(args: argparse.Namespace) -> int:
     from lambda_pool.cli.demo import databases, report, script
-    from lambda_pool.cli.demo.terminal import StepLines, Terminal
     from lambda_pool.cli.demo.ways import OURS
 
     started = time.monotonic()
@@ -87,5 +84,6 @@ def _play(args: argparse.Namespace) -> int:
         print(json.dumps({"engine": args.engine, "seconds": seconds, **report.as_json(result)}, indent=2))
     else:
         where = f"{result.database}, Python {platform.python_version()}, awslambdaric {version('awslambdaric')}"
-        print(f"\n{where}, {seconds:.0f} s\n\n{report.report(result, Terminal(sys.stdout))}")
+        title = "\n".join(fold(f"{where}, {seconds:.0f} s"))
+        print(f"\n{title}\n\n{report.report(result, Terminal(sys.stdout))}")
     return 1 if result.total(OURS).errors else 0

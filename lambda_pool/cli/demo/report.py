@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import ast
-import textwrap
 from typing import Any
 
 from lambda_pool.cli.demo.script import Measured, Result
-from lambda_pool.cli.demo.terminal import WIDTH, Terminal
 from lambda_pool.cli.demo.ways import EACH_TIME, GLOBAL, OURS, WAYS, Way
+from lambda_pool.cli.terminal import WIDTH, Terminal, clip, fold
 
-_TITLE = 22
-_COLUMNS = f"{'errors':>6}{'conns':>6}{'extra':>6}{'ms':>5}"
+_TITLE = 20
+_COLUMNS = f"{'err':>4}{'conn':>5}{'extra':>6}{'ms':>5}"
 _CELL = len(_COLUMNS)
-_GAP = "  "
-_RULE = "-" * (_TITLE + len(WAYS) * (len(_GAP) + _CELL))
+_RULE = "-" * (_TITLE + len(WAYS) * _CELL)
 _MOST_REASONS = 3
 
 _NOTES = (
-    "errors: invocations that went wrong, and orders saved though their invocation had failed. conns: connections "
+    "err: invocations that went wrong, and orders saved though their invocation had failed. conn: connections "
     "opened; extra: statements beyond the handler's and BEGIN, COMMIT, ROLLBACK; both by the server's own record. "
     "ms: median of the good orders, as the caller sees them. fails half way: in turn the handler raises and the "
     "server refuses a statement; then a freeze, and a good order."
@@ -26,16 +24,16 @@ _NOTES = (
 
 
 def report(result: Result, terminal: Terminal) -> str:
-    """The whole text, at most 100 characters wide."""
+    """The whole text, 80 columns wide at most."""
     paragraphs = [_table(result, terminal)]
     paragraphs += [lines for way in WAYS if (lines := _reasons(way, result.total(way), terminal))]
-    paragraphs.append([terminal.paint(line, "dim") for line in _wrap(_NOTES)])
-    paragraphs.append([line for sentence in sentences(result) for line in _wrap(sentence)])
+    paragraphs.append([terminal.paint(line, "dim") for line in _fold(_NOTES)])
+    paragraphs.append([line for sentence in sentences(result) for line in _fold(sentence)])
     return "\n\n".join("\n".join(lines) for lines in paragraphs)
 
 
-def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, WIDTH)
+def _fold(text: str) -> list[str]:
+    return fold(text, width=WIDTH)
 
 
 def _table(result: Result, terminal: Terminal) -> list[str]:
@@ -52,12 +50,12 @@ def _table(result: Result, terminal: Terminal) -> list[str]:
 
 
 def _row(title: str, cells: list[str]) -> str:
-    return _GAP.join([f"{title:<{_TITLE}}", *cells])
+    return "".join([f"{title:<{_TITLE}}", *cells])
 
 
 def _cell(cell: Measured, terminal: Terminal) -> str:
-    errors = terminal.paint(f"{cell.errors:>6}", "red" if cell.errors else "green")
-    return f"{errors}{cell.traffic.connections:>6}{cell.traffic.extra:>6}{_milliseconds(cell.median):>5}"
+    errors = terminal.paint(f"{cell.errors:>4}", "red" if cell.errors else "green")
+    return f"{errors}{cell.traffic.connections:>5}{cell.traffic.extra:>6}{_milliseconds(cell.median):>5}"
 
 
 def _milliseconds(median: float | None) -> str:
@@ -79,8 +77,7 @@ def _reasons(way: Way, total: Measured, terminal: Terminal) -> list[str]:
         return []
     lines = [f"{count:>6} x {text}" for text, count in total.reasons.most_common(_MOST_REASONS)]
     shown = f" ({len(lines)} of {len(total.reasons)} kinds)" if len(lines) < len(total.reasons) else ""
-    clipped = [line if len(line) <= WIDTH else f"{line[: WIDTH - 4]} ..." for line in lines]
-    return [terminal.paint(f"The errors of {way.title}{shown}:", "bold"), *clipped]
+    return [terminal.paint(f"The errors of {way.title}{shown}:", "bold"), *(clip(line, WIDTH) for line in lines)]
 
 
 def sentences(result: Result) -> list[str]:

@@ -12,7 +12,8 @@ from typing import Protocol
 from lambda_pool.cli.demo.databases import ENOUGH, ON_HAND, Database
 from lambda_pool.cli.demo.traffic import Traffic
 from lambda_pool.cli.demo.ways import WAYS, Way
-from lambda_pool.testing.runtime import Invocation, LambdaRuntime
+from lambda_pool.testing.answers import Invocation
+from lambda_pool.testing.runtime import LambdaRuntime
 
 _DECLINED = "card declined"  # what the handlers raise
 _TIMEOUT = 10  # the functions' timeout, seconds
@@ -204,7 +205,7 @@ def steps(length: Length) -> list[Step]:
     return [
         Step("cold start", Function.order),
         Step(f"{length.warm} warm invocations", orders(length.warm // _TURNS), turns=_TURNS),
-        Step(f"{length.kills} x freeze, kill, thaw", killed),
+        Step(f"{length.kills} x killed in freeze", killed),
         Step(f"{2 * length.failures} x fails half way", half_way),
         Step("server restart", orders(length.after_restart), restarts=True),
         Step(f"{length.long} warm invocations", orders(length.long // _TURNS), turns=_TURNS),

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import shutil
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -20,7 +19,6 @@ from lambda_pool.aws.environment import access_keys
 from lambda_pool.cli.arguments import add_url, seconds
 from lambda_pool.cli.doctor.checks import CHECKS, Patient
 from lambda_pool.cli.doctor.report import (
-    WIDTH,
     Finding,
     Redactor,
     Report,
@@ -32,6 +30,8 @@ from lambda_pool.cli.doctor.report import (
     report,
     step,
 )
+from lambda_pool.cli.doctor.words import of_auth, of_endpoint
+from lambda_pool.cli.terminal import Progress, Terminal, complain
 from lambda_pool.endpoints.base import Role
 from lambda_pool.pool import ConnectionPool
 
@@ -64,20 +64,16 @@ def run(args: argparse.Namespace) -> int:
     if args.url is None and given:
         typed = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         variables = ", ".join(f"{args.prefix}{name.upper()}" for name in given)
-        print(
-            f"lambda-pool doctor: {typed} must come with --url, or stand in the environment as {variables}",
-            file=sys.stderr,
-        )
-        return 2
+        return complain("doctor", f"{typed} must come with --url, or stand in the environment as {variables}")
 
     def make() -> Pool:
         if args.url is not None:
             return _pool_at(args.url, given, args.prefix)
         return default_pool() if args.prefix == configuration.DEFAULT_PREFIX else Pool.from_env(args.prefix)
 
-    found = _examine(make, readonly=args.readonly, timeout=args.timeout)
-    columns = shutil.get_terminal_size().columns if sys.stdout.isatty() else WIDTH
-    print(json.dumps(found, indent=2) if args.json else render(found, min(columns, WIDTH)))
+    with Progress() as waiting:
+        found = _examine(make, readonly=args.readonly, timeout=args.timeout, begin=waiting)
+    print(json.dumps(found, indent=2) if args.json else render(found, Terminal(sys.stdout)))
     return found["exit_code"]
 
 
@@ -104,7 +100,10 @@ def _pool_at(url: str, given: Mapping[str, str], prefix: str) -> Pool:
     return Pool._of_environment(configuration.read_environment(prefix, variables).replace(options=options), prefix)
 
 
-def _examine(make: Callable[[], Pool], *, readonly: bool, timeout: float) -> Report:
+def _examine(
+    make: Callable[[], Pool], *, readonly: bool, timeout: float, begin: Callable[[str], None] = lambda name: None
+) -> Report:
+    """`begin` is told the name of each step."""
     redactor = Redactor()
     start = time.monotonic()
     with suppress(CredentialsError):  # half of them: the step that needs them says so
@@ -123,14 +122,14 @@ def _examine(make: Callable[[], Pool], *, readonly: bool, timeout: float) -> Rep
     role = Role.READER if readonly else Role.WRITER
     patient = Patient(pool, role, start + timeout, redactor)
     try:
-        _examine_each(patient, steps)
+        _examine_each(patient, steps, begin)
     finally:
         if patient.link is not None:
             patient.link.close(1.0)
     return report(pool.name, steps)
 
 
-def _examine_each(patient: Patient, steps: list[Step]) -> None:
+def _examine_each(patient: Patient, steps: list[Step], begin: Callable[[str], None]) -> None:
     missing: dict[str, str] = {}
     for name, check, needs in CHECKS:
         lacks = next((missing[need] for need in needs if need in missing), None)
@@ -138,13 +137,14 @@ def _examine_each(patient: Patient, steps: list[Step]) -> None:
             missing[name] = lacks
             steps.append(_skipped(name, lacks, patient.redactor))
             continue
+        begin(name)
         start = time.monotonic()
         try:
             finding = check(patient)
         except LambdaPoolError as error:  # its text says what to do
             finding = failed(line_of(error))
         except Exception as error:  # noqa: BLE001 - a diagnosis that breaks is one more thing to be told
-            finding = failed(f"{type(error).__name__}: {line_of(error)}")
+            finding = failed(f"this was not expected ({type(error).__name__}): {line_of(error)}")
         if finding.status == "failed":
             missing[name] = name
         steps.append(step(name, finding, time.monotonic() - start, patient.redactor))
@@ -163,8 +163,8 @@ def _describe(pool: ConnectionPool) -> Finding:
     facts = {
         "engine": url.engine,
         "url": shown,
-        "auth": repr(auth),
-        "endpoint": repr(source),
+        "auth": of_auth(auth),
+        "endpoint": of_endpoint(source),
         "sslmode": url.sslmode,
         "sslrootcert": url.sslrootcert,
         "sslcert": url.sslcert,
@@ -172,4 +172,4 @@ def _describe(pool: ConnectionPool) -> Finding:
         "parameters": sorted(url.parameters),
         "connect_args": sorted(pool.config.connect_args),
     }
-    return ok(f"{shown}, {auth!r}, {source!r}", **facts)
+    return ok(f"{shown}, {of_auth(auth)}, {of_endpoint(source)}", **facts)

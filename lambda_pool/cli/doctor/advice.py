@@ -81,8 +81,9 @@ def of_login(error: Exception, kind: Failure, engine: str, request: ConnectReque
         return known
     if kind is Failure.REJECTED:
         advice = [
-            f"The user {request.credentials.user!r} or its password is wrong. In a URL, characters such as @ : / % are "
-            "escaped (@ is %40); a secret must be the one of this database, and its last rotation must have succeeded."
+            f"The server does not accept user {request.credentials.user} with this password. In a URL, characters such "
+            "as @ : / % are escaped (@ is %40). A secret must be the one of this database, and its last rotation must "
+            "have succeeded."
         ]
         if engine == "mysql" and not request.tls.required:
             advice.append(
@@ -108,15 +109,15 @@ def of_token(
     known = recognise(host)
     if known and known.kind is Kind.PROXY:
         advice.append(
-            f"Allow IAM authentication for {user!r} in the proxy's authentication settings, and keep its password in "
+            f"Allow IAM authentication for {user} in the proxy's authentication settings, and keep its password in "
             "the proxy's secret. Make it no IAM user in the database, unless the proxy's default authentication scheme "
             "is IAM_AUTH: the password would not be accepted there any more."
         )
     elif engine == "mysql":
         plugin = "AWSAuthenticationPlugin AS 'RDS'"
-        advice.append(f"Check that {user!r} is an IAM user: CREATE USER {user} IDENTIFIED WITH {plugin}")
+        advice.append(f"Check that {user} is an IAM user: CREATE USER {user} IDENTIFIED WITH {plugin}")
     elif "PAM authentication failed" not in str(error):
-        advice.append(f"The server asked for a password, so {user!r} is no IAM user there: GRANT rds_iam TO {user}")
+        advice.append(f"The server asked for a password, so {user} is no IAM user there: GRANT rds_iam TO {user}")
     arn = policy_arn(host, region, user, answer)
     how = "" if answer.resource else " (RESOURCE-ID is the database's DbiResourceId or DbClusterResourceId, or prx-…)"
     advice.append(f"Allow rds-db:connect on {arn} to {answer.who}{how}.")

@@ -15,9 +15,11 @@ from lambda_pool.auth.base import Credentials
 from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.cli.doctor import advice, aws, network
 from lambda_pool.cli.doctor.report import Finding, Redactor, failed, line_of, ok, warning
+from lambda_pool.cli.doctor.room import room
+from lambda_pool.cli.doctor.words import of_auth
 from lambda_pool.connector import contradiction
 from lambda_pool.endpoints.base import Endpoint, Role
-from lambda_pool.engines.base import ConnectRequest, Failure, Link
+from lambda_pool.engines.base import ConnectRequest, Failure, FleetConnection
 from lambda_pool.invocation import Limit
 from lambda_pool.pool import ConnectionPool
 from lambda_pool.tls import Tls, context, is_local
@@ -54,7 +56,7 @@ class Patient:
     credentials: Credentials | None = None
     addresses: list[network.Address] = field(default_factory=list)
     reached: network.Address | None = None
-    link: Link | None = None
+    link: FleetConnection | None = None
     server: tuple[Any, ...] = ()
     server_ahead: float = 0.0
 
@@ -106,9 +108,9 @@ def identity(patient: Patient) -> Finding:
     patient.redactor.add(found.password)
     patient.redactor.spare(found.user, found.host, found.database)
     how = "an IAM token" if found.iam else "a password" if found.password else "no password"
-    detail = f"user {found.user!r} with {how}, from {auth!r}"
+    detail = f"user {found.user or '(none)'} with {how}, from {of_auth(auth)}"
     signed = aws.read_token(found.password) if found.iam else None
-    facts: dict[str, Any] = {"user": found.user, "iam": found.iam, "auth": repr(auth)}
+    facts: dict[str, Any] = {"user": found.user, "iam": found.iam, "auth": of_auth(auth)}
     if signed:
         stamp = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(signed.at))
         detail += f", signed for {signed.region} at {stamp} UTC"
@@ -248,9 +250,11 @@ def login(patient: Patient) -> Finding:
         patient.link = connector.engine.connect(request)
     except Exception as error:  # noqa: BLE001 - whatever the driver raises is what is to be told
         kind = connector.engine.classify(error)
-        detail = f"{kind.value}: {line_of(error)}" if kind not in {Failure.OTHER, Failure.FOREIGN} else line_of(error)
+        detail = line_of(error)
+        if kind not in {Failure.OTHER, Failure.FOREIGN}:
+            detail = f"{kind.value.replace('_', ' ')}: {detail}"
         return failed(detail, *_of_failed_login(patient, request, error, kind), kind=kind.value)
-    return ok(f"as {request.credentials.user!r} to {request.database!r}", backend_id=patient.link.backend_id)
+    return ok(f"as {request.credentials.user} to database {request.database}", backend_id=patient.link.backend_id)
 
 
 def _of_failed_login(patient: Patient, request: ConnectRequest, error: Exception, kind: Failure) -> list[str]:
@@ -276,9 +280,9 @@ def query(patient: Patient) -> Finding:
     ask = _ask_postgres if patient.engine == "postgresql" else _ask_mysql
     start = time.time()
     try:
-        server = patient.server = network.within(limit.left(), lambda: ask(link.conn))
+        server = patient.server = network.within(limit.left(), lambda: ask(link.driver_connection))
     except TimeoutError:
-        link.sever()
+        link.abort()
         return failed(
             "no answer in time", "The server accepts logins and runs nothing: look at its load and its locks."
         )
@@ -347,7 +351,7 @@ def round_trip(patient: Patient) -> Finding:
     assert patient.link is not None
     times = []
     # The cursor's transaction, if there is one, is not the ping's.
-    patient.link.conn.rollback()
+    patient.link.driver_connection.rollback()
     for _ in range(_PINGS):
         start = time.monotonic()
         patient.link.ping(max(patient.limit(patient.pool.config.ping_timeout).left(), 0.001))
@@ -373,5 +377,6 @@ CHECKS: tuple[tuple[str, Check, tuple[str, ...]], ...] = (
     ("state", state, ("query",)),
     ("clock", clock, ("query",)),
     ("round trip", round_trip, ("query",)),
+    ("room", room, ("query",)),
 )
 """In order; each with the steps without which it makes no sense."""

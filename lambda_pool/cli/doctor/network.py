@@ -1,4 +1,4 @@
-"""The way to the server, on foot: name, address, the first words of its protocol, and TLS. Standard library only."""
+"""The way to the server, on foot: name, address, the first words of its protocol, and TLS. Without a driver."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import TypeVar
+
+from lambda_pool.cli.doctor.words import of_bytes, of_error
 
 T = TypeVar("T")
 
@@ -86,7 +88,7 @@ def start_tls(engine: str, sock: socket.socket, context: ssl.SSLContext, host: s
     try:
         (_ask_postgres if engine == "postgresql" else _ask_mysql)(sock, deadline)
     except (TimeoutError, ConnectionResetError, BrokenPipeError, struct.error) as error:
-        raise StrangerError(f"{type(error).__name__}: {error}") from error
+        raise StrangerError(of_error(error)) from error
     sock.settimeout(max(deadline - time.monotonic(), 0.001))
     return context.wrap_socket(sock, server_hostname=host)
 
@@ -100,7 +102,7 @@ def _ask_postgres(sock: socket.socket, deadline: float) -> None:
         sock.settimeout(1.0)
         raise RefusedError(" ".join(_words(sock.recv(2000)[4:])))
     if answer != b"S":
-        raise StrangerError(f"it answered {answer!r}")
+        raise StrangerError(f"it answered {of_bytes(answer)}")
 
 
 def _words(fields: bytes) -> Sequence[str]:

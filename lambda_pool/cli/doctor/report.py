@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -11,13 +10,14 @@ from typing import Any, Literal, TypedDict
 from urllib.parse import quote
 
 import lambda_pool
-from lambda_pool.connector import one_line
+from lambda_pool.cli.doctor.words import of_error
+from lambda_pool.cli.terminal import Terminal, fold
 from lambda_pool.secret import Secret
 
 Status = Literal["ok", "warning", "failed", "skipped"]
 
 _NOTABLE = ("failed", "warning")
-WIDTH = 110
+_STYLES = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
 _INDENT = " " * 11
 _LONGEST = 1000
 # Shorter ones would turn every text into stars, and thereby show what they are.
@@ -122,7 +122,7 @@ class Redactor:
 
 def line_of(error: BaseException) -> str:
     """An error's text on one line, uncut."""
-    return one_line(error, most=None)
+    return of_error(error)
 
 
 def step(name: str, finding: Finding, seconds: float, redactor: Redactor) -> Step:
@@ -145,30 +145,19 @@ def report(pool: str, steps: list[Step]) -> Report:
     return {"ok": not bad, "exit_code": code, "lambda_pool": lambda_pool.__version__, "pool": pool, "steps": steps}
 
 
-def render(found: Report, width: int = WIDTH) -> str:
-    """The report as lines of at most `width` characters, but for names that are longer."""
+def render(found: Report, terminal: Terminal) -> str:
+    """The report as lines that fit, but for names that are longer."""
     lines: list[str] = []
     for (status, detail), group in groupby(found["steps"], lambda each: (each["status"], each["detail"])):
-        lines += _render_steps(status, detail, list(group), width)
+        lines += _render_steps(status, detail, list(group), terminal)
     names = {status: [each["step"] for each in found["steps"] if each["status"] == status] for status in _NOTABLE}
     notable = [f"{', '.join(names[status])}: {status}" for status in _NOTABLE if names[status]]
     return "\n".join([*lines, "", "; ".join(notable) or "everything works"])
 
 
-def _render_steps(status: str, detail: str, steps: list[Step], width: int) -> Iterable[str]:
+def _render_steps(status: str, detail: str, steps: list[Step], terminal: Terminal) -> Iterable[str]:
     head = f"{status:<9}{', '.join(each['step'] for each in steps)}"
-    yield from _wrap(f"{head}: {detail}", "", _INDENT, width)
+    for number, line in enumerate(fold(f"{head}: {detail}", later=_INDENT)):
+        yield line if number else terminal.paint(status, _STYLES[status]) + line[len(status) :]
     for advice in (text for each in steps for text in each["advice"]):
-        yield from _wrap(f"-> {advice}", _INDENT, _INDENT + "   ", width)
-
-
-def _wrap(text: str, first: str, later: str, width: int) -> Iterable[str]:
-    # Host names and ARNs stay whole, to be copied.
-    return textwrap.wrap(
-        text,
-        max(width, 2 * len(later)),
-        initial_indent=first,
-        subsequent_indent=later,
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+        yield from fold(f"-> {advice}", _INDENT, _INDENT + "   ")

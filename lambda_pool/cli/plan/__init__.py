@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from lambda_pool.cli.arguments import add_url, function_name
+from lambda_pool.cli.terminal import Progress, Terminal, complain
 from lambda_pool.errors import LambdaPoolError
 
+ENGINES = ("postgresql", "mysql", "mariadb", "aurora-postgresql", "aurora-mysql")
 _EPILOG = """\
 Figures that are not given are asked: the database's with --live (LAMBDA_POOL_URL, with this machine's login), the
 function's with --function (AWS). Connections needed = environments x workers x max_size.
@@ -23,7 +25,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.epilog = _EPILOG
     database = parser.add_argument_group("the database")
     database.add_argument("--max-connections", type=int, metavar="N", help="what it allows in all")
-    database.add_argument("--reserved", type=int, metavar="N", help="connections kept for administrators (default: 3)")
+    database.add_argument("--instance", metavar="CLASS", help="its class instead, such as db.t4g.micro")
+    database.add_argument("--acu", metavar="MIN-MAX", help="Aurora serverless: its capacity instead, such as 0.5-16")
+    database.add_argument(
+        "--engine",
+        choices=ENGINES,
+        default=ENGINES[0],
+        metavar="ENGINE",
+        help="of that instance: postgresql (default), mysql, mariadb, aurora-postgresql or aurora-mysql",
+    )
+    database.add_argument("--reserved", type=int, metavar="N", help="kept for administrators (default: 3, MySQL 0)")
     database.add_argument("--others", type=int, metavar="N", help="connections of everybody else (default: 0)")
     database.add_argument("--cores", type=int, metavar="N", help="its processor cores, for a rule of thumb")
     database.add_argument("--spindles", type=int, default=0, metavar="N", help="its disks that turn (default: 0)")
@@ -31,7 +42,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_url(database, "the database to ask; then --live is not needed")
     function = parser.add_argument_group("the function")
     function.add_argument(
-        "--environments", type=int, metavar="N", help="environments at once at the peak (concurrency)"
+        "--environments", type=int, metavar="N", help="environments that there are, those that are frozen included"
+    )
+    function.add_argument(
+        "--running",
+        type=int,
+        metavar="P",
+        help="invocations that run at once at the peak, of all functions on the database (default: --rate x "
+        "--duration, or all environments)",
     )
     function.add_argument("--rate", type=float, metavar="R", help="invocations a second at the peak")
     function.add_argument(
@@ -63,6 +81,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PART",
         help="part of the connections that is left free (default: 0.2)",
     )
+    simulation = parser.add_argument_group("a simulation, before anybody deploys so many")
+    simulation.add_argument("--simulate", action="store_true", help="run the fleet with these figures, and draw it")
+    simulation.add_argument("--keep-below", type=float, metavar="PART", help="the option to try (default: as planned)")
+    simulation.add_argument("--functions", type=int, metavar="N", help="functions that the environments belong to")
     parser.add_argument("--region", help="AWS's region (default: as the SDKs find it)")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     parser.add_argument(
@@ -71,28 +93,58 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print the plan. Returns 0 if today's peak fits, 1 if not, 2 if a figure is missing."""
+    """Print the plan, or what a simulation of it shows.
+
+    Returns 0 if today's peak fits (of a simulation: if nothing failed), 1 if not, 2 if a figure is missing.
+    """
     from lambda_pool.cli.plan import chart, live, report, sizing
 
     try:
         figures, sources = _figures(args)
         made = sizing.plan(figures)
+        if args.simulate:
+            return _simulate(args, made)
         if args.chart is not None:
             args.chart.write_text(chart.svg(made), encoding="utf-8")
     except (live.Unknown, LambdaPoolError, ValueError, OSError) as error:
-        print(f"lambda-pool plan: {error}", file=sys.stderr)
-        return 2
+        return complain("plan", error)
     if args.json:
         print(json.dumps(report.as_json(made, sources), indent=2))
     else:
-        print("\n".join(report.lines(made, sources)))
+        print("\n".join(report.lines(made, sources, Terminal(sys.stdout))))
         print(f"\nThe chart is in {args.chart}." if args.chart is not None else f"\n{chart.text(made)}")
     return 0 if report.good(made) else 1
 
 
+def _simulate(args: argparse.Namespace, plan: Any) -> int:
+    """Run the fleet without one. Raises ValueError and OSError."""
+    from lambda_pool.cli.plan import simulated
+
+    if plan.fleet is None:
+        raise ValueError("--simulate is for environments that freeze, and connect to the database itself")
+    part = plan.fleet.keep_below if args.keep_below is None else args.keep_below
+    if not 0 <= part <= 1:
+        raise ValueError(f"--keep-below {part} is not valid: it must be from 0 to 1")
+    if args.functions is not None and args.functions < 1:
+        raise ValueError(f"--functions {args.functions} is not valid: it must be at least 1")
+    traffic = simulated.traffic(plan, functions=args.functions, duration=args.duration)
+    with Progress() as waiting:
+        waiting("simulating the fleet")
+        found, database = simulated.run(plan, traffic, part)
+    if args.chart is not None:
+        args.chart.write_text(simulated.svg(found, database), encoding="utf-8")
+    if args.json:
+        print(json.dumps(simulated.as_json(found, traffic, database), indent=2))
+    else:
+        print("\n".join(simulated.lines(found, traffic, database)))
+        picture = f"The picture is in {args.chart}." if args.chart is not None else simulated.text(found, database)
+        print(f"\n{picture}")
+    return 1 if found.failed else 0
+
+
 def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
     """What was given, and for the rest what was asked. Raises Unknown, LambdaPoolError and ValueError."""
-    from lambda_pool.cli.plan import live, sizing
+    from lambda_pool.cli.plan import instances, live, sizing
 
     sources: list[str] = []
 
@@ -104,33 +156,59 @@ def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
         sources.append(f"{name} {asked} ({where})")
         return asked
 
-    server = live.ask_database(args.url) if args.live or args.url else None
-    function = live.ask_aws(args.function, args.region) if args.function else None
-    percent = args.proxy_percent
-    if args.proxy and percent is None:
-        percent = first(None, "MaxConnectionsPercent", live.ask_proxy(args.proxy, args.region), "RDS")
+    with Progress() as waiting:
+        server = function = None
+        if args.live or args.url:
+            waiting("asking the database")
+            server = live.ask_database(args.url)
+        if args.function:
+            waiting("asking AWS about the function")
+            function = live.ask_aws(args.function, args.region)
+        percent = args.proxy_percent
+        if args.proxy and percent is None:
+            waiting("asking AWS about the proxy")
+            percent = first(None, "MaxConnectionsPercent", live.ask_proxy(args.proxy, args.region), "RDS")
     limit = first(args.max_connections, "max_connections", server and server.max_connections, "the database")
+    instance = None
+    if limit is None and args.acu is not None:
+        instance = instances.of_capacity(args.acu, args.engine)
+    elif limit is None and args.instance is not None:
+        instance = instances.of(args.instance, args.engine)
+    if instance is not None:
+        limit = first(None, "max_connections", instance.max_connections, instance.source)
     if limit is None:
-        raise live.Unknown("how many connections the database allows: give --max-connections, or --live to ask it")
+        raise live.Unknown(
+            "how many connections the database allows: give --max-connections, or --instance with its class, or "
+            "--acu with its capacity, "
+            "or --live to ask it"
+        )
     rate = first(args.rate, "invocations a second", function and function.peak_rate, f"CloudWatch, {live._DAYS} days")
-    environments = args.environments
-    if environments is None and args.rate is not None and args.duration is not None:
+    environments, running = args.environments, args.running
+    if args.rate is not None and args.duration is not None:
         if not 0 <= args.rate * args.duration < math.inf:
             raise ValueError(f"--rate {args.rate} with --duration {args.duration} is no number of environments")
         # Lambda's own formula for concurrency, at the peak.
-        environments = max(1, math.ceil(args.rate * args.duration))
+        concurrency = max(1, math.ceil(args.rate * args.duration))
+        environments = concurrency if environments is None else environments
+        running = concurrency if running is None else running
     environments = first(
-        environments, "environments", function and function.peak_environments, f"CloudWatch, {live._DAYS} days"
+        environments if environments is not None else running,
+        "environments",
+        function and function.peak_environments,
+        f"CloudWatch, {live._DAYS} days",
     )
     if environments is None:
         raise live.Unknown(
             "how many environments there are at the peak: give --environments, or --rate and --duration, or --function"
         )
+    # MySQL's connection for an administrator comes on top of the others.
+    kept = 3 if args.engine.endswith("postgresql") else 0
     return (
         sizing.Figures(
             max_connections=limit,
             environments=environments,
-            reserved=first(args.reserved, "reserved", server and server.reserved, "the database", 3),
+            running=running,
+            reserved=first(args.reserved, "reserved", server and server.reserved, "the database", kept),
             others=first(args.others, "others", server and server.others, "the database, just now", 0),
             workers=first(args.workers, "workers", function and function.workers, "Lambda", 1),
             max_size=first(args.max_size, "max_size", function and function.max_size, "its variables", 1),

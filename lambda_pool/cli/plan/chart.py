@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 from lambda_pool.cli.plan.sizing import Plan
+from lambda_pool.cli.terminal import fold
 
 _WIDTH, _HEIGHT = 720, 440
 _LEFT, _RIGHT, _TOP, _BOTTOM = 70, 24, 98, 56
@@ -25,7 +26,7 @@ class Axes:
 
 def axes(plan: Plan) -> Axes:
     """Room for the doubled traffic, the limit and what to set; what Lambda may start, where it is not far off."""
-    wanted = 2 * plan.figures.environments
+    wanted = 2 * plan.figures.at_work
     furthest = max(wanted, plan.reserved_concurrency or 1)
     if plan.most is not None and plan.most.environments <= 3 * furthest:
         furthest = max(furthest, plan.most.environments)
@@ -47,7 +48,7 @@ def _step(reach: int) -> int:
 
 def _points(plan: Plan) -> list[tuple[int, str]]:
     """Concurrencies worth a mark."""
-    points = [(plan.figures.environments, "now"), (2 * plan.figures.environments, "doubled")]
+    points = [(plan.figures.at_work, "now"), (2 * plan.figures.at_work, "doubled")]
     if plan.reserved_concurrency:
         # Managed Instances have no concurrency to reserve: there it is MaxExecutionEnvironments.
         points.append((plan.reserved_concurrency, "to set" if plan.figures.workers > 1 else "to reserve"))
@@ -139,15 +140,16 @@ def text(plan: Plan) -> str:
         connections = place / (_COLUMNS - 1) * reach.environments * plan.per_environment
         if connections <= reach.connections:
             grid[row(connections)][place] = "*"
-    labels = {row(plan.available): _limit(plan), row(plan.budget): f"budget {plan.budget}"}
-    if row(plan.available) == row(plan.budget):
-        labels = {row(plan.available): f"{_limit(plan)}, budget {plan.budget}"}
     lines = []
     for number, line in enumerate(grid):
         mark = reach.connections * (_ROWS - 1 - number) / (_ROWS - 1)
         left = f"{mark:6.0f}" if number % 5 == 0 else " " * 6
-        lines.append(f"{left} |{''.join(line)} {labels.get(number, '')}".rstrip())
+        lines.append(f"{left} |{''.join(line)}".rstrip())
     lines.append(" " * 7 + "+" + "-" * _COLUMNS)
     names = ", ".join(f"{name} {environments}" for environments, name in sorted(_points(plan)))
-    lines.append(" " * 8 + f"0 to {reach.environments} environments; marks: {names}")
-    return "\n".join(lines)
+    indent = " " * 8
+    legend = [
+        f"0 to {reach.environments} environments; | {names}",
+        f"* connections, = {_limit(plan)}, - budget {plan.budget}",
+    ]
+    return "\n".join([*lines, *(line for text in legend for line in fold(text, indent, indent))])

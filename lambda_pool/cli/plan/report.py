@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from lambda_pool.cli.plan.sizing import Fit, Load, Plan, ProxyAdvice
+from lambda_pool.cli.plan.sizing import DEFAULT, Fit, Fleet, Load, Plan, ProxyAdvice
+from lambda_pool.cli.terminal import Terminal, fold
 
 _FITS = {
     Fit.FITS: "fits",
@@ -22,6 +23,12 @@ def verdict(plan: Plan) -> str:
         return _with_proxy(plan)
     if plan.now.fit is not Fit.FITS:
         needed = f"{plan.now.connections} connections at the peak, and {plan.budget} in the budget"
+        if plan.figures.running is None and plan.fleet is not None:
+            needed = (
+                f"{plan.figures.environments} environments, and {plan.budget} connections in the budget. That fits as "
+                f"long as no more than {plan.budget // plan.per_environment} run at once: say how many do with "
+                "--running. If all of them do"
+            )
         if plan.reserved_concurrency == 0:
             return f"{needed}, where not even one environment fits: put an RDS Proxy in front."
         bound = (
@@ -34,7 +41,7 @@ def verdict(plan: Plan) -> str:
         return "It fits today, and not after the next doubling of the traffic: plan for an RDS Proxy."
     if plan.doubled.throttled:
         return (
-            f"It fits. After the next doubling of the traffic Lambda throttles: {2 * plan.figures.environments} "
+            f"It fits. After the next doubling of the traffic Lambda throttles: {2 * plan.figures.at_work} "
             f"environments would be wanted, and {plan.doubled.environments} may start."
         )
     return (
@@ -60,35 +67,65 @@ def good(plan: Plan) -> bool:
     return plan.now.fit is Fit.FITS
 
 
-def lines(plan: Plan, sources: list[str]) -> list[str]:
+def lines(plan: Plan, sources: list[str], terminal: Terminal) -> list[str]:
     """The whole answer as text. `sources`: where figures came from that nobody gave."""
     figures = plan.figures
     server = f"{figures.max_connections} max_connections - {figures.reserved} reserved - {figures.others} of others"
     share = f", at most {figures.proxy_percent} % for the proxy" if figures.proxy_percent is not None else ""
     found = [
-        verdict(plan),
+        *(terminal.paint(line, "green" if good(plan) else "red") for line in fold(verdict(plan))),
         "",
-        f"available   {plan.available:6}  {server}{share}",
-        f"budget      {plan.budget:6}  less {figures.headroom:.0%} headroom, for deployments and growth",
-        f"needed now  {plan.now.connections:6}  {_product(plan, plan.now)}: {_outcome(plan, plan.now)}",
-        f"doubled     {plan.doubled.connections:6}  {_product(plan, plan.doubled)}: {_outcome(plan, plan.doubled)}",
+        *_row("available", plan.available, f"{server}{share}"),
+        *_row("budget", plan.budget, f"less {figures.headroom:.0%} headroom, for deployments and growth"),
+        *_row("needed now", plan.now.connections, f"{_product(plan, plan.now)}: {_outcome(plan, plan.now)}"),
+        *_row("doubled", plan.doubled.connections, f"{_product(plan, plan.doubled)}: {_outcome(plan, plan.doubled)}"),
     ]
     if plan.most is not None:
         most = f"{_product(plan, plan.most)}, all that Lambda may start: {_outcome(plan, plan.most)}"
-        found.append(f"at most     {plan.most.connections:6}  {most}")
+        found += _row("at most", plan.most.connections, most)
+    if plan.fleet is not None:
+        found += ["", *_fleet(plan, plan.fleet)]
+    bound = "MaxExecutionEnvironments" if _managed(plan) else "Reserved concurrency"
     found += [
         "",
-        f"{'MaxExecutionEnvironments' if _managed(plan) else 'Reserved concurrency'} to set: {_reserve(plan)}",
-        f"RDS Proxy: {_PROXY[plan.proxy]}",
+        *fold(f"{bound} to set: {_reserve(plan)}", later="  "),
+        *fold(f"RDS Proxy: {_PROXY[plan.proxy]}", later="  "),
         "",
         "Rules of thumb beside it:",
     ]
     for formula in plan.formulas:
         number = "?" if formula.connections is None else str(formula.connections)
         missing = f": give {formula.needs}" if formula.connections is None else ""
-        found.append(f"  {number:>6}  {formula.name} ({formula.meaning}){missing}")
+        found += fold(f"{formula.name} ({formula.meaning}){missing}", f"  {number:>6}  ", " " * 10)
     if sources:
-        found += ["", "Asked, not given: " + "; ".join(sources) + "."]
+        found += ["", *fold("Asked, not given: " + "; ".join(sources) + ".", later="  ")]
+    return found
+
+
+def _row(name: str, number: int, meaning: str) -> list[str]:
+    return fold(meaning, f"{name:<12}{number:6}  ", " " * 20)
+
+
+def _fleet(plan: Plan, fleet: Fleet) -> list[str]:
+    """What to let frozen environments keep, and what more would cost."""
+    at_work = f"{fleet.at_work} at work / {fleet.limit}"
+    if fleet.keep_below == 0:
+        return fold(f"keep_below to set: 0 ({at_work}: there is no room for what is frozen, and not for all at work).")
+    frozen = max(plan.figures.environments - plan.figures.at_work, 0)
+    which = f"{fleet.kept} connections of {frozen} frozen environments" if frozen else f"{fleet.kept} when they freeze"
+    default = ", and the default of 0.6 is below it" if fleet.keep_below >= DEFAULT else ""
+    found = fold(
+        f"keep_below to set: {fleet.keep_below:g} (1 - {at_work}{default}): at most {which} are kept, "
+        "and no login is refused because of them.",
+        later="  ",
+    )
+    for cost in fleet.costs:
+        found += fold(
+            f"fewer logins; at the peak {cost.without_room} of {fleet.at_work} may find no room and wait for it: "
+            "50 to 500 ms and a login for each try",
+            f"  {cost.keep_below:>4g}  ",
+            " " * 8,
+        )
     return found
 
 
@@ -108,7 +145,7 @@ def _reserve(plan: Plan) -> str:
 _PROXY = {
     ProxyAdvice.NO: "not needed for the number of connections.",
     ProxyAdvice.SOON: "not needed yet; the next doubling needs one, or a bound on concurrency.",
-    ProxyAdvice.YES: "needed, unless concurrency is bounded as above.",
+    ProxyAdvice.YES: "needed if so many run at once, unless concurrency is bounded as above.",
     ProxyAdvice.THERE: "there is one.",
 }
 
@@ -116,7 +153,8 @@ _PROXY = {
 def _product(plan: Plan, load: Load) -> str:
     figures = plan.figures
     workers = f" x {figures.workers} workers" if figures.workers > 1 else ""
-    return f"{load.environments} environments{workers} x {figures.max_size} max_size"
+    what = "environments" if figures.running is None else "running"
+    return f"{load.environments} {what}{workers} x {figures.max_size} max_size"
 
 
 def _outcome(plan: Plan, load: Load) -> str:
@@ -148,5 +186,6 @@ def as_json(plan: Plan, sources: list[str]) -> dict[str, Any]:
         "max_execution_environments": plan.reserved_concurrency if _managed(plan) else None,
         "proxy": plan.proxy.value,
         "backend": plan.backend,
+        "fleet": None if plan.fleet is None else asdict(plan.fleet),
         "formulas": [asdict(formula) for formula in plan.formulas],
     }

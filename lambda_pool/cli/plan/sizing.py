@@ -6,6 +6,9 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
+DEFAULT = 0.6
+"""`keep_below` where nobody sets it."""
+
 
 class Fit(Enum):
     """Whether what is needed is there."""
@@ -31,14 +34,17 @@ class ProxyAdvice(Enum):
 class Figures:
     """What is known. Counts, seconds and calls per second; None where it is not known.
 
-    `environments`: execution environments at the peak (Lambda calls this concurrency). `workers`: processes in each, 1
-    but on Managed Instances. `reserved`: connections that the server keeps for administrators. `others`: connections of
-    everybody else. `proxy_percent`: MaxConnectionsPercent of the RDS Proxy in between. `headroom`: part of what is
-    available that is left free, for deployments (old environments keep their connections for a while) and growth.
+    `environments`: execution environments that there are, frozen ones included. `running`: invocations that run at
+    once at the peak (Lambda calls this concurrency); None: as many as there are environments. `workers`: processes in
+    each, 1 but on Managed Instances. `reserved`: connections that the server keeps for administrators. `others`:
+    connections of everybody else. `proxy_percent`: MaxConnectionsPercent of the RDS Proxy in between. `headroom`: part
+    of what is available that is left free, for deployments (old environments keep their connections for a while) and
+    growth.
     """
 
     max_connections: int
     environments: int
+    running: int | None = None
     reserved: int = 0
     others: int = 0
     workers: int = 1
@@ -52,10 +58,37 @@ class Figures:
     cores: int | None = None
     spindles: int = 0
 
+    @property
+    def at_work(self) -> int:
+        """Environments that run an invocation at once, at most."""
+        return self.environments if self.running is None else min(self.running, self.environments)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a higher `keep_below` than the one to set costs: so many of those at work may find no room at the peak."""
+
+    keep_below: float
+    without_room: int
+
+
+@dataclass(frozen=True)
+class Fleet:
+    """What frozen environments may keep. `limit`: connections that the server has for everybody but administrators."""
+
+    limit: int
+    at_work: int
+    """Connections of those that run at once."""
+    keep_below: float
+    """The largest with which no login is refused because of a frozen environment."""
+    kept: int
+    """Connections of frozen environments, at most, with that."""
+    costs: tuple[Cost, ...]
+
 
 @dataclass(frozen=True)
 class Load:
-    """A number of environments, and what it asks of the database."""
+    """A number of environments at work, and what it asks of the database."""
 
     environments: int
     connections: int
@@ -95,6 +128,8 @@ class Plan:
     backend: int | None
     """Connections that a proxy needs to the database at the peak; None where rate or query time are not known."""
     formulas: tuple[Formula, ...]
+    fleet: Fleet | None
+    """What to let frozen environments keep; None behind a proxy and on Managed Instances, where none is frozen."""
 
 
 def plan(figures: Figures) -> Plan:
@@ -113,7 +148,7 @@ def plan(figures: Figures) -> Plan:
         connections = started * per_environment
         return Load(started, connections, _fit(connections, budget, available), started < environments)
 
-    now, doubled = load(figures.environments), load(2 * figures.environments)
+    now, doubled = load(figures.at_work), load(2 * figures.at_work)
     most = None if bound is None else load(bound)
     backend = _backend(figures)
     return Plan(
@@ -128,6 +163,23 @@ def plan(figures: Figures) -> Plan:
         proxy=_proxy(figures, per_environment, budget),
         backend=backend,
         formulas=_formulas(figures, available, backend),
+        fleet=None if figures.proxy_percent is not None or figures.workers > 1 else _fleet(figures, now.connections),
+    )
+
+
+def _fleet(figures: Figures, at_work: int) -> Fleet:
+    """All sessions are at most `keep_below` of the limit, others' included, and those at work on top."""
+    limit = max(figures.max_connections - figures.reserved, 1)
+    part = max(math.floor(100 * (1 - at_work / limit) + 1e-9), 0) / 100
+    costs = [
+        Cost(higher, math.floor(higher * limit) + at_work - limit) for higher in (DEFAULT, 0.8, 1.0) if higher > part
+    ]
+    return Fleet(
+        limit=limit,
+        at_work=at_work,
+        keep_below=part,
+        kept=max(math.floor(part * limit) - figures.others, 0),
+        costs=tuple(Cost(each.keep_below, min(each.without_room, at_work)) for each in costs if each.without_room > 0),
     )
 
 
@@ -136,6 +188,8 @@ def _check(figures: Figures) -> None:
     for name, smallest in least.items():
         if getattr(figures, name) < smallest:
             raise ValueError(f"{name}={getattr(figures, name)} is not valid: it must be at least {smallest}")
+    if figures.running is not None and figures.running < 1:
+        raise ValueError(f"running={figures.running} is not valid: it must be at least 1")
     for name in ("reserved_concurrency", "account_concurrency", "cores", "rate", "query_seconds"):
         value = getattr(figures, name)
         if value is not None and not 0 <= value < float("inf"):
@@ -166,12 +220,13 @@ def _backend(figures: Figures) -> int | None:
 
 
 def _proxy(figures: Figures, per_environment: int, budget: int) -> ProxyAdvice:
-    # What is wanted, not what Lambda lets through: a bound that throttles is a way to do without a proxy, at a price.
+    # Those at work count, not those that are frozen, which keep a connection only while there is room. And what is
+    # wanted, not what Lambda lets through: a bound that throttles is a way to do without a proxy, at a price.
     if figures.proxy_percent is not None:
         return ProxyAdvice.THERE
-    if figures.environments * per_environment > budget:
+    if figures.at_work * per_environment > budget:
         return ProxyAdvice.YES
-    return ProxyAdvice.SOON if 2 * figures.environments * per_environment > budget else ProxyAdvice.NO
+    return ProxyAdvice.SOON if 2 * figures.at_work * per_environment > budget else ProxyAdvice.NO
 
 
 def _formulas(figures: Figures, available: int, backend: int | None) -> tuple[Formula, ...]:
@@ -188,7 +243,7 @@ def _formulas(figures: Figures, available: int, backend: int | None) -> tuple[Fo
         Formula(
             "limit / environments",
             "the max_size that each environment could have",
-            available // figures.environments,
+            available // figures.at_work,
             "--environments",
         ),
     )

@@ -11,7 +11,7 @@ from .arguments import OWN_ARGUMENTS, conninfo, libpq_arguments, libpq_defaults
 from .errors import classify
 
 if TYPE_CHECKING:
-    from .link import PostgresLink
+    from .engine_connection import PostgresConnection
 
 
 class PostgresEngine:
@@ -21,6 +21,10 @@ class PostgresEngine:
     default_port = 5432
     arguments: ClassVar[Callable[..., Mapping[str, Any]]] = staticmethod(libpq_arguments)
     defaults: ClassVar[Callable[[], Defaults]] = staticmethod(libpq_defaults)
+
+    def __init__(self, *, awaited: bool = False) -> None:
+        """`awaited`: its connections are for asyncio."""
+        self.awaited: bool = awaited
 
     def load(self) -> None:
         """Import psycopg. Raises ConfigError also for a version that does not fit."""
@@ -32,14 +36,18 @@ class PostgresEngine:
             ) from error
         from .fitness import check_driver
 
-        check_driver()
+        check_driver(awaited=self.awaited)
+        if self.awaited:  # not in a greenlet, where importing is one thing more that may go wrong
+            from . import async_connection, engine_connection  # noqa: F401
 
     @private
-    def connect(self, request: ConnectRequest) -> "PostgresLink":
+    def connect(self, request: ConnectRequest) -> "PostgresConnection":
         """Open one connection within `request.timeout` seconds."""
-        from .connection import PooledConnection
+        from psycopg import OperationalError
+
+        from .engine_connection import PostgresConnection
         from .libpq import connect
-        from .link import PostgresLink
+        from .timer import refuses_timer, with_timer
 
         deadline = monotonic() + request.timeout
         arguments = dict(request.arguments)
@@ -47,10 +55,36 @@ class PostgresEngine:
         own.setdefault("autocommit", request.autocommit)
         if request.pooled:
             own.setdefault("prepare_threshold", None)
-        conn = PooledConnection(connect(conninfo(request, arguments).decode(), deadline, pooled=request.pooled))
+        timed = with_timer(arguments, request.session_idle)
+        try:
+            pgconn = connect(conninfo(request, timed or arguments).decode(), deadline, pooled=request.pooled)
+        except OperationalError as error:
+            if timed is None or not refuses_timer(error):
+                raise
+            timed = None
+            pgconn = connect(conninfo(request, arguments).decode(), deadline, pooled=request.pooled)
+        conn = self._wrap(pgconn)
         conn.configure(own)
         conn.pooled.slow_query, conn.pooled.on_slow = request.slow_query, request.on_slow
-        return PostgresLink(conn, "transaction" if request.pooled else request.reset)
+        conn.pooled.watched, conn.pooled.patience = request.watched, request.patience
+        return PostgresConnection(
+            conn,
+            "transaction" if request.pooled else request.reset,
+            request.session_idle if timed else 0.0,
+        )
+
+    def _wrap(self, pgconn: Any) -> Any:
+        if self.awaited:
+            from .async_connection import AsyncPooledConnection
+
+            return AsyncPooledConnection(pgconn)
+        from .connection import PooledConnection
+
+        return PooledConnection(pgconn)
+
+    def in_coroutines(self, conn: Any, patience: float) -> Any:
+        """Its methods are coroutines."""
+        return conn
 
     def classify(self, error: BaseException) -> Failure:
         """By SQLSTATE where there is one, else by type and text."""

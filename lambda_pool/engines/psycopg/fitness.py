@@ -1,7 +1,7 @@
 """Whether this version of psycopg still has what the pool overrides and calls."""
 
 from inspect import signature
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import psycopg
 
@@ -18,16 +18,24 @@ _NEEDED = {
     psycopg.Cursor: ("execute", "executemany", "stream", "copy", "nextset", "set_result"),
     psycopg.ServerCursor: ("fetchone", "fetchmany", "fetchall", "scroll", "close"),
 }
+# The same names of its asyncio half.
+_ASYNC: dict[Any, Any] = {
+    psycopg.Connection: psycopg.AsyncConnection,
+    psycopg.Cursor: psycopg.AsyncCursor,
+    psycopg.ServerCursor: psycopg.AsyncServerCursor,
+}
 
 
-def check_driver() -> None:
-    """Raises ConfigError if this version of psycopg lacks what is overridden here."""
-    for owner, names in _NEEDED.items():
+def check_driver(*, awaited: bool = False) -> None:
+    """Raises ConfigError if this version of psycopg lacks what is overridden here. `awaited`: in its asyncio half."""
+    for genuine, names in _NEEDED.items():
+        owner = _ASYNC[genuine] if awaited else genuine
         for name in names:
             if name != "lock" and not hasattr(owner, name):
                 unfit(f"{owner.__name__}.{name}() is gone")
-    if not {"gen", "interval", "timeout"} <= signature(psycopg.Connection.wait).parameters.keys():
-        unfit("Connection.wait() does not take gen, interval and timeout")
+    connection: Any = _ASYNC[psycopg.Connection] if awaited else psycopg.Connection
+    if not {"gen", "interval", "timeout"} <= signature(connection.wait).parameters.keys():
+        unfit(f"{connection.__name__}.wait() does not take gen, interval and timeout")
 
 
 def unfit(what: str) -> NoReturn:

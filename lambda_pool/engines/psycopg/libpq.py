@@ -2,7 +2,6 @@
 
 import logging
 import os
-import select
 import socket
 import sys
 from collections.abc import Callable, Generator
@@ -17,6 +16,7 @@ from psycopg.pq import ConnStatus, ExecStatus, PollingStatus, TransactionStatus
 from psycopg.waiting import Ready, Wait
 
 from ...errors import ConfigError
+from ...waiting import READ, WRITE, aside, ready
 from .arguments import NO_OPTIONS
 
 if TYPE_CHECKING:
@@ -38,6 +38,9 @@ _MOST_RESULTS = 100
 # Bytes of memory that notifications may take which came in meanwhile, and what one takes beside its text.
 _MOST_NOTIFIED = 32 << 20
 _NOTIFY = 256
+
+# The first libpq that can do so without waiting for ever.
+_CANCELS_SAFELY = 170000
 
 _COPY = (ExecStatus.COPY_OUT, ExecStatus.COPY_IN, ExecStatus.COPY_BOTH)
 
@@ -85,7 +88,7 @@ def _places(parameters: dict[str, str]) -> list[tuple[str, str, str]]:
     if parameters.get("hostaddr") or not host or host.startswith(("/", "@")):
         return []
     try:
-        found = socket.getaddrinfo(host, int(port), type=socket.SOCK_STREAM)
+        found = aside(socket.getaddrinfo, host, int(port), type=socket.SOCK_STREAM)
     except (socket.gaierror, ValueError):  # libpq says what is wrong with it
         return []
     return list(dict.fromkeys((host, str(address[4][0]), port) for address in found))
@@ -105,16 +108,31 @@ def _connect(pgconn: "PGconn", deadline: float, *, pooled: bool) -> None:
             return
         if state not in {PollingStatus.READING, PollingStatus.WRITING}:
             break
-        # A new poller each time: libpq may change its socket between two addresses.
-        poller = select.poll()
-        poller.register(pgconn.socket, select.POLLIN if state == PollingStatus.READING else select.POLLOUT)
+        # The socket anew each time: libpq may change it between two addresses.
+        events = READ if state == PollingStatus.READING else WRITE
         # In short pieces: a signal that comes just before the call does not end it.
-        while not poller.poll(min(LOOK, _left(deadline)) * 1000):
+        while not ready(pgconn.socket, events, min(LOOK, _left(deadline))):
             pass
         room -= _waiting(pgconn.socket)
         if room < 0:
             raise OperationalError("the server sends more than any login could need")
     raise OperationalError(bytes(pgconn.error_message).decode("utf-8", "replace").strip())
+
+
+def request_cancel(pgconn: "PGconn", deadline: float) -> None:
+    """Ask the server, over a connection of its own, to end what runs on this one. Raises OperationalError."""
+    if pq.version() < _CANCELS_SAFELY:
+        pgconn.get_cancel().cancel()
+        return
+    cancel = pgconn.cancel_conn()
+    cancel.start()
+    while True:
+        state = cancel.poll()
+        if state == PollingStatus.OK:
+            return
+        if state == PollingStatus.FAILED:
+            raise OperationalError(cancel.get_error_message())
+        ready(cancel.socket, READ if state == PollingStatus.READING else WRITE, _left(deadline))
 
 
 def _left(deadline: float) -> float:

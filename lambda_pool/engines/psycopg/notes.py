@@ -8,7 +8,7 @@ from ..slow import OnSlow
 from .libpq import Unasked
 
 if TYPE_CHECKING:
-    from .connection import Baseline
+    from .shared import Baseline
 
 
 class Notes:
@@ -23,7 +23,9 @@ class Notes:
         """In the borrower's own pipeline, whose cursors note what they send."""
         self.until: float | None = None
         """Until when the pool waits."""
-        self.watched = self.cancelled = False
+        self.cancelled = False
+        self.watched = False
+        """On an event loop: what runs is to be ended before the invocation is."""
         self.guarded = False
         """In `Pool.run`: the transaction is not the borrower's to end."""
         self.ended = False
@@ -42,6 +44,8 @@ class Notes:
         self.two_phase_prepared = False
         self.slow_query: float = 0.0
         self.on_slow: OnSlow | None = None
+        self.patience = 0.0
+        """Seconds that a COMMIT is waited for after its task was cancelled."""
         self.adapters: AdaptersMap | None = None
         self.cursor_class: tuple[Any, Any] = (None, None)
         self.server_cursor_class: tuple[Any, Any] = (None, None)

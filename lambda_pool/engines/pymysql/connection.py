@@ -17,6 +17,7 @@ from pymysql.constants import CLIENT, CR, SERVER_STATUS
 from pymysql.cursors import SSCursor
 
 from ...errors import ConfigError, DeadlineExceeded
+from ...waiting import aside
 from ..base import cancelled, from_elsewhere
 from . import private
 from .errors import is_answer
@@ -53,14 +54,14 @@ class BoundedConnection(_Connection):
     ctx: Any
 
     sock: BoundedSocket | BoundedTlsSocket
-    """The socket that it is connected by."""
-    wanted: bool
-    """Whether autocommit is on where nobody changed it."""
+    wanted: bool  # whether autocommit is on where nobody changed it
+    session_idle: int = 0  # see ConnectRequest
+    sockets: tuple[type[BoundedSocket], type[BoundedTlsSocket]] = BoundedSocket, BoundedTlsSocket  # without, with TLS
     cancelled: bool = False
     """Somebody asked the server to end the running statement, or cut the connection to end it."""
+    # close() was called while it was open; and before its transaction was ended.
     closed_by_user: bool = False
     closed_in_transaction: bool = False
-    """close() was called while it was open; and before its transaction was ended."""
 
     def __init__(self, **arguments: Any) -> None:
         """PyMySQL's, whose arguments these are."""
@@ -85,7 +86,7 @@ class BoundedConnection(_Connection):
         self.init_command = self.sql_mode = None  # they have their place in `run_setup`
         context = wrapping = None
         if self.ssl:
-            context, self.ctx = self.ctx, Wrapping(self.ctx)
+            context, self.ctx = self.ctx, Wrapping(self.ctx, self.sockets[1])
             wrapping = self.ctx
         try:
             with self.bounded(timeout):
@@ -114,8 +115,8 @@ class BoundedConnection(_Connection):
             if path:
                 addresses: Sequence[Any] = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", path)]
             else:
-                addresses = socket.getaddrinfo(self.host, self.port, 0, socket.SOCK_STREAM)
-            return dial(addresses, deadline, self.line, self.bind_address)
+                addresses = aside(socket.getaddrinfo, self.host, self.port, 0, socket.SOCK_STREAM)
+            return dial(addresses, deadline, self.line, self.sockets[0], self.bind_address)
         except OSError as error:
             if from_elsewhere(error):
                 raise
@@ -132,6 +133,7 @@ class BoundedConnection(_Connection):
     def setup(self) -> tuple[str, ...]:
         """What makes a session one of this pool, after the login and after each reset."""
         names = f"SET NAMES {self.charset}" + (f" COLLATE {self.collation}" if self.collation else "")
+        names += f", wait_timeout={self.session_idle}" if self.session_idle else ""
         mode = f"sql_mode={self.escape(self.sql_mode)}" if self.sql_mode else ""
         if self.tracked:
             rest = [mode] if mode else []
@@ -411,8 +413,8 @@ class BoundedConnection(_Connection):
         """True if more came than the last answer: announced, decrypted, or read already. The socket shows none."""
         if not self.open:
             return False
-        pending = isinstance(self.sock, BoundedTlsSocket) and self.sock.pending()
-        return bool(self.server_status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS or pending or self.line.leftover())
+        more = self.server_status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS or self.line.leftover()
+        return bool(more or (isinstance(self.sock, BoundedTlsSocket) and self.sock.pending()))
 
     def bounded(self, timeout: float | None, most: float = _MOST) -> Bounds:
         """Bound all reads and writes in a `with` block, together, to `timeout` seconds (None: no bound), `most` bytes.

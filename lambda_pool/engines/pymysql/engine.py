@@ -1,11 +1,12 @@
 """MySQL and MariaDB on PyMySQL."""
 
 from collections.abc import Callable, Mapping
+from math import ceil
 from typing import Any, ClassVar
 
 from ...errors import ConfigError
 from ...secret import private
-from ..base import ConnectRequest, Defaults, Failure, Link
+from ..base import ConnectRequest, Defaults, Failure, FleetConnection
 from .arguments import pymysql_arguments, pymysql_defaults, pymysql_options
 from .errors import classify
 
@@ -18,6 +19,10 @@ class MysqlEngine:
     arguments: ClassVar[Callable[..., Mapping[str, Any]]] = staticmethod(pymysql_options)
     defaults: ClassVar[Callable[[], Defaults]] = staticmethod(pymysql_defaults)
 
+    def __init__(self, *, awaited: bool = False) -> None:
+        """`awaited`: its connections are for asyncio."""
+        self.awaited: bool = awaited
+
     def load(self) -> None:
         """Import PyMySQL."""
         try:
@@ -29,15 +34,18 @@ class MysqlEngine:
         from . import private
 
         private.check()
+        if self.awaited:  # not in a greenlet, where importing is one thing more that may go wrong
+            from . import coroutines, engine_connection  # noqa: F401
 
     @private
-    def connect(self, request: ConnectRequest) -> Link:
+    def connect(self, request: ConnectRequest) -> FleetConnection:
         """Open one connection within `request.timeout` seconds."""
         from pymysql import OperationalError
         from pymysql.constants import CR
 
         from .connection import SESSION_TRACK, BoundedConnection
-        from .link import MysqlLink
+        from .engine_connection import MysqlConnection
+        from .killing import stopper
 
         try:
             arguments = pymysql_arguments(request)
@@ -56,6 +64,11 @@ class MysqlEngine:
         except (TypeError, ValueError, NotImplementedError) as error:
             # The argument's name is in the text, its value is not.
             raise ConfigError(f"connect_args or the URL's query is not valid for PyMySQL: {error}") from None
+        conn.session_idle = 0 if request.pooled else ceil(request.session_idle)
+        if self.awaited:
+            from .awaited import SOCKETS
+
+            conn.sockets = SOCKETS
         conn.line.encrypt = request.tls.required and not request.host.startswith("/")
         try:
             conn.connect_within(request.timeout)
@@ -68,7 +81,16 @@ class MysqlEngine:
                 "needs the package cryptography: write sslmode=require, or leave sslmode away, or install cryptography",
             ) from error
         conn.password = b""
-        return MysqlLink(conn, autocommit=request.autocommit, pooled=request.pooled, reset=request.reset)
+        if self.awaited:
+            conn.line.watched = request.watched
+            conn.line.stop = stopper(conn, None if request.pooled else request.aside)
+        return MysqlConnection(conn, autocommit=request.autocommit, pooled=request.pooled, reset=request.reset)
+
+    def in_coroutines(self, conn: Any, patience: float) -> Any:
+        """An object with its methods as coroutines."""
+        from .coroutines import AsyncConnection
+
+        return AsyncConnection(conn, patience)
 
     def classify(self, error: BaseException) -> Failure:
         """By the error's number, and by its text where the number says nothing."""

@@ -4,7 +4,6 @@ PyMySQL takes a socket that is given to it. What it reads and writes is therefor
 own timeouts begin anew with each piece of an answer.
 """
 
-import select
 import socket
 import ssl
 import struct
@@ -19,6 +18,7 @@ import pymysql
 from pymysql.constants import CLIENT, COMMAND, CR
 
 from ...errors import ConfigError
+from ...waiting import READ, ready
 from ..base import OverdueError, from_elsewhere
 from ..bounded_socket import UNACKNOWLEDGED
 
@@ -45,8 +45,10 @@ class Line:
         "reader",
         "room",
         "silent",
+        "stop",
         "tail",
         "unanswered",
+        "watched",
     )
 
     def __init__(self) -> None:
@@ -68,6 +70,10 @@ class Line:
         """What the driver is about to send, and was sent already."""
         self.tail: bytes = b""
         """The last bytes that were received."""
+        self.stop: Callable[[float], object] | None = None
+        """Where sockets wait for an event loop: asks the server, in so many seconds, to end what runs."""
+        self.watched = False
+        """What runs is to be ended before the invocation is."""
         self.reader: Callable[[], Any] = _nobody
         """A weak reference to what the driver reads by."""
 
@@ -188,14 +194,15 @@ class BoundedTlsSocket(_Bounded, ssl.SSLSocket):
 class Wrapping:
     """Stands in for the driver's SSLContext while it connects: what that wraps is one of ours, with the same line."""
 
-    def __init__(self, context: ssl.SSLContext) -> None:
+    def __init__(self, context: ssl.SSLContext, kind: type[BoundedTlsSocket]) -> None:
         self._context = context
+        self._kind = kind
         self.wrapped: BoundedTlsSocket | None = None
 
     def wrap_socket(self, sock: BoundedSocket, server_hostname: str | None = None) -> BoundedTlsSocket:
         """As SSLContext.wrap_socket(). The handshake ends at the line's deadline."""
         line, patience = sock.line, sock.patience
-        self._context.sslsocket_class = BoundedTlsSocket
+        self._context.sslsocket_class = self._kind
         wrapped = self._context.wrap_socket(sock, server_hostname=server_hostname, do_handshake_on_connect=False)
         assert isinstance(wrapped, BoundedTlsSocket)
         wrapped.line, wrapped.patience = line, patience
@@ -272,14 +279,16 @@ def unknown_driver(how: str) -> ConfigError:
     )
 
 
-def dial(addresses: Sequence[Any], deadline: float, line: Line, source: str | None = None) -> BoundedSocket:
+def dial(
+    addresses: Sequence[Any], deadline: float, line: Line, kind: type[BoundedSocket], source: str | None = None
+) -> BoundedSocket:
     """Connect to the first address that answers; they share the time until the deadline.
 
-    In: what getaddrinfo() gives, and the local address to bind to. Raises the last OSError.
+    In: what getaddrinfo() gives, the class of the socket, and the local address to bind to. Raises the last OSError.
     """
     problem: OSError = OSError("no address")
-    for number, (family, kind, protocol, _, address) in enumerate(addresses):
-        sock = BoundedSocket(family, kind, protocol)
+    for number, (family, style, protocol, _, address) in enumerate(addresses):
+        sock = kind(family, style, protocol)
         sock.line = line
         others = len(addresses) - number - 1
         share = (deadline - monotonic()) / (others + 1)
@@ -289,8 +298,9 @@ def dial(addresses: Sequence[Any], deadline: float, line: Line, source: str | No
                 raise OverdueError("timed out")
             if source and family != socket.AF_UNIX:
                 sock.bind((source, 0))
-            socket.socket.settimeout(sock, share)
+            sock.settimeout(share)
             sock.connect(address)
+            sock.settimeout(None)
             if family != socket.AF_UNIX:
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -310,6 +320,4 @@ def dial(addresses: Sequence[Any], deadline: float, line: Line, source: str | No
 
 def _speaks(sock: BoundedSocket, timeout: float) -> bool:
     """True if something can be read within `timeout` seconds."""
-    poller = select.poll()
-    poller.register(sock, select.POLLIN)
-    return bool(poller.poll(max(timeout, 0.0) * 1000))
+    return bool(ready(sock.fileno(), READ, timeout))

@@ -110,6 +110,10 @@ class Server(abc.ABC):
     # What each server does its own way.
 
     @abc.abstractmethod
+    def _end_others(self) -> list[int]:
+        """End every other client's session; returns those that are not gone yet."""
+
+    @abc.abstractmethod
     def _install(self) -> None:
         """Make the data directory; called once."""
 
@@ -273,6 +277,20 @@ class Server(abc.ABC):
         self.stop(mode)
         self.start()
 
+    def end_sessions(self) -> int:
+        """End the session of every client, as an idle timeout or an administrator does; returns how many there were.
+
+        The server goes on. Returns when the sessions are gone; raises TimeoutError if one of them stays.
+        """
+        found = left = self._end_others()
+        until = time.monotonic() + _STOP_SECONDS
+        while left:
+            if time.monotonic() > until:
+                raise TimeoutError(f"{len(left)} sessions did not end within {_STOP_SECONDS:.0f} s")
+            time.sleep(0.01)
+            left = [session for session in self._end_others() if session in found]
+        return len(found)
+
     def pause(self) -> None:
         """SIGSTOP to all its processes: connections stay, nothing is answered, new ones wait in the backlog.
 
@@ -329,6 +347,20 @@ class Server(abc.ABC):
     def log(self) -> str:
         """The log so far, with every statement if `log_statements` was asked for."""
         return self.error_log
+
+    def environment(self, prefix: str = "DB_") -> dict[str, str]:
+        """HOST, PORT, USER, PASSWORD and NAME behind `prefix`: variables for a function that reads its login from them.
+
+        They are the superuser's.
+        """
+        values = {
+            "HOST": "127.0.0.1",
+            "PORT": str(self.port),
+            "USER": self.user,
+            "PASSWORD": self.password,
+            "NAME": self.database,
+        }
+        return {f"{prefix}{name}": value for name, value in values.items()}
 
     def url(
         self,

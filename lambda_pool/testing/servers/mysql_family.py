@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 from pathlib import Path
 from typing import Any
@@ -59,3 +60,15 @@ class MysqlFamily(Server):
         with connection, connection.cursor() as cursor:
             cursor.execute(sql, parameters or None)
             return list(cursor.fetchall())
+
+    def _end_others(self) -> list[int]:
+        import pymysql
+
+        found = self.execute(
+            "select id from information_schema.processlist"
+            " where id <> connection_id() and command not in ('Daemon', 'Binlog Dump')"
+        )
+        for (number,) in found:
+            with contextlib.suppress(pymysql.err.OperationalError):  # it ended by itself meanwhile
+                self.execute(f"kill {int(number)}")
+        return [int(number) for (number,) in found]

@@ -163,3 +163,10 @@ class PostgresServer(Server):
         with psycopg.connect(self.url(), autocommit=True, connect_timeout=10) as connection:
             cursor = connection.execute(sql.encode(), parameters or None)
             return cursor.fetchall() if cursor.description else []
+
+    def _end_others(self) -> list[int]:
+        rows = self.execute(
+            "select pid, pg_terminate_backend(pid) from pg_stat_activity"
+            " where backend_type = 'client backend' and pid <> pg_backend_pid()"
+        )
+        return [int(pid) for pid, _ in rows]

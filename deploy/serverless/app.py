@@ -1,0 +1,10 @@
+"""The whole of it: one connection for each environment, checked, reused, committed or rolled back."""
+
+import lambda_pool
+
+
+@lambda_pool.handler
+def handler(event, context, conn):
+    with conn.cursor() as cursor:
+        cursor.execute("select now()")
+        return str(cursor.fetchone()[0])

@@ -1,0 +1,20 @@
+"""Before and after, through the same misfortunes."""
+
+
+def test_only_the_first_fails_after_a_failover_and_saves_half_of_an_order(start, database):
+    before, after = start("before.handler"), start("app.handler")
+    for function in (before, after):
+        assert function.invoke({"article": "tea"}).error is None
+        function.freeze()
+    database.end_sessions()
+    for function in (before, after):
+        function.thaw()
+    assert before.invoke({"article": "milk"}).error is not None
+    assert after.invoke({"article": "milk"}).error is None
+    assert database.execute("select article from orders order by number") == [("tea",), ("tea",), ("milk",)]
+    # What failed half way is saved by the next good invocation of the first, and never by the second.
+    assert before.invoke({"article": "tea"}).error is None
+    for function in (before, after):
+        assert function.invoke({"article": "air", "fail": True}).error is not None
+        assert function.invoke({"article": "tea"}).error is None
+    assert database.execute("select count(*) from orders where article = 'air'") == [(1,)]

@@ -1,0 +1,8 @@
+"""With one server, which plays writer and reader. The name's resolution by the RDS API is tried in tests/examples."""
+
+
+def test_a_write_is_read(call, database):
+    assert call({"article": "tea"}) == {"host": "localhost"}
+    assert call({"article": "milk"}) == {"host": "localhost"}
+    assert call() == {"host": "localhost", "articles": ["tea", "milk"]}
+    assert database.execute("select count(*) from orders") == [(2,)]

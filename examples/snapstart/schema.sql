@@ -1,0 +1,1 @@
+-- The function asks who serves it, and needs no table.

@@ -1,0 +1,7 @@
+"""Outside of SnapStart `warm()` opens the connection during Init. Snapshot and restore are tried in tests/examples."""
+
+
+def test_the_first_invocation_finds_a_connection(call, database):
+    first, second = call(), call()
+    assert first == second
+    assert first["opened"] == 1

@@ -1,0 +1,1 @@
+-- The function asks for the time, and needs no table.

@@ -1,0 +1,1 @@
+create table sales (article varchar(50), number int);

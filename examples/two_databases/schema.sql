@@ -1,0 +1,6 @@
+create table orders (
+    number serial primary key,
+    message text unique,
+    article text not null,
+    amount int not null default 1 check (amount > 0)
+);

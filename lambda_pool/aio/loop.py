@@ -1,0 +1,152 @@
+"""The event loop of an environment: handlers that are `async def` run on it, one after the other, and leave nothing."""
+
+import asyncio
+import atexit
+import inspect
+import logging
+import warnings
+from collections.abc import Awaitable, Callable
+from threading import local
+from typing import Any
+
+from .. import invocation
+from ..decorator import UNAVAILABLE, Unavailable, event_and_context, handing_over
+from ..errors import ConfigError
+from ..signature import Signature
+
+log = logging.getLogger("lambda_pool")
+
+Lend = Callable[[Signature], Awaitable[tuple[Any, Callable[[BaseException | None], Awaitable[None]]]]]
+"""What a handler gets, and what is to be awaited with the handler's error, None if it ended well."""
+
+# Seconds that cancelled tasks get to end, where the invocation has so much time left.
+_PATIENCE = 1.0
+_LEAST = 0.05
+
+
+class _Mine(local):
+    loop: asyncio.AbstractEventLoop | None = None
+
+
+_mine = _Mine()
+
+
+def environment_loop() -> asyncio.AbstractEventLoop:
+    """The loop of this thread, open as long as the process lives. Mangum, and whoever asks asyncio, gets it too."""
+    loop = _current() or _mine.loop
+    if loop is None or loop.is_closed():
+        loop = asyncio.new_event_loop()
+    if loop is not _mine.loop:
+        _mine.loop = loop
+        atexit.register(loop.close)
+    asyncio.set_event_loop(loop)  # `asyncio.run` leaves none
+    return loop
+
+
+def _current() -> asyncio.AbstractEventLoop | None:
+    """The loop that somebody has set for this thread, as Mangum does."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        try:
+            loop = asyncio.get_event_loop()
+        except RuntimeError:
+            return None
+    return None if loop.is_closed() else loop
+
+
+class EnvironmentLoop:
+    """Runs handlers. `lend`: what they are lent. `what`: what that is called."""
+
+    def __init__(self, lend: Lend, what: str) -> None:
+        self._lend = lend
+        self._what = what
+
+    def lending(
+        self, signature: Signature, on_unavailable: Unavailable | None
+    ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any] | None:
+        """See `decorator.Loop`."""
+        if not signature.is_coroutine:
+            if signature.named:
+                raise ConfigError(
+                    f"the handler {signature.name} is a plain function, and its {signature.inject!r} would be "
+                    f"{self._what}, which can only be awaited: write async def {signature.name}, or use Pool"
+                )
+            return None
+        if not signature.wanted:
+            return None
+        call_with, lend = handing_over(signature), self._lend
+
+        async def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+            try:
+                lent, give_back = await lend(signature)
+            except UNAVAILABLE as error:
+                if on_unavailable is None:
+                    raise
+                return await _result(on_unavailable(*event_and_context(args, kwargs), error))
+            try:
+                result = await _result(call_with(lent, args, kwargs))
+            except BaseException as error:
+                await give_back(error)
+                raise
+            await give_back(None)
+            return result
+
+        return call
+
+    def run(self, result: Any) -> Any:
+        """See `decorator.Loop`."""
+        if not inspect.isawaitable(result):
+            if _mine.loop is not None:
+                end_tasks(_mine.loop)
+            return result
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            pass
+        else:
+            if inspect.iscoroutine(result):
+                result.close()
+            raise ConfigError(
+                "this handler runs its own event loop, and was called where one runs already: call it from plain code, "
+                "as Lambda does, or await the function that it wraps (handler.__wrapped__)"
+            )
+        loop = environment_loop()
+        try:
+            return loop.run_until_complete(_result(result))
+        finally:
+            end_tasks(loop)
+
+
+async def _result(value: Any) -> Any:
+    return await value if inspect.isawaitable(value) else value
+
+
+def end_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancel what tasks are left when the handler has ended, and warn of them: frozen, they would go on much later."""
+    if loop.is_closed() or loop.is_running():
+        return
+    left = [task for task in asyncio.all_tasks(loop) if not task.done()]
+    if not left:
+        return
+    names = ", ".join(sorted(_named(task) for task in left))
+    log.warning(
+        "the handler ended while %d of its tasks still ran, which are cancelled: %s; await them, or start them in an "
+        "asyncio.TaskGroup",
+        len(left),
+        names,
+    )
+    for task in left:
+        task.cancel()
+    remaining = invocation.remaining()
+    patience = _PATIENCE if remaining is None else max(min(remaining, _PATIENCE), _LEAST)
+    done, stubborn = loop.run_until_complete(asyncio.wait(left, timeout=patience))
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("a task that was cancelled failed: %s: %s", type(error).__name__, error)
+    if stubborn:
+        log.warning("tasks that were cancelled did not end: %s", ", ".join(sorted(_named(task) for task in stubborn)))
+
+
+def _named(task: "asyncio.Task[Any]") -> str:
+    code = getattr(task.get_coro(), "__qualname__", "")
+    return f"{task.get_name()} ({code})" if code else task.get_name()

@@ -1,0 +1,244 @@
+"""The public `AsyncPool`: what `Pool` is, for `async def`."""
+
+import inspect
+import sys
+from collections.abc import Awaitable, Callable, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+
+from .. import borrower, replay
+from .. import config as configuration
+from ..api import Pool, core_of
+from ..auth.base import Auth
+from ..core.entry import Entry
+from ..decorator import Unavailable, decorate
+from ..endpoints.base import EndpointSource, Role
+from ..errors import ConfigError, LambdaPoolError
+from ..events import Observer
+from ..invocation import Limit
+from ..pool import ConnectionPool
+from ..secret import private
+from ..signature import Signature
+from ..waiting import finish
+from ..warming import warm
+from .loop import EnvironmentLoop
+from .waits import Unbroken, require_loop, spawn
+
+if TYPE_CHECKING:
+    from typing import Unpack
+
+    from ..api import Options
+    from ..stats import PoolStats
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+class _Awaited(Pool):
+    """A pool whose connections wait on the event loop. Nobody sees it."""
+
+    _awaited = True
+
+
+class AsyncPool:
+    """Connections to one logical database for asyncio, kept across warm invocations and event loops.
+
+    Made at module scope, it opens nothing. In: what `Pool` takes. Raises ConfigError, also without the extra
+    `asyncio`. It may be used from several event loops, one after the other or in threads at once.
+    """
+
+    __module__ = "lambda_pool"
+
+    @private
+    def __init__(
+        self,
+        url: str | None = None,
+        *,
+        host: str | None = None,
+        port: int | str | None = None,
+        user: str | None = None,
+        password: str | None = None,
+        database: str | None = None,
+        engine: str | None = None,
+        auth: Auth | None = None,
+        endpoint: EndpointSource | None = None,
+        name: str | None = None,
+        observers: Sequence[Observer] | None = None,
+        **options: "Unpack[Options]",
+    ) -> None:
+        self._take(
+            _Awaited(
+                url,
+                host=host,
+                port=port,
+                user=user,
+                password=password,
+                database=database,
+                engine=engine,
+                auth=auth,
+                endpoint=endpoint,
+                name=name,
+                observers=observers,
+                **options,
+            )
+        )
+
+    @classmethod
+    def from_env(cls, prefix: str = configuration.DEFAULT_PREFIX) -> "AsyncPool":
+        """A pool made from the environment alone, all its variables under `prefix`. Raises ConfigError."""
+        pool = cls.__new__(cls)
+        pool._take(_Awaited.from_env(prefix))
+        return pool
+
+    def _take(self, pool: Pool) -> None:
+        self._pool = pool
+        self._core = core_of(pool)
+        self._lent = _as_lent(self._core)
+
+    @property
+    def name(self) -> str:
+        """The pool's name: in logs, events and metrics."""
+        return self._core.name
+
+    @property
+    def config(self) -> configuration.Config:
+        """Everything the pool was told, checked and frozen."""
+        return self._core.config
+
+    def __repr__(self) -> str:
+        return f"<Async{repr(self._core)[1:]}"
+
+    def connection(self, *, readonly: bool = False, timeout: float | None = None) -> "AsyncPooledContext":
+        """Borrow a connection for an `async with` block: commit when it ends well, roll back when it raises.
+
+        `readonly`, `timeout` and what it raises: see `Pool.connection`. The block yields psycopg's AsyncConnection,
+        or PyMySQL's connection with its methods as coroutines. A task that is cancelled while its block commits is
+        cancelled only once the answer is known, so that a block that was left by CancelledError has saved nothing.
+        """
+        wait = None if timeout is None else configuration.seconds("timeout", timeout)
+        return AsyncPooledContext(self._core, self._lent, wait, readonly=readonly)
+
+    async def run(self, work: Callable[[Any], Awaitable[R]], *, attempts: int = 3, readonly: bool = False) -> R:
+        """Await `work(conn)` in one transaction and return its result. See `Pool.run`."""
+        require_loop("AsyncPool.run()")
+        lent = self._lent
+
+        def call(conn: Any) -> R:
+            doing = work(lent(conn))
+            if not inspect.isawaitable(doing):
+                raise ConfigError(f"work must be async def, and {_named(work)} returned a {type(doing).__name__}")
+            return finish(doing)
+
+        return await spawn(replay.run, self._core, call, attempts, readonly=readonly, frame=sys._getframe(1))
+
+    def stats(self) -> "PoolStats":
+        """The pool's figures now."""
+        return self._core.stats()
+
+    async def warm(self, *, strict: bool = False) -> None:
+        """Open `min_size` connections (at least one) now. See `Pool.warm`."""
+        require_loop("AsyncPool.warm()")
+        await spawn(warm, self._core, Limit(self._core.config.timeout), strict=strict)
+
+    async def close(self) -> None:
+        """Close every connection: idle ones now, lent ones when they come back. A later checkout opens anew."""
+        require_loop("AsyncPool.close()")
+        await spawn(self._core.close)
+
+    @overload
+    def handler(
+        self, fn: Callable[P, R], *, inject: str = "conn", on_unavailable: Unavailable | None = None
+    ) -> Callable[..., Any]: ...
+
+    @overload
+    def handler(
+        self, fn: None = None, *, inject: str = "conn", on_unavailable: Unavailable | None = None
+    ) -> Callable[[Callable[P, R]], Callable[..., Any]]: ...
+
+    def handler(
+        self, fn: Callable[P, R] | None = None, *, inject: str = "conn", on_unavailable: Unavailable | None = None
+    ) -> Any:
+        """Decorate a Lambda handler that is `async def`: what `Pool.handler` does, on one event loop per environment.
+
+        A plain function, such as Mangum(app) or one that calls `asyncio.run`, gets deadline, clean-up and metrics, and
+        borrows with `connection()`. Tasks that are left when it ends are cancelled, with a warning. Raises ConfigError.
+        """
+        if configuration.lambda_initialization() == "provisioned-concurrency":
+            from .loop import environment_loop
+
+            environment_loop().run_until_complete(self.warm())
+        loop = EnvironmentLoop(self._lend, "a connection for asyncio")
+        if fn is None:
+            return lambda function: decorate(lambda: self._core, function, inject, on_unavailable, loop=loop)
+        return decorate(lambda: self._core, fn, inject, on_unavailable, loop=loop)
+
+    async def _lend(self, signature: Signature) -> tuple[Any, Callable[[BaseException | None], Awaitable[None]]]:
+        entry = await spawn(self._core.acquire, Role.WRITER, Limit(self._core.config.timeout))
+        entry.where = borrower.place(signature.code)
+
+        async def give_back(error: BaseException | None) -> None:
+            await release(self._core, entry, error)
+
+        return self._lent(entry.link.driver_connection), give_back
+
+
+class AsyncPooledContext:
+    """One borrowed connection. See `AsyncPool.connection`."""
+
+    __slots__ = ("_entry", "_lent", "_pool", "_readonly", "_timeout")
+
+    def __init__(
+        self, pool: ConnectionPool, lent: Callable[[Any], Any], timeout: float | None, *, readonly: bool
+    ) -> None:
+        self._pool = pool
+        self._lent = lent
+        self._timeout = timeout
+        self._readonly = readonly
+        self._entry: Entry | None = None
+
+    async def __aenter__(self) -> Any:
+        require_loop("AsyncPool.connection()")
+        if self._entry is not None:
+            raise LambdaPoolError("this connection() was entered twice: call pool.connection() for each block")
+        frame = sys._getframe(1)
+        entry = self._entry = await spawn(self._acquire)
+        borrower.note(entry, frame, deep=self._pool.config.leak_after > 0)
+        return self._lent(entry.link.driver_connection)
+
+    def _acquire(self) -> Entry:
+        pool = self._pool
+        limit = Limit(self._timeout or pool.config.timeout)
+        if self._readonly:
+            return pool.acquire_transaction(limit, readonly=True, guarded=False)
+        return pool.acquire(Role.WRITER, limit)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        entry, self._entry = self._entry, None
+        if entry is not None:
+            await release(self._pool, entry, exc)
+
+
+async def release(pool: ConnectionPool, entry: Entry, error: BaseException | None) -> None:
+    """Take a connection back, whoever cancels the task meanwhile."""
+    with Unbroken(pool.config.timeout):
+        await spawn(pool.release, entry, error)
+
+
+def core_of_async(pool: AsyncPool) -> ConnectionPool:
+    """What stands behind a pool, for the package's own tools."""
+    return pool._core
+
+
+def _as_lent(core: ConnectionPool) -> Callable[[Any], Any]:
+    """What borrowers get of the driver's connection."""
+    engine, patience = core.connector.engine, core.config.timeout
+    return lambda conn: engine.in_coroutines(conn, patience)
+
+
+def _named(work: Any) -> str:
+    return getattr(work, "__qualname__", type(work).__name__)

@@ -1,0 +1,302 @@
+"""The asyncio half of `waiting`: synchronous code runs in a greenlet, and each of its waits switches to the event loop.
+
+Greenlets that SQLAlchemy starts for its asyncio extension serve as well as ours: both say so by the same attribute.
+"""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from itertools import count
+from threading import get_ident
+from types import FrameType, TracebackType
+from typing import Any, ParamSpec, TypeVar
+from weakref import WeakKeyDictionary
+
+from .. import waiting
+from ..endpoints.base import Role
+from ..errors import ConfigError
+from ..waiting import READ, WRITE
+
+try:
+    from greenlet import getcurrent, greenlet
+except ImportError as _error:
+    raise ConfigError(f"asyncio needs greenlet: pip install 'lambda-pool[asyncio]' ({_error})") from _error
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+# Seconds after which a cancellation is delivered that was put off.
+_A_MOMENT = 0.05
+
+_PROVIDER = "__sqlalchemy_greenlet_provider__"
+
+
+class Waiter(greenlet):
+    """Runs synchronous code for a task."""
+
+    __sqlalchemy_greenlet_provider__ = True
+
+
+async def spawn(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    """Run synchronous code whose waits go to the event loop. Raises what it raises."""
+    me = getcurrent()
+    waiter = Waiter(call, me)
+    waiter.gr_context = me.gr_context
+    wanted = waiter.switch(*arguments, **named)
+    while not waiter.dead:
+        try:
+            value = await wanted
+        except BaseException:  # noqa: BLE001 - it comes out of the wait, where the code sees to it
+            wanted = waiter.throw(*sys.exc_info())
+        else:
+            wanted = waiter.switch(value)
+    return wanted  # type: ignore[no-any-return]
+
+
+def require_loop(what: str) -> asyncio.AbstractEventLoop:
+    """The running event loop. Raises ConfigError where there is none, or another library's."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        pass
+    other = "trio" if "trio" in sys.modules else "another library"
+    raise ConfigError(
+        f"{what} needs a running asyncio event loop, and this code runs on {other} or on none: AsyncPool works with "
+        "asyncio, and with anyio on its asyncio backend; use Pool elsewhere"
+    )
+
+
+# --- a descriptor -----------------------------------------------------------------------------------------------------
+
+
+async def ready(fd: int, events: int, timeout: float | None) -> int:
+    """See `waiting.ready`."""
+    loop = asyncio.get_running_loop()
+    until = None if timeout is None else loop.time() + timeout
+    if _unbroken and (block := _unbroken.get(asyncio.current_task())) is not None and block.limit is not None:  # type: ignore[arg-type]
+        until = block.limit if until is None else min(until, block.limit)
+    while True:
+        found = 0
+        woken = loop.create_future()
+
+        def wake(which: int, woken: asyncio.Future[None] = woken) -> None:
+            nonlocal found
+            found |= which
+            if not woken.done():
+                woken.set_result(None)
+
+        timer = None if until is None else loop.call_at(until, wake, 0)
+        try:
+            if events & READ:
+                loop.add_reader(fd, wake, READ)
+            if events & WRITE:
+                loop.add_writer(fd, wake, WRITE)
+            await woken
+        except asyncio.CancelledError:
+            until = _put_off(loop, until)
+            # anyio cancels in each round of the loop, which then never comes to what its selector has found.
+            found = waiting.poll(fd, events)
+            if found or loop.time() >= until:
+                return found
+        else:
+            return found
+        finally:
+            if timer is not None:
+                timer.cancel()
+            if events & READ:
+                loop.remove_reader(fd)
+            if events & WRITE:
+                loop.remove_writer(fd)
+
+
+# --- cancellation -----------------------------------------------------------------------------------------------------
+
+
+class Unbroken:
+    """A block in which a task's cancellation waits."""
+
+    __slots__ = ("_nested", "_seconds", "_task", "limit")
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._task = asyncio.current_task()
+        self._nested = self._task in _unbroken
+        self.limit: float | None = None
+        """Until when the block may wait, by the loop's clock: only once a cancellation came."""
+
+    def __enter__(self) -> None:
+        if not self._nested and self._task is not None:
+            _unbroken[self._task] = self
+
+    def put_off(self, now: float, until: float | None) -> float:
+        """A cancellation came, or one more. Out: until when to wait from now on."""
+        if self.limit is None:
+            self.limit = now + self._seconds
+        return self.limit if until is None else min(until, self.limit)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        task = self._task
+        if self._nested or task is None:
+            return
+        del _unbroken[task]
+        if self.limit is not None:
+            # Not at once: what stands around the block is to end as well as that did, such as SQLAlchemy's session,
+            # which closes itself in a task of its own.
+            task.get_loop().call_later(_A_MOMENT, _cancel_again, task)
+
+
+_unbroken: WeakKeyDictionary["asyncio.Task[Any]", Unbroken] = WeakKeyDictionary()
+
+
+def is_unbroken() -> bool:
+    """True if the running task's cancellation waits."""
+    return asyncio.current_task() in _unbroken
+
+
+def _put_off(loop: asyncio.AbstractEventLoop, until: float | None) -> float:
+    """In the handler of CancelledError: raise that anew, but in a block that is unbroken. Out: until when to wait."""
+    block = _unbroken.get(asyncio.current_task())  # type: ignore[arg-type]
+    if block is None:
+        raise  # noqa: PLE0704 - called where it is handled
+    return block.put_off(loop.time(), until)
+
+
+def _cancel_again(task: "asyncio.Task[Any]") -> None:
+    """Deliver a cancellation that was put off, unless whoever asked for it has taken it back meanwhile."""
+    if not task.done() and task.cancelling():
+        task.uncancel()
+        task.cancel()
+
+
+# --- a turn -----------------------------------------------------------------------------------------------------------
+
+
+class TaskTurn:
+    """A task's place in a pool's queue. `wake` may come from another thread."""
+
+    __slots__ = ("_called", "_loop", "_thread", "_woken", "owner", "role")
+
+    def __init__(self, owner: int, role: Role) -> None:
+        self.owner = owner
+        self.role = role
+        self._loop = asyncio.get_running_loop()
+        self._thread = get_ident()
+        self._called = False
+        self._woken: asyncio.Future[None] | None = None
+
+    @property
+    def abandoned(self) -> bool:
+        """True if its loop was closed."""
+        return self._loop.is_closed()
+
+    def wait(self, seconds: float) -> bool:
+        """Wait for `wake`, at most so many seconds. False if it did not come."""
+        return _loop_waits.finish(self._wait(seconds))
+
+    async def _wait(self, seconds: float) -> bool:
+        if not self._called:
+            woken = self._woken = self._loop.create_future()
+            timer = self._loop.call_later(seconds, _settle, woken)
+            try:
+                await woken
+            finally:
+                timer.cancel()
+                self._woken = None
+        called, self._called = self._called, False
+        return called
+
+    def wake(self) -> None:
+        """Let the task look again."""
+        if self._loop.is_closed():
+            return
+        if get_ident() == self._thread:
+            self._rouse()
+            return
+        with suppress(RuntimeError):  # closed in this very moment: nobody waits there any more
+            self._loop.call_soon_threadsafe(self._rouse)
+
+    def _rouse(self) -> None:
+        self._called = True
+        if self._woken is not None:
+            _settle(self._woken)
+
+
+def _settle(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
+
+
+# --- the seam ---------------------------------------------------------------------------------------------------------
+
+_numbers: WeakKeyDictionary["asyncio.Task[Any]", int] = WeakKeyDictionary()
+_next = count(1)
+
+
+async def _aside(call: Callable[[], T]) -> T:
+    """Make a call in a thread of the loop's own."""
+    loop = asyncio.get_running_loop()
+    answer = loop.run_in_executor(None, call)
+    while True:
+        try:
+            return await asyncio.shield(answer)
+        except asyncio.CancelledError:
+            if answer.cancelled():
+                raise
+            _put_off(loop, None)
+
+
+async def _awaited(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+class _LoopWaits:
+    """How code in a greenlet waits. See `waiting`, whose functions these are."""
+
+    def here(self) -> bool:
+        return bool(getattr(getcurrent(), _PROVIDER, False))
+
+    def current_borrower(self) -> int:
+        # Not `id`: the next task may get that of one that is gone.
+        task = asyncio.current_task()
+        if task is None:
+            return get_ident()
+        number = _numbers.get(task)
+        if number is None:
+            number = _numbers[task] = -next(_next)
+        return number
+
+    def finish(self, awaitable: Awaitable[T]) -> T:
+        return getcurrent().parent.switch(awaitable)  # type: ignore[union-attr, no-any-return]
+
+    def finish_alone(self, awaitable: Awaitable[T]) -> T:
+        loop = asyncio.new_event_loop()
+        try:
+            return loop.run_until_complete(_awaited(awaitable))
+        finally:
+            loop.close()
+
+    def pause(self, seconds: float) -> None:
+        self.finish(asyncio.sleep(seconds))
+
+    def ready(self, fd: int, events: int, timeout: float | None) -> int:
+        return self.finish(ready(fd, events, timeout))
+
+    def turn(self, owner: int, role: Role) -> TaskTurn:
+        return TaskTurn(owner, role)
+
+    def aside(self, call: Callable[[], T]) -> T:
+        return self.finish(_aside(call))
+
+    def unbroken(self, seconds: float) -> Unbroken:
+        return Unbroken(seconds)
+
+    def outer(self, frame: FrameType) -> FrameType | None:
+        parent = getcurrent().parent
+        return parent.gr_frame if parent is not None else None
+
+
+_loop_waits = _LoopWaits()
+waiting.install(_loop_waits)

@@ -1,0 +1,143 @@
+"""What every command writes by: widths, folded text, tables, colours, and lines that update themselves.
+
+Everything fits 80 columns, and a wider terminal where it helps. Names that are to be copied stay whole.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Collection, Sequence
+from typing import TextIO
+
+_CODES = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
+WIDTH = 80
+"""Columns where the output is no terminal."""
+_WIDEST_TEXT = 100
+"""Columns beyond which sentences are hard to read."""
+_LEAST_CELL = 8
+
+
+def columns() -> int:
+    """How wide the terminal is; WIDTH where there is none. The variable COLUMNS wins."""
+    return shutil.get_terminal_size((WIDTH, 24)).columns
+
+
+def text_width() -> int:
+    """How wide sentences are set."""
+    return min(columns(), _WIDEST_TEXT)
+
+
+def fold(text: str, first: str = "", later: str = "", width: int | None = None) -> list[str]:
+    """The text as lines of at most `width` columns (default: `text_width()`), behind an indent."""
+    return textwrap.wrap(
+        text,
+        max(text_width() if width is None else width, 2 * len(later), 20),
+        initial_indent=first,
+        subsequent_indent=later,
+        break_long_words=False,
+        break_on_hyphens=False,
+    )
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int, elastic: Collection[int]) -> list[str]:
+    """Columns as wide as what stands in them; the `elastic` ones give way, the widest first, until a line fits.
+
+    What a server sends may not steer a terminal: what cannot be printed becomes a question mark.
+    """
+    cells = [list(header), *([printable(cell) for cell in row] for row in rows)]
+    sizes = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    while sum(sizes) + 2 * (len(sizes) - 1) > width:
+        widest = max(elastic, key=lambda column: sizes[column])
+        if sizes[widest] <= _LEAST_CELL:
+            break
+        sizes[widest] -= 1
+    return [
+        "  ".join(clip(cell, size).ljust(size) for cell, size in zip(row, sizes, strict=True)).rstrip()[:width]
+        for row in cells
+    ]
+
+
+def clip(text: str, width: int) -> str:
+    """The text, cut to `width` columns with a mark at its end."""
+    return text if len(text) <= width else f"{text[: width - 1]}…"
+
+
+def printable(text: str) -> str:
+    """The text without what would steer a terminal."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def complain(command: str, reason: object) -> int:
+    """Say on standard error why a command could not do its work; returns its exit code 2.
+
+    One line, so that programs can read it; folded where it is a terminal.
+    """
+    text = f"{f'lambda-pool {command}'.strip()}: {reason}"
+    print("\n".join(fold(text)) if sys.stderr.isatty() else text, file=sys.stderr)
+    return 2
+
+
+class Terminal:
+    """A stream, and what it can show. Colours only on a terminal, and never if NO_COLOR is set (no-color.org)."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream: TextIO = stream
+        self.updates: bool = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._colours = self.updates and not os.environ.get("NO_COLOR")
+
+    def paint(self, text: str, style: str) -> str:
+        """The text in red, green, yellow, bold or dim, or as it is."""
+        return f"\x1b[{_CODES[style]}m{text}\x1b[0m" if self._colours else text
+
+    def update(self, text: str) -> None:
+        """Write a line over the one before, if this can be done here; an empty text takes it away."""
+        if self.updates:
+            # "\r" and "erase to the end of the line". A line as wide as the terminal would begin another one.
+            self.stream.write(f"\r{text[: columns() - 1]}\x1b[K")
+            self.stream.flush()
+
+
+class Progress:
+    """What a command waits for, on standard error while it waits and gone afterwards; nothing where nobody looks."""
+
+    def __init__(self) -> None:
+        self._terminal = Terminal(sys.stderr)
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._terminal.update("")
+
+    def __call__(self, text: str) -> None:
+        """Wait for something else now."""
+        self._terminal.update(f"{text} …")
+
+
+class StepLines:
+    """One line for each step: updating on a terminal, else written when the step is done."""
+
+    def __init__(self, terminal: Terminal) -> None:
+        self._terminal = terminal
+        self._title = ""
+        self._started = 0.0
+
+    def begin(self, title: str) -> None:
+        """A new step."""
+        self._title, self._started = title, time.monotonic()
+        self.tick("")
+
+    def tick(self, detail: str) -> None:
+        """What happens just now; seen on a terminal only."""
+        self._terminal.update(f"{self._title:<48}  {detail}")
+
+    def end(self) -> None:
+        """The step is done."""
+        line = f"{self._title:<48}  {time.monotonic() - self._started:5.1f} s"
+        self._terminal.update(line)
+        self._terminal.stream.write("\n" if self._terminal.updates else f"{line}\n")
+        self._terminal.stream.flush()

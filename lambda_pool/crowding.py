@@ -1,0 +1,126 @@
+"""Keep while there is room: whether this environment's idle connections may stay open across a freeze.
+
+A frozen environment holds its session and does nothing with it. A thousand of them would hold a thousand, and those at
+work would find no room. So each asks, at the end of an invocation, how crowded the server is, and closes its own where
+that is more than `keep_below` of what there may be. What is frozen is then at most that part, and no session is
+ever ended but by its owner.
+"""
+
+import logging
+from time import monotonic, time
+from typing import TYPE_CHECKING
+
+from . import invocation
+from .core.entry import Entry, State
+from .core.policy import keep
+from .engines.base import MIN_IO_TIMEOUT, Failure, Status
+from .events import Crowded, Reason
+from .reclaim import end_invocation
+from .waiting import current_borrower
+
+if TYPE_CHECKING:
+    from .pool import ConnectionPool
+
+log = logging.getLogger("lambda_pool")
+
+AGAIN = 30.0
+"""Seconds until the same connection asks again."""
+
+
+def settle(pool: "ConnectionPool") -> None:
+    """At the end of an invocation: ask what is due to be asked, and close what is not to be kept.
+
+    One round trip for each role (writer, reader) of which a connection is new or has not asked for 30 s, in at most
+    `ping_timeout` seconds and what the invocation has left. Where it has nothing left, the next one asks.
+    """
+    try:
+        _settle(pool)
+    except BaseException:  # a signal's handler may raise anywhere: nothing stays lent to this borrower
+        end_invocation(pool, 0.0, alone=False)
+        raise
+
+
+def _settle(pool: "ConnectionPool") -> None:
+    while pool.to_ask:
+        left = invocation.remaining()
+        bound = pool.config.ping_timeout if left is None else min(pool.config.ping_timeout, left)
+        if pool.config.keep_below > 0 and bound < MIN_IO_TIMEOUT:
+            return
+        wall, mono = time(), monotonic()
+        with pool.lock:
+            entry = None if pool.state.queue else _take_due(pool, wall, mono)
+            pool.to_ask = entry is not None
+        if entry is None:
+            return
+        kept = pool.config.keep_below > 0 and _may_stay(pool, entry, bound)
+        if kept is None:
+            pool.discard(entry, Reason.DEAD)
+        elif kept:
+            _put_off(pool, entry)
+            turn = entry.returned
+            pool.give_back(entry)
+            entry.returned = turn  # who asked is not for that the one that was used last
+        else:
+            pool.discard(entry, Reason.CROWDED)
+            role = entry.role
+            pool.close_each(lambda role=role: _take_idle(pool, role), lambda entry: Reason.CROWDED)  # type: ignore[misc]
+
+
+def _take_due(pool: "ConnectionPool", wall: float, mono: float) -> Entry | None:
+    """Lend this borrower an idle connection that is due to ask. The lock is held."""
+    for entry in pool.state.entries:
+        if entry.state is State.IDLE and (wall >= entry.ask_wall or mono >= entry.ask_mono):
+            entry.owner = current_borrower()
+            entry.state = State.LENT
+            return entry
+    return None
+
+
+def _take_idle(pool: "ConnectionPool", role: object) -> Entry | None:
+    """Take out an idle connection of this role. The lock is held."""
+    for entry in pool.state.entries:
+        if entry.state is State.IDLE and entry.role is role and pool.state.retire(entry):
+            return entry
+    return None
+
+
+def _put_off(pool: "ConnectionPool", asked: Entry) -> None:
+    """The answer is good for every connection to the same server, for a while; for ever where it was refused."""
+    now = (time() + AGAIN, monotonic() + AGAIN) if pool.asks else (float("inf"), float("inf"))
+    with pool.lock:
+        for entry in pool.state.entries:
+            if entry.role is asked.role or not pool.asks:
+                entry.ask_after(*now)
+
+
+def _may_stay(pool: "ConnectionPool", entry: Entry, bound: float) -> bool | None:
+    """Ask the server, in at most `bound` seconds. None if the connection is lost, or its answer may still come."""
+    link = entry.link
+    try:
+        count, limit = link.sessions(bound)
+    except Exception as error:
+        kind = pool.classify(error)
+        if kind is Failure.FOREIGN:
+            raise
+        if kind is not Failure.OTHER or not (pool.is_silent(entry) and link.status() is Status.IDLE):
+            log.debug("pool %s: the server was asked how crowded it is, without an answer: %s", pool.name, error)
+            return None
+        pool.asks = False
+        log.warning(
+            "pool %s: the server does not say how many connections it has, so that keep_below does nothing here: %s",
+            pool.name,
+            " ".join(str(error).split()),
+        )
+        return True
+    entry.heard(time(), monotonic())
+    kept = keep(count, limit, pool.config.keep_below)
+    pool.events.emit(Crowded(pool.name, count, limit, kept))
+    if not kept:
+        log.info(
+            "pool %s: connection closed before the freeze: the server has %d of %d connections",
+            pool.name,
+            count,
+            limit,
+            extra={"pool": pool.name, "connections": count, "limit": limit, "backend_id": link.backend_id},
+        )
+    return kept

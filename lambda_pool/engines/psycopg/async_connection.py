@@ -1,0 +1,353 @@
+"""What `connection` is, for asyncio: psycopg's AsyncConnection, with all that the pool promises of a connection.
+
+The pool's own code is synchronous, and runs in a greenlet: what it calls here (`tell`, `ask`, `end`, `put`) waits
+through `waiting.finish`. What borrowers call are coroutines.
+"""
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from time import monotonic
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from weakref import ref
+
+import psycopg
+from psycopg.errors import InFailedSqlTransaction
+from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
+
+from ... import invocation
+from ...aio.waits import Unbroken, is_unbroken, ready, spawn
+from ...waiting import WRITE, finish, poll
+from ..base import cancelled, uncertain
+from ..bounded_socket import shut_down
+from .async_cursors import tracked
+from .cursors import NOTHING_SAVED
+from .libpq import NoAnswerError, exchange, request_cancel
+from .shared import Shared
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+_IDLE, _ACTIVE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.ACTIVE, TransactionStatus.INERROR
+_NO_PIPELINE = PipelineStatus.OFF
+_SETTERS = frozenset({"autocommit", "isolation_level", "read_only", "deferrable"})
+# Seconds after which psycopg's wait looks up. A signal ends a wait of the event loop's anyway.
+_LOOK = 1.0
+# Seconds that a server gets to end what a cancelled task waited for.
+_ASKING = 1.0
+
+log: logging.Logger = logging.getLogger("lambda_pool")
+
+
+def _announced(name: str, then: Any = None) -> Any:
+    """A method of the driver's whose waits are known. `then` is called with the same arguments if it ends well."""
+    genuine = getattr(psycopg.AsyncConnection, name, None)  # check_driver() says it if it is gone
+
+    async def method(self: "AsyncPooledConnection", *args: Any, **named: Any) -> Any:
+        with self.announced():
+            answer = await genuine(self, *args, **named)  # type: ignore[misc]
+        if then is not None:
+            then(self, *args, **named)
+        return answer
+
+    method.__name__, method.__doc__ = name, getattr(genuine, "__doc__", None)
+    return method
+
+
+class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
+    """A psycopg connection for asyncio that belongs to a pool.
+
+    `async with conn:` does not close it; an outermost `conn.transaction()` is a savepoint in the block's own one.
+    """
+
+    tracked = staticmethod(tracked)
+
+    _lock: asyncio.Lock
+    _lock_of: Callable[[], asyncio.AbstractEventLoop | None]
+
+    def __init__(self, pgconn: Any) -> None:
+        self._knowing: set[Any] = set()
+        super().__init__(pgconn)
+
+    # --- waiting ------------------------------------------------------------------------------------------------------
+
+    @property
+    def lock(self) -> asyncio.Lock:
+        """As the driver's. One for each event loop: a lock that tasks have waited for belongs to theirs for ever."""
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            return self._lock
+        if self._lock_of() is not loop:
+            self._lock, self._lock_of = asyncio.Lock(), ref(loop)
+        return self._lock
+
+    @lock.setter
+    def lock(self, value: asyncio.Lock) -> None:
+        self._lock = value
+        self._lock_of = _no_loop
+
+    async def wait(self, gen: Any, interval: float = _LOOK, timeout: float | None = None) -> Any:
+        """As the driver's, bounded where the pool waits. Raises NoAnswerError too, DeadlineExceeded after a cancel."""
+        noted = self.pooled
+        noted.waits += 1
+        if noted.cancelled and self.pgconn.transaction_status != _ACTIVE:
+            noted.cancelled = False  # said of a statement that had just ended
+        if not (noted.known or noted.piped or asyncio.current_task() in self._knowing):
+            self._unknown()
+        try:
+            if timeout is not None:  # of notifies(), which knows psycopg's own error for it
+                return await super().wait(gen, max(interval, _LOOK), timeout)
+            return await self._listen(_Talk(gen, self.pgconn.socket))
+        except psycopg.Error as error:
+            if noted.cancelled:
+                raise cancelled(error) from error
+            raise
+
+    async def _listen(self, talk: "_Talk") -> Any:
+        """Hear the server out; but end what runs when the task is cancelled, and before the invocation is over."""
+        noted = self.pooled
+        ours = noted.unasked.own or is_unbroken()
+        remaining = invocation.remaining() if noted.watched and not ours else None
+        try:
+            if remaining is None:
+                return await talk.go_on(noted.until)
+            try:
+                return await talk.go_on(monotonic() + remaining)
+            except NoAnswerError:
+                noted.cancelled = True
+            patience = invocation.reserve.seconds / 3
+            return await self._end_statement(talk, patience)
+        except asyncio.CancelledError:
+            # Heard to its end, the connection can be kept; and the server is not left at work for nobody.
+            with Unbroken(_ASKING), suppress(psycopg.Error):
+                await self._end_statement(talk, _ASKING)
+            raise
+
+    async def _end_statement(self, talk: "_Talk", patience: float) -> Any:
+        """Ask the server to end what runs, and cut the connection if it does not.
+
+        Out: the result of what had ended by then. Raises what the driver raises.
+        """
+        if self.pgconn.transaction_status != _ACTIVE:
+            return None
+        try:
+            await spawn(request_cancel, self.pgconn, monotonic() + patience)
+            return await talk.go_on(monotonic() + patience)
+        except NoAnswerError:
+            shut_down(self.pgconn.socket)
+            raise
+
+    @contextmanager
+    def announced(self) -> Iterator[None]:
+        """The waits of this task in this block are the driver's own, or those of statements that are noted."""
+        task = asyncio.current_task()
+        if task in self._knowing:
+            yield
+            return
+        self._knowing.add(task)
+        try:
+            yield
+        finally:
+            self._knowing.discard(task)
+
+    def tell(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
+        """Send a query past psycopg's transactions, and read its results. See `exchange`."""
+        finish(self._tell(query, answers, bounded=bounded))
+
+    async def _tell(self, query: bytes | None, answers: Any, *, bounded: bool) -> None:
+        async with self.lock:
+            with self.announced():
+                await self.wait(exchange(self.pgconn, query, answers, self.pooled.unasked, bounded=bounded))
+
+    def ask(self, query: bytes, kind: ExecStatus) -> None:
+        """The same where the answer is short: a single result of this kind. Raises OperationalError for any other."""
+        finish(self._ask(query, kind))
+
+    async def _ask(self, query: bytes, kind: ExecStatus) -> None:
+        answers: list[PGresult] = []
+        await self._tell(query, answers, bounded=True)
+        if [answer.status for answer in answers] != [kind]:
+            # The answer to something else: the one to this may still come, and be taken for the next borrower's.
+            raise psycopg.OperationalError(f"the server answered with something else than one result of kind {kind}")
+
+    # --- transactions -------------------------------------------------------------------------------------------------
+
+    def begin(self) -> None:
+        """BEGIN, with the connection's own characteristics."""
+        self.ask(self.begin_words(), ExecStatus.COMMAND_OK)
+
+    @asynccontextmanager
+    async def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> AsyncIterator[Any]:
+        """As the driver's, but that without autocommit it is never outermost: the pool ends that transaction."""
+        if not self.autocommit and self.pgconn.transaction_status == _IDLE:
+            self.pooled.ended = True  # whoever ended it, it was not the pool
+            if self.pgconn.pipeline_status == _NO_PIPELINE:
+                await self._ask(self.begin_words(), ExecStatus.COMMAND_OK)
+            else:
+                await self.execute("")
+        block = super().transaction(savepoint_name, force_rollback)
+        with self.announced():
+            inner = await block.__aenter__()
+        self.pooled.blocks += 1
+        try:
+            yield inner
+        except BaseException as error:
+            with Unbroken(self.pooled.patience), self.announced():
+                if not await block.__aexit__(type(error), error, error.__traceback__):
+                    raise
+        else:
+            failed = self.pgconn.transaction_status == _IN_ERROR and not force_rollback
+            with Unbroken(self.pooled.patience), self.announced():
+                await block.__aexit__(None, None, None)
+            if failed:
+                raise InFailedSqlTransaction(NOTHING_SAVED)
+        finally:
+            self.pooled.blocks -= 1
+
+    async def commit(self) -> None:
+        """As the driver's. Raises ProgrammingError in `AsyncPool.run`, InFailedSqlTransaction where nothing is saved.
+
+        Cancelling the task waits for the answer first; CommitUncertain if that does not come.
+        """
+        self._refuse("commit")
+        failed = self.pgconn.transaction_status == _IN_ERROR
+        with Unbroken(self.pooled.patience), self.announced():
+            try:
+                await super().commit()
+            except NoAnswerError as error:
+                raise uncertain(error) from error
+        if failed:
+            raise InFailedSqlTransaction(NOTHING_SAVED)
+
+    async def rollback(self) -> None:
+        """As the driver's. Raises ProgrammingError in `AsyncPool.run`."""
+        self._refuse("rollback")
+        with self.announced():
+            await super().rollback()
+
+    def end(self, *, commit: bool) -> None:
+        """The driver's own commit() or rollback()."""
+        with self.announced():
+            finish(super().commit() if commit else super().rollback())
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc_val: BaseException | None, exc_tb: TracebackType | None
+    ) -> None:
+        """Commit, or roll back after an error; the connection stays open for its pool."""
+        if self.closed:
+            return
+        if exc_type is None:
+            await self.commit()
+            return
+        try:
+            await self.rollback()
+        except Exception as error:  # noqa: BLE001 - the block's own error is to come out
+            log.debug("error ignored in rollback on %s: %s", self, error)
+
+    tpc_begin: Any = _announced("tpc_begin", lambda self, xid: self._note_two_phase(False, xid))
+    tpc_prepare: Any = _announced("tpc_prepare", lambda self: self._note_two_phase(True))
+    tpc_commit: Any = _announced("tpc_commit", lambda self, xid=None: self._note_two_phase(False))
+    tpc_rollback: Any = _announced("tpc_rollback", lambda self, xid=None: self._note_two_phase(False))
+
+    async def close(self) -> None:
+        """As the driver's."""
+        self.pooled.closed_in_transaction = not self.closed and self.pgconn.transaction_status != _IDLE
+        await super().close()
+
+    def shut(self) -> None:
+        """The driver's own close(), which waits for nothing: it may be called where no event loop runs."""
+        closing = super().close()
+        try:
+            closing.send(None)
+        except StopIteration:
+            return
+        closing.close()
+
+    def stop(self, timeout: float) -> None:
+        """Ask the server to end the running statement. Raises what the driver raises."""
+        request_cancel(self.pgconn, monotonic() + timeout)
+
+    @asynccontextmanager
+    async def pipeline(self) -> AsyncIterator[Any]:
+        """As the driver's."""
+        piped, self.pooled.piped = self.pooled.piped, True
+        try:
+            async with super().pipeline() as pipeline:
+                yield pipeline
+        finally:
+            self.pooled.piped = piped
+
+    # --- settings -----------------------------------------------------------------------------------------------------
+
+    set_autocommit: Any = _announced("set_autocommit", Shared._note_setting)
+    set_isolation_level: Any = _announced("set_isolation_level", Shared._note_setting)
+    set_read_only: Any = _announced("set_read_only", Shared._note_setting)
+    set_deferrable: Any = _announced("set_deferrable", Shared._note_setting)
+
+    def put(self, name: str, value: Any) -> None:
+        """See Shared."""
+        if name in _SETTERS:
+            finish(getattr(self, f"set_{name}")(value))
+        else:
+            setattr(self, name, value)
+
+    async def notifies(
+        self, *, timeout: float | None = None, stop_after: int | None = None
+    ) -> AsyncGenerator[psycopg.Notify]:
+        """As the driver's, and it ends when the invocation has no more time."""
+        left = invocation.remaining()
+        if left is not None:
+            timeout = max(left if timeout is None else min(timeout, left), 0.0)
+        coming = super().notifies(timeout=timeout, stop_after=stop_after)
+        try:
+            while True:
+                with self.announced():
+                    try:
+                        notify = await anext(coming)
+                    except StopAsyncIteration:
+                        return
+                yield notify
+        finally:
+            await coming.aclose()
+
+    def drain_notifies(self) -> None:
+        """See Shared."""
+        finish(self._drain())
+
+    async def _drain(self) -> None:
+        with self.announced():
+            async for _ in super().notifies(timeout=0):
+                pass
+
+
+class _Talk:
+    """One of psycopg's generators, which may be gone on with after a wait that ended early."""
+
+    def __init__(self, gen: Generator[Any, Any, Any], fd: int) -> None:
+        self._gen = gen
+        self._fd = fd
+        self._wanted: int | None = None
+
+    async def go_on(self, until: float | None) -> Any:
+        """Its result. Raises what it raises, or NoAnswerError at that time (monotonic; None: no bound)."""
+        try:
+            if self._wanted is None:
+                self._wanted = next(self._gen)
+            while True:
+                # What is to be sent can nearly always be sent at once, and needs no round of the event loop.
+                got = poll(self._fd, self._wanted) if self._wanted & WRITE else 0
+                if not got:
+                    left = None if until is None else max(until - monotonic(), 0.0)
+                    got = await ready(self._fd, self._wanted, left)
+                if not got:
+                    raise NoAnswerError("no answer in time")
+                self._wanted = self._gen.send(got)
+        except StopIteration as end:
+            return end.value
+
+
+def _no_loop() -> None:
+    """A reference to no event loop."""

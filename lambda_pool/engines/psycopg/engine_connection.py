@@ -1,0 +1,365 @@
+"""One psycopg connection as the pool drives it."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from functools import partial
+from time import monotonic
+from typing import TYPE_CHECKING
+
+import psycopg
+from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
+
+from ...errors import NotCommitted
+from ...waiting import readable
+from ..base import Condition, EngineConnection, Facts, Outcome, Status, rest, uncertain
+from ..bounded_socket import dead_end, shut_down
+
+if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
+    from .async_connection import AsyncPooledConnection
+    from .connection import PooledConnection
+
+log: logging.Logger = logging.getLogger("lambda_pool")
+
+_OK = ConnStatus.OK
+_IDLE, _ACTIVE = TransactionStatus.IDLE, TransactionStatus.ACTIVE
+_IN_TRANSACTION, _IN_ERROR = TransactionStatus.INTRANS, TransactionStatus.INERROR
+_NO_PIPELINE = PipelineStatus.OFF
+_STATUS = {
+    _IN_TRANSACTION: Status.IN_TRANSACTION,
+    _IN_ERROR: Status.FAILED,
+    TransactionStatus.UNKNOWN: Status.CLOSED,
+}
+
+# Seconds to read the rest of a result that a borrower left unread, where no deadline says better.
+_DRAIN_TIMEOUT = 30.0
+# The same where the block was interrupted while it waited: nothing is lost if the connection is closed instead.
+_INTERRUPTED_TIMEOUT = 1.0
+
+_AT_WORK = (
+    "the connection was still at work when it was given back: finish or close a cursor.stream(), a conn.notifies(), "
+    "a conn.pipeline() or a thread before its block ends; nothing was committed"
+)
+_LEFT_PREPARED = (
+    "a block left the prepared transaction %s behind: it is neither saved nor undone, and holds its locks, until "
+    "tpc_commit() or tpc_rollback() with its xid ends it, on any connection"
+)
+
+# DISCARD ALL without DEALLOCATE ALL: what psycopg has prepared stays, and psycopg knows it. In one message with COMMIT,
+# where DISCARD ALL itself is not allowed.
+_RESET = (
+    b"CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); "
+    b"DISCARD TEMP; DISCARD SEQUENCES"
+)
+# What the borrower has prepared himself, which `PREPARE` tells from what came over the protocol.
+_DEALLOCATE = (
+    b"; DO $$ DECLARE name text; BEGIN FOR name IN SELECT p.name FROM pg_catalog.pg_prepared_statements p "
+    b"WHERE p.from_sql LOOP EXECUTE pg_catalog.format('DEALLOCATE %I', name); END LOOP; END $$"
+)
+
+
+def _is_answer(result: "PGresult", end: bytes) -> bool:
+    """Whether it is the answer to the first statement of a message that begins with `end`."""
+    return result.status == ExecStatus.COMMAND_OK and (not end or result.command_status == end.partition(b";")[0])
+
+
+class PostgresConnection:
+    """One psycopg connection. `reset`, `session_idle`: see ConnectRequest."""
+
+    def __init__(
+        self,
+        conn: "PooledConnection | AsyncPooledConnection",
+        reset: str = "transaction",
+        session_idle: float = 0.0,
+    ) -> None:
+        self.driver_connection = conn
+        self.session_idle = session_idle
+        self.backend_id: int = conn.pgconn.backend_pid
+        self._libpq = conn.pgconn
+        self._after = reset
+        self._resets = reset != "transaction"
+        self._set_up = False  # a framework changed the session, which no reset may undo
+        self.set_baseline()
+
+    def set_baseline(self) -> None:
+        """What the server was told, it is not told again: a connection that needs a reset is then closed."""
+        self._set_up = self._set_up or self.driver_connection.pooled.changed
+        self.driver_connection.set_baseline(noting=self._resets)
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """What is noted of the session is as before the block. Of the driver's settings, each can be put back."""
+        noted = self.driver_connection.pooled
+        before = noted.changed, noted.prepared
+        yield
+        noted.changed, noted.prepared = before
+
+    def read_rest(self, timeout: float | None) -> None:
+        """`rollback` does that."""
+
+    # --- checkout -----------------------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """As libpq has it: a closed descriptor's number may be somebody else's now."""
+        return self._libpq.socket if self._libpq.status == _OK else -1
+
+    def status(self) -> Status:
+        """By libpq's word for the transaction."""
+        status = TransactionStatus(self._libpq.transaction_status)
+        if status == _IDLE:
+            return Status.IDLE
+        if status == _ACTIVE:
+            return Status.ENDING if self.driver_connection.pooled.unasked.own else Status.BUSY
+        return _STATUS[status]
+
+    def _is_silent(self) -> bool:
+        fd = self.fileno()
+        return fd >= 0 and not readable(fd)
+
+    def ping(self, timeout: float) -> None:
+        """An empty query: what every server and pooler answers, and nothing that a proxy would pin for."""
+        self._ask_nothing(timeout)
+        self._check_idle()
+
+    def sessions(self, timeout: float) -> tuple[int, int]:
+        """By the server's statistics."""
+        from .occupancy import sessions
+
+        return sessions(self.driver_connection, timeout)
+
+    def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
+        """Settings that shape the BEGIN that psycopg sends with the first statement. Guarded, BEGIN is sent here."""
+        conn = self.driver_connection
+        if conn.autocommit:
+            conn.put("autocommit", False)
+        if readonly:
+            conn.put("read_only", True)
+        if guarded:
+            conn.pooled.ended = False
+            conn.pooled.guarded = conn.pooled.noting = True
+            try:
+                conn.within(timeout, conn.begin)
+            except BaseException:
+                self.abort()  # BEGIN may be answered yet
+                raise
+
+    # --- what is known ------------------------------------------------------------------------------------------------
+
+    def inspect(self, *, ask: bool = False) -> Facts:
+        """By libpq's word, what psycopg holds as attributes, and what was noted of the statements."""
+        conn, pgconn, noted = self.driver_connection, self._libpq, self.driver_connection.pooled
+        alive, status = pgconn.status == _OK, pgconn.transaction_status
+        return Facts(
+            self._condition(),
+            conn.closed and not conn.broken,
+            noted.closed_in_transaction,
+            bool(conn.read_only),
+            # libpq's last message (English, as on RDS): outside of a transaction nothing else is left of an error.
+            status == _IN_ERROR and pgconn.error_message.partition(b"\n")[0].endswith(b" in a read-only transaction"),
+            # A COMMIT whose own answer is lost is noted too.
+            not (noted.ended or (alive and status == _IDLE)),
+        )
+
+    def _condition(self) -> Condition:
+        conn = self.driver_connection
+        status = self._libpq.transaction_status
+        if (
+            conn.is_as_lent(wholly=self._resets)
+            and self._libpq.pipeline_status == _NO_PIPELINE
+            and not conn.pooled.guarded
+            and not conn.pooled.was_reset  # the driver's half is still to be done
+            # In its own transaction block, and in a two-phase commit, psycopg refuses COMMIT: the next borrower's too.
+            and not conn.pooled.blocks
+            and not conn.pooled.two_phase
+        ):
+            if status == _IN_TRANSACTION:
+                return Condition.UNCOMMITTED
+            # Locked it is by a notifies() that waits to go on.
+            if status == _IDLE and not self._due() and not conn.lock.locked():
+                return Condition.CLEAN
+        return Condition.CHANGED
+
+    def _due(self) -> bool:
+        """Whether the session is to be reset."""
+        return self._after == "session" or (self._after == "changed" and self.driver_connection.pooled.changed)
+
+    # --- return -------------------------------------------------------------------------------------------------------
+
+    def commit(self, timeout: float | None, *, last: bool = True) -> Outcome:
+        """COMMIT, and with it the reset that is due."""
+        return self._end(commit=True, timeout=timeout, last=last)
+
+    def rollback(self, timeout: float | None, *, last: bool = True) -> Outcome:
+        """ROLLBACK, and with it the reset that is due."""
+        return self._end(commit=False, timeout=timeout, last=last)
+
+    def _end(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
+        pgconn, conn = self._libpq, self.driver_connection
+        if pgconn.status != _OK:
+            return Outcome.FAILED
+        if pgconn.pipeline_status != _NO_PIPELINE:
+            raise NotCommitted(_AT_WORK)
+        if conn.pooled.two_phase_prepared:
+            log.warning(_LEFT_PREPARED, conn.pooled.two_phase)
+        if pgconn.transaction_status == _IDLE:
+            return Outcome.NONE
+        if conn.lock.locked():
+            raise NotCommitted(_AT_WORK)
+        deadline = None if timeout is None else monotonic() + timeout
+        if pgconn.transaction_status == _ACTIVE:  # a COPY cannot be read to its end
+            bound = _DRAIN_TIMEOUT if commit else _INTERRUPTED_TIMEOUT
+            conn.within(bound if timeout is None else min(timeout, bound), partial(conn.tell, None, None))
+            timeout = rest(deadline)
+        status = pgconn.transaction_status
+        if status == _IDLE:
+            return Outcome.NONE
+        reset = last and self._due() and not self._set_up
+        if status == _IN_TRANSACTION and commit:
+            self._commit(timeout, reset=reset)
+            return Outcome.COMMITTED
+        try:
+            self._rollback(timeout, reset=reset)
+        except BaseException:
+            # ROLLBACK cannot fail: whatever that was, it was not the answer.
+            self.discard()
+            raise
+        return Outcome.FAILED if commit else Outcome.ROLLED_BACK
+
+    def _commit(self, timeout: float | None, *, reset: bool) -> None:
+        deadline = None if timeout is None else monotonic() + timeout
+        if not self._is_silent():
+            # If that is the server's good-bye, COMMIT is never sent, and nothing is uncertain.
+            self._ask_nothing(_DRAIN_TIMEOUT if timeout is None else timeout)
+            timeout = rest(deadline)
+        conn, pgconn = self.driver_connection, self._libpq
+        answers: list[PGresult] = []
+        try:
+            if reset and not (conn.pooled.blocks or conn.pooled.two_phase):
+                self._end_and_reset(b"COMMIT; ", answers, timeout)
+            else:
+                conn.within(timeout, partial(conn.end, commit=True))
+            pgconn.is_busy()  # what came in behind the answer libpq drops while it is idle
+            if pgconn.transaction_status != _IDLE:
+                raise psycopg.OperationalError("the transaction is still open")
+        except psycopg.Error as error:
+            if answers and _is_answer(answers[0], b"COMMIT; "):  # saved it is; the connection cannot be kept
+                log.debug("resetting a session failed: %s", error)
+                return
+            if not self._answered(error):
+                raise uncertain(error) from error
+            raise
+
+    def _answered(self, error: psycopg.Error) -> bool:
+        """Whether it is the server's own "no" to COMMIT, on a connection that lives, or psycopg's before it is sent."""
+        pgconn = self._libpq
+        if isinstance(error, psycopg.ProgrammingError) and pgconn.transaction_status == _IN_TRANSACTION:
+            return True
+        state = error.sqlstate
+        if pgconn.status != _OK or pgconn.transaction_status == _ACTIVE or state is None:
+            return False
+        return len(state) == 5 and not state.startswith("08") and state != "40003"  # these say that nobody knows
+
+    def _rollback(self, timeout: float | None, *, reset: bool) -> None:
+        conn = self.driver_connection
+        if reset:
+            self._end_and_reset(b"ROLLBACK; ", [], timeout)
+        elif conn.pooled.blocks or conn.pooled.two_phase:  # where psycopg's own refuses
+            conn.within(timeout, partial(conn.ask, b"ROLLBACK", ExecStatus.COMMAND_OK))
+        else:
+            conn.within(timeout, partial(conn.end, commit=False))
+        self._libpq.is_busy()
+
+    def _end_and_reset(self, end: bytes, answers: "list[PGresult]", timeout: float | None) -> None:
+        """End the transaction and reset the session, in one round trip."""
+        conn = self.driver_connection
+        prepared = conn.pooled.prepared or self._after == "session"
+        message = end + _RESET + (_DEALLOCATE if prepared else b"")
+        conn.within(timeout, partial(conn.tell, message, answers))
+        if len(answers) != bool(end) + _RESET.count(b";") + 1 + prepared or not _is_answer(answers[0], end):
+            raise psycopg.OperationalError("the server did not answer to each statement of a reset")
+        conn.pooled.changed = conn.pooled.prepared = False
+        conn.pooled.was_reset = True
+
+    def reset(self, timeout: float | None) -> bool:
+        """Settings live in the driver: putting them back costs no round trip. A session that was changed costs one."""
+        pgconn, conn = self._libpq, self.driver_connection
+        pgconn.is_busy()
+        if (
+            pgconn.status != _OK
+            or pgconn.transaction_status != _IDLE
+            or pgconn.pipeline_status != _NO_PIPELINE
+            or conn.lock.locked()
+            or conn.pooled.blocks
+            or conn.pooled.two_phase
+            or (self._set_up and self._due())
+        ):
+            return False
+        conn.pooled.guarded = False
+        conn.pooled.noting = self._resets
+        conn.put_back(wholly=False)
+        if self._after == "changed" and (
+            conn.pooled.changed or conn.pooled.was_reset or not conn.is_as_lent(wholly=True)
+        ):
+            self._reset_session(timeout)
+        if self._after == "session":
+            self._reset_session(timeout)
+            return True
+        return self._condition() is Condition.CLEAN
+
+    def _reset_session(self, timeout: float | None) -> None:
+        """What is left of DISCARD ALL to be done, and the settings of a new connection again."""
+        conn = self.driver_connection
+        if self._due() and not conn.pooled.was_reset:
+            self._end_and_reset(b"", [], timeout)
+            self._check_idle()
+        conn.within(timeout, partial(conn.put_back, wholly=True))
+        conn.pooled.was_reset = False
+
+    # --- the end ------------------------------------------------------------------------------------------------------
+
+    def cancel(self, timeout: float, aside: Callable[[], EngineConnection]) -> bool:
+        """PostgreSQL's own cancel request."""
+        self.driver_connection.pooled.cancelled = True
+        try:
+            self.driver_connection.stop(timeout)
+        except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to abort
+            return False
+        return True
+
+    def close(self, timeout: float) -> None:
+        """Libpq's Terminate does not block: psycopg keeps the socket non-blocking."""
+        if self.driver_connection.lock.locked():
+            # Some other thread is inside libpq: freeing the connection under it would crash the process.
+            self.abort()
+            return
+        try:
+            self._release()
+        except Exception:  # noqa: BLE001 - a connection that cannot say good-bye is dropped
+            self.discard()
+
+    def _release(self) -> None:
+        """Close it, and let go of its memory and its descriptor now: psycopg leaves those of one that was lost."""
+        self.driver_connection.shut()
+        self._libpq.finish()
+
+    def discard(self) -> None:
+        """Put a dead end in the socket's place, so that libpq's Terminate reaches nobody."""
+        with suppress(Exception):  # already closed: nothing is left to discard
+            dead_end(self._libpq.socket)
+            self._release()
+
+    def abort(self, *, cancelled: bool = False) -> None:
+        """shutdown() on the socket; libpq notices at its next call."""
+        if cancelled:
+            self.driver_connection.pooled.cancelled = True
+        with suppress(Exception):  # already closed: nothing is left to abort
+            shut_down(self._libpq.socket)
+
+    def _ask_nothing(self, timeout: float) -> None:
+        self.driver_connection.within(timeout, partial(self.driver_connection.ask, b"", ExecStatus.EMPTY_QUERY))
+
+    def _check_idle(self) -> None:
+        if self._libpq.status != _OK or self._libpq.transaction_status != _IDLE:
+            raise psycopg.OperationalError("the connection is not idle after a ping or a reset")

@@ -1,0 +1,255 @@
+"""What psycopg's two connections, of threads and of asyncio, have in common as borrowers get them."""
+
+from collections.abc import Callable
+from operator import attrgetter
+from time import monotonic
+from typing import TYPE_CHECKING, Any, NoReturn
+
+import psycopg
+from psycopg.adapt import AdaptersMap
+from psycopg.pq import TransactionStatus
+
+from .fitness import unfit
+from .notes import Notes
+from .statements import changes_session, ends_transaction, prepares
+
+_IDLE = TransactionStatus.IDLE
+_ENDING = frozenset({b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"})
+
+if TYPE_CHECKING:
+    _Connection = psycopg.BaseConnection[Any]
+else:
+    _Connection = object
+
+
+class Baseline:
+    """What a connection was once it was set up, and is again after a reset."""
+
+    def __init__(self, conn: "Shared") -> None:
+        self.settings: tuple[Any, ...] = conn.settings()
+        self.names: frozenset[str] = frozenset(vars(conn))
+        self.adapters: AdaptersMap = AdaptersMap(conn.pooled.adapters or psycopg.adapters)
+        self.handlers: list[tuple[str, Any]] = list(conn.pooled.handlers)
+
+
+class Shared(_Connection):
+    """In front of one of psycopg's connection classes."""
+
+    tracked: Callable[[Any], Any]
+    """What makes a cursor class tell its connection what was said."""
+
+    def __init__(self, pgconn: Any) -> None:
+        self.pooled: Notes = Notes()
+        super().__init__(pgconn)
+        self.pooled.unasked.listen(pgconn)
+        super().add_notice_handler(self.pooled.unasked.notice)
+
+    def __del__(self, *warn: Any) -> None:
+        """A pool's connection may end with the program: nothing is to be warned of."""
+
+    # --- waiting ------------------------------------------------------------------------------------------------------
+
+    def within(self, timeout: float | None, work: Callable[[], object]) -> None:
+        """Do some work of the pool's own, in at most `timeout` seconds (None: no bound). Raises NoAnswerError too."""
+        self.pooled.unasked.own = self.pooled.known = True
+        self.pooled.until = None if timeout is None else monotonic() + timeout
+        try:
+            work()
+        finally:
+            self.pooled.unasked.own = self.pooled.known = False
+            self.pooled.until = None
+
+    def not_called(self, name: str) -> NoReturn:
+        """The driver went another way than the one that is overridden here."""
+        self.pooled.ended = self.pooled.changed = True
+        unfit(f"its cursors no longer call Connection.{name}()")
+
+    # --- what is noted ------------------------------------------------------------------------------------------------
+
+    def note(self, query: Any, tags: list[bytes] | None) -> None:
+        """A statement that was sent, and the tags of its answers (None: it failed, or they are not known)."""
+        if not self.pooled.noting:
+            return
+        if self.pooled.guarded and not self.pooled.ended:
+            may = tags is None or any(tag in _ENDING for tag in tags)
+            self.pooled.ended = self.pgconn.transaction_status == _IDLE or (may and ends_transaction(query))
+        if not (self.pooled.changed and self.pooled.prepared) and changes_session(query, tags):
+            self.pooled.changed = True
+            self.pooled.prepared = self.pooled.prepared or prepares(query)
+
+    def _unknown(self) -> None:
+        """A cursor that this connection did not make: nobody knows what it said."""
+        self.pooled.ended = self.pooled.changed = self.pooled.prepared = True
+
+    # --- transactions -------------------------------------------------------------------------------------------------
+
+    def begin_words(self) -> bytes:
+        """BEGIN, with the connection's own characteristics."""
+        words = ["BEGIN"]
+        if self.isolation_level is not None:
+            words.append("ISOLATION LEVEL " + psycopg.IsolationLevel(self.isolation_level).name.replace("_", " "))
+        if self.read_only is not None:
+            words.append("READ ONLY" if self.read_only else "READ WRITE")
+        if self.deferrable is not None:
+            words.append("DEFERRABLE" if self.deferrable else "NOT DEFERRABLE")
+        return " ".join(words).encode()
+
+    def _refuse(self, name: str) -> None:
+        if self.pooled.guarded:
+            raise psycopg.ProgrammingError(
+                f"Explicit {name}() forbidden inside Pool.run(), which ends the transaction itself: return to "
+                "commit it, raise to undo it, or use `with conn.transaction():` for a part"
+            )
+
+    def _note_two_phase(self, prepared: bool, xid: Any = "") -> None:
+        self.pooled.two_phase, self.pooled.two_phase_prepared = (
+            str(xid) or (self.pooled.two_phase if prepared else ""),
+            prepared,
+        )
+
+    # --- settings -----------------------------------------------------------------------------------------------------
+
+    def _note_setting(self, value: Any) -> None:
+        self.pooled.altered = True
+
+    def put(self, name: str, value: Any) -> None:
+        """Set one of its settings, for the pool. It is idle."""
+        setattr(self, name, value)
+
+    def drain_notifies(self) -> None:
+        """Take in what notifications came for the borrower before, and forget them. It is idle."""
+        raise NotImplementedError
+
+    @property
+    def cursor_factory(self) -> Any:
+        """The class of its cursors."""
+        return self.pooled.cursor_class[self.pooled.making]
+
+    @cursor_factory.setter
+    def cursor_factory(self, value: Any) -> None:
+        self.pooled.altered = True
+        self.pooled.cursor_class = value, self.tracked(value)
+
+    @property
+    def server_cursor_factory(self) -> Any:
+        """The class of its server-side cursors."""
+        return self.pooled.server_cursor_class[self.pooled.making]
+
+    @server_cursor_factory.setter
+    def server_cursor_factory(self, value: Any) -> None:
+        self.pooled.server_cursor_class = value, self.tracked(value)
+
+    @property
+    def adapters(self) -> AdaptersMap:
+        """How it converts values."""
+        self.pooled.touched = True
+        if self.pooled.adapters is None:
+            self.pooled.adapters = AdaptersMap(
+                self.pooled.baseline.adapters if self.pooled.baseline else psycopg.adapters
+            )
+        return self.pooled.adapters
+
+    def cursor(self, *args: Any, **named: Any) -> Any:
+        """As the driver's."""
+        noted = self.pooled
+        touched, noted.making = noted.touched, True
+        try:
+            return super().cursor(*args, **named)  # type: ignore[misc]
+        finally:
+            noted.touched, noted.making = touched, False  # it reads the adapters, and changes nothing
+
+    def add_notice_handler(self, callback: Any) -> None:
+        """As the driver's."""
+        super().add_notice_handler(callback)
+        self.pooled.handlers.append(("notice_handler", callback))
+
+    def add_notify_handler(self, callback: Any) -> None:
+        """As the driver's."""
+        super().add_notify_handler(callback)
+        self.pooled.handlers.append(("notify_handler", callback))
+
+    def remove_notice_handler(self, callback: Any) -> None:
+        """As the driver's."""
+        super().remove_notice_handler(callback)
+        self.pooled.handlers.remove(("notice_handler", callback))
+
+    def remove_notify_handler(self, callback: Any) -> None:
+        """As the driver's."""
+        super().remove_notify_handler(callback)
+        self.pooled.handlers.remove(("notify_handler", callback))
+
+    def configure(self, arguments: dict[str, Any]) -> None:
+        """What psycopg.Connection.connect() does with its own arguments once libpq is connected."""
+        if arguments.get("row_factory"):
+            self.row_factory: Any = arguments["row_factory"]
+        if arguments.get("cursor_factory"):
+            self.cursor_factory = arguments["cursor_factory"]
+        if arguments.get("context"):
+            self.pooled.adapters = AdaptersMap(arguments["context"].adapters)
+        if "prepare_threshold" in arguments:
+            self.prepare_threshold = arguments["prepare_threshold"]
+        if arguments.get("autocommit"):
+            self.put("autocommit", True)
+
+    def set_baseline(self, *, noting: bool) -> None:
+        """Take what it is now for what a reset brings back. `noting`: note what outlives a transaction."""
+        self.pooled.noting = noting
+        self.pooled.changed = self.pooled.prepared = self.pooled.altered = self.pooled.touched = False
+        self.pooled.baseline = Baseline(self)
+
+    def settings(self) -> tuple[Any, ...]:
+        """What a borrower may set on it."""
+        return _settings_of(self)
+
+    def is_as_lent(self, *, wholly: bool) -> bool:
+        """Whether no setting differs from the baseline. `wholly`: nor anything else that lives in the driver."""
+        assert self.pooled.baseline is not None
+        base = self.pooled.baseline
+        if self.pooled.altered:  # and perhaps put back, as Django does with autocommit
+            self.pooled.altered = _light_settings_of(self) != base.settings[:_LIGHT]
+        if self.pooled.altered or self.row_factory is not base.settings[_ROW_FACTORY]:
+            return False
+        return not wholly or (
+            not self.pooled.touched
+            and len(vars(self)) == len(base.names)
+            and self.pooled.handlers == base.handlers
+            and not self.pooled.unasked.notified
+            and self.settings() == base.settings
+        )
+
+    def put_back(self, *, wholly: bool) -> None:
+        """Make it as the baseline is; it must be idle. `wholly`: with what only a reset of the session undoes."""
+        assert self.pooled.baseline is not None
+        base = self.pooled.baseline
+        names = _SETTINGS if wholly else _SETTINGS[:_LIGHT]
+        for name, now, then in zip(names, self.settings(), base.settings, strict=False):
+            if now != then:
+                self.put(name, then)
+        self.pooled.altered = False
+        self.pooled.known = self.pooled.piped = False
+        if not wholly:
+            return
+        for name in vars(self).keys() - base.names:
+            delattr(self, name)
+        if self.pooled.touched:
+            self.pooled.adapters = AdaptersMap(base.adapters)
+            self.pooled.touched = False
+        handlers, unasked = self.pooled.handlers, self.pooled.unasked
+        if handlers == base.handlers and not unasked.notified:
+            return
+        for kind, callback in list(handlers):
+            getattr(self, f"remove_{kind}")(callback)
+        self.drain_notifies()
+        unasked.notified = False
+        for kind, callback in base.handlers:
+            getattr(self, f"add_{kind}")(callback)
+
+
+_SETTINGS = (
+    *("row_factory", "autocommit", "isolation_level", "read_only", "deferrable", "cursor_factory"),
+    *("server_cursor_factory", "prepare_threshold", "prepared_max"),
+)
+_ROW_FACTORY = 0
+_LIGHT = 6  # of them are put back after each borrower
+_settings_of = attrgetter(*_SETTINGS)
+_light_settings_of = attrgetter(*_SETTINGS[:_LIGHT])

@@ -1,0 +1,155 @@
+"""The sockets of `wire` for an event loop: they never block, and wait through the seam.
+
+Outside of the loop, as at the end of an invocation, they wait like others.
+"""
+
+import errno
+import os
+import socket
+import ssl
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from ... import invocation
+from ...waiting import READ, WRITE, ready, unbroken
+from ..base import OverdueError
+from ..bounded_socket import shut_down
+from .wire import BoundedSocket, BoundedTlsSocket, Line
+
+_BUSY = (BlockingIOError, ssl.SSLWantReadError)
+
+
+class _Waiting:
+    """The driver's calls, each tried until it does not have to wait."""
+
+    line: Line
+    patience: float | None
+    _asked = False
+
+    if TYPE_CHECKING:
+        fileno: Any
+
+    def settimeout(self, value: float | None) -> None:
+        """It never blocks. `patience` holds what the driver wants."""
+        super().settimeout(0.0)  # type: ignore[misc]
+
+    def gettimeout(self) -> float | None:
+        """What the driver wants, which `ssl` puts back after the handshake."""
+        return self.patience
+
+    def hurry(self) -> None:
+        """Raises OverdueError where the deadline has passed."""
+        deadline = self.line.deadline
+        if deadline is not None and monotonic() >= deadline:
+            raise OverdueError("no answer in time")
+
+    def recv_into(self, buffer: Any, *arguments: Any) -> int:
+        """As the socket's. The first piece of an answer is waited for in any case: the other tasks get their turn."""
+        if self._asked:
+            self._asked = False
+            if not self._decrypted():
+                self._wait(READ)
+        while True:
+            try:
+                return super().recv_into(buffer, *arguments)  # type: ignore[misc, no-any-return]
+            except _BUSY:
+                self._wait(READ)
+            except ssl.SSLWantWriteError:
+                self._wait(WRITE)
+
+    def _decrypted(self) -> int:
+        """Bytes that are there and do not show on the descriptor."""
+        return 0
+
+    def sendall(self, data: Any, *arguments: Any) -> None:
+        """As the socket's."""
+        self._asked = True
+        left = memoryview(data).cast("B")
+        while left:
+            try:
+                left = left[super().send(left, *arguments) :]  # type: ignore[misc]
+            except ssl.SSLWantReadError:
+                self._wait(READ)
+            except (BlockingIOError, ssl.SSLWantWriteError):
+                self._wait(WRITE)
+
+    def connect(self, address: Any) -> None:
+        """As the socket's."""
+        problem = super().connect_ex(address)  # type: ignore[misc]
+        if problem == errno.EINPROGRESS:
+            self._wait(WRITE)
+            problem = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # type: ignore[attr-defined]
+        if problem:
+            raise OSError(problem, os.strerror(problem))
+
+    def do_handshake(self) -> None:
+        """As that of a socket of TLS."""
+        while True:
+            try:
+                super().do_handshake()  # type: ignore[misc]
+            except _BUSY:
+                self._wait(READ)
+            except ssl.SSLWantWriteError:
+                self._wait(WRITE)
+            else:
+                return
+
+    def _wait(self, events: int) -> None:
+        """Wait for the server. Raises OverdueError, and CancelledError with the statement ended."""
+        line = self.line
+        left = self.patience
+        if line.deadline is not None:
+            bound = max(line.deadline - monotonic(), 0.0)
+            left = bound if left is None else min(left, bound)
+        if line.ours or line.stop is None:
+            self._ready(events, left)
+            return
+        remaining = invocation.remaining() if line.watched else None
+        try:
+            if remaining is None or (left is not None and left < remaining):
+                self._ready(events, left)
+                return
+            if ready(self.fileno(), events, max(remaining, 0.0)):
+                return
+        except BaseException:
+            with unbroken(_ASKING):
+                line.stop(_ASKING)  # the server is to know that nobody wants its answer
+            raise
+        patience = invocation.reserve.seconds / 3
+        line.stop(patience)
+        if not ready(self.fileno(), events, patience):
+            shut_down(self.fileno())
+            raise OverdueError("no answer in time")
+
+    def _ready(self, events: int, left: float | None) -> None:
+        if not ready(self.fileno(), events, left):
+            raise OverdueError("no answer in time")
+
+
+_ASKING = 1.0  # seconds
+
+
+class _PlainSocket(_Waiting, socket.socket):
+    """A plain socket that waits through the seam."""
+
+
+class _TlsSocket(_Waiting, ssl.SSLSocket):  # type: ignore[misc]
+    """A socket of TLS that does."""
+
+    def _decrypted(self) -> int:
+        return self.pending()
+
+
+class AwaitedSocket(BoundedSocket, _PlainSocket):
+    """A plain socket."""
+
+    hurry = _Waiting.hurry
+
+
+class AwaitedTlsSocket(BoundedTlsSocket, _TlsSocket):  # type: ignore[misc]
+    """A socket of TLS."""
+
+    hurry = _Waiting.hurry
+
+
+SOCKETS = AwaitedSocket, AwaitedTlsSocket

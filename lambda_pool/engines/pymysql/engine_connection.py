@@ -1,0 +1,430 @@
+"""One PyMySQL connection as the pool drives it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from time import monotonic
+
+import pymysql
+from pymysql.constants import COMMAND, CR, SERVER_STATUS
+
+from ...errors import LambdaPoolError
+from ...waiting import readable
+from ..base import Condition, EngineConnection, Facts, Outcome, OverdueError, Status, rest, uncertain
+from ..bounded_socket import shut_down
+from . import private
+from .connection import BoundedConnection
+from .errors import is_read_only, is_refusal
+from .killing import kill_query
+from .noted import Noted, again
+from .statements import look
+from .wire import Following, command, query
+
+_CLEAN, _UNCOMMITTED, _CHANGED = Condition.CLEAN, Condition.UNCOMMITTED, Condition.CHANGED
+_IN_TRANSACTION, _AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_IN_TRANS, SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
+
+# Not in pymysql.constants: https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_reset_connection.html
+_COM_RESET_CONNECTION = 0x1F
+_PING = command(COMMAND.COM_PING)
+# What only the transaction has that `begin` began: it goes with it, and a later one has none.
+_SAVEPOINT = "SAVEPOINT lambda_pool_run"
+_IS_IT_THERE = "RELEASE SAVEPOINT lambda_pool_run"
+_ASKING = 1.0  # seconds
+# There is no way back to no database: this one is everybody's to read, and nobody's to write.
+_NO_DATABASE = b"information_schema"
+# What a borrower may set on the driver's connection, and a reset puts back; the dictionaries are copied.
+_ATTRIBUTES = (
+    *("charset", "collation", "encoding", "cursorclass", "use_unicode"),
+    *("init_command", "sql_mode", "autocommit_mode", "max_allowed_packet"),
+)
+
+
+class MysqlConnection:
+    """One PyMySQL connection. `reset`: the option of that name; behind a pooler nothing is reset."""
+
+    def __init__(self, conn: BoundedConnection, *, autocommit: bool, pooled: bool, reset: str = "transaction") -> None:
+        self.driver_connection = conn
+        self.session_idle = conn.session_idle
+        self._pooled = pooled
+        self._reset = "" if pooled else reset
+        self._database: bytes | None = conn.db.encode() if isinstance(conn.db, str) else conn.db
+        self._set_up = False  # a framework changed the session, which no reset may undo
+        self.set_baseline()
+        self._autocommit = autocommit
+        self._always_read_only = look(conn.init_command or "", several=False).read_only
+        self._resetting = False  # a reset went out, and its answers are not read yet
+        self._was_reset = self._rolled_back = False
+        self.backend_id: int = conn.thread_id()  # type: ignore[no-untyped-call]
+
+    def set_baseline(self) -> None:
+        """What the server was told, it is not told again: a connection that needs a reset is then closed."""
+        conn = self.driver_connection
+        self._set_up = self._set_up or conn.noted.changed
+        self._autocommit = bool(conn.server_status & _AUTOCOMMIT)
+        self._attributes = {name: getattr(conn, name) for name in _ATTRIBUTES}
+        self._codecs = dict(conn.encoders), dict(conn.decoders)
+        self._names = frozenset(vars(conn))
+        conn.noted = Noted()
+
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """What is noted of the session is as before the block."""
+        noted = self.driver_connection.noted
+        before = noted.isolation_changed, noted.changed
+        yield
+        noted.isolation_changed, noted.changed = before
+
+    def read_rest(self, timeout: float | None) -> None:
+        """Of all results of the last statement."""
+        conn = self.driver_connection
+        with conn.bounded(timeout, most=float("inf")):
+            result = private.result_of(conn)
+            if result is not None and result.unbuffered_active:
+                private.read_to_the_end(result)
+            while conn.unfinished:
+                conn.next_result()
+
+    # --- the warm path ------------------------------------------------------------------------------------------------
+
+    def fileno(self) -> int:
+        """As PyMySQL has it: a closed descriptor's number may be somebody else's now."""
+        conn = self.driver_connection
+        return int(conn.sock.fileno()) if conn.open else -1
+
+    def status(self) -> Status:
+        """By the flags of the last answer, and what the connection noted of its statements.
+
+        A streamed result counts until it is read: whether somebody waits for its next row, nobody can see from here.
+        """
+        conn = self.driver_connection
+        if conn.line.ours:
+            return Status.ENDING
+        if conn.line.unanswered:
+            return Status.BUSY
+        in_transaction = conn.server_status & _IN_TRANSACTION
+        result = private.result_of(conn)
+        if result is not None and result.unbuffered_active:
+            return Status.BUSY if in_transaction else Status.STREAMING
+        return Status.IN_TRANSACTION if in_transaction else Status.IDLE
+
+    def _is_silent(self) -> bool:
+        fd = self.fileno()
+        return fd >= 0 and not readable(fd)
+
+    def inspect(self, *, ask: bool = False) -> Facts:
+        """By the server's word and what the connection noted; `ask` looks for the savepoint of guarded work."""
+        conn, noted = self.driver_connection, self.driver_connection.noted
+        condition = self._condition()
+        return Facts(
+            condition,
+            conn.closed_by_user,
+            conn.closed_in_transaction,
+            noted.read_only or self._always_read_only,
+            is_read_only(noted.failed_with),
+            not noted.ended and (not noted.unsure or (ask and self._is_marked())),
+        )
+
+    def _condition(self) -> Condition:
+        conn = self.driver_connection
+        conn.settle_stream()
+        noted = conn.noted
+        if (
+            not conn.open
+            or conn.line.unanswered
+            or conn.line.ours
+            or conn.line.ahead
+            or conn.overheard
+            or conn.unfinished
+            or noted.in_doubt
+            or noted.guarded
+            or noted.doomed
+            or noted.failed_with
+            or noted.undone
+            or noted.isolation_changed
+            or noted.role_changed
+            or noted.moved
+            or noted.locked
+            or bool(conn.server_status & _AUTOCOMMIT) is not self._autocommit
+            or conn.cursorclass is not self._attributes["cursorclass"]
+            or (self._reset and self._reset != "transaction" and self._changed())
+        ):
+            return _CHANGED
+        return _UNCOMMITTED if conn.server_status & _IN_TRANSACTION else _CLEAN
+
+    # --- everything else ----------------------------------------------------------------------------------------------
+
+    def ping(self, timeout: float) -> None:
+        """COM_PING; but a server that has something to say already is heard out instead.
+
+        Else that would be taken for the answer, and ours for the next borrower's.
+        """
+        conn = self.driver_connection
+        unasked = not self._is_silent() or conn.overheard
+        with conn.bounded(timeout):
+            if unasked:
+                conn.line.ahead.append(_PING)  # nothing is sent
+            conn.ping()
+        if unasked:
+            raise pymysql.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the server spoke unasked")
+        if not self._is_silent() or self._condition() is not _CLEAN:
+            raise OverdueError("the connection is not idle after a ping")
+
+    def sessions(self, timeout: float) -> tuple[int, int]:
+        """By the server's counters."""
+        from .occupancy import sessions
+
+        return sessions(self.driver_connection, timeout, spoken=not self._is_silent())
+
+    def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
+        """An explicit transaction: MySQL's implicit ones cannot be read-only, nor seen to end.
+
+        A guarded one is marked by a savepoint, in the same write; a pooler may not take two commands in one.
+        """
+        conn = self.driver_connection
+        marked = guarded and not self._pooled
+        with conn.bounded(timeout):
+            if marked:
+                conn.line.following = [query(_SAVEPOINT.encode())]
+            if readonly:
+                conn.query("START TRANSACTION READ ONLY")
+            elif guarded or self._autocommit:
+                conn.begin()
+            if marked:
+                conn.query(_SAVEPOINT)
+        conn.noted = Noted()
+        conn.noted.guarded = guarded
+        conn.noted.read_only = readonly
+
+    def _is_marked(self) -> bool:
+        """Ask for the savepoint. One that is gone leaves open whether the server undid all, or the work saved it."""
+        conn = self.driver_connection
+        if self._pooled or not conn.open or conn.line.unanswered or conn.unfinished:
+            return False
+        kept = conn.noted.failed_with
+        try:
+            with conn.bounded(_ASKING):
+                conn.query(_IS_IT_THERE)
+        except pymysql.MySQLError:
+            return False
+        finally:
+            conn.noted.failed_with = kept
+        return True
+
+    def commit(self, timeout: float | None, *, last: bool = True) -> Outcome:
+        """COMMIT, where a transaction is, or may be, open."""
+        return self._finish(commit=True, timeout=timeout, last=last)
+
+    def rollback(self, timeout: float | None, *, last: bool = True) -> Outcome:
+        """ROLLBACK, where a transaction is, or may be, open."""
+        return self._finish(commit=False, timeout=timeout, last=last)
+
+    def _finish(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
+        conn = self.driver_connection
+        deadline = None if timeout is None else monotonic() + timeout
+        noted = conn.noted
+        guarded, noted.guarded = noted.guarded, False
+        if conn.line.unanswered:
+            self.abort()  # first: another thread may wait for the answer
+            conn.abandon()
+        if not conn.open:
+            return Outcome.FAILED
+        if conn.unfinished:
+            if not commit:
+                # Reading what may be a million rows, only to roll back, is dearer than a new connection.
+                raise LambdaPoolError("a streamed result was left unread")
+            self.read_rest(timeout)
+        conn.settle_stream()
+        if commit and noted.doubt is not None:
+            with conn.bounded(rest(deadline)):
+                conn.ask_if_undone()
+        undone = noted.undone
+        lost = noted.doomed or undone is not None
+        noted.doomed, noted.undone = False, None
+        outcome = self._end(commit=commit and not lost, timeout=rest(deadline), last=last)
+        if not lost:
+            return outcome
+        if commit and guarded and undone is not None:
+            raise again(undone)  # so that `run` may begin anew, as if the work had not swallowed it
+        return Outcome.FAILED
+
+    def _end(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
+        """Send COMMIT or ROLLBACK where it is due, and with it a reset where one is."""
+        conn = self.driver_connection
+        self._rolled_back = not commit
+        self._was_reset = False
+        if not conn.in_transaction:
+            return Outcome.NONE
+        if last and self._needs_reset():
+            self._follow_with_reset()
+        if commit:
+            self._commit(timeout)
+            return Outcome.COMMITTED
+        with conn.bounded(timeout):
+            conn.rollback()
+        return Outcome.ROLLED_BACK
+
+    def _commit(self, timeout: float | None) -> None:
+        conn = self.driver_connection
+        if not self._is_silent():
+            # MySQL says nothing unasked but good-bye: COMMIT is then never sent, and nothing is uncertain.
+            self.discard()
+            raise pymysql.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server before COMMIT was sent")
+        try:
+            with conn.bounded(timeout):
+                conn.commit()
+        except pymysql.MySQLError as error:
+            # The server's own "no", on a connection that lives, is an answer. Anything else is none.
+            if conn.open and is_refusal(error):
+                raise
+            raise uncertain(error) from error
+
+    # --- bringing it back ---------------------------------------------------------------------------------------------
+
+    def _changed(self) -> bool:
+        """True if the session or the driver's connection is not as it was lent."""
+        conn = self.driver_connection
+        return (
+            conn.noted.changed
+            or len(vars(conn)) != len(self._names)
+            or conn.encoders != self._codecs[0]
+            or conn.decoders != self._codecs[1]
+        )
+
+    def _needs_reset(self) -> bool:
+        """Whether the server is to forget what was set: where the option asks for it, or the pool cannot do without."""
+        noted = self.driver_connection.noted
+        if not self._reset or self._set_up or noted.role_changed:  # there is no way back to the role of a login
+            return False
+        return (
+            self._reset == "session"
+            or (self._reset == "changed" and noted.changed)
+            or noted.isolation_changed
+            or noted.moved
+            or noted.locked
+            or (noted.named_lock and self._rolled_back)
+        )
+
+    def _follow_with_reset(self) -> None:
+        """Let COM_RESET_CONNECTION, and what makes the session one of this pool, go out with the next command."""
+        conn = self.driver_connection
+        self._restore_attributes()
+        following: list[Following] = [(command(_COM_RESET_CONNECTION), _PING)]
+        database = self._place()
+        if database:
+            move = command(COMMAND.COM_INIT_DB, database)
+            following.append((move, move))
+        following += [query(statement.encode(conn.encoding)) for statement in conn.setup()]
+        if conn.init_command:
+            following.append(query(conn.init_command.encode(conn.encoding)))
+        conn.line.following = following
+        self._resetting = True
+
+    def _read_reset(self) -> None:
+        """Read the answers, by the driver's methods that would have asked: what they send went out already."""
+        conn = self.driver_connection
+        database = self._place()
+        self._resetting = False
+        conn.ping()
+        if database:
+            conn.select_db(database)
+        conn.run_setup()
+        self._was_reset = True
+
+    def _place(self) -> bytes | None:
+        """The database to go back to, which no reset does by itself."""
+        return self._database or (_NO_DATABASE if self.driver_connection.noted.moved else None)
+
+    def reset(self, timeout: float | None) -> bool:
+        """Put back what a borrower changed. A reset that went out with COMMIT costs no further round trip."""
+        conn = self.driver_connection
+        noted = conn.noted
+        if (
+            not conn.open
+            or conn.line.unanswered
+            or conn.line.ours
+            or conn.unfinished
+            or noted.role_changed
+            or (conn.in_transaction and not self._resetting)
+        ):
+            return False
+        due = noted.changed and self._reset == "changed"
+        if (self._pooled or self._set_up) and (
+            due or noted.isolation_changed or noted.moved or noted.locked or noted.named_lock
+        ):
+            # The borrower's SET pinned it; putting it back would not unpin it, a new connection is not pinned.
+            return False
+        with conn.bounded(timeout):
+            self._bring_back()
+        if conn.overheard:
+            return False
+        conn.noted = Noted()
+        if not (self._is_silent() and self._condition() is _CLEAN):
+            return False
+        if self._reset == "session" and not self._was_reset:
+            self._reset_session(timeout)
+        return True
+
+    def _bring_back(self) -> None:
+        conn = self.driver_connection
+        if not self._resetting and self._needs_reset():
+            self._follow_with_reset()
+            conn.ping()
+        if self._resetting:
+            self._read_reset()
+        elif conn.get_autocommit() is not self._autocommit:
+            conn.autocommit(self._autocommit)
+        conn.cursorclass = self._attributes["cursorclass"]
+        if self._reset == "changed":
+            self._restore_attributes()
+
+    def _restore_attributes(self) -> None:
+        conn = self.driver_connection
+        for name in vars(conn).keys() - self._names:
+            delattr(conn, name)
+        for name, value in self._attributes.items():
+            setattr(conn, name, value)
+        conn.encoders, conn.decoders = dict(self._codecs[0]), dict(self._codecs[1])
+
+    def _reset_session(self, timeout: float | None) -> None:
+        with self.driver_connection.bounded(timeout):
+            self._follow_with_reset()
+            self.driver_connection.ping()
+            self._read_reset()
+        self.driver_connection.noted = Noted()
+        if self._condition() is not _CLEAN:
+            raise OverdueError("the connection is not idle after a reset")
+
+    # --- ending it ----------------------------------------------------------------------------------------------------
+
+    def cancel(self, timeout: float, aside: Callable[[], EngineConnection]) -> bool:
+        """KILL QUERY, which needs a second login. Not through a pooler, where the number may be somebody else's."""
+        return not self._pooled and kill_query(self.driver_connection, self.backend_id, timeout, aside)
+
+    def close(self, timeout: float) -> None:
+        """COM_QUIT."""
+        conn = self.driver_connection
+        self._abandon_result()
+        if not conn.open:
+            return
+        try:
+            with conn.bounded(timeout):
+                conn.close()
+        except Exception:  # noqa: BLE001 - a connection that cannot say good-bye is dropped
+            self.discard()
+
+    def discard(self) -> None:
+        """Close the descriptor alone."""
+        self._abandon_result()
+        self.driver_connection.abandon()
+
+    def _abandon_result(self) -> None:
+        """A streamed result's destructor would go on to read from the closed connection."""
+        result = private.result_of(self.driver_connection)
+        if result is not None:
+            result.unbuffered_active = False
+
+    def abort(self, *, cancelled: bool = False) -> None:
+        """shutdown() on the socket; PyMySQL notices at its next read."""
+        if cancelled:
+            self.driver_connection.cancelled = True
+        with suppress(Exception):  # already closed: nothing is left to abort
+            shut_down(self.driver_connection.sock.fileno())

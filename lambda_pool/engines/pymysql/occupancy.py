@@ -1,0 +1,33 @@
+"""How many sessions a MySQL or MariaDB server has, and how many it may have."""
+
+import pymysql
+from pymysql.constants import CR
+
+from ..base import tightest
+from . import private
+from .connection import BoundedConnection
+from .wire import query
+
+# Everybody may ask these two, and neither looks at the list of sessions. How many of them are this account's own only
+# that list tells: an account with a limit of its own is held against all sessions.
+_COUNT = "SHOW GLOBAL STATUS LIKE 'Threads_connected'"
+_LIMITS = "SELECT @@max_connections, @@max_user_connections"
+
+
+def sessions(conn: BoundedConnection, timeout: float, *, spoken: bool) -> tuple[int, int]:
+    """How many there are, and may be: of the server or of the account, whichever is nearest its limit.
+
+    One round trip in at most `timeout` seconds. `spoken`: the server has said something unasked, which would be taken
+    for the answer. Raises what PyMySQL raises.
+    """
+    if spoken or conn.overheard:
+        raise pymysql.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the server spoke unasked")
+    with conn.bounded(timeout):
+        conn.line.following = [query(_LIMITS.encode())]
+        conn.query(_COUNT)
+        count = int(private.result_of(conn).rows[0][1])
+        conn.query(_LIMITS)
+        limit, own = (int(value) for value in private.result_of(conn).rows[0])
+        if conn.in_transaction:
+            conn.rollback()
+    return tightest([(count, limit), (count, own or -1)])
