@@ -11,6 +11,7 @@ import pytest
 import lambda_pool
 from lambda_pool.testing import MariaDbServer, MySqlServer, PostgresServer
 from tests.support.mysql_dialect import as_mysql
+from tests.support.speed import FULL
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -19,10 +20,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         names = getattr(item, "callspec", None)
         if names is None or not {"genuine", "genuine_mysql"} & set(map(str, names.params.values())):
             continue
-        if item.get_closest_marker("mariadb"):
+        contract = item.path.name == "test_contract.py" or item.path.parent != Path(__file__).parent
+        if item.get_closest_marker("mariadb") or not (FULL or contract):
             items.remove(item)
-        elif item.path.parent == Path(__file__).parent and item.path.name != "test_contract.py":
-            item.add_marker(pytest.mark.slow("the same as on MariaDB, on genuine MySQL"))
 
 
 @dataclass
