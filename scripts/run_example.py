@@ -30,7 +30,7 @@ import yaml
 
 from lambda_pool.testing import LambdaRuntime, MariaDbServer, PostgresServer
 from lambda_pool.testing.answers import LambdaRuntimeError
-from lambda_pool.testing.servers import ServerError
+from lambda_pool.testing.server import ServerError
 
 EXAMPLES = Path(__file__).resolve().parent.parent / "examples"
 EVENT = re.compile(r"(\d+)-([A-Za-z0-9]+)(?:-([a-z0-9-]+))?\.json")

@@ -13,7 +13,9 @@ import pytest
 from tests.support.speed import FULL, SEED
 
 if TYPE_CHECKING:
-    from lambda_pool.testing.servers import MariaDbServer, MySqlServer, PostgresServer
+    from lambda_pool.testing.mariadb import MariaDbServer
+    from lambda_pool.testing.mysql import MySqlServer
+    from lambda_pool.testing.postgres import PostgresServer
 
 pytest_plugins = ["pytester"]
 
@@ -56,7 +58,7 @@ def lambda_rie() -> Path:
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
     """A PostgreSQL with TLS and a log of all statements, shared by the whole run."""
-    from lambda_pool.testing.servers import PostgresServer
+    from lambda_pool.testing.postgres import PostgresServer
 
     with PostgresServer(log_statements=True) as server:
         yield server
@@ -65,7 +67,7 @@ def postgres() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDbServer]:
     """A MariaDB with TLS and a log of all statements, shared by the whole run."""
-    from lambda_pool.testing.servers import MariaDbServer
+    from lambda_pool.testing.mariadb import MariaDbServer
 
     with MariaDbServer(log_statements=True) as server:
         yield server
@@ -74,7 +76,7 @@ def mariadb() -> Iterator[MariaDbServer]:
 @pytest.fixture(scope="session")
 def genuine_mysql() -> Iterator[MySqlServer]:
     """A MySQL with TLS and a log of all statements, shared by the whole run."""
-    from lambda_pool.testing.servers import MySqlServer
+    from lambda_pool.testing.mysql import MySqlServer
     from tests.support.mysql_dialect import make_sequences
 
     with MySqlServer(log_statements=True) as server:

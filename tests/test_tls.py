@@ -28,7 +28,8 @@ from lambda_pool.engines.psycopg.engine import PostgresEngine
 from lambda_pool.engines.pymysql.engine import MysqlEngine
 from lambda_pool.errors import ConfigError
 from lambda_pool.secret import Secret
-from lambda_pool.testing.servers import MariaDbServer, PostgresServer
+from lambda_pool.testing.mariadb import MariaDbServer
+from lambda_pool.testing.postgres import PostgresServer
 from lambda_pool.tls import MODES, Tls, advice, choose, context, is_local
 from tests.support.certificates import Identity, make
 from tests.support.speed import examples

@@ -37,19 +37,53 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(complain(command, f"error: {hidden}"))
 
 
+_FAILED = "2 the configuration or an argument is wrong, or the command could not do its work"
+
+
 @dataclass(frozen=True)
 class _Entry:
     module: str
     help: str
+    good: str
+    bad: str = ""
+    """What the exit codes 0 and 1 mean; 1 is not used where this is empty."""
+
+    @property
+    def exit_codes(self) -> str:
+        """All of them, in a sentence."""
+        return f"Exit codes: 0 {self.good}, {f'1 {self.bad}, ' if self.bad else ''}{_FAILED}."
 
 
 # A new subcommand is one line here and one module.
 _COMMANDS = {
-    "demo": _Entry("lambda_pool.cli.demo", "see three ways to connect survive, or not, on the genuine Lambda runtime"),
-    "dashboard": _Entry("lambda_pool.cli.dashboard", "print a CloudWatch dashboard, alarms and log queries for a pool"),
-    "doctor": _Entry("lambda_pool.cli.doctor", "go the way to the database step by step, and say how to mend it"),
-    "top": _Entry("lambda_pool.cli.top", "watch a server's connections, those with the longest transactions first"),
-    "plan": _Entry("lambda_pool.cli.plan", "how many connections a function needs, whether they fit, and what to set"),
+    "demo": _Entry(
+        "lambda_pool.cli.demo",
+        "run one function, written in three ways, on the genuine Lambda runtime, and compare what happens",
+        "lambda_pool made no error",
+        "it made one",
+    ),
+    "doctor": _Entry(
+        "lambda_pool.cli.doctor",
+        "check the way to the database step by step, and say how to fix what fails",
+        "every step went well, or gave only a warning",
+        "a step failed",
+    ),
+    "plan": _Entry(
+        "lambda_pool.cli.plan",
+        "work out how many connections a function needs, whether they fit, and what to set",
+        "today's peak fits",
+        "it does not fit",
+    ),
+    "top": _Entry(
+        "lambda_pool.cli.top",
+        "watch the connections of a server, with the longest transactions first",
+        "it was shown",
+    ),
+    "dashboard": _Entry(
+        "lambda_pool.cli.dashboard",
+        "print a CloudWatch dashboard, alarms and log queries for a pool",
+        "it was printed",
+    ),
 }
 
 
@@ -58,15 +92,18 @@ def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, Command | None
     parser = _Parser(
         prog="lambda-pool",
         description="One checked, reused database connection per AWS Lambda environment.",
-        epilog="`lambda-pool COMMAND --help` shows the options of one command. Exit codes: 0 all is well, 1 a bad "
-        "finding, 2 it could not be done (or wrong arguments), 130 interrupted, 141 the output was closed.",
+        epilog="`lambda-pool COMMAND --help` shows the options of a command. Exit codes: 0 all is well, 1 there is a "
+        f"bad finding, {_FAILED}, 130 it was interrupted, 141 nobody read the output to its end.",
     )
     parser.add_argument("--version", action="version", version=f"lambda-pool {lambda_pool.__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)
     command: Command | None = None
     for name, entry in _COMMANDS.items():
         subparser = commands.add_parser(
-            name, help=entry.help, description=entry.help[:1].upper() + entry.help[1:] + "."
+            name,
+            help=entry.help,
+            description=entry.help[:1].upper() + entry.help[1:] + ".",
+            epilog=entry.exit_codes,
         )
         if name == chosen:
             command = cast(Command, import_module(entry.module))

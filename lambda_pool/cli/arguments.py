@@ -52,7 +52,7 @@ def arn(text: str) -> str:
 def add_url(parser: argparse._ActionsContainer, text: str) -> None:
     """The URL of a database as `args.url`: behind `--url`, or as a word of its own as `top` takes it."""
     parser.add_argument("url", nargs="?", action=_Url, metavar="URL", help=text)
-    parser.add_argument("--url", action=_Url, help="the same; others on this machine can read a password in either")
+    parser.add_argument("--url", action=_Url, help="the same; other users of this machine can read a password in it")
 
 
 class _Url(argparse.Action):

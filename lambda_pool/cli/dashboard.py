@@ -21,24 +21,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     environment = read_metrics_environment()
     add = parser.add_argument
-    add("--function", type=function_name, required=True, metavar="NAME", help="the function's name")
+    add("--function", type=function_name, required=True, metavar="NAME", help="name of the function")
     add(
         "--pool",
         type=name,
         required=True,
         metavar="NAME",
-        help="the pool's name; by default a pool is named after its database",
+        help="name of the pool; without a name of its own it has that of its database",
     )
-    add("--service", metavar="NAME", help="POWERTOOLS_SERVICE_NAME of the function (default: the function's name)")
-    add("--namespace", default=environment.namespace, help="namespace of the metrics (default: %(default)s)")
-    add("--region", default=environment.region, help="where the function runs (json only; default: AWS_REGION)")
-    add("--log-group", metavar="NAME", help="the function's log group (default: /aws/lambda/FUNCTION)")
+    add("--service", metavar="NAME", help="POWERTOOLS_SERVICE_NAME of the function (default: its name)")
+    add("--namespace", default=environment.namespace, help="CloudWatch namespace of the metrics (default: %(default)s)")
+    add("--region", default=environment.region, help="region of the function, for json (default: AWS_REGION)")
+    add("--log-group", metavar="NAME", help="log group of the function (default: /aws/lambda/FUNCTION)")
     add("--topic", type=arn, metavar="ARN", help="SNS topic that the alarms notify")
     add(
         "--format",
         choices=["cloudformation", "json", "queries"],
         default="cloudformation",
-        help="a CloudFormation template; the inputs of PutDashboard and PutMetricAlarm; or the Logs Insights queries",
+        help="a CloudFormation template (default), the inputs of PutDashboard and PutMetricAlarm, or the queries for "
+        "Logs Insights",
     )
 
 

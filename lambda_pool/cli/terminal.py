@@ -87,6 +87,7 @@ class Terminal:
     def __init__(self, stream: TextIO) -> None:
         self.stream: TextIO = stream
         self.updates: bool = stream.isatty() and os.environ.get("TERM", "dumb") != "dumb"
+        self._shown = 0
         self._colours = self.updates and not os.environ.get("NO_COLOR")
 
     def paint(self, text: str, style: str) -> str:
@@ -96,9 +97,13 @@ class Terminal:
     def update(self, text: str) -> None:
         """Write a line over the one before, if this can be done here; an empty text takes it away."""
         if self.updates:
-            # "\r" and "erase to the end of the line". A line as wide as the terminal would begin another one.
-            self.stream.write(f"\r{text[: columns() - 1]}\x1b[K")
+            # A line as wide as the terminal would begin another one. What stood there is covered with blanks, because
+            # NO_COLOR is often set where no escape code is wanted at all.
+            text = text[: columns() - 1]
+            cover = " " * (self._shown - len(text))
+            self.stream.write(f"\r{text}{cover}" if text else f"\r{cover}\r")
             self.stream.flush()
+            self._shown = len(text)
 
 
 class Progress:

@@ -21,12 +21,14 @@ _CLEAR = "\x1b[H\x1b[J"
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("url", nargs="?", help="the database's URL (default: LAMBDA_POOL_URL, or DATABASE_URL)")
-    add("--interval", type=arguments.seconds, default=2.0, metavar="SECONDS", help="between two views (default: 2)")
-    add("--once", action="store_true", help="print one view and end, as it is done where the output is no terminal")
-    add("--limit", type=arguments.count, default=15, metavar="N", help="transactions to list (default: 15)")
-    add("--user", metavar="NAME", help="whose sessions are the fleet's, and not others' (default: the URL's)")
-    add("--no-statements", action="store_true", help="leave the statements out: they may hold data")
+    add("url", nargs="?", help="URL of the database (default: LAMBDA_POOL_URL, or DATABASE_URL)")
+    add(
+        "--interval", type=arguments.seconds, default=2.0, metavar="SECONDS", help="time between two views (default: 2)"
+    )
+    add("--once", action="store_true", help="print one view and end; the default where the output is no terminal")
+    add("--limit", type=arguments.count, default=15, metavar="N", help="how many transactions to list (default: 15)")
+    add("--user", metavar="NAME", help="the user whose sessions are the fleet's (default: the URL's)")
+    add("--no-statements", action="store_true", help="do not show statements, because they may hold data")
 
 
 class Session(NamedTuple):

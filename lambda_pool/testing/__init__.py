@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from lambda_pool.testing.answers import InvocationError as InvocationError
     from lambda_pool.testing.fakes import FakeDriver as FakeDriver
     from lambda_pool.testing.fakes import FakeError as FakeError
+    from lambda_pool.testing.mariadb import MariaDbServer as MariaDbServer
+    from lambda_pool.testing.mysql import MySqlServer as MySqlServer
     from lambda_pool.testing.network import FaultyProxy as FaultyProxy
+    from lambda_pool.testing.postgres import PostgresServer as PostgresServer
     from lambda_pool.testing.runtime import LambdaRuntime as LambdaRuntime
-    from lambda_pool.testing.servers import MariaDbServer as MariaDbServer
-    from lambda_pool.testing.servers import MySqlServer as MySqlServer
-    from lambda_pool.testing.servers import PostgresServer as PostgresServer
 
 # A new name is one line here and one import above.
 _HOMES = {
@@ -27,9 +27,9 @@ _HOMES = {
     "Invocation": "lambda_pool.testing.answers",
     "InvocationError": "lambda_pool.testing.answers",
     "LambdaRuntime": "lambda_pool.testing.runtime",
-    "MariaDbServer": "lambda_pool.testing.servers",
-    "MySqlServer": "lambda_pool.testing.servers",
-    "PostgresServer": "lambda_pool.testing.servers",
+    "MariaDbServer": "lambda_pool.testing.mariadb",
+    "MySqlServer": "lambda_pool.testing.mysql",
+    "PostgresServer": "lambda_pool.testing.postgres",
 }
 
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, Protocol
 import pytest
 
 if TYPE_CHECKING:
+    from lambda_pool.testing.mariadb import MariaDbServer
+    from lambda_pool.testing.postgres import PostgresServer
     from lambda_pool.testing.runtime import LambdaRuntime
-    from lambda_pool.testing.servers import MariaDbServer, PostgresServer
 
 
 class RuntimeFactory(Protocol):
@@ -48,7 +49,7 @@ def lambda_runtime(request: pytest.FixtureRequest) -> Iterator[RuntimeFactory]:
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[PostgresServer]:
     """A private PostgreSQL on loopback, without TLS, for the whole test run; the superuser's database is empty."""
-    from lambda_pool.testing.servers import PostgresServer
+    from lambda_pool.testing.postgres import PostgresServer
 
     with PostgresServer(tls=False) as server:
         yield server
@@ -57,7 +58,7 @@ def postgres_server() -> Iterator[PostgresServer]:
 @pytest.fixture(scope="session")
 def mysql_server() -> Iterator[MariaDbServer]:
     """A private MariaDB on loopback for the whole test run; its database `app` is empty."""
-    from lambda_pool.testing.servers import MariaDbServer
+    from lambda_pool.testing.mariadb import MariaDbServer
 
     with MariaDbServer() as server:
         yield server

@@ -17,7 +17,8 @@ from lambda_pool.cli.demo.script import Measured, Result
 from lambda_pool.cli.demo.traffic import Traffic
 from lambda_pool.cli.demo.ways import EACH_TIME, GLOBAL, OURS, WAYS
 from lambda_pool.cli.terminal import StepLines, Terminal
-from lambda_pool.testing.servers import PostgresServer, ServerError
+from lambda_pool.testing.postgres import PostgresServer
+from lambda_pool.testing.server import ServerError
 
 ANSI = re.compile(r"\x1b\[")
 

@@ -92,6 +92,7 @@ def test_every_command_has_help(command: str) -> None:
     done = run(command, "--help")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith(f"usage: lambda-pool {command} ")
+    assert "Exit codes: 0 " in done.stdout
 
 
 @pytest.mark.parametrize(

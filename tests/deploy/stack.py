@@ -53,6 +53,8 @@ class Stack:
         }
         missing = [name for name, value in self._parameters.items() if value is NO_VALUE]
         assert not missing, f"parameters without a value: {missing}"
+        # Whatever a default is written as, CloudFormation hands it on as text.
+        self._parameters = {name: str(value) for name, value in self._parameters.items()}
         for name, value in self._parameters.items():
             self._check(name, str(value), declared[name])
             if declared[name]["Type"].startswith("List<"):

@@ -10,7 +10,8 @@ import psycopg
 import pymysql
 import pytest
 
-from lambda_pool.testing.servers import MariaDbServer, PostgresServer
+from lambda_pool.testing.mariadb import MariaDbServer
+from lambda_pool.testing.postgres import PostgresServer
 
 from .conftest import CLUSTER, HOST, NETWORK, ORGANISATION, PROXY, ROOT, SCENARIOS
 from .stack import CLUSTER_HOST, CLUSTER_ID, PROXY_HOST, Stack

@@ -13,7 +13,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from lambda_pool.testing.servers import MariaDbServer, PostgresServer
+from lambda_pool.testing.mariadb import MariaDbServer
+from lambda_pool.testing.postgres import PostgresServer
 
 REGION = "eu-central-1"
 USERS = ("app", "bob")

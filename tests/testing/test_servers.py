@@ -21,7 +21,7 @@ import lambda_pool
 from lambda_pool.testing import MariaDbServer, PostgresServer
 from lambda_pool.testing.certificates import make_certificates
 from lambda_pool.testing.processes import descendants, is_alive
-from lambda_pool.testing.servers import ServerError
+from lambda_pool.testing.server import ServerError
 
 Server = PostgresServer | MariaDbServer
 KINDS = [PostgresServer, MariaDbServer]

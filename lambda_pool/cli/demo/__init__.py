@@ -22,10 +22,14 @@ _DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.add_argument("--engine", choices=list(_DRIVERS), default="postgresql", help="default: postgresql")
-    parser.add_argument("--quick", action="store_true", help="fewer invocations, for a first look")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON, and the progress on stderr")
-    parser.add_argument("--source", action="store_true", help="print the three functions and do nothing else")
+    parser.add_argument(
+        "--engine", choices=list(_DRIVERS), default="postgresql", help="the database to run it on (default: postgresql)"
+    )
+    parser.add_argument("--quick", action="store_true", help="make fewer invocations, for a first look")
+    parser.add_argument(
+        "--json", action="store_true", help="print the figures as JSON; progress goes to standard error"
+    )
+    parser.add_argument("--source", action="store_true", help="print the three functions and end")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -37,7 +41,7 @@ def run(args: argparse.Namespace) -> int:
         return complain("demo", f"the demo needs {' and '.join(missing)}: {INSTALL}")
     from lambda_pool.testing.answers import LambdaRuntimeError
     from lambda_pool.testing.runtime import find_emulator
-    from lambda_pool.testing.servers import ServerError
+    from lambda_pool.testing.server import ServerError
 
     try:
         find_emulator()

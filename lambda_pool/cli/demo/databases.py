@@ -11,7 +11,9 @@ from typing import Protocol, Self
 
 from lambda_pool.cli.demo import INSTALL, traffic
 from lambda_pool.cli.demo.traffic import Traffic
-from lambda_pool.testing.servers import MariaDbServer, PostgresServer, ServerError
+from lambda_pool.testing.mariadb import MariaDbServer
+from lambda_pool.testing.postgres import PostgresServer
+from lambda_pool.testing.server import ServerError
 
 ON_HAND = 1_000_000
 """Pieces in stock at the beginning: more than the demo orders."""

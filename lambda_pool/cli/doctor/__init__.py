@@ -41,15 +41,23 @@ _TIMEOUT = 20.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add_url(parser, "the database's URL; auth and endpoint are then those below (default: the environment's, all)")
-    add("--auth", choices=("url", "iam", "secret"), help="with --url: as LAMBDA_POOL_AUTH")
-    add("--secret-id", metavar="NAME", help="with --url: as LAMBDA_POOL_SECRET_ID")
-    add("--rds-proxy", metavar="NAME", help="with --url: as LAMBDA_POOL_RDS_PROXY")
-    add("--aurora-cluster", metavar="ID", help="with --url: as LAMBDA_POOL_AURORA_CLUSTER")
-    add("--prefix", default=configuration.DEFAULT_PREFIX, help="of the environment's variables (default: LAMBDA_POOL_)")
-    add("--readonly", action="store_true", help="examine the reader: a server that does not write is then well")
+    add_url(parser, "URL of the database, used with the options below (default: all from the environment)")
+    add("--auth", choices=("url", "iam", "secret"), help="with a URL: the same as LAMBDA_POOL_AUTH")
+    add("--secret-id", metavar="NAME", help="with a URL: the same as LAMBDA_POOL_SECRET_ID")
+    add("--rds-proxy", metavar="NAME", help="with a URL: the same as LAMBDA_POOL_RDS_PROXY")
+    add("--aurora-cluster", metavar="ID", help="with a URL: the same as LAMBDA_POOL_AURORA_CLUSTER")
     add(
-        "--timeout", type=seconds, default=_TIMEOUT, metavar="SECONDS", help=f"for everything (default: {_TIMEOUT:.0f})"
+        "--prefix",
+        default=configuration.DEFAULT_PREFIX,
+        help="how the environment variables begin (default: LAMBDA_POOL_)",
+    )
+    add("--readonly", action="store_true", help="check the reader, which need not accept writes")
+    add(
+        "--timeout",
+        type=seconds,
+        default=_TIMEOUT,
+        metavar="SECONDS",
+        help=f"time for all steps together (default: {_TIMEOUT:.0f})",
     )
     add("--json", action="store_true", help="print the report as JSON")
 
@@ -172,4 +180,4 @@ def _describe(pool: ConnectionPool) -> Finding:
         "parameters": sorted(url.parameters),
         "connect_args": sorted(pool.config.connect_args),
     }
-    return ok(f"{shown}, {of_auth(auth)}, {of_endpoint(source)}", **facts)
+    return ok(f"{shown}; login: {of_auth(auth)}; host: {of_endpoint(source)}", **facts)

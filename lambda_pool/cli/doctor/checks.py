@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lambda_pool import config as configuration
-from lambda_pool.auth.base import Credentials
+from lambda_pool.auth.base import Credentials, UrlAuth
+from lambda_pool.auth.iam import IamToken
 from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.cli.doctor import advice, aws, network
 from lambda_pool.cli.doctor.report import Finding, Redactor, failed, line_of, ok, warning
@@ -107,8 +108,9 @@ def identity(patient: Patient) -> Finding:
     found = patient.credentials = auth.credentials(patient.endpoint, url.user, limit.left())
     patient.redactor.add(found.password)
     patient.redactor.spare(found.user, found.host, found.database)
+    origin = "" if isinstance(auth, IamToken | UrlAuth) else f", from {of_auth(auth)}"
     how = "an IAM token" if found.iam else "a password" if found.password else "no password"
-    detail = f"user {found.user or '(none)'} with {how}, from {of_auth(auth)}"
+    detail = f"user {found.user or '(none)'} with {how}{origin}"
     signed = aws.read_token(found.password) if found.iam else None
     facts: dict[str, Any] = {"user": found.user, "iam": found.iam, "auth": of_auth(auth)}
     if signed:

@@ -18,7 +18,7 @@ def of_auth(auth: Auth) -> str:
     if isinstance(auth, UrlAuth):
         return "the configured user and password"
     if isinstance(auth, IamToken):
-        return "an IAM token"
+        return "IAM token"
     if isinstance(auth, SecretsManager):
         return f"the secret {auth.secret_id}"
     return _own(auth)

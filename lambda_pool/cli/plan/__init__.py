@@ -15,34 +15,37 @@ from lambda_pool.errors import LambdaPoolError
 
 ENGINES = ("postgresql", "mysql", "mariadb", "aurora-postgresql", "aurora-mysql")
 _EPILOG = """\
-Figures that are not given are asked: the database's with --live (LAMBDA_POOL_URL, with this machine's login), the
-function's with --function (AWS). Connections needed = environments x workers x max_size.
+Give the figures, or let plan ask for them: --live asks the database of LAMBDA_POOL_URL, --function and --proxy ask AWS.
 """
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    parser.epilog = _EPILOG
+    parser.epilog = f"{_EPILOG}{parser.epilog}"
     database = parser.add_argument_group("the database")
-    database.add_argument("--max-connections", type=int, metavar="N", help="what it allows in all")
-    database.add_argument("--instance", metavar="CLASS", help="its class instead, such as db.t4g.micro")
-    database.add_argument("--acu", metavar="MIN-MAX", help="Aurora serverless: its capacity instead, such as 0.5-16")
+    database.add_argument("--max-connections", type=int, metavar="N", help="how many connections it allows")
+    database.add_argument("--instance", metavar="CLASS", help="instead: its class, such as db.t4g.micro")
+    database.add_argument("--acu", metavar="MIN-MAX", help="instead: the capacity of Aurora serverless, as in 0.5-16")
     database.add_argument(
         "--engine",
         choices=ENGINES,
         default=ENGINES[0],
         metavar="ENGINE",
-        help="of that instance: postgresql (default), mysql, mariadb, aurora-postgresql or aurora-mysql",
+        help="engine of that class or capacity: postgresql (default), mysql, mariadb, aurora-postgresql, aurora-mysql",
     )
-    database.add_argument("--reserved", type=int, metavar="N", help="kept for administrators (default: 3, MySQL 0)")
-    database.add_argument("--others", type=int, metavar="N", help="connections of everybody else (default: 0)")
-    database.add_argument("--cores", type=int, metavar="N", help="its processor cores, for a rule of thumb")
-    database.add_argument("--spindles", type=int, default=0, metavar="N", help="its disks that turn (default: 0)")
-    database.add_argument("--live", action="store_true", help="ask the database itself (URL, or LAMBDA_POOL_URL)")
-    add_url(database, "the database to ask; then --live is not needed")
+    database.add_argument(
+        "--reserved", type=int, metavar="N", help="connections it keeps for administrators (default: 3; MySQL: 0)"
+    )
+    database.add_argument("--others", type=int, metavar="N", help="connections that others hold (default: 0)")
+    database.add_argument("--cores", type=int, metavar="N", help="its processor cores, for one of the rules of thumb")
+    database.add_argument("--spindles", type=int, default=0, metavar="N", help="its magnetic disks (default: 0)")
+    database.add_argument(
+        "--live", action="store_true", help="ask the database itself, at the URL or at LAMBDA_POOL_URL"
+    )
+    add_url(database, "URL of the database to ask; --live is then not needed")
     function = parser.add_argument_group("the function")
     function.add_argument(
-        "--environments", type=int, metavar="N", help="environments that there are, those that are frozen included"
+        "--environments", type=int, metavar="N", help="how many environments there are, with the frozen ones"
     )
     function.add_argument(
         "--running",
@@ -56,40 +59,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--duration",
         type=float,
         metavar="S",
-        help="seconds an invocation takes; with --rate, this gives the environments",
+        help="seconds that an invocation takes; --rate x --duration is how many run at once",
     )
     function.add_argument(
         "--query-time",
         type=float,
         metavar="S",
-        help="seconds of an invocation that it holds a connection (default: --duration)",
+        help="seconds of it in which it holds a connection (default: --duration)",
     )
-    function.add_argument("--max-size", type=int, metavar="N", help="the pool's max_size (default: 1)")
+    function.add_argument("--max-size", type=int, metavar="N", help="max_size of the pool (default: 1)")
     function.add_argument(
-        "--workers", type=int, metavar="N", help="processes in each environment, for Managed Instances (default: 1)"
+        "--workers", type=int, metavar="N", help="worker processes of an environment of Managed Instances (default: 1)"
     )
-    function.add_argument("--reserved-concurrency", type=int, metavar="N", help="the function's, if it has one")
-    function.add_argument("--account-concurrency", type=int, metavar="N", help="what the account has left for it")
+    function.add_argument(
+        "--reserved-concurrency", type=int, metavar="N", help="reserved concurrency of the function, if it has one"
+    )
+    function.add_argument(
+        "--account-concurrency", type=int, metavar="N", help="concurrency that the account has left for it"
+    )
     function.add_argument("--function", type=function_name, metavar="NAME", help="ask AWS about this function")
     proxy = parser.add_argument_group("an RDS Proxy in between")
     proxy.add_argument("--proxy", metavar="NAME", help="ask AWS about this proxy")
-    proxy.add_argument("--proxy-percent", type=int, metavar="P", help="its MaxConnectionsPercent")
+    proxy.add_argument("--proxy-percent", type=int, metavar="P", help="MaxConnectionsPercent of the proxy")
     parser.add_argument(
         "--headroom",
         type=float,
         default=0.2,
         metavar="PART",
-        help="part of the connections that is left free (default: 0.2)",
+        help="part of the connections to leave free (default: 0.2)",
     )
     simulation = parser.add_argument_group("a simulation, before anybody deploys so many")
     simulation.add_argument("--simulate", action="store_true", help="run the fleet with these figures, and draw it")
     simulation.add_argument("--keep-below", type=float, metavar="PART", help="the option to try (default: as planned)")
     simulation.add_argument("--functions", type=int, metavar="N", help="functions that the environments belong to")
-    parser.add_argument("--region", help="AWS's region (default: as the SDKs find it)")
+    parser.add_argument("--region", help="AWS region to ask in (default: as the SDKs find it)")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
-    parser.add_argument(
-        "--chart", type=Path, metavar="FILE.svg", help="write the chart as SVG, instead of text below the plan"
-    )
+    parser.add_argument("--chart", type=Path, metavar="FILE.svg", help="write the chart as SVG, and print none")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import ssl
 from pathlib import Path
 from typing import Any
 
-from .base import Server
+from lambda_pool.testing.server import Server
 
 
 class MysqlFamily(Server):

@@ -1,4 +1,4 @@
-"""MariaDB."""
+"""A private MariaDB for tests and the demo."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ import shutil
 from collections.abc import Sequence
 from typing import ClassVar
 
-from .base import ServerError
-from .mysql_family import MysqlFamily
+from lambda_pool.testing.mysql_family import MysqlFamily
+from lambda_pool.testing.server import ServerError
 
 
 class MariaDbServer(MysqlFamily):

@@ -1,4 +1,4 @@
-"""MySQL, the genuine one."""
+"""A private MySQL for tests, the genuine one."""
 
 from __future__ import annotations
 
@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import ClassVar
 
 import lambda_pool
-
-from .base import ServerError, enterable
-from .mysql_family import MysqlFamily
+from lambda_pool.testing.mysql_family import MysqlFamily
+from lambda_pool.testing.server import ServerError, enterable
 
 _UNPACKED = Path(".tools/mysql/root")
 """Where the project's own set-up unpacks it."""

@@ -1,4 +1,4 @@
-"""PostgreSQL."""
+"""A private PostgreSQL for tests and the demo."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from .base import Server, ServerError, StopMode, enterable
+from lambda_pool.testing.server import Server, ServerError, StopMode, enterable
 
 
 class PostgresServer(Server):

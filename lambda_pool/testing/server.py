@@ -1,4 +1,7 @@
-"""What every server has in common: the account, the directory, the process and its signals."""
+"""A private database server on loopback: its account, directory, process, signals and TLS.
+
+Each server has its own data in a fresh temporary directory and is gone, with the directory, after `close`.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,7 @@ def _temporary_folder(account: pwd.struct_passwd | None) -> Path:
 
 
 class Server(abc.ABC):
-    """A private server on loopback."""
+    """What PostgreSQL and MariaDB share: the account, the directory, the process and its signals."""
 
     scheme: ClassVar[str]
     ready_text: ClassVar[str]
