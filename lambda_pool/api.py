@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from . import config as configuration
 from . import lifecycle, replay
 from .auth.base import Auth, UrlAuth
-from .aws.hosts import recognise
+from .aws.hosts import is_dsql, recognise
 from .decorator import Unavailable, decorate
 from .endpoints.base import Endpoint, EndpointSource, FixedEndpoint
 from .engines.base import Engine
@@ -377,11 +377,11 @@ def _of_parts(
 
 
 def _endpoint_at(url: configuration.Url) -> tuple[EndpointSource, bool]:
-    """The URL's own host, and whether its name is that of an RDS Proxy."""
+    """The URL's own host, and whether it takes as little as an RDS Proxy, or is one."""
     rds = recognise(url.host)
     proxy = rds is not None and rds.proxy
     endpoint = Endpoint(rds.name if rds else url.host, url.port, proxy=proxy, engine=url.engine)
-    return FixedEndpoint(endpoint), proxy
+    return FixedEndpoint(endpoint), proxy or is_dsql(url.host)
 
 
 def _auth_of(environment: configuration.Environment) -> Auth | None:

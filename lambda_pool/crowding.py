@@ -21,7 +21,7 @@ from .waiting import current_borrower
 if TYPE_CHECKING:
     from .pool import ConnectionPool
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 AGAIN = 30.0
 """Seconds until the same connection asks again."""

@@ -31,10 +31,10 @@ class _Begun:
     __slots__ = ("at",)
 
     def __init__(self) -> None:
-        self.at = 0.0
+        self.at: float = 0.0
 
 
-begun = _Begun()
+begun: _Begun = _Begun()
 
 
 class _Reserve:

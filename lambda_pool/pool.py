@@ -74,8 +74,8 @@ class ConnectionPool:
         self._ping_after = config.ping_after
         self._max_idle = float("inf") if config.max_idle is None else config.max_idle
         # Whether the server is asked how crowded it is; and whether that is due for what is idle now.
-        self.asks = config.keep_below < 1 and not config.url.pooled and not never_frozen()
-        self.to_ask = False
+        self.asks: bool = config.keep_below < 1 and not config.url.pooled and not never_frozen()
+        self.to_ask: bool = False
 
     def _start_afresh(self) -> None:
         # Reentrant, because the handler of a signal may interrupt the very borrower that holds it.

@@ -10,7 +10,7 @@ from .invocation import Limit
 from .pool import ConnectionPool
 from .waiting import current_borrower
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 
 def warm(pool: ConnectionPool, limit: Limit, *, strict: bool = False) -> None:

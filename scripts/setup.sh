@@ -272,6 +272,45 @@ fetch_django() { # Django's own test suite, which only its source distribution h
     tar -xzf .tools/django/*.tar.gz -C .tools/django --strip-components=1 && rm .tools/django/*.tar.gz
 }
 
+MYSQL=.tools/mysql
+
+fetch_mysql() { # genuine MySQL, which this system may not have, as Debian's unstable archive packages it; the system stays as it is
+    local mirror apt=$MYSQL/apt said package
+    command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
+        fail "genuine MySQL could not be fetched: no apt-get here; put MySQL's own mysqld on PATH"
+    mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
+        grep -Eo '^(deb|URIs:)[^#]*' | grep -Eo 'https?://[^ ]+/debian/?( |$)' | head -n 1 | tr -d ' ')
+    [ -n "$mirror" ] || fail "genuine MySQL could not be fetched: no mirror of Debian in /etc/apt; put MySQL's own mysqld on PATH"
+    echo "setup: fetching genuine MySQL into $MYSQL"
+    rm -rf "$MYSQL" && mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$MYSQL/root"
+    : >"$apt/status" # nothing is installed, so that every library comes along
+    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$apt/sources.list"
+    cat >"$apt/conf" <<CONF
+Dir::State "$PWD/$apt";
+Dir::State::lists "$PWD/$apt/lists";
+Dir::State::status "$PWD/$apt/status";
+Dir::Cache "$PWD/$apt/cache";
+Dir::Etc::sourcelist "$PWD/$apt/sources.list";
+Dir::Etc::sourceparts "-";
+Dir::Etc::preferencesparts "-";
+Acquire::Languages "none";
+Acquire::Retries "3";
+APT::Install-Recommends "false";
+APT::Sandbox::User "";
+Debug::NoLocking "true";
+CONF
+    if ! said=$(APT_CONFIG="$apt/conf" apt-get update -q 2>&1 &&
+        APT_CONFIG="$apt/conf" apt-get install -q -y --download-only mysql-server-core 2>&1); then
+        tail -n 3 <<<"$said" >&2
+        fail "genuine MySQL could not be fetched from $mirror: try again, or put MySQL's own mysqld on PATH"
+    fi
+    for package in "$apt"/cache/archives/*.deb; do
+        dpkg -x "$package" "$MYSQL/root" || fail "genuine MySQL could not be unpacked from $package"
+    done
+    rm -rf "$apt" "$MYSQL"/root/usr/share/{doc,man,locale,perl,info,lintian,bug,i18n} "$MYSQL"/root/usr/lib/*/{perl,gconv}
+    [ -x "$MYSQL/root/usr/sbin/mysqld" ] || fail "genuine MySQL is not in what $mirror has of it"
+}
+
 install_servers() {
     local missing=()
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
@@ -290,7 +329,7 @@ install_servers() {
 case ${1:-} in
 test) # what `make test` needs
     make_venv .venv # of whose version the newest Python need not be
-    together environment servers newest-python
+    together environment servers mysql newest-python
     fetch_emulator
     ;;
 test-all)
@@ -319,6 +358,7 @@ list-newest-python) list_pythons 1 ;;
 free-threaded) once .venv-free-threaded/.ready install_free_threaded ;;
 list-pythons) list_pythons "${#SUPPORTED_PYTHONS[@]}" ;;
 servers) install_servers ;;
+mysql) [ -e $MYSQL/.ready ] || { fetch_mysql && touch $MYSQL/.ready; } ;;
 audit) once .venv-audit/.ready install_audit ;;
 fuzz) once .venv-fuzz/.ready install_fuzz ;;
 tools) once .venv-build/.ready install_tools ;;

@@ -14,6 +14,7 @@ from tests.support.speed import FULL, SEED
 
 if TYPE_CHECKING:
     from lambda_pool.testing.mariadb import MariaDbServer
+    from lambda_pool.testing.mysql import MySqlServer
     from lambda_pool.testing.postgres import PostgresServer
 
 pytest_plugins = ["pytester"]
@@ -69,6 +70,17 @@ def mariadb() -> Iterator[MariaDbServer]:
     from lambda_pool.testing.mariadb import MariaDbServer
 
     with MariaDbServer(log_statements=True) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def genuine_mysql() -> Iterator[MySqlServer]:
+    """A MySQL with TLS and a log of all statements, shared by the whole run."""
+    from lambda_pool.testing.mysql import MySqlServer
+    from tests.support.mysql_dialect import make_sequences
+
+    with MySqlServer(log_statements=True) as server:
+        make_sequences(server)
         yield server
 
 

@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..request import UNAVAILABLE
 from ..signature import Signature
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 Lend = Callable[[Signature], Awaitable[tuple[Any, Callable[[BaseException | None], Awaitable[None]]]]]
 """What a handler gets, and what is to be awaited with the handler's error, None if it ended well."""

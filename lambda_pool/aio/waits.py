@@ -180,8 +180,8 @@ class TaskTurn:
     __slots__ = ("_called", "_loop", "_thread", "_woken", "owner", "role")
 
     def __init__(self, owner: int, role: Role) -> None:
-        self.owner = owner
-        self.role = role
+        self.owner: int = owner
+        self.role: Role = role
         self._loop = asyncio.get_running_loop()
         self._thread = get_ident()
         self._called = False

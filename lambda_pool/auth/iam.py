@@ -6,14 +6,14 @@ import time
 from ..age import Birth, Clock
 from ..aws import environment as aws_environment
 from ..aws.environment import AwsCredentials
-from ..aws.hosts import is_region, recognise
+from ..aws.hosts import dsql_region, is_region, recognise
 from ..aws.identity import AwsIdentity
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
 from ..secret import Secret, private
 from ..waiting import hold
 from .base import Credentials
-from .signature import VALID_FOR, sign
+from .signature import VALID_FOR, sign, sign_dsql
 
 REFRESH_AFTER = VALID_FOR * 2 / 3
 """Seconds after which a token is signed anew: ten of its fifteen minutes.
@@ -39,7 +39,9 @@ _Key = tuple[str, str, str, AwsCredentials]
 class IamToken:
     """Signs a login token for the endpoint that is connected to, with the function's own AWS credentials.
 
-    `region` is the database's. Without it: the region inside an RDS host name, else AWS_REGION, else
+    For Aurora DSQL, known by its host name, the token is for DbConnectAdmin as the user `admin`, else for DbConnect.
+
+    `region` is the database's. Without it: the region inside an RDS or DSQL host name, else AWS_REGION, else
     AWS_DEFAULT_REGION. The host name goes first because RDS checks the signature against its own region, and
     Lambda always sets AWS_REGION to the function's, which another region's database would refuse.
 
@@ -95,6 +97,12 @@ class IamToken:
         """What to check when a fresh token for `user` at `host` was refused."""
         region = self._region_for(host)
         clock = time.strftime("%Y-%m-%d %H:%M:%S", time.gmtime(self._clock()))
+        if dsql_region(host):
+            return (
+                f"Check that the role allows dsql:{_dsql_action(user)} on the cluster; that the database role {user!r} "
+                f"exists and is granted to that role (AWS IAM GRANT); that {region} is the cluster's region; that it "
+                f"is now {clock} UTC"
+            )
         return (
             f"Check that user {user!r} may log in with IAM (PostgreSQL: GRANT rds_iam TO it; MySQL: IDENTIFIED WITH "
             "AWSAuthenticationPlugin AS 'RDS'; a proxy: no grant, but IAM authentication allowed for the user); that "
@@ -135,7 +143,7 @@ class IamToken:
 
     def _region_for(self, host: str) -> str | None:
         rds = recognise(host)
-        return self._region or (rds.region if rds else None) or aws_environment.region()
+        return self._region or (rds.region if rds else dsql_region(host)) or aws_environment.region()
 
 
 def _authority(host: str, port: int) -> str:
@@ -159,9 +167,16 @@ def _check_user(user: str) -> None:
         raise ConfigError(f"the database user {user!r} holds characters that UTF-8 cannot carry")
 
 
+def _dsql_action(user: str) -> str:
+    return "DbConnectAdmin" if user == "admin" else "DbConnect"
+
+
 def _signed(key: _Key, when: float) -> Secret:
     authority, user, region, credentials = key
     try:
+        host = authority.rpartition(":")[0]
+        if dsql_region(host):
+            return Secret(sign_dsql(host, _dsql_action(user), region, credentials, when))
         return Secret(sign(authority, user, region, credentials, when))
     except UnicodeEncodeError:
         pass  # raised outside, because this error and its frames hold the credentials

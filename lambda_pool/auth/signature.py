@@ -1,4 +1,4 @@
-"""Signs an RDS login token with nothing but the standard library.
+"""Signs a login token for RDS or Aurora DSQL with nothing but the standard library.
 
 The token is a presigned GET request, Signature Version 4, with its scheme cut off:
 https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.Connecting.html and
@@ -32,10 +32,19 @@ def sign(authority: str, user: str, region: str, credentials: AwsCredentials, wh
 
     Raises UnicodeEncodeError for a text that UTF-8 cannot carry; that error holds the text.
     """
+    return _presign(authority, f"Action=connect&DBUser={_quote(user)}", "rds-db", region, credentials, when)
+
+
+def sign_dsql(host: str, action: str, region: str, credentials: AwsCredentials, when: float) -> str:
+    """The token for `action` (`DbConnect` or `DbConnectAdmin`) at an Aurora DSQL cluster's host. As `sign` else."""
+    return _presign(host, f"Action={action}", "dsql", region, credentials, when)
+
+
+def _presign(authority: str, action: str, service: str, region: str, credentials: AwsCredentials, when: float) -> str:
     stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(when))
-    scope = f"{stamp[:8]}/{region}/rds-db/aws4_request"
+    scope = f"{stamp[:8]}/{region}/{service}/aws4_request"
     start = (
-        f"Action=connect&DBUser={_quote(user)}&X-Amz-Algorithm=AWS4-HMAC-SHA256"
+        f"{action}&X-Amz-Algorithm=AWS4-HMAC-SHA256"
         f"&X-Amz-Credential={_quote(f'{credentials.access_key}/{scope}')}"
         f"&X-Amz-Date={stamp}&X-Amz-Expires={VALID_FOR}"
     )
@@ -50,6 +59,6 @@ def sign(authority: str, user: str, region: str, credentials: AwsCredentials, wh
     request = f"GET\n/\n{query}\nhost:{header}\n\nhost\n{_NO_BODY}"
     to_sign = f"AWS4-HMAC-SHA256\n{stamp}\n{scope}\n{hashlib.sha256(request.encode()).hexdigest()}"
     key = f"AWS4{credentials.secret_key.reveal()}".encode()
-    for part in (stamp[:8], region, "rds-db", "aws4_request"):
+    for part in (stamp[:8], region, service, "aws4_request"):
         key = _mac(key, part)
     return f"{authority}/?{start}&X-Amz-SignedHeaders=host{session}&X-Amz-Signature={_mac(key, to_sign).hex()}"

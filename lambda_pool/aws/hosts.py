@@ -1,4 +1,4 @@
-"""What a host name says by itself of the RDS endpoint behind it: its kind, region and partition.
+"""What a host name says by itself of the RDS or Aurora DSQL endpoint behind it: its kind, region and partition.
 
 Only text is looked at: no DNS, no API call, no regular expression (this runs in a cold start).
 """
@@ -106,9 +106,24 @@ def recognise(host: str) -> RdsHost | None:
     return None if kind is None else RdsHost(name, kind, names[0], region, partition)
 
 
+def dsql_region(host: str) -> str | None:
+    """The region of the Aurora DSQL cluster that a host name stands for, or None for every other text.
+
+    `CLUSTER.dsql.REGION.on.aws`, and behind a VPC endpoint `CLUSTER.dsql-SERVICE.REGION.on.aws`. Never raises.
+    """
+    if not host.isascii() or len(host) > _LONGEST + 1:
+        return None
+    labels = host.lower().removesuffix(".").split(".")
+    if len(labels) != 5 or labels[3:] != ["on", "aws"] or not all(_is_label(label) for label in labels):
+        return None
+    cluster, service, region = labels[:3]
+    known = cluster.isalnum() and (service == "dsql" or _after("dsql-", service)) and is_region(region)
+    return region if known else None
+
+
 def is_dsql(host: str) -> bool:
     """True for the host name of an Aurora DSQL cluster, which has no limit that a fleet could reach, and no timers."""
-    return ".dsql" in host and host.lower().removesuffix(".").endswith(".on.aws")
+    return dsql_region(host) is not None
 
 
 def _kind(names: list[str]) -> Kind | None:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from ..aws.hosts import is_dsql
 from ..errors import ConfigError
 from ..record import Record
 from ..secret import SecretMapping, private
@@ -113,6 +114,8 @@ def make(
         raise bad("min_size", config.min_size, f"at most max_size ({config.max_size})")
     if config.url.pooled:
         check_pooled(config)
+    if is_dsql(config.url.host):
+        _check_dsql(config)
     return config
 
 
@@ -124,6 +127,21 @@ def _parsed(text: str, prefix: str) -> Url:
                 f"the URL's query holds {key!r}, an option of Pool: write Pool(…, {key}=…) or set {prefix}{key.upper()}"
             )
     return url
+
+
+_DSQL_LIFETIME = 3240.0
+"""Seconds: Aurora DSQL ends each connection after 3600, and a lifetime is up to a tenth longer than was asked for."""
+
+
+def _check_dsql(config: Config) -> None:
+    """Raise ConfigError for what Aurora DSQL has not got."""
+    if config.url.engine != "postgresql":
+        raise ConfigError("this host is an Aurora DSQL cluster, which speaks PostgreSQL: write postgresql://…")
+    if config.max_lifetime > _DSQL_LIFETIME:
+        raise ConfigError(
+            f"max_lifetime={config.max_lifetime:g} is not valid with Aurora DSQL, which ends each connection after 60 "
+            f"minutes: give at most {_DSQL_LIFETIME:g}, or leave it out"
+        )
 
 
 def check_pooled(config: Config) -> None:

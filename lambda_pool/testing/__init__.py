@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from lambda_pool.testing.fakes import FakeDriver as FakeDriver
     from lambda_pool.testing.fakes import FakeError as FakeError
     from lambda_pool.testing.mariadb import MariaDbServer as MariaDbServer
+    from lambda_pool.testing.mysql import MySqlServer as MySqlServer
     from lambda_pool.testing.network import FaultyProxy as FaultyProxy
     from lambda_pool.testing.postgres import PostgresServer as PostgresServer
     from lambda_pool.testing.runtime import LambdaRuntime as LambdaRuntime
@@ -27,6 +28,7 @@ _HOMES = {
     "InvocationError": "lambda_pool.testing.answers",
     "LambdaRuntime": "lambda_pool.testing.runtime",
     "MariaDbServer": "lambda_pool.testing.mariadb",
+    "MySqlServer": "lambda_pool.testing.mysql",
     "PostgresServer": "lambda_pool.testing.postgres",
 }
 

@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
-from lambda_pool.testing.server import Server, ServerError
+from lambda_pool.testing.mysql_family import MysqlFamily
+from lambda_pool.testing.server import ServerError
 
 
-class MariaDbServer(Server):
+class MariaDbServer(MysqlFamily):
     """A private MariaDB, from the system's packages."""
 
-    scheme = "mysql"
-    ready_text = "ready for connections"
     port_taken_text: ClassVar[str] = "Bind on TCP/IP port|Do you already have another server running on port"
     accounts: ClassVar[tuple[str, ...]] = ("mysql", "nobody")
 
@@ -57,11 +54,6 @@ class MariaDbServer(Server):
                 return found
         raise ServerError(f"{names[0]} was not found: install the system package mariadb-server")
 
-    @property
-    def _run_folder(self) -> Path:
-        assert self._folder is not None
-        return self._folder / "run"
-
     def _install(self) -> None:
         self._daemon = self.find_program("mariadbd", "mysqld")
         installer = self.find_program("mariadb-install-db", "mysql_install_db")
@@ -78,10 +70,7 @@ class MariaDbServer(Server):
             "GRANT ALL PRIVILEGES ON *.* TO root@'%' WITH GRANT OPTION;",
             f"CREATE DATABASE {self.database} CHARACTER SET utf8mb4;",
         ]
-        path = self._run_folder / "first.sql"
-        path.touch(mode=0o600)
-        path.write_text("\n".join(statements) + "\n")
-        self._give(path)
+        self._write_first(statements)
 
     def _command(self) -> list[str]:
         assert self._certificates is not None
@@ -109,51 +98,6 @@ class MariaDbServer(Server):
         ]
         if self._log_statements:
             command += ["--general-log=1", f"--general-log-file={run / 'general.log'}"]
-        first = run / "first.sql"
-        if first.exists():
-            command.append(f"--init-file={first}")
+        if self._first_statements.exists():
+            command.append(f"--init-file={self._first_statements}")
         return [*command, *self._extra_config]
-
-    def _start_once(self) -> bool:
-        started = super()._start_once()
-        if started:
-            (self._run_folder / "first.sql").unlink(missing_ok=True)
-        return started
-
-    @property
-    def log(self) -> str:
-        """The general log if `log_statements` was asked for, else the error log."""
-        path = self._run_folder / "general.log" if self._folder is not None else self._error_log_path
-        return path.read_text(errors="replace") if self._log_statements and path.exists() else self.error_log
-
-    def execute(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        """Run one statement as the superuser, committed at once; returns the rows, if any."""
-        import ssl
-
-        import pymysql
-
-        connection = pymysql.connect(
-            host="localhost",
-            port=self.port,
-            user=self.user,
-            password=self.password,
-            database=self.database,
-            ssl=ssl.create_default_context(cafile=self.ca_path),
-            autocommit=True,
-            connect_timeout=10,
-        )
-        with connection, connection.cursor() as cursor:
-            cursor.execute(sql, parameters or None)
-            return list(cursor.fetchall())
-
-    def _end_others(self) -> list[int]:
-        import pymysql
-
-        found = self.execute(
-            "select id from information_schema.processlist"
-            " where id <> connection_id() and command not in ('Daemon', 'Binlog Dump')"
-        )
-        for (number,) in found:
-            with contextlib.suppress(pymysql.err.OperationalError):  # it ended by itself meanwhile
-                self.execute(f"kill {int(number)}")
-        return [int(number) for (number,) in found]

@@ -2,13 +2,27 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
 import pytest
 
 import lambda_pool
-from lambda_pool.testing import MariaDbServer, PostgresServer
+from lambda_pool.testing import MariaDbServer, MySqlServer, PostgresServer
+from tests.support.mysql_dialect import as_mysql
+from tests.support.speed import FULL
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """On genuine MySQL the quick run tries the contract alone, and no run what MySQL has not got."""
+    for item in list(items):
+        names = getattr(item, "callspec", None)
+        if names is None or not {"genuine", "genuine_mysql"} & set(map(str, names.params.values())):
+            continue
+        contract = item.path.name == "test_contract.py" or item.path.parent != Path(__file__).parent
+        if item.get_closest_marker("mariadb") or not (FULL or contract):
+            items.remove(item)
 
 
 @dataclass
@@ -20,6 +34,12 @@ class Database:
     url: str
     table: str
     pools: list[lambda_pool.Pool]
+    genuine: bool = False
+    """MySQL itself, and not MariaDB."""
+
+    def spoken(self, sql: str) -> list[str]:
+        """In the server's own dialect."""
+        return as_mysql(sql) if self.genuine else [sql]
 
     def pool(self, url: str | None = None, **options: Any) -> lambda_pool.Pool:
         made = lambda_pool.Pool(url or self.url, observers=options.pop("observers", ()), **options)
@@ -27,7 +47,10 @@ class Database:
         return made
 
     def execute(self, sql: str, *parameters: object) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = self.server.execute(sql, *parameters)
+        *first, last = self.spoken(sql)
+        for each in first:
+            self.server.execute(each)
+        rows: list[tuple[Any, ...]] = self.server.execute(last, *parameters)
         return rows
 
     def rows(self) -> list[int]:
@@ -50,7 +73,8 @@ class Database:
     def query(self, conn: Any, sql: str) -> list[tuple[Any, ...]]:
         """Run one statement on a borrowed connection, as each driver's users do."""
         with conn.cursor() as cursor:
-            cursor.execute(sql)
+            for each in self.spoken(sql):
+                cursor.execute(each)
             return list(cursor.fetchall()) if cursor.description else []
 
     def insert(self, conn: Any, number: int) -> None:
@@ -59,7 +83,7 @@ class Database:
 
 def _database(engine: str, server: Any, url: str) -> Iterator[Database]:
     table = "t" + uuid4().hex[:12]
-    found = Database(engine, server, url, table, [])
+    found = Database(engine, server, url, table, [], isinstance(server, MySqlServer))
     innodb = "" if engine == "postgresql" else " engine=innodb"
     found.execute(f"create table {table} (id int primary key){innodb}")
     yield found
@@ -68,15 +92,15 @@ def _database(engine: str, server: Any, url: str) -> Iterator[Database]:
     found.execute(f"drop table if exists {table}")
 
 
-@pytest.fixture(params=["postgresql", "mysql"])
+@pytest.fixture(params=["postgresql", "mysql", "genuine"])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
-    """The contract's database, once on each engine."""
+    """The contract's database, once on each server."""
     if request.param == "postgresql":
         server: Any = request.getfixturevalue("postgres")
         yield from _database("postgresql", server, request.getfixturevalue("pg_url"))
     else:
-        server = request.getfixturevalue("mariadb")
-        yield from _database("mysql", server, request.getfixturevalue("mysql_url"))
+        server = request.getfixturevalue("mariadb" if request.param == "mysql" else "genuine_mysql")
+        yield from _database("mysql", server, server.url())
 
 
 @pytest.fixture
@@ -84,9 +108,10 @@ def pg(postgres: PostgresServer, pg_url: str) -> Iterator[Database]:
     yield from _database("postgresql", postgres, pg_url)
 
 
-@pytest.fixture
-def my(mariadb: MariaDbServer, mysql_url: str) -> Iterator[Database]:
-    yield from _database("mysql", mariadb, mysql_url)
+@pytest.fixture(params=["mariadb", "genuine_mysql"])
+def my(request: pytest.FixtureRequest) -> Iterator[Database]:
+    server: Any = request.getfixturevalue(request.param)
+    yield from _database("mysql", server, server.url())
 
 
 @pytest.fixture

@@ -73,7 +73,7 @@ class Counted:
         "lock tables {table} write",
         "                                        /*!40000 commit */",
         "call nothing()",
-        "begin not atomic commit; end",
+        pytest.param("begin not atomic commit; end", marks=pytest.mark.mariadb),
     ],
 )
 def test_statements_that_commit_on_mysql(my: Database, statement: str, returns: bool) -> None:

@@ -161,7 +161,7 @@ def test_what_is_set_on_the_connection_itself(my: Database) -> None:
         assert again is conn
         assert not hasattr(conn, "tenant")
         with conn.cursor() as cursor:
-            cursor.execute("select cast(%s as int)", (5,))
+            cursor.execute("select cast(%s as signed)", (5,))
             assert cursor.fetchone() == (5,)
         conn.commit()
     assert pool.stats().opened == 1

@@ -82,6 +82,7 @@ class TestWithConn:
             my.pool().run(work)
         assert my.rows() == []
 
+    @pytest.mark.mariadb
     def test_it_does_not_commit_half_of_what_the_server_undid(
         self, my: Database, other: Callable[[str], object]
     ) -> None:
@@ -125,6 +126,7 @@ class Lost:
             self.strike(conn)
 
 
+@pytest.mark.mariadb
 @pytest.mark.parametrize("more", [False, True], ids=["at the end", "with more after it"])
 @pytest.mark.parametrize("autocommit", [False, True])
 def test_a_block_that_swallowed_it_is_no_success(
@@ -146,6 +148,7 @@ def test_a_block_that_swallowed_it_is_no_success(
     assert pool.stats().idle == 1
 
 
+@pytest.mark.mariadb
 @pytest.mark.parametrize("swallowed", [False, True])
 def test_run_begins_anew(my: Database, other: Callable[[str], object], swallowed: bool) -> None:
     lost = Lost(my, other)
@@ -162,6 +165,7 @@ def test_run_begins_anew(my: Database, other: Callable[[str], object], swallowed
     assert my.rows() == [10]
 
 
+@pytest.mark.mariadb
 def test_a_rollback_of_the_blocks_own_makes_it_good_again(my: Database, other: Callable[[str], object]) -> None:
     """As who tries again by hand does."""
     lost = Lost(my, other)
@@ -276,7 +280,7 @@ def saves_and_goes_on(my: Database, between: str) -> Callable[[Any], None]:
         "lock tables {table} write & unlock tables & begin",
         "create table {table}_made (id int) & begin",
         "/*!50000 commit */ & begin",
-        "begin not atomic commit; start transaction; end",
+        pytest.param("begin not atomic commit; start transaction; end", marks=pytest.mark.mariadb),
     ],
 )
 def test_work_that_ended_its_transaction_and_began_another_is_not_replayed(my: Database, between: str) -> None:

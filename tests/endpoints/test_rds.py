@@ -486,7 +486,8 @@ def test_clones_of_a_snapshot_do_not_ask_again_in_step(monkeypatch: pytest.Monke
             clock.now += seconds
             slept.append(seconds)
 
-        monkeypatch.setattr(api, "time", SimpleNamespace(monotonic=clock, sleep=sleep))
+        monkeypatch.setattr(api, "time", SimpleNamespace(monotonic=clock))
+        monkeypatch.setattr(api, "waiting", SimpleNamespace(pause=sleep))
         with pytest.raises(NoAnswerError, match="throttles"):
             Calls(client, clock.now + 5.0).list("describe_db_proxies", "DBProxies")
         pauses.append(slept)

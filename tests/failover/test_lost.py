@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lambda_pool import Pool
-from lambda_pool.testing import FaultyProxy, MariaDbServer, PostgresServer
+from lambda_pool.testing import FaultyProxy, PostgresServer
 
 ENDS: dict[str, Callable[[FaultyProxy], None]] = {
     "closed": lambda proxy: proxy.close(),
@@ -20,9 +20,9 @@ ENDS: dict[str, Callable[[FaultyProxy], None]] = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
-def test_run_replays_what_was_cut(postgres: PostgresServer, mariadb: MariaDbServer, engine: str, end: str) -> None:
-    server: Any = postgres if engine == "postgresql" else mariadb
+@pytest.mark.parametrize("fixture", ["postgres", "mariadb", "genuine_mysql"])
+def test_run_replays_what_was_cut(request: pytest.FixtureRequest, fixture: str, end: str) -> None:
+    server: Any = request.getfixturevalue(fixture)
     tries = []
     with FaultyProxy("127.0.0.1", server.port) as proxy:
         pool = Pool(server.url(port=proxy.port), observers=())

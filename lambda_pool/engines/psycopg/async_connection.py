@@ -62,7 +62,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
     `async with conn:` does not close it; an outermost `conn.transaction()` is a savepoint in the block's own one.
     """
 
-    tracked = staticmethod(tracked)
+    tracked: Any = staticmethod(tracked)
 
     _lock: asyncio.Lock
     _lock_of: Callable[[], asyncio.AbstractEventLoop | None]

@@ -137,9 +137,9 @@ class AsyncTrackedServer(AsyncTracked):
             self.connection.pooled.changed = True
         return await super().execute(query, *args, **named)
 
-    __anext__ = _announced("__anext__")
-    fetchone = _announced("fetchone")
-    fetchmany = _announced("fetchmany")
-    fetchall = _announced("fetchall")
-    scroll = _announced("scroll")
-    close = _announced("close")
+    __anext__: Any = _announced("__anext__")
+    fetchone: Any = _announced("fetchone")
+    fetchmany: Any = _announced("fetchmany")
+    fetchall: Any = _announced("fetchall")
+    scroll: Any = _announced("scroll")
+    close: Any = _announced("close")

@@ -47,7 +47,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
     `with conn:` does not close it; an outermost `conn.transaction()` is a savepoint in the block's own transaction.
     """
 
-    tracked = staticmethod(tracked)
+    tracked: Any = staticmethod(tracked)
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 

@@ -15,6 +15,9 @@ _BY_STATE = {
     "28P01": Failure.REJECTED,
     "40001": Failure.CONFLICT,
     "40P01": Failure.CONFLICT,
+    # Aurora DSQL: rows that another transaction changed, and a catalogue that did.
+    "OC000": Failure.CONFLICT,
+    "OC001": Failure.CONFLICT,
     "26000": Failure.STALE,
 }
 

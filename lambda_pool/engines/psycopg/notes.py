@@ -44,7 +44,7 @@ class Notes:
         self.two_phase_prepared = False
         self.slow_query: float = 0.0
         self.on_slow: OnSlow | None = None
-        self.patience = 0.0
+        self.patience: float = 0.0
         """Seconds that a COMMIT is waited for after its task was cancelled."""
         self.adapters: AdaptersMap | None = None
         self.cursor_class: tuple[Any, Any] = (None, None)

@@ -143,13 +143,13 @@ class _TlsSocket(_Waiting, ssl.SSLSocket):  # type: ignore[misc]
 class AwaitedSocket(BoundedSocket, _PlainSocket):
     """A plain socket."""
 
-    hurry = _Waiting.hurry
+    hurry: Any = _Waiting.hurry
 
 
 class AwaitedTlsSocket(BoundedTlsSocket, _TlsSocket):  # type: ignore[misc]
     """A socket of TLS."""
 
-    hurry = _Waiting.hurry
+    hurry: Any = _Waiting.hurry
 
 
 SOCKETS = AwaitedSocket, AwaitedTlsSocket

@@ -43,7 +43,7 @@ class MysqlConnection:
 
     def __init__(self, conn: BoundedConnection, *, autocommit: bool, pooled: bool, reset: str = "transaction") -> None:
         self.driver_connection = conn
-        self.session_idle = conn.session_idle
+        self.session_idle: int = conn.session_idle
         self._pooled = pooled
         self._reset = "" if pooled else reset
         self._database: bytes | None = conn.db.encode() if isinstance(conn.db, str) else conn.db

@@ -72,7 +72,7 @@ class Line:
         """The last bytes that were received."""
         self.stop: Callable[[float], object] | None = None
         """Where sockets wait for an event loop: asks the server, in so many seconds, to end what runs."""
-        self.watched = False
+        self.watched: bool = False
         """What runs is to be ended before the invocation is."""
         self.reader: Callable[[], Any] = _nobody
         """A weak reference to what the driver reads by."""
