@@ -20,7 +20,7 @@ from .pooled_context import PooledContext
 from .record import Record
 from .request import Request, asking
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _ATTEMPTS = 3
 _DAYS = 366

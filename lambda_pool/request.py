@@ -28,9 +28,9 @@ class Request:
     __slots__ = ("deadline", "failure", "over")
 
     def __init__(self, deadline: float | None) -> None:
-        self.deadline = deadline
+        self.deadline: float | None = deadline
         self.failure: LambdaPoolError | None = None  # what a pool raised last in it, of UNAVAILABLE and CommitUncertain
-        self.over = False
+        self.over: bool = False
 
     def left(self) -> float | None:
         """Seconds until the deadline; negative when it has passed, None where there is none."""

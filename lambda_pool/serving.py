@@ -14,7 +14,7 @@ from .lifecycle import shutdown
 from .pool import ConnectionPool
 from .request import UNAVAILABLE, Request, begin, current_request
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _DEEPEST = 10  # causes of an error that are looked at
 _RETRY_AFTER = "5"  # seconds that a client is asked to wait: about as long as a failover's second half

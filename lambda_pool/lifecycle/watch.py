@@ -13,7 +13,7 @@ from ..core.entry import Entry
 from ..reclaim import cancel_running_of
 from . import pools
 
-log = logging.getLogger("lambda_pool")
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 _AGAIN = 0.1  # seconds between looks for a statement to cancel, from the first on: another may begin after it
 
