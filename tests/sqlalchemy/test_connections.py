@@ -351,7 +351,8 @@ def test_connections_from_before_the_engine_are_replaced(database: Database) -> 
 def level(conn: sqlalchemy.Connection) -> str:
     if conn.dialect.name == "postgresql":
         return str(conn.execute(text("show transaction_isolation")).scalar()).upper()
-    return str(conn.execute(text("select @@tx_isolation")).scalar()).replace("-", " ")
+    # MariaDB and MySQL name it differently.
+    return str(conn.execute(text("show session variables like 't%\\_isolation'")).one()[1]).replace("-", " ")
 
 
 def test_the_engines_isolation_level_survives_each_return(database: Database, make: Make) -> None:
