@@ -81,9 +81,9 @@ def test_what_a_borrower_sets_is_reset_and_what_django_sets_is_not(use: Use, dat
     else:
         entry["OPTIONS"]["isolation_level"] = "serializable"
         change, asked, wanted = (
-            "set @@session.lock_wait_timeout = 77",
-            "select @@lock_wait_timeout",
-            [86400, "SERIALIZABLE"],
+            "set @@session.net_write_timeout = 77",
+            "select @@net_write_timeout",
+            [60, "SERIALIZABLE"],
         )
         more = [ISOLATION]
     for _ in range(3):
