@@ -137,6 +137,7 @@ class PoolMachine(RuleBasedStateMachine):
             ping_after=PING_AFTER,
             max_lifetime=LIFETIME,
             max_idle=max_idle,
+            session_idle=0,  # its timer has tests of its own
         )
 
     def teardown(self) -> None:
