@@ -19,7 +19,11 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[1]
-EXTRAS = ("postgres", "mysql", "aws", "metrics", "otel", "sqlalchemy", "django", "asyncio", "fastapi", "testing", "demo")
+EXTRAS = (
+    *("postgres", "mysql", "aws", "metrics", "otel"),
+    *("sqlalchemy", "django", "asyncio", "fastapi"),
+    *("testing", "demo"),
+)
 
 # Licences under which we may ask our users to install something, by SPDX's names. LGPL (psycopg): used as a library,
 # unchanged and replaceable. MPL (certifi): the files stay as they are.
