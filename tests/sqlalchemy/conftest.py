@@ -1,8 +1,6 @@
 """An engine on a pool, on each of the two databases, and what the server was told."""
 
 import gc
-import re
-import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -23,40 +21,6 @@ def pool_of(engine: Engine) -> lambda_pool.Pool:
 def table_of(database: Database) -> sqlalchemy.Table:  # noqa: F811
     """The test's own table, with one column `id`."""
     return sqlalchemy.Table(database.table, sqlalchemy.MetaData(), sqlalchemy.Column("id", sqlalchemy.Integer))
-
-
-class Statements:
-    """What the server has been told in a `with` block, in order, on whatever connection."""
-
-    def __init__(self, database: Database) -> None:  # noqa: F811
-        self._database = database
-        self.seen: list[str] = []
-
-    def __enter__(self) -> "Statements":
-        self._begin = len(self._settled())
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        log = self._settled()[self._begin :]
-        if self._database.engine == "postgresql":
-            found = re.findall(r"\[(\d+)\].*?(?:statement|execute [^:]*): (.*)", log)
-        else:
-            found = re.findall(r"\s(\d+) Query\t(.*)", log)
-        ours = {backend for backend, text in found if _MARK in text}
-        self.seen = [text.strip().lower() for backend, text in found if backend not in ours]
-
-    def _settled(self) -> str:
-        """The log, once it holds what was said last."""
-        mark = f"{_MARK}{time.monotonic_ns()}"
-        self._database.execute(f"select '{mark}'")
-        until = time.monotonic() + 5
-        while mark not in (log := str(self._database.server.log)):
-            assert time.monotonic() < until, "the server's log lags behind"
-            time.sleep(0.01)
-        return log
-
-
-_MARK = "mark-"
 
 
 @pytest.fixture(autouse=True, scope="module")

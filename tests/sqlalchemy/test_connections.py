@@ -16,7 +16,8 @@ from sqlalchemy.pool import NullPool
 import lambda_pool
 from lambda_pool.sqlalchemy import create_engine
 from tests.contract.conftest import Database
-from tests.sqlalchemy.conftest import Statements, pool_of, table_of
+from tests.sqlalchemy.conftest import pool_of, table_of
+from tests.support.statements import Statements
 
 Make = Callable[..., Engine]
 

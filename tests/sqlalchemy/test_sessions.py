@@ -15,10 +15,10 @@ from lambda_pool import ConnectError, NotCommitted, PoolTimeout
 from lambda_pool.events import InvocationEnded, Leaked
 from lambda_pool.sqlalchemy import create_engine, handler
 from tests.contract.conftest import Database
-from tests.sqlalchemy.conftest import Statements, pool_of, table_of
+from tests.sqlalchemy.conftest import pool_of, table_of
 from tests.support.context import LambdaContext
 from tests.support.recorder import Recorder
-from tests.support.statements import without_questions
+from tests.support.statements import Statements, without_questions
 
 Make = Callable[..., Engine]
 CONTEXT = LambdaContext()

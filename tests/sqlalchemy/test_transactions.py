@@ -17,9 +17,10 @@ from lambda_pool.events import RolledBack
 from lambda_pool.sqlalchemy import create_engine
 from lambda_pool.testing import FaultyProxy, PostgresServer
 from tests.contract.conftest import Database
-from tests.sqlalchemy.conftest import Statements, pool_of, table_of
+from tests.sqlalchemy.conftest import pool_of, table_of
 from tests.support.invoked import invoked
 from tests.support.recorder import Recorder
+from tests.support.statements import Statements
 
 Make = Callable[..., Engine]
 
