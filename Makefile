@@ -40,7 +40,7 @@ example: ## run an example on the genuine Lambda runtime, on a private server (N
 # What is picked by hand runs in one process, which starts sooner.
 AT_ONCE = $(if $(ARGS),,-n $(WORKERS) --dist loadfile)
 
-test: setup ## run the tests but the slow ones, on real servers and the genuine Lambda runtime (ARGS=tests/core for a part)
+test: setup ## run the tests but the slow ones, on real servers and the genuine Lambda runtime (ARGS=tests/unit/core for a part)
 	TEST_PYTHONS="$$(scripts/setup.sh list-newest-python)" .venv/bin/pytest -m "not slow" $(AT_ONCE) $(ARGS)
 
 test-all: setup-all ## run everything at full length, on every Python here, and then all mutants
@@ -59,7 +59,7 @@ fuzz: ## look with fresh randomness for what the tests do not think of (SECONDS_
 		mkdir -p .fuzz/$$target && .venv-fuzz/bin/python scripts/fuzz_parsers.py $$target -verbosity=0 \
 			-artifact_prefix=.fuzz/ -max_total_time=$(SECONDS_EACH) .fuzz/$$target || exit 1; \
 	done
-	FUZZ_TIMES=$(TIMES) .venv/bin/pytest tests/fuzz --timeout=3000 $(ARGS)
+	FUZZ_TIMES=$(TIMES) .venv/bin/pytest tests/faults/fuzz --timeout=3000 $(ARGS)
 
 coverage: setup ## measure the branch coverage of the tests, in every process that they start
 	@.venv/bin/python scripts/measure_coverage.py $(ARGS)
@@ -68,10 +68,10 @@ coverage: setup ## measure the branch coverage of the tests, in every process th
 CHAOS_ENGINE = $(if $(filter file,$(origin ENGINE)),both,$(ENGINE))
 
 chaos: setup ## hold the books against the database under a seeded storm of faults (SEED=1 INVOCATIONS=20000 ENGINE=mysql)
-	.venv/bin/python -m tests.chaos ledger $(CHAOS_ENGINE) --seed $(or $(SEED),1) --invocations $(or $(INVOCATIONS),20000)
+	.venv/bin/python -m tests.faults.chaos ledger $(CHAOS_ENGINE) --seed $(or $(SEED),1) --invocations $(or $(INVOCATIONS),20000)
 
 soak: setup ## see that environments stay as small as they are under chaos (SEED=1 INVOCATIONS=100000 ENGINE=mysql)
-	.venv/bin/python -m tests.chaos soak $(CHAOS_ENGINE) --seed $(or $(SEED),1) --invocations $(or $(INVOCATIONS),100000)
+	.venv/bin/python -m tests.faults.chaos soak $(CHAOS_ENGINE) --seed $(or $(SEED),1) --invocations $(or $(INVOCATIONS),100000)
 
 lint: ## check style and types
 	@scripts/setup.sh environment

@@ -12,7 +12,7 @@ from .endpoints.base import Endpoint, EndpointSource, FixedEndpoint
 from .engines.base import Engine
 from .errors import ConfigError
 from .events import Observer
-from .invocation import Limit
+from .invocation import Deadline
 from .pool import ConnectionPool
 from .pooled_context import Conn, PooledContext
 from .secret import private
@@ -247,7 +247,7 @@ class Pool(Generic[Conn]):
         """Open `min_size` connections (at least one) now. A failure is logged and left to the first checkout, unless
         `strict`, which raises it.
         """
-        warm(self._core, Limit(self._core.config.timeout), strict=strict)
+        warm(self._core, Deadline(self._core.config.timeout), strict=strict)
 
     def close(self) -> None:
         """Close every connection: idle ones now, lent ones when they come back. A later checkout opens anew."""

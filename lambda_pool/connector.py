@@ -22,7 +22,7 @@ from .errors import (
     LambdaPoolError,
 )
 from .events import ConnectFailed, CredentialsRefreshed, EndpointRefreshed, Opened, SlowQuery, TimedOut
-from .invocation import Limit, time_out
+from .invocation import Deadline, time_out
 from .tls import advice, choose, with_certificate
 from .waiting import aside, pause
 
@@ -79,7 +79,7 @@ class Connector:
         given = {**self._config.connect_args, **arguments}
         self._arguments = self.engine.arguments(url.parameters, given, pooled=url.pooled)
 
-    def open(self, role: Role, limit: Limit) -> tuple[FleetConnection, Endpoint]:
+    def open(self, role: Role, deadline: Deadline) -> tuple[FleetConnection, Endpoint]:
         """Open one connection, retrying what time heals until the limit.
 
         Raises ConnectError, CredentialsError, EndpointError, DeadlineExceeded or ConfigError.
@@ -91,7 +91,7 @@ class Connector:
         while True:
             attempt += 1
             start = monotonic()
-            request, endpoint = self._prepare(role, limit, attempt)
+            request, endpoint = self._prepare(role, deadline, attempt)
             tried.add(endpoint)
             try:
                 link = self.engine.connect(request)
@@ -105,15 +105,15 @@ class Connector:
                 stale = request.credentials.cached or request.credentials.pending
                 refresh = kind is Failure.REJECTED and stale and not refreshed
                 self._note(kind, request.credentials, endpoint)
-                moved = kind in _MOVES and self._where(role, limit) not in {None, *tried}
-                left = limit.left()
+                moved = kind in _MOVES and self._where(role, deadline) not in {None, *tried}
+                left = deadline.left()
                 delay = 0.0 if refresh or moved else _wait(kind, attempt, left)
                 if delay >= left > _LAST_TRY:  # so that what heals within the limit is not given up early
                     delay = left - _LAST_TRY
                 retrying = (refresh or moved or kind in TRANSIENT) and delay < left
                 self._report(error, kind.value, attempt, start, retrying=retrying)
                 if not retrying:
-                    raise self._explain(error, kind, request, endpoint, limit, attempt, before) from error
+                    raise self._explain(error, kind, request, endpoint, deadline, attempt, before) from error
                 refreshed = refreshed or refresh
                 before = one_line(error)
             else:
@@ -132,26 +132,26 @@ class Connector:
         finally:  # a user's own may fail
             self.endpoint.forget()
 
-    def open_aside(self, role: Role, limit: Limit) -> FleetConnection:
+    def open_aside(self, role: Role, deadline: Deadline) -> FleetConnection:
         """One attempt at a connection that does not belong to the pool. Raises as `open`, or what the driver raises."""
-        return self.engine.connect(self._prepare(role, limit, 1)[0])
+        return self.engine.connect(self._prepare(role, deadline, 1)[0])
 
-    def _prepare(self, role: Role, limit: Limit, attempt: int) -> tuple[ConnectRequest, Endpoint]:
+    def _prepare(self, role: Role, deadline: Deadline, attempt: int) -> tuple[ConnectRequest, Endpoint]:
         """Resolve everything that one attempt needs; nothing of it is kept for the next."""
         start = monotonic()
         try:
-            endpoint = self.resolve(role, limit)
+            endpoint = self.resolve(role, deadline)
             credentials = self._asked(
-                self.auth.credentials, endpoint, self._config.url.user, max(limit.left(), _SHORTEST)
+                self.auth.credentials, endpoint, self._config.url.user, max(deadline.left(), _SHORTEST)
             )
-            return self.request(endpoint, credentials, limit, role), endpoint
+            return self.request(endpoint, credentials, deadline, role), endpoint
         except LambdaPoolError as error:
             self._report(error, type(error).__name__, attempt, start, retrying=False)
             raise
 
-    def resolve(self, role: Role, limit: Limit) -> Endpoint:
+    def resolve(self, role: Role, deadline: Deadline) -> Endpoint:
         """Where to. Raises EndpointError, also for an endpoint of another engine than the URL's."""
-        endpoint = self._asked(self.endpoint.resolve, role, max(limit.left(), _SHORTEST))
+        endpoint = self._asked(self.endpoint.resolve, role, max(deadline.left(), _SHORTEST))
         engine = self._config.url.engine
         if endpoint.engine and endpoint.engine != engine:
             raise EndpointError(
@@ -167,17 +167,17 @@ class Connector:
         """What a source says. One that may have to ask somebody does so without holding up an event loop."""
         return method(*arguments) if isinstance(method.__self__, _AT_HAND) else aside(method, *arguments)  # type: ignore[attr-defined]
 
-    def _where(self, role: Role, limit: Limit) -> Endpoint | None:
+    def _where(self, role: Role, deadline: Deadline) -> Endpoint | None:
         """Where the next attempt would lead to; None if that is not known, or no time is left to find out."""
-        if limit.left() <= 0:
+        if deadline.left() <= 0:
             return None
         try:
-            return self._asked(self.endpoint.resolve, role, limit.left())
+            return self._asked(self.endpoint.resolve, role, deadline.left())
         except LambdaPoolError:
             return None
 
     def request(
-        self, endpoint: Endpoint, credentials: Credentials, limit: Limit, role: Role = Role.WRITER
+        self, endpoint: Endpoint, credentials: Credentials, deadline: Deadline, role: Role = Role.WRITER
     ) -> ConnectRequest:
         """Everything that the driver is told for one attempt. Raises ConfigError."""
         url, defaults = self._config.url, self._defaults
@@ -214,7 +214,7 @@ class Connector:
             database=url.database or credentials.database or "",
             credentials=credentials,
             tls=tls,
-            timeout=max(min(self._config.connect_timeout, limit.left()), _SHORTEST),
+            timeout=max(min(self._config.connect_timeout, deadline.left()), _SHORTEST),
             autocommit=self._config.autocommit,
             pooled=url.pooled or proxy,
             application_name=self._events.name,
@@ -223,7 +223,7 @@ class Connector:
             arguments=self._arguments,
             watched=self._config.cancel_before_deadline > 0,
             # An RDS Proxy passes no cancel on, but ends the statement of a client that is gone.
-            aside=None if proxy else lambda within: self.open_aside(role, Limit(within, uncut=True)),
+            aside=None if proxy else lambda within: self.open_aside(role, Deadline(within, uncut=True)),
             patience=self._config.timeout,
             slow_query=self._config.slow_query,
             on_slow=self._slow if self._config.slow_query else None,
@@ -276,7 +276,7 @@ class Connector:
         kind: Failure,
         request: ConnectRequest,
         endpoint: Endpoint,
-        limit: Limit,
+        deadline: Deadline,
         attempt: int,
         before: str,
     ) -> LambdaPoolError:
@@ -289,12 +289,12 @@ class Connector:
             make = CredentialsError
             text += f" (user {request.credentials.user!r}, {self.auth!r})"
         elif kind in TRANSIENT:
-            waited = limit.elapsed()
+            waited = deadline.elapsed()
             # The time may have been too short for the last attempt to learn what is wrong; the one before may have.
             earlier = f"; the one before: {before}" if before not in {"", one_line(error)} else ""
             text += f" ({attempt} attempt{'s' if attempt > 1 else ''} in {waited:.2f} s{earlier})"
             self._events.emit(TimedOut(self._events.name, waited))
-            if limit.by_invocation:
+            if deadline.by_invocation:
                 make = DeadlineExceeded
                 text += "; the invocation had no more time"
         hint = self._hint(error, kind, request, endpoint)

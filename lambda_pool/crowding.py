@@ -34,13 +34,13 @@ def settle(pool: "ConnectionPool") -> None:
     `ping_timeout` seconds and what the invocation has left. Where it has nothing left, the next one asks.
     """
     try:
-        _settle(pool)
+        _keep_or_close(pool)
     except BaseException:  # a signal's handler may raise anywhere: nothing stays lent to this borrower
         end_invocation(pool, 0.0, alone=False)
         raise
 
 
-def _settle(pool: "ConnectionPool") -> None:
+def _keep_or_close(pool: "ConnectionPool") -> None:
     while pool.to_ask:
         left = invocation.remaining()
         bound = pool.config.ping_timeout if left is None else min(pool.config.ping_timeout, left)

@@ -13,7 +13,7 @@ from .borrower import place
 from .endpoints.base import Role
 from .errors import ConfigError
 from .injection import Call, injector
-from .invocation import Limit, begun, running
+from .invocation import Deadline, begun, running
 from .pool import ConnectionPool
 from .request import UNAVAILABLE
 from .signature import DURABLE_SDK, EVENT_AND_CONTEXT, Signature
@@ -141,7 +141,7 @@ def _borrowing(
         if pool is None:
             pool = find_pool()
         try:
-            entry = pool.acquire(_WRITER, Limit(pool.config.timeout))
+            entry = pool.acquire(_WRITER, Deadline(pool.config.timeout))
         except UNAVAILABLE as error:
             if on_unavailable is None:
                 raise

@@ -207,8 +207,8 @@ def _bounded_by(context: Any) -> Request:
 def _operation(step_context: Any) -> str:
     """The SDK's own number of this operation, the same in each replay.
 
-    It stands in what the SDK's logger adds to each record. The attribute is private: tests/stacks/test_step.py fails
-    when it changes.
+    It stands in what the SDK's logger adds to each record. The attribute is private:
+    tests/frameworks/stacks/test_step.py fails when it changes.
     """
     found = getattr(step_context.logger, "_default_extra", {}).get("operationId")
     if not found:

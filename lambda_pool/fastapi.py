@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from . import unavailable
 from .errors import ConfigError
-from .invocation import Limit
+from .invocation import Deadline
 from .pool import ConnectionPool
 from .sqlalchemy.sessions import check_engine, check_options, lender
 
@@ -65,11 +65,11 @@ class _Gate:
 
     async def enter(self, pool: ConnectionPool, lent: Session) -> None:
         """Wait for room. Raises PoolTimeout or DeadlineExceeded."""
-        limit = Limit(pool.config.timeout)
-        with move_on_after(max(limit.left(), 0.0)):
+        deadline = Deadline(pool.config.timeout)
+        with move_on_after(max(deadline.left(), 0.0)):
             await self._room.acquire_on_behalf_of(lent)
             return
-        raise unavailable.timed_out(pool, limit)
+        raise unavailable.timed_out(pool, deadline)
 
     async def leave(self, lent: Session, give_back: Callable[[BaseException | None], None], error: Any) -> None:
         """End a session, whoever is cancelled meanwhile. Raises what its COMMIT raises."""

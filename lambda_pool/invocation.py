@@ -91,7 +91,7 @@ def time_out() -> float:
     return left + reserve.seconds + monotonic() - begun.at
 
 
-class Limit:
+class Deadline:
     """Until when somebody may wait: `seconds` from now, cut (unless `uncut`) to what the invocation has left."""
 
     __slots__ = ("at", "by_invocation", "start")

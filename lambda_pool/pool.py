@@ -36,7 +36,7 @@ from .events import (
     Reused,
     Waited,
 )
-from .invocation import Limit
+from .invocation import Deadline
 from .release import release
 from .request import asking, note_failure
 from .waiting import current_borrower, readable, turn
@@ -91,15 +91,15 @@ class ConnectionPool:
 
     # --- checkout -----------------------------------------------------------------------------------------------------
 
-    def acquire(self, role: Role, limit: Limit) -> Entry:
+    def acquire(self, role: Role, deadline: Deadline) -> Entry:
         """Lend a live connection. Where one is idle and fresh: no round trip, one lock, one poll of its socket.
 
         Raises PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, EndpointError or ConfigError.
         """
         while True:
-            entry = self._reserve(role, limit)
+            entry = self._reserve(role, deadline)
             try:
-                if self._prepare(entry, role, limit):
+                if self._prepare(entry, role, deadline):
                     return entry
             except BaseException as error:
                 self.discard(entry, Reason.DEAD)
@@ -107,13 +107,13 @@ class ConnectionPool:
                 raise
             self.discard(entry, Reason.LEAKED)  # taken away at the end of an invocation, while it was being checked
 
-    def acquire_transaction(self, limit: Limit, *, readonly: bool, guarded: bool) -> Entry:
+    def acquire_transaction(self, deadline: Deadline, *, readonly: bool, guarded: bool) -> Entry:
         """Lend a live connection with an explicit transaction begun on it. See `EngineConnection.begin`."""
         role = self.role(readonly=readonly)
         for last in (False, True):
-            entry = self.acquire(role, limit)
+            entry = self.acquire(role, deadline)
             try:
-                bound = max(min(self.config.ping_timeout, limit.left()), MIN_IO_TIMEOUT)
+                bound = max(min(self.config.ping_timeout, deadline.left()), MIN_IO_TIMEOUT)
                 entry.link.begin(readonly=readonly, guarded=guarded, timeout=bound)
             except BaseException as error:
                 self.release(entry, error)
@@ -128,7 +128,7 @@ class ConnectionPool:
         """Whom a borrower is sent to: a reader where there is one and it only reads."""
         return self._reader_role if readonly else Role.WRITER
 
-    def _reserve(self, role: Role, limit: Limit) -> Entry:
+    def _reserve(self, role: Role, deadline: Deadline) -> Entry:
         """An idle entry, or room for a new one, waiting in the queue until there is either."""
         me = current_borrower()
         with self.lock:
@@ -143,7 +143,7 @@ class ConnectionPool:
         if hopeless:
             raise unavailable.hopeless(self)
         try:
-            while entry is None and (left := limit.left()) > 0 and place.wait(left):
+            while entry is None and (left := deadline.left()) > 0 and place.wait(left):
                 with self.lock:
                     entry = self.state.obtain(role, me, place)
             with self.lock:
@@ -152,11 +152,11 @@ class ConnectionPool:
             with self.lock:
                 self.state.leave(place)
         if entry is None:
-            raise unavailable.timed_out(self, limit)
-        self.events.emit(Waited(self.name, limit.elapsed()))
+            raise unavailable.timed_out(self, deadline)
+        self.events.emit(Waited(self.name, deadline.elapsed()))
         return entry
 
-    def _prepare(self, entry: Entry, role: Role, limit: Limit) -> bool:
+    def _prepare(self, entry: Entry, role: Role, deadline: Deadline) -> bool:
         """Make a reserved entry fit to lend: reuse, ping or replace what it holds, or open what it lacks.
 
         False if it was taken away meanwhile.
@@ -165,7 +165,7 @@ class ConnectionPool:
         if not fresh:
             decision = self._decide(entry, role)
             if decision is PING:
-                decision = self._ping(entry, limit)
+                decision = self._ping(entry, deadline)
             if isinstance(decision, Replace):
                 with self.lock:
                     if entry.state is not State.LENT:
@@ -174,7 +174,7 @@ class ConnectionPool:
                 self._replace(entry, role, decision.reason)
                 fresh = True
         if fresh:
-            self.open(entry, limit)
+            self.open(entry, deadline)
         else:
             entry.reuses += 1
         if self._tell_unknown_deadline and invocation.remaining() is None:
@@ -189,7 +189,7 @@ class ConnectionPool:
         entry.condemned = False
         entry.request = asking.get()
         entry.borrowed_mono = monotonic()
-        entry.checkout = entry.borrowed_mono - limit.start
+        entry.checkout = entry.borrowed_mono - deadline.start
         if self.events.observers:
             self.events.emit((CheckedOut if fresh else Reused)(self.name, entry.checkout))
         return True
@@ -213,14 +213,14 @@ class ConnectionPool:
             self._max_idle,
         )
 
-    def _ping(self, entry: Entry, limit: Limit) -> Reuse | Replace:
+    def _ping(self, entry: Entry, deadline: Deadline) -> Reuse | Replace:
         """One bounded round trip: REUSE, or Replace if no good answer came."""
         if entry.link.status() not in AT_REST:
             borrower.warn_used_after_return(self.events, entry)
             return replace(Reason.BROKEN)
         start = monotonic()
         try:
-            entry.link.ping(max(min(self.config.ping_timeout, limit.left()), 0.001))
+            entry.link.ping(max(min(self.config.ping_timeout, deadline.left()), 0.001))
         except Exception as error:
             self.events.emit(Pinged(self.name, monotonic() - start, False))
             log.debug("pool %s: ping failed: %s", self.name, error)
@@ -251,11 +251,11 @@ class ConnectionPool:
         entry.link = UNOPENED
         entry.role = role
 
-    def open(self, entry: Entry, limit: Limit) -> None:
+    def open(self, entry: Entry, deadline: Deadline) -> None:
         """Open the entry's connection, retrying what time heals until the limit."""
         # Taken before connecting: a failover meanwhile condemns what is opened now.
         generation = self.state.generation
-        link, entry.endpoint = self.connector.open(entry.role, limit)
+        link, entry.endpoint = self.connector.open(entry.role, deadline)
         entry.opened(
             link,
             generation=generation,

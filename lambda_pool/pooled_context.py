@@ -8,7 +8,7 @@ from . import borrower
 from .core.entry import Entry
 from .endpoints.base import Role
 from .errors import LambdaPoolError
-from .invocation import Limit
+from .invocation import Deadline
 from .pool import ConnectionPool
 
 if TYPE_CHECKING:
@@ -40,11 +40,11 @@ class PooledContext(Generic[Conn]):
         if self._entry is not None:
             raise LambdaPoolError("this connection() was entered twice: call pool.connection() for each block")
         pool = self._pool
-        limit = Limit(self._timeout or pool.config.timeout)
+        deadline = Deadline(self._timeout or pool.config.timeout)
         if self._readonly:
-            entry = self._entry = pool.acquire_transaction(limit, readonly=True, guarded=False)
+            entry = self._entry = pool.acquire_transaction(deadline, readonly=True, guarded=False)
         else:
-            entry = self._entry = pool.acquire(Role.WRITER, limit)
+            entry = self._entry = pool.acquire(Role.WRITER, deadline)
         borrower.note(entry, sys._getframe(1), deep=pool.config.leak_after > 0)
         conn: Conn = entry.link.driver_connection
         return conn

@@ -9,7 +9,7 @@ from .core.entry import UNOPENED, Entry, State, Work
 from .engines.base import AT_REST, MIN_IO_TIMEOUT, RUNNING, EngineConnection
 from .errors import CommitUncertain, LambdaPoolError, NotCommitted
 from .events import Reason
-from .invocation import Limit
+from .invocation import Deadline
 from .pool import ConnectionPool
 from .request import Request
 from .waiting import current_borrower
@@ -60,7 +60,7 @@ def _take_back(pool: ConnectionPool, held: list[Entry], request: Request | None 
             if entry.borrowed_mono:  # else nobody had it yet, or any more
                 borrower.tell_leaked(pool.events, entry, mono - entry.borrowed_mono)
                 pool.tell_returned(entry)
-            work = _take_away(pool, entry)
+            work = _revoke(pool, entry)
             if work is not Work.ENDED:
                 (unsaved if work is Work.OPEN else unknown).append(borrower.describe(entry)[0])
     finally:
@@ -107,7 +107,7 @@ def _close_left_open(pool: ConnectionPool, request: Request | None = None) -> li
     return found
 
 
-def _take_away(pool: ConnectionPool, entry: Entry) -> Work:
+def _revoke(pool: ConnectionPool, entry: Entry) -> Work:
     """Close or cut it. Out: OPEN or COMMITTING if work is lost or may be, else ENDED."""
     link = entry.link
     if link is UNOPENED:  # its borrower is just replacing it, and will find that the entry is gone
@@ -134,7 +134,7 @@ def cut(pool: ConnectionPool, entry: Entry, within: float) -> None:
     """
     link = entry.link
     if link.status() in RUNNING:
-        cancel(pool, entry, link, max(Limit(within).left(), MIN_IO_TIMEOUT))
+        cancel(pool, entry, link, max(Deadline(within).left(), MIN_IO_TIMEOUT))
     link.abort()
 
 
@@ -142,7 +142,7 @@ def cancel(pool: ConnectionPool, entry: Entry, link: EngineConnection, within: f
     """Ask the server, in at most so many seconds, to end what runs on this link. False if it did not work."""
 
     def aside() -> EngineConnection:
-        return pool.connector.open_aside(entry.role, Limit(within, uncut=True))
+        return pool.connector.open_aside(entry.role, Deadline(within, uncut=True))
 
     # An RDS Proxy passes no cancel on, but ends the statement of a client that is gone.
     return not entry.endpoint.proxy and link.cancel(within, aside)

@@ -9,7 +9,7 @@ from .core.policy import Step, at_return
 from .engines.base import MIN_IO_TIMEOUT, Condition, Failure, Outcome
 from .errors import CommitUncertain, NotCommitted
 from .events import Reason, RolledBack
-from .invocation import Limit
+from .invocation import Deadline
 
 if TYPE_CHECKING:
     from .pool import ConnectionPool
@@ -127,7 +127,7 @@ def _unsaved(pool: "ConnectionPool", why: str, *, strict: bool) -> NotCommitted 
 
 def _restore(pool: "ConnectionPool", entry: Entry) -> bool:
     try:
-        return entry.link.reset(max(Limit(pool.config.ping_timeout).left(), MIN_IO_TIMEOUT))
+        return entry.link.reset(max(Deadline(pool.config.ping_timeout).left(), MIN_IO_TIMEOUT))
     except Exception as error:
         if pool.classify(error) is Failure.FOREIGN:
             raise

@@ -10,7 +10,7 @@ from .backoff import backoff
 from .core import policy
 from .core.entry import Entry
 from .errors import ConfigError
-from .invocation import Limit
+from .invocation import Deadline
 from .pool import ConnectionPool
 from .waiting import pause, unbroken
 
@@ -28,7 +28,7 @@ def run(
         raise ConfigError(f"attempts={attempts!r} is not valid: it must be a whole number of at least 1")
     attempt = 1
     while True:
-        entry = pool.acquire_transaction(Limit(pool.config.timeout), readonly=readonly, guarded=True)
+        entry = pool.acquire_transaction(Deadline(pool.config.timeout), readonly=readonly, guarded=True)
         borrower.note(entry, frame or sys._getframe(2), deep=pool.config.leak_after > 0)
         delay = backoff(attempt)
         again = attempt < attempts

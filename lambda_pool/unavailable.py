@@ -6,7 +6,7 @@ from . import borrower
 from .core.entry import State
 from .errors import DeadlineExceeded, LambdaPoolError, PoolTimeout
 from .events import TimedOut
-from .invocation import Limit
+from .invocation import Deadline
 from .request import note_failure
 from .waiting import current_borrower
 
@@ -29,9 +29,9 @@ def hopeless(pool: "ConnectionPool") -> LambdaPoolError:
     )
 
 
-def timed_out(pool: "ConnectionPool", limit: Limit) -> LambdaPoolError:
+def timed_out(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
     """The error for a borrower that waited in vain: how long, for what, who has the connections, and the fix."""
-    waited = limit.elapsed()
+    waited = deadline.elapsed()
     pool.events.emit(TimedOut(pool.name, waited))
     failure = pool.connector.last_failure
     with pool.lock:
@@ -44,7 +44,7 @@ def timed_out(pool: "ConnectionPool", limit: Limit) -> LambdaPoolError:
     )
     if holders:  # else all that there are were just being opened
         text += f": hold them for a shorter time, or raise max_size ({pool.config.max_size})"
-    if limit.by_invocation:
+    if deadline.by_invocation:
         return _noted(DeadlineExceeded, f"{text}; the invocation had no more time")
     return _noted(PoolTimeout, text)
 

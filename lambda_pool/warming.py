@@ -6,14 +6,14 @@ from .core.entry import Entry, State
 from .endpoints.base import Role
 from .errors import LambdaPoolError
 from .events import Reason
-from .invocation import Limit
+from .invocation import Deadline
 from .pool import ConnectionPool
 from .waiting import current_borrower
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
 
-def warm(pool: ConnectionPool, limit: Limit, *, strict: bool = False) -> None:
+def warm(pool: ConnectionPool, deadline: Deadline, *, strict: bool = False) -> None:
     """Open `min_size` connections (at least one), within the limit. See `Pool.warm`.
 
     What is raised by anything but the pool, such as the handler of the caller's own alarm, is the caller's.
@@ -28,7 +28,7 @@ def warm(pool: ConnectionPool, limit: Limit, *, strict: bool = False) -> None:
             if entry is None:
                 return
             entries.append(entry)
-            pool.open(entry, limit)
+            pool.open(entry, deadline)
     except LambdaPoolError as error:
         if strict:
             raise

@@ -1,7 +1,7 @@
 """Measures the branch coverage of lambda_pool under the tests of `make test`, in all the processes that they start.
 
     python scripts/measure_coverage.py               everything anew; ends with 1 below the threshold
-    python scripts/measure_coverage.py tests/core    add what these tests run to what was measured already
+    python scripts/measure_coverage.py tests/unit/core    add what these tests run to what was measured already
     python scripts/measure_coverage.py --report      show what was measured already
 
 The threshold, and what is not counted, stand in pyproject.toml; docs/assurance.md says what is not covered and why.
@@ -24,15 +24,15 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / ".coverage-run"
 SETTINGS = ROOT / "pyproject.toml"
 LEFT_OUT = {
-    "tests/core/test_interrupts.py": "sets a trace function of its own, which ends coverage's",
-    "tests/core/test_interleavings.py": "sets a trace function of its own, which ends coverage's",
+    "tests/unit/core/test_interrupts.py": "sets a trace function of its own, which ends coverage's",
+    "tests/unit/core/test_interleavings.py": "sets a trace function of its own, which ends coverage's",
     "tests/contract/test_interrupts.py": "sets a trace function of its own, which ends coverage's",
-    "tests/house": "counts calls, modules and system calls, and coverage adds some of each",
-    "tests/chaos": "holds every invocation to its deadline, which measuring puts off",
-    "tests/fuzz/test_floods.py": "bounds the memory that an answer may take, in a time that measuring stretches",
-    "tests/layer": "runs what was built, not this tree",
+    "tests/architecture": "counts calls, modules and system calls, and coverage adds some of each",
+    "tests/faults/chaos": "holds every invocation to its deadline, which measuring puts off",
+    "tests/faults/fuzz/test_floods.py": "bounds the memory that an answer may take, in a time that measuring stretches",
+    "tests/packaging/layer": "runs what was built, not this tree",
     "tests/packaging": "runs what was built, not this tree",
-    "tests/deploy": "runs what was built, not this tree",
+    "tests/tools/deploy": "runs what was built, not this tree",
 }
 
 

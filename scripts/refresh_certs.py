@@ -39,7 +39,7 @@ SOURCES = (
     "https://www.amazontrust.com/repository/SFSRootCAG2.pem",
 )
 LEAST_DAYS = 180
-"""As tests/test_certs.py demands of what is shipped."""
+"""As tests/unit/test_certs.py demands of what is shipped."""
 PROXY_ROOTS = {
     "Amazon Root CA 1",
     "Amazon Root CA 2",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -45,6 +46,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_report_header() -> str:
     """How a seeded part is tried again."""
     return f"speed: {'full' if FULL else 'quick'}; TEST_SEED={SEED}"
+
+
+@pytest.fixture(autouse=True)
+def _no_pool_of_an_earlier_test() -> None:
+    """Options of one pool hold for all in a process, and a cycle may keep a pool beyond its test."""
+    from lambda_pool import invocation, lifecycle
+
+    if invocation.reserve.seconds != invocation.RESERVE:
+        gc.collect()
+        lifecycle.look_at_deadlines()
 
 
 @pytest.fixture(scope="session")

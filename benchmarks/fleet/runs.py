@@ -150,7 +150,7 @@ RUNS = (
     ),
     Run("small", "100 environments on 12 connections", (SMALL,), (NONE_FAILED,)),
 )
-"""9 and 12 need the genuine runtime, or a clock to the millisecond: they are tests (tests/fleet)."""
+"""9 and 12 need the genuine runtime, or a clock to the millisecond: they are tests (tests/faults/fleet)."""
 
 
 def broken(found: Outcome, expected: Iterable[Expectation]) -> list[str]:

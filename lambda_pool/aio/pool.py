@@ -15,7 +15,7 @@ from ..decorator import Unavailable, decorate
 from ..endpoints.base import EndpointSource, Role
 from ..errors import ConfigError, LambdaPoolError
 from ..events import Observer
-from ..invocation import Limit
+from ..invocation import Deadline
 from ..pool import ConnectionPool
 from ..secret import private
 from ..signature import Signature
@@ -138,7 +138,7 @@ class AsyncPool:
     async def warm(self, *, strict: bool = False) -> None:
         """Open `min_size` connections (at least one) now. See `Pool.warm`."""
         require_loop("AsyncPool.warm()")
-        await spawn(warm, self._core, Limit(self._core.config.timeout), strict=strict)
+        await spawn(warm, self._core, Deadline(self._core.config.timeout), strict=strict)
 
     async def close(self) -> None:
         """Close every connection: idle ones now, lent ones when they come back. A later checkout opens anew."""
@@ -173,7 +173,7 @@ class AsyncPool:
         return decorate(lambda: self._core, fn, inject, on_unavailable, loop=loop)
 
     async def _lend(self, signature: Signature) -> tuple[Any, Callable[[BaseException | None], Awaitable[None]]]:
-        entry = await spawn(self._core.acquire, Role.WRITER, Limit(self._core.config.timeout))
+        entry = await spawn(self._core.acquire, Role.WRITER, Deadline(self._core.config.timeout))
         entry.where = borrower.place(signature.code)
 
         async def give_back(error: BaseException | None) -> None:
@@ -207,10 +207,10 @@ class AsyncPooledContext:
 
     def _acquire(self) -> Entry:
         pool = self._pool
-        limit = Limit(self._timeout or pool.config.timeout)
+        deadline = Deadline(self._timeout or pool.config.timeout)
         if self._readonly:
-            return pool.acquire_transaction(limit, readonly=True, guarded=False)
-        return pool.acquire(Role.WRITER, limit)
+            return pool.acquire_transaction(deadline, readonly=True, guarded=False)
+        return pool.acquire(Role.WRITER, deadline)
 
     async def __aexit__(
         self,

@@ -199,7 +199,7 @@ class TaskTurn:
     async def _wait(self, seconds: float) -> bool:
         if not self._called:
             woken = self._woken = self._loop.create_future()
-            timer = self._loop.call_later(seconds, _settle, woken)
+            timer = self._loop.call_later(seconds, _wake, woken)
             try:
                 await woken
             finally:
@@ -221,10 +221,10 @@ class TaskTurn:
     def _rouse(self) -> None:
         self._called = True
         if self._woken is not None:
-            _settle(self._woken)
+            _wake(self._woken)
 
 
-def _settle(future: "asyncio.Future[None]") -> None:
+def _wake(future: "asyncio.Future[None]") -> None:
     if not future.done():
         future.set_result(None)
 

@@ -8,7 +8,7 @@ from typing import Any
 from ..core.entry import Entry, State
 from ..engines.base import AT_REST, Condition
 from ..errors import LambdaPoolError
-from ..invocation import Limit
+from ..invocation import Deadline
 from ..release import end_transaction
 from .pools import AliasPool
 
@@ -44,7 +44,7 @@ class Borrowed:
         self.home: AliasPool = home
         self.failure: BaseException | None = None
         """The error that says that this connection, or its server, is not what it was."""
-        self.entry: Entry = home.core.acquire(home.role, Limit(home.core.config.timeout))
+        self.entry: Entry = home.core.acquire(home.role, Deadline(home.core.config.timeout))
         self.entry.where = f"Django's connection {alias!r}"
         self.link: Any = self.entry.link
         self.streams: set[str] = set()

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from ..engines.base import ConnectRequest
-from ..invocation import Limit
+from ..invocation import Deadline
 from .pools import AliasPool
 
 
@@ -26,10 +26,10 @@ class CompletedClient:
 def _request(home: AliasPool) -> ConnectRequest:
     """What the pool would tell the driver. Raises CredentialsError, EndpointError or ConfigError."""
     config, connector = home.core.config, home.core.connector
-    limit = Limit(config.timeout)
-    endpoint = connector.resolve(home.role, limit)
-    credentials = connector.auth.credentials(endpoint, config.url.user, limit.left())
-    return connector.request(endpoint, credentials, limit)
+    deadline = Deadline(config.timeout)
+    endpoint = connector.resolve(home.role, deadline)
+    credentials = connector.auth.credentials(endpoint, config.url.user, deadline.left())
+    return connector.request(endpoint, credentials, deadline)
 
 
 def _completed(settings: dict[str, Any], request: ConnectRequest) -> dict[str, Any]:

@@ -55,11 +55,7 @@ def register(pool: ConnectionPool) -> None:
     if not process.hooked:
         process.hooked = True
         os.register_at_fork(after_in_child=_after_fork)
-    # Connections for an event loop look at the clock themselves.
-    process.cancel_before = max(
-        (known.config.cancel_before_deadline for known in pools() if not known.awaited), default=0.0
-    )
-    reserve.seconds = max(RESERVE, *(known.config.cancel_before_deadline for known in pools()))
+    look_at_deadlines()
     initialization = configuration.lambda_initialization()
     if initialization == "":
         return
@@ -67,6 +63,15 @@ def register(pool: ConnectionPool) -> None:
         from . import snapstart
 
         snapstart.install()
+
+
+def look_at_deadlines() -> None:
+    """Note how long before its deadline the most careful pool wants to end what runs."""
+    # Connections for an event loop look at the clock themselves.
+    process.cancel_before = max(
+        (known.config.cancel_before_deadline for known in pools() if not known.awaited), default=0.0
+    )
+    reserve.seconds = max(RESERVE, *(known.config.cancel_before_deadline for known in pools()), 0.0)
 
 
 def _note_made(pool: ConnectionPool) -> None:

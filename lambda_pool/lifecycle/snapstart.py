@@ -3,7 +3,7 @@
 import logging
 
 from ..events import Closing
-from ..invocation import Limit
+from ..invocation import Deadline
 from ..warming import warm
 from . import pools
 
@@ -50,12 +50,12 @@ def before_snapshot() -> None:
 
 def after_restore() -> None:
     """A new generation, and connections again where the user had called `warm()` before the snapshot."""
-    limit = Limit(_WARMING)
+    deadline = Deadline(_WARMING)
     for pool in pools():
         pool.forget()
     cold = [pool for pool in pools() if pool.warmed]
     while cold:
         # Each has an equal share of what is left: a database that does not answer leaves time for the others.
-        share = limit.left() / len(cold)
+        share = deadline.left() / len(cold)
         pool = cold.pop(0)
-        warm(pool, Limit(min(pool.config.timeout, share)))
+        warm(pool, Deadline(min(pool.config.timeout, share)))

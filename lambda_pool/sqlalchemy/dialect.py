@@ -12,7 +12,7 @@ from .. import api
 from ..config import in_lambda
 from ..engines.base import Failure, FrameworkConnection
 from ..errors import ConfigError
-from ..invocation import Limit
+from ..invocation import Deadline
 from ..pool import ConnectionPool
 from ..waiting import current_borrower
 from .borrowed import Borrowed
@@ -139,9 +139,9 @@ class PooledDialect(_Dialect):
 
     # --- who has which connection -------------------------------------------------------------------------------------
 
-    def borrow(self, limit: Limit) -> Borrowed:
+    def borrow(self, deadline: Deadline) -> Borrowed:
         """Borrow from the pool. Raises what `Pool.connection()` raises."""
-        entry = self.pool.acquire(self.pool.role(readonly=self.readonly), limit)
+        entry = self.pool.acquire(self.pool.role(readonly=self.readonly), deadline)
         borrowed = Borrowed(self.pool, entry, self.adapt(entry.link))
         self._borrowed[borrowed.conn] = borrowed
         borrowed.note_borrower()
@@ -181,7 +181,7 @@ class PooledDialect(_Dialect):
                 f"connect_args with {', '.join(other)} is not valid here, nor set by a listener of do_connect: the "
                 "pool opens the connections, write Pool(…, connect_args={…}), or auth=… for a token"
             )
-        borrowed = self._next.get(current_borrower()) or self.borrow(Limit(self.pool.config.timeout))
+        borrowed = self._next.get(current_borrower()) or self.borrow(Deadline(self.pool.config.timeout))
         return borrowed.conn
 
     def do_close(self, dbapi_connection: Any) -> None:

@@ -2,8 +2,8 @@
 
 With one record for each, the event `connect` and the set-up of the dialect happen once for each, and `info` lives as
 long as the connection. Private names of SQLAlchemy's that this file stands on: `_do_get`, `_do_return_conn` and
-`_invalidate`, which every pool class overrides, and `_ConnectionRecord`. tests/sqlalchemy/test_private.py fails when
-one of them changes.
+`_invalidate`, which every pool class overrides, and `_ConnectionRecord`.
+tests/frameworks/sqlalchemy/test_private.py fails when one of them changes.
 """
 
 from typing import Any, cast
@@ -15,7 +15,7 @@ from sqlalchemy.pool.base import _ConnectionRecord
 from ..core.entry import UNOPENED
 from ..engines.base import TRANSIENT
 from ..errors import ConfigError
-from ..invocation import Limit
+from ..invocation import Deadline
 from .borrowed import Borrowed
 from .dialect import PooledDialect
 
@@ -72,9 +72,9 @@ class LambdaPool(Pool):
     def _do_get(self) -> _ConnectionRecord:
         """Borrow. Raises what `Pool.connection()` raises, or what a listener of `connect` raises."""
         pool, readonly = self._lent.pool, self._lent.readonly
-        limit = Limit(pool.config.timeout)
+        deadline = Deadline(pool.config.timeout)
         for last in (False, True):
-            borrowed = self._lent.borrow(limit)
+            borrowed = self._lent.borrow(deadline)
             try:
                 record, borrowed = self._record(borrowed)
                 if readonly:

@@ -18,7 +18,7 @@ from lambda_pool.api import core_of
 from lambda_pool.auth.base import Credentials
 from lambda_pool.cli.doctor import diagnose
 from lambda_pool.endpoints.base import Endpoint, FixedEndpoint
-from lambda_pool.invocation import Limit
+from lambda_pool.invocation import Deadline
 from lambda_pool.secret import Secret
 from lambda_pool.testing import MariaDbServer, PostgresServer
 from tests.support.certificates import Identity, make
@@ -142,7 +142,7 @@ def test_a_local_name_that_leads_elsewhere_is_not_local(plain: PostgresServer) -
     url = f"postgresql://{login_of(plain)}@localhost:{plain.port}/postgres?hostaddr=192.0.2.1"
     pool = pool_of(url, timeout=0.3)
     assert diagnose(pool, timeout=1.0)["steps"][3]["detail"].endswith("hostaddr says 192.0.2.1")
-    request = core_of(pool).connector.request(Endpoint("localhost", plain.port), Credentials("u", None), Limit(1.0))
+    request = core_of(pool).connector.request(Endpoint("localhost", plain.port), Credentials("u", None), Deadline(1.0))
     assert (request.hostaddr, request.tls.mode) == ("192.0.2.1", "verify-full")
 
 

@@ -10,7 +10,7 @@ from psycopg.types import numeric
 import lambda_pool
 from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
-from tests.fuzz.hostile import Front
+from tests.faults.fuzz.hostile import Front
 from tests.support.core import entries
 
 

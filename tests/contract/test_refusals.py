@@ -193,8 +193,8 @@ sys.modules["cryptography.hazmat.primitives"] = None
 sys.path.insert(0, "")
 from lambda_pool import ConnectError, Pool
 from lambda_pool.testing import MariaDbServer
-from tests.fuzz.hostile import Front, Script
-from tests.fuzz.nasties import my, my_greeting
+from tests.faults.fuzz.hostile import Front, Script
+from tests.faults.fuzz.nasties import my, my_greeting
 
 # As MySQL does after a restart: it knows no hash of the password, and asks for all of it.
 greeting = my(0, my_greeting(plugin=b"caching_sha2_password\\0", capabilities=0x000FF7DF))

@@ -21,6 +21,6 @@ def test_it_has_no_gil() -> None:
     assert done.stdout == "False\n"
 
 
-@pytest.mark.parametrize("suite", ["tests/core", "tests/contract"])
+@pytest.mark.parametrize("suite", ["tests/unit/core", "tests/contract"])
 def test_the_suites_pass(suite: str) -> None:
     run_tests(PYTHON, suite)

@@ -12,8 +12,13 @@ from .environments import lowest, make, requirements, run_tests
 slow = pytest.mark.slow("installs an environment, and runs whole suites in it")
 # The contract on both engines, and those suites that use the other extras.
 SUITES = (
-    *("tests/contract", "tests/aio", "tests/sqlalchemy", "tests/metrics", "tests/auth", "tests/endpoints"),
-    "tests/testing",
+    "tests/contract",
+    "tests/frameworks/aio",
+    "tests/frameworks/sqlalchemy",
+    "tests/unit/metrics",
+    "tests/unit/auth",
+    "tests/unit/endpoints",
+    "tests/tools/testing",
 )
 
 

@@ -6,7 +6,7 @@ from lambda_pool import Pool
 from lambda_pool.api import core_of
 from lambda_pool.core.entry import Entry
 from lambda_pool.endpoints.base import Role
-from lambda_pool.invocation import Limit
+from lambda_pool.invocation import Deadline
 from lambda_pool.reclaim import cancel_running as cancel
 from lambda_pool.reclaim import end_invocation as end
 
@@ -28,7 +28,7 @@ def queue(pool: Pool) -> Any:
 
 def acquire(pool: Pool, role: Role = Role.WRITER) -> Entry:
     """Borrow one."""
-    return core_of(pool).acquire(role, Limit(pool.config.timeout))
+    return core_of(pool).acquire(role, Deadline(pool.config.timeout))
 
 
 def release(pool: Pool, entry: Entry, error: BaseException | None = None) -> None:

@@ -21,7 +21,7 @@ from lambda_pool.cli.doctor.words import of_auth
 from lambda_pool.connector import contradiction
 from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.engines.base import ConnectRequest, Failure, FleetConnection
-from lambda_pool.invocation import Limit
+from lambda_pool.invocation import Deadline
 from lambda_pool.pool import ConnectionPool
 from lambda_pool.tls import Tls, context, is_local
 from lambda_pool.tls import advice as tls_advice
@@ -71,21 +71,21 @@ class Patient:
         """Where to: a host name, or a Unix socket's path or directory."""
         return self.request().host
 
-    def limit(self, seconds: float) -> Limit:
+    def within(self, seconds: float) -> Deadline:
         """At most so long, and no longer than the whole diagnosis, or the invocation, may take."""
-        return Limit(max(min(seconds, self.deadline - time.monotonic()), 0.001))
+        return Deadline(max(min(seconds, self.deadline - time.monotonic()), 0.001))
 
     def request(self) -> ConnectRequest:
         """What the driver would be told. Raises ConfigError."""
         credentials = self.credentials or Credentials(self.pool.config.url.user, None)
-        limit = self.limit(self.pool.config.connect_timeout)
-        return self.pool.connector.request(self.endpoint, credentials, limit)
+        deadline = self.within(self.pool.config.connect_timeout)
+        return self.pool.connector.request(self.endpoint, credentials, deadline)
 
 
 def endpoint(patient: Patient) -> Finding:
     """Where the pool would connect to."""
-    limit = patient.limit(patient.pool.config.timeout)
-    found = patient.endpoint = patient.pool.connector.resolve(patient.role, limit)
+    deadline = patient.within(patient.pool.config.timeout)
+    found = patient.endpoint = patient.pool.connector.resolve(patient.role, deadline)
     patient.redactor.spare(found.host, found.port)
     known = recognise(found.host)
     where = f"{found.host or 'known from the credentials, or the local socket'}{f':{found.port}' if found.port else ''}"
@@ -103,9 +103,9 @@ def endpoint(patient: Patient) -> Finding:
 def identity(patient: Patient) -> Finding:
     """As whom."""
     url = patient.pool.config.url
-    limit = patient.limit(patient.pool.config.timeout)
+    deadline = patient.within(patient.pool.config.timeout)
     auth = patient.pool.connector.auth
-    found = patient.credentials = auth.credentials(patient.endpoint, url.user, limit.left())
+    found = patient.credentials = auth.credentials(patient.endpoint, url.user, deadline.left())
     patient.redactor.add(found.password)
     patient.redactor.spare(found.user, found.host, found.database)
     origin = "" if isinstance(auth, IamToken | UrlAuth) else f", from {of_auth(auth)}"
@@ -130,9 +130,9 @@ def dns(patient: Patient) -> Finding:
         patient.addresses = [(int(socket.AF_UNIX), socket_path, 0)]
         return ok(f"{socket_path} is a Unix socket")
     host = request.hostaddr or host or "localhost"
-    limit = patient.limit(patient.pool.config.connect_timeout)
+    deadline = patient.within(patient.pool.config.connect_timeout)
     try:
-        patient.addresses = network.look_up(host, request.port, limit.left())
+        patient.addresses = network.look_up(host, request.port, deadline.left())
     except (OSError, UnicodeError) as error:
         return failed(f"{host} has no address: {line_of(error)}", *advice.of_name(error, host), host=host)
     found = [address for _, address, _ in patient.addresses]
@@ -153,13 +153,13 @@ def _socket_path(engine: str, request: ConnectRequest) -> str:
 
 def tcp(patient: Patient) -> Finding:
     """Whether one of the addresses answers."""
-    limit = patient.limit(patient.pool.config.connect_timeout)
+    deadline = patient.within(patient.pool.config.connect_timeout)
     problems: list[tuple[network.Address, OSError]] = []
     for number, address in enumerate(patient.addresses):
         start = time.monotonic()
         try:
             # What is left is shared among the addresses to come.
-            network.dial(address, limit.left() / (len(patient.addresses) - number)).close()
+            network.dial(address, deadline.left() / (len(patient.addresses) - number)).close()
         except OSError as error:
             problems.append((address, error))
         else:
@@ -190,13 +190,13 @@ def tls(patient: Patient) -> Finding:
             if is_local(host, request.hostaddr)
             else warning(plain, "Take sslmode out of the URL: it travels in plain text.")
         )
-    limit = patient.limit(patient.pool.config.connect_timeout)
+    deadline = patient.within(patient.pool.config.connect_timeout)
     made = context(wanted, host)  # ConfigError for a CA file that cannot be read
     facts: dict[str, Any] = {"mode": wanted.mode, "ca_file": wanted.ca_file}
     try:
         with (
-            network.dial(patient.reached, limit.left()) as sock,
-            network.start_tls(patient.engine, sock, made, host, limit.left()) as encrypted,
+            network.dial(patient.reached, deadline.left()) as sock,
+            network.start_tls(patient.engine, sock, made, host, deadline.left()) as encrypted,
         ):
             facts |= {"version": encrypted.version(), "cipher": (encrypted.cipher() or ("",))[0]}
             certificate: dict[str, Any] = encrypted.getpeercert() or {}
@@ -269,7 +269,7 @@ def _of_failed_login(patient: Patient, request: ConnectRequest, error: Exception
     signed = aws.read_token(request.credentials.password)
     region = signed.region if signed else ""
     source = patient.pool.connector.endpoint
-    answer = aws.ask(request.host, source, region, patient.limit(patient.pool.config.timeout).left())
+    answer = aws.ask(request.host, source, region, patient.within(patient.pool.config.timeout).left())
     return advice.of_token(error, patient.engine, request, region, signed, answer)
 
 
@@ -277,12 +277,12 @@ def query(patient: Patient) -> Finding:
     """One statement, and what it says of the server."""
     link = patient.link
     assert link is not None
-    limit = patient.limit(patient.pool.config.timeout)
+    deadline = patient.within(patient.pool.config.timeout)
 
     ask = _ask_postgres if patient.engine == "postgresql" else _ask_mysql
     start = time.time()
     try:
-        server = patient.server = network.within(limit.left(), lambda: ask(link.driver_connection))
+        server = patient.server = network.within(deadline.left(), lambda: ask(link.driver_connection))
     except TimeoutError:
         link.abort()
         return failed(
@@ -356,7 +356,7 @@ def round_trip(patient: Patient) -> Finding:
     patient.link.driver_connection.rollback()
     for _ in range(_PINGS):
         start = time.monotonic()
-        patient.link.ping(max(patient.limit(patient.pool.config.ping_timeout).left(), 0.001))
+        patient.link.ping(max(patient.within(patient.pool.config.ping_timeout).left(), 0.001))
         times.append(time.monotonic() - start)
     median = statistics.median(times)
     facts = {"median_milliseconds": round(median * 1000, 3), "least_milliseconds": round(min(times) * 1000, 3)}

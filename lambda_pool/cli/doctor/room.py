@@ -32,7 +32,7 @@ def room(patient: Patient) -> Finding:
     ends = f"the server ends what idles for {timer:g} s" if timer else "the server never ends what idles"
     facts: dict[str, Any] = {"keep_below": config.keep_below, "session_idle": timer}
     try:
-        count, limit = link.sessions(max(patient.limit(config.ping_timeout).left(), 0.001))
+        count, limit = link.sessions(max(patient.within(config.ping_timeout).left(), 0.001))
     except Exception as error:  # noqa: BLE001 - whatever the driver raises is what is to be told
         mend = "keep_below does nothing where the user may not ask: let it read pg_stat_database, or set keep_below=1."
         return warning(f"the server does not say how many connections it has ({line_of(error)}); {ends}", mend, **facts)

@@ -231,7 +231,7 @@ class _Simulation:
         if environment.open:
             self.found.waits.append(self._now - began)
             yield arrival.elsewhere + arrival.statement
-            self._settle(environment)
+            self._keep_or_close(environment)
         else:
             self.found.failed += 1
         self._running -= 1
@@ -250,7 +250,7 @@ class _Simulation:
         environment.open = False
         self._sessions -= 1
 
-    def _settle(self, environment: _Environment) -> None:
+    def _keep_or_close(self, environment: _Environment) -> None:
         """The end of an invocation: keep while there is room."""
         database = self._database
         if self._now >= environment.ask_at and database.keep_below < 1:

@@ -90,11 +90,11 @@ class BoundedConnection(_Connection):
             wrapping = self.ctx
         try:
             with self.bounded(timeout):
-                self.line.unanswered = True
+                self.line.response_pending = True
                 plain = self._dial(deadline)
                 self.connect(plain)
                 self.sock = (wrapping and wrapping.wrapped) or plain
-                self.line.unanswered = False
+                self.line.response_pending = False
                 self._connected = True
                 self.init_command, self.sql_mode = setup
                 self.run_setup()
@@ -160,18 +160,18 @@ class BoundedConnection(_Connection):
         One that was left unanswered ends the connection, because its answer would be taken for the next one's.
         """
         line = self.line
-        if line.unanswered:
+        if line.response_pending:
             self.abandon()
         before = self._status_before()
         self.cancelled = False  # said on another thread of a command that had just ended
-        line.unanswered = True
+        line.response_pending = True
         try:
             answer = call(*arguments)
         except BaseException as error:
             self._failed(error, before)
             raise
-        line.unanswered = False
-        self.noted.in_doubt = self.noted.streams = False
+        line.response_pending = False
+        self.noted.transaction_unknown = self.noted.streams = False
         return answer
 
     def _status_before(self) -> int:
@@ -187,12 +187,12 @@ class BoundedConnection(_Connection):
         if raised is not None:
             self.abandon()
             raise raised from None
-        self.noted.in_doubt = True
+        self.noted.transaction_unknown = True
         if not isinstance(error, Exception):
             return
         self.noted.failed_with = error.args
         if isinstance(error, pymysql.MySQLError) and error.args and is_answer(error.args[0]):
-            self.line.unanswered = self.noted.streams = False
+            self.line.response_pending = self.noted.streams = False
             if before & _IN_TRANSACTION:
                 self.noted.doubt = type(error)(*error.args)
         if self.cancelled:
@@ -209,7 +209,7 @@ class BoundedConnection(_Connection):
 
     def _given_up(self, error: BaseException) -> DeadlineExceeded:
         self.cancelled = False
-        self.noted.doomed = True
+        self.noted.rollback_only = True
         return cancelled(error)
 
     def query(self, sql: Any, unbuffered: bool = False) -> int:
@@ -233,7 +233,7 @@ class BoundedConnection(_Connection):
             raise explained from error
         self._note_answer()
         if self.cancelled:  # SLEEP() and the like return early instead of failing
-            self.noted.in_doubt = True
+            self.noted.transaction_unknown = True
             raise self._given_up(TimeoutError("the statement returned early"))
         if seen.begins_anew:
             self.noted.undone = None
@@ -247,7 +247,7 @@ class BoundedConnection(_Connection):
         if result is None:
             return
         if result.unbuffered_active:
-            self.noted.streams = self.noted.in_doubt = True
+            self.noted.streams = self.noted.transaction_unknown = True
         elif result.server_status is None:
             self._note_rows()
         elif result.server_status & _STATE_CHANGED and self.tracked and not self.noted.changed:
@@ -256,7 +256,7 @@ class BoundedConnection(_Connection):
     def _note_rows(self) -> None:
         """Note what the packet behind the last row said. Unseen, a block that only reads would keep its snapshot."""
         status = self.line.status_of_rows()
-        self.noted.in_doubt = status is None
+        self.noted.transaction_unknown = status is None
         if status is not None:
             self.server_status = status
 
@@ -265,20 +265,20 @@ class BoundedConnection(_Connection):
         if self.noted.streams and not self.unfinished:
             before, self.noted.streams = self._status_before(), False
             self._note_rows()
-            if self.noted.in_doubt and before & _IN_TRANSACTION:  # it ended with an error, of which nobody told
+            if self.noted.transaction_unknown and before & _IN_TRANSACTION:  # it ended with an untold error
                 why = "a streamed result ended with an error"
                 self.noted.doubt = pymysql.OperationalError(CR.CR_UNKNOWN_ERROR, why)
 
     def next_result(self, unbuffered: bool = False) -> int:
         """Read the next result of a statement that has several."""
         # Inside of another command, which reads what is left of the statement before, its own is unanswered.
-        nested, self.line.unanswered = self.line.unanswered, True
+        nested, self.line.response_pending = self.line.response_pending, True
         try:
             affected = super().next_result(unbuffered)
         except BaseException as error:
             self._failed(error, self.server_status)
             raise
-        self.line.unanswered = nested
+        self.line.response_pending = nested
         self._note_answer()
         return affected
 
@@ -304,7 +304,7 @@ class BoundedConnection(_Connection):
     @property
     def in_transaction(self) -> bool:
         """True if the server said so, or if nobody can know without asking."""
-        return self.noted.in_doubt or bool(self.server_status & _IN_TRANSACTION)
+        return self.noted.transaction_unknown or bool(self.server_status & _IN_TRANSACTION)
 
     def ask_if_undone(self) -> None:
         """After a statement failed inside of a transaction: ask whether the server undid the whole of it."""
@@ -347,7 +347,7 @@ class BoundedConnection(_Connection):
         if not self.open:
             return
         if self.noted.guarded:
-            self.noted.doomed |= failed
+            self.noted.rollback_only |= failed
         elif failed:
             with suppress(pymysql.MySQLError):  # the block's own error is the one to see
                 self.rollback()
@@ -389,7 +389,7 @@ class BoundedConnection(_Connection):
             return  # given up by the pool, which is no error of the borrower's
         if self.open:
             self.closed_by_user, self.closed_in_transaction = True, self.in_transaction
-        self.line.unanswered = True
+        self.line.response_pending = True
         self.line.ahead.clear()
         super().close()
 

@@ -98,7 +98,7 @@ class MysqlConnection:
         conn = self.driver_connection
         if conn.line.ours:
             return Status.ENDING
-        if conn.line.unanswered:
+        if conn.line.response_pending:
             return Status.BUSY
         in_transaction = conn.server_status & _IN_TRANSACTION
         result = private.result_of(conn)
@@ -129,14 +129,14 @@ class MysqlConnection:
         noted = conn.noted
         if (
             not conn.open
-            or conn.line.unanswered
+            or conn.line.response_pending
             or conn.line.ours
             or conn.line.ahead
             or conn.overheard
             or conn.unfinished
-            or noted.in_doubt
+            or noted.transaction_unknown
             or noted.guarded
-            or noted.doomed
+            or noted.rollback_only
             or noted.failed_with
             or noted.undone
             or noted.isolation_changed
@@ -197,7 +197,7 @@ class MysqlConnection:
     def _is_marked(self) -> bool:
         """Ask for the savepoint. One that is gone leaves open whether the server undid all, or the work saved it."""
         conn = self.driver_connection
-        if self._pooled or not conn.open or conn.line.unanswered or conn.unfinished:
+        if self._pooled or not conn.open or conn.line.response_pending or conn.unfinished:
             return False
         kept = conn.noted.failed_with
         try:
@@ -222,7 +222,7 @@ class MysqlConnection:
         deadline = None if timeout is None else monotonic() + timeout
         noted = conn.noted
         guarded, noted.guarded = noted.guarded, False
-        if conn.line.unanswered:
+        if conn.line.response_pending:
             self.abort()  # first: another thread may wait for the answer
             conn.abandon()
         if not conn.open:
@@ -237,8 +237,8 @@ class MysqlConnection:
             with conn.bounded(rest(deadline)):
                 conn.ask_if_undone()
         undone = noted.undone
-        lost = noted.doomed or undone is not None
-        noted.doomed, noted.undone = False, None
+        lost = noted.rollback_only or undone is not None
+        noted.rollback_only, noted.undone = False, None
         outcome = self._end(commit=commit and not lost, timeout=rest(deadline), last=last)
         if not lost:
             return outcome
@@ -339,7 +339,7 @@ class MysqlConnection:
         noted = conn.noted
         if (
             not conn.open
-            or conn.line.unanswered
+            or conn.line.response_pending
             or conn.line.ours
             or conn.unfinished
             or noted.role_changed

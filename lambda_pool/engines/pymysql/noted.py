@@ -11,7 +11,7 @@ from .statements import Look
 class Noted:
     """What is known of one borrower's use of a connection."""
 
-    in_doubt = False
+    transaction_unknown = False
     """A statement failed or streams, so that the transaction flag of the last answer may be out of date."""
     streams: bool = False
     """The last statement's rows are read one by one: their last packet tells what the statement left behind."""
@@ -19,7 +19,7 @@ class Noted:
     """The error of a statement inside of a transaction that the server may have undone; it was not asked yet."""
     undone: Exception | None = None
     """The error with which the server undid the whole transaction."""
-    doomed: bool = False
+    rollback_only: bool = False
     """The deadline ended a statement, or an inner block failed: what the transaction did must not be committed."""
     guarded: bool = False
     """`Pool.run` commits itself."""

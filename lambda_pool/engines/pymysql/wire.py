@@ -43,16 +43,16 @@ class Line:
         "following",
         "ours",
         "reader",
+        "response_pending",
         "room",
         "silent",
         "stop",
         "tail",
-        "unanswered",
         "watched",
     )
 
     def __init__(self) -> None:
-        self.unanswered: bool = False
+        self.response_pending: bool = False
         """A command was announced, and its answer was not read to the end: an exception came between."""
         self.ours: bool = False
         """The pool's own commands run, bounded in time and bytes."""
@@ -158,7 +158,7 @@ class _Bounded:
         line = self.line
         if line.silent:
             raise ConnectionAbortedError("the connection was given up")
-        if not line.unanswered:
+        if not line.response_pending:
             raise unknown_driver("it sends a command in another way")
         if line.ahead:
             if line.ahead.popleft() != data:

@@ -1,0 +1,129 @@
+"""The tables of docs/sessions.md, row by row, on the real servers: what the next borrower finds, and what is gone."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import lambda_pool
+from lambda_pool.testing import MariaDbServer, PostgresServer
+from tests.contract.sessions.cases import CASES, Case
+
+PAGE = Path(__file__).parents[3] / "docs" / "sessions.md"
+COLUMNS = {"transaction, committed": 1, "transaction, rolled back": 2, "changed": 3, "session": 4}
+WAYS = {
+    "transaction, committed": ("commit",),
+    "transaction, rolled back": ("rollback",),
+    "changed": ("commit", "rollback"),
+    "session": ("commit", "rollback"),
+}
+
+
+def table(engine: str) -> dict[str, list[str]]:
+    """The rows of one engine's table, by their first cell."""
+    section = PAGE.read_text().partition(f"\n## {engine}\n")[2].partition("\n## ")[0]
+    rows = [re.split(r"(?<!\\) \| ", line[2:-2]) for line in section.splitlines() if re.match(r"\| .* \|$", line)]
+    return {cells[0]: cells for cells in rows[1:]}
+
+
+TABLES = {engine: table(engine) for engine in CASES}
+ALL = [
+    (engine, each, column, end)
+    for engine, cases in CASES.items()
+    for each in cases
+    for column in COLUMNS
+    for end in WAYS[column]
+]
+
+
+@pytest.mark.parametrize("engine", CASES)
+def test_every_row_is_tested(engine: str) -> None:
+    assert list(TABLES[engine]) == [each.name for each in CASES[engine]]
+
+
+@pytest.fixture(scope="module")
+def urls(postgres: PostgresServer, mariadb: MariaDbServer) -> Iterator[dict[str, str]]:
+    """Where to, with the few things that the cases need to be there."""
+    postgres.execute("create role sessions_role")
+    postgres.execute("create table sessions_table (id int)")
+    postgres.execute("create sequence sessions_sequence")
+    postgres.execute(
+        "create function sessions_function() returns text language plpgsql as "
+        "$$ begin set statement_timeout = '77s'; return 'x'; end $$"
+    )
+    mariadb.execute("create role sessions_role")
+    mariadb.execute("create table sessions_table (id int auto_increment primary key, note text) engine=innodb")
+    mariadb.execute("create table sessions_other (id int) engine=innodb")
+    yield {"PostgreSQL": postgres.url(), "MySQL and MariaDB": mariadb.url()}
+    postgres.execute("drop table sessions_table")
+    postgres.execute("drop function sessions_function()")
+    postgres.execute("drop sequence sessions_sequence")
+    postgres.execute("drop role sessions_role")
+    mariadb.execute("drop table sessions_table, sessions_other")
+    mariadb.execute("drop role sessions_role")
+
+
+class HalfWayError(Exception):
+    """The borrower's own."""
+
+
+def backend(conn: Any) -> int:
+    return int(conn.info.backend_pid if hasattr(conn, "info") else conn.thread_id())
+
+
+def found(url: str, case: Case, reset: str, end: str) -> str:
+    """What is left for the next borrower, in the words of the page."""
+    with lambda_pool.Pool(url, observers=()).connection() as conn:
+        fresh = case.look(conn)
+        conn.rollback()  # a look may fail
+    pool = lambda_pool.Pool(url, observers=(), reset=reset)
+    try:
+        with pool.connection() as conn:
+            first = backend(conn)
+            case.leave(conn)
+            if end == "rollback":
+                raise HalfWayError
+    except HalfWayError:
+        pass
+    with pool.connection() as conn:
+        if backend(conn) != first:
+            assert case.look(conn) == fresh
+            return "new connection"
+        seen = case.look(conn)
+        conn.rollback()  # a look may fail
+    pool.close()
+    return "gone" if seen == fresh else "stays"
+
+
+@pytest.mark.parametrize(
+    ("engine", "case", "column", "end"),
+    ALL,
+    ids=[f"{engine}-{case.name}-{column}-{end}" for engine, case, column, end in ALL],
+)
+def test_the_table_is_true(urls: dict[str, str], engine: str, case: Case, column: str, end: str) -> None:
+    # "gone / new connection": where it depends on how the block ended.
+    cell = TABLES[engine][case.name][COLUMNS[column]].replace("*", "").split(" / ")
+    reset = column.partition(",")[0]
+    assert found(urls[engine], case, reset, end) == (cell[-1] if end == "rollback" else cell[0])
+
+
+@pytest.mark.parametrize(
+    ("engine", "case"),
+    [(engine, case) for engine, cases in CASES.items() for case in cases],
+    ids=[f"{engine}-{case.name}" for engine, cases in CASES.items() for case in cases],
+)
+def test_what_is_left_can_be_seen(urls: dict[str, str], engine: str, case: Case) -> None:
+    """Else a look that finds nothing would pass for a clean connection."""
+    pool = lambda_pool.Pool(urls[engine], observers=())
+    with pool.connection() as conn:
+        fresh = case.look(conn)
+        conn.rollback()  # a look may fail
+    pool.close()
+    with pool.connection() as conn:
+        case.leave(conn)
+        if case.look(conn) == fresh:  # LISTEN begins with COMMIT
+            conn.commit()
+            assert case.look(conn) != fresh
+    pool.close()

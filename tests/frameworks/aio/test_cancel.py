@@ -1,0 +1,284 @@
+"""Cancelling anywhere: in the queue, in connect, in a statement, in COMMIT. Nothing is lost or half told."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import lambda_pool
+from lambda_pool import CommitUncertain, DeadlineExceeded
+from lambda_pool.testing.network import FaultyProxy
+from tests.frameworks.aio.conftest import Ground, at_rest, query
+from tests.support.context import LambdaContext
+
+
+@pytest.fixture
+def proxy(ground: Ground) -> Iterator[FaultyProxy]:
+    """Between the pool and its server, so that the server's answers can be held back."""
+    with FaultyProxy("localhost", ground.database.server.port) as proxy:
+        yield proxy
+
+
+def through(proxy: FaultyProxy, ground: Ground, **options: Any) -> lambda_pool.AsyncPool:
+    url = ground.database.url.replace(f":{ground.database.server.port}/", f":{proxy.port}/")
+    return ground.pool(url=url, **options)
+
+
+class Ending(LambdaContext):
+    """The context of an invocation that ends in so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self._end = time.monotonic() + seconds
+
+    def get_remaining_time_in_millis(self) -> int:
+        return int((self._end - time.monotonic()) * 1000)
+
+
+async def gone(ground: Ground) -> bool:
+    """True once no session is in the slow statement: soon, and not when the server looks for its client some time."""
+    until = time.monotonic() + 2
+    while ground.sleepers():
+        if time.monotonic() > until:
+            return False
+        await asyncio.sleep(0.02)
+    return True
+
+
+def test_in_the_queue(ground: Ground) -> None:
+    pool = ground.pool(max_size=1, timeout=10)
+
+    async def borrow() -> None:
+        async with pool.connection() as conn:
+            await query(conn, "select 1")
+
+    async def main() -> None:
+        async with pool.connection():
+            first, second = asyncio.create_task(borrow()), asyncio.create_task(borrow())
+            await asyncio.sleep(0.05)
+            assert pool.stats().waiting == 2
+            first.cancel()
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+        await asyncio.wait_for(second, 5)  # its turn was not lost with the first one's
+        with pytest.raises(asyncio.CancelledError):
+            await first
+
+    asyncio.run(main())
+    assert at_rest(pool)
+    assert pool.stats().opened == 1
+
+
+def test_in_connect(ground: Ground) -> None:
+    """A server that never answers: the task ends at once, and its room is free."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = ground.database.url.replace(f":{ground.database.server.port}/", f":{silent.getsockname()[1]}/")
+        pool = ground.pool(url=url.replace("localhost", "127.0.0.1"), max_size=1)
+
+        async def main() -> None:
+            task = asyncio.create_task(pool.warm(strict=True))
+            await asyncio.sleep(0.1)
+            task.cancel()
+            start = time.monotonic()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert time.monotonic() - start < 1
+
+        asyncio.run(main())
+    assert (pool.stats().size, pool.stats().in_use) == (0, 0)
+
+
+def test_in_a_statement(ground: Ground) -> None:
+    """The server stops too, what the block had done is undone, and the next borrower is served."""
+    pool = ground.pool(max_size=1)
+
+    async def borrow() -> None:
+        async with pool.connection() as conn:
+            await ground.insert(conn, 1)
+            await query(conn, ground.slow)
+
+    async def main() -> None:
+        task = asyncio.create_task(borrow())
+        while not ground.sleepers():
+            await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert await gone(ground)
+        async with pool.connection() as conn:
+            assert await query(conn, "select 1") == [(1,)]
+
+    asyncio.run(main())
+    assert ground.rows() == []
+    assert at_rest(pool)
+    if ground.engine == "postgresql":  # psycopg hears the server out, PyMySQL cannot
+        assert pool.stats().opened == 1
+
+
+@pytest.mark.parametrize("how", ["block", "commit()", "statement", "run"])
+def test_in_commit(ground: Ground, proxy: FaultyProxy, how: str) -> None:
+    """The answer is heard first: a task that is told to be cancelled has saved nothing."""
+    pool = through(proxy, ground)
+
+    async def work(conn: Any) -> None:
+        await ground.insert(conn, 1)
+        proxy.delay(0.3, new=False)
+        if how == "commit()":
+            await conn.commit()
+        if how == "statement":
+            await query(conn, "commit")
+
+    async def borrow() -> str:
+        if how == "run":
+            await pool.run(work)
+        else:
+            async with pool.connection() as conn:
+                await work(conn)
+        return "saved"
+
+    async def main() -> str:
+        task = asyncio.create_task(borrow())
+        while ground.table not in str(ground.database.server.log) or not pool.stats().in_use:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.35)
+        task.cancel()
+        try:
+            return await task
+        except asyncio.CancelledError:
+            return "cancelled"
+        finally:
+            proxy.heal()
+
+    told = asyncio.run(main())
+    assert told == ("saved" if ground.rows() else "cancelled")
+
+
+def test_a_commit_that_was_cancelled_is_delivered_later(ground: Ground, proxy: FaultyProxy) -> None:
+    """At the next wait of the task, which then has left its block."""
+    pool = through(proxy, ground)
+    left = []
+
+    async def borrow() -> None:
+        async with pool.connection() as conn:
+            await ground.insert(conn, 1)
+            proxy.delay(0.3, new=False)
+        left.append(True)
+        await asyncio.sleep(30)
+
+    async def main() -> None:
+        task = asyncio.create_task(borrow())
+        while not pool.stats().in_use or not await _committing(ground):
+            await asyncio.sleep(0.01)
+        task.cancel()
+        done, _ = await asyncio.wait([task], timeout=5)
+        proxy.heal()
+        assert done
+        assert task.cancelled()
+
+    async def _committing(ground: Ground) -> bool:
+        return bool(ground.rows())
+
+    asyncio.run(main())
+    assert left == [True]
+    assert ground.rows() == [1]
+
+
+def test_a_timeout_that_ends_while_a_commit_is_heard_is_no_timeout(ground: Ground, proxy: FaultyProxy) -> None:
+    pool = through(proxy, ground)
+
+    async def main() -> None:
+        async with pool.connection() as conn:
+            await query(conn, "select 1")
+        async with asyncio.timeout(None) as bound:
+            async with pool.connection() as conn:
+                await ground.insert(conn, 1)
+                proxy.delay(0.4, new=False)
+                bound.reschedule(asyncio.get_running_loop().time() + 0.2)
+        await asyncio.sleep(0.2)
+        proxy.heal()
+
+    asyncio.run(main())
+    assert ground.rows() == [1]
+    assert at_rest(pool)
+
+
+def test_an_answer_to_commit_that_never_comes(ground: Ground, proxy: FaultyProxy) -> None:
+    """Cancelled, it is waited for as long as the option `timeout` says."""
+    pool = through(proxy, ground, timeout=0.5)
+
+    async def borrow() -> None:
+        async with pool.connection() as conn:
+            await ground.insert(conn, 1)
+            proxy.swallow("to_client", new=False)
+
+    async def main() -> None:
+        task = asyncio.create_task(borrow())
+        while not ground.rows():
+            await asyncio.sleep(0.02)
+        task.cancel()
+        with pytest.raises(CommitUncertain):
+            await task
+        proxy.heal()
+
+    asyncio.run(asyncio.wait_for(main(), 20))
+    assert at_rest(pool)
+
+
+def test_twice(ground: Ground) -> None:
+    """Once in a statement, and again while that is undone."""
+    pool = ground.pool(max_size=1)
+
+    async def borrow() -> None:
+        async with pool.connection() as conn:
+            await ground.insert(conn, 1)
+            await query(conn, ground.slow)
+
+    async def main() -> None:
+        for pause in (0.0, 0.001, 0.003):
+            task = asyncio.create_task(borrow())
+            while not ground.sleepers():
+                await asyncio.sleep(0.02)
+            task.cancel()
+            await asyncio.sleep(pause)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            assert await gone(ground)
+        async with pool.connection() as conn:
+            assert await query(conn, "select 1") == [(1,)]
+
+    asyncio.run(main())
+    assert ground.rows() == []
+    assert at_rest(pool)
+
+
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_a_deadline_ends_a_statement_without_a_signal(ground: Ground, swallowed: bool) -> None:
+    """In a thread, where no alarm could ring: as DeadlineExceeded, in time, and nothing is saved."""
+    pool = ground.pool(cancel_before_deadline=0.6, max_size=1)
+    caught: list[BaseException] = []
+
+    @pool.handler
+    async def handler(event: Any, context: Any, conn: Any) -> None:
+        await ground.insert(conn, 1)
+        try:
+            await query(conn, ground.slow)
+        except DeadlineExceeded as error:
+            caught.append(error)
+            if not swallowed:
+                raise
+
+    async def in_thread() -> None:
+        start = time.monotonic()
+        with pytest.raises(lambda_pool.NotCommitted if swallowed else DeadlineExceeded):
+            await asyncio.to_thread(handler, {}, Ending(1.2))
+        assert time.monotonic() - start < 1.2
+
+    asyncio.run(in_thread())
+    assert len(caught) == 1
+    assert ground.rows() == []
+    assert ground.sleepers() == 0
+    assert at_rest(pool)

@@ -1,0 +1,211 @@
+"""Handlers that are `async def`, and those that run a loop of their own."""
+
+import asyncio
+import logging
+from typing import Any
+
+import pytest
+
+import lambda_pool
+from lambda_pool import ConfigError, ConnectError, NotCommitted
+from tests.frameworks.aio.conftest import Ground, at_rest, query
+from tests.support.context import LambdaContext
+
+
+def test_one_loop_for_all_invocations(ground: Ground) -> None:
+    pool = ground.pool()
+    loops = []
+
+    @pool.handler
+    async def handler(event: Any, context: Any, conn: Any) -> int:
+        loops.append(asyncio.get_running_loop())
+        await ground.insert(conn, event)
+        if event == 2:
+            raise ValueError("mine")
+        return len(await query(conn, f"select id from {ground.table}"))
+
+    assert handler(1, LambdaContext()) == 1
+    with pytest.raises(ValueError, match="mine"):
+        handler(2, LambdaContext())
+    assert handler(3, LambdaContext()) == 2
+    assert len(set(map(id, loops))) == 1
+    assert ground.rows() == [1, 3]
+    assert pool.stats().opened == 1
+
+
+def test_a_handler_that_borrows_itself(ground: Ground) -> None:
+    pool = ground.pool(max_size=2)
+
+    @pool.handler
+    async def handler(event: Any, context: Any) -> None:
+        async with pool.connection() as conn:
+            await ground.insert(conn, event)
+
+    handler(1, LambdaContext())
+    assert ground.rows() == [1]
+
+
+def test_tasks_that_are_left_are_cancelled_with_a_warning(ground: Ground, caplog: pytest.LogCaptureFixture) -> None:
+    pool = ground.pool(max_size=2)
+
+    async def left() -> None:
+        async with pool.connection() as conn:
+            await ground.insert(conn, 1)
+            await query(conn, ground.slow)
+
+    tasks = []
+
+    @pool.handler
+    async def handler(event: Any, context: Any) -> str:
+        tasks.append(asyncio.create_task(left(), name="left"))
+        while not ground.sleepers():
+            await asyncio.sleep(0.02)
+        return "done"
+
+    with caplog.at_level(logging.WARNING, "lambda_pool"):
+        assert handler(1, LambdaContext(5000)) == "done"
+    assert "1 of its tasks still ran" in caplog.text
+    assert "left" in caplog.text
+    assert tasks[0].cancelled()
+    assert ground.rows() == []
+    assert at_rest(pool)
+
+
+def test_what_is_left_open_is_not_reported_as_saved(ground: Ground) -> None:
+    """A connection that was entered and never left, with work on it."""
+    pool = ground.pool()
+    kept = []
+
+    @pool.handler
+    async def handler(event: Any, context: Any) -> str:
+        block = pool.connection()
+        kept.append(block)
+        await ground.insert(await block.__aenter__(), 1)
+        return "saved"
+
+    with pytest.raises(NotCommitted):
+        handler(1, LambdaContext())
+    assert ground.rows() == []
+    assert at_rest(pool)
+
+
+def test_asyncio_run_in_each_invocation(ground: Ground) -> None:
+    pool = ground.pool()
+
+    async def main(number: int) -> None:
+        async with pool.connection() as conn:
+            await ground.insert(conn, number)
+
+    @pool.handler
+    def handler(event: Any, context: Any) -> None:
+        asyncio.run(main(event))
+
+    for number in range(3):
+        handler(number, LambdaContext())
+    assert ground.rows() == [0, 1, 2]
+    assert pool.stats().opened == 1
+
+
+def test_mangum_shares_the_loop(ground: Ground) -> None:
+    from mangum import Mangum
+
+    pool = ground.pool()
+    loops = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        loops.append(asyncio.get_running_loop())
+        async with pool.connection() as conn:
+            await ground.insert(conn, len(loops))
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"fine"})
+
+    @pool.handler
+    async def plain(event: Any, context: Any) -> None:
+        loops.append(asyncio.get_running_loop())
+
+    handler = pool.handler(Mangum(app, lifespan="off"))
+    event = {
+        "version": "2.0",
+        "routeKey": "$default",
+        "rawPath": "/",
+        "rawQueryString": "",
+        "headers": {},
+        "requestContext": {"http": {"method": "GET", "path": "/", "sourceIp": "127.0.0.1"}, "stage": "$default"},
+        "isBase64Encoded": False,
+    }
+    plain({}, LambdaContext())
+    for _ in range(2):
+        assert handler(event, LambdaContext())["statusCode"] == 200
+    plain({}, LambdaContext())
+    assert len(set(map(id, loops))) == 1
+    assert ground.rows() == [2, 3]
+    assert pool.stats().opened == 1
+
+
+def test_unavailable_is_answered(ground: Ground) -> None:
+    url = ground.database.url.replace(f":{ground.database.server.port}/", ":1/")
+    pool = ground.pool(url=url, timeout=0.2)
+
+    async def answer(event: Any, context: Any, error: Exception) -> str:
+        return type(error).__name__
+
+    @pool.handler(on_unavailable=answer)
+    async def handler(event: Any, context: Any, conn: Any) -> str:
+        return "never"
+
+    assert handler(1, None) == "ConnectError"
+
+    @pool.handler
+    async def raising(event: Any, context: Any, conn: Any) -> str:
+        return "never"
+
+    with pytest.raises(ConnectError):
+        raising(1, None)
+
+
+def test_what_cannot_work_is_told(ground: Ground) -> None:
+    pool = ground.pool()
+    with pytest.raises(ConfigError, match="AsyncPool"):
+
+        @ground.database.pool().handler
+        async def of_a_plain_pool(event: Any, context: Any, conn: Any) -> None: ...
+
+    with pytest.raises(ConfigError, match="plain function"):
+
+        @pool.handler
+        def plain(event: Any, context: Any, conn: Any) -> None: ...
+
+    with pytest.raises(ConfigError, match="holds a yield"):
+
+        @pool.handler
+        async def generator(event: Any, context: Any, conn: Any) -> Any:
+            yield 1
+
+    @pool.handler
+    async def handler(event: Any, context: Any, conn: Any) -> str:
+        return "fine"
+
+    async def inside() -> None:
+        with pytest.raises(ConfigError, match="runs its own event loop"):
+            handler({}, None)
+
+    asyncio.run(inside())
+    assert handler({}, None) == "fine"
+
+
+def test_a_given_connection_is_the_callers(ground: Ground) -> None:
+    pool = ground.pool()
+
+    @pool.handler
+    async def handler(event: Any, context: Any, conn: Any) -> Any:
+        return conn
+
+    assert handler({}, None, conn="mine") == "mine"
+    assert pool.stats().opened == 0
+
+
+def test_the_default_handler_names_async_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def handler(event: Any, context: Any, conn: Any) -> None: ...
+
+    with pytest.raises(ConfigError, match=r"AsyncPool\(…\)"):
+        lambda_pool.handler(handler)

@@ -1,0 +1,355 @@
+"""AsyncPool on real servers: transactions, replays, loops that come and go, and what it refuses."""
+
+import asyncio
+import contextlib
+import contextvars
+import subprocess
+import sys
+import threading
+from typing import Any
+
+import psycopg
+import pytest
+
+import lambda_pool
+from lambda_pool import ConfigError, NotCommitted, PoolTimeout
+from lambda_pool.aio.pool import core_of_async
+from tests.frameworks.aio.conftest import Ground, at_rest, query
+
+
+def test_commit_on_success_roll_back_on_error(ground: Ground) -> None:
+    pool = ground.pool()
+
+    async def work() -> None:
+        async with pool.connection() as conn:
+            await ground.insert(conn, 1)
+        with pytest.raises(ValueError, match="mine"):
+            async with pool.connection() as conn:
+                await ground.insert(conn, 2)
+                raise ValueError("mine")
+        async with pool.connection() as conn:
+            await ground.insert(conn, 3)
+            await conn.commit()
+            await ground.insert(conn, 4)
+            await conn.rollback()
+
+    asyncio.run(work())
+    assert ground.rows() == [1, 3]
+    assert pool.stats().opened == 1
+    assert at_rest(pool)
+
+
+def test_the_driver_is_the_drivers_own(ground: Ground) -> None:
+    pool = ground.pool()
+
+    async def work() -> None:
+        async with pool.connection() as conn:
+            if ground.engine == "postgresql":
+                assert isinstance(conn, psycopg.AsyncConnection)
+                assert await (await conn.execute("select 1")).fetchone() == (1,)
+            else:
+                cursor = conn.cursor()
+                assert await cursor.execute("select 1 union select 2") == 2
+                assert [row async for row in cursor] == [(1,), (2,)]
+
+    asyncio.run(work())
+    assert pool.name in repr(pool)
+    assert "password" not in repr(pool)
+    assert pool.config.url.engine == ground.engine
+
+
+def test_a_read_only_block_refuses_to_write(ground: Ground) -> None:
+    pool = ground.pool()
+
+    async def work() -> None:
+        with pytest.raises(Exception, match=r"(?i)read.only"):
+            async with pool.connection(readonly=True) as conn:
+                await ground.insert(conn, 1)
+        async with pool.connection() as conn:  # the next borrower may
+            await ground.insert(conn, 2)
+
+    asyncio.run(work())
+    assert ground.rows() == [2]
+    assert pool.stats().opened == 1
+
+
+def test_a_swallowed_error_saves_nothing_and_says_so(ground: Ground) -> None:
+    pool = ground.pool()
+
+    async def work() -> None:
+        async with pool.connection() as conn:
+            await ground.insert(conn, 1)
+            backend = ground.backend(conn)
+            ground.database.kill(backend)
+            with contextlib.suppress(Exception):
+                await ground.insert(conn, 2)
+
+    with pytest.raises(NotCommitted):
+        asyncio.run(work())
+    assert ground.rows() == []
+
+
+def test_run_replays_what_was_lost_before_its_commit(ground: Ground) -> None:
+    pool = ground.pool()
+    calls: list[int] = []
+
+    async def work(conn: Any) -> str:
+        await ground.insert(conn, len(calls))
+        calls.append(ground.backend(conn))
+        if len(calls) == 1:
+            ground.database.kill(calls[0])
+            await query(conn, "select 1")
+        return "done"
+
+    assert asyncio.run(pool.run(work)) == "done"
+    assert len(calls) == 2
+    assert ground.rows() == [1]
+
+
+def test_run_commits_itself(ground: Ground) -> None:
+    pool = ground.pool()
+
+    async def work(conn: Any) -> None:
+        await ground.insert(conn, 1)
+        with pytest.raises(Exception, match=r"inside Pool\.run"):
+            await conn.commit()
+
+    asyncio.run(pool.run(work))
+    assert ground.rows() == [1]
+    with pytest.raises(ConfigError, match="must be async def"):
+        asyncio.run(pool.run(lambda conn: 1))  # type: ignore[arg-type, return-value]
+    with pytest.raises(ConfigError, match="attempts"):
+        asyncio.run(pool.run(work, attempts=0))
+
+
+def test_a_new_loop_each_time_costs_no_reconnect(ground: Ground) -> None:
+    """Also where tasks of the loop before had waited for one another on the connection itself."""
+    pool = ground.pool()
+
+    async def work() -> None:
+        async with pool.connection() as conn:
+            await asyncio.gather(*(query(conn, "select 1") for _ in range(4)))
+
+    for _ in range(5):
+        asyncio.run(work())
+    assert pool.stats().opened == 1
+
+
+def test_loops_in_threads_share_a_pool(ground: Ground) -> None:
+    pool = ground.pool(max_size=2, timeout=10)
+    failures: list[BaseException] = []
+
+    async def work() -> None:
+        for _ in range(10):
+            async with pool.connection() as conn:
+                assert await query(conn, "select 1") == [(1,)]
+
+    def run() -> None:
+        try:
+            asyncio.run(asyncio.wait_for(_together(work), 60))
+        except BaseException as error:
+            failures.append(error)
+
+    async def _together(each: Any) -> None:
+        await asyncio.gather(*(each() for _ in range(5)))
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert failures == []
+    assert pool.stats().opened <= 2
+    assert at_rest(pool)
+
+
+def test_the_queue_ends_at_its_timeout_and_forgets_who_left(ground: Ground) -> None:
+    pool = ground.pool(max_size=1, timeout=0.2)
+
+    async def work() -> None:
+        async with pool.connection() as conn:
+
+            async def wait() -> None:
+                async with pool.connection():
+                    raise AssertionError("nothing was free")
+
+            with pytest.raises(PoolTimeout):
+                await asyncio.create_task(wait())
+            assert pool.stats().waiting == 0
+            await query(conn, "select 1")
+
+    asyncio.run(work())
+    assert at_rest(pool)
+
+
+def test_a_task_that_has_all_of_them_is_told_at_once(ground: Ground) -> None:
+    pool = ground.pool(max_size=1, timeout=30)
+
+    async def work() -> None:
+        async with pool.connection():
+            with pytest.raises(PoolTimeout, match="this task already holds the only connection"):
+                async with pool.connection():
+                    raise AssertionError("nothing was free")
+
+    asyncio.run(asyncio.wait_for(work(), 5))
+
+
+def test_a_turn_of_a_closed_loop_holds_nobody_up(ground: Ground) -> None:
+    pool = ground.pool(max_size=1, timeout=5)
+    loop = asyncio.new_event_loop()
+
+    async def hold() -> Any:
+        context = pool.connection()
+        conn = await context.__aenter__()
+        waiting = loop.create_task(pool.connection().__aenter__())
+        await asyncio.sleep(0.05)
+        assert pool.stats().waiting == 1
+        return context, conn, waiting
+
+    context, _, waiting = loop.run_until_complete(hold())
+    waiting._log_destroy_pending = False
+    loop.close()
+
+    async def work() -> None:
+        await context.__aexit__(None, None, None)
+        async with pool.connection() as conn:
+            await query(conn, "select 1")
+
+    asyncio.run(work())
+    assert pool.stats().waiting == 0
+
+
+def test_context_variables_flow(ground: Ground) -> None:
+    pool = ground.pool()
+    variable = contextvars.ContextVar("variable", default="unset")
+
+    async def work(conn: Any) -> str:
+        seen = variable.get()
+        variable.set("inside")
+        return seen
+
+    async def main() -> None:
+        variable.set("outside")
+        assert await pool.run(work) == "outside"
+        assert variable.get() == "inside"
+
+    asyncio.run(main())
+
+
+def test_other_tasks_go_on_while_one_waits(ground: Ground) -> None:
+    """For the dial, TLS, and a statement: a clock that ticks every millisecond never stands still for long."""
+    pool = ground.pool()
+
+    async def main() -> float:
+        longest, last = 0.0, asyncio.get_running_loop().time()
+        done = asyncio.create_task(work())
+        ticks = 0
+        while not done.done():
+            await asyncio.sleep(0.001)
+            now = asyncio.get_running_loop().time()
+            longest, last, ticks = max(longest, now - last), now, ticks + 1
+        await done
+        assert ticks > 20
+        return longest
+
+    async def work() -> None:
+        async with pool.connection() as conn:
+            await query(conn, ground.slow.replace("30", "0.3"))
+
+    assert asyncio.run(main()) < 0.25
+
+
+def test_close_and_warm(ground: Ground) -> None:
+    pool = ground.pool(min_size=2, max_size=3)
+
+    async def work() -> None:
+        await pool.warm()
+        assert pool.stats().idle == 2
+        await pool.close()
+        assert pool.stats().size == 0
+        async with pool.connection() as conn:
+            await query(conn, "select 1")
+
+    asyncio.run(work())
+
+
+def test_task_groups_and_anyio(ground: Ground) -> None:
+    import anyio
+
+    pool = ground.pool(max_size=2, timeout=10)
+
+    async def one(number: int) -> None:
+        async with pool.connection() as conn:
+            await ground.insert(conn, number)
+
+    async def group() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(5):
+                tasks.create_task(one(number))
+        async with anyio.create_task_group() as more:
+            for number in range(5, 10):
+                more.start_soon(one, number)
+
+    asyncio.run(group())
+    anyio.run(one, 10)
+    assert ground.rows() == list(range(11))
+    assert pool.stats().opened <= 2
+
+
+def test_anyio_cancels_and_the_connection_is_kept(pg_url: str) -> None:
+    import anyio
+
+    pool = lambda_pool.AsyncPool(pg_url, observers=())
+
+    async def work() -> None:
+        with anyio.move_on_after(0.1) as scope:
+            async with pool.connection() as conn:
+                await query(conn, "select pg_sleep(30)")
+        assert scope.cancelled_caught
+        async with pool.connection() as conn:
+            assert await query(conn, "select 1") == [(1,)]
+        await pool.close()
+
+    anyio.run(work)
+    assert pool.stats().opened == 1
+
+
+def test_what_runs_no_asyncio_is_told_so(ground: Ground) -> None:
+    pool = ground.pool()
+    entering = pool.connection().__aenter__()
+    with pytest.raises(ConfigError, match="needs a running asyncio event loop"):
+        entering.send(None)
+
+
+@pytest.mark.parametrize("url", ["postgresql://h/d", "mysql://h/d"])
+def test_without_greenlet_the_extra_is_named(url: str) -> None:
+    script = f"""
+import sys
+sys.modules["greenlet"] = None
+import lambda_pool
+try:
+    lambda_pool.AsyncPool({url!r})
+except lambda_pool.ConfigError as error:
+    print(error)
+lambda_pool.Pool({url!r})
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=60)
+    assert "lambda-pool[asyncio]" in done.stdout
+
+
+def test_a_turn_is_a_tasks_own(ground: Ground) -> None:
+    """A task's number is never that of one that is gone."""
+    pool = ground.pool()
+    numbers: set[int] = set()
+
+    async def one() -> None:
+        async with pool.connection():
+            numbers.update(entry.owner for entry in core_of_async(pool).state.entries)
+
+    async def main() -> None:
+        for _ in range(50):
+            await asyncio.create_task(one())
+
+    asyncio.run(main())
+    assert len(numbers) == 50
+    assert all(number < 0 for number in numbers)

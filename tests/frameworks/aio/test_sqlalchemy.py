@@ -1,0 +1,233 @@
+"""create_async_engine and its sessions, on both engines, and on the same connections as the pool's own."""
+
+import asyncio
+import contextlib
+from typing import Any
+
+import pytest
+import sqlalchemy
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import create_async_engine as plain_create
+
+import lambda_pool
+from lambda_pool import CommitUncertain, ConfigError
+from lambda_pool.aio.pool import core_of_async
+from lambda_pool.sqlalchemy import create_async_engine, create_engine, handler
+from lambda_pool.testing.network import FaultyProxy
+from tests.frameworks.aio.conftest import Ground, at_rest, query
+
+
+async def add(conn: AsyncConnection | AsyncSession, ground: Ground, number: int) -> None:
+    await conn.execute(text(f"insert into {ground.table} values (:id)"), {"id": number})
+
+
+async def numbers(conn: AsyncConnection | AsyncSession, ground: Ground) -> list[int]:
+    return list((await conn.execute(text(f"select id from {ground.table} order by id"))).scalars())
+
+
+def test_transactions_and_sessions_share_the_pools_connection(ground: Ground) -> None:
+    pool = ground.pool()
+    engine = create_async_engine(pool)
+
+    async def work() -> None:
+        async with engine.begin() as conn:
+            await add(conn, ground, 1)
+        async with AsyncSession(engine) as session, session.begin():
+            await add(session, ground, 2)
+        with contextlib.suppress(ZeroDivisionError):
+            async with engine.begin() as conn:
+                await add(conn, ground, 3)
+                raise ZeroDivisionError
+        async with pool.connection() as plain:
+            assert await query(plain, f"select count(*) from {ground.table}") == [(2,)]
+        async with engine.connect() as conn:
+            assert await numbers(conn, ground) == [1, 2]
+
+    asyncio.run(work())
+    assert pool.stats().opened == 1
+    assert at_rest(pool)
+
+
+def test_a_new_loop_each_time(ground: Ground) -> None:
+    pool = ground.pool()
+    engine = create_async_engine(pool)
+
+    async def work(number: int) -> None:
+        async with AsyncSession(engine) as session, session.begin():
+            await add(session, ground, number)
+
+    for number in range(5):
+        asyncio.run(work(number))
+    assert ground.rows() == list(range(5))
+    assert pool.stats().opened == 1
+
+
+def test_streams(ground: Ground) -> None:
+    """Read to the end, and left in the middle."""
+    pool = ground.pool()
+    engine = create_async_engine(pool)
+
+    async def work() -> None:
+        async with engine.begin() as conn:
+            for number in range(50):
+                await add(conn, ground, number)
+        async with engine.connect() as conn:
+            async with conn.stream(text(f"select id from {ground.table} order by id")) as rows:
+                assert [row.id async for row in rows] == list(range(50))
+            async with conn.stream(text(f"select id from {ground.table} order by id")) as rows:
+                assert (await rows.fetchmany(1))[0].id == 0
+        async with AsyncSession(engine) as session:
+            scalars = await session.stream_scalars(text(f"select id from {ground.table} order by id"))
+            assert (await scalars.fetchmany(3)) == [0, 1, 2]
+            await scalars.close()
+        async with engine.connect() as conn:
+            assert len(await numbers(conn, ground)) == 50
+
+    asyncio.run(work())
+    assert at_rest(pool)
+
+
+def test_read_only(ground: Ground) -> None:
+    engine = create_async_engine(ground.pool(), readonly=True)
+
+    async def work() -> None:
+        with pytest.raises(sqlalchemy.exc.DBAPIError, match=r"(?i)read.only"):
+            async with engine.begin() as conn:
+                await add(conn, ground, 1)
+
+    asyncio.run(work())
+    assert ground.rows() == []
+
+
+def test_killed_while_idle(ground: Ground) -> None:
+    pool = ground.pool()
+    engine = create_async_engine(pool)
+
+    async def backend() -> int:
+        async with engine.connect() as conn:
+            driver = (await conn.get_raw_connection()).driver_connection
+            assert driver is not None
+            return ground.backend(driver)
+
+    first = asyncio.run(backend())
+    ground.database.kill(first)
+    assert asyncio.run(backend()) != first
+    assert pool.stats().replaced == 1
+
+
+def test_many_tasks_wait_for_one_connection(ground: Ground) -> None:
+    pool = ground.pool(max_size=2, timeout=20)
+    engine = create_async_engine(pool)
+
+    async def one(number: int) -> None:
+        async with AsyncSession(engine) as session, session.begin():
+            await add(session, ground, number)
+
+    async def work() -> None:
+        async with asyncio.TaskGroup() as tasks:
+            for number in range(30):
+                tasks.create_task(one(number))
+
+    asyncio.run(work())
+    assert ground.rows() == list(range(30))
+    assert pool.stats().opened <= 2
+
+
+def test_cancelled_in_commit_and_in_a_statement(ground: Ground) -> None:
+    with FaultyProxy("localhost", ground.database.server.port) as proxy:
+        url = ground.database.url.replace(f":{ground.database.server.port}/", f":{proxy.port}/")
+        pool = ground.pool(url=url)
+        engine = create_async_engine(pool)
+
+        async def one(number: int) -> str:
+            async with AsyncSession(engine) as session, session.begin():
+                await add(session, ground, number)
+                if number == 2:
+                    await session.execute(text(ground.slow))
+                proxy.delay(0.3, new=False)
+            return "saved"
+
+        async def work() -> None:
+            task = asyncio.create_task(one(1))
+            while not ground.rows():
+                await asyncio.sleep(0.01)
+            task.cancel()
+            assert await task == "saved"
+            proxy.heal()
+            task = asyncio.create_task(one(2))
+            while not ground.sleepers():
+                await asyncio.sleep(0.02)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+
+        asyncio.run(work())
+        assert ground.rows() == [1]
+        assert at_rest(pool)
+
+
+def test_a_lost_commit_is_uncertain(ground: Ground) -> None:
+    with FaultyProxy("localhost", ground.database.server.port) as proxy:
+        url = ground.database.url.replace(f":{ground.database.server.port}/", f":{proxy.port}/")
+        engine = create_async_engine(ground.pool(url=url))
+
+        async def work() -> None:
+            with pytest.raises(CommitUncertain):
+                async with engine.begin() as conn:
+                    await add(conn, ground, 1)
+                    proxy.cut(after=0, direction="to_client", existing=True)
+
+        asyncio.run(work())
+
+
+def test_the_handler_gives_a_session(ground: Ground) -> None:
+    pool = ground.pool()
+    engine = create_async_engine(pool)
+
+    @handler(engine, expire_on_commit=False)
+    async def with_session(event: Any, context: Any, session: AsyncSession) -> int:
+        assert isinstance(session, AsyncSession)
+        await add(session, ground, event)
+        if event == 2:
+            raise ValueError("mine")
+        return len(await numbers(session, ground))
+
+    assert with_session(1, None) == 1
+    with pytest.raises(ValueError, match="mine"):
+        with_session(2, None)
+    assert with_session(3, None) == 2
+    assert ground.rows() == [1, 3]
+    assert pool.stats().opened == 1
+    assert at_rest(pool)
+    with pytest.raises(ConfigError, match="not valid for a session"):
+        handler(engine, nonsense=1)
+    with pytest.raises(ConfigError, match="plain function"):
+        handler(engine, lambda event, context, session: None)
+
+
+def test_the_wrong_kind_of_pool_is_told(ground: Ground) -> None:
+    pool = ground.pool()
+    with pytest.raises(ConfigError, match="AsyncPool, not Pool"):
+        create_async_engine(ground.database.pool())  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=r"lambda_pool\.Pool, not AsyncPool"):
+        create_engine(pool)  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match="async_creator is not valid"):
+        create_async_engine(pool, async_creator=lambda: None)
+
+
+def test_a_url_alone(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a host a pool of its own, without one that of the environment."""
+    monkeypatch.setenv("LAMBDA_POOL_URL", ground.database.url)
+    monkeypatch.setattr("lambda_pool.sqlalchemy.asynchronous._Default.pool", None)
+    scheme, _, rest = ground.database.url.partition("://")
+    for url in (f"{scheme}+lambda_pool://{rest}", f"{scheme}+lambda_pool://"):
+        engine: AsyncEngine = plain_create(url)
+
+        async def work(engine: AsyncEngine = engine) -> None:
+            async with engine.connect() as conn:
+                assert (await conn.execute(text("select 1"))).scalar() == 1
+            await engine.dispose()
+
+        asyncio.run(work())
+        assert isinstance(core_of_async(lambda_pool.AsyncPool(ground.database.url)).config.url.host, str)

@@ -1,0 +1,327 @@
+"""One physical connection, kept between requests: what the server is told, and what becomes of it."""
+
+import gc
+import os
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import InterfaceError, OperationalError, ProgrammingError, connections, transaction
+from django.db.backends.signals import connection_created
+
+from lambda_pool import lifecycle
+from lambda_pool.testing import FaultyProxy
+from tests.contract.conftest import Database
+from tests.frameworks.django.conftest import Statements, Use, backend_of, names, request_ends, stats
+from tests.frameworks.django.shop.models import Order
+
+GONE = (OperationalError, InterfaceError)
+"""What the drivers say of a connection that is closed."""
+
+# MariaDB and MySQL name it differently.
+ISOLATION = r"show session variables like 't%\_isolation'"
+
+
+def test_nothing_but_the_queries_is_sent(connection: Any, database: Database) -> None:
+    Order.objects.count()
+    request_ends()
+    with Statements(database) as sent:
+        for number in range(5):
+            with transaction.atomic():
+                Order.objects.create(name=f"order {number}")
+            Order.objects.count()
+            request_ends()
+    begin, end = ["begin"], ["commit"]
+    if database.engine == "mysql":
+        begin, end = ["set autocommit = 0"], ["commit", "set autocommit = 1"]
+    words = [text if text.startswith("set") else text.partition(" ")[0] for text in sent.seen]
+    assert words == [*begin, "insert", *end, "select"] * 5
+    found = stats(connection)
+    assert (found.opened, found.reused, found.pings, found.idle) == (1, 5, 0, 1)
+
+
+def test_close_gives_back_and_the_next_use_borrows_the_same(connection: Any) -> None:
+    first = backend_of(connection)
+    assert stats(connection).in_use == 1
+    connection.close()
+    assert (connection.connection, stats(connection).in_use, stats(connection).idle) == (None, 0, 1)
+    assert backend_of(connection) == first
+
+
+def test_the_set_up_runs_once_for_each_physical_connection(use: Use, database: Database) -> None:
+    connection = use()
+    level = "serializable"
+    connection.settings_dict["OPTIONS"]["isolation_level"] = 4 if database.engine == "postgresql" else level
+    connection.settings_dict["TIME_ZONE"] = "Europe/Zurich"
+    asked = "show transaction isolation level" if database.engine == "postgresql" else ISOLATION
+    for reset in range(2):
+        for _ in range(3):
+            with transaction.atomic(), connection.cursor() as cursor:
+                cursor.execute(asked)
+                assert cursor.fetchone()[-1].lower() == level
+                if database.engine == "postgresql":
+                    cursor.execute("show timezone")
+                    assert cursor.fetchone()[0] == "Europe/Zurich"
+            request_ends()
+        assert stats(connection).opened == 1 + reset
+        connection.home().pool.close()
+
+
+@pytest.mark.parametrize("reset", ["transaction", "changed", "session"])
+def test_what_a_borrower_sets_is_reset_and_what_django_sets_is_not(use: Use, database: Database, reset: str) -> None:
+    entry = use(reset=reset).settings_dict
+    wanted: list[object]
+    if database.engine == "postgresql":
+        entry["TIME_ZONE"] = "Europe/Zurich"
+        entry["OPTIONS"]["assume_role"] = "pg_monitor"
+        change, asked, wanted = "set lock_timeout = 77", "show lock_timeout", ["0", "Europe/Zurich", "pg_monitor"]
+        more = ["show timezone", "select current_user"]
+    else:
+        entry["OPTIONS"]["isolation_level"] = "serializable"
+        change, asked, wanted = (
+            "set @@session.net_write_timeout = 77",
+            "select @@net_write_timeout",
+            [60, "SERIALIZABLE"],
+        )
+        more = [ISOLATION]
+    for _ in range(3):
+        found = []
+        with connections["default"].cursor() as cursor:
+            for question in (asked, *more):
+                cursor.execute(question)
+                found.append(cursor.fetchone()[-1])
+            cursor.execute(change)
+        if reset == "transaction":
+            found[0] = wanted[0]
+        assert found == wanted
+        request_ends()
+    assert stats(connections["default"]).opened == 1
+
+
+def test_a_resumed_wrapper_is_as_a_connected_one(connection: Any) -> None:
+    connection.ensure_connection()
+    first = {name: value for name, value in vars(connection).items() if name != "_borrowed"}
+    connection.errors_occurred = connection.needs_rollback = connection.closed_in_transaction = True
+    connection.savepoint_ids, connection.atomic_blocks, connection.run_on_commit = [1], [2], [3]
+    connection.autocommit = False
+    connection.closed_in_transaction = False
+    connection.close()
+    connection.ensure_connection()
+    again = {name: value for name, value in vars(connection).items() if name != "_borrowed"}
+    assert again == first
+
+
+def test_the_signal_is_sent_for_each_connection_of_djangos(connection: Any, database: Database) -> None:
+    """As with Django's own pool. What its receivers set is what the connection is lent as."""
+    seen = []
+
+    def created(sender: object, connection: Any, **_: object) -> None:
+        seen.append(connection.alias)
+
+    connection_created.connect(created)
+    try:
+        for _ in range(3):
+            Order.objects.count()
+            connection.close()
+    finally:
+        connection_created.disconnect(created)
+    assert seen == ["default"] * 3
+    assert stats(connection).opened == 1
+
+
+# --- lost connections -------------------------------------------------------------------------------------------------
+
+
+def test_killed_between_requests(connection: Any, database: Database) -> None:
+    backends = set()
+    for _ in range(3):
+        backends.add(backend_of(connection))
+        Order.objects.count()
+        request_ends()
+        database.kill(max(backends, key=database.alive))
+    assert len(backends) == 3
+    assert stats(connection).replaced == 2
+
+
+def test_killed_in_a_request_one_query_fails_and_the_next_has_another(connection: Any, database: Database) -> None:
+    first = backend_of(connection)
+    database.kill(first)
+    with pytest.raises(OperationalError):
+        Order.objects.count()
+    assert Order.objects.count() == 0
+    assert backend_of(connection) != first
+
+
+def test_killed_in_a_transaction_its_error_comes_out_and_nothing_goes_on(connection: Any, database: Database) -> None:
+    with pytest.raises(OperationalError) as caught, transaction.atomic():
+        Order.objects.create(name="lost")
+        database.kill(backend_of(connection))
+        Order.objects.create(name="lost too")
+    assert isinstance(caught.value.__cause__, connection.Database.Error)
+    assert connection.connection is None, "nothing was opened to set autocommit on"
+    assert stats(connection).opened == 1
+    Order.objects.create(name="kept")
+    assert names(database) == ["kept"]
+
+
+def test_killed_in_a_transaction_whose_error_is_swallowed(connection: Any, database: Database) -> None:
+    def insert(name: str) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("insert into shop_order (name, placed) values (%s, now())", [name])
+
+    with pytest.raises(GONE), transaction.atomic():
+        insert("lost")
+        database.kill(backend_of(connection))
+        for name in ("lost too", "half"):  # and not on a new connection, where it would be saved alone
+            with pytest.raises(GONE):
+                insert(name)
+    assert names(database) == []
+
+
+def test_a_manual_transaction_does_not_go_on_elsewhere(connection: Any, database: Database) -> None:
+    transaction.set_autocommit(False)
+    Order.objects.create(name="lost")
+    database.kill(backend_of(connection))
+    for name in ("lost too", "half"):
+        with pytest.raises(GONE):
+            Order.objects.create(name=name)
+    with pytest.raises(GONE):
+        transaction.rollback()
+    connection.close()
+    assert connection.get_autocommit()
+    assert names(database) == []
+
+
+def test_the_driver_connection_that_is_closed_by_hand(connection: Any, database: Database) -> None:
+    connection.ensure_connection()
+    connection.connection.close()
+    with pytest.raises(GONE):
+        Order.objects.count()
+    request_ends()
+    assert Order.objects.count() == 0
+
+
+# --- who has it -------------------------------------------------------------------------------------------------------
+
+
+def test_what_is_open_is_rolled_back(connection: Any, database: Database) -> None:
+    first = backend_of(connection)
+    transaction.set_autocommit(False)
+    Order.objects.create(name="open")
+    request_ends()
+    assert names(database) == []
+    assert backend_of(connection) == first
+    assert connection.get_autocommit()
+
+
+def test_closed_inside_of_atomic(connection: Any, database: Database) -> None:
+    with transaction.atomic():
+        Order.objects.create(name="open")
+        connection.close()
+        assert connection.connection is None
+        with pytest.raises((ProgrammingError, transaction.TransactionManagementError)):
+            Order.objects.create(name="not on somebody else's connection")
+    assert names(database) == []
+    assert Order.objects.count() == 0
+
+
+def test_taken_away_at_the_end_of_an_invocation(connection: Any, database: Database) -> None:
+    """Of another decorator than Django's, which knows nothing of it."""
+    first = backend_of(connection)
+    lifecycle.end_invocation(None, time.monotonic() - 60, failed=False)
+    assert stats(connection).size == 0
+    assert Order.objects.count() == 0
+    assert backend_of(connection) != first
+
+
+def test_taken_away_in_a_transaction_it_does_not_go_on(connection: Any, database: Database) -> None:
+    with pytest.raises(ProgrammingError), transaction.atomic():
+        Order.objects.create(name="half")
+        lifecycle.end_invocation(None, time.monotonic() - 60, failed=True)
+        Order.objects.create(name="other half")
+    assert names(database) == []
+
+
+def in_a_thread(work: Callable[[], object]) -> None:
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    gc.collect()
+
+
+def test_a_thread_that_ends_gives_back(connection: Any) -> None:
+    backends = []
+    for _ in range(3):
+        in_a_thread(lambda: backends.append(backend_of(connections["default"])))
+    assert len(set(backends)) == 1
+    assert stats(connection).in_use == 0
+
+
+def test_a_thread_that_ends_saves_nothing_more(connection: Any, database: Database) -> None:
+    def work() -> None:
+        transaction.set_autocommit(False)
+        Order.objects.create(name="left open")
+
+    in_a_thread(work)
+    assert names(database) == []
+    assert stats(connection).in_use == 0
+
+
+def test_threads_have_connections_of_their_own(use: Use, database: Database) -> None:
+    connection = use(max_size=3)
+    together = threading.Barrier(3)
+    backends = set()
+
+    def work() -> None:
+        backends.add(backend_of(connections["default"]))
+        together.wait(10)
+        connections["default"].close()
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(backends) == 3
+    assert stats(connection).idle == 3
+
+
+def test_a_full_pool_is_an_operational_error(use: Use) -> None:
+    connection = use(max_size=1, timeout=0.1)
+    connection.ensure_connection()
+    other = connection.copy()
+    with pytest.raises(OperationalError, match="already holds the only connection") as caught:
+        other.ensure_connection()
+    assert type(caught.value.__cause__).__name__ == "PoolTimeout"
+
+
+def test_a_child_process_leaves_its_parents_connection_alone(connection: Any, database: Database) -> None:
+    first = backend_of(connection)
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:  # pragma: no cover - measured in the parent
+        try:
+            os.write(writer, str(backend_of(connection) if connection.cursor() else 0).encode())
+            connection.close()
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with os.fdopen(reader) as pipe:
+        theirs = int(pipe.read() or 0)
+    os.waitpid(child, 0)
+    assert theirs not in {0, first}
+    assert Order.objects.count() == 0
+    assert backend_of(connection) == first
+
+
+def test_nobody_can_be_reached(use: Use, database: Database) -> None:
+    with FaultyProxy("127.0.0.1", database.server.port) as proxy:
+        use(port=proxy.port, timeout=0.5)
+        proxy.refuse()
+        with pytest.raises(OperationalError) as caught:
+            Order.objects.count()
+        assert type(caught.value.__cause__).__name__ == "ConnectError"
+        proxy.listen()
+        assert Order.objects.count() == 0

@@ -1,0 +1,207 @@
+"""Behind WSGI, behind ASGI and Mangum, and without HTTP: who gives back, and what is told."""
+
+import io
+import logging
+import time
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.core.asgi import get_asgi_application
+from django.core.wsgi import get_wsgi_application
+from django.db import OperationalError, connections, transaction
+from mangum import Mangum
+
+import lambda_pool
+from lambda_pool.django import handler
+from tests.contract.conftest import Database
+from tests.frameworks.django.conftest import Statements, Use, backend_of, names, stats
+from tests.frameworks.django.shop.models import Order
+from tests.support.context import LambdaContext
+from tests.support.statements import without_questions
+
+CONTEXT: Any = LambdaContext()
+
+
+def wsgi(path: str, query: str = "") -> int:
+    """One request to the application. Out: its status."""
+    found: list[str] = []
+    environ = {
+        "REQUEST_METHOD": "GET",
+        "PATH_INFO": path,
+        "QUERY_STRING": query,
+        "SERVER_NAME": "testserver",
+        "SERVER_PORT": "80",
+        "wsgi.input": io.BytesIO(),
+        "wsgi.url_scheme": "http",
+    }
+    response: Any = get_wsgi_application()(environ, lambda status, headers, *_: found.append(status))
+    for _ in response:
+        pass
+    response.close()
+    return int(found[0][:3])
+
+
+def event(path: str) -> dict[str, Any]:
+    """What API Gateway sends."""
+    return {
+        "version": "2.0",
+        "rawPath": path,
+        "rawQueryString": "",
+        "headers": {"host": "testserver"},
+        "requestContext": {"http": {"method": "GET", "path": path, "sourceIp": "127.0.0.1"}},
+        "isBase64Encoded": False,
+    }
+
+
+def test_wsgi(connection: Any, database: Database) -> None:
+    for number in range(3):
+        assert wsgi(f"/place/order{number}") == 200
+        assert stats(connection).in_use == 0
+    assert stats(connection).opened == 1
+    assert len(names(database)) == 3
+
+
+@pytest.mark.parametrize("atomic", [False, True])
+def test_atomic_requests(use: Use, database: Database, atomic: bool, caplog: pytest.LogCaptureFixture) -> None:
+    connection = use()
+    connections["default"].settings_dict["ATOMIC_REQUESTS"] = atomic
+    with caplog.at_level(logging.CRITICAL, "django.request"):
+        assert wsgi("/place/first", "fail") == 500
+    assert names(database) == ([] if atomic else ["first"])
+    assert wsgi("/place/second") == 200
+    assert "second" in names(database)
+    assert stats(connection).in_use == 0
+
+
+@pytest.mark.parametrize("decorated", [False, True])
+@pytest.mark.parametrize("path", ["place", "async"])
+def test_mangum(connection: Any, database: Database, path: str, decorated: bool) -> None:
+    """Each request runs in a thread of its own, and the physical connection is the same."""
+    adapter: Any = Mangum(get_asgi_application(), lifespan="off")
+    function = handler(adapter) if decorated else adapter
+    Order.objects.count()
+    connection.close()
+    with Statements(database) as sent:
+        for number in range(5):
+            answer = function(event(f"/{path}/order{number}"), CONTEXT)
+            assert answer["statusCode"] == 200, answer
+            assert stats(connection).in_use == 0
+    assert stats(connection).opened == 1
+    assert len(names(database)) == 5
+    assert [text.partition(" ")[0] for text in without_questions(sent.seen)] == ["insert", "select"] * 5
+
+
+def test_the_asynchronous_orm(connection: Any, database: Database) -> None:
+    async def work() -> int:
+        await Order.objects.acreate(name="one")
+        assert [order.name async for order in Order.objects.all()] == ["one"]
+        return int(await Order.objects.acount())
+
+    assert async_to_sync(work)() == 1
+    connection.close()
+    assert stats(connection).opened == 1
+
+
+# --- without HTTP -----------------------------------------------------------------------------------------------------
+
+
+def test_a_function_without_http(connection: Any, database: Database) -> None:
+    @handler
+    def function(event: Any, context: Any) -> int:
+        Order.objects.create(name=event["name"])
+        return backend_of(connection)
+
+    backends = {function({"name": f"order {number}"}, CONTEXT) for number in range(5)}
+    assert len(backends) == 1
+    assert len(names(database)) == 5
+    found = stats(connection)
+    assert (found.in_use, found.opened, found.leaked) == (0, 1, 0)
+
+
+def test_a_function_that_fails(connection: Any, database: Database) -> None:
+    @handler
+    def function(event: Any, context: Any) -> int:
+        with transaction.atomic():
+            Order.objects.create(name="lost")
+            raise LookupError("half way")
+
+    for _ in range(2):
+        with pytest.raises(LookupError):
+            function({}, CONTEXT)
+    assert names(database) == []
+    assert (stats(connection).in_use, stats(connection).opened) == (0, 1)
+
+
+@pytest.mark.parametrize("unsaved", ["raise", "warn"])
+def test_a_function_that_leaves_a_transaction_open(use: Use, database: Database, unsaved: str) -> None:
+    connection = use(unsaved=unsaved)
+
+    @handler
+    def function(event: Any, context: Any) -> str:
+        transaction.set_autocommit(False)
+        Order.objects.create(name="open")
+        return "done"
+
+    for _ in range(2):
+        if unsaved == "raise":
+            with pytest.raises(lambda_pool.NotCommitted, match="Django's 'default'"):
+                function({}, CONTEXT)
+        else:
+            assert function({}, CONTEXT) == "done"
+        assert (stats(connection).size, stats(connection).idle) == (1, 1)
+    assert names(database) == []
+    assert Order.objects.count() == 0
+
+
+def test_what_was_open_before_is_given_back(connection: Any, database: Database) -> None:
+    """Whatever was asked while the module was imported."""
+    transaction.set_autocommit(False)
+    Order.objects.create(name="at import")
+
+    @handler
+    def function(event: Any, context: Any) -> bool:
+        return bool(connection.get_autocommit()) and not Order.objects.exists()
+
+    assert function({}, CONTEXT)
+    assert names(database) == []
+
+
+def test_the_handlers_name_and_its_keywords(connection: Any) -> None:
+    @handler
+    def function(event: Any, context: Any, **more: Any) -> dict[str, Any]:
+        return more
+
+    assert function.__name__ == "function"
+    assert function({}, CONTEXT) == {}
+
+
+def test_too_little_time_is_an_operational_error(connection: Any) -> None:
+    @handler
+    def function(event: Any, context: Any) -> int:
+        return int(Order.objects.count())
+
+    with pytest.raises(OperationalError) as caught:
+        function({}, LambdaContext(milliseconds=50))
+    assert isinstance(caught.value.__cause__, lambda_pool.DeadlineExceeded)
+
+
+def test_provisioned_concurrency_opens_ahead(
+    use: Use, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    connection = use()
+    monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "provisioned-concurrency")
+
+    @handler
+    def function(event: Any, context: Any) -> int:
+        return backend_of(connection)
+
+    assert stats(connection).idle == 1
+    function({}, CONTEXT)
+    assert stats(connection).opened == 1
+    database.execute("select 1")
+    broken = {**connection.settings_dict, "NAME": "nothing_of_that_name"}
+    use(entry=broken)
+    with caplog.at_level(logging.WARNING, "lambda_pool"):
+        handler(lambda event, context: time.monotonic())
+    assert "could not be warmed" in caplog.text

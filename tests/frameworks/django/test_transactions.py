@@ -1,0 +1,300 @@
+"""atomic() and its relatives: what is saved, and what is said of it."""
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.db import IntegrityError, InternalError, OperationalError, router, transaction
+from django.test import override_settings
+
+import lambda_pool
+from lambda_pool.django import CommitUncertain, handler
+from lambda_pool.testing import FaultyProxy
+from tests.contract.conftest import Database
+from tests.frameworks.django.conftest import Statements, Use, backend_of, names, request_ends, stats
+from tests.frameworks.django.shop.models import Order
+from tests.support.invoked import invoked
+
+POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+MYSQL = pytest.mark.parametrize("database", ["mysql"], indirect=True)
+
+
+@pytest.fixture
+def proxy(database: Database) -> Iterator[FaultyProxy]:
+    with FaultyProxy("127.0.0.1", database.server.port) as made:
+        yield made
+
+
+# --- the answer to COMMIT is lost -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["atomic", "manual"])
+def test_the_answer_to_commit_is_lost(use: Use, proxy: FaultyProxy, database: Database, how: str) -> None:
+    connection = use(port=proxy.port)
+    ran: list[str] = []
+    with pytest.raises(CommitUncertain) as caught:
+        if how == "atomic":
+            with transaction.atomic():
+                Order.objects.create(name="perhaps")
+                transaction.on_commit(lambda: ran.append("hook"))
+                proxy.cut(after=0, direction="to_client")
+        else:
+            transaction.set_autocommit(False)
+            Order.objects.create(name="perhaps")
+            proxy.cut(after=0, direction="to_client")
+            transaction.commit()
+    error = caught.value
+    assert isinstance(error, OperationalError)
+    assert isinstance(error, lambda_pool.CommitUncertain)
+    assert type(error.__cause__) is lambda_pool.CommitUncertain
+    assert isinstance(error.__cause__.__cause__, connection.Database.Error)
+    assert ran == [], "a hook runs where the transaction is surely saved"
+    assert connection.connection is None
+    assert stats(connection).opened == 1, "nothing was opened to set autocommit on, whose failure would hide it"
+    assert names(database) in ([], ["perhaps"])
+    Order.objects.create(name="next")
+    assert "next" in names(database)
+
+
+def test_it_is_not_hidden_where_nothing_can_be_opened(use: Use, proxy: FaultyProxy) -> None:
+    use(port=proxy.port, timeout=0.3)
+    with pytest.raises(CommitUncertain), transaction.atomic():
+        Order.objects.create(name="perhaps")
+        proxy.refuse()
+        proxy.cut(after=0, direction="to_client")
+
+
+def test_commit_ends_with_the_invocation(use: Use, proxy: FaultyProxy) -> None:
+    """It does not wait for an answer that does not come."""
+    use(port=proxy.port)
+    end = time.monotonic() + 1.0
+    with invoked(lambda: (end - time.monotonic()) * 1000), pytest.raises(CommitUncertain):
+        with transaction.atomic():
+            Order.objects.create(name="perhaps")
+            proxy.swallow("to_client", new=False)
+    assert time.monotonic() < end + 2
+
+
+@MYSQL
+def test_lost_after_commit_was_answered(connection: Any, database: Database) -> None:
+    """MySQL's Django says SET autocommit once more. What is saved is then no failure, and hooks run."""
+    ran: list[str] = []
+    with transaction.atomic():
+        Order.objects.create(name="saved")
+        transaction.on_commit(lambda: ran.append("hook"))
+        backend = backend_of(connection)
+        commit = connection._commit
+
+        def committed() -> None:
+            commit()
+            database.kill(backend)
+
+        connection._commit = committed
+    assert ran == ["hook"]
+    assert names(database) == ["saved"]
+    assert connection.get_autocommit()
+
+
+# --- COMMIT is refused, or saves nothing ------------------------------------------------------------------------------
+
+
+@POSTGRESQL
+def test_commit_that_the_server_refuses(connection: Any, database: Database) -> None:
+    database.execute("alter table shop_order add constraint later unique (placed) deferrable initially deferred")
+    with pytest.raises(IntegrityError), transaction.atomic(), connection.cursor() as cursor:
+        for name in ("one", "two"):
+            cursor.execute("insert into shop_order (name, placed) values (%s, '2026-01-01')", [name])
+    first = backend_of(connection)
+    Order.objects.create(name="three")
+    assert names(database) == ["three"]
+    assert backend_of(connection) == first
+
+
+@pytest.mark.parametrize("unsaved", ["raise", "warn"])
+def test_an_error_that_was_swallowed(use: Use, database: Database, unsaved: str) -> None:
+    """PostgreSQL makes a rollback of COMMIT, and Django would not tell."""
+    connection = use(unsaved=unsaved)
+
+    def work() -> None:
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("insert into shop_order (name, placed) values ('lost', now())")
+            with pytest.raises(Exception, match="nonsense"):
+                cursor.execute("select nonsense")
+
+    if database.engine == "mysql":  # which goes on where it was
+        work()
+        assert names(database) == ["lost"]
+    elif unsaved == "raise":
+        with pytest.raises(OperationalError) as caught:
+            work()
+        assert isinstance(caught.value.__cause__, lambda_pool.NotCommitted)
+        assert names(database) == []
+    else:
+        work()
+        assert names(database) == []
+    Order.objects.create(name="next")
+
+
+def test_a_deadline_ends_the_statement(use: Use, database: Database) -> None:
+    """Django's error, whose cause says why."""
+    connection = use(cancel_before_deadline=0.3)
+    connection.ensure_connection()  # in Lambda the pool is made during Init
+
+    @handler
+    def function(event: object, context: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("select pg_sleep(20)" if database.engine == "postgresql" else "select sleep(20)")
+
+    end = time.monotonic() + 1.0
+
+    class Context:
+        aws_request_id = "one"
+
+        def get_remaining_time_in_millis(self) -> int:
+            return int((end - time.monotonic()) * 1000)
+
+    with pytest.raises(OperationalError) as caught:
+        function({}, Context())
+    assert isinstance(caught.value.__cause__, lambda_pool.DeadlineExceeded)
+    assert time.monotonic() < end + 1
+    assert Order.objects.count() == 0
+
+
+# --- what Django promises ---------------------------------------------------------------------------------------------
+
+
+def test_nested_blocks_and_hooks(connection: Any, database: Database) -> None:
+    ran: list[str] = []
+    with transaction.atomic():
+        Order.objects.create(name="outer")
+        transaction.on_commit(lambda: ran.append("outer"))
+        with pytest.raises(IntegrityError), transaction.atomic():
+            Order.objects.create(name="inner")
+            transaction.on_commit(lambda: ran.append("inner"))
+            Order.objects.create(name="outer")
+        with transaction.atomic():
+            Order.objects.create(name="second")
+        assert ran == []
+    assert ran == ["outer"]
+    assert names(database) == ["outer", "second"]
+    with pytest.raises(LookupError), transaction.atomic():
+        Order.objects.create(name="undone")
+        raise LookupError
+    assert names(database) == ["outer", "second"]
+
+
+def test_get_or_create_and_bulk_create(connection: Any, database: Database) -> None:
+    Order.objects.bulk_create([Order(name=f"order {number}") for number in range(5)])
+    assert Order.objects.get_or_create(name="order 1")[1] is False
+    assert Order.objects.get_or_create(name="order 9")[1] is True
+    with transaction.atomic():
+        found = Order.objects.select_for_update().get(name="order 9")
+        found.name = "order 10"
+        found.save()
+    assert len(names(database)) == 6
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_streams(use: Use, database: Database, inside: bool) -> None:
+    connection = use(reset="changed")
+    Order.objects.bulk_create([Order(name=f"order {number:03}") for number in range(250)])
+    first = backend_of(connection)
+    for _ in range(3):
+        if inside:
+            with transaction.atomic():
+                found = list(Order.objects.order_by("id").iterator(chunk_size=50))
+        else:
+            found = list(Order.objects.order_by("id").iterator(chunk_size=50))
+        assert len(found) == 250
+        request_ends()
+        with Statements(database) as sent:
+            assert len(list(Order.objects.iterator(chunk_size=100))) == 250
+            request_ends()
+        if database.engine == "postgresql":
+            assert {text.partition(" ")[0] for text in sent.seen} == {"declare", "fetch", "close"}
+        else:
+            assert len(sent.seen) == 1
+        # Left in the middle.
+        stream = Order.objects.iterator(chunk_size=10)
+        next(stream)
+        stream.close()
+        request_ends()
+    assert backend_of(connection) == first
+
+
+@POSTGRESQL
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # psycopg warns of it, rightly
+def test_a_stream_that_stays_open_is_closed_with_a_reset(connection: Any, database: Database) -> None:
+    """Held by somebody who forgot it, it would hold its rows on the server for as long as the session lives."""
+    Order.objects.bulk_create([Order(name=f"order {number:03}") for number in range(50)])
+    cursor = connection.chunked_cursor()
+    cursor.execute("select name from shop_order")
+    request_ends()
+    with connection.cursor() as other:
+        other.execute("select count(*) from pg_cursors where is_holdable")
+        assert other.fetchone()[0] == 0
+    assert stats(connection).opened == 1
+
+
+def test_a_reader_beside_a_writer(use: Use, database: Database) -> None:
+    """By a router; what is written through the reader is refused, inside of atomic() and outside."""
+    use()
+    reader = use("reader", readonly=True)
+
+    class Router:
+        def db_for_read(self, model: object, **hints: object) -> str:
+            return "reader"
+
+        def db_for_write(self, model: object, **hints: object) -> str:
+            return "default"
+
+    Order.objects.using("default").create(name="first")
+    with override_settings(DATABASE_ROUTERS=[Router()]):
+        router.__dict__.pop("routers", None)
+        router._routers = None
+        try:
+            Order.objects.create(name="second")
+            assert sorted(Order.objects.values_list("name", flat=True)) == ["first", "second"]
+            assert Order.objects.get(name="first")._state.db == "reader"
+        finally:
+            router.__dict__.pop("routers", None)
+            router._routers = None
+    for _ in range(2):
+        with pytest.raises((InternalError, OperationalError)):
+            Order.objects.using("reader").create(name="third")
+        with pytest.raises((InternalError, OperationalError)), transaction.atomic("reader"):
+            Order.objects.using("reader").create(name="third")
+        request_ends()
+    assert names(database) == ["first", "second"]
+    assert stats(reader).opened == 1, "a refused write is no failover"
+    Order.objects.using("reader").count()
+    request_ends()
+    with Statements(database) as sent:
+        Order.objects.using("reader").count()
+        request_ends()
+    assert len(sent.seen) == 1
+
+
+def test_autocommit_off_in_the_settings(use: Use, database: Database) -> None:
+    entry = {**use().settings_dict, "AUTOCOMMIT": False}
+    connection = use(entry=entry)
+    for name in ("one", "two"):
+        assert not connection.get_autocommit()
+        Order.objects.create(name=name)
+        transaction.commit()
+        Order.objects.create(name="open")
+        request_ends()
+    assert names(database) == ["one", "two"]
+    assert stats(connection).opened == 1
+
+
+@MYSQL
+def test_a_set_autocommit_that_commits(use: Use, proxy: FaultyProxy) -> None:
+    """MySQL commits where autocommit is switched on; that is a COMMIT like every other."""
+    use(port=proxy.port)
+    transaction.set_autocommit(False)
+    Order.objects.create(name="perhaps")
+    proxy.cut(after=0, direction="to_client")
+    with pytest.raises(CommitUncertain):
+        transaction.set_autocommit(True)

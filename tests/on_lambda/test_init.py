@@ -1,0 +1,73 @@
+"""Init on the genuine runtime: what `warm()` opens there, who warms by itself, and what a failure costs."""
+
+import pytest
+
+from lambda_pool.testing.answers import LambdaInitError
+from tests.on_lambda.conftest import FUNCTION, Start
+from tests.on_lambda.databases import Database
+
+WARM = FUNCTION.replace("@POOL.handler", "POOL.warm()\n\n@POOL.handler")
+STRICT = WARM.replace("POOL.warm()", "POOL.warm(strict=True)")
+DEFAULT = """
+import lambda_pool
+from lambda_pool.api import default_pool
+
+@lambda_pool.handler
+def handler(event, context, conn):
+    stats = default_pool().stats()
+    return {"stats": {"opened": stats.opened, "reused": stats.reused}}
+"""
+
+
+def opened_and_reused(answer: object) -> tuple[int, int]:
+    stats = answer.payload["stats"]  # type: ignore[attr-defined]
+    return stats["opened"], stats["reused"]
+
+
+@pytest.mark.parametrize("code", [FUNCTION, DEFAULT], ids=["a pool", "the default pool"])
+@pytest.mark.parametrize(
+    ("initialization", "reused"), [("on-demand", 0), ("provisioned-concurrency", 1), ("lambda-managed-instances", 0)]
+)
+def test_only_provisioned_concurrency_warms_by_itself(
+    start: Start, database: Database, code: str, initialization: str, reused: int
+) -> None:
+    """Init is paid for there and nobody waits for it; elsewhere it would open what perhaps nobody ever uses."""
+    database.user("provisioned")
+    url = database.url("provisioned")
+    env = {"AWS_LAMBDA_INITIALIZATION_TYPE": initialization, "LAMBDA_POOL_URL": url}
+    runtime = start(url, code=code, env=env)
+    assert opened_and_reused(runtime.invoke()) == (1, reused)
+
+
+def test_warm_at_import_opens_during_init(start: Start, database: Database, any_python: str) -> None:
+    database.user("warmed")
+    options = {"max_size": 3, "min_size": 3}
+    runtime = start(database.url("warmed"), code=WARM, options=options, python=any_python)
+    assert opened_and_reused(runtime.invoke()) == (3, 1)
+    assert len(database.sessions("warmed")) == 3
+
+
+@pytest.mark.parametrize("initialization", ["on-demand", "provisioned-concurrency"])
+def test_a_database_that_is_not_there_yet_does_not_fail_init(
+    start: Start, database: Database, initialization: str
+) -> None:
+    database.user("early")
+    database.lock("early")
+    code = WARM if initialization == "on-demand" else FUNCTION
+    env = {"AWS_LAMBDA_INITIALIZATION_TYPE": initialization}
+    runtime = start(database.url("early"), code=code, env=env)
+    failed = runtime.invoke()
+    assert failed.error is not None
+    # A locked account: PostgreSQL has no login for it, MariaDB says that it is locked.
+    assert failed.error["errorType"] == ("ConnectError" if database.engine == "postgresql" else "CredentialsError")
+    assert "could not be warmed" in failed.log
+    database.unlock("early")
+    assert opened_and_reused(runtime.invoke()) == (1, 0)
+
+
+def test_unless_asked_for(start: Start, database: Database) -> None:
+    database.user("strict")
+    database.lock("strict")
+    runtime = start(database.url("strict"), code=STRICT)
+    with pytest.raises(LambdaInitError):
+        runtime.invoke()
