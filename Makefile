@@ -9,6 +9,8 @@ SECONDS_EACH ?= 60
 TIMES ?= 10
 WORKERS ?= 4
 export PYTHON WORKERS
+# Hundreds of processes import the same modules: their byte code is kept.
+unexport PYTHONDONTWRITEBYTECODE
 export AWS_LAMBDA_RIE := $(CURDIR)/.tools/rie/aws-lambda-rie
 
 .DEFAULT_GOAL := help

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import random
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -35,12 +36,37 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         metafunc.parametrize("any_python", found, ids=[Path(path).parent.parent.name for path in found])
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is left out of `make test` says why."""
+    leave_to_the_full_run(items)
     for item in items:
         for mark in item.iter_markers("slow"):
             if not (len(mark.args) == 1 and isinstance(mark.args[0], str) and mark.args[0].strip() and not mark.kwargs):
                 raise pytest.UsageError(f'{item.nodeid} is slow: say why, as in @pytest.mark.slow("starts a hundred…")')
+
+
+def leave_to_the_full_run(items: list[pytest.Item]) -> None:
+    """Of a test marked `sampled(n, why)`, mark all cases slow but n, which are others each day. In a full run, none."""
+    cases: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("sampled"):
+            cases.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for test, found in cases.items():
+        mark = found[0].get_closest_marker("sampled")
+        assert mark is not None
+        try:
+            count, why = mark.args
+        except ValueError:
+            raise pytest.UsageError(
+                f'{test} is sampled: @pytest.mark.sampled(how_many, "why so few are enough")'
+            ) from None
+        if FULL or count >= len(found):
+            continue
+        chosen = random.Random(f"{SEED} {test}").sample(found, count)
+        for item in found:
+            if item not in chosen:
+                item.add_marker(pytest.mark.slow(f"not in the sample of the day: {why}"))
 
 
 def pytest_report_header() -> str:

@@ -27,6 +27,34 @@ def test_a_slow_test_has_a_reason(pytester: pytest.Pytester, reason: str, taken:
         done.stderr.fnmatch_lines(["*test_it is slow: say why*"])
 
 
+SAMPLED = """
+import pytest
+
+@pytest.mark.sampled(2, "so few are enough")
+@pytest.mark.parametrize("case", range(20))
+def test_it(case: int) -> None: ...
+
+def test_another() -> None: ...
+"""
+
+
+def test_a_sample_is_left_to_the_quick_run_and_the_full_one_has_all(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(HEAD)
+    pytester.makepyfile(SAMPLED)
+    options = ["-p", "no:cacheprovider", "-o", "markers=slow\nsampled"]
+    pytester.runpytest_inprocess(*options).assert_outcomes(passed=21)
+    for _ in range(2):
+        done = pytester.runpytest_inprocess(*options, "-m", "not slow")
+        done.assert_outcomes(**({"passed": 21} if speed.FULL else {"passed": 3, "deselected": 18}))
+
+
+def test_a_sample_says_how_many_and_why(pytester: pytest.Pytester) -> None:
+    pytester.makeconftest(HEAD)
+    pytester.makepyfile(SAMPLED.replace('2, "so few are enough"', "2"))
+    done = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-o", "markers=slow\nsampled")
+    done.stderr.fnmatch_lines(["*test_it is sampled: *"])
+
+
 def test_every_number_of_examples_depends_on_the_speed() -> None:
     fixed = [
         f"{path.relative_to(ROOT)}: {found}"

@@ -60,6 +60,7 @@ def test_many_invocations_one_backend_nothing_extra(
 
 
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+@pytest.mark.sampled(1, "a kill in each of many invocations")
 def test_killed_between_any_two_invocations(
     start: Start, postgres: PostgresServer, mariadb: MariaDbServer, engine: str
 ) -> None:

@@ -1,6 +1,7 @@
 """How much is tried: what fits into `make test`, or everything, as `make test-all` says with TEST_SPEED=full.
 
-What cannot be made smaller is marked slow instead, with its reason: `@pytest.mark.slow("…")`.
+What cannot be made smaller is marked slow instead, with its reason: `@pytest.mark.slow("…")`. With
+`@pytest.mark.sampled(2, "…")` `make test` tries so many of a test's cases, others each day.
 """
 
 import datetime
@@ -9,7 +10,8 @@ import random
 
 FULL = os.environ.get("TEST_SPEED", "quick") == "full"
 
-SEED = int(os.environ.get("TEST_SEED") or datetime.date.today().toordinal())
+# Noted where the processes of a run find it, which must all choose the same.
+SEED = int(os.environ.setdefault("TEST_SEED", str(datetime.date.today().toordinal())))
 """What decides which part of something large is tried; another one each day, unless TEST_SEED gives one."""
 
 

@@ -66,6 +66,7 @@ def open_all(pair: Pair, pool: Pool, count: int) -> list[int]:
 
 
 @pytest.mark.parametrize("hidden", ["raised", "wrapped", "swallowed"])
+@pytest.mark.sampled(3, "starts two servers")
 def test_one_refused_write_condemns_every_silent_connection(
     pair: Pair, switch: Switch, seen: Recorder, hidden: str
 ) -> None:
@@ -97,6 +98,7 @@ def test_one_refused_write_condemns_every_silent_connection(
 
 
 @pytest.mark.parametrize("fate", FATES)
+@pytest.mark.sampled(3, "starts two servers")
 def test_run_replays_across_it(pair: Pair, switch: Switch, fate: str) -> None:
     """A transaction that the failover cuts in the middle is replayed on the new writer, and saved once."""
     pool = pool_of(pair, switch)
@@ -123,6 +125,7 @@ def test_run_replays_across_it(pair: Pair, switch: Switch, fate: str) -> None:
 
 
 @pytest.mark.parametrize("fate", FATES[:2])
+@pytest.mark.sampled(2, "starts two servers")
 def test_the_next_checkout_reaches_the_new_writer(pair: Pair, switch: Switch, fate: str) -> None:
     pool = pool_of(pair, switch, max_size=3)
     assert set(open_all(pair, pool, 3)) == {pair.old.port}

@@ -110,6 +110,7 @@ def start(pair: Pair, tmp_path: Path) -> Iterator[Start]:
 
 @pytest.mark.parametrize("fate", FATES[:2])
 @pytest.mark.parametrize("way", ["endpoint", "names"])
+@pytest.mark.sampled(3, "starts two servers and the runtime")
 def test_a_failover_during_a_freeze_is_not_noticed(pair: Pair, start: Start, way: str, fate: str) -> None:
     stage = start(way, "plain")
     ports = [stage.invoke(number) for number in range(3)]
@@ -124,6 +125,7 @@ def test_a_failover_during_a_freeze_is_not_noticed(pair: Pair, start: Start, way
 
 
 @pytest.mark.parametrize("way", ["endpoint", "names"])
+@pytest.mark.sampled(2, "starts two servers and the runtime")
 def test_names_that_are_late_are_waited_for(pair: Pair, start: Start, way: str) -> None:
     """An invocation that comes before the address has changed waits for it, asking anew at each attempt."""
     stage = start(way, "plain")
@@ -138,6 +140,7 @@ def test_names_that_are_late_are_waited_for(pair: Pair, start: Start, way: str) 
 
 
 @pytest.mark.parametrize("way", ["endpoint", "names"])
+@pytest.mark.sampled(2, "starts two servers and the runtime")
 def test_a_silent_demotion_costs_one_error(pair: Pair, start: Start, way: str) -> None:
     """Nothing but a refused write tells that the server at the other end of a living connection writes no more."""
     stage = start(way, "plain")
@@ -153,6 +156,7 @@ def test_a_silent_demotion_costs_one_error(pair: Pair, start: Start, way: str) -
 
 
 @pytest.mark.parametrize("way", ["endpoint", "names"])
+@pytest.mark.sampled(2, "starts two servers and the runtime")
 def test_a_silent_demotion_costs_run_no_error(pair: Pair, start: Start, way: str) -> None:
     stage = start(way, "replaying")
     stage.invoke({"row": 0})
@@ -166,6 +170,7 @@ def test_a_silent_demotion_costs_run_no_error(pair: Pair, start: Start, way: str
 
 @pytest.mark.parametrize("fate", FATES[:2])
 @pytest.mark.parametrize("way", ["endpoint", "names"])
+@pytest.mark.sampled(3, "starts two servers and the runtime")
 def test_run_replays_across_a_failover_in_its_middle(
     pair: Pair, start: Start, tmp_path: Path, way: str, fate: str
 ) -> None:

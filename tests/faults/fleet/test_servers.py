@@ -281,6 +281,7 @@ def test_behind_a_pooler_no_timer_is_set(small: PostgresServer) -> None:
         pool.close()
 
 
+@pytest.mark.sampled(1, "waits for the server's timer")
 def test_the_server_ends_what_a_vanished_environment_left(server: Server) -> None:
     pool = Pool(server.url(), session_idle=1)
     backends = []
@@ -328,6 +329,7 @@ def test_a_handler_may_wait_before_its_first_statement(server: Server) -> None:
     pool.close()
 
 
+@pytest.mark.sampled(1, "waits for the server's timer")
 def test_borrowers_who_say_nothing_do_not_let_the_session_end(server: Server) -> None:
     """Back to back, each within its time, and none past `ping_after`: only a ping tells the server of them."""
     pool = Pool(server.url(), session_idle=1)
@@ -344,6 +346,7 @@ def test_borrowers_who_say_nothing_do_not_let_the_session_end(server: Server) ->
     pool.close()
 
 
+@pytest.mark.sampled(1, "waits for the server's timer")
 def test_a_thaw_about_when_the_server_ends_it(server: Server) -> None:
     """Within 50 ms of the timer, and around the second before it: no statement of a handler meets its end."""
     found: Server

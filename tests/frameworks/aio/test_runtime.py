@@ -98,6 +98,7 @@ def in_transaction(server: Any) -> int:
 
 
 @pytest.mark.parametrize("way", WAYS)
+@pytest.mark.sampled(2, "200 invocations, faults and restarts")
 def test_a_long_day(start: Start, server: Any, any_python: str, way: str) -> None:  # noqa: F811
     """Cold, warm, failing, freeze + kill + thaw, restart, deadline, shutdown."""
     engine = "postgresql" if isinstance(server, PostgresServer) else "mysql"

@@ -98,6 +98,7 @@ def words(server: Any, backend: int) -> Counter[str]:
     return found
 
 
+@pytest.mark.sampled(1, "200 invocations, faults and restarts")
 def test_a_long_day(start: Start, server: Any, any_python: str) -> None:  # noqa: F811
     """Cold, warm, failing, freeze + kill + thaw, restart, deadline, shutdown."""
     runtime = start("", env={"URL": server.url()}, code=FUNCTION, python=any_python, timeout=DEADLINE)

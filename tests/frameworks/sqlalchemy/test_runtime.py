@@ -53,6 +53,7 @@ def kill(server: Any, backend: int) -> None:
     )
 
 
+@pytest.mark.sampled(1, "200 invocations, faults and restarts")
 def test_a_long_day(start: Start, server: Any, any_python: str) -> None:  # noqa: F811
     """Cold, warm, failing, freeze + kill + thaw, restart, deadline, shutdown."""
     engine = "postgresql" if isinstance(server, PostgresServer) else "mysql"

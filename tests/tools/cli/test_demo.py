@@ -42,7 +42,10 @@ class Demo:
         return [found[title][figure] for title in (COLD, WARM, KILLED, HALF_WAY, RESTARTED, LONG)]
 
 
-@pytest.fixture(scope="module", params=["postgresql", "mysql"])
+AGAIN = pytest.mark.slow("the same day on the other engine")
+
+
+@pytest.fixture(scope="module", params=["postgresql", pytest.param("mysql", marks=AGAIN)])
 def played(request: pytest.FixtureRequest, lambda_rie: Path) -> Demo:
     """The demo's figures."""
     done = subprocess.run(

@@ -64,7 +64,10 @@ def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_done_is_one_line_and_exit_code_2(arguments: list[str], says: str) -> None:
+def test_what_cannot_be_done_is_one_line_and_exit_code_2(
+    arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LAMBDA_POOL_TIMEOUT", "1")
     done = run(*arguments)
     told = [line for line in done.stderr.splitlines() if not line.startswith(("usage:", " "))]
     assert (done.returncode, done.stdout) == (2, ""), done.stderr

@@ -133,7 +133,8 @@ def test_help_fits(command: str) -> None:
     ],
     ids=" ".join,
 )
-def test_what_cannot_be_done_fits(arguments: list[str]) -> None:
+def test_what_cannot_be_done_fits(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAMBDA_POOL_TIMEOUT", "1")
     lines = on_terminal(arguments)
     assert any(line.startswith(f"lambda-pool {arguments[0]}: ") for line in lines)
     assert max(map(len, lines)) <= 80

@@ -78,7 +78,8 @@ def test_statements_can_be_left_out(postgres: PostgresServer, capsys: Capture) -
     assert "private" not in capsys.readouterr().out
 
 
-def test_a_server_that_does_not_answer(capsys: Capture) -> None:
+def test_a_server_that_does_not_answer(capsys: Capture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LAMBDA_POOL_TIMEOUT", "1")
     assert main(["top", "postgresql://app:secret@127.0.0.1:1/app?sslmode=disable", "--once"]) == 2
     captured = capsys.readouterr()
     assert captured.err.startswith("lambda-pool top: ")
