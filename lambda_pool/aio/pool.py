@@ -2,19 +2,17 @@
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from .. import borrower, replay
 from .. import config as configuration
 from ..api import Pool, core_of
-from ..auth.base import Auth
 from ..core.entry import Entry
 from ..decorator import Unavailable, decorate
-from ..endpoints.base import EndpointSource, Role
+from ..endpoints.base import Role
 from ..errors import ConfigError, LambdaPoolError
-from ..events import Observer
 from ..invocation import Deadline
 from ..pool import ConnectionPool
 from ..secret import private
@@ -27,7 +25,7 @@ from .waits import Unbroken, require_loop, spawn
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from ..keywords import Options
+    from ..keywords import Arguments
     from ..stats import PoolStats
 
 P = ParamSpec("P")
@@ -54,34 +52,11 @@ class AsyncPool:
         self,
         url: str | None = None,
         *,
-        host: str | None = None,
-        port: int | str | None = None,
-        user: str | None = None,
-        password: str | None = None,
-        database: str | None = None,
         engine: str | None = None,
-        auth: Auth | None = None,
-        endpoint: EndpointSource | None = None,
-        name: str | None = None,
-        observers: Sequence[Observer] | None = None,
-        **options: "Unpack[Options]",
+        port: int | str | None = None,
+        **arguments: "Unpack[Arguments]",
     ) -> None:
-        self._take(
-            _Awaited(
-                url,
-                host=host,
-                port=port,
-                user=user,
-                password=password,
-                database=database,
-                engine=engine,
-                auth=auth,
-                endpoint=endpoint,
-                name=name,
-                observers=observers,
-                **options,
-            )
-        )
+        self._take(_Awaited(url, engine=engine, port=port, **arguments))
 
     @classmethod
     def from_env(cls, prefix: str = configuration.DEFAULT_PREFIX) -> "AsyncPool":

@@ -58,4 +58,5 @@ def test_the_look_sees_the_drivers_private_names() -> None:
 
 
 def test_none_of_them_is_the_drivers() -> None:
-    assert {where for name, where in ours().items() if name in theirs()} == set()
+    known = theirs()
+    assert {where for name, where in ours().items() if name in known} == set()
