@@ -85,7 +85,7 @@ class Connector:
         Raises ConnectError, CredentialsError, EndpointError, DeadlineExceeded or ConfigError.
         """
         attempt = 0
-        refreshed = False
+        refreshed = full = False
         tried = set()
         before = ""
         while True:
@@ -112,8 +112,11 @@ class Connector:
                     delay = left - _LAST_TRY
                 retrying = (refresh or moved or kind in TRANSIENT) and delay < left
                 self._report(error, kind.value, attempt, start, retrying=retrying)
+                # The last attempt may have had too little time to hear it again.
+                full = kind is Failure.TOO_MANY or (full and kind in TRANSIENT)
                 if not retrying:
-                    raise self._explain(error, kind, request, endpoint, deadline, attempt, before) from error
+                    why = self._explain(error, kind, request, endpoint, deadline, attempt, before, full=full)
+                    raise why from error
                 refreshed = refreshed or refresh
                 before = one_line(error)
             else:
@@ -279,6 +282,8 @@ class Connector:
         deadline: Deadline,
         attempt: int,
         before: str,
+        *,
+        full: bool,
     ) -> LambdaPoolError:
         where = f"{request.host or request.hostaddr or 'the local socket'}:{request.port}"
         text = f"pool {self._events.name}: could not connect to {where}: {one_line(error)}"
@@ -297,10 +302,10 @@ class Connector:
             if deadline.by_invocation:
                 make = DeadlineExceeded
                 text += "; the invocation had no more time"
-        hint = self._hint(error, kind, request, endpoint)
+        hint = self._hint(error, kind, request, endpoint, full=full)
         return make(text + (hint and f". {hint}"))
 
-    def _hint(self, error: Exception, kind: Failure, request: ConnectRequest, endpoint: Endpoint) -> str:
+    def _hint(self, error: Exception, kind: Failure, request: ConnectRequest, endpoint: Endpoint, *, full: bool) -> str:
         """What to do about a refusal; empty if nobody knows."""
         if kind is Failure.REJECTED:
             # Said only now, and not instead of the login: the API's word may be an hour old, the server's is the truth.
@@ -312,7 +317,7 @@ class Connector:
                 return found
         from .hints import FULL, of_refusal
 
-        return of_refusal(str(error), self._config.url.engine, request) or (FULL if kind is Failure.TOO_MANY else "")
+        return of_refusal(str(error), self._config.url.engine, request) or (FULL if full else "")
 
 
 def _is_proxy(endpoint: Endpoint, host: str) -> bool:

@@ -6,6 +6,7 @@ import gc
 import os
 import random
 import sys
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -80,7 +81,9 @@ def _no_pool_of_an_earlier_test() -> None:
     from lambda_pool import invocation, lifecycle
 
     if invocation.reserve.seconds != invocation.RESERVE:
-        gc.collect()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ResourceWarning)  # what else they left open is not this test's fault
+            gc.collect()
         lifecycle.look_at_deadlines()
 
 

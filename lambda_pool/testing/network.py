@@ -6,6 +6,7 @@ import socket
 import struct
 import threading
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Literal, Self
@@ -13,6 +14,8 @@ from typing import Literal, Self
 Direction = Literal["to_server", "to_client"]
 
 _PIECE = 65536
+_PATIENCE = 1.0
+"""Seconds to wait for a thread that carries: it may be busy with a piece that is held back."""
 
 
 class _Fault:
@@ -38,6 +41,7 @@ class _Connection:
         self._finished = 0
         self._kept_fins: list[socket.socket] = []
         self._lock = threading.Lock()
+        self._threads: list[threading.Thread] = []
 
     def start(self) -> None:
         """Begin to carry."""
@@ -45,7 +49,15 @@ class _Connection:
             (self.client, self.server, "to_server"),
             (self.server, self.client, "to_client"),
         ):
-            threading.Thread(target=self._carry, args=(source, target, direction), daemon=True).start()
+            self._threads.append(threading.Thread(target=self._carry, args=(source, target, direction), daemon=True))
+        for thread in self._threads:
+            thread.start()
+
+    def wait(self) -> None:
+        """Wait until an end has arrived: a socket is closed only when nobody reads from it any more."""
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(_PATIENCE)
 
     def _carry(self, source: socket.socket, target: socket.socket, direction: Direction) -> None:
         try:
@@ -245,14 +257,17 @@ class FaultyProxy:
 
     def reset(self) -> None:
         """RST on every connection that exists."""
-        for connection in self._connections:
-            connection.reset()
-        self._connections.clear()
+        self._end_all(_Connection.reset)
 
     def close(self) -> None:
         """FIN on every connection that exists."""
+        self._end_all(_Connection.close)
+
+    def _end_all(self, end: Callable[[_Connection], None]) -> None:
         for connection in self._connections:
-            connection.close()
+            end(connection)
+        for connection in self._connections:
+            connection.wait()
         self._connections.clear()
 
     def refuse(self) -> None:

@@ -269,7 +269,7 @@ def test_what_the_page_says_of_managed_instances_is_what_the_command_says(capsys
 def test_every_example_stands_among_the_recipes() -> None:
     page = (DOCS / "recipes.md").read_text()
     for folder in (ROOT / "examples").iterdir():
-        if folder.is_dir():
+        if (folder / "README.md").exists():
             assert f"(../examples/{folder.name}/" in page
 
 
