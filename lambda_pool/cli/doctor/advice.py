@@ -10,7 +10,7 @@ import time
 from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.cli.doctor.aws import Answer, Signed, policy_arn
 from lambda_pool.engines.base import ConnectRequest, Failure
-from lambda_pool.hints import of_refusal
+from lambda_pool.hints import ASLEEP, of_refusal
 from lambda_pool.tls import advice as tls_advice
 
 _VALID_FOR = 900
@@ -64,6 +64,12 @@ def of_address(error: OSError, address: str, port: int, *, in_lambda: bool) -> l
     return advice
 
 
+def of_sleep(wake_timeout: float) -> str:
+    """A database that was reached, and is not ready."""
+    again = f"{ASLEEP}. Run the doctor again in half a minute"
+    return again + ("." if wake_timeout else ", and set wake_timeout=40, so that functions wait for it.")
+
+
 def of_login(error: Exception, kind: Failure, engine: str, request: ConnectRequest) -> list[str]:
     """A login that failed, but for IAM tokens that were refused."""
     text = str(error)
@@ -90,7 +96,7 @@ def of_login(error: Exception, kind: Failure, engine: str, request: ConnectReque
                 "Or it demands encryption (REQUIRE SSL, require_secure_transport): write sslmode=verify-full."
             )
         return advice
-    if kind in {Failure.UNREACHABLE, Failure.LOST, Failure.SHUTDOWN}:
+    if kind in {Failure.UNREACHABLE, Failure.RESUMING, Failure.LOST, Failure.SHUTDOWN}:
         return [
             "TCP works, and the login does not come to its end: the server is starting, stopping or overloaded, or a "
             "proxy waits for a connection to it. Look at its log and its load, and try again."

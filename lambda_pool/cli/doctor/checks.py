@@ -209,6 +209,7 @@ def tls(patient: Patient) -> Finding:
     except network.StrangerError as error:
         return failed(
             f"what listens there does not answer as {patient.engine} does ({error})",
+            *([advice.of_sleep(patient.pool.config.wake_timeout)] if isinstance(error, network.SilentError) else []),
             "Check the port, and the engine that the URL begins with. A load balancer without a healthy target does "
             "this too, and a server that hangs.",
             **facts,
@@ -260,6 +261,9 @@ def login(patient: Patient) -> Finding:
 
 
 def _of_failed_login(patient: Patient, request: ConnectRequest, error: Exception, kind: Failure) -> list[str]:
+    if kind is Failure.RESUMING:
+        sleep = advice.of_sleep(patient.pool.config.wake_timeout)
+        return [sleep, *advice.of_login(error, kind, patient.engine, request)]
     mismatch = contradiction(request.credentials, patient.endpoint)
     if kind is Failure.REJECTED and mismatch:
         return [mismatch]
