@@ -15,12 +15,13 @@ from lambda_pool.auth.base import Credentials, UrlAuth
 from lambda_pool.auth.iam import IamToken
 from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.cli.doctor import advice, aws, network
+from lambda_pool.cli.doctor.proxy import of_targets
 from lambda_pool.cli.doctor.report import Finding, Redactor, failed, line_of, ok, warning
 from lambda_pool.cli.doctor.room import room
 from lambda_pool.cli.doctor.words import of_auth
 from lambda_pool.connector import contradiction
 from lambda_pool.endpoints.base import Endpoint, Role
-from lambda_pool.engines.base import ConnectRequest, Failure, FleetConnection
+from lambda_pool.engines.base import TRANSIENT, ConnectRequest, Failure, FleetConnection
 from lambda_pool.invocation import Deadline
 from lambda_pool.pool import ConnectionPool
 from lambda_pool.tls import Tls, context, is_local
@@ -261,6 +262,11 @@ def login(patient: Patient) -> Finding:
 
 
 def _of_failed_login(patient: Patient, request: ConnectRequest, error: Exception, kind: Failure) -> list[str]:
+    if kind in TRANSIENT and request.pooled:
+        within = patient.within(patient.pool.config.timeout).left()
+        targets = of_targets(request.host, patient.pool.connector.endpoint, within)
+        if targets:
+            return [*targets, *advice.of_login(error, kind, patient.engine, request)]
     if kind is Failure.RESUMING:
         sleep = advice.of_sleep(patient.pool.config.wake_timeout)
         return [sleep, *advice.of_login(error, kind, patient.engine, request)]
