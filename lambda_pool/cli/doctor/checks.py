@@ -19,6 +19,7 @@ from lambda_pool.cli.doctor.proxy import of_targets
 from lambda_pool.cli.doctor.report import Finding, Redactor, failed, line_of, ok, warning
 from lambda_pool.cli.doctor.room import room
 from lambda_pool.cli.doctor.words import of_auth
+from lambda_pool.cli.rows import as_text
 from lambda_pool.connector import contradiction
 from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.engines.base import TRANSIENT, ConnectRequest, Failure, FleetConnection
@@ -317,7 +318,7 @@ def _ask_postgres(conn: Any) -> tuple[Any, ...]:
 
     # Not the user's own kinds of cursors and rows, which connect_args may hold.
     with conn.cursor(row_factory=tuple_row) as cursor:
-        return tuple(cursor.execute(_POSTGRES).fetchone())
+        return as_text(cursor.execute(_POSTGRES).fetchone())
 
 
 def _ask_mysql(conn: Any) -> tuple[Any, ...]:
