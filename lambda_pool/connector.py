@@ -10,7 +10,7 @@ from .aws.hosts import is_dsql, recognise
 from .backoff import backoff, crowded_backoff
 from .config import Config, check_pooled
 from .core.dispatch import EventDispatcher
-from .core.policy import session_timer
+from .core.policy import patience, session_timer
 from .endpoints.base import Endpoint, EndpointSource, FixedEndpoint, Role
 from .engines.base import TRANSIENT, ConnectRequest, Engine, Failure, FleetConnection
 from .errors import (
@@ -67,6 +67,7 @@ class Connector:
         self._events = events
         self._hosts: dict[Role, str] = {}
         self._tells_timer = config.session_idle > 0
+        self._resuming = False
 
     @property
     def arguments(self) -> Mapping[str, Any]:
@@ -84,6 +85,18 @@ class Connector:
 
         Raises ConnectError, CredentialsError, EndpointError, DeadlineExceeded or ConfigError.
         """
+        try:
+            return self._open(role, deadline)
+        finally:
+            self._resuming = False
+
+    def left(self, deadline: Deadline) -> float:
+        """Seconds that somebody may still wait for a connection of others, who may be waiting for the database."""
+        if self._resuming:
+            deadline.extend(patience(Failure.RESUMING, deadline.seconds, deadline.wake))
+        return deadline.left()
+
+    def _open(self, role: Role, deadline: Deadline) -> tuple[FleetConnection, Endpoint]:
         attempt = 0
         refreshed = full = False
         tried = set()
@@ -105,6 +118,8 @@ class Connector:
                 stale = request.credentials.cached or request.credentials.pending
                 refresh = kind is Failure.REJECTED and stale and not refreshed
                 self._note(kind, request.credentials, endpoint)
+                deadline.extend(patience(kind, deadline.seconds, deadline.wake))
+                self._resuming = self._resuming or kind is Failure.RESUMING
                 moved = kind in _MOVES and self._where(role, deadline) not in {None, *tried}
                 left = deadline.left()
                 delay = 0.0 if refresh or moved else _wait(kind, attempt, left)
@@ -302,6 +317,10 @@ class Connector:
             if deadline.by_invocation:
                 make = DeadlineExceeded
                 text += "; the invocation had no more time"
+        if kind is Failure.RESUMING:
+            from .hints import asleep
+
+            return make(f"{text}. {asleep(deadline)}")
         hint = self._hint(error, kind, request, endpoint, full=full)
         return make(text + (hint and f". {hint}"))
 

@@ -141,7 +141,7 @@ def _borrowing(
         if pool is None:
             pool = find_pool()
         try:
-            entry = pool.acquire(_WRITER, Deadline(pool.config.timeout))
+            entry = pool.acquire(_WRITER, Deadline(pool.config.timeout, wake=pool.config.wake_timeout))
         except UNAVAILABLE as error:
             if on_unavailable is None:
                 raise

@@ -137,7 +137,8 @@ class _Once:
                 row = cursor.fetchone()
                 if row is None or row[0] is None:
                     raise NotCommitted(f"{self._called()} ended its transaction itself when it ran before{_ENDED}")
-                return str(row[0])
+                # Of a database whose encoding is SQL_ASCII, psycopg gives bytes.
+                return row[0].decode() if isinstance(row[0], bytes) else str(row[0])
             self._claimed = True
             result = self._work(conn)
             stored = self._as_json(result)

@@ -65,10 +65,14 @@ class _Gate:
 
     async def enter(self, pool: ConnectionPool, lent: Session) -> None:
         """Wait for room. Raises PoolTimeout or DeadlineExceeded."""
-        deadline = Deadline(pool.config.timeout)
-        with move_on_after(max(deadline.left(), 0.0)):
-            await self._room.acquire_on_behalf_of(lent)
-            return
+        deadline = Deadline(pool.config.timeout, wake=pool.config.wake_timeout)
+        left = deadline.left()
+        while True:
+            with move_on_after(max(left, 0.0)):
+                await self._room.acquire_on_behalf_of(lent)
+                return
+            if (left := pool.connector.left(deadline)) <= 0:
+                break
         raise unavailable.timed_out(pool, deadline)
 
     async def leave(self, lent: Session, give_back: Callable[[BaseException | None], None], error: Any) -> None:

@@ -4,12 +4,23 @@ Loaded only when there is something to explain.
 """
 
 from .engines.base import ConnectRequest
+from .invocation import Deadline
 from .tls import advice_on_own_certificate
 
 # Numbers that MySQL answers a login with: https://dev.mysql.com/doc/mysql-errors/8.4/en/; from 4000 on MariaDB's.
 _SETTINGS = ("1064", "1115", "1193", "1227", "1229", "1231", "1238", "1253", "1273")
 FULL = "The server is full: `lambda-pool doctor` looks from here, `lambda-pool plan` says how many connections fit"
+ASLEEP = "It may be asleep, as Aurora is at 0 ACU: it takes about 15 seconds to resume, and 30 or more after a day"
 _BY_THE_HOUR = ("max_questions", "max_updates", "max_connections_per_hour")
+
+
+def asleep(deadline: Deadline) -> str:
+    """What to do about a database that was reached and not ready before `deadline`."""
+    if not deadline.wake:
+        return f"{ASLEEP}. Set wake_timeout (LAMBDA_POOL_WAKE_TIMEOUT) to 40, and the function's timeout above it"
+    if deadline.by_invocation:
+        return f"{ASLEEP}. wake_timeout={deadline.wake:g} allows to wait for it: raise the function's timeout above it"
+    return f"It did not wake within wake_timeout={deadline.wake:g} s: look at its events, or raise wake_timeout"
 
 
 def of_refusal(text: str, engine: str, request: ConnectRequest) -> str:
@@ -28,6 +39,11 @@ def _of_postgres(text: str, request: ConnectRequest) -> str:
     if 'parameter "' in text:
         return (
             "The server does not take a setting that 'options' holds in the URL, connect_args or PGOPTIONS: correct it"
+        )
+    if request.arguments.get("sslnegotiation") == "direct" and ("SSL" in text or "closed the connection" in text):
+        return (
+            "Only PostgreSQL 17 and later speak TLS from the first byte, and few poolers do: take "
+            "sslnegotiation=direct out of the URL"
         )
     if "no pg_hba.conf entry" in text:
         encrypted = "no encryption" not in text

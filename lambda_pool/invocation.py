@@ -92,15 +92,26 @@ def time_out() -> float:
 
 
 class Deadline:
-    """Until when somebody may wait: `seconds` from now, cut (unless `uncut`) to what the invocation has left."""
+    """Until when somebody may wait: `seconds` from now, cut (unless `uncut`) to what the invocation has left.
 
-    __slots__ = ("at", "by_invocation", "start")
+    `wake`: the option `wake_timeout`, for those who may wait longer where the database resumes; 0: they may not.
+    """
 
-    def __init__(self, seconds: float, *, uncut: bool = False) -> None:
+    __slots__ = ("at", "by_invocation", "seconds", "start", "wake")
+
+    def __init__(self, seconds: float, *, uncut: bool = False, wake: float = 0.0) -> None:
+        self.seconds: float = seconds
+        self.wake: float = wake
         left = None if uncut else remaining()
         self.by_invocation: bool = left is not None and left < seconds
         self.start: float = monotonic()
         self.at: float = self.start + (max(left, 0.0) if left is not None and left < seconds else seconds)
+
+    def extend(self, seconds: float) -> None:
+        """Wait until so many seconds from the start, cut to what the invocation has left; never less than so far."""
+        longer = Deadline(self.start + seconds - monotonic())
+        if longer.at > self.at:
+            self.at, self.by_invocation = longer.at, longer.by_invocation
 
     def left(self) -> float:
         """Seconds until then; negative when it has passed."""

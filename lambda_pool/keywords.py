@@ -14,6 +14,7 @@ class Options(TypedDict, total=False):
     max_size: int
     min_size: int
     timeout: float
+    wake_timeout: float
     connect_timeout: float
     ping_after: float
     ping_timeout: float

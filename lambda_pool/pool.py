@@ -143,11 +143,10 @@ class ConnectionPool:
         if hopeless:
             raise unavailable.hopeless(self)
         try:
-            while entry is None and (left := deadline.left()) > 0 and place.wait(left):
+            while entry is None and (left := self.connector.left(deadline)) > 0:
+                place.wait(left)
                 with self.lock:
                     entry = self.state.obtain(role, me, place)
-            with self.lock:
-                entry = entry or self.state.obtain(role, me, place)
         finally:
             with self.lock:
                 self.state.leave(place)

@@ -40,7 +40,9 @@ class PooledContext(Generic[Conn]):
         if self._entry is not None:
             raise LambdaPoolError("this connection() was entered twice: call pool.connection() for each block")
         pool = self._pool
-        deadline = Deadline(self._timeout or pool.config.timeout)
+        deadline = Deadline(
+            self._timeout or pool.config.timeout, wake=0.0 if self._timeout else pool.config.wake_timeout
+        )
         if self._readonly:
             entry = self._entry = pool.acquire_transaction(deadline, readonly=True, guarded=False)
         else:

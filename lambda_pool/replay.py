@@ -28,7 +28,8 @@ def run(
         raise ConfigError(f"attempts={attempts!r} is not valid: it must be a whole number of at least 1")
     attempt = 1
     while True:
-        entry = pool.acquire_transaction(Deadline(pool.config.timeout), readonly=readonly, guarded=True)
+        deadline = Deadline(pool.config.timeout, wake=pool.config.wake_timeout)
+        entry = pool.acquire_transaction(deadline, readonly=readonly, guarded=True)
         borrower.note(entry, frame or sys._getframe(2), deep=pool.config.leak_after > 0)
         delay = backoff(attempt)
         again = attempt < attempts

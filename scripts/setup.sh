@@ -272,17 +272,15 @@ fetch_django() { # Django's own test suite, which only its source distribution h
     tar -xzf .tools/django/*.tar.gz -C .tools/django --strip-components=1 && rm .tools/django/*.tar.gz
 }
 
-MYSQL=.tools/mysql
-
-fetch_mysql() { # genuine MySQL, which this system may not have, as Debian's unstable archive packages it; the system stays as it is
-    local mirror apt=$MYSQL/apt said package
+fetch_unpacked() { # fetch_unpacked FOLDER PACKAGE PROGRAM WHAT INSTEAD: what this system has not, or older, as Debian's unstable archive packages it, with its libraries; the system stays as it is
+    local folder=$1 package=$2 program=$3 what=$4 instead=$5 mirror apt=$1/apt said each
     command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
-        fail "genuine MySQL could not be fetched: no apt-get here; put MySQL's own mysqld on PATH"
+        fail "$what could not be fetched: no apt-get here; $instead"
     mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
-        grep -Eo '^(deb|URIs:)[^#]*' | grep -Eo 'https?://[^ ]+/debian/?( |$)' | head -n 1 | tr -d ' ')
-    [ -n "$mirror" ] || fail "genuine MySQL could not be fetched: no mirror of Debian in /etc/apt; put MySQL's own mysqld on PATH"
-    echo "setup: fetching genuine MySQL into $MYSQL"
-    rm -rf "$MYSQL" && mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$MYSQL/root"
+        grep -Eo '^(deb|URIs:)[^#]*' | grep -Eo 'https?://[^ ]+/debian/?( |$)' | head -n 1 | tr -d ' ') || true
+    [ -n "$mirror" ] || fail "$what could not be fetched: no mirror of Debian in /etc/apt; $instead"
+    echo "setup: fetching $what into $folder"
+    rm -rf "$folder" && mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$folder/root"
     : >"$apt/status" # nothing is installed, so that every library comes along
     echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$apt/sources.list"
     cat >"$apt/conf" <<CONF
@@ -300,15 +298,16 @@ APT::Sandbox::User "";
 Debug::NoLocking "true";
 CONF
     if ! said=$(APT_CONFIG="$apt/conf" apt-get update -q 2>&1 &&
-        APT_CONFIG="$apt/conf" apt-get install -q -y --download-only mysql-server-core 2>&1); then
+        APT_CONFIG="$apt/conf" apt-get install -q -y --download-only "$package" 2>&1); then
         tail -n 3 <<<"$said" >&2
-        fail "genuine MySQL could not be fetched from $mirror: try again, or put MySQL's own mysqld on PATH"
+        fail "$what could not be fetched from $mirror: try again, or $instead"
     fi
-    for package in "$apt"/cache/archives/*.deb; do
-        dpkg -x "$package" "$MYSQL/root" || fail "genuine MySQL could not be unpacked from $package"
+    for each in "$apt"/cache/archives/*.deb; do
+        dpkg -x "$each" "$folder/root" || fail "$what could not be unpacked from $each"
     done
-    rm -rf "$apt" "$MYSQL"/root/usr/share/{doc,man,locale,perl,info,lintian,bug,i18n} "$MYSQL"/root/usr/lib/*/{perl,gconv}
-    [ -x "$MYSQL/root/usr/sbin/mysqld" ] || fail "genuine MySQL is not in what $mirror has of it"
+    rm -rf "$apt" "$folder"/root/usr/share/{doc,man,locale,perl,info,lintian,bug,i18n} "$folder"/root/usr/lib/*/{perl,gconv}
+    [ -x "$folder/root/usr/sbin/$program" ] || fail "$what is not in what $mirror has of it"
+    touch "$folder/.ready"
 }
 
 install_servers() {
@@ -329,7 +328,7 @@ install_servers() {
 case ${1:-} in
 test) # what `make test` needs
     make_venv .venv # of whose version the newest Python need not be
-    together environment servers mysql newest-python
+    together environment servers mysql pgbouncer newest-python
     fetch_emulator
     ;;
 test-all)
@@ -358,7 +357,14 @@ list-newest-python) list_pythons 1 ;;
 free-threaded) once .venv-free-threaded/.ready install_free_threaded ;;
 list-pythons) list_pythons "${#SUPPORTED_PYTHONS[@]}" ;;
 servers) install_servers ;;
-mysql) [ -e $MYSQL/.ready ] || { fetch_mysql && touch $MYSQL/.ready; } ;;
+mysql)
+    [ -e .tools/mysql/.ready ] ||
+        fetch_unpacked .tools/mysql mysql-server-core mysqld "genuine MySQL" "put MySQL's own mysqld on PATH"
+    ;;
+pgbouncer)
+    [ -e .tools/pgbouncer/.ready ] ||
+        fetch_unpacked .tools/pgbouncer pgbouncer pgbouncer "the newest PgBouncer" "leave out tests/contract/pooled/test_newest_pgbouncer.py"
+    ;;
 audit) once .venv-audit/.ready install_audit ;;
 fuzz) once .venv-fuzz/.ready install_fuzz ;;
 tools) once .venv-build/.ready install_tools ;;

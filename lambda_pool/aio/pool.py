@@ -148,7 +148,9 @@ class AsyncPool:
         return decorate(lambda: self._core, fn, inject, on_unavailable, loop=loop)
 
     async def _lend(self, signature: Signature) -> tuple[Any, Callable[[BaseException | None], Awaitable[None]]]:
-        entry = await spawn(self._core.acquire, Role.WRITER, Deadline(self._core.config.timeout))
+        config = self._core.config
+        deadline = Deadline(config.timeout, wake=config.wake_timeout)
+        entry = await spawn(self._core.acquire, Role.WRITER, deadline)
         entry.where = borrower.place(signature.code)
 
         async def give_back(error: BaseException | None) -> None:
@@ -182,7 +184,9 @@ class AsyncPooledContext:
 
     def _acquire(self) -> Entry:
         pool = self._pool
-        deadline = Deadline(self._timeout or pool.config.timeout)
+        deadline = Deadline(
+            self._timeout or pool.config.timeout, wake=0.0 if self._timeout else pool.config.wake_timeout
+        )
         if self._readonly:
             return pool.acquire_transaction(deadline, readonly=True, guarded=False)
         return pool.acquire(Role.WRITER, deadline)

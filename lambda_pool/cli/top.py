@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 from lambda_pool import LambdaPoolError, Pool
 from lambda_pool.cli import arguments
+from lambda_pool.cli.rows import as_text
 from lambda_pool.cli.terminal import Progress, clip, columns, complain, printable, table, table_rows
 
 _NAME = "lambda-pool-top"
@@ -113,7 +114,7 @@ def _read(conn: Any, engine: str) -> View:
 def _rows(conn: Any, sql: str) -> list[tuple[Any, ...]]:
     with conn.cursor() as cursor:
         cursor.execute(sql)
-        return list(cursor.fetchall())
+        return [as_text(row) for row in cursor.fetchall()]
 
 
 def _read_postgres(conn: Any) -> View:

@@ -25,6 +25,7 @@ class Config(Record):
     max_size: int = 1
     min_size: int = 0
     timeout: float = 5.0
+    wake_timeout: float = 0.0
     connect_timeout: float = 3.0
     ping_after: float = 5.0
     ping_timeout: float = 1.0
@@ -48,6 +49,7 @@ OPTIONS: dict[str, Callable[[str, object], Any]] = {
     "max_size": integer(1),
     "min_size": integer(0),
     "timeout": seconds,
+    "wake_timeout": number_of_seconds(zero="to switch it off"),
     "connect_timeout": seconds,
     "ping_after": number_of_seconds(zero="to ping at each checkout"),
     "ping_timeout": seconds,
@@ -112,6 +114,8 @@ def make(
     config = Config(url=parsed, name=name or parsed.database or parsed.engine, **checked)
     if config.min_size > config.max_size:
         raise bad("min_size", config.min_size, f"at most max_size ({config.max_size})")
+    if 0 < config.wake_timeout <= config.timeout:
+        raise bad("wake_timeout", config.wake_timeout, f"more than timeout ({config.timeout:g}), or 0 to switch it off")
     if config.url.pooled:
         check_pooled(config)
     if is_dsql(config.url.host):

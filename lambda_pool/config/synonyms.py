@@ -28,6 +28,7 @@ OPTIONS = {
     "pool_timeout": "timeout",
     "keep_below": "keep_below",
     "session_idle": "session_idle",
+    "wake_timeout": "wake_timeout",
 }
 """What may stand in a URL, and the option of the pool that it is: everybody's words there, and what depends on the
 server and on who else uses it."""

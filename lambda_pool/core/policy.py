@@ -99,6 +99,14 @@ def session_timer(session_idle: float, longest: float) -> float:
     return max(session_idle, longest + TIMER_MARGIN) if session_idle else 0.0
 
 
+def patience(kind: Failure, timeout: float, wake_timeout: float) -> float:
+    """Seconds that a checkout may take in all, after an attempt to connect that failed like this.
+
+    In: the options of these names; `wake_timeout` is 0 where nobody is to wait for a database that resumes.
+    """
+    return max(timeout, wake_timeout) if kind is Failure.RESUMING else timeout
+
+
 class Step(Enum):
     """What is next when a borrower gives a connection back."""
 

@@ -44,7 +44,8 @@ class Borrowed:
         self.home: AliasPool = home
         self.failure: BaseException | None = None
         """The error that says that this connection, or its server, is not what it was."""
-        self.entry: Entry = home.core.acquire(home.role, Deadline(home.core.config.timeout))
+        config = home.core.config
+        self.entry: Entry = home.core.acquire(home.role, Deadline(config.timeout, wake=config.wake_timeout))
         self.entry.where = f"Django's connection {alias!r}"
         self.link: Any = self.entry.link
         self.streams: set[str] = set()

@@ -27,6 +27,8 @@ class Failure(Enum):
     """It turned into a reader (failover), and refuses to write."""
     UNREACHABLE = "unreachable"
     """Refused, starting up, or not answering in time: time may heal it."""
+    RESUMING = "resuming"
+    """It was reached and is not ready: it accepted and said nothing, or says that it starts. Asleep, perhaps."""
     TOO_MANY = "too_many"
     """No free connection on the server or the proxy: time may heal it."""
     REJECTED = "rejected"
@@ -43,11 +45,18 @@ class Failure(Enum):
     """Raised neither by the driver nor by its socket: by the caller's code, or a signal handler that came between."""
 
 
-TRANSIENT = frozenset({Failure.UNREACHABLE, Failure.TOO_MANY, Failure.LOST, Failure.SHUTDOWN})
+TRANSIENT = frozenset({Failure.UNREACHABLE, Failure.RESUMING, Failure.TOO_MANY, Failure.LOST, Failure.SHUTDOWN})
 """Failures to connect that a later attempt may overcome."""
 
 INVALIDATES_POOL = frozenset({Failure.SHUTDOWN, Failure.READ_ONLY, Failure.STALE})
 """Failures that condemn every older connection of the pool too."""
+
+
+SILENT = "the server accepted the connection and gave no answer in time"
+"""What an engine says of a login that was let in and never answered."""
+
+AUTO_PAUSED = "resuming after being auto-paused"
+"""RDS's own words for a cluster at 0 ACU that wakes."""
 
 
 class Outcome(Enum):

@@ -181,8 +181,9 @@ class PooledDialect(_Dialect):
                 f"connect_args with {', '.join(other)} is not valid here, nor set by a listener of do_connect: the "
                 "pool opens the connections, write Pool(…, connect_args={…}), or auth=… for a token"
             )
-        borrowed = self._next.get(current_borrower()) or self.borrow(Deadline(self.pool.config.timeout))
-        return borrowed.conn
+        config = self.pool.config
+        deadline = Deadline(config.timeout, wake=config.wake_timeout)
+        return (self._next.get(current_borrower()) or self.borrow(deadline)).conn
 
     def do_close(self, dbapi_connection: Any) -> None:
         """Give back: NullPool closes what it lends, and so does who has detached a connection."""

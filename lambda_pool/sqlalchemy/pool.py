@@ -72,7 +72,7 @@ class LambdaPool(Pool):
     def _do_get(self) -> _ConnectionRecord:
         """Borrow. Raises what `Pool.connection()` raises, or what a listener of `connect` raises."""
         pool, readonly = self._lent.pool, self._lent.readonly
-        deadline = Deadline(pool.config.timeout)
+        deadline = Deadline(pool.config.timeout, wake=pool.config.wake_timeout)
         for last in (False, True):
             borrowed = self._lent.borrow(deadline)
             try:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from lambda_pool.testing.mariadb import MariaDbServer as MariaDbServer
     from lambda_pool.testing.mysql import MySqlServer as MySqlServer
     from lambda_pool.testing.network import FaultyProxy as FaultyProxy
+    from lambda_pool.testing.pin_check import Pin as Pin
+    from lambda_pool.testing.pin_check import PinCheck as PinCheck
+    from lambda_pool.testing.pin_check import PinnedError as PinnedError
     from lambda_pool.testing.postgres import PostgresServer as PostgresServer
     from lambda_pool.testing.runtime import LambdaRuntime as LambdaRuntime
 
@@ -29,6 +32,9 @@ _HOMES = {
     "LambdaRuntime": "lambda_pool.testing.runtime",
     "MariaDbServer": "lambda_pool.testing.mariadb",
     "MySqlServer": "lambda_pool.testing.mysql",
+    "Pin": "lambda_pool.testing.pin_check",
+    "PinCheck": "lambda_pool.testing.pin_check",
+    "PinnedError": "lambda_pool.testing.pin_check",
     "PostgresServer": "lambda_pool.testing.postgres",
 }
 

@@ -32,10 +32,13 @@ class _Fault:
 class _Connection:
     """One client, its way to the server, and the two threads that carry the bytes."""
 
-    def __init__(self, client: socket.socket, server: socket.socket, fault: _Fault) -> None:
+    def __init__(
+        self, client: socket.socket, server: socket.socket, fault: _Fault, hear: Callable[[bytes], None] | None
+    ) -> None:
         self.client = client
         self.server = server
         self.fault = fault
+        self.hear = hear
         self.ended = False
         self.over = False
         self._finished = 0
@@ -81,6 +84,8 @@ class _Connection:
     def _pass_on(self, data: bytes, target: socket.socket, direction: Direction) -> bool:
         """Carry one piece, or do to it what the fault says. False once the connection is reset."""
         fault = self.fault
+        if self.hear is not None and direction == "to_server":
+            self.hear(data)
         if fault.delay:
             time.sleep(fault.delay)
         if direction in fault.swallow:
@@ -159,7 +164,11 @@ class FaultyProxy:
     manager: leaving closes every connection.
     """
 
-    def __init__(self, host: str, target_port: int) -> None:
+    def __init__(
+        self, host: str, target_port: int, *, listen: Callable[[int], Callable[[bytes], None]] | None = None
+    ) -> None:
+        """`listen` is called with the port of each client, and what it returns with each piece that this one sends."""
+        self._listen = listen
         self._target = (host, target_port)
         self._connections: list[_Connection] = []
         self._new_fault = _Fault()
@@ -193,7 +202,8 @@ class FaultyProxy:
                     client.close()
                     continue
                 server.settimeout(None)
-                connection = _Connection(client, server, self._new_fault)
+                hear = self._listen(client.getpeername()[1]) if self._listen is not None else None
+                connection = _Connection(client, server, self._new_fault, hear)
                 try:
                     for end in (client, server):
                         end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

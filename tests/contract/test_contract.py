@@ -36,7 +36,9 @@ class TestConnection:
         with database.pool().connection() as conn:
             if database.engine == "postgresql":
                 assert isinstance(conn, psycopg.Connection)
-                assert conn.execute("select ssl from pg_stat_ssl where pid = pg_backend_pid()").fetchone() == (True,)
+                assert conn.execute("select ssl from pg_stat_ssl where pid = pg_backend_pid()").fetchone() == (
+                    database.server.has_tls,
+                )
             else:
                 assert isinstance(conn, pymysql.connections.Connection)
                 assert database.query(conn, "show status like 'Ssl_cipher'")[0][1]
@@ -452,11 +454,14 @@ class TestConnecting:
         if part == "password":
             url, secret = url.replace(secret, "wr0ng-s3cret"), "wr0ng-s3cret"
         elif part == "database":
-            url = url.replace("/postgres?", "/nowhere?").replace("/app?", "/nowhere?")
+            before, mark, query = url.partition("?")
+            url = f"{before.rpartition('/')[0]}/nowhere{mark}{query}"
         elif part == "host":
             url = url.replace("@localhost", "@no-such-host.invalid")
-        else:
+        elif database.server.has_tls:
             url = url.replace(quote_plus(str(database.server.ca_path)), "/etc/ssl/certs/ca-certificates.crt")
+        else:
+            url += "?sslmode=verify-full"
         pool = database.pool(url, timeout=20.0)
         start = time.monotonic()
         with caplog.at_level(logging.DEBUG), pytest.raises(error) as caught, pool.connection():
@@ -598,7 +603,7 @@ class TestRun:
         for thread in threads:
             thread.join(60)
         assert errors == []
-        assert len(calls) == 3
+        assert len(calls) >= 3  # the victim may lock its first row again before the other one gets it
         assert database.execute(f"select {column} from {database.table} order by id") == [(2,), (2,)]
 
     def test_a_serialization_failure_is_replayed(self, pg: Database) -> None:

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pwd
+import re
 import shutil
 import socket
 import subprocess
@@ -26,7 +27,8 @@ _START_ATTEMPTS = 5
 class PgBouncer:
     """Listens on 127.0.0.1:`port` while the context lasts, for the server's superuser and for those in `passwords`.
 
-    `tls`: clients must encrypt. `settings`: further lines for pgbouncer.ini, such as default_pool_size.
+    `tls`: clients must encrypt. `newest`: the one that the project's set-up unpacked.
+    `settings`: further lines for pgbouncer.ini, such as default_pool_size.
     """
 
     def __init__(
@@ -35,11 +37,13 @@ class PgBouncer:
         passwords: Mapping[str, str] | None = None,
         *,
         tls: bool = False,
+        newest: bool = False,
         **settings: object,
     ) -> None:
         self._server = server
         self._passwords = {server.user: server.password, **(passwords or {})}
         self._tls = tls
+        self._newest = newest
         self._settings = settings
         self._process: subprocess.Popen[bytes] | None = None
         self._as: dict[str, Any] = {}
@@ -69,9 +73,10 @@ class PgBouncer:
         # The passwords in plain text: it logs in to the server with them, too.
         lines = [f'"{name}" "{password}"\n' for name, password in self._passwords.items()]
         (self._folder / "users.txt").write_text("".join(lines))
+        self._program = _unpacked(self._folder) if self._newest else _installed()
         if os.geteuid() == 0:  # it refuses to run as root
             account = next(pwd.getpwnam(name) for name in _ACCOUNTS if _exists(name))
-            for path in [self._folder, *self._folder.iterdir()]:
+            for path in [self._folder, *self._folder.rglob("*")]:
                 os.chown(path, account.pw_uid, account.pw_gid)
             self._as = {"user": account.pw_uid, "group": account.pw_gid, "extra_groups": []}
 
@@ -94,12 +99,14 @@ class PgBouncer:
         lines = ["[databases]", f"* = host=127.0.0.1 port={self._server.port}", "[pgbouncer]"]
         ini = self._folder / "pgbouncer.ini"
         ini.write_text("\n".join([*lines, *(f"{name} = {value}" for name, value in settings.items()), ""]))
-        daemon = shutil.which("pgbouncer", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
-        if daemon is None:
-            raise RuntimeError("pgbouncer was not found: install the system package pgbouncer")
         with (self._folder / "log").open("ab") as log:
             self._process = subprocess.Popen(
-                [daemon, str(ini)], stdin=subprocess.DEVNULL, stdout=log, stderr=log, cwd=self._folder, **self._as
+                [*self._program, str(ini)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self._folder,
+                **self._as,
             )
         until = time.monotonic() + _START_SECONDS
         while time.monotonic() < until and self._process.poll() is None:
@@ -142,6 +149,27 @@ class PgBouncer:
             self._process.kill()
             self._process.wait()
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _installed() -> list[str]:
+    daemon = shutil.which("pgbouncer", path=os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin"]))
+    if daemon is None:
+        raise RuntimeError("pgbouncer was not found: install the system package pgbouncer")
+    return [daemon]
+
+
+def _unpacked(folder: Path) -> list[str]:
+    """Copies of the program, its loader and its libraries, where the account that runs it may read them."""
+    root = Path(".tools/pgbouncer/root")
+    if not (root / "usr/sbin/pgbouncer").is_file():
+        raise RuntimeError("the newest PgBouncer was not found: run scripts/setup.sh pgbouncer")
+    [loader] = [*root.glob("usr/lib/*/ld-linux-*.so.*")][:1]
+    command = [str(loader), "--library-path", str(loader.parent), "--list", str(root / "usr/sbin/pgbouncer")]
+    listed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (folder / "lib").mkdir()
+    for path in [loader, root / "usr/sbin/pgbouncer", *re.findall(r"=> (\S+)", listed)]:
+        shutil.copy(path, folder / "lib")
+    return [str(folder / "lib" / loader.name), "--library-path", str(folder / "lib"), str(folder / "lib" / "pgbouncer")]
 
 
 def _exists(account: str) -> bool:

@@ -29,10 +29,12 @@ from lambda_pool.cli.doctor.report import (
     render,
     report,
     step,
+    warning,
 )
 from lambda_pool.cli.doctor.words import of_auth, of_endpoint
 from lambda_pool.cli.terminal import Progress, Terminal, complain
 from lambda_pool.endpoints.base import Role
+from lambda_pool.invocation import time_out
 from lambda_pool.pool import ConnectionPool
 
 _TIMEOUT = 20.0
@@ -180,4 +182,9 @@ def _describe(pool: ConnectionPool) -> Finding:
         "parameters": sorted(url.parameters),
         "connect_args": sorted(pool.config.connect_args),
     }
-    return ok(f"{shown}; login: {of_auth(auth)}; host: {of_endpoint(source)}", **facts)
+    detail = f"{shown}; login: {of_auth(auth)}; host: {of_endpoint(source)}"
+    wake, longest = pool.config.wake_timeout, time_out()
+    if wake > longest:
+        mend = f"wake_timeout={wake:g} is longer than the function's timeout, {longest:.0f} s: raise that above it."
+        return warning(detail, mend, **facts)
+    return ok(detail, **facts)

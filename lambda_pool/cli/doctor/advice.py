@@ -10,11 +10,12 @@ import time
 from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.cli.doctor.aws import Answer, Signed, policy_arn
 from lambda_pool.engines.base import ConnectRequest, Failure
-from lambda_pool.hints import of_refusal
+from lambda_pool.hints import ASLEEP, of_refusal
 from lambda_pool.tls import advice as tls_advice
 
 _VALID_FOR = 900
 """Seconds that RDS accepts a token: UsingWithRDS.IAMDBAuth in its user guide."""
+_PLUGIN = "AWSAuthenticationPlugin AS 'RDS'"
 _TOLERANCE = 240
 """Seconds between two clocks from which on signatures are in danger; AWS allows five minutes."""
 
@@ -47,7 +48,13 @@ def of_address(error: OSError, address: str, port: int, *, in_lambda: bool) -> l
     if error.errno == errno.ENOENT:
         return [f"There is no Unix socket {address}: check the path, and that the database is running."]
     if not isinstance(error, TimeoutError):
-        return ["There is no way there: check the subnets and their route tables."]
+        way = "There is no way there: check the subnets and their route tables."
+        if ":" not in address:
+            return [way]
+        return [
+            f"{way} {address} is an IPv6 address, as a dual-stack endpoint has one beside its IPv4 address: give the "
+            "function's VPC configuration Ipv6AllowedForDualStack=true, and its subnets IPv6."
+        ]
     here = "the function's" if in_lambda else "this machine's"
     advice = [
         f"Nothing comes back, so something on the way drops the packets. Allow inbound TCP {port} in the security "
@@ -62,6 +69,12 @@ def of_address(error: OSError, address: str, port: int, *, in_lambda: bool) -> l
             "(lambda_pool.cli.doctor.diagnose), or through a VPN or a tunnel."
         )
     return advice
+
+
+def of_sleep(wake_timeout: float) -> str:
+    """A database that was reached, and is not ready."""
+    again = f"{ASLEEP}. Run the doctor again in half a minute"
+    return again + ("." if wake_timeout else ", and set wake_timeout=40, so that functions wait for it.")
 
 
 def of_login(error: Exception, kind: Failure, engine: str, request: ConnectRequest) -> list[str]:
@@ -90,7 +103,7 @@ def of_login(error: Exception, kind: Failure, engine: str, request: ConnectReque
                 "Or it demands encryption (REQUIRE SSL, require_secure_transport): write sslmode=verify-full."
             )
         return advice
-    if kind in {Failure.UNREACHABLE, Failure.LOST, Failure.SHUTDOWN}:
+    if kind in {Failure.UNREACHABLE, Failure.RESUMING, Failure.LOST, Failure.SHUTDOWN}:
         return [
             "TCP works, and the login does not come to its end: the server is starting, stopping or overloaded, or a "
             "proxy waits for a connection to it. Look at its log and its load, and try again."
@@ -107,15 +120,21 @@ def of_token(
     if answer.problem:
         advice.append(answer.problem)
     known = recognise(host)
-    if known and known.kind is Kind.PROXY:
+    if answer.end_to_end:
+        grant = f"GRANT rds_iam TO {user}" if engine == "postgresql" else f"{user} IDENTIFIED WITH {_PLUGIN}"
+        advice.append(
+            f"The proxy's default authentication scheme is IAM_AUTH, so it logs in to the database by IAM, too: {user} "
+            f"must be an IAM user there ({grant}), the database must allow IAM logins, and the proxy's own role needs "
+            "rds-db:connect on the database's resource."
+        )
+    elif known and known.kind is Kind.PROXY:
         advice.append(
             f"Allow IAM authentication for {user} in the proxy's authentication settings, and keep its password in "
             "the proxy's secret. Make it no IAM user in the database, unless the proxy's default authentication scheme "
             "is IAM_AUTH: the password would not be accepted there any more."
         )
     elif engine == "mysql":
-        plugin = "AWSAuthenticationPlugin AS 'RDS'"
-        advice.append(f"Check that {user} is an IAM user: CREATE USER {user} IDENTIFIED WITH {plugin}")
+        advice.append(f"Check that {user} is an IAM user: CREATE USER {user} IDENTIFIED WITH {_PLUGIN}")
     elif "PAM authentication failed" not in str(error):
         advice.append(f"The server asked for a password, so {user} is no IAM user there: GRANT rds_iam TO {user}")
     arn = policy_arn(host, region, user, answer)

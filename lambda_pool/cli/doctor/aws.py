@@ -32,6 +32,8 @@ class Answer:
     resource: str | None = None
     ahead: float | None = None
     problem: str | None = None
+    end_to_end: bool = False
+    """An RDS Proxy logs in to the database by IAM, too (DefaultAuthScheme=IAM_AUTH)."""
 
     @property
     def who(self) -> str:
@@ -72,7 +74,8 @@ def ask(host: str, source: object, region: str, seconds: float) -> Answer:
         session = load_session()
         with no_bodies_logged():
             _ask_sts(create_client(session, "sts", region, keys, seconds, seconds), answer)
-            answer.resource = _resource(create_client(session, "rds", region, keys, seconds, seconds), host, source)
+            rds = create_client(session, "rds", region, keys, seconds, seconds)
+            answer.resource = _resource(rds, host, source, answer)
 
     try:
         within(seconds, work)
@@ -113,8 +116,8 @@ def _problem(error: Exception, what: str) -> str:
     return f"AWS could not be asked {what} ({type(error).__name__})."
 
 
-def _resource(rds: Any, host: str, source: object) -> str | None:
-    """The id that a policy names the endpoint's resource by, or None."""
+def _resource(rds: Any, host: str, source: object, answer: Answer) -> str | None:
+    """The id that a policy names the endpoint's resource by, or None; notes what else a proxy says of logins."""
     from lambda_pool.endpoints.rds import AuroraCluster, RdsProxy
 
     known = recognise(host)
@@ -129,7 +132,9 @@ def _resource(rds: Any, host: str, source: object) -> str | None:
     if kind in {Kind.WRITER, Kind.READER}:
         return str(rds.describe_db_clusters(DBClusterIdentifier=name)["DBClusters"][0]["DbClusterResourceId"])
     if kind is Kind.PROXY:
-        return str(rds.describe_db_proxies(DBProxyName=name)["DBProxies"][0]["DBProxyArn"]).rpartition(":")[2]
+        proxy = rds.describe_db_proxies(DBProxyName=name)["DBProxies"][0]
+        answer.end_to_end = proxy.get("DefaultAuthScheme") == "IAM_AUTH"
+        return str(proxy["DBProxyArn"]).rpartition(":")[2]
     return None
 
 

@@ -15,12 +15,14 @@ from lambda_pool.auth.base import Credentials, UrlAuth
 from lambda_pool.auth.iam import IamToken
 from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.cli.doctor import advice, aws, network
+from lambda_pool.cli.doctor.proxy import of_targets
 from lambda_pool.cli.doctor.report import Finding, Redactor, failed, line_of, ok, warning
 from lambda_pool.cli.doctor.room import room
 from lambda_pool.cli.doctor.words import of_auth
+from lambda_pool.cli.rows import as_text
 from lambda_pool.connector import contradiction
 from lambda_pool.endpoints.base import Endpoint, Role
-from lambda_pool.engines.base import ConnectRequest, Failure, FleetConnection
+from lambda_pool.engines.base import TRANSIENT, ConnectRequest, Failure, FleetConnection
 from lambda_pool.invocation import Deadline
 from lambda_pool.pool import ConnectionPool
 from lambda_pool.tls import Tls, context, is_local
@@ -209,6 +211,7 @@ def tls(patient: Patient) -> Finding:
     except network.StrangerError as error:
         return failed(
             f"what listens there does not answer as {patient.engine} does ({error})",
+            *([advice.of_sleep(patient.pool.config.wake_timeout)] if isinstance(error, network.SilentError) else []),
             "Check the port, and the engine that the URL begins with. A load balancer without a healthy target does "
             "this too, and a server that hangs.",
             **facts,
@@ -260,6 +263,14 @@ def login(patient: Patient) -> Finding:
 
 
 def _of_failed_login(patient: Patient, request: ConnectRequest, error: Exception, kind: Failure) -> list[str]:
+    if kind in TRANSIENT and request.pooled:
+        within = patient.within(patient.pool.config.timeout).left()
+        targets = of_targets(request.host, patient.pool.connector.endpoint, within)
+        if targets:
+            return [*targets, *advice.of_login(error, kind, patient.engine, request)]
+    if kind is Failure.RESUMING:
+        sleep = advice.of_sleep(patient.pool.config.wake_timeout)
+        return [sleep, *advice.of_login(error, kind, patient.engine, request)]
     mismatch = contradiction(request.credentials, patient.endpoint)
     if kind is Failure.REJECTED and mismatch:
         return [mismatch]
@@ -307,7 +318,7 @@ def _ask_postgres(conn: Any) -> tuple[Any, ...]:
 
     # Not the user's own kinds of cursors and rows, which connect_args may hold.
     with conn.cursor(row_factory=tuple_row) as cursor:
-        return tuple(cursor.execute(_POSTGRES).fetchone())
+        return as_text(cursor.execute(_POSTGRES).fetchone())
 
 
 def _ask_mysql(conn: Any) -> tuple[Any, ...]:

@@ -37,6 +37,10 @@ class StrangerError(Exception):
     """What answers does not speak the database's protocol."""
 
 
+class SilentError(StrangerError):
+    """What accepts the connection says nothing."""
+
+
 def within(seconds: float, work: Callable[[], T]) -> T:
     """What `work` returns or raises, or TimeoutError after so many seconds: for calls that know no bound themselves."""
     results: list[T] = []
@@ -87,7 +91,9 @@ def start_tls(engine: str, sock: socket.socket, context: ssl.SSLContext, host: s
     deadline = time.monotonic() + seconds
     try:
         (_ask_postgres if engine == "postgresql" else _ask_mysql)(sock, deadline)
-    except (TimeoutError, ConnectionResetError, BrokenPipeError, struct.error) as error:
+    except TimeoutError as error:
+        raise SilentError(of_error(error)) from error
+    except (ConnectionResetError, BrokenPipeError, struct.error) as error:
         raise StrangerError(of_error(error)) from error
     sock.settimeout(max(deadline - time.monotonic(), 0.001))
     return context.wrap_socket(sock, server_hostname=host)

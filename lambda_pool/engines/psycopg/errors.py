@@ -1,15 +1,15 @@
 """What psycopg's errors mean for the connection and for a second try."""
 
-from ..base import Failure
+from ..base import AUTO_PAUSED, SILENT, Failure
 
 # SQLSTATE to meaning: https://www.postgresql.org/docs/current/errcodes-appendix.html
 _BY_STATE = {
     "57P01": Failure.SHUTDOWN,
     "57P02": Failure.LOST,
-    "57P03": Failure.UNREACHABLE,
     "57P05": Failure.LOST,
     "25006": Failure.READ_ONLY,
     "25P03": Failure.LOST,
+    "25P04": Failure.LOST,
     "53300": Failure.TOO_MANY,
     "28000": Failure.REJECTED,
     "28P01": Failure.REJECTED,
@@ -28,6 +28,8 @@ _STALE = {"0A000": ("RevalidateCachedQuery", "cached plan must not change"), "XX
 # Errors while connecting carry no SQLSTATE; only the text tells. First match wins. Certificates come before login,
 # because libpq reports both kinds with "connection to server … failed".
 _BY_TEXT = (
+    (SILENT, Failure.RESUMING),
+    (AUTO_PAUSED, Failure.RESUMING),
     # Psycopg's own words for what libpq finds once it is connected.
     ("consuming input failed", Failure.LOST),
     ("flushing failed", Failure.LOST),
@@ -47,6 +49,8 @@ _BY_TEXT = (
     ("server_login_retry", Failure.UNREACHABLE),
     ("pgbouncer cannot connect to server", Failure.UNREACHABLE),
     ("imed-out waiting to acquire", Failure.TOO_MANY),
+    ("the database system is starting up", Failure.RESUMING),
+    ("the database system is not yet accepting connections", Failure.RESUMING),
     ("the database system is", Failure.UNREACHABLE),
     ("authentication failed", Failure.REJECTED),
     ("no password supplied", Failure.REJECTED),
@@ -61,6 +65,7 @@ _BY_TEXT = (
     ("No such file or directory", Failure.UNREACHABLE),
     ("terminating connection due to administrator command", Failure.SHUTDOWN),
     ("idle-in-transaction timeout", Failure.LOST),
+    ("due to transaction timeout", Failure.LOST),
     ("idle-session timeout", Failure.LOST),
     ("server closed the connection unexpectedly", Failure.LOST),
     ("Connection reset by peer", Failure.LOST),
@@ -90,10 +95,10 @@ def classify(error: BaseException) -> Failure:
 
     if not isinstance(error, Error):
         return Failure.FOREIGN
-    if isinstance(error, NoAnswerError):
-        return Failure.UNREACHABLE
     state, text = error.sqlstate, str(error)
-    if state:
+    if isinstance(error, NoAnswerError):
+        return Failure.RESUMING if SILENT in text else Failure.UNREACHABLE
+    if state and state != "57P03":  # the words tell whether it starts or stops
         function, words = _STALE.get(state, ("", "\0"))
         if words in text or (function and error.diag.source_function == function):
             return Failure.STALE
@@ -101,4 +106,4 @@ def classify(error: BaseException) -> Failure:
     for part, failure in _BY_TEXT:
         if part in text:
             return failure
-    return Failure.OTHER
+    return Failure.UNREACHABLE if state else Failure.OTHER

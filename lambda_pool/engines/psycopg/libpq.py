@@ -17,6 +17,7 @@ from psycopg.waiting import Ready, Wait
 
 from ...errors import ConfigError
 from ...waiting import READ, WRITE, aside, ready
+from ..base import SILENT
 from .arguments import NO_OPTIONS
 
 if TYPE_CHECKING:
@@ -110,8 +111,9 @@ def _connect(pgconn: "PGconn", deadline: float, *, pooled: bool) -> None:
             break
         # The socket anew each time: libpq may change it between two addresses.
         events = READ if state == PollingStatus.READING else WRITE
+        said = "no answer in time" if pgconn.status == ConnStatus.STARTED else SILENT
         # In short pieces: a signal that comes just before the call does not end it.
-        while not ready(pgconn.socket, events, min(LOOK, _left(deadline))):
+        while not ready(pgconn.socket, events, min(LOOK, _left(deadline, said))):
             pass
         room -= _waiting(pgconn.socket)
         if room < 0:
@@ -135,10 +137,10 @@ def request_cancel(pgconn: "PGconn", deadline: float) -> None:
         ready(cancel.socket, READ if state == PollingStatus.READING else WRITE, _left(deadline))
 
 
-def _left(deadline: float) -> float:
+def _left(deadline: float, otherwise: str = "no answer in time") -> float:
     left = deadline - monotonic()
     if left <= 0:
-        raise NoAnswerError("no answer in time")
+        raise NoAnswerError(otherwise)
     return left
 
 

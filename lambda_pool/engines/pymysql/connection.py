@@ -18,7 +18,7 @@ from pymysql.cursors import SSCursor
 
 from ...errors import ConfigError, DeadlineExceeded
 from ...waiting import aside
-from ..base import cancelled, from_elsewhere
+from ..base import SILENT, cancelled, from_elsewhere
 from . import private
 from .errors import is_answer
 from .noted import Noted, again, reported
@@ -84,7 +84,7 @@ class BoundedConnection(_Connection):
         setup = self.init_command, self.sql_mode
         self.autocommit_mode: Any = None
         self.init_command = self.sql_mode = None  # they have their place in `run_setup`
-        context = wrapping = None
+        context = wrapping = plain = None
         if self.ssl:
             context, self.ctx = self.ctx, Wrapping(self.ctx, self.sockets[1])
             wrapping = self.ctx
@@ -94,15 +94,15 @@ class BoundedConnection(_Connection):
                 plain = self._dial(deadline)
                 self.connect(plain)
                 self.sock = (wrapping and wrapping.wrapped) or plain
-                self.line.response_pending = False
-                self._connected = True
+                self.line.response_pending, self._connected = False, True
                 self.init_command, self.sql_mode = setup
                 self.run_setup()
         except BaseException as error:
             self.abandon()
-            raised = self._raised_elsewhere(error)
-            if raised is not None:
+            if (raised := self._raised_elsewhere(error)) is not None:
                 raise raised from None
+            if plain is not None and monotonic() >= deadline and isinstance(error, pymysql.MySQLError | OSError):
+                raise pymysql.OperationalError(CR.CR_SERVER_LOST, SILENT) from error
             raise
         finally:
             if context is not None:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from ..base import Failure, OverdueError, from_elsewhere
+from ..base import AUTO_PAUSED, SILENT, Failure, OverdueError, from_elsewhere
 
 # Error numbers: https://dev.mysql.com/doc/mysql-errors/8.4/en/ (server from 1000, client from 2000) and
 # https://mariadb.com/kb/en/mariadb-error-code-reference/ (from 1900, and from 4000); 9501 is RDS Proxy's.
@@ -19,6 +19,7 @@ _NUMBERS = {
     Failure.CONFLICT: (1020, 1205, 1213, 1412, 1615, 3101),
 }
 _BY_NUMBER = {number: failure for failure, numbers in _NUMBERS.items() for number in numbers}
+CR_SERVER_LOST = 2013
 # What no time heals, though PyMySQL reports it as "can't connect" (2003) like all that the operating system says.
 _FINAL_TEXTS = (
     ("certificate", Failure.UNTRUSTED),
@@ -41,6 +42,8 @@ def classify(error: BaseException) -> Failure:
     if not isinstance(number, int):
         return Failure.OTHER
     failure = _BY_NUMBER.get(number, Failure.OTHER)
+    if (number == CR_SERVER_LOST and SILENT in str(error)) or (failure is Failure.OTHER and AUTO_PAUSED in str(error)):
+        return Failure.RESUMING
     if failure is Failure.UNREACHABLE:
         for part, meaning in _FINAL_TEXTS:
             if part in str(error):

@@ -141,6 +141,38 @@ def test_a_commit_whose_answer_is_lost_is_looked_up(
     assert (works, kept(server), len(runs)) == ([1], [1], 2)
 
 
+def test_what_was_recorded_is_found_where_the_encoding_is_not_known(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In a database of SQL_ASCII psycopg gives bytes."""
+    from lambda_pool import replay
+
+    genuine, runs = replay.run, list[int]()
+
+    def lost(*args: Any, **options: Any) -> Any:
+        found = genuine(*args, **options)
+        runs.append(1)
+        if len(runs) == 1:
+            raise lambda_pool.CommitUncertain("its answer was lost")
+        return found
+
+    monkeypatch.setattr(replay, "run", lost)
+    postgres.execute("create database steps_ascii encoding 'SQL_ASCII' locale 'C' template template0")
+    pool = lambda_pool.Pool(postgres.url(database="steps_ascii"), observers=())
+
+    @pool.handler
+    @durable_execution
+    def handler(event: Any, context: DurableContext) -> Any:
+        return pool.step(context, "save", lambda conn: {"saved": len(runs)})
+
+    try:
+        assert run_durable(handler).result == '{"saved": 0}'
+    finally:
+        pool.close()
+        postgres.execute("drop database steps_ascii with (force)")
+    assert len(runs) == 2
+
+
 def test_the_deadline_is_the_invocations_without_a_decorator_too(pool: lambda_pool.Pool) -> None:
     found: list[Any] = []
 

@@ -556,6 +556,7 @@ def test_a_server_that_never_answers_a_login(server: Server) -> None:
         finding = checks.login(patient)
     assert finding.status == "failed"
     assert "a proxy waits for a connection" in " ".join(finding.advice)
+    assert "It may be asleep" in " ".join(finding.advice)
 
 
 @pytest.mark.parametrize("server", ["mysql"], indirect=True)

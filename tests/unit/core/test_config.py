@@ -111,6 +111,7 @@ def test_a_wrong_url(url: str, said: str) -> None:
         ("timeout", float("inf"), "1000000"),
         ("timeout", "soon", "seconds above 0"),
         ("timeout", None, "seconds above 0"),
+        ("wake_timeout", -1, "0 to switch it off"),
         ("connect_timeout", -1, "seconds above 0"),
         ("ping_after", -0.1, "0 to ping at each checkout"),
         ("ping_timeout", 0, "seconds above 0"),

@@ -111,3 +111,20 @@ def test_ages(seconds: float, text: str) -> None:
 def test_what_a_server_sends_cannot_steer_the_terminal() -> None:
     assert table(["NAME"], [["\x1b[2Jevil"]], 80, {0}) == ["NAME", "?[2Jevil"]
     assert table(["NAME"], [["x" * 100]], 10, {0})[1] == "x" * 10
+
+
+def test_a_database_whose_encoding_is_not_known(postgres: PostgresServer, capsys: Capture) -> None:
+    """psycopg gives bytes there, which nobody wants to see as such."""
+    postgres.execute("create database top_ascii encoding 'SQL_ASCII' locale 'C' template template0")
+    pool = lambda_pool.Pool(postgres.url(database="top_ascii"), name="top-ascii", observers=())
+    try:
+        with pool.connection() as conn:
+            conn.execute("select 42 as seen")
+            assert main(["top", postgres.url(database="top_ascii"), "--once"]) == 0
+        pool.close()
+    finally:
+        postgres.execute("drop database top_ascii with (force)")
+    out = capsys.readouterr().out
+    assert "top-ascii" in out
+    assert "select 42 as seen" in out
+    assert "b'" not in out

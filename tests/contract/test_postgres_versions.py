@@ -1,0 +1,214 @@
+"""What PostgreSQL's versions and settings differ in: timers, logins, the start of TLS, encodings, several hosts."""
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import psycopg
+import pytest
+
+import lambda_pool
+from lambda_pool.api import core_of
+from lambda_pool.cli.doctor import diagnose
+from lambda_pool.engines.base import Failure
+from lambda_pool.testing import PostgresServer
+from lambda_pool.testing.certificates import make_certificates
+
+Pools = Callable[..., lambda_pool.Pool]
+
+
+@pytest.fixture
+def pool_of() -> Iterator[Pools]:
+    made: list[lambda_pool.Pool] = []
+
+    def make(url: str, **options: Any) -> lambda_pool.Pool:
+        made.append(lambda_pool.Pool(url, observers=(), **options))
+        return made[-1]
+
+    yield make
+    for pool in made:
+        pool.close()
+
+
+@pytest.fixture(params=["15", "18"])
+def server(request: pytest.FixtureRequest) -> PostgresServer:
+    found: PostgresServer = request.getfixturevalue("postgres" if request.param == "15" else "newest_postgres")
+    return found
+
+
+def value(pool: lambda_pool.Pool, sql: str) -> Any:
+    with pool.connection() as conn:
+        return conn.execute(sql).fetchone()[0]
+
+
+def test_the_versions(postgres: PostgresServer, newest_postgres: PostgresServer) -> None:
+    versions = [int(each.execute("show server_version_num")[0][0]) // 10000 for each in (postgres, newest_postgres)]
+    assert versions[1] >= 18
+    assert versions[0] >= 14
+
+
+# --- timers -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_transaction_that_the_server_ends_is_lost(newest_postgres: PostgresServer, pool_of: Pools) -> None:
+    """`transaction_timeout`, from version 17 on, ends the session with the transaction."""
+    pool = pool_of(newest_postgres.url(options="-c transaction_timeout=300"))
+    with pytest.raises(psycopg.Error, match="due to transaction timeout") as caught, pool.connection() as conn:
+        conn.execute("select 1")
+        time.sleep(0.6)
+        conn.execute("select 2")
+    assert core_of(pool).classify(caught.value) is Failure.LOST
+    assert value(pool, "select 3") == 3
+
+
+def test_work_that_it_ended_is_run_again(newest_postgres: PostgresServer, pool_of: Pools) -> None:
+    pool = pool_of(newest_postgres.url(options="-c transaction_timeout=300"))
+    calls = []
+
+    def work(conn: Any) -> int:
+        calls.append(1)
+        conn.execute("select 1")
+        if len(calls) == 1:
+            time.sleep(0.6)
+        return int(conn.execute("select 42").fetchone()[0])
+
+    assert pool.run(work) == 42
+    assert len(calls) == 2
+
+
+def test_a_session_that_the_server_ended_is_replaced(server: PostgresServer, pool_of: Pools) -> None:
+    pool = pool_of(server.url(options="-c idle_session_timeout=300"))
+    first = value(pool, "select pg_backend_pid()")
+    time.sleep(0.6)
+    assert value(pool, "select pg_backend_pid()") != first
+    assert value(pool, "show idle_session_timeout") == "300ms"
+
+
+# --- logins -----------------------------------------------------------------------------------------------------------
+
+
+def test_scram_is_bound_to_the_tls_channel(postgres: PostgresServer, pool_of: Pools) -> None:
+    assert value(pool_of(postgres.url(channel_binding="require", require_auth="scram-sha-256")), "select 1") == 1
+
+
+def test_without_tls_there_is_no_channel(server: PostgresServer, pool_of: Pools) -> None:
+    url = server.url(tls=False, sslmode="disable", channel_binding="require")
+    start = time.monotonic()
+    with pytest.raises(lambda_pool.ConnectError, match="channel binding required, but SSL not in use"):
+        pool_of(url).connection().__enter__()
+    assert time.monotonic() - start < 4  # it is not tried again
+
+
+# --- TLS from the first byte ------------------------------------------------------------------------------------------
+
+
+class TlsFirst:
+    """TLS from the first byte, as PostgreSQL speaks it from version 17 on, in front of a server without TLS."""
+
+    def __init__(self, server: PostgresServer, folder: Path) -> None:
+        certificates = make_certificates(folder, ["localhost"])
+        self.ca = certificates.ca
+        self._target = ("127.0.0.1", server.port)
+        self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._context.load_cert_chain(certificates.certificate, certificates.key)
+        self._context.set_alpn_protocols(["postgresql"])
+        self._listener = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self._listener.getsockname()[1]
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        with suppress(OSError):
+            while True:
+                client, _ = self._listener.accept()
+                threading.Thread(target=self._serve, args=(client,), daemon=True).start()
+
+    def _serve(self, plain: socket.socket) -> None:
+        with suppress(OSError), self._context.wrap_socket(plain, server_side=True) as client:
+            if client.selected_alpn_protocol() != "postgresql":
+                return
+            with socket.create_connection(self._target) as session:
+                threading.Thread(target=_copy, args=(session, client), daemon=True).start()
+                _copy(client, session)
+
+    def close(self) -> None:
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+
+
+def _copy(source: socket.socket, target: socket.socket) -> None:
+    with suppress(OSError):
+        while data := source.recv(65536):
+            target.sendall(data)
+
+
+@pytest.fixture
+def tls_first(newest_postgres: PostgresServer, tmp_path: Path) -> Iterator[TlsFirst]:
+    made = TlsFirst(newest_postgres, tmp_path)
+    yield made
+    made.close()
+
+
+def test_tls_from_the_first_byte(newest_postgres: PostgresServer, tls_first: TlsFirst, pool_of: Pools) -> None:
+    url = newest_postgres.url(
+        port=tls_first.port, tls=False, sslmode="verify-full", sslrootcert=str(tls_first.ca), sslnegotiation="direct"
+    )
+    pool = pool_of(url)
+    for _ in range(3):
+        assert value(pool, "select 1") == 1
+    assert pool.stats().opened == 1
+
+
+def test_an_older_server_does_not_speak_it(postgres: PostgresServer, pool_of: Pools) -> None:
+    pool = pool_of(postgres.url(sslnegotiation="direct"), timeout=0.5)
+    with pytest.raises(lambda_pool.ConnectError, match="take sslnegotiation=direct out of the URL"):
+        pool.connection().__enter__()
+
+
+# --- encodings --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(params=["LATIN1", "SQL_ASCII", "EUC_JP"])
+def encoded(request: pytest.FixtureRequest, server: PostgresServer) -> Iterator[tuple[str, str]]:
+    """The URL of a database in an encoding other than UTF-8, and the encoding."""
+    name = f"in_{request.param.lower()}"
+    server.execute(f"drop database if exists {name}")
+    server.execute(f"create database {name} encoding '{request.param}' locale 'C' template template0")
+    yield server.url(database=name), request.param
+    server.execute(f"drop database {name} with (force)")
+
+
+def test_databases_that_are_not_utf_8(encoded: tuple[str, str], pool_of: Pools) -> None:
+    url, encoding = encoded
+    word = {"LATIN1": "café", "SQL_ASCII": "plain", "EUC_JP": "日本"}[encoding]
+    pool = pool_of(url, reset="session", name="café 日本")
+
+    @pool.handler
+    def handler(event: object, context: object, conn: Any) -> Any:
+        conn.execute("create table if not exists words (word text)")
+        conn.execute("insert into words values (%s)", [word])
+        return conn.execute("select word from words limit 1").fetchone()[0]
+
+    for _ in range(2):
+        found = handler({}, None)
+        assert (found.decode() if isinstance(found, bytes) else found) == word
+    with pytest.raises(psycopg.errors.UndefinedColumn), pool.connection() as conn:
+        conn.execute(f'select "{word}" from words')
+    report = diagnose(pool)
+    assert [step for step in report["steps"] if step["status"] == "failed"] == []
+    [version] = [step["facts"]["version"] for step in report["steps"] if step["step"] == "query"]
+    assert isinstance(version, str)
+
+
+# --- several hosts ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hosts", ["one.example,two.example", "one.example:5432,two.example:5433"])
+def test_several_hosts_in_one_url_are_refused_with_what_to_do(hosts: str) -> None:
+    with pytest.raises(lambda_pool.ConfigError, match="names several hosts: name one"):
+        lambda_pool.Pool(f"postgresql://app@{hosts}/orders?target_session_attrs=read-write")

@@ -1,0 +1,85 @@
+"""A database that sleeps while nobody is connected: functions wait for it, and a frozen one lets it sleep."""
+
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import lambda_pool
+from lambda_pool.events import ConnectFailed
+from lambda_pool.testing import MariaDbServer, PostgresServer
+from tests.on_lambda.conftest import FUNCTION, Start
+from tests.on_lambda.databases import until
+from tests.support.recorder import Recorder
+from tests.support.sleeper import Sleeper
+
+Server = PostgresServer | MariaDbServer
+
+# The server's timer outlasts an invocation by a margin, which would be most of a test's time.
+IMPATIENT = f"import lambda_pool.core.policy\nlambda_pool.core.policy.TIMER_MARGIN = 0.2\n{FUNCTION}"
+
+
+@pytest.fixture(scope="module", params=["postgresql", "mysql"])
+def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+    found: Server
+    with PostgresServer() if request.param == "postgresql" else MariaDbServer() as found:
+        yield found
+
+
+@pytest.fixture
+def sleeper(server: Server) -> Iterator[Sleeper]:
+    with Sleeper(server) as found:
+        yield found
+
+
+def url_of(server: Server, sleeper: Sleeper) -> str:
+    return server.url().replace(f":{server.port}/", f":{sleeper.port}/")
+
+
+def test_without_the_option_the_error_says_what_to_set(server: Server, sleeper: Sleeper) -> None:
+    pool = lambda_pool.Pool(url_of(server, sleeper), timeout=0.5, connect_timeout=0.3)
+    with pytest.raises(lambda_pool.ConnectError, match=r"accepted the connection .*asleep.* Set wake_timeout"):
+        pool.connection().__enter__()
+
+
+def test_with_it_a_checkout_waits_until_it_is_awake(server: Server, sleeper: Sleeper) -> None:
+    seen = Recorder()
+    pool = lambda_pool.Pool(
+        url_of(server, sleeper), timeout=0.5, connect_timeout=0.3, wake_timeout=30, observers=[seen]
+    )
+    with pool.connection() as conn, conn.cursor() as cursor:
+        cursor.execute("select 42")
+        assert cursor.fetchone() == (42,)
+    pool.close()
+    assert sleeper.wakes == 1
+    assert {event.kind for event in seen.of(ConnectFailed)} == {"resuming"}
+
+
+def test_a_server_that_says_that_it_starts_is_waited_for() -> None:
+    """It recovers from an archive first, and says so to whoever comes meanwhile."""
+    with PostgresServer(extra_config=["restore_command = 'sleep 0.3; false'", "hot_standby = off"]) as server:
+        server.stop()
+        (server._data / "recovery.signal").touch()
+        seen = Recorder()
+        pool = lambda_pool.Pool(server.url(), timeout=0.5, wake_timeout=30, observers=[seen])
+        starting = threading.Thread(target=server.start)
+        starting.start()
+        with pool.connection() as conn:
+            conn.execute("select 1")
+        starting.join()
+        pool.close()
+    assert any("system is" in event.error for event in seen.of(ConnectFailed))
+
+
+def test_a_frozen_environment_lets_it_sleep_and_wakes_it_again(start: Start, server: Server, sleeper: Sleeper) -> None:
+    options: dict[str, Any] = {"session_idle": 1, "wake_timeout": 30, "connect_timeout": 1}
+    # The first wake-up is told as part of the first invocation, which is allowed to last long; then a short one.
+    runtime = start(url_of(server, sleeper), options=options, code=IMPATIENT, timeout=2)
+    until(lambda: runtime.invoke({}).error is None, 30)  # two seconds may be too few for the start of a server
+    assert not sleeper.asleep
+    runtime.freeze()
+    until(lambda: sleeper.asleep, 20)
+    runtime.thaw()
+    until(lambda: runtime.invoke({}).error is None, 30)
+    assert sleeper.wakes >= 2

@@ -1,0 +1,119 @@
+"""PinCheck between real drivers and real servers: what pins is told with its line, and what the pool sends does not."""
+
+import asyncio
+import inspect
+from typing import Any
+
+import psycopg
+import pymysql
+import pytest
+from psycopg.conninfo import conninfo_to_dict
+
+from lambda_pool import AsyncPool, Pool
+from lambda_pool.testing import MariaDbServer, PinCheck, PinnedError, PostgresServer
+
+Server = PostgresServer | MariaDbServer
+
+
+@pytest.fixture(params=["postgresql", "mysql"])
+def server(request: pytest.FixtureRequest) -> Server:
+    found: Server = request.getfixturevalue("postgres" if request.param == "postgresql" else "mariadb")
+    return found
+
+
+def run(conn: Any, sql: str, *parameters: object) -> Any:
+    with conn.cursor() as cursor:
+        cursor.execute(sql, parameters or None)
+        return list(cursor.fetchall()) if cursor.description else None
+
+
+def test_the_pools_own_traffic_does_not_pin(server: Server) -> None:
+    with PinCheck(server.url()) as check:
+        pool = Pool(check.url, ping_after=0, max_size=2)
+        for _ in range(8):  # psycopg prepares what it has seen five times, if it may
+            with pool.connection() as conn:
+                assert run(conn, "select %s", 1) == [(1,)]
+        with pool.connection(readonly=True) as conn:
+            run(conn, "select 1")
+        with pytest.raises(ZeroDivisionError), pool.connection() as conn:
+            run(conn, "select 1")
+            raise ZeroDivisionError
+        pool.run(lambda conn: run(conn, "select 1"))
+        assert pool.handler(lambda event, context, conn: run(conn, "select 42"))({}, None) == [(42,)]
+        pool.close()
+    assert check.pins == []
+
+
+def test_nor_that_of_an_event_loop(server: Server) -> None:
+    async def main(url: str) -> None:
+        pool = AsyncPool(url, ping_after=0)
+        for _ in range(8):
+            async with pool.connection() as conn, conn.cursor() as cursor:
+                await cursor.execute("select %s", (1,))
+        await pool.close()
+
+    with PinCheck(server.url()) as check:
+        asyncio.run(main(check.url))
+    assert check.pins == []
+
+
+def test_what_pins_is_told_with_the_line_that_sent_it(server: Server) -> None:
+    sql = "SET statement_timeout = '4s'" if isinstance(server, PostgresServer) else "SET @secret = '4s'"
+    frame = inspect.currentframe()
+    assert frame is not None
+    with pytest.raises(PinnedError) as caught, PinCheck(server.url()) as check:
+        pool = Pool(check.url)
+        with pool.connection() as conn:
+            line = frame.f_lineno + 1
+            conn.cursor().execute(sql)
+        pool.close()
+    text = str(caught.value)
+    assert f"{__file__}:{line}: {sql.replace('4s', '…')}: it " in text
+    assert "4s" not in text
+
+
+def test_a_block_that_raised_raises_that(server: Server) -> None:
+    sql = "SET statement_timeout = 4000" if isinstance(server, PostgresServer) else "SET @four = 4"
+    with pytest.raises(ZeroDivisionError), PinCheck(server.url()) as check:
+        pool = Pool(check.url)
+        with pool.connection() as conn:
+            run(conn, sql)
+            raise ZeroDivisionError
+    assert len(check.pins) == 1
+    pool.close()
+
+
+def test_psycopgs_prepared_statements(postgres: PostgresServer) -> None:
+    """Of a connection that is not the pool's: it need not be."""
+    with pytest.raises(PinnedError, match=r"test_pin_check.py:\d+: select .*: it is prepared under a name"):
+        with PinCheck(postgres.url()) as check:
+            parameters = conninfo_to_dict(check.url.replace("&pooled=true", ""))
+            with psycopg.connect(**parameters) as conn:  # type: ignore[arg-type]
+                for _ in range(7):
+                    conn.execute("select %s::int", (1,))
+
+
+def test_pymysqls_bare_connection(mariadb: MariaDbServer) -> None:
+    with pytest.raises(PinnedError, match=r"test_pin_check.py:\d+: select get_lock\('…', 0\): it takes a named lock"):
+        with PinCheck(mariadb.url()) as check:
+            port = int(check.url.rpartition(":")[2].partition("/")[0])
+            conn = pymysql.connect(
+                host="127.0.0.1", port=port, user="root", password=mariadb.password, ssl_disabled=True
+            )
+            run(conn, "select get_lock('a', 0)")
+            conn.close()
+
+
+def test_what_a_proxy_refuses_at_the_login(postgres: PostgresServer) -> None:
+    with pytest.raises(PinnedError, match="the login: it has the parameter 'options'"):
+        with PinCheck(postgres.url()) as check:
+            psycopg.connect(check.url.replace("&pooled=true", "") + "&options=-cwork_mem%3D1MB").close()
+
+
+def test_a_long_statement(server: Server) -> None:
+    with pytest.raises(PinnedError, match="it is longer than 16 KiB"):
+        with PinCheck(server.url()) as check:
+            pool = Pool(check.url)
+            with pool.connection() as conn:
+                run(conn, f"select '{'x' * 100_000}'")
+            pool.close()
