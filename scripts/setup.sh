@@ -328,12 +328,12 @@ install_servers() {
 case ${1:-} in
 test) # what `make test` needs
     make_venv .venv # of whose version the newest Python need not be
-    together environment servers mysql pgbouncer newest-python
+    together environment servers mysql newest-python
     fetch_emulator
     ;;
 test-all)
     "$0" test
-    together pythons tools sam free-threaded deploy
+    together pythons tools sam free-threaded deploy pgbouncer
     once .tools/wheels/.ready fetch_wheels
     once .tools/django/.ready fetch_django
     ;;

@@ -9,6 +9,8 @@ from lambda_pool import Pool
 from lambda_pool.testing import PinCheck, PostgresServer
 from tests.support.pgbouncer import PgBouncer
 
+pytestmark = pytest.mark.slow("needs a PgBouncer that is newer than the system's, which is fetched for the full run")
+
 
 @pytest.fixture(scope="module")
 def bouncer(postgres: PostgresServer) -> Iterator[PgBouncer]:
