@@ -342,7 +342,7 @@ def test_the_less_time_is_left_the_sooner_it_tries_again() -> None:
 
 
 @pytest.mark.parametrize(
-    ("session_idle", "longest", "wanted"), [(60, 3, 60), (60, 30, 60), (5, 30, 35), (60, 900, 905), (0, 30, 0)]
+    ("session_idle", "longest", "wanted"), [(60, 3, 60), (60, 30, 60), (5, 30, 35.5), (60, 900, 905.5), (0, 30, 0)]
 )
 def test_the_timer_outlasts_every_invocation(session_idle: float, longest: float, wanted: float) -> None:
     assert policy.session_timer(session_idle, longest) == wanted
@@ -385,6 +385,14 @@ def test_a_session_that_could_end_in_the_middle_of_the_borrow_is_pinged() -> Non
     assert decide(timed(used=40, heard=40), ping_after=3600) is PING
 
 
+@pytest.mark.parametrize("longest", [3, 60, 900])
+@given(st.floats(0, 5))
+def test_at_the_default_options_the_timer_costs_no_ping(longest: float, used: float) -> None:
+    """However long an invocation may last, which is not known outside of one."""
+    timer = policy.session_timer(60.0, longest)
+    assert decide(timed(used=used, heard=used, timer=timer, longest=longest)) is REUSE
+
+
 def test_a_connection_without_a_timer_is_pinged_by_its_option_alone() -> None:
     assert decide(timed(used=100, heard=200, timer=0), ping_after=3600) is REUSE
 
@@ -392,7 +400,7 @@ def test_a_connection_without_a_timer_is_pinged_by_its_option_alone() -> None:
 def test_what_is_told_depends_on_the_invocation() -> None:
     fleet = Fleet(session_idle=5)
     fleet.invoke(20.0)
-    assert fleet.driver.requests[-1].session_idle == pytest.approx(25, abs=1)
+    assert fleet.driver.requests[-1].session_idle == pytest.approx(25.5, abs=0.5)
     fleet.pool.close()
 
     @fleet.pool.handler
@@ -405,14 +413,14 @@ def test_what_is_told_depends_on_the_invocation() -> None:
             pass
 
     late({}, Context(20.0))
-    assert fleet.driver.requests[-1].session_idle == pytest.approx(25, abs=1)
+    assert fleet.driver.requests[-1].session_idle == pytest.approx(25.5, abs=0.5)
 
 
 def test_where_nobody_knows_the_time_out_it_is_lambdas_longest() -> None:
     fleet = Fleet(session_idle=5)
     with fleet.pool.connection():
         pass
-    assert fleet.driver.requests[-1].session_idle == 905
+    assert fleet.driver.requests[-1].session_idle == 905.5
 
 
 def test_a_pooler_and_a_proxy_have_no_timer_of_ours() -> None:

@@ -237,13 +237,13 @@ def test_options_of_the_users_own_stay(small: PostgresServer, monkeypatch: pytes
     pool = Pool(url_of(small, query="&options=-c%20work_mem%3D7MB"))
     with pool.connection() as conn:
         assert one(conn, "show work_mem") == "7MB"
-        assert one(conn, "show idle_session_timeout") == "905s"
+        assert one(conn, "show idle_session_timeout") == "905500ms"
     pool.close()
     monkeypatch.setenv("PGOPTIONS", "-c work_mem=9MB")
     pool = Pool(url_of(small))
     with pool.connection() as conn:
         assert one(conn, "show work_mem") == "9MB"
-        assert one(conn, "show idle_session_timeout") == "905s"
+        assert one(conn, "show idle_session_timeout") == "905500ms"
     pool.close()
 
 

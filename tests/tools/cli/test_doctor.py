@@ -1036,7 +1036,7 @@ def test_how_full_the_server_is(server: Server) -> None:
     facts = found.steps["room"]["facts"]
     assert found.status("room") == "ok"
     assert 0 < facts["connections"] < facts["limit"] <= 60
-    assert facts["session_idle"] == 905  # outside of an invocation nobody knows how long one may last
+    assert facts["session_idle"] == 905.5  # outside of an invocation nobody knows how long one may last
     assert f"{facts['connections']} of {facts['limit']} connections" in found.said("room")
 
 
