@@ -1,24 +1,14 @@
-"""A whole warm invocation on the genuine Lambda runtime: what its caller waits, and what it costs in CPU.
-
-Where valgrind is installed, also the instructions that a handler executes, which no other process's turn can change.
-"""
+"""A whole warm invocation on the genuine Lambda runtime: how long its caller waits, and what it costs in CPU."""
 
 import contextlib
-import os
-import re
-import shutil
 import statistics
-import subprocess
-import sys
-import tempfile
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from lambda_pool.testing import LambdaRuntime, MariaDbServer, PostgresServer
 
-from . import counted, django_ways, session_ways, ways
-from .environments import ROOT, answer_of, cpu_seconds, environment, open_all
+from . import django_ways, session_ways, ways
+from .environments import answer_of, cpu_seconds, environment, open_all
 from .rounds import Figure, figure, shuffled
 
 NAME = "invocation"
@@ -37,14 +27,6 @@ WARM_UP = 30
 
 FRAMEWORK_WORKS = ("one", "three")
 FRAMEWORK_SETS = 10
-
-COUNTED = ("bare global", "psycopg_pool, check", "SQLAlchemy QueuePool, pre-ping", "DBUtils", *OURS)
-COUNTED_WORKS = ("empty", "one")
-COUNTED_INVOCATIONS = 200
-_REFERENCES = re.compile(r"I +refs: +([\d,]+)")
-_MISSED = re.compile(r"LL[id] misses: +([\d,]+)")
-# Of 32 MiB, 16 ways and lines of 64 bytes, so that nothing is missed twice.
-_LARGE = "--LL=33554432,16,64"
 
 
 def over(ours: Sequence[float], theirs: Sequence[float]) -> Figure:
@@ -143,76 +125,9 @@ def compare_framework(
     }
 
 
-# --- instructions -----------------------------------------------------------------------------------------------------
-
-
-def _environment(url: str) -> dict[str, str]:
-    return {**os.environ, "URL": url, "PYTHONHASHSEED": "0", "AWS_LAMBDA_FUNCTION_NAME": "orders"}
-
-
-def count(name: str, engine: str, url: str, work: str, number: int) -> int:
-    """Instructions of a whole process that invokes so often."""
-    valgrind = ["valgrind", "--tool=cachegrind", "--cache-sim=no", "--cachegrind-out-file=/dev/null"]
-    command = [sys.executable, "-m", "benchmarks.counted", name, engine, work, str(number)]
-    environment = _environment(url)
-    # Once without it, so that no run compiles what another finds compiled.
-    subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=True)
-    done = subprocess.run([*valgrind, *command], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
-    match = _REFERENCES.search(done.stderr)
-    if done.returncode != 0 or match is None:
-        raise RuntimeError(f"valgrind counted nothing for {name}:\n{done.stderr[-2000:]}")
-    return int(match[1].replace(",", ""))
-
-
-def lines(name: str, engine: str, url: str, work: str) -> int:
-    """Cache lines that one invocation touches, code and data: what it misses in a cache that is empty and large."""
-    options = ["--tool=callgrind", "--cache-sim=yes", _LARGE, "--instr-atstart=no", "--callgrind-out-file=/dev/null"]
-    command = ["valgrind", *options, sys.executable, "-m", "benchmarks.counted", name, engine, work, counted.WATCHED]
-    environment = _environment(url)
-    pipe = subprocess.PIPE
-    with (
-        tempfile.TemporaryFile("w+") as log,
-        subprocess.Popen(command, cwd=ROOT, env=environment, stdin=pipe, stdout=pipe, stderr=log) as process,
-    ):
-        assert process.stdin is not None
-        assert process.stdout is not None
-        for mark, switch in ((counted.READY, "on"), (counted.DONE, "off")):
-            # Behind the metrics' own lines; at the output's end there is no mark, and the count is missing below.
-            for line in process.stdout:
-                if line == mark.lstrip():
-                    break
-            subprocess.run(["callgrind_control", "-i", switch, str(process.pid)], capture_output=True, check=True)
-            process.stdin.write(b".")
-            process.stdin.flush()
-        process.wait()
-        log.seek(0)
-        said = log.read()
-    missed = _MISSED.findall(said)
-    if process.returncode != 0 or len(missed) != len("id"):
-        raise RuntimeError(f"valgrind counted no cache lines for {name}:\n{said[-2000:]}")
-    return sum(int(number.replace(",", "")) for number in missed)
-
-
-def instructions(server: Any) -> dict[str, Any]:
-    """Of one invocation of the handler alone, driver included: one process's count less another's."""
-
-    def of_way(name: str) -> dict[str, float]:
-        base = count(name, server.scheme, server.url(), "one", 0)
-        found = {}
-        for work in COUNTED_WORKS:
-            more = count(name, server.scheme, server.url(), work, COUNTED_INVOCATIONS)
-            found[work] = (more - base) / COUNTED_INVOCATIONS
-            found[f"{work}, lines"] = lines(name, server.scheme, server.url(), work)
-        return found
-
-    # Other processes slow this down and change no count: use every core.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return dict(zip(COUNTED, pool.map(of_way, COUNTED), strict=True))
-
-
 def measure() -> dict[str, Any]:
     """Both engines."""
-    found: dict[str, Any] = {"rounds": ROUNDS, "sets": SETS, "close_rounds": CLOSE_ROUNDS, "instructions": None}
+    found: dict[str, Any] = {"rounds": ROUNDS, "sets": SETS, "close_rounds": CLOSE_ROUNDS}
     found["sessions"], found["django"] = {}, {}
     for server in (PostgresServer(), MariaDbServer()):
         with server:
@@ -221,6 +136,4 @@ def measure() -> dict[str, Any]:
             found[server.scheme] = compare(server)
             found["sessions"][server.scheme] = compare_framework(server, session_ways)
             found["django"][server.scheme] = compare_framework(server, django_ways)
-            if server.scheme == "postgresql" and shutil.which("valgrind"):
-                found["instructions"] = instructions(server)
     return found

@@ -37,6 +37,7 @@ for engine, extra in (("postgresql", "postgres"), ("mysql", "mysql")):
     "otel": "from lambda_pool.metrics import OtelMetrics; OtelMetrics()",
     "asyncio": "import greenlet, lambda_pool.aio.pool as p; assert p.AsyncPool",
     "sqlalchemy": "import sqlalchemy, lambda_pool.sqlalchemy as s; assert s.create_engine",
+    "fastapi": "import fastapi, lambda_pool.fastapi as f; assert f.session",
     "django": "import django, lambda_pool.django.postgresql",
     "all": "from lambda_pool import Pool; Pool('postgresql://app@db.example/app'); Pool('mysql://app@db.example/app')",
     "testing": "import awslambdaric, pytest; from lambda_pool.testing import LambdaRuntime",

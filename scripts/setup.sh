@@ -348,7 +348,6 @@ demo)
 bench)
     [ benchmarks/requirements.txt -nt .venv-bench/.ready ] && rm -f .venv-bench/.ready
     once .venv-bench/.ready install_bench
-    command -v valgrind >/dev/null || (install_packages valgrind) || echo "setup: instructions will not be counted"
     ;;
 emulator) fetch_emulator ;;
 newest-python) install_pythons 1 ;;

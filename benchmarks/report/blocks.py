@@ -5,7 +5,6 @@ from typing import Any
 
 from .plots import Bar, bars
 from .words import (
-    BARE,
     ENGINES,
     OUR_WAYS,
     OURS,
@@ -37,7 +36,7 @@ def plot(plots: Plots, name: str, title: str, unit: str, figures: dict[str, Figu
 
 def made(part: Results) -> str:
     """When and how a part was measured."""
-    return f"`{part['command']}`, {part['date']}, {part['seconds']} s, load before it {part['load_before']}."
+    return f"`{part['command']}`, {part['date']}, {part['seconds']} s, system load before it {part['load_before']}."
 
 
 def unique(values: Iterable[Any]) -> list[Any]:
@@ -82,7 +81,7 @@ def checkout(found: Results, plots: Plots) -> dict[str, str]:
 
 
 def invocation(found: Results, plots: Plots) -> dict[str, str]:
-    """One block for each engine and kind of work, and the instructions."""
+    """One block for each engine and kind of work."""
     blocks = {"close rounds": str(found["close_rounds"]), "sets": str(found["sets"])}
     for engine, name in ENGINES.items():
         for work, ways in found[engine].items():
@@ -104,31 +103,6 @@ def invocation(found: Results, plots: Plots) -> dict[str, str]:
                 title = f"One SELECT in a transaction, whole invocation, {name}"
                 text = plot(plots, f"invocation-{engine}", title, "milliseconds", times, logarithmic=False) + text
             blocks[f"{engine} {work}"] = text
-    counted = found["instructions"]
-    if counted is None:
-        blocks["instructions"] = "Not counted: valgrind was not installed."
-        return blocks
-    blocks["instructions"] = table(
-        (
-            "PostgreSQL",
-            "no statement",
-            "one SELECT in a transaction",
-            "over a bare global",
-            "cache lines",
-            "more than a bare global",
-        ),
-        (
-            (
-                strong(way),
-                f"{counted[way]['empty']:,.0f}",
-                f"{counted[way]['one']:,.0f}",
-                number(counted[way]["one"] / counted[BARE]["one"]),
-                f"{counted[way]['one, lines']:,}",
-                f"{counted[way]['one, lines'] - counted[BARE]['one, lines']:,}",
-            )
-            for way in by(counted, lambda figures: figures["one"])
-        ),
-    )
     return blocks
 
 

@@ -25,13 +25,13 @@ def checkout(found: Results) -> list[str]:
     """Those that check nothing."""
     of = found["postgresql"]
     lines = [
-        f"**A connection in a global** is there in {median(of[BARE]['us'])} µs (the AWS wrapper's in "
-        f"{median(of['AWS wrapper']['us'])} µs), from lambda_pool in {median(of[OURS]['us'])} µs. Nothing is checked "
-        "there, and nothing given back."
+        f"**A connection in a global** is at hand in {median(of[BARE]['us'])} µs, and the AWS wrapper's in "
+        f"{median(of['AWS wrapper']['us'])} µs; lambda_pool's takes {median(of[OURS]['us'])} µs. The other two check "
+        "nothing and return nothing."
     ]
     return lines + [
         f"**{peer}** hands a connection out faster with {name}: lambda_pool takes {median(figures['ours_over'])} times "
-        "as long. Nothing is validated there."
+        f"as long. {peer} validates nothing."
         for engine, name in ENGINES.items()
         for peer, figures in found[engine].items()
         if figures["ours_over"]["median"] > 1 and figures["validates"] == "no" and peer not in _UNCHECKED
@@ -52,8 +52,8 @@ def invocation(found: Results) -> list[str]:
     more = found[engine][work][METRICS]["more_us"]
     return [
         f"**A warm invocation on a bare global** is faster: with lambda_pool and its metrics it takes up to "
-        f"{number(ratio)} times as long ({ENGINES[engine]}, {words[work]}: {median(more)} µs more). That is the "
-        "deadline, the check, the clean-up and the events, and in the emulator one extension more to look after."
+        f"{number(ratio)} times as long ({ENGINES[engine]}, {words[work]}: {median(more)} µs more). The time goes into "
+        "the deadline, the check, the clean-up and the events, and into the emulator's work for one more extension."
     ]
 
 
@@ -65,12 +65,13 @@ def cold(found: Results) -> list[str]:
         cpu, memory = ours["cpu"]["over_base"], ours["memory"]["over_base"]
         if cpu["median"] <= 1:
             continue
-        reason = "It also signs a token, and its modules are loaded"
+        reason = "It also signs a token, and has modules of its own to load"
         if engine == "mysql":
-            reason += ", which is a larger part beside a driver as small as PyMySQL"
+            reason += ", which counts for more beside a driver as small as PyMySQL"
         lines.append(
-            f"**Bare {driver} with a ready-made token** starts with less: lambda_pool takes {median(cpu)} {TIMES} its "
-            f"CPU ({median(ours['cpu']['is'])} ms) and {median(memory)} {TIMES} its memory. {reason}."
+            f"**Bare {driver} with a ready-made token** needs less for a cold start: lambda_pool takes "
+            f"{median(cpu)} {TIMES} its CPU ({median(ours['cpu']['is'])} ms) and "
+            f"{median(memory)} {TIMES} its memory. {reason}."
         )
     return lines
 
@@ -80,13 +81,13 @@ def recovery(found: Results) -> list[str]:
     events = found["postgresql"]["events"]
     kept, just = events["failover, sessions kept"], events["black hole, just used"]
     return [
-        "**A failover that keeps sessions**: only a refused write tells that the writer is now a reader, so that the "
+        "**A failover that keeps sessions**: only a refused write shows that the writer is now a reader. So the "
         f"handler sees {count(kept[OURS]['errors'])} error (with `run`, which replays: {count(kept[RUN]['errors'])}). "
-        f"With DBUtils it sees {count(kept['DBUtils']['errors'])}: it sends a statement that failed once more on a new "
-        "connection, whatever came before it. In lambda_pool nothing is replayed outside of `run`.",
-        "**A black hole within `ping_after` of the last use** is noticed by the first statement and not before: "
-        f"{count(just[OURS]['errors'])} error, at the function's own timeout. So it is for all that keep a connection; "
-        "who connects each time does not notice.",
+        f"With DBUtils it sees {count(kept['DBUtils']['errors'])}, because DBUtils sends a failed statement again on a "
+        "new connection, whatever came before it. lambda_pool replays nothing outside of `run`.",
+        "**A black hole soon after the last use** (within `ping_after`) is noticed only by the first statement: "
+        f"{count(just[OURS]['errors'])} error, at the function's own timeout. The same is true for every way that "
+        "keeps a connection. A function that connects each time notices nothing.",
     ]
 
 
@@ -102,8 +103,8 @@ def contention(found: Results) -> list[str]:
                 )
     starve = {"SQLAlchemy QueuePool", "DBUtils"}
     return [
-        f"**{peer}** lets threads take more turns a second: {', '.join(where)}. It validates nothing"
-        + (", and serves whoever comes, so that some wait for ever." if peer in starve else ".")
+        f"**{peer}** gives threads more turns a second: {', '.join(where)}. It validates nothing"
+        + (", and keeps no order, so some threads wait very long." if peer in starve else ".")
         for peer, where in ahead.items()
     ]
 
@@ -116,6 +117,6 @@ def log_cost(found: Results) -> list[str]:
         return []
     return [
         "**Powertools in each invocation** writes less where an environment is invoked once a minute: "
-        f"{number(theirs)} bytes, lambda_pool {number(ours)}. Each report then holds one invocation, and lambda_pool's "
-        "its gauges too."
+        f"{number(theirs)} bytes, lambda_pool {number(ours)}. Each report then covers one invocation, and "
+        "lambda_pool's has its gauges too."
     ]

@@ -31,10 +31,9 @@ class _Parser(argparse.ArgumentParser):
     """Does not say again what may be a URL with a password: the output of a CI job is kept, and read by many."""
 
     def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
         command = self.prog.removeprefix("lambda-pool").strip()
         hidden = re.sub(r"://\S+", "://***", message)
-        raise SystemExit(complain(command, f"error: {hidden}"))
+        raise SystemExit(complain(command, f"{hidden} (`{self.prog} --help` lists the options)"))
 
 
 _FAILED = "2 the configuration or an argument is wrong, or the command could not do its work"
@@ -92,8 +91,8 @@ def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, Command | None
     parser = _Parser(
         prog="lambda-pool",
         description="One checked, reused database connection per AWS Lambda environment.",
-        epilog="`lambda-pool COMMAND --help` shows the options of a command. Exit codes: 0 all is well, 1 there is a "
-        f"bad finding, {_FAILED}, 130 it was interrupted, 141 nobody read the output to its end.",
+        epilog="`lambda-pool COMMAND --help` shows the options of a command. Exit codes: 0 all is well, 1 "
+        f"something is not, {_FAILED}, 130 it was interrupted, 141 its output was not read to the end.",
     )
     parser.add_argument("--version", action="version", version=f"lambda-pool {lambda_pool.__version__}")
     commands = parser.add_subparsers(title="commands", dest="command", metavar="COMMAND", required=True)

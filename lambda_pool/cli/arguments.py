@@ -19,6 +19,22 @@ def seconds(text: str) -> float:
     return number
 
 
+def integer(text: str) -> int:
+    """A whole number of any size; the command says which it can work with."""
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+
+
+def number(text: str) -> float:
+    """A number of any size; the command says which it can work with."""
+    try:
+        return float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number") from None
+
+
 def count(text: str) -> int:
     """A whole number, at least 1."""
     if not text.isdecimal() or int(text) < 1:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 TAIL_CHARACTERS = 4000
+LOG_BEGINS = "; the end of its log:\n"
 # What awslambdaric answers when a handler raises; the emulator then says 200 and sends no error header.
 _ERROR_KEYS = frozenset({"errorMessage", "errorType", "requestId", "stackTrace"})
 _TIMED_OUT = re.compile(r"Task timed out after [\d.]+ seconds")
@@ -42,10 +43,11 @@ class Invocation:
     @property
     def result(self) -> Any:
         """The payload of an invocation that went well. Raises InvocationError, with the log, if it failed."""
+        __tracebackhide__ = True  # pytest then shows the caller's line, and none of ours
         if self.error is None:
             return self.payload
         text = f"{self.error['errorType']}: {self.error['errorMessage']}"
-        raise InvocationError(f"{text}; the end of its log:\n{self.log[-TAIL_CHARACTERS:]}")
+        raise InvocationError(f"{text}{LOG_BEGINS}{self.log[-TAIL_CHARACTERS:]}")
 
 
 def decode(status: int, answer: bytes) -> tuple[Any, dict[str, Any] | None]:

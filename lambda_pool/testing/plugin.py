@@ -65,10 +65,13 @@ def mysql_server() -> Iterator[MariaDbServer]:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Add what the functions of a failed test wrote to its report."""
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add what the functions of a failed test wrote to its report, unless the error shows it already."""
     report = yield
     if report.when == "call" and report.failed:
+        error = "" if call.excinfo is None else str(call.excinfo.value)
         for runtime in item.stash.get(_RUNTIMES, []):
-            report.sections.append((f"log of {runtime.handler}", runtime.log_tail))
+            report.sections.append((f"log of {runtime.handler}", runtime.log_beside(error)))
     return report

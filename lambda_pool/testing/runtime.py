@@ -25,6 +25,7 @@ from pathlib import Path
 from types import TracebackType
 
 from lambda_pool.testing.answers import (
+    LOG_BEGINS,
     TAIL_CHARACTERS,
     Invocation,
     LambdaInitError,
@@ -283,13 +284,16 @@ class LambdaRuntime:
     def _log_size(self) -> int:
         return self._log_path.stat().st_size
 
-    @property
-    def log_tail(self) -> str:
-        """The end of the log; empty after `close`."""
-        return "" if self._folder is None else self.log[-TAIL_CHARACTERS:]
+    def log_beside(self, error: str) -> str:
+        """The end of the log without what an error's text already shows of it; empty after `close`."""
+        if self._folder is None:
+            return ""
+        shown = error.partition(LOG_BEGINS)[2]
+        log = self.log.replace(shown, "", 1) if shown else self.log
+        return log[-TAIL_CHARACTERS:]
 
     def _tail(self, offset: int = 0) -> str:
-        return f"; the end of its log:\n{self._log_since(offset)[-TAIL_CHARACTERS:]}"
+        return f"{LOG_BEGINS}{self._log_since(offset)[-TAIL_CHARACTERS:]}"
 
     @property
     def pid(self) -> int | None:
@@ -311,6 +315,7 @@ class LambdaRuntime:
         Raises LambdaInitError if Init fails, TimeoutError if no answer comes, LambdaRuntimeError if the
         emulator is gone or the environment is frozen.
         """
+        __tracebackhide__ = True  # pytest then shows the caller's line, and none of ours
         if self._emulator is None or self._emulator.poll() is not None:
             raise LambdaRuntimeError("the environment is not running: start it first")
         if self._frozen:

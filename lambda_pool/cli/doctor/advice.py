@@ -42,13 +42,13 @@ def of_address(error: OSError, address: str, port: int, *, in_lambda: bool) -> l
     """An address that cannot be connected to."""
     if error.errno == errno.ECONNREFUSED:
         return [
-            f"A machine answers at {address}, and nothing listens on its port {port}: check the port in the URL, and "
+            f"A machine answers at {address}, but nothing listens on its port {port}: check the port in the URL, and "
             "that the database is running."
         ]
     if error.errno == errno.ENOENT:
         return [f"There is no Unix socket {address}: check the path, and that the database is running."]
     if not isinstance(error, TimeoutError):
-        way = "There is no way there: check the subnets and their route tables."
+        way = "There is no route to it: check the subnets and their route tables."
         if ":" not in address:
             return [way]
         return [
@@ -105,7 +105,7 @@ def of_login(error: Exception, kind: Failure, engine: str, request: ConnectReque
         return advice
     if kind in {Failure.UNREACHABLE, Failure.RESUMING, Failure.LOST, Failure.SHUTDOWN}:
         return [
-            "TCP works, and the login does not come to its end: the server is starting, stopping or overloaded, or a "
+            "TCP works, but the login does not finish: the server is starting, stopping or overloaded, or a "
             "proxy waits for a connection to it. Look at its log and its load, and try again."
         ]
     return []
@@ -130,8 +130,8 @@ def of_token(
     elif known and known.kind is Kind.PROXY:
         advice.append(
             f"Allow IAM authentication for {user} in the proxy's authentication settings, and keep its password in "
-            "the proxy's secret. Make it no IAM user in the database, unless the proxy's default authentication scheme "
-            "is IAM_AUTH: the password would not be accepted there any more."
+            "the proxy's secret. Do not make it an IAM user in the database, unless the proxy's default authentication "
+            "scheme is IAM_AUTH: the database would then refuse the password."
         )
     elif engine == "mysql":
         advice.append(f"Check that {user} is an IAM user: CREATE USER {user} IDENTIFIED WITH {_PLUGIN}")

@@ -204,13 +204,13 @@ def tls(patient: Patient) -> Finding:
             certificate: dict[str, Any] = encrypted.getpeercert() or {}
     except network.NoTlsError:
         if not wanted.required:
-            return ok(f"not encrypted: the server speaks no TLS, and sslmode={wanted.mode} does without", **facts)
+            return ok(f"not encrypted: the server has no TLS, and sslmode={wanted.mode} allows that", **facts)
         return failed("the server speaks no TLS", tls_advice("does not support it", host, wanted), **facts)
     except network.RefusedError as error:
         return failed(f"the server hung up: {error}", *_of_refusal(str(error), patient, request), **facts)
     except network.StrangerError as error:
         return failed(
-            f"what listens there does not answer as {patient.engine} does ({error})",
+            f"what listens there does not answer like {patient.engine} ({error})",
             *([advice.of_sleep(patient.pool.config.wake_timeout)] if isinstance(error, network.SilentError) else []),
             "Check the port, and the engine that the URL begins with. A load balancer without a healthy target does "
             "this too, and a server that hangs.",
@@ -297,7 +297,7 @@ def query(patient: Patient) -> Finding:
     except TimeoutError:
         link.abort()
         return failed(
-            "no answer in time", "The server accepts logins and runs nothing: look at its load and its locks."
+            "no answer in time", "The server accepts logins but runs no query: look at its load and its locks."
         )
     version, user, database, now, backend, *_ = server
     patient.server_ahead = float(now) - (start + time.time()) / 2
@@ -306,8 +306,8 @@ def query(patient: Patient) -> Finding:
     if backend != link.backend_id and not patient.request().pooled:
         return warning(
             f"{detail}, behind a pooler",
-            "The login was given another session number than the query ran under, so a pooler stands in between: add "
-            "pooled=true to the URL, or statements that psycopg prepares will get lost.",
+            "The login and the query had different session numbers, so there is a pooler in between: add pooled=true "
+            "to the URL, or statements that psycopg prepares will get lost.",
             **facts,
         )
     return ok(detail, **facts)
@@ -355,7 +355,7 @@ def clock(patient: Patient) -> Finding:
     detail = f"the server's clock is {abs(ahead):.1f} s {'ahead' if ahead > 0 else 'behind'}"
     if abs(ahead) < _SKEW:
         return ok(detail, seconds_ahead=round(ahead, 1))
-    mend = "Set this machine's clock: from five minutes on, AWS refuses what it signs, and IAM tokens are not accepted."
+    mend = "Set this machine's clock: if it is off by five minutes, AWS refuses its signatures and IAM tokens."
     return warning(detail, mend, seconds_ahead=round(ahead, 1))
 
 
@@ -374,7 +374,7 @@ def round_trip(patient: Patient) -> Finding:
     detail = f"{median * 1000:.2f} ms (median of {_PINGS}, least {min(times) * 1000:.2f})"
     if median < _SLOW_ROUND_TRIP:
         return ok(detail, **facts)
-    return warning(detail, "Far for one region: run the function where the database is.", **facts)
+    return warning(detail, "That is slow within one region: run the function where the database is.", **facts)
 
 
 Check = Callable[[Patient], Finding]

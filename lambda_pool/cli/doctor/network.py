@@ -140,6 +140,6 @@ def _read(sock: socket.socket, count: int, deadline: float) -> bytes:
         sock.settimeout(max(deadline - time.monotonic(), 0.001))
         piece = sock.recv(count - len(data))
         if not piece:
-            raise StrangerError("it hung up without a word")
+            raise StrangerError("it closed the connection without an answer")
         data += piece
     return data

@@ -29,7 +29,11 @@ def room(patient: Patient) -> Finding:
         return ok("not asked: Aurora DSQL has room for every environment")
     link.driver_connection.rollback()  # the cursor's transaction, if there is one
     timer = _timer(patient)
-    ends = f"the server ends what idles for {timer:g} s" if timer else "the server never ends what idles"
+    ends = (
+        f"the server ends connections that are idle for {timer:g} s"
+        if timer
+        else "the server never ends idle connections"
+    )
     facts: dict[str, Any] = {"keep_below": config.keep_below, "session_idle": timer}
     try:
         count, limit = link.sessions(max(patient.within(config.ping_timeout).left(), 0.001))
@@ -38,12 +42,12 @@ def room(patient: Patient) -> Finding:
         return warning(f"the server does not say how many connections it has ({line_of(error)}); {ends}", mend, **facts)
     facts |= {"connections": count, "limit": limit}
     detail = (
-        f"{count} of {limit} connections, frozen environments keep theirs up to {config.keep_below:g} of it; {ends}"
+        f"{count} of {limit} connections, frozen environments keep theirs up to {config.keep_below:g} of that; {ends}"
     )
     if config.keep_below and not keep(count, limit, config.keep_below):
         mend = (
-            "So full, no frozen environment keeps its connection: each invocation logs in anew. Look who holds them "
-            "(lambda-pool top), and what to set (lambda-pool plan --running)."
+            "The server is so full that no frozen environment keeps its connection, and each invocation logs in. "
+            "Find out who holds them (lambda-pool top), and what to set (lambda-pool plan --running)."
         )
         return warning(detail, mend, **facts)
     return ok(detail, **facts)

@@ -38,7 +38,7 @@ def of_endpoint(source: EndpointSource) -> str:
 def of_error(error: BaseException) -> str:
     """An error's text on one line, uncut, without Python's own marks."""
     if isinstance(error, UnicodeError):
-        return "it is no host name, whose parts between dots have 1 to 63 characters"
+        return "it is not a host name: its parts between dots must have 1 to 63 characters"
     if isinstance(error, TimeoutError):
         return "no answer in time"
     if isinstance(error, ssl.SSLError):  # its text begins with a code in brackets and ends with a line of Python's own

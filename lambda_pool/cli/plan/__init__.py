@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lambda_pool.cli.arguments import add_url, function_name
+from lambda_pool.cli.arguments import add_url, function_name, integer, number
 from lambda_pool.cli.terminal import Progress, Terminal, complain
 from lambda_pool.errors import LambdaPoolError
 
@@ -23,7 +23,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     parser.epilog = f"{_EPILOG}{parser.epilog}"
     database = parser.add_argument_group("the database")
-    database.add_argument("--max-connections", type=int, metavar="N", help="how many connections it allows")
+    database.add_argument("--max-connections", type=integer, metavar="N", help="how many connections it allows")
     database.add_argument("--instance", metavar="CLASS", help="instead: its class, such as db.t4g.micro")
     database.add_argument("--acu", metavar="MIN-MAX", help="instead: the capacity of Aurora serverless, as in 0.5-16")
     database.add_argument(
@@ -34,64 +34,69 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="engine of that class or capacity: postgresql (default), mysql, mariadb, aurora-postgresql, aurora-mysql",
     )
     database.add_argument(
-        "--reserved", type=int, metavar="N", help="connections it keeps for administrators (default: 3; MySQL: 0)"
+        "--reserved", type=integer, metavar="N", help="connections it keeps for administrators (default: 3; MySQL: 0)"
     )
-    database.add_argument("--others", type=int, metavar="N", help="connections that others hold (default: 0)")
-    database.add_argument("--cores", type=int, metavar="N", help="its processor cores, for one of the rules of thumb")
-    database.add_argument("--spindles", type=int, default=0, metavar="N", help="its magnetic disks (default: 0)")
+    database.add_argument("--others", type=integer, metavar="N", help="connections that others hold (default: 0)")
+    database.add_argument(
+        "--cores", type=integer, metavar="N", help="its processor cores, for one of the rules of thumb"
+    )
+    database.add_argument("--spindles", type=integer, default=0, metavar="N", help="its magnetic disks (default: 0)")
     database.add_argument(
         "--live", action="store_true", help="ask the database itself, at the URL or at LAMBDA_POOL_URL"
     )
     add_url(database, "URL of the database to ask; --live is then not needed")
     function = parser.add_argument_group("the function")
     function.add_argument(
-        "--environments", type=int, metavar="N", help="how many environments there are, with the frozen ones"
+        "--environments", type=integer, metavar="N", help="how many environments there are, with the frozen ones"
     )
     function.add_argument(
         "--running",
-        type=int,
+        type=integer,
         metavar="P",
         help="invocations that run at once at the peak, of all functions on the database (default: --rate x "
         "--duration, or all environments)",
     )
-    function.add_argument("--rate", type=float, metavar="R", help="invocations a second at the peak")
+    function.add_argument("--rate", type=number, metavar="R", help="invocations a second at the peak")
     function.add_argument(
         "--duration",
-        type=float,
+        type=number,
         metavar="S",
         help="seconds that an invocation takes; --rate x --duration is how many run at once",
     )
     function.add_argument(
         "--query-time",
-        type=float,
+        type=number,
         metavar="S",
         help="seconds of it in which it holds a connection (default: --duration)",
     )
-    function.add_argument("--max-size", type=int, metavar="N", help="max_size of the pool (default: 1)")
+    function.add_argument("--max-size", type=integer, metavar="N", help="max_size of the pool (default: 1)")
     function.add_argument(
-        "--workers", type=int, metavar="N", help="worker processes of an environment of Managed Instances (default: 1)"
+        "--workers",
+        type=integer,
+        metavar="N",
+        help="worker processes of an environment of Managed Instances (default: 1)",
     )
     function.add_argument(
-        "--reserved-concurrency", type=int, metavar="N", help="reserved concurrency of the function, if it has one"
+        "--reserved-concurrency", type=integer, metavar="N", help="reserved concurrency of the function, if it has one"
     )
     function.add_argument(
-        "--account-concurrency", type=int, metavar="N", help="concurrency that the account has left for it"
+        "--account-concurrency", type=integer, metavar="N", help="concurrency that the account has left for it"
     )
     function.add_argument("--function", type=function_name, metavar="NAME", help="ask AWS about this function")
     proxy = parser.add_argument_group("an RDS Proxy in between")
     proxy.add_argument("--proxy", metavar="NAME", help="ask AWS about this proxy")
-    proxy.add_argument("--proxy-percent", type=int, metavar="P", help="MaxConnectionsPercent of the proxy")
+    proxy.add_argument("--proxy-percent", type=integer, metavar="P", help="MaxConnectionsPercent of the proxy")
     parser.add_argument(
         "--headroom",
-        type=float,
+        type=number,
         default=0.2,
         metavar="PART",
         help="part of the connections to leave free (default: 0.2)",
     )
     simulation = parser.add_argument_group("a simulation, before anybody deploys so many")
     simulation.add_argument("--simulate", action="store_true", help="run the fleet with these figures, and draw it")
-    simulation.add_argument("--keep-below", type=float, metavar="PART", help="the option to try (default: as planned)")
-    simulation.add_argument("--functions", type=int, metavar="N", help="functions that the environments belong to")
+    simulation.add_argument("--keep-below", type=number, metavar="PART", help="the option to try (default: as planned)")
+    simulation.add_argument("--functions", type=integer, metavar="N", help="functions that the environments belong to")
     parser.add_argument("--region", help="AWS region to ask in (default: as the SDKs find it)")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     parser.add_argument("--chart", type=Path, metavar="FILE.svg", help="write the chart as SVG, and print none")

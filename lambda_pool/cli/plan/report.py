@@ -11,14 +11,14 @@ from lambda_pool.cli.terminal import Terminal, fold
 _FITS = {
     Fit.FITS: "fits",
     Fit.TIGHT: "fits, but eats into the headroom",
-    Fit.TOO_MANY: "does not fit: some connects are refused",
+    Fit.TOO_MANY: "does not fit: some logins are refused",
 }
 
 
 def verdict(plan: Plan) -> str:
     """One sentence."""
     if plan.available == 0:
-        return "There are no connections left for this function: others and the reserved ones take them all."
+        return "There are no connections left for this function: others hold them, or they are reserved."
     if plan.proxy is ProxyAdvice.THERE:
         return _with_proxy(plan)
     if plan.now.fit is not Fit.FITS:
@@ -30,7 +30,7 @@ def verdict(plan: Plan) -> str:
                 "--running. If all of them do"
             )
         if plan.reserved_concurrency == 0:
-            return f"{needed}, where not even one environment fits: put an RDS Proxy in front."
+            return f"{needed}, too few for even one environment: put an RDS Proxy in front."
         bound = (
             f"set MaxExecutionEnvironments to {plan.reserved_concurrency}"
             if _managed(plan)
@@ -38,15 +38,13 @@ def verdict(plan: Plan) -> str:
         )
         return f"{needed}: put an RDS Proxy in front, or {bound} and let Lambda throttle the rest."
     if plan.doubled.fit is not Fit.FITS:
-        return "It fits today, and not after the next doubling of the traffic: plan for an RDS Proxy."
+        return "It fits today, but not when the traffic has doubled: plan for an RDS Proxy."
     if plan.doubled.throttled:
         return (
-            f"It fits. After the next doubling of the traffic Lambda throttles: {2 * plan.figures.at_work} "
-            f"environments would be wanted, and {plan.doubled.environments} may start."
+            f"It fits. When the traffic has doubled, Lambda throttles: {2 * plan.figures.at_work} environments "
+            f"are needed, and {plan.doubled.environments} may start."
         )
-    return (
-        "It fits, today and after the next doubling of the traffic. No proxy is needed for the number of connections."
-    )
+    return "It fits, today and when the traffic has doubled. No proxy is needed for the number of connections."
 
 
 def _with_proxy(plan: Plan) -> str:
@@ -91,14 +89,14 @@ def lines(plan: Plan, sources: list[str], terminal: Terminal) -> list[str]:
         *fold(f"{bound} to set: {_reserve(plan)}", later="  "),
         *fold(f"RDS Proxy: {_PROXY[plan.proxy]}", later="  "),
         "",
-        "Rules of thumb beside it:",
+        "For comparison, rules of thumb:",
     ]
     for formula in plan.formulas:
         number = "?" if formula.connections is None else str(formula.connections)
         missing = f": give {formula.needs}" if formula.connections is None else ""
         found += fold(f"{formula.name} ({formula.meaning}){missing}", f"  {number:>6}  ", " " * 10)
     if sources:
-        found += ["", *fold("Asked, not given: " + "; ".join(sources) + ".", later="  ")]
+        found += ["", *fold("Found out: " + "; ".join(sources) + ".", later="  ")]
     return found
 
 
@@ -110,18 +108,18 @@ def _fleet(plan: Plan, fleet: Fleet) -> list[str]:
     """What to let frozen environments keep, and what more would cost."""
     at_work = f"{fleet.at_work} at work / {fleet.limit}"
     if fleet.keep_below == 0:
-        return fold(f"keep_below to set: 0 ({at_work}: there is no room for what is frozen, and not for all at work).")
+        return fold(f"keep_below to set: 0 ({at_work}: there is no room for all at work, and none for frozen ones).")
     frozen = max(plan.figures.environments - plan.figures.at_work, 0)
-    which = f"{fleet.kept} connections of {frozen} frozen environments" if frozen else f"{fleet.kept} when they freeze"
+    which = f"{fleet.kept} connections" + (f" of {frozen} frozen environments" if frozen else "")
     default = ", and the default of 0.6 is below it" if fleet.keep_below >= DEFAULT else ""
     found = fold(
-        f"keep_below to set: {fleet.keep_below:g} (1 - {at_work}{default}): at most {which} are kept, "
-        "and no login is refused because of them.",
+        f"keep_below to set: {fleet.keep_below:g} (1 - {at_work}{default}): at most {which} stay open "
+        "across a freeze, and no login is refused because of them.",
         later="  ",
     )
     for cost in fleet.costs:
         found += fold(
-            f"fewer logins; at the peak {cost.without_room} of {fleet.at_work} may find no room and wait for it: "
+            f"fewer logins, but at the peak {cost.without_room} of {fleet.at_work} may find no room and wait: "
             "50 to 500 ms and a login for each try",
             f"  {cost.keep_below:>4g}  ",
             " " * 8,
@@ -136,7 +134,7 @@ def _managed(plan: Plan) -> bool:
 
 def _reserve(plan: Plan) -> str:
     if plan.reserved_concurrency is None:
-        return "none is needed for the connections, which the proxy shares."
+        return "none is needed, because the proxy shares its connections."
     if plan.reserved_concurrency == 0:
         return "not even one environment fits into the budget."
     return f"{plan.reserved_concurrency} (the budget, {plan.per_environment} for each environment)."
@@ -144,8 +142,8 @@ def _reserve(plan: Plan) -> str:
 
 _PROXY = {
     ProxyAdvice.NO: "not needed for the number of connections.",
-    ProxyAdvice.SOON: "not needed yet; the next doubling needs one, or a bound on concurrency.",
-    ProxyAdvice.YES: "needed if so many run at once, unless concurrency is bounded as above.",
+    ProxyAdvice.SOON: "not needed yet. When the traffic has doubled, you need one, or a limit on concurrency.",
+    ProxyAdvice.YES: "needed if so many run at once, unless you limit the concurrency as above.",
     ProxyAdvice.THERE: "there is one.",
 }
 
@@ -162,7 +160,7 @@ def _outcome(plan: Plan, load: Load) -> str:
         text = "client connections of the proxy, which shares its own"
     else:
         text = _FITS[load.fit]
-    return f"{text}; Lambda throttles what is more" if load.throttled else text
+    return f"{text}; Lambda throttles the rest" if load.throttled else text
 
 
 def as_json(plan: Plan, sources: list[str]) -> dict[str, Any]:

@@ -233,10 +233,10 @@ def _formulas(figures: Figures, available: int, backend: int | None) -> tuple[Fo
     disks = "cores x 2 + spindles"
     cores = None if figures.cores is None else figures.cores * 2 + figures.spindles
     return (
-        Formula(disks, "what the server works on at once; more only wait inside of it", cores, "--cores"),
+        Formula(disks, "what the server can work on at once; more have to wait", cores, "--cores"),
         Formula(
             "peak rate x query time x 1.2",
-            "what is under way at once, and a fifth on top",
+            "queries that run at once, and a fifth more",
             backend,
             "--rate and --query-time",
         ),

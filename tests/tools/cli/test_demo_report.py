@@ -202,7 +202,7 @@ def test_a_missing_emulator_is_one_line(
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "samcli" else find_spec(name))
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
-    monkeypatch.delenv("AWS_LAMBDA_RIE")
+    monkeypatch.delenv("AWS_LAMBDA_RIE", raising=False)
     assert demo.run(arguments()) == 2
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)

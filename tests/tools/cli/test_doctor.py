@@ -465,10 +465,10 @@ _BLOCKED = b"\xff\x69\x04Host '10.0.0.1' is blocked because of many connection e
     [
         ("postgresql", None, "hangs"),
         ("mysql", None, "hangs"),
-        ("postgresql", b"", "hung up without a word"),
-        ("mysql", b"", "hung up without a word"),
-        ("postgresql", b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not answer as postgresql does"),
-        ("mysql", b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not answer as mysql does"),
+        ("postgresql", b"", "closed the connection without an answer"),
+        ("mysql", b"", "closed the connection without an answer"),
+        ("postgresql", b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not answer like postgresql"),
+        ("mysql", b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not answer like mysql"),
         ("mysql", b"\x01\x00\x00\x00\x09", "greeting is of version 9"),
         ("mysql", len(_BLOCKED).to_bytes(3, "little") + b"\0" + _BLOCKED, "FLUSH HOSTS"),
         ("mysql", b"\x17\0\0\0\xff\x10\x04Too many connections", "lower the function's reserved concurrency"),
@@ -1082,7 +1082,7 @@ def test_a_pooler_that_takes_too_few_clients() -> None:
         (pymysql.OperationalError(1045, "Access denied for user 'app'"), "Access denied for user 'app' (error 1045)"),
         (
             UnicodeError("label empty or too long"),
-            "it is no host name, whose parts between dots have 1 to 63 characters",
+            "it is not a host name: its parts between dots must have 1 to 63 characters",
         ),
         (ssl.SSLError(1, "[SSL: WRONG_VERSION_NUMBER] wrong version number (_ssl.c:1006)"), "wrong version number"),
         (psycopg.OperationalError("first\n\tsecond"), "first; second"),

@@ -178,7 +178,7 @@ def command(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, s
 def test_from_figures(capsys: pytest.CaptureFixture[str]) -> None:
     code, out, _ = command(capsys, "--max-connections", "200", "--others", "7", "--environments", "60")
     assert code == 0
-    assert out.startswith("It fits, today and after the next doubling")
+    assert out.startswith("It fits, today and when the traffic has doubled")
     assert "200 max_connections - 3 reserved - 7 of others" in out
     assert "60 environments x 1 max_size" in out
     assert "limit 190" in out
@@ -228,7 +228,7 @@ def test_no_bound_of_zero_is_advised(capsys: pytest.CaptureFixture[str]) -> None
     code, out, _ = command(capsys, "--max-connections", "30", "--environments", "1", "--workers", "32")
     assert code == 1
     assert " ".join(out.split()).startswith(
-        "32 connections at the peak, and 21 in the budget, where not even one environment fits: "
+        "32 connections at the peak, and 21 in the budget, too few for even one environment: "
         "put an RDS Proxy in front. "
     )
     assert "to set: not even one environment fits into the budget." in out

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from .blocks import ROOT
+from .blocks import PAGES, ROOT
 
 
 def script(name: str) -> Any:
@@ -118,6 +118,15 @@ def test_a_broken_link_is_an_error(site: Path, tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=copy, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 1
     assert "nowhere.md" in done.stderr
+
+
+def test_a_list_goes_on_behind_its_code_and_no_picture_stands_twice() -> None:
+    """The site takes code for a part of a list from four columns on, where GitHub takes it from two."""
+    for path in PAGES:
+        text = path.read_text()
+        assert not re.findall(r"^ {1,3}```", text, re.MULTILINE), path
+        pictures = re.findall(r"!\[.*?\]\((.+?)\)", text)
+        assert len(pictures) == len(set(pictures)), path
 
 
 def test_every_page_is_in_the_navigation() -> None:

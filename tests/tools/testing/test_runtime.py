@@ -343,3 +343,25 @@ def test_a_failed_test_shows_the_log_of_its_function(pytester: pytest.Pytester) 
     done.assert_outcomes(passed=1, failed=1)
     done.stdout.fnmatch_lines(["*- log of plain.handler -*", "event is {'n': 'what went wrong'}"])
     assert "event is {'n': 'what went well'}" not in done.stdout.str()
+
+
+def test_a_failed_invocation_is_shown_at_the_caller_with_its_log_once(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        plain="def handler(event, context):\n    print('event', event['n'], flush=True)\n    return 1 / event['n']\n"
+    )
+    pytester.makepyfile(
+        textwrap.dedent(
+            """
+            from pathlib import Path
+
+            def test_bad(lambda_runtime):
+                runtime = lambda_runtime("plain.handler", code_dir=Path(__file__).parent)
+                assert runtime.invoke({"n": 1}).result == 1.0
+                assert runtime.invoke({"n": 0}).result == 1.0
+            """
+        )
+    )
+    report = pytester.runpytest("-p", "no:cacheprovider").stdout.str()
+    assert "ZeroDivisionError: division by zero" in report
+    assert report.count("event 0") == report.count("event 1") == 1, report
+    assert "def result" not in report  # the failing line is the caller's own
