@@ -1,4 +1,4 @@
-"""Observers that turn a pool's events into metrics. Each is loaded when it is first named."""
+"""Observers that turn a pool's events into metrics and traces. Each is loaded when it is first named."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -7,15 +7,17 @@ if TYPE_CHECKING:
     from .emf import EmfMetrics
     from .otel import OtelMetrics
     from .powertools import PowertoolsMetrics
+    from .traces import OtelTraces
 
 _HOMES = {
     "EmfMetrics": "emf",
     "OtelMetrics": "otel",
+    "OtelTraces": "traces",
     "PowertoolsMetrics": "powertools",
     "PutMetrics": "cloudwatch",
 }
 
-__all__ = ["EmfMetrics", "OtelMetrics", "PowertoolsMetrics", "PutMetrics"]
+__all__ = ["EmfMetrics", "OtelMetrics", "OtelTraces", "PowertoolsMetrics", "PutMetrics"]
 
 
 def __getattr__(name: str) -> Any:
