@@ -131,8 +131,6 @@ def _borrowing(
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
     """What calls the handler with a connection. Raises ConfigError where that cannot be, or must not."""
     call_with = handing_over(signature)
-    fn: Any = signature.chain[0]
-    third = signature.chain[0] is signature.chain[-1] and signature.place == EVENT_AND_CONTEXT
     where = place(signature.code)
     pool: ConnectionPool | None = None
 
@@ -149,11 +147,7 @@ def _borrowing(
         entry.where = where
         conn = entry.link.driver_connection
         try:
-            if third and len(args) == EVENT_AND_CONTEXT and not kwargs:
-                # By position where that can be: 1,000 instructions less than by name.
-                result = fn(args[0], args[1], conn)
-            else:
-                result = call_with(conn, args, kwargs)
+            result = call_with(conn, args, kwargs)
             _finished(signature, result)
         except BaseException as error:
             pool.release(entry, error)
