@@ -11,8 +11,8 @@ from ..events import Reason
 from .entry import Entry
 
 TIMER_MARGIN = 5.5
-"""Seconds that a session outlasts the longest invocation: as many as `ping_after` has by default, and time for an answer
-on its way, so that the timer gives no other reason to ping."""
+"""Seconds that a session outlasts the longest invocation: as many as `ping_after` has by default, and time for an
+answer on its way, so that the timer gives no other reason to ping."""
 
 
 class Reuse:
