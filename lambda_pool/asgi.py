@@ -5,7 +5,7 @@ import inspect
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-from . import serving
+from . import lifecycle, serving
 from .errors import LambdaPoolError
 from .lifecycle import shutdown
 
@@ -130,12 +130,17 @@ class _Answer:
 
 
 async def _end(served: serving.Served, error: BaseException | None) -> BaseException | None:
-    """Clean up: in a thread where that may take a while, so that other requests go on."""
-    if served.holds_any():
-        try:
-            loop = asyncio.get_running_loop()
-        except RuntimeError:  # of another kind of loop
-            pass
+    """Clean up, and let pools ask how crowded their server is: where that may take a while, other requests go on."""
+    try:
+        loop = asyncio.get_running_loop()
+    except RuntimeError:  # of another kind of loop, which no question may hold up
+        return served.end(error)
+    ended = await loop.run_in_executor(None, served.end, error) if served.holds_any() else served.end(error)
+    for pool in lifecycle.due_to_ask():
+        if pool.awaited:
+            from .aio.waits import spawn
+
+            await spawn(lifecycle.ask, pool)
         else:
-            return await loop.run_in_executor(None, served.end, error)
-    return served.end(error)
+            await loop.run_in_executor(None, lifecycle.ask, pool)
+    return ended

@@ -28,7 +28,7 @@ AGAIN = 30.0
 
 
 def settle(pool: "ConnectionPool") -> None:
-    """At the end of an invocation: ask what is due to be asked, and close what is not to be kept.
+    """At the end of an invocation, or of the only request that runs: ask what is due, and close what is not to be kept.
 
     One round trip for each role (writer, reader) of which a connection is new or has not asked for 30 s, in at most
     `ping_timeout` seconds and what the invocation has left. Where it has nothing left, the next one asks.

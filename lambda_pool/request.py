@@ -41,6 +41,10 @@ asking: ContextVar[Request | None] = ContextVar("lambda_pool_request", default=N
 """The request that asks, which may be over. Read as it is where each call counts."""
 
 
+unfinished: set[Request] = set()
+"""The requests that middlewares have begun, and not ended."""
+
+
 def current_request() -> Request | None:
     """The request that this code runs for. None outside of one, and in what outlives its own."""
     request = asking.get()
@@ -50,6 +54,7 @@ def current_request() -> Request | None:
 def begin(deadline: float | None) -> Request:
     """A request begins, and all that is called from here on, or started, belongs to it."""
     request = Request(deadline)
+    unfinished.add(request)
     asking.set(request)
     return request
 

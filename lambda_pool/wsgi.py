@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
-from . import serving
+from . import lifecycle, serving
 from .errors import LambdaPoolError
 
 if TYPE_CHECKING:
@@ -177,7 +177,10 @@ class _Answer:
         if self._ended:
             return None
         self._ended = True
-        return self._served.end(error)
+        ended = self._served.end(error)
+        for pool in lifecycle.due_to_ask():
+            lifecycle.ask(pool)
+        return ended
 
     def _close_body(self) -> None:
         body, self._body = self._body, ()

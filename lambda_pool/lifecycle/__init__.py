@@ -17,7 +17,7 @@ from ..errors import LambdaPoolError
 from ..events import InvocationEnded
 from ..invocation import RESERVE, remaining, reserve, running
 from ..pool import ConnectionPool
-from ..request import Request
+from ..request import Request, unfinished
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
@@ -124,6 +124,7 @@ def end_request(request: Request, *, failed: bool, counted: bool) -> LambdaPoolE
     Out: what it must answer with if it did not fail: its work is not saved, or nobody knows.
     """
     request.over = True
+    unfinished.discard(request)
     problem: LambdaPoolError | None = None
     cold = process.cold
     if counted:
@@ -134,6 +135,18 @@ def end_request(request: Request, *, failed: bool, counted: bool) -> LambdaPoolE
         if counted and pool.events.observers:
             pool.events.emit(InvocationEnded(pool.name, failed or problem is not None, cold, ""))
     return problem
+
+
+def due_to_ask() -> list[ConnectionPool]:
+    """The pools that are to ask how crowded their server is, when a request has ended and nothing else runs here."""
+    return [] if unfinished or running else [pool for pool in pools() if pool.to_ask]
+
+
+def ask(pool: ConnectionPool) -> None:
+    """Let a pool ask, in at most `ping_timeout` seconds. See `crowding.settle`."""
+    from .. import crowding
+
+    crowding.settle(pool)
 
 
 def end_invocation(context: Any, since: float, *, failed: bool) -> None:
@@ -148,9 +161,7 @@ def end_invocation(context: Any, since: float, *, failed: bool) -> None:
         found = reclaim.end_invocation(pool, since, alone=len(running) < 2)
         problem = problem or found
         if pool.to_ask:
-            from .. import crowding
-
-            crowding.settle(pool)
+            ask(pool)
         if pool.events.observers:
             ended_badly = failed or problem is not None
             pool.events.emit(InvocationEnded(pool.name, ended_badly, cold, getattr(context, "aws_request_id", "")))

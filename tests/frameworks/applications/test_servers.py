@@ -1,11 +1,8 @@
 """A server as Web Functions run one: uvicorn and gunicorn on loopback, many requests at once, on real databases."""
 
 import http.client
-import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -16,11 +13,9 @@ from typing import Any
 import pytest
 
 from lambda_pool.testing import PostgresServer
-from lambda_pool.testing.ports import free_ports
 
 from .conftest import Server, saved
-
-AT_ONCE = 64
+from .running import AT_ONCE, Running
 
 APPLICATION = """
 import os, time
@@ -80,59 +75,11 @@ wsgi_app = wsgi.Middleware(flask, pool, request_timeout=25)
 """
 
 
-class Running:
-    """A server of the tests' own, and what it is asked."""
-
-    def __init__(self, command: list[str], port: int, url: str, folder: Path) -> None:
-        (folder / "served.py").write_text(APPLICATION)
-        self.port = port
-        self.log = folder / "log"
-        env = {**os.environ, "URL": url, "PYTHONPATH": str(folder), "AWS_LAMBDA_HTTP_ENDPOINT": f"127.0.0.1:{port}"}
-        with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log)
-        until = time.monotonic() + 60
-        while True:
-            try:
-                self.ask("GET", "/stats")
-            except OSError:
-                assert self.process.poll() is None, self.log.read_text()
-                assert time.monotonic() < until, self.log.read_text()
-                time.sleep(0.1)
-            else:
-                return
-
-    def ask(self, method: str, path: str, timeout: float = 60) -> tuple[int, str]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
-        try:
-            connection.request(method, path)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode()
-        finally:
-            connection.close()
-
-    def idle(self) -> list[int]:
-        """The pool's figures once nothing is in use."""
-        until = time.monotonic() + 30
-        while True:
-            found: list[int] = eval(self.ask("GET", "/stats")[1])
-            if found[0] == 0 or time.monotonic() > until:
-                return found
-            time.sleep(0.1)
-
-
 @pytest.fixture(params=["uvicorn", "gunicorn"])
 def running(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Iterator[Running]:
-    [port] = free_ports(1)
-    python = [sys.executable, "-m"]
-    command = {
-        "uvicorn": [*python, "uvicorn", "served:asgi_app", "--port", str(port)],
-        "gunicorn": [*python, "gunicorn", "served:wsgi_app", "-b", f"127.0.0.1:{port}", "--threads", str(AT_ONCE)],
-    }[request.param]
-    made = Running(command, port, server.url(), tmp_path)
+    made = Running(request.param, APPLICATION, server.url(), tmp_path)
     yield made
-    if made.process.poll() is None:
-        made.process.kill()
-    made.process.wait(30)
+    made.stop()
 
 
 def kill_some(server: Server) -> None:

@@ -106,6 +106,13 @@ def test_the_asynchronous_orm(connection: Any, database: Database) -> None:
 # --- without HTTP -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(("keep_below", "kept"), [(0, 0), (1, 1)])
+def test_what_is_not_to_be_kept_is_closed_when_the_handler_ends(use: Use, keep_below: float, kept: int) -> None:
+    connection = use(keep_below=keep_below)
+    handler(lambda event, context: Order.objects.count())({}, CONTEXT)
+    assert (stats(connection).opened, stats(connection).size) == (1, kept)
+
+
 def test_a_function_without_http(connection: Any, database: Database) -> None:
     @handler
     def function(event: Any, context: Any) -> int:
