@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from .auth.base import Auth, Credentials, UrlAuth
 from .aws.hosts import is_dsql, recognise
 from .backoff import backoff, crowded_backoff
-from .config import Config, check_pooled
+from .config import Config, check_pooled, function_and_version
 from .core.dispatch import EventDispatcher
 from .core.policy import patience, session_timer
 from .endpoints.base import Endpoint, EndpointSource, FixedEndpoint, Role
@@ -66,6 +66,7 @@ class Connector:
         self.endpoint = endpoint
         self._events = events
         self._hosts: dict[Role, str] = {}
+        self._application_name = f"{function_and_version()} {events.name}".strip()
         self._tells_timer = config.session_idle > 0
         self._resuming = False
 
@@ -235,7 +236,7 @@ class Connector:
             timeout=max(min(self._config.connect_timeout, deadline.left()), _SHORTEST),
             autocommit=self._config.autocommit,
             pooled=url.pooled or proxy,
-            application_name=self._events.name,
+            application_name=self._application_name,
             reset=self._config.reset,
             session_idle=self._timer(host, pooled=url.pooled or proxy),
             arguments=self._arguments,

@@ -12,6 +12,7 @@ from .environment import (
 from .options import DEFAULT_PREFIX, OPTIONS, Config, check_pooled, make
 from .parts import PARTS, engine_of, from_parts
 from .platform import (
+    function_and_version,
     in_lambda,
     is_web_function,
     lambda_initialization,
@@ -39,6 +40,7 @@ __all__ = [
     "closest",
     "engine_of",
     "from_parts",
+    "function_and_version",
     "graceful_shutdown",
     "in_lambda",
     "is_sendable",

@@ -12,6 +12,13 @@ def in_lambda() -> bool:
     return "AWS_LAMBDA_FUNCTION_NAME" in os.environ
 
 
+def function_and_version() -> str:
+    """`name:version` of this function, as the console and Database Insights show it; empty outside of Lambda."""
+    if not in_lambda():
+        return ""
+    return f"{os.environ['AWS_LAMBDA_FUNCTION_NAME']}:{os.environ.get('AWS_LAMBDA_FUNCTION_VERSION', '')}".rstrip(":")
+
+
 def lambda_initialization() -> str:
     """How Lambda initialised this environment: `on-demand`, `provisioned-concurrency`, `snap-start`,
     `lambda-managed-instances` or `native-http` (Web Functions); empty outside of Lambda.

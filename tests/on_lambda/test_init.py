@@ -71,3 +71,12 @@ def test_unless_asked_for(start: Start, database: Database) -> None:
     runtime = start(database.url("strict"), code=STRICT)
     with pytest.raises(LambdaInitError):
         runtime.invoke()
+
+
+def test_the_server_shows_whose_session_it_is(start: Start, databases: dict[str, Database]) -> None:
+    """Database Insights groups by it."""
+    database = databases["postgresql"]
+    database.user("named")
+    runtime = start(database.url("named"))
+    answer = runtime.invoke({"sql": "select application_name from pg_stat_activity where pid = pg_backend_pid()"})
+    assert answer.payload["rows"] == [["function:$LATEST postgres"]]
