@@ -21,7 +21,7 @@ FOLDERS = sorted(path for path in EXAMPLES.iterdir() if path.is_dir() and not pa
 
 
 def test_each_example_is_a_project(script: ModuleType) -> None:
-    assert len(FOLDERS) >= 14
+    assert len(FOLDERS) >= 15
     assert [text for folder in FOLDERS for text in missing(folder, script)] == []
     assert script.names() == [folder.name for folder in FOLDERS]
 
@@ -66,7 +66,7 @@ def test_the_commands_in_their_readmes_are_understood() -> None:
             check(each)
 
 
-@pytest.mark.slow("needs the SAM CLI's environment, and lints fifteen templates")
+@pytest.mark.slow("needs the SAM CLI's environment, and lints sixteen templates")
 def test_cfn_lint_has_nothing_to_say_about_their_templates() -> None:
     done = run_sam("cfn-lint", *(str(folder / "template.yaml") for folder in FOLDERS))
     assert done.returncode == 0, done.stdout + done.stderr
