@@ -115,3 +115,13 @@ def test_a_simulation_is_repeatable() -> None:
 def test_a_bare_global_fails_most() -> None:
     found = simulate(Traffic(), Database(97, keep_below=1.0, session_idle=0.0))
     assert found.failed > found.invocations / 2
+
+
+def test_without_a_pause_most_logins_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a fast server, as the simulation has it: one that is busy makes each login a pause of its own."""
+    with_pauses = simulate(Traffic(), Database(97))
+    monkeypatch.setattr("lambda_pool.cli.plan.simulation.crowded_backoff", lambda left, chance: 0.0)
+    at_once = simulate(Traffic(), Database(97))
+    assert with_pauses.failed == 0
+    assert with_pauses.refused_part < 0.2
+    assert at_once.refused_part > 0.5
