@@ -49,7 +49,7 @@ def test_reader_writer(lambda_rie: Path, postgres: PostgresServer, rds_api: Scri
 
 def test_snapstart(postgres: PostgresServer, tmp_path: Path) -> None:
     env = {"LAMBDA_POOL_URL": postgres.url(), "LAMBDA_POOL_NAME": "snapped", "PYTHONDONTWRITEBYTECODE": "1"}
-    count = "select pid from pg_stat_activity where application_name = 'snapped'"
+    count = "select pid from pg_stat_activity where application_name like '% snapped'"
     log = tmp_path / "log"
     with SnapStartEnvironment("app.handler", code_dir=EXAMPLES / "snapstart", env=env, log=log) as environment:
         assert postgres.execute(count) == []  # nothing is in the snapshot
