@@ -133,7 +133,7 @@ class ConnectionPool:
         me = current_borrower()
         with self.lock:
             self.state.forget_turns(me)
-            entry = self.state.obtain(role, me)
+            entry = self.state.acquire(role, me)
             if entry is not None:
                 return entry
             hopeless = self.state.held_by(me) == self.config.max_size
@@ -146,7 +146,7 @@ class ConnectionPool:
             while entry is None and (left := self.connector.left(deadline)) > 0:
                 place.wait(left)
                 with self.lock:
-                    entry = self.state.obtain(role, me, place)
+                    entry = self.state.acquire(role, me, place)
         finally:
             with self.lock:
                 self.state.leave(place)

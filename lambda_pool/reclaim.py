@@ -118,7 +118,7 @@ def _revoke(pool: ConnectionPool, entry: Entry) -> Work:
     else:
         # Its borrower may be inside the driver, where closing would pull the memory from under it. Cut first, and then
         # looked at: from now on nothing more is sent.
-        cut(pool, entry, pool.config.ping_timeout)
+        cancel_and_abort(pool, entry, pool.config.ping_timeout)
         at_rest = link.status() in AT_REST
         pool.tell_closed(entry, Reason.LEAKED)
     if at_rest:
@@ -127,7 +127,7 @@ def _revoke(pool: ConnectionPool, entry: Entry) -> Work:
     return Work.COMMITTING if pool.config.autocommit and entry.work is Work.OPEN else entry.work
 
 
-def cut(pool: ConnectionPool, entry: Entry, within: float) -> None:
+def cancel_and_abort(pool: ConnectionPool, entry: Entry, within: float) -> None:
     """End a lent connection from outside, and what runs on it: in at most so many seconds for the asking.
 
     A server at work looks at its client only when it has something to say, so it is asked to stop.
@@ -205,6 +205,6 @@ def cut_lent(pool: ConnectionPool, deadline: float, least: float) -> None:
     for entry in list(pool.state.entries):
         if entry.state is State.LENT and entry.link is not UNOPENED:
             try:
-                cut(pool, entry, max(deadline - monotonic(), least))
+                cancel_and_abort(pool, entry, max(deadline - monotonic(), least))
             except Exception as error:  # noqa: BLE001 - so does this one
                 log.debug("pool %s: cutting at shutdown failed: %s", pool.name, error)

@@ -47,7 +47,7 @@ class PoolState:
 
     # --- taking -------------------------------------------------------------------------------------------------------
 
-    def obtain(self, role: Role, owner: int, turn: Turn | None = None) -> Entry | None:
+    def acquire(self, role: Role, owner: int, turn: Turn | None = None) -> Entry | None:
         """The idle entry of this role that was used last; else room for a new one; else the oldest idle one of all.
 
         None if there is nothing, or if others wait and it is not this `turn`.

@@ -216,7 +216,7 @@ class TestCleanUp:
             with pool.connection():
                 pass
             with core.lock:
-                reserved = core.state.obtain(Role.WRITER, me)  # as another thread does
+                reserved = core.state.acquire(Role.WRITER, me)  # as another thread does
             assert reserved is not None
             return JSONResponse({})
 

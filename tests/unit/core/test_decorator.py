@@ -381,7 +381,7 @@ class TestEndOfInvocation:
             assert driver.links[0].history[:2] == ["execute", "commit"]
             driver.links[0].in_transaction = True  # what is closed is not at rest, says a driver
 
-        monkeypatch.setattr(reclaim, "cut", cut)
+        monkeypatch.setattr(reclaim, "cancel_and_abort", cut)
         self._end_while(straggler, pool, inside, lambda_pool.NotCommitted if problem else None)
 
     def _end_while(
