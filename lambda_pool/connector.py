@@ -318,7 +318,7 @@ class Connector:
             if deadline.by_invocation:
                 make = DeadlineExceeded
                 text += "; the invocation had no more time"
-        if kind is Failure.RESUMING:
+        if kind is Failure.RESUMING and not full:
             from .hints import asleep
 
             return make(f"{text}. {asleep(deadline)}")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from lambda_pool.cli.doctor.checks import Patient
 
 _TIMER = {
-    "postgresql": "select setting::int / 1000 from pg_settings where name = 'idle_session_timeout'",
+    "postgresql": "select setting::float / 1000 from pg_settings where name = 'idle_session_timeout'",
     "mysql": "select @@wait_timeout",
 }
 _MOST_ENVIRONMENTS = 1000
