@@ -341,10 +341,10 @@ class ConnectionPool:
             entry.link.discard()
         else:
             entry.link.close(CLOSE_TIMEOUT)
-        self.tell_closed(entry, reason)
+        self.emit_closed(entry, reason)
 
-    def tell_closed(self, entry: Entry, reason: Reason) -> None:
-        """Tell that an entry's connection was closed."""
+    def emit_closed(self, entry: Entry, reason: Reason) -> None:
+        """Emit that an entry's connection was closed."""
         self.events.emit(Closed(self.name, reason, entry.age(time(), monotonic()), entry.link.backend_id))
 
     def free(self, entry: Entry) -> None:
@@ -442,7 +442,7 @@ class ConnectionPool:
 def _close_abandoned(state: PoolState, pid: int) -> None:
     """Close what a pool that nobody refers to any more had idle."""
     for entry in state.idle():
-        with suppress(Exception):  # a link's own never raise, and the next one deserves its good-bye too
+        with suppress(Exception):  # a link's own never raise, and the next one is to be closed, too
             if os.getpid() == pid == entry.pid:
                 entry.link.close(CLOSE_TIMEOUT)
             else:

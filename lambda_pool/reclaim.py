@@ -120,11 +120,13 @@ def _revoke(pool: ConnectionPool, entry: Entry) -> Work:
         # looked at: from now on nothing more is sent.
         cancel_and_abort(pool, entry, pool.config.ping_timeout)
         at_rest = link.status() in AT_REST
-        pool.tell_closed(entry, Reason.LEAKED)
-    if at_rest:
+        pool.emit_closed(entry, Reason.LEAKED)
+    # At rest it may be because what was cancelled here has been rolled back meanwhile, by its own borrower.
+    if at_rest and entry.work is not Work.UNDONE:
         return Work.ENDED
+    work = Work.OPEN if entry.work is Work.UNDONE else entry.work
     # With autocommit, what was at work was its own COMMIT.
-    return Work.COMMITTING if pool.config.autocommit and entry.work is Work.OPEN else entry.work
+    return Work.COMMITTING if pool.config.autocommit and work is Work.OPEN else work
 
 
 def cancel_and_abort(pool: ConnectionPool, entry: Entry, within: float) -> None:
@@ -195,12 +197,12 @@ def shut_down(pool: ConnectionPool, deadline: float, least: float) -> None:
         if entry.state is State.IDLE and entry.link is not UNOPENED:
             try:
                 entry.link.close(max(deadline - monotonic(), least))
-            except Exception as error:  # noqa: BLE001 - the next connection deserves its good-bye too
+            except Exception as error:  # noqa: BLE001 - the next connection is to be closed, too
                 log.debug("pool %s: closing at shutdown failed: %s", pool.name, error)
-    cut_lent(pool, deadline, least)
+    cancel_lent(pool, deadline, least)
 
 
-def cut_lent(pool: ConnectionPool, deadline: float, least: float) -> None:
+def cancel_lent(pool: ConnectionPool, deadline: float, least: float) -> None:
     """Cut what is lent, until then (monotonic, seconds), with at least `least` seconds for each. Takes no lock."""
     for entry in list(pool.state.entries):
         if entry.state is State.LENT and entry.link is not UNOPENED:

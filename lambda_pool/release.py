@@ -43,8 +43,7 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
     restored: bool | None = None
     facts = link.inspect()
     condition = facts.condition
-    if error is None:
-        entry.work = Work.COMMITTING
+    entry.work = Work.COMMITTING if error is None else Work.UNDONE
     if error is not None or condition is Condition.CHANGED:
         condemned = pool.note_failover(entry, pool.kind_of(entry, error))
         closed = facts.closed_by_user
@@ -75,7 +74,7 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
             condemned = pool.note_failover(entry, pool.classify(failure.__cause__ or failure)) or condemned
             condemned = condemned or isinstance(failure, CommitUncertain)
     if not isinstance(problem, CommitUncertain):
-        entry.work = Work.ENDED if error is None and problem is None else Work.OPEN
+        entry.work = Work.ENDED if error is None and problem is None else Work.UNDONE
     if closed and error is None and problem is None and facts.closed_in_transaction:
         problem = _unsaved(pool, _CLOSED, strict=strict)
     if step is Step.KEEP:

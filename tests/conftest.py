@@ -91,6 +91,8 @@ def _no_pool_of_an_earlier_test() -> None:
     """Options of one pool hold for all in a process, and a cycle may keep a pool beyond its test."""
     from lambda_pool import invocation, lifecycle
 
+    lifecycle.process.made.clear()
+    lifecycle.process.warned.clear()
     if invocation.reserve.seconds != invocation.RESERVE:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", ResourceWarning)  # what else they left open is not this test's fault

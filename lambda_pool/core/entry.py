@@ -25,7 +25,9 @@ class Work(Enum):
     """How far a borrow's work has come, for the one who takes it away from its borrower. See `Entry.state`."""
 
     OPEN = "open"
-    """Its borrower is at it, or it failed: it is surely not saved."""
+    """Its borrower is at it: it is surely not saved."""
+    UNDONE = "undone"
+    """It failed, and was or will be rolled back."""
     COMMITTING = "committing"
     """It comes back: its COMMIT may have been sent, and its answer has not come, or never will."""
     ENDED = "ended"

@@ -53,14 +53,14 @@ def at_checkout(
     generation: int,
     pid: int,
     role: Role,
-    quiet: bool,
+    silent: bool,
     ping_after: float,
     max_idle: float,
 ) -> Reuse | Ping | Replace:
     """Decide on one cached connection.
 
     In: the entry, both clocks now (seconds), the pool's generation, this process's id, the role that is asked for,
-    whether the free check found the socket `quiet`, and two options in seconds: `ping_after`, and `max_idle`, infinite
+    whether the free check found the socket `silent`, and two options in seconds: `ping_after`, and `max_idle`, infinite
     where it is off. Out: REUSE, PING or Replace with its reason.
     """
     if entry.pid != pid:
@@ -79,7 +79,7 @@ def at_checkout(
         return replace(Reason.ROLE)
     # Where the server has heard nothing for so long, its timer could end the session in the middle of the borrow.
     heard = wall <= entry.silent_wall and mono <= entry.silent_mono
-    return REUSE if quiet and heard and idle <= ping_after else PING
+    return REUSE if silent and heard and idle <= ping_after else PING
 
 
 def keep(count: int, limit: int, part: float) -> bool:

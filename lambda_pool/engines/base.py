@@ -22,7 +22,7 @@ class Failure(Enum):
     LOST = "lost"
     """The connection is gone: reset, cut, or closed without a word."""
     SHUTDOWN = "shutdown"
-    """The server said good-bye: an administrator, a restart, a failover."""
+    """The server closed it, and said so: an administrator, a restart, a failover."""
     READ_ONLY = "read_only"
     """It turned into a reader (failover), and refuses to write."""
     UNREACHABLE = "unreachable"
@@ -221,7 +221,7 @@ class EngineConnection(Protocol):
         """
 
     def close(self, timeout: float) -> None:
-        """Say good-bye and close, in at most `timeout` seconds. Never raises."""
+        """Tell the server and close, in at most `timeout` seconds. Never raises."""
 
     def abort(self, *, cancelled: bool = False) -> None:
         """Shut the socket down from any thread or signal handler: the server rolls back now. Never raises.

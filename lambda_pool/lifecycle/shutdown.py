@@ -20,7 +20,7 @@ from typing import Any
 
 from .. import config as configuration
 from ..events import Closing
-from ..reclaim import cut_lent, shut_down
+from ..reclaim import cancel_lent, shut_down
 from ..waiting import pause, plainly
 from . import pools
 
@@ -30,8 +30,8 @@ _API = "/2020-01-01/extension"
 _NAME = "lambda_pool"
 # Seconds for the local API's answer, which takes one millisecond; a function must not wait longer for a courtesy.
 _PATIENCE = 1.0
-# Seconds for all good-byes together, of the 300 ms that Lambda leaves at least; each is a single packet.
-_GOODBYES = 0.2
+# Seconds for closing all connections together, of the 300 ms that Lambda leaves at least; each is a single packet.
+_CLOSING = 0.2
 _LEAST = 0.01
 # Seconds after SIGTERM in which a server's requests may end, of the second that a Web Function has.
 _REQUESTS_END = 0.6
@@ -159,13 +159,13 @@ def _close_in_server() -> None:
         pause(0.02)
     for pool in pools():
         if pool.config.graceful_shutdown:
-            cut_lent(pool, began + _REQUESTS_END + _GOODBYES, _LEAST)
+            cancel_lent(pool, began + _REQUESTS_END + _CLOSING, _LEAST)
     _tell_closing()  # of the requests that ended meanwhile
 
 
 def _close_all() -> None:
     """Close politely what is idle; what is lent is cut, so that the server rolls back now."""
-    deadline = monotonic() + _GOODBYES
+    deadline = monotonic() + _CLOSING
     for pool in pools():
         if pool.config.graceful_shutdown:
             shut_down(pool, deadline, _LEAST)

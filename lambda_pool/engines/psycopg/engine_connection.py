@@ -230,7 +230,7 @@ class PostgresConnection:
     def _commit(self, timeout: float | None, *, reset: bool) -> None:
         deadline = None if timeout is None else monotonic() + timeout
         if not self._is_silent():
-            # If that is the server's good-bye, COMMIT is never sent, and nothing is uncertain.
+            # If the server has closed the connection, COMMIT is never sent, and nothing is uncertain.
             self._ask_nothing(_DRAIN_TIMEOUT if timeout is None else timeout)
             timeout = rest(deadline)
         conn, pgconn = self.driver_connection, self._libpq
@@ -336,7 +336,7 @@ class PostgresConnection:
             return
         try:
             self._release()
-        except Exception:  # noqa: BLE001 - a connection that cannot say good-bye is dropped
+        except Exception:  # noqa: BLE001 - a connection that cannot be closed politely is dropped
             self.discard()
 
     def _release(self) -> None:

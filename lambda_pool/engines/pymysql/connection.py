@@ -384,7 +384,7 @@ class BoundedConnection(_Connection):
         return self._commanded(super().show_warnings)
 
     def close(self) -> None:
-        """Say good-bye and close."""
+        """Tell the server, and close."""
         if self.line.silent and not self.open:
             return  # given up by the pool, which is no error of the borrower's
         if self.open:

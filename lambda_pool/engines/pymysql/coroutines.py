@@ -84,7 +84,7 @@ class AsyncConnection:
         return await self._do(self.driver_connection.next_result, unbuffered)
 
     async def close(self) -> None:
-        """Say good-bye and close."""
+        """Tell the server, and close."""
         await self._do(self.driver_connection.close)
 
     # --- what does not ------------------------------------------------------------------------------------------------

@@ -265,7 +265,7 @@ class MysqlConnection:
     def _commit(self, timeout: float | None) -> None:
         conn = self.driver_connection
         if not self._is_silent():
-            # MySQL says nothing unasked but good-bye: COMMIT is then never sent, and nothing is uncertain.
+            # MySQL sends nothing unasked but that it closes: COMMIT is then never sent, and nothing is uncertain.
             self.discard()
             raise pymysql.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server before COMMIT was sent")
         try:
@@ -408,7 +408,7 @@ class MysqlConnection:
         try:
             with conn.bounded(timeout):
                 conn.close()
-        except Exception:  # noqa: BLE001 - a connection that cannot say good-bye is dropped
+        except Exception:  # noqa: BLE001 - a connection that cannot be closed politely is dropped
             self.discard()
 
     def discard(self) -> None:

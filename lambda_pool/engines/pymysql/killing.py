@@ -25,7 +25,7 @@ def kill_query(conn: "BoundedConnection", number: int, timeout: float, aside: Ca
                 other.query(f"KILL QUERY {number:d}")
         finally:
             helper.close(timeout)
-    except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to sever
+    except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to abort
         return False
     return True
 

@@ -61,7 +61,7 @@ class Line:
         self.encrypt: bool = False
         """Nothing but the request for TLS may be sent in clear text."""
         self.silent: bool = False
-        """Nothing is sent any more: the driver's own close() would say good-bye."""
+        """Nothing is sent any more: the driver's own close() would send COM_QUIT."""
         self.dry: bool = False
         """Reading finds nothing: for a look at what the driver's reader has in its buffer."""
         self.following: Sequence[Following] = ()

@@ -384,6 +384,28 @@ class TestEndOfInvocation:
         monkeypatch.setattr(reclaim, "cancel_and_abort", cut)
         self._end_while(straggler, pool, inside, lambda_pool.NotCommitted if problem else None)
 
+    def test_a_thread_that_rolls_back_what_is_cancelled(
+        self, pool: lambda_pool.Pool, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Its connection is at rest then, and its work is not saved all the same."""
+        inside, go, done = threading.Event(), threading.Event(), threading.Event()
+
+        def straggler() -> None:
+            with suppress(FakeError), pool.connection() as conn:
+                conn.execute("insert")
+                inside.set()
+                go.wait(10)
+                raise FakeError(Failure.OTHER)
+            done.set()
+
+        def cut(*arguments: object) -> None:
+            go.set()
+            assert done.wait(10)
+            assert not driver.links[0].in_transaction
+
+        monkeypatch.setattr(reclaim, "cancel_and_abort", cut)
+        self._end_while(straggler, pool, inside, lambda_pool.NotCommitted)
+
     def _end_while(
         self,
         straggler: Callable[[], None],

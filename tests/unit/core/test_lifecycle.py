@@ -233,9 +233,10 @@ class TestUnknownDeadline:
         assert caplog.text.count("cancel_before_deadline does nothing here") == 1
 
     def test_not_where_it_is_known_or_not_wanted(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
-        with invoked(lambda: 10_000), driver.pool(observers=(), cancel_before_deadline=0.5).connection():
+        wanted, unwanted = driver.pool(observers=(), cancel_before_deadline=0.5), driver.pool(observers=())
+        with invoked(lambda: 10_000), wanted.connection():
             pass
-        with driver.pool(observers=()).connection():
+        with unwanted.connection():
             pass
         assert caplog.text == ""
 

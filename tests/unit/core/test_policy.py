@@ -40,7 +40,7 @@ def ask(of: Entry, **facts: object) -> object:
         "generation": 3,
         "pid": 7,
         "role": Role.WRITER,
-        "quiet": True,
+        "silent": True,
         "ping_after": 5.0,
         "max_idle": math.inf,
     }
@@ -57,7 +57,7 @@ def test_a_fresh_quiet_connection_is_reused() -> None:
 
 
 def test_a_readable_socket_is_pinged() -> None:
-    assert ask(entry(opened=10, used=1), quiet=False) is PING
+    assert ask(entry(opened=10, used=1), silent=False) is PING
 
 
 def test_idle_past_ping_after_is_pinged() -> None:
@@ -95,14 +95,16 @@ def test_the_larger_of_both_clocks_counts() -> None:
 @given(
     wall=st.floats(-1e7, 1e7),
     mono=st.floats(-1e7, 1e7),
-    quiet=st.booleans(),
+    silent=st.booleans(),
     generation=st.integers(2, 4),
     pid=st.integers(6, 8),
 )
-def test_reuse_is_never_chosen_against_a_fact(wall: float, mono: float, quiet: bool, generation: int, pid: int) -> None:
-    decision = ask(entry(opened=10), wall=NOW + wall, mono=NOW + mono, quiet=quiet, generation=generation, pid=pid)
+def test_reuse_is_never_chosen_against_a_fact(
+    wall: float, mono: float, silent: bool, generation: int, pid: int
+) -> None:
+    decision = ask(entry(opened=10), wall=NOW + wall, mono=NOW + mono, silent=silent, generation=generation, pid=pid)
     if decision is REUSE:
-        assert quiet
+        assert silent
         assert (generation, pid) == (3, 7)
         assert -10 <= wall <= 5
         assert -10 <= mono <= 5
