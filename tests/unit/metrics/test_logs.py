@@ -22,12 +22,13 @@ def lines(request: pytest.FixtureRequest) -> Iterator[Any]:
     stream = io.StringIO()
     ours = logging.getLogger("lambda_pool")
     before = (ours.handlers[:], ours.level, ours.propagate)
-    FakeDriver().pool()  # so that the logger exists
+    pool = FakeDriver().pool()  # so that the logger exists; held, or the next one would be one that is made again
     # Powertools keeps loggers by service: a name that comes twice would get the first one's stream.
     source = Logger(service=request.node.name, level="INFO", stream=stream)
     utils.copy_config_to_registered_loggers(source_logger=source, include={"lambda_pool"})
     yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
     ours.handlers[:], ours.level, ours.propagate = before
+    pool.close()
 
 
 def test_a_replaced_connection_is_one_line_and_warm_ones_are_none(lines: Any) -> None:
@@ -52,8 +53,7 @@ def test_failed_attempts_say_their_class(lines: Any) -> None:
     driver = FakeDriver()
     driver.fail("connect", FakeError(Failure.TOO_MANY), None)
     before = len(lines())
-    pool = driver.pool()  # a pool that nobody holds any more writes its metrics at once
-    with pool.connection():
+    with driver.pool().connection():
         pass
     (line,) = lines()[before:]
     assert (line["level"], line["error_class"], line["attempt"]) == ("INFO", "too_many", 1)
