@@ -108,7 +108,7 @@ def _close_left_open(pool: ConnectionPool, request: Request | None = None) -> li
 
 
 def _revoke(pool: ConnectionPool, entry: Entry) -> Work:
-    """Close or cut it. Out: OPEN or COMMITTING if work is lost or may be, else ENDED."""
+    """Close it, or cancel and abort it. Out: OPEN or COMMITTING if work is lost or may be, else ENDED."""
     link = entry.link
     if link is UNOPENED:  # its borrower is just replacing it, and will find that the entry is gone
         return Work.ENDED
@@ -121,7 +121,7 @@ def _revoke(pool: ConnectionPool, entry: Entry) -> Work:
         cancel_and_abort(pool, entry, pool.config.ping_timeout)
         at_rest = link.status() in AT_REST
         pool.emit_closed(entry, Reason.LEAKED)
-    # At rest it may be because what was cancelled here has been rolled back meanwhile, by its own borrower.
+    # It may be at rest because its own borrower has meanwhile rolled back what was cancelled here.
     if at_rest and entry.work is not Work.UNDONE:
         return Work.ENDED
     work = Work.OPEN if entry.work is Work.UNDONE else entry.work
