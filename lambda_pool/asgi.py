@@ -70,7 +70,7 @@ class Middleware:
             error = await _end(served, error)
             refused = served.unavailable(error, answer.status) if http and not answer.passed_on else None
             if refused is not None:
-                serving.tell(str(scope.get("method")), str(scope.get("path")), refused)
+                serving.log_refused(str(scope.get("method")), str(scope.get("path")), refused)
                 await self._refuse(scope, receive, send, refused)
                 return
             if error is None or answer.status >= 500:

@@ -48,7 +48,7 @@ def places(entries: Iterable[Entry]) -> list[str]:
     return sorted({describe(entry)[0] for entry in entries})
 
 
-def tell_leaked(events: EventDispatcher, entry: Entry, held: float) -> None:
+def emit_leaked(events: EventDispatcher, entry: Entry, held: float) -> None:
     """Tell observers and the log that a connection was held for too long (seconds)."""
     where, stack = describe(entry)
     events.emit(Leaked(events.name, held, where, stack))

@@ -282,7 +282,7 @@ class ConnectionPool:
         entry.idle_wall, entry.idle_mono = wall, mono
         held = mono - entry.borrowed_mono
         if self.config.leak_after and entry.borrowed_mono and held > self.config.leak_after:
-            borrower.tell_leaked(self.events, entry, held)
+            borrower.emit_leaked(self.events, entry, held)
         if entry.answered:
             entry.answered = False
             entry.heard(wall, mono)
@@ -293,7 +293,7 @@ class ConnectionPool:
             kept = self.state.give_back(entry)
             outdated = entry.generation != self.state.generation
         if not kept:
-            # Taken away, told of and cut meanwhile: this thread, its last user, closes it.
+            # Revoked, reported and aborted meanwhile: this thread, its last user, closes it.
             self.discard(entry, Reason.BROKEN)
         if returned is not None:
             self.events.emit(returned)
@@ -310,7 +310,7 @@ class ConnectionPool:
             others = sum(each.state is not State.IDLE for each in self.state.entries if each is not entry)
         return Returned(self.name, mono - since, entry.checkout, not entry.fresh, others + 1)
 
-    def tell_returned(self, entry: Entry) -> None:
+    def emit_returned(self, entry: Entry) -> None:
         """Tell of a borrow whose connection leaves the pool; only once, should it come back all the same."""
         returned = self._returned(entry, monotonic())
         if returned is not None:
@@ -323,7 +323,7 @@ class ConnectionPool:
         with self.lock:
             mine = self.state.retire(entry)
         if not mine:
-            # Told of when it was cut; only now is nobody inside the driver, so that its memory can go.
+            # Reported when it was aborted. Only now is nobody inside the driver, so that its memory can go.
             if entry.link is not UNOPENED:
                 entry.link.close(CLOSE_TIMEOUT)
             return
@@ -334,7 +334,7 @@ class ConnectionPool:
             self.free(entry)
 
     def close_link(self, entry: Entry, reason: Reason) -> None:
-        """Close an entry's connection, politely where it is this process's own, and tell of it."""
+        """Close an entry's connection, politely where it is this process's own, and emit the event."""
         if entry.link is UNOPENED:
             return
         if entry.pid != self.pid:

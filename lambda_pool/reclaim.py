@@ -58,8 +58,8 @@ def _take_back(pool: ConnectionPool, held: list[Entry], request: Request | None 
     try:
         for entry in held:
             if entry.borrowed_mono:  # else nobody had it yet, or any more
-                borrower.tell_leaked(pool.events, entry, mono - entry.borrowed_mono)
-                pool.tell_returned(entry)
+                borrower.emit_leaked(pool.events, entry, mono - entry.borrowed_mono)
+                pool.emit_returned(entry)
             work = _revoke(pool, entry)
             if work is not Work.ENDED:
                 (unsaved if work is Work.OPEN else unknown).append(borrower.describe(entry)[0])
@@ -188,7 +188,7 @@ def _cancel_once(pool: ConnectionPool, entry: Entry, link: EngineConnection, wit
 
 
 def shut_down(pool: ConnectionPool, deadline: float, least: float) -> None:
-    """In the handler of SIGTERM: close what is idle, cut what is lent, all until then (monotonic, seconds).
+    """In the handler of SIGTERM: close what is idle, abort what is lent, all until then (monotonic, seconds).
 
     The signal may have come in the middle of anything, so that nothing here takes a lock, and the pool is left as it
     is: only its sockets end. Each connection gets at least `least` seconds.

@@ -80,7 +80,7 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
     if step is Step.KEEP:
         pool.give_back(entry)
     else:
-        pool.tell_returned(entry)
+        pool.emit_returned(entry)
         pool.discard(entry, Reason.USER_CLOSED if closed else Reason.BROKEN)
     try:
         if problem is not None and (error is None or not isinstance(problem, Exception)):

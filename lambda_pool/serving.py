@@ -96,6 +96,6 @@ def refusal(error: LambdaPoolError) -> tuple[list[tuple[str, str]], bytes]:
     return [*headers, ("content-type", "application/json"), ("content-length", str(len(body)))], body
 
 
-def tell(method: str, path: str, error: LambdaPoolError) -> None:
+def log_refused(method: str, path: str, error: LambdaPoolError) -> None:
     """Say in the log why a request is answered with 503."""
     log.error("%s %s is answered with 503: %s: %s", method, path, type(error).__name__, error)

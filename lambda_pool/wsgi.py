@@ -59,7 +59,7 @@ class Middleware:
 
     def refuse(self, environ: Environ, start_response: StartResponse, error: LambdaPoolError) -> Iterable[bytes]:
         """The body of the answer 503."""
-        serving.tell(str(environ.get("REQUEST_METHOD")), str(environ.get("PATH_INFO")), error)
+        serving.log_refused(str(environ.get("REQUEST_METHOD")), str(environ.get("PATH_INFO")), error)
         if self._on_unavailable is not None:
             return self._on_unavailable(environ, error)(environ, start_response)
         headers, body = serving.refusal(error)

@@ -22,7 +22,7 @@ Lend = Callable[[Signature], Awaitable[tuple[Any, Callable[[BaseException | None
 
 # Seconds that cancelled tasks get to end, where the invocation has so much time left.
 _PATIENCE = 1.0
-_LEAST = 0.05
+_MIN_PATIENCE = 0.05
 
 
 class _Mine(local):
@@ -139,7 +139,7 @@ def end_tasks(loop: asyncio.AbstractEventLoop) -> None:
     for task in left:
         task.cancel()
     remaining = invocation.remaining()
-    patience = _PATIENCE if remaining is None else max(min(remaining, _PATIENCE), _LEAST)
+    patience = _PATIENCE if remaining is None else max(min(remaining, _PATIENCE), _MIN_PATIENCE)
     done, stubborn = loop.run_until_complete(asyncio.wait(left, timeout=patience))
     for task in done:
         if not task.cancelled() and (error := task.exception()) is not None:

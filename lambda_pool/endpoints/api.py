@@ -17,7 +17,7 @@ from ..aws.sdk import bare, count_addresses, create_client, load_session, no_bod
 from ..errors import ConfigError, CredentialsError, EndpointError
 from ..secret import private
 
-_LEAST = 0.1
+_MIN_TIMEOUT = 0.1
 """Seconds under which no call is begun: a TLS handshake and an answer take longer."""
 _TOO_LATE = "there was no time left to ask the RDS API: raise the option timeout"
 _PAGES = 100
@@ -99,13 +99,13 @@ class RdsApi:
                 "RdsProxy and AuroraCluster ask the RDS API through botocore, which is not installed: pip install "
                 "'lambda-pool[aws]', or write the host name into the URL instead"
             ) from error
-        keys = self._identity.credentials(max(_LEAST, deadline - time.monotonic()))
+        keys = self._identity.credentials(max(_MIN_TIMEOUT, deadline - time.monotonic()))
         region = self._region or aws_environment.region() or session.get_config_variable("region")
         if not region:
             raise NoAnswerError("the AWS region is not known: give region=, or set AWS_REGION")
         addresses = count_addresses(create_client(session, "rds", region, keys, 1.0, 1.0))
         left = deadline - time.monotonic()
-        if left < _LEAST:
+        if left < _MIN_TIMEOUT:
             raise NoAnswerError(_TOO_LATE)
         # A quarter for connecting (botocore tries each address for its connect_timeout), one for each wait for data.
         return create_client(session, "rds", region, keys, left / 4 / addresses, left / 4)

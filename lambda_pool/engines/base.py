@@ -20,7 +20,7 @@ class Failure(Enum):
     """What a driver's error means for the connection and for a second try."""
 
     LOST = "lost"
-    """The connection is gone: reset, cut, or closed without a word."""
+    """The connection is gone: reset, aborted, or closed without a message."""
     SHUTDOWN = "shutdown"
     """The server closed it, and said so: an administrator, a restart, a failover."""
     READ_ONLY = "read_only"

@@ -2,7 +2,7 @@
 
 A timer signal, not a thread: it interrupts the driver's wait on the main thread, where Lambda runs handlers, costs
 nothing while it does not ring, and is disarmed before the environment freezes. The server ends the statement, so that
-the driver itself raises; only where no cancel gets through is the connection cut.
+the driver itself raises; the connection is aborted only where no cancel gets through.
 """
 
 import logging

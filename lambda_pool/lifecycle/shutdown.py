@@ -32,7 +32,7 @@ _NAME = "lambda_pool"
 _PATIENCE = 1.0
 # Seconds for closing all connections together, of the 300 ms that Lambda leaves at least; each is a single packet.
 _CLOSING = 0.2
-_LEAST = 0.01
+_MIN_TIMEOUT = 0.01
 # Seconds after SIGTERM in which a server's requests may end, of the second that a Web Function has.
 _REQUESTS_END = 0.6
 _NO_SHUTDOWN = "connections are not closed at the end of this environment, nor cut when an invocation times out"
@@ -159,16 +159,16 @@ def _close_in_server() -> None:
         pause(0.02)
     for pool in pools():
         if pool.config.graceful_shutdown:
-            cancel_lent(pool, began + _REQUESTS_END + _CLOSING, _LEAST)
+            cancel_lent(pool, began + _REQUESTS_END + _CLOSING, _MIN_TIMEOUT)
     _tell_closing()  # of the requests that ended meanwhile
 
 
 def _close_all() -> None:
-    """Close politely what is idle; what is lent is cut, so that the server rolls back now."""
+    """Close politely what is idle; what is lent is aborted, so that the server rolls back now."""
     deadline = monotonic() + _CLOSING
     for pool in pools():
         if pool.config.graceful_shutdown:
-            shut_down(pool, deadline, _LEAST)
+            shut_down(pool, deadline, _MIN_TIMEOUT)
     _tell_closing()  # only now: writing may take longer than Lambda waits
 
 

@@ -133,7 +133,7 @@ class Borrowed:
 
     def discard(self) -> None:
         """Close it: it is broken, or SQLAlchemy does not want it any more."""
-        self.pool.tell_returned(self.entry)
+        self.pool.emit_returned(self.entry)
         self.pool.discard(self.entry, Reason.BROKEN)
 
     def _bound(self) -> float:

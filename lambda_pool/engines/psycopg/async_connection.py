@@ -1,6 +1,6 @@
 """What `connection` is, for asyncio: psycopg's AsyncConnection, with all that the pool promises of a connection.
 
-The pool's own code is synchronous, and runs in a greenlet: what it calls here (`tell`, `ask`, `end`, `put`) waits
+The pool's own code is synchronous, and runs in a greenlet: what it calls here (`exchange`, `ask`, `end`, `put`) waits
 through `waiting.finish`. What borrowers call are coroutines.
 """
 
@@ -127,7 +127,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             raise
 
     async def _end_statement(self, talk: "_Talk", patience: float) -> Any:
-        """Ask the server to end what runs, and cut the connection if it does not.
+        """Ask the server to end what runs, and abort the connection if it does not.
 
         Out: the result of what had ended by then. Raises what the driver raises.
         """
@@ -153,11 +153,11 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         finally:
             self._knowing.discard(task)
 
-    def tell(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
-        """Send a query past psycopg's transactions, and read its results. See `exchange`."""
-        finish(self._tell(query, answers, bounded=bounded))
+    def exchange(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
+        """Send a query past psycopg's transactions, and read its results. See `libpq.exchange`."""
+        finish(self._exchange(query, answers, bounded=bounded))
 
-    async def _tell(self, query: bytes | None, answers: Any, *, bounded: bool) -> None:
+    async def _exchange(self, query: bytes | None, answers: Any, *, bounded: bool) -> None:
         async with self.lock:
             with self.announced():
                 await self.wait(exchange(self.pgconn, query, answers, self.pooled.unasked, bounded=bounded))
@@ -168,7 +168,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
 
     async def _ask(self, query: bytes, kind: ExecStatus) -> None:
         answers: list[PGresult] = []
-        await self._tell(query, answers, bounded=True)
+        await self._exchange(query, answers, bounded=True)
         if [answer.status for answer in answers] != [kind]:
             # The answer to something else: the one to this may still come, and be taken for the next borrower's.
             raise psycopg.OperationalError(f"the server answered with something else than one result of kind {kind}")

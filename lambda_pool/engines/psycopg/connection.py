@@ -80,15 +80,15 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
         finally:
             self.pooled.known = known
 
-    def tell(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
-        """Send a query past psycopg's transactions, and read its results. See `exchange`."""
+    def exchange(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
+        """Send a query past psycopg's transactions, and read its results. See `libpq.exchange`."""
         with self.lock, self.announced():
             self.wait(exchange(self.pgconn, query, answers, self.pooled.unasked, bounded=bounded))
 
     def ask(self, query: bytes, kind: ExecStatus) -> None:
         """The same where the answer is short: a single result of this kind. Raises OperationalError for any other."""
         answers: list[PGresult] = []
-        self.tell(query, answers, bounded=True)
+        self.exchange(query, answers, bounded=True)
         if [answer.status for answer in answers] != [kind]:
             # The answer to something else: the one to this may still come, and be taken for the next borrower's.
             raise psycopg.OperationalError(f"the server answered with something else than one result of kind {kind}")

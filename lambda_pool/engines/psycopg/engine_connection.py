@@ -210,7 +210,7 @@ class PostgresConnection:
         deadline = None if timeout is None else monotonic() + timeout
         if pgconn.transaction_status == _ACTIVE:  # a COPY cannot be read to its end
             bound = _DRAIN_TIMEOUT if commit else _INTERRUPTED_TIMEOUT
-            conn.within(bound if timeout is None else min(timeout, bound), partial(conn.tell, None, None))
+            conn.within(bound if timeout is None else min(timeout, bound), partial(conn.exchange, None, None))
             timeout = rest(deadline)
         status = pgconn.transaction_status
         if status == _IDLE:
@@ -276,7 +276,7 @@ class PostgresConnection:
         conn = self.driver_connection
         prepared = conn.pooled.prepared or self._after == "session"
         message = end + _RESET + (_DEALLOCATE if prepared else b"")
-        conn.within(timeout, partial(conn.tell, message, answers))
+        conn.within(timeout, partial(conn.exchange, message, answers))
         if len(answers) != bool(end) + _RESET.count(b";") + 1 + prepared or not _is_answer(answers[0], end):
             raise psycopg.OperationalError("the server did not answer to each statement of a reset")
         conn.pooled.changed = conn.pooled.prepared = False

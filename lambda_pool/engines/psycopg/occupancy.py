@@ -47,7 +47,7 @@ def sessions(conn: "PooledConnection | AsyncPooledConnection", timeout: float) -
     One round trip in at most `timeout` seconds. Raises what psycopg raises.
     """
     answers: list[PGresult] = []
-    conn.within(timeout, partial(conn.tell, _QUESTION, answers, bounded=True))
+    conn.within(timeout, partial(conn.exchange, _QUESTION, answers, bounded=True))
     if len(answers) != 1 or answers[0].ntuples != 1 or conn.pgconn.transaction_status != TransactionStatus.IDLE:
         raise psycopg.OperationalError("the server answered with something else than one row")
     numbers = [int(answers[0].get_value(0, column) or 0) for column in range(answers[0].nfields)]

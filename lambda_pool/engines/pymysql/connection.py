@@ -58,7 +58,7 @@ class BoundedConnection(_Connection):
     session_idle: int = 0  # see ConnectRequest
     sockets: tuple[type[BoundedSocket], type[BoundedTlsSocket]] = BoundedSocket, BoundedTlsSocket  # without, with TLS
     cancelled: bool = False
-    """Somebody asked the server to end the running statement, or cut the connection to end it."""
+    """Somebody asked the server to end the running statement, or aborted the connection to end it."""
     # close() was called while it was open; and before its transaction was ended.
     closed_by_user: bool = False
     closed_in_transaction: bool = False

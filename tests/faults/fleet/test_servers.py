@@ -368,7 +368,7 @@ def test_a_thaw_about_when_the_server_ends_it(server: Server) -> None:
                 handler({}, Context(1.0))
                 opened.append(time.monotonic())
             timer = entries(pools[0])[0].link.session_idle
-            assert timer == pytest.approx(6, abs=0.5)
+            assert 6 <= timer <= 7  # whole seconds on MySQL
             for number, handler in enumerate(handlers):
                 at = opened[number] + timer + (number % 25 - 12) / 240 - (1.0 if number % 4 == 0 else 0.0)
                 time.sleep(max(at - time.monotonic(), 0))

@@ -23,8 +23,14 @@ ENTRY = {
     "NAME": URL.path[1:],
     "OPTIONS": {"sslmode": "disable", "lambda_pool": {"metrics": "off", "max_size": 2, "timeout": 1, "keep_below": 0}},
 }
+from lambda_pool.testing import FaultyProxy
+PROXY = FaultyProxy("127.0.0.1", URL.port)
 settings.configure(
-    DATABASES={"default": ENTRY, "away": {**ENTRY, "HOST": "127.0.0.1", "PORT": 1}},
+    DATABASES={
+        "default": ENTRY,
+        "away": {**ENTRY, "HOST": "127.0.0.1", "PORT": 1},
+        "lossy": {**ENTRY, "HOST": "127.0.0.1", "PORT": PROXY.port},
+    },
     SECRET_KEY="of the tests",
     ROOT_URLCONF=__name__,
     ALLOWED_HOSTS=["*"],
@@ -56,6 +62,13 @@ def leave(request, number):
 def away(request):
     connections["away"].ensure_connection()
 
+def lose(request, number):
+    with transaction.atomic("lossy"):
+        with connections["lossy"].cursor() as cursor:
+            cursor.execute("insert into served values (%s)", [number])
+        PROXY.cut(after=0, direction="to_client")
+    return JsonResponse({"number": number})
+
 def stats(request):
     found = connections["default"].home().pool.stats()
     return JsonResponse([found.in_use, found.idle, found.leaked], safe=False)
@@ -66,6 +79,7 @@ urlpatterns = [
     path("fail/<int:number>", fail),
     path("leave/<int:number>", leave),
     path("away", away),
+    path("lose/<int:number>", lose),
 ]
 asgi_app = asgi.Middleware(get_asgi_application(), request_timeout=5)
 wsgi_app = wsgi.Middleware(get_wsgi_application(), request_timeout=5)
@@ -88,5 +102,8 @@ def test_django_on_a_server(running: Running, server: Server) -> None:
     assert saved(server) == [1, 2, 3, 4, 5]
     status, text = running.ask("GET", "/away")
     assert (status, json.loads(text)) == (503, {"detail": "The database is not available: try again later."})
+    status, text = running.ask("GET", "/lose/30")
+    assert (status, json.loads(text)["detail"][:43]) == (503, "The database did not confirm that the chang")
+    assert saved(server) in ([1, 2, 3, 4, 5], [1, 2, 3, 4, 5, 30])
     # What was idle when a request ended is closed, as keep_below=0 wants it.
     assert running.idle() == [0, 0, 0]
