@@ -79,7 +79,9 @@ class PoolState:
 
     def held_by(self, owner: int) -> int:
         """How many entries this borrower holds."""
-        return sum(entry.owner == owner for entry in self.entries if entry.state in {_LENT, State.CONNECTING})
+        return sum(
+            entry.owner == owner for entry in self.entries if entry.state is _LENT or entry.state is State.CONNECTING
+        )
 
     # --- the queue ----------------------------------------------------------------------------------------------------
 
@@ -90,21 +92,21 @@ class PoolState:
         self.wake()
 
     def forget_turns(self, owner: int) -> None:
-        """A borrower waits in one place only, and only while it waits: any other was left behind by an exception.
-
-        So were those whose event loop was closed.
-        """
-        if not self.queue:
-            return
-        for turn in [turn for turn in self.queue if turn.owner == owner or turn.abandoned]:
+        """A borrower waits in one place only, and only while it waits: any other was left behind by an exception."""
+        for turn in [turn for turn in self.queue if turn.owner == owner]:
             self.queue.remove(turn)
+        self._pass_over_abandoned()
 
     def wake(self) -> None:
         """Let the first in the queue look again."""
-        while self.queue and self.queue[0].abandoned:
-            self.queue.popleft()
+        self._pass_over_abandoned()
         if self.queue:
             self.queue[0].wake()
+
+    def _pass_over_abandoned(self) -> None:
+        """Whoever waited on an event loop that was closed does not come any more. Further back they hinder nobody."""
+        while self.queue and self.queue[0].abandoned:
+            self.queue.popleft()
 
     # --- giving back and giving up ------------------------------------------------------------------------------------
 

@@ -117,7 +117,13 @@ def test_nothing_that_the_runtime_has_or_a_function_does_not_need(build: Build) 
         assert not list(opt.glob(f"python/{name}*"))
     package = opt / "python" / "lambda_pool"
     assert not (package / "testing").exists()
-    assert {path.stem for path in (package / "cli").iterdir()} == {"__init__", "arguments", "doctor", "rows", "terminal"}
+    assert {path.stem for path in (package / "cli").iterdir()} == {
+        "__init__",
+        "arguments",
+        "doctor",
+        "rows",
+        "terminal",
+    }
     assert {path.name for path in opt.glob("python/lambda_pool/certs/*.pem")} == {
         path.name for path in (ROOT / "lambda_pool" / "certs").glob("*.pem")
     }
