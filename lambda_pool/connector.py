@@ -99,7 +99,8 @@ class Connector:
 
     def _open(self, role: Role, deadline: Deadline) -> tuple[FleetConnection, Endpoint]:
         attempt = 0
-        refreshed = full = False
+        refreshed = False
+        refused: Exception | None = None
         tried = set()
         before = ""
         while True:
@@ -128,10 +129,12 @@ class Connector:
                     delay = left - _LAST_TRY
                 retrying = (refresh or moved or kind in TRANSIENT) and delay < left
                 self._report(error, kind.value, attempt, start, retrying=retrying)
-                # The last attempt may have had too little time to hear it again.
-                full = kind is Failure.TOO_MANY or (full and kind in TRANSIENT)
+                if kind is Failure.TOO_MANY:
+                    refused = error
+                elif kind not in TRANSIENT:
+                    refused = None
                 if not retrying:
-                    why = self._explain(error, kind, request, endpoint, deadline, attempt, before, full=full)
+                    why = self._explain(error, kind, request, endpoint, deadline, attempt, before, refused)
                     raise why from error
                 refreshed = refreshed or refresh
                 before = one_line(error)
@@ -298,9 +301,9 @@ class Connector:
         deadline: Deadline,
         attempt: int,
         before: str,
-        *,
-        full: bool,
+        refused: Exception | None,
     ) -> LambdaPoolError:
+        """`refused`: the last refusal for too many connections. The last attempt may have had no time to hear it."""
         where = f"{request.host or request.hostaddr or 'the local socket'}:{request.port}"
         text = f"pool {self._events.name}: could not connect to {where}: {one_line(error)}"
         if kind is Failure.UNTRUSTED:
@@ -318,11 +321,11 @@ class Connector:
             if deadline.by_invocation:
                 make = DeadlineExceeded
                 text += "; the invocation had no more time"
-        if kind is Failure.RESUMING and not full:
+        if kind is Failure.RESUMING and refused is None:
             from .hints import asleep
 
             return make(f"{text}. {asleep(deadline)}")
-        hint = self._hint(error, kind, request, endpoint, full=full)
+        hint = self._hint(refused or error, kind, request, endpoint, full=refused is not None)
         return make(text + (hint and f". {hint}"))
 
     def _hint(self, error: Exception, kind: Failure, request: ConnectRequest, endpoint: Endpoint, *, full: bool) -> str:

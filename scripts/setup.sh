@@ -155,8 +155,17 @@ install_demo() {
         fail "pip could not install the demo's dependencies into .venv"
 }
 
-install_bench() {
-    make_venv .venv-bench
+newest_python() { # the newest supported Python of this machine, or the one that is asked for
+    local path
+    [ -n "${PYTHON:-}" ] && find_python && return
+    path=$(pythons | tail -n 1 | cut -d ' ' -f 2)
+    [ "$path" = .venv ] && path=.venv/bin/python
+    echo "$path"
+}
+
+install_bench() { # install_bench PYTHON
+    [ "$(.venv-bench/bin/python -V 2>/dev/null)" = "$("$1" -V)" ] || rm -rf .venv-bench
+    make_venv .venv-bench "$1"
     echo "setup: installing the package and the benchmarks' peers into .venv-bench"
     .venv-bench/bin/pip install -q --disable-pip-version-check -c constraints.txt \
         -e '.[all,testing]' -r benchmarks/requirements.txt ||
@@ -256,7 +265,7 @@ install_free_threaded() { # with the drivers in pure Python
     make_venv .venv-free-threaded "$python"
     # Not every version that is pinned has a wheel for it: the newest that has is taken.
     .venv-free-threaded/bin/pip install -q --disable-pip-version-check --only-binary :all: \
-        psycopg PyMySQL aws-lambda-powertools pytest pytest-timeout hypothesis ||
+        psycopg PyMySQL aws-lambda-powertools opentelemetry-sdk packaging psutil pytest pytest-timeout hypothesis ||
         fail "pip could not install the drivers for Python without the GIL"
     .venv-free-threaded/bin/pip install -q --disable-pip-version-check --no-deps -e . ||
         fail "pip could not install the package for Python without the GIL"
@@ -346,8 +355,10 @@ demo)
     fi
     ;;
 bench)
+    python=$(newest_python)
     [ benchmarks/requirements.txt -nt .venv-bench/.ready ] && rm -f .venv-bench/.ready
-    once .venv-bench/.ready install_bench
+    [ "$(.venv-bench/bin/python -V 2>/dev/null)" = "$("$python" -V)" ] || rm -f .venv-bench/.ready
+    once .venv-bench/.ready install_bench "$python"
     ;;
 emulator) fetch_emulator ;;
 newest-python) install_pythons 1 ;;

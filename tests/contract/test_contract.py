@@ -266,6 +266,8 @@ class TestReturn:
             pg.insert(conn, 100001)
             copy = conn.cursor().copy(f"copy {pg.table} {direction}")
             copy.__enter__()
+        with contextlib.suppress(psycopg.Error):  # else psycopg before 3.3.9 raises it in the garbage collector
+            copy.__exit__(None, None, None)
         assert 100001 not in pg.rows()
         with pool.connection() as conn:
             assert pg.query(conn, "select 1") == [(1,)]

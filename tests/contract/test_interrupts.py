@@ -16,8 +16,8 @@ from tests.support.interrupts import every_place
 
 PLACES = tuple(str(Path(module.__file__ or "").parent) for module in (lambda_pool, psycopg, pymysql))
 
-# PyMySQL's own, where it is struck while it makes a result.
-pytestmark = pytest.mark.filterwarnings("ignore:.*MySQLResult.__del__:pytest.PytestUnraisableExceptionWarning")
+# Both drivers' own (psycopg's in pure Python), where they are struck while they make a result.
+pytestmark = pytest.mark.filterwarnings("ignore:.*(MySQL|PG)[rR]esult.__del__:pytest.PytestUnraisableExceptionWarning")
 
 POOLS: dict[str, dict[str, Any]] = {
     "plain": {},

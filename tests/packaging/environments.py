@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[2]
 _TOOLS = (
     "cryptography",
     "hypothesis",
+    "mangum",
     "moto[server,rds,secretsmanager]",
     "opentelemetry-sdk",
     "packaging",

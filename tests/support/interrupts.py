@@ -10,18 +10,14 @@ import ctypes
 import dis
 import gc
 import signal
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
-import lambda_pool
+from tests.support.places import OURS, stepping
 from tests.support.speed import FULL, seeded
 
-_OURS = str(Path(lambda_pool.__file__).parent)
-_TOOLS = str(Path(lambda_pool.__file__).parent / "testing")
 _SIGNAL = signal.SIGUSR1
 # A quick run strikes one of the first places, and from there on every twentieth.
 _FIRST, _EACH = 10, 20
@@ -51,47 +47,35 @@ _NOW = _Pending(_SIGNAL)
 
 
 class Interrupter:
-    """Counts the package's bytecodes, and makes the signal pending at one of them."""
+    """Counts the places in the package's code, and makes the signal pending at one of them."""
 
-    def __init__(self, at: int, paths: tuple[str, ...] = (_OURS,)) -> None:
+    def __init__(self, at: int) -> None:
         self.left = at
         self.where = ""
-        self._paths = paths
 
-    def begin(self, frame: FrameType, event: str, argument: Any) -> Any:
-        name = frame.f_code.co_filename
-        if not name.startswith(self._paths) or name.startswith(_TOOLS):
-            return None
-        frame.f_trace_opcodes = True
-        frame.f_trace_lines = False
-        return self.step
-
-    def step(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if event == "opcode" and frame.f_code.co_code[frame.f_lasti] in _LOOKS:
+    def step(self, frame: FrameType, offset: int) -> None:
+        """See `places.Step`."""
+        if frame.f_code.co_code[offset] in _LOOKS:
             self.left -= 1
             if self.left == 0:
                 self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_qualname}"
                 _NOW.arrives  # noqa: B018 - see _Pending
-        return self.step
 
 
-def run_interrupted(work: Callable[[], object], at: int, paths: tuple[str, ...] = (_OURS,)) -> str | None:
+def run_interrupted(work: Callable[[], object], at: int, paths: tuple[str, ...] = (OURS,)) -> str | None:
     """Run `work` with the signal arriving at its `at`-th such place (from 1). Out: where; None if it ended before.
 
     Whatever else `work` raises passes; Interrupted does not.
     """
-    interrupter = Interrupter(at, paths)
+    interrupter = Interrupter(at)
     # What is raised in a callback of the collector goes nowhere.
     gc.disable()
     try:
-        sys.settrace(interrupter.begin)
-        try:
+        with stepping(interrupter.step, paths):
             work()
-        finally:
-            sys.settrace(None)
         _breathe()
     except Interrupted:
-        sys.settrace(None)
+        pass
     finally:
         gc.enable()
     return interrupter.where or None
@@ -116,7 +100,7 @@ def handler() -> Iterator[None]:
 
 
 def every_place(
-    prepare: Callable[[], Callable[[], object]], paths: tuple[str, ...] = (_OURS,), *, least: int = _FIRST
+    prepare: Callable[[], Callable[[], object]], paths: tuple[str, ...] = (OURS,), *, least: int = _FIRST
 ) -> Iterator[str]:
     """For every place in turn: prepare, run what was prepared until it is struck there, and give the place.
 

@@ -22,16 +22,16 @@ from lambda_pool.events import CheckedOut, Closed, Event, Opened, Reason, Return
 from lambda_pool.testing import FakeDriver, FakeError
 from lambda_pool.testing.fakes import FakeEngineConnection
 from tests.support.core import end_invocation, entries, idle, queue
+from tests.support.places import stepping
 from tests.support.speed import FULL, seeded
 
-OURS = str(Path(lambda_pool.__file__).parent)
-TOOLS = str(Path(lambda_pool.__file__).parent / "testing")
 # Bytecodes after which (or in which) the interpreter may switch: see tests/support/interrupts.py.
 SWITCHES = {number for name, number in dis.opmap.items() if name.startswith(("CALL", "RESUME", "JUMP_BACKWARD"))}
 BLOCKED = 0.001  # seconds after which a thread that goes on alone is taken to wait for the one that was stopped
 FOREVER = 20.0
 HAMMERED = 1.5 if FULL else 0.5  # seconds for each way to hammer
 ENOUGH = 10  # times that each thread hammers at least
+RESUME = dis.opmap["RESUME"]
 # A quick run stops the first thread at one of the first places, and from there on at every tenth.
 FIRST, EACH = 5, 10
 
@@ -50,39 +50,30 @@ class Stepper(threading.Thread):
         self.done = threading.Event()
         self.error: BaseException | None = None
         self.where = ""
-        self._after_switch: dict[FrameType, bool] = {}
+        self._after_switch: dict[int, bool] = {}
 
     def run(self) -> None:
-        sys.settrace(self.begin)
         try:
-            self.work()
+            with stepping(self.step):
+                self.work()
         except BaseException as error:
             self.error = error
         finally:
-            sys.settrace(None)
             self.done.set()
             self.stopped.set()
 
-    def begin(self, frame: FrameType, event: str, argument: Any) -> Any:
-        name = frame.f_code.co_filename
-        if not name.startswith(OURS) or name.startswith(TOOLS):
-            return None
-        frame.f_trace_opcodes = True
-        frame.f_trace_lines = False
-        return self.step
-
-    def step(self, frame: FrameType, event: str, argument: Any) -> Any:
-        if event == "opcode":
-            if self._after_switch.get(frame, True):
-                self.left -= 1
-                if self.left == 0:
-                    self.where = f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno} {frame.f_code.co_name}"
-                    self.stopped.set()
-                    self.go.wait(FOREVER)
-            self._after_switch[frame] = frame.f_code.co_code[frame.f_lasti] in SWITCHES
-        elif event == "return":
-            self._after_switch.pop(frame, None)
-        return self.step
+    def step(self, frame: FrameType, offset: int) -> None:
+        """See `places.Step`."""
+        code = frame.f_code
+        bytecode = code.co_code[offset]
+        # A frame that is gone may have had the same identity; each begins with this bytecode.
+        if bytecode == RESUME or self._after_switch.get(id(frame), True):
+            self.left -= 1
+            if self.left == 0:
+                self.where = f"{Path(code.co_filename).name}:{frame.f_lineno} {code.co_name}"
+                self.stopped.set()
+                self.go.wait(FOREVER)
+        self._after_switch[id(frame)] = bytecode in SWITCHES
 
 
 class Second(threading.Thread):

@@ -409,6 +409,21 @@ class TestConnect:
         with pytest.raises(lambda_pool.ConnectError, match=expected), driver.pool(timeout=0.5).connection():
             pass
 
+    def test_a_refusal_is_explained_though_the_last_attempt_ran_out_of_time(
+        self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def connect(request: ConnectRequest) -> None:
+            driver.requests.append(request)
+            if len(driver.requests) == 1:
+                raise FakeError(Failure.TOO_MANY, "a startup parameter takes the room")
+            time.sleep(request.timeout)
+            raise FakeError(Failure.RESUMING, "no answer in time")
+
+        monkeypatch.setattr(driver, "connect", connect)
+        with pytest.raises(lambda_pool.ConnectError) as caught, driver.pool(timeout=0.5).connection():
+            pass
+        assert "A pooler stands there that refuses start-up options" in str(caught.value)
+
     def test_the_invocation_cuts_the_limit(self, driver: FakeDriver) -> None:
         pool = driver.pool(timeout=600.0)
         driver.fail("connect", *[FakeError(Failure.UNREACHABLE)] * 1000)
