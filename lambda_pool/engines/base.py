@@ -351,6 +351,11 @@ def cancelled(error: BaseException) -> DeadlineExceeded:
     return found
 
 
+def cause(error: BaseException) -> BaseException:
+    """What the driver said: `error`, or, where that is `cancelled`, what stands behind it."""
+    return error.__cause__ or error if isinstance(error, DeadlineExceeded) else error
+
+
 def tightest(found: Iterable[tuple[int, int]]) -> tuple[int, int]:
     """Of counts and their limits (negative: there is none), the one that is nearest its limit."""
     return max((pair for pair in found if pair[1] >= 0), key=lambda pair: pair[0] / max(pair[1], 1))

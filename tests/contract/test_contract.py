@@ -735,6 +735,29 @@ class TestCommitUncertain:
             assert pool.stats().size == 0
             assert database.rows() in ([], [1])
 
+    @pytest.mark.parametrize(("how", "reset"), [("run", "transaction"), ("connection", "session")])
+    def test_it_was_cancelled_before_it_was_answered(self, database: Database, how: str, reset: str) -> None:
+        """As at the end of an invocation, on another thread: what was sent may be saved all the same."""
+        with FaultyProxy("127.0.0.1", database.server.port) as proxy:
+            url = database.url.replace(f":{database.server.port}/", f":{proxy.port}/")
+            pool = database.pool(url, reset=reset)
+            calls: list[int] = []
+
+            def work(conn: Any) -> None:
+                calls.append(1)
+                database.insert(conn, 1)
+                proxy.swallow("to_client", new=False)
+                threading.Timer(0.3, entries(pool)[0].link.abort, kwargs={"cancelled": True}).start()
+
+            with pytest.raises(lambda_pool.CommitUncertain):
+                if how == "run":
+                    pool.run(work)
+                else:
+                    with pool.connection() as conn:
+                        work(conn)
+            assert calls == [1]
+            assert pool.stats().size == 0
+
 
 class TestFork:
     def test_a_child_leaves_its_parents_connection_alone(self, database: Database) -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
-from ...errors import NotCommitted
+from ...errors import DeadlineExceeded, NotCommitted
 from ...waiting import readable
-from ..base import Condition, EngineConnection, Facts, Outcome, Status, rest, uncertain
+from ..base import Condition, EngineConnection, Facts, Outcome, Status, cause, rest, uncertain
 from ..bounded_socket import dead_end, shut_down
 
 if TYPE_CHECKING:
@@ -243,20 +243,21 @@ class PostgresConnection:
             pgconn.is_busy()  # what came in behind the answer libpq drops while it is idle
             if pgconn.transaction_status != _IDLE:
                 raise psycopg.OperationalError("the transaction is still open")
-        except psycopg.Error as error:
+        except (psycopg.Error, DeadlineExceeded) as error:
             if answers and _is_answer(answers[0], b"COMMIT; "):  # saved it is; the connection cannot be kept
                 log.debug("resetting a session failed: %s", error)
                 return
-            if not self._answered(error):
-                raise uncertain(error) from error
+            said = cause(error)
+            if not self._answered(said):
+                raise uncertain(said) from said
             raise
 
-    def _answered(self, error: psycopg.Error) -> bool:
+    def _answered(self, error: BaseException) -> bool:
         """Whether it is the server's own "no" to COMMIT, on a connection that lives, or psycopg's before it is sent."""
         pgconn = self._libpq
         if isinstance(error, psycopg.ProgrammingError) and pgconn.transaction_status == _IN_TRANSACTION:
             return True
-        state = error.sqlstate
+        state = error.sqlstate if isinstance(error, psycopg.Error) else None
         if pgconn.status != _OK or pgconn.transaction_status == _ACTIVE or state is None:
             return False
         return len(state) == 5 and not state.startswith("08") and state != "40003"  # these say that nobody knows

@@ -7,9 +7,9 @@ from time import monotonic
 import pymysql
 from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
-from ...errors import LambdaPoolError
+from ...errors import DeadlineExceeded, LambdaPoolError
 from ...waiting import readable
-from ..base import Condition, EngineConnection, Facts, Outcome, OverdueError, Status, rest, uncertain
+from ..base import Condition, EngineConnection, Facts, Outcome, OverdueError, Status, cause, rest, uncertain
 from ..bounded_socket import shut_down
 from . import private
 from .connection import BoundedConnection
@@ -271,11 +271,12 @@ class MysqlConnection:
         try:
             with conn.bounded(timeout):
                 conn.commit()
-        except pymysql.MySQLError as error:
+        except (pymysql.MySQLError, DeadlineExceeded) as error:
             # The server's own "no", on a connection that lives, is an answer. Anything else is none.
-            if conn.open and is_refusal(error):
+            said = cause(error)
+            if conn.open and is_refusal(said):
                 raise
-            raise uncertain(error) from error
+            raise uncertain(said) from said
 
     # --- bringing it back ---------------------------------------------------------------------------------------------
 

@@ -66,7 +66,8 @@ def is_answer(number: object) -> bool:
     return isinstance(number, int) and number >= 1000 and not 2000 <= number < 3000
 
 
-def is_refusal(error: Exception) -> bool:
+def is_refusal(error: BaseException) -> bool:
     """True for an answer to COMMIT that says no; one that tells of a loss leaves open what was saved before it."""
     number = error.args[0] if error.args else None
-    return is_answer(number) and classify(error) not in {Failure.LOST, Failure.SHUTDOWN}
+    lost = {Failure.LOST, Failure.SHUTDOWN}
+    return is_answer(number) and isinstance(error, Exception) and classify(error) not in lost
