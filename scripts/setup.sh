@@ -155,17 +155,8 @@ install_demo() {
         fail "pip could not install the demo's dependencies into .venv"
 }
 
-newest_python() { # the newest supported Python of this machine, or the one that is asked for
-    local path
-    [ -n "${PYTHON:-}" ] && find_python && return
-    path=$(pythons | tail -n 1 | cut -d ' ' -f 2)
-    [ "$path" = .venv ] && path=.venv/bin/python
-    echo "$path"
-}
-
-install_bench() { # install_bench PYTHON
-    [ "$(.venv-bench/bin/python -V 2>/dev/null)" = "$("$1" -V)" ] || rm -rf .venv-bench
-    make_venv .venv-bench "$1"
+install_bench() {
+    make_venv .venv-bench
     echo "setup: installing the package and the benchmarks' peers into .venv-bench"
     .venv-bench/bin/pip install -q --disable-pip-version-check -c constraints.txt \
         -e '.[all,testing]' -r benchmarks/requirements.txt ||
@@ -355,10 +346,8 @@ demo)
     fi
     ;;
 bench)
-    python=$(newest_python)
     [ benchmarks/requirements.txt -nt .venv-bench/.ready ] && rm -f .venv-bench/.ready
-    [ "$(.venv-bench/bin/python -V 2>/dev/null)" = "$("$python" -V)" ] || rm -f .venv-bench/.ready
-    once .venv-bench/.ready install_bench "$python"
+    once .venv-bench/.ready install_bench
     ;;
 emulator) fetch_emulator ;;
 newest-python) install_pythons 1 ;;

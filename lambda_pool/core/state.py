@@ -93,13 +93,15 @@ class PoolState:
 
     def forget_turns(self, owner: int) -> None:
         """A borrower waits in one place only, and only while it waits: any other was left behind by an exception."""
-        for turn in [turn for turn in self.queue if turn.owner == owner]:
-            self.queue.remove(turn)
-        self._pass_over_abandoned()
+        if self.queue:
+            for turn in [turn for turn in self.queue if turn.owner == owner]:
+                self.queue.remove(turn)
+            self._pass_over_abandoned()
 
     def wake(self) -> None:
         """Let the first in the queue look again."""
-        self._pass_over_abandoned()
+        if self.queue:
+            self._pass_over_abandoned()
         if self.queue:
             self.queue[0].wake()
 
