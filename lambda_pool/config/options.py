@@ -86,7 +86,11 @@ def make(
     """
     for key in options:
         if key not in OPTIONS:
-            raise ConfigError(f"{key} is not an option of Pool: {closest(key, (*OPTIONS, *PARTS))}")
+            instead = synonyms.keyword(key) or (
+                f"{closest(key, (*OPTIONS, *PARTS))}; for an argument of the driver's connect(), write "
+                f"connect_args={{{key!r}: …}}"
+            )
+            raise ConfigError(f"{key} is not an option of Pool: {instead}")
     if url is None:
         also = " (or DATABASE_URL)" if prefix == DEFAULT_PREFIX else ""
         raise ConfigError(

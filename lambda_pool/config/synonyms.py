@@ -137,6 +137,26 @@ _REFUSED_BY_ENGINE: dict[str, dict[str, str]] = {
 }
 
 
+_KEYWORDS = {
+    **dict.fromkeys(("dbname", "db", "database_name"), "write database=…"),
+    **dict.fromkeys(("passwd", "pwd"), "write password=…"),
+    "username": "write user=…",
+    "hostname": "write host=…",
+    **dict.fromkeys(("dsn", "conninfo", "database_url"), "write a URL as the first argument"),
+    "unix_socket": "write host='/path/of/the/socket'",
+    "minconn": "write min_size=…",
+    **dict.fromkeys(("maxconn", "maxconnections"), "write max_size=…"),
+    **dict.fromkeys((*_ENCRYPT, *_VERIFY, *_NEVER), "write sslmode=… and sslrootcert=…, for both engines alike"),
+    **{name: f"write {ours}=…" for name, ours in _SAME.items()},
+}
+"""What drivers and their pools call our own keywords."""
+
+
+def keyword(name: str) -> str | None:
+    """What to write instead of a keyword of a driver's connect(); None for one that is no word of our own."""
+    return _KEYWORDS.get(name) or _REFUSED.get(name)
+
+
 def advice(engine: str, name: str) -> str | None:
     """What to write instead of another tool's word; None for a word that nobody uses."""
     name = name.replace("-", "_")

@@ -28,6 +28,12 @@ def _threshold(value: object) -> int | None:
     return number
 
 
+def _is_cursor(value: object) -> bool:
+    from psycopg import AsyncCursor, Cursor
+
+    return isinstance(value, type) and issubclass(value, Cursor | AsyncCursor)
+
+
 _SWITCH = one_of("0", "1")
 _TLS_VERSION = one_of("TLSv1.2", "TLSv1.3")  # what the pool insists on with either driver
 
@@ -72,7 +78,7 @@ ARGUMENTS = Arguments(
     },
     objects={
         "context": instance(lambda value: hasattr(value, "adapters"), "an object with adapters"),
-        "cursor_factory": instance(lambda value: isinstance(value, type), "a class of cursors such as ClientCursor"),
+        "cursor_factory": instance(_is_cursor, "psycopg.ClientCursor or another class of psycopg 3, not of psycopg2"),
         "row_factory": instance(callable, "a row factory such as psycopg.rows.dict_row"),
     },
     refused={

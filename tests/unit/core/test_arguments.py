@@ -203,6 +203,15 @@ def test_objects_come_from_code_alone(engine: str) -> None:
             Pool(URLS[engine], connect_args={name: "DictCursor"})
 
 
+@pytest.mark.parametrize(("engine", "name"), [("postgresql", "cursor_factory"), ("mysql", "cursorclass")])
+def test_a_cursor_of_another_driver_is_refused_at_pool(engine: str, name: str) -> None:
+    class RealDictCursor:
+        """Such as psycopg2's, or mysqlclient's."""
+
+    with pytest.raises(ConfigError, match=f"{name} in connect_args is not valid: it must be (psycopg|pymysql)"):
+        Pool(URLS[engine], connect_args={name: RealDictCursor})
+
+
 # --- refused ----------------------------------------------------------------------------------------------------------
 
 # What must never be told, and the word that says what to write instead.
