@@ -176,7 +176,10 @@ class Pool(Generic[Conn]):
                 config = config.replace(url=config.url.replace(pooled=True))
                 configuration.check_pooled(config)
         elif config.url.hostaddr:
-            raise ConfigError("hostaddr in the URL is not valid with endpoint=…, which it would lead past: keep one")
+            raise ConfigError(
+                "hostaddr in the URL is not valid with endpoint=…: "
+                "the connection would not go through that endpoint; keep one"
+            )
         engine = self._engine_for(config.url.engine)
         engine.load()
         self._core = ConnectionPool(
@@ -324,7 +327,9 @@ def pool_at(
         found = configuration.url_of(environment, prefix)
     config = configuration.make(found, name, options, environment.options, prefix, variable)
     if config.url.engine != engine:
-        raise ConfigError(f"the environment leads to {config.url.engine}, and this pool is for {engine}: change one")
+        raise ConfigError(
+            f"the URL in the environment is for {config.url.engine}, but this pool is for {engine}: change one"
+        )
     if database is not None:
         config = config.replace(url=config.url.replace(database=database))
     pool: Pool[Any] = Pool.__new__(Pool)
@@ -370,9 +375,9 @@ def _of_parts(
     """The URL that keywords of Pool describe. Raises ConfigError."""
     given = ", ".join(f"{key}=…" for key in parts)
     if url is not None:
-        raise ConfigError(f"a URL and {given} are both given: keep the URL, or the parts that it would be made of")
+        raise ConfigError(f"a URL and {given} are both given: keep either the URL or its parts")
     if "password" in parts and auth is not None:
-        raise ConfigError("password=… and auth=… are both given: keep the one that logs in")
+        raise ConfigError("password=… and auth=… are both given: keep one")
     return configuration.from_parts(parts, lambda part: part, needs_host=endpoint is None and auth is None)
 
 

@@ -164,7 +164,7 @@ def _check_user(user: str) -> None:
     if not user:
         raise ConfigError("IamToken needs the database user: name it in the URL, as in postgresql://app@host/database")
     if any("\ud800" <= character <= "\udfff" for character in user):
-        raise ConfigError(f"the database user {user!r} holds characters that UTF-8 cannot carry")
+        raise ConfigError(f"the database user {user!r} holds characters that UTF-8 cannot encode")
 
 
 def _dsql_action(user: str) -> str:

@@ -297,7 +297,7 @@ def _region_of_arn(secret_id: str) -> str | None:
         or not parts[6]
     ):
         raise ConfigError(
-            f"SecretsManager({secret_id!r}): not the ARN of a secret, which reads "
+            f"SecretsManager({secret_id!r}): not the ARN of a secret; write it like "
             "arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME-SUFFIX"
         )
     return parts[3]

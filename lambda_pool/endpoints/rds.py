@@ -50,7 +50,7 @@ class _Discovered:
         if not (letters.isalnum() and letters.isascii() and len(name) <= 63):
             raise ConfigError(
                 f"{shown}: give the {self._name} as the RDS console shows it, letters, digits and hyphens; not an ARN, "
-                "and not a host name (which belongs into the URL)"
+                "and not a host name (which belongs in the URL)"
             )
         if region is not None and not (isinstance(region, str) and is_region(region)):
             raise ConfigError(f"{shown}: region={region!r} is not a region; write it like 'eu-central-1'")

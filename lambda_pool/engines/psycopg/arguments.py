@@ -143,7 +143,7 @@ def conninfo(request: ConnectRequest, arguments: dict[str, Any]) -> bytes:
     try:
         return make_conninfo(**_defaults(request) | arguments | _decided(request)).encode()
     except UnicodeError:  # this error quotes the whole text
-        raise ConfigError("the user, password or database holds characters that UTF-8 cannot carry") from None
+        raise ConfigError("the user, password or database holds characters that UTF-8 cannot encode") from None
 
 
 def _defaults(request: ConnectRequest) -> dict[str, Any]:
@@ -164,7 +164,7 @@ def _decided(request: ConnectRequest) -> dict[str, Any]:
     }
     for name, value in login.items():
         if value is not None and "\0" in value:  # where libpq would stop to read, and know nothing of sslmode, for one
-            raise ConfigError(f"the {name} holds a NUL character, which PostgreSQL cannot be told")
+            raise ConfigError(f"the {name} holds a NUL character, which PostgreSQL does not accept")
     decided = {
         **login,
         # Empty ones too, so that nothing of libpq's environment takes their place.

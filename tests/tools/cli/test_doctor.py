@@ -404,7 +404,7 @@ def test_a_server_without_tls(engine: str) -> None:
     with made:
         login = f"{made.user}:{made.password}"
         where = f"{made.scheme}://{login}@localhost:{made.port}/{made.database}"
-        assert "The server speaks no TLS. Switch it on" in examine(f"{where}?sslmode=require").failed_at("tls")
+        assert "The server does not support TLS. Switch it on" in examine(f"{where}?sslmode=require").failed_at("tls")
         found = examine(f"{where}?sslmode=prefer")
         assert found.report["ok"]
         assert "not encrypted" in found.said("tls")
@@ -781,7 +781,7 @@ def test_a_token_for_a_user_with_a_password(server: Server) -> None:
 def test_what_the_rds_api_says_of_iam(server: Server) -> None:
     only_iam = FixedEndpoint(Endpoint("localhost", server.port, iam=True))
     said = examine(Pool(server.url("app", "canary"), endpoint=only_iam, observers=())).failed_at("login")
-    assert "Only IAM logins are accepted there, says the RDS API" in said
+    assert "The RDS API says that only IAM logins are accepted there" in said
 
 
 def test_a_token_for_another_region(moto_url: str) -> None:
@@ -862,7 +862,7 @@ def test_a_pooler_that_was_not_mentioned() -> None:
         assert "add pooled=true to the URL" in found.said("query")
         assert examine(bouncer.url()).status("query") == "ok"
         said = examine(bouncer.url(pooled=False, options="-c statement_timeout=1")).failed_at("login")
-        assert "A pooler stands there that refuses start-up options: add pooled=true" in said
+        assert "There is a pooler that refuses start-up options: add pooled=true" in said
         said = examine(bouncer.url(options="-c statement_timeout=1")).failed_at("config")
         assert "ALTER ROLE" in said
 

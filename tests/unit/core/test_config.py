@@ -85,8 +85,8 @@ def test_escapes_ipv6_and_sockets() -> None:
         ("postgresql://h/d?pooled=maybe", "pooled='maybe'.*true or false"),
         ("postgresql://h/d?application_name", "without a value"),
         ("postgresql://h/d?a=1&a=2", "twice"),
-        ("postgresql://h/d?password=s3cr3t", "'password'.*in front"),
-        ("postgresql://h/d?user=app", "'user'.*in front"),
+        ("postgresql://h/d?password=s3cr3t", "'password'.*before the query"),
+        ("postgresql://h/d?user=app", "'user'.*before the query"),
         ("postgresql://h/d?host=/run/pg", "two hosts"),
     ],
 )
