@@ -417,7 +417,7 @@ class ConnectionPool:
             )
 
     def close(self) -> None:
-        """Close every connection: idle ones now, lent ones when they come back. A later checkout opens anew."""
+        """Close every connection: idle ones now, lent ones when they are returned. A later checkout opens a new one."""
         with self.lock:
             self.state.generation += 1
         self._close_outdated(Reason.POOL_CLOSED)

@@ -85,7 +85,7 @@ def user(server: PostgresServer | MariaDbServer) -> Iterator[str]:
 
 
 def test_a_database_that_is_not_there(server: PostgresServer | MariaDbServer) -> None:
-    Refused(server.url(database="nowhere")).once(ConnectError, "Write a database that exists")
+    Refused(server.url(database="nowhere")).once(ConnectError, "the name of a database that exists")
 
 
 def test_a_database_that_the_user_may_not_enter(server: PostgresServer | MariaDbServer, user: str) -> None:

@@ -136,14 +136,14 @@ def of_token(
     elif engine == "mysql":
         advice.append(f"Check that {user} is an IAM user: CREATE USER {user} IDENTIFIED WITH {_PLUGIN}")
     elif "PAM authentication failed" not in str(error):
-        advice.append(f"The server asked for a password, so {user} is no IAM user there: GRANT rds_iam TO {user}")
+        advice.append(f"The server asked for a password, so {user} is not an IAM user there: GRANT rds_iam TO {user}")
     arn = policy_arn(host, region, user, answer)
     how = "" if answer.resource else " (RESOURCE-ID is the database's DbiResourceId or DbClusterResourceId, or prx-…)"
     advice.append(f"Allow rds-db:connect on {arn} to {answer.who}{how}.")
     if known is None:
         advice.append(
-            f"{host} is no host name of RDS, and a token is valid only for the name that it was signed for: write the "
-            "one that AWS gave the endpoint."
+            f"{host} is not a host name of RDS, and a token is valid only for the name that it was signed for: write "
+            "the name that AWS gave the endpoint."
         )
     elif signed and known.region not in {"", signed.region}:
         advice.append(f"The token is for {signed.region}, and the endpoint is in {known.region}: leave region= out.")

@@ -226,10 +226,9 @@ def test_exit_code_1(server: Server) -> None:
         (
             ("--auth", "iam", "--rds-proxy", "orders"),
             {},
-            "--auth, --rds-proxy must come with --url, or stand in the environment as LAMBDA_POOL_AUTH, "
-            "LAMBDA_POOL_RDS_PROXY",
+            "--auth, --rds-proxy needs --url; without it, set LAMBDA_POOL_AUTH, LAMBDA_POOL_RDS_PROXY",
         ),
-        (("--prefix", "OTHER_", "--auth", "iam"), {}, "stand in the environment as OTHER_AUTH"),
+        (("--prefix", "OTHER_", "--auth", "iam"), {}, "without it, set OTHER_AUTH"),
     ],
 )
 def test_exit_code_2(arguments: tuple[str, ...], env: dict[str, str], text: str) -> None:
@@ -504,7 +503,7 @@ def test_no_password(server: Server) -> None:
 
 
 def test_a_wrong_database(server: Server) -> None:
-    assert "it is nowhere now" in examine(server.url(database="nowhere")).failed_at("login")
+    assert "now it is nowhere" in examine(server.url(database="nowhere")).failed_at("login")
 
 
 def test_a_forbidden_database(server: Server) -> None:
@@ -626,7 +625,7 @@ def test_a_token_that_pam_refuses(iam_server: IamServer, moto_url: str, monkeypa
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary of another key")
     text = examine(iam_pool(iam_server)).failed_at("login")
     assert "arn:aws:rds-db:eu-central-1:123456789012:dbuser:RESOURCE-ID/app to arn:aws:sts::123456789012:" in text
-    assert "localhost is no host name of RDS" in text
+    assert "localhost is not a host name of RDS" in text
     assert "clock" not in text
     if iam_server.scheme == "mysql":
         assert "IDENTIFIED WITH AWSAuthenticationPlugin AS 'RDS'" in text

@@ -33,7 +33,7 @@ def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         (["top", "--interval", "nan"], "'nan' is not a number of seconds above 0"),
         (["top", "--limit", "-1"], "'-1' is not a whole number above 0"),
         (["doctor", "--timeout", "-1"], "'-1' is not a number of seconds above 0"),
-        (["doctor", "--auth", "iam"], "--auth must come with --url, or stand in the environment as LAMBDA_POOL_AUTH"),
+        (["doctor", "--auth", "iam"], "--auth needs --url; without it, set LAMBDA_POOL_AUTH in the environment"),
         (["doctor", NOBODY_THERE, "--url", NOBODY_THERE], "argument --url: a URL was given already"),
         (["doctor", "--url", NOBODY_THERE, NOBODY_THERE], "argument URL: a URL was given already"),
         ([*PLAN, "--url", NOBODY_THERE, NOBODY_THERE], "argument URL: a URL was given already"),
