@@ -39,7 +39,7 @@ def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         ([*PLAN, "--url", NOBODY_THERE, NOBODY_THERE], "argument URL: a URL was given already"),
         (["plan"], "give --max-connections, or --instance with its class, or --acu"),
         (["plan", "--max-connections", "many"], "'many' is not a whole number"),
-        (["plan", "--max-connections", "9", "--rate", "5", "--duration", "inf"], "no number of environments"),
+        (["plan", "--max-connections", "9", "--rate", "5", "--duration", "inf"], "not a number of environments"),
         ([*PLAN, "--headroom", "2"], "headroom=2.0 is not valid"),
         ([*PLAN, "--chart", "/nonexistent/plan.svg"], "No such file or directory: '/nonexistent/plan.svg'"),
         (["plan", "--max-connections", "9", "--function", "orders"], "give --region, or set AWS_REGION"),
