@@ -179,7 +179,7 @@ class ConnectionPool:
         if self._tell_unknown_deadline and invocation.remaining() is None:
             self._tell_unknown_deadline = False
             log.warning(
-                "pool %s: cancel_before_deadline does nothing here, because nobody knows when the invocation ends: "
+                "pool %s: cancel_before_deadline has no effect here, because it is not known when the invocation ends: "
                 "decorate the function that Lambda calls, with @pool.handler or handler = pool.handler(adapter)",
                 self.name,
             )

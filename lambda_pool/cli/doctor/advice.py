@@ -30,7 +30,7 @@ def of_name(error: OSError | UnicodeError, host: str) -> list[str]:
     if recognise(host):
         return [
             f"Check the spelling of {host}, and that the database, cluster or proxy still exists and was not renamed: "
-            "its host name goes with it."
+            "the host name changes with it."
         ]
     return [
         f"Check the spelling of {host}. A name in a private hosted zone is known only in the VPCs that the zone is "

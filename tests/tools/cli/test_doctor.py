@@ -1053,7 +1053,7 @@ def test_a_server_that_may_not_be_asked() -> None:
         found = examine(f"postgresql://app@127.0.0.1:{made.port}/postgres")
     assert (found.status("room"), found.report["exit_code"]) == ("warning", 0)
     assert "permission denied" in found.said("room")
-    assert "keep_below does nothing" in found.said("room")
+    assert "keep_below has no effect" in found.said("room")
 
 
 def test_a_pooler_that_takes_too_few_clients() -> None:
