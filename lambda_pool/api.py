@@ -44,8 +44,8 @@ class Pool(Generic[Conn]):
     default the database's), `observers` (by default CloudWatch metrics inside Lambda), and options, which may also
     stand in the environment as LAMBDA_POOL_<NAME>; a keyword wins. Raises ConfigError.
 
-    To a type checker, `engine` (also beside a URL, with which it must agree) or the port 5432 or 3306 says what
-    connections are, and else an annotation: `orders: Pool[psycopg.Connection] = Pool(url)`.
+    A type checker learns the type of connections from `engine` (which may stand beside a URL, and must agree with it),
+    or from the port 5432 or 3306. Otherwise annotate: `orders: Pool[psycopg.Connection] = Pool(url)`.
     """
 
     __module__, _awaited = "lambda_pool", False  # AsyncPool's is
@@ -141,7 +141,7 @@ class Pool(Generic[Conn]):
 
     @classmethod
     def from_env(cls, prefix: str = configuration.DEFAULT_PREFIX) -> "Pool[Any]":
-        """A pool made from the environment alone, all its variables under `prefix`. Raises ConfigError."""
+        """A pool that is configured by environment variables alone, which begin with `prefix`. Raises ConfigError."""
         return cls._of_environment(configuration.read_environment(prefix), prefix)
 
     @classmethod
@@ -176,7 +176,10 @@ class Pool(Generic[Conn]):
                 config = config.replace(url=config.url.replace(pooled=True))
                 configuration.check_pooled(config)
         elif config.url.hostaddr:
-            raise ConfigError("hostaddr in the URL is not valid with endpoint=…, which it would lead past: keep one")
+            raise ConfigError(
+                "hostaddr in the URL is not valid with endpoint=…: "
+                "the connection would not go through that endpoint; keep one"
+            )
         engine = self._engine_for(config.url.engine)
         engine.load()
         self._core = ConnectionPool(
@@ -202,13 +205,13 @@ class Pool(Generic[Conn]):
         return repr(self._core)
 
     def connection(self, *, readonly: bool = False, timeout: float | None = None) -> PooledContext[Conn]:
-        """Borrow a connection for a `with` block: commit when it ends well, roll back when it raises.
+        """Borrow a connection for a `with` block: commit if it ends normally, roll back if it raises.
 
-        `readonly`: a read-only transaction, on a reader where there is one. `timeout`: seconds to wait at most,
-        instead of the option `timeout`. The block yields the driver's connection.
-        Entering raises PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, EndpointError or ConfigError;
-        leaving raises the driver's error if COMMIT is refused, CommitUncertain if its answer is lost, or NotCommitted
-        if the block ended well and its work is not saved.
+        `readonly`: a read-only transaction, on a reader if there is one. `timeout`: how many seconds to wait at most,
+        instead of the option `timeout`. The block yields the driver's connection. Entering raises PoolTimeout,
+        DeadlineExceeded, ConnectError, CredentialsError, EndpointError or ConfigError; leaving raises the driver's
+        error if COMMIT is refused, CommitUncertain if its answer is lost, or NotCommitted if the block ended normally
+        but its work is not saved.
         """
         wait = None if timeout is None else configuration.seconds("timeout", timeout)
         return PooledContext(self._core, wait, readonly=readonly)
@@ -216,11 +219,11 @@ class Pool(Generic[Conn]):
     def run(self, work: Callable[[Conn], R], *, attempts: int = 3, readonly: bool = False) -> R:
         """Run `work(conn)` in one transaction and return what it returns.
 
-        `work` is called again, up to `attempts` calls in all, when the connection is lost before COMMIT was sent, or
+        `work` is called again, up to `attempts` calls in all, if the connection is lost before COMMIT was sent, or if
         the server reports a serialization failure, a deadlock, a changed schema or (for a writer) that it became a
-        reader. Its effects outside of the database may so happen more than once. Raises CommitUncertain if COMMIT was
-        sent and its answer lost, NotCommitted if `work` ended well and is not saved, else what `work` or the checkout
-        raises.
+        reader. So its effects outside of the database may happen more than once. Raises CommitUncertain if COMMIT was
+        sent and its answer was lost, NotCommitted if `work` ended normally but is not saved, otherwise what `work` or
+        the checkout raises.
         """
         return replay.run(self._core, work, attempts, readonly=readonly)
 
@@ -244,13 +247,13 @@ class Pool(Generic[Conn]):
         return self._core.stats()
 
     def warm(self, *, strict: bool = False) -> None:
-        """Open `min_size` connections (at least one) now. A failure is logged and left to the first checkout, unless
-        `strict`, which raises it.
+        """Open `min_size` connections (at least one) now. A failure is only logged, and the first checkout tries again.
+        With `strict` it is raised.
         """
         warm(self._core, Deadline(self._core.config.timeout), strict=strict)
 
     def close(self) -> None:
-        """Close every connection: idle ones now, lent ones when they come back. A later checkout opens anew."""
+        """Close every connection: idle ones now, lent ones when they are returned. A later checkout opens a new one."""
         self._core.close()
 
     def _engine_for(self, name: str) -> Engine:
@@ -274,7 +277,8 @@ class Pool(Generic[Conn]):
             """Decorate a Lambda handler: connection in `inject`, commit or roll back, deadline, clean-up, metrics.
 
             The connection is passed as the keyword `inject` if the function takes it. `on_unavailable(event, context,
-            error)` answers instead of raising when no connection can be had. Raises ConfigError for a bad argument.
+            error)` returns the answer if no connection is available, instead of raising an error. Raises ConfigError
+            for a bad argument.
             """
             _warm_ahead(self)
             return _decorate(lambda: self._core, fn, inject, on_unavailable)
@@ -324,7 +328,9 @@ def pool_at(
         found = configuration.url_of(environment, prefix)
     config = configuration.make(found, name, options, environment.options, prefix, variable)
     if config.url.engine != engine:
-        raise ConfigError(f"the environment leads to {config.url.engine}, and this pool is for {engine}: change one")
+        raise ConfigError(
+            f"the URL in the environment is for {config.url.engine}, but this pool is for {engine}: change one"
+        )
     if database is not None:
         config = config.replace(url=config.url.replace(database=database))
     pool: Pool[Any] = Pool.__new__(Pool)
@@ -370,9 +376,9 @@ def _of_parts(
     """The URL that keywords of Pool describe. Raises ConfigError."""
     given = ", ".join(f"{key}=…" for key in parts)
     if url is not None:
-        raise ConfigError(f"a URL and {given} are both given: keep the URL, or the parts that it would be made of")
+        raise ConfigError(f"a URL and {given} are both given: keep either the URL or its parts")
     if "password" in parts and auth is not None:
-        raise ConfigError("password=… and auth=… are both given: keep the one that logs in")
+        raise ConfigError("password=… and auth=… are both given: keep one")
     return configuration.from_parts(parts, lambda part: part, needs_host=endpoint is None and auth is None)
 
 

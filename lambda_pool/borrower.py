@@ -65,8 +65,8 @@ def emit_leaked(events: EventDispatcher, entry: Entry, held: float) -> None:
 def warn_used_after_return(events: EventDispatcher, entry: Entry) -> None:
     """Say that an idle connection is in a transaction, which its last borrower began too late."""
     log.warning(
-        "pool %s: a connection was used after it had been given back (borrowed last at %s): it is closed, and what was "
-        "not committed is not saved; use it inside of its block only",
+        "pool %s: a connection was used after it had been given back (last borrowed at %s): it is closed, and what "
+        "was not committed is lost; use a connection only inside its block",
         events.name,
         describe(entry)[0],
     )

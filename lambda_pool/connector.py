@@ -37,11 +37,11 @@ _AT_HAND = (UrlAuth, FixedEndpoint)
 _MOVES = frozenset(Failure) - {Failure.REJECTED, Failure.TOO_MANY}
 
 _ONLY_IAM = (
-    "Only IAM logins are accepted there, says the RDS API, and this was a password: use auth=IamToken() "
+    "The RDS API says that only IAM logins are accepted there, and this was a password: use auth=IamToken() "
     "(LAMBDA_POOL_AUTH=iam), or allow passwords for this user in the proxy's authentication settings"
 )
 _NO_IAM = (
-    "IAM logins are not enabled there, says the RDS API: enable IAM database authentication on the instance or "
+    "The RDS API says that IAM logins are not enabled there: enable IAM database authentication on the instance or "
     "cluster, or IAM authentication for this user on the proxy; or log in with SecretsManager(…) instead of IamToken()"
 )
 

@@ -107,7 +107,7 @@ def _may_stay(pool: "ConnectionPool", entry: Entry, bound: float) -> bool | None
             return None
         pool.asks = False
         log.warning(
-            "pool %s: the server does not say how many connections it has, so that keep_below does nothing here: %s",
+            "pool %s: the server does not say how many connections it has, so keep_below has no effect here: %s",
             pool.name,
             " ".join(str(error).split()),
         )

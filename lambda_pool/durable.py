@@ -136,7 +136,7 @@ class _Once:
                 cursor.execute(_SAID["find"], (self._key,))
                 row = cursor.fetchone()
                 if row is None or row[0] is None:
-                    raise NotCommitted(f"{self._called()} ended its transaction itself when it ran before{_ENDED}")
+                    raise NotCommitted(f"{self._called()} ended its transaction itself in an earlier run{_ENDED}")
                 # Of a database whose encoding is SQL_ASCII, psycopg gives bytes.
                 return row[0].decode() if isinstance(row[0], bytes) else str(row[0])
             self._claimed = True
@@ -144,13 +144,13 @@ class _Once:
             stored = self._as_json(result)
             cursor.execute(_SAID["finish"], (stored, self._key))
             if cursor.rowcount != 1:
-                raise NotCommitted(f"{self._called()} undid the record of it, with a ROLLBACK of its own{_ENDED}")
+                raise NotCommitted(f"{self._called()} removed the step's record by a ROLLBACK of its own{_ENDED}")
         return stored
 
     def _as_json(self, result: Any) -> str:
         if isawaitable(result):
             getattr(result, "close", lambda: None)()
-            raise ConfigError(f"{self._called()} is 'async def': a step's work is a plain function")
+            raise ConfigError(f"{self._called()} is 'async def': a step's work must be a plain function")
         try:
             stored = json.dumps(result, allow_nan=False)
         except (TypeError, ValueError, RecursionError) as error:
@@ -170,8 +170,8 @@ class _Once:
         except Exception as error:
             if _has_code(error, self._said.forbidden):
                 raise ConfigError(
-                    f"pool {self._pool.name}: the table {_TABLE}, which steps are recorded in, is missing, and this "
-                    f"role may not make it: have the owner of the database run, once: {self._said.create}"
+                    f"pool {self._pool.name}: the table {_TABLE}, which records the steps, is missing, and this role "
+                    f"may not create it: let the owner of the database run this once: {self._said.create}"
                 ) from error
             log.debug("pool %s: making %s failed, another may have made it: %s", self._pool.name, _TABLE, error)
 
@@ -214,7 +214,7 @@ def _operation(step_context: Any) -> str:
     found = getattr(step_context.logger, "_default_extra", {}).get("operationId")
     if not found:
         raise ConfigError(
-            "Pool.step() does not know this version of aws-durable-execution-sdk-python, which does not tell the "
+            "Pool.step() does not know this version of aws-durable-execution-sdk-python, which does not give the "
             "number of a step: use version 3, or run the step with context.step()"
         )
     return str(found)

@@ -6,7 +6,9 @@ class LambdaPoolError(Exception):
 
 
 class ConfigError(LambdaPoolError, ValueError):
-    """A URL, an option or an environment variable is wrong. Names it, the value (never a secret) and the fix."""
+    """A URL, an option or an environment variable is wrong. The message names it, its value (never a secret) and the
+    fix.
+    """
 
     def __init__(self, text: str) -> None:
         """A URL may stand where another value should: what its password may be is not shown."""
@@ -18,7 +20,7 @@ class ConfigError(LambdaPoolError, ValueError):
 
 
 class CredentialsError(LambdaPoolError):
-    """No credentials could be had, or the database rejected those it was given."""
+    """No credentials could be fetched, or the database rejected them."""
 
 
 class EndpointError(LambdaPoolError):
@@ -26,15 +28,15 @@ class EndpointError(LambdaPoolError):
 
 
 class ConnectError(LambdaPoolError):
-    """The database could not be reached, or refused the connection, for another reason than the credentials."""
+    """The database could not be reached, or it refused the connection for a reason other than the credentials."""
 
 
 class PoolTimeout(LambdaPoolError, TimeoutError):  # noqa: N818 - the public contract fixes the name
-    """Every connection stayed in use for as long as the caller was ready to wait."""
+    """All connections stayed in use for as long as the caller could wait."""
 
 
 class DeadlineExceeded(LambdaPoolError, TimeoutError):  # noqa: N818 - the public contract fixes the name
-    """The invocation has too little time left for what was asked."""
+    """The invocation has too little time left for this."""
 
 
 class CommitUncertain(LambdaPoolError):  # noqa: N818 - the public contract fixes the name
@@ -42,6 +44,6 @@ class CommitUncertain(LambdaPoolError):  # noqa: N818 - the public contract fixe
 
 
 class NotCommitted(LambdaPoolError):  # noqa: N818 - as the other names of outcomes
-    """A block or a handler ended well, and its work is not saved: its transaction had failed or was undone, or its
-    connection was lost or closed, and the error was swallowed. See the option `unsaved`.
+    """A block or a handler ended normally, but its work is not saved: its transaction had failed or was undone, or its
+    connection was lost or closed, and the code swallowed the error. See the option `unsaved`.
     """

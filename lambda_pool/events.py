@@ -80,7 +80,7 @@ class Pinged(Event):
 
 
 class Replaced(Event):
-    """A cached connection was given up for a new one. `age` and `idle` are its own."""
+    """A cached connection was replaced by a new one. `age` and `idle` are those of the old one."""
 
     reason: Reason
     age: float
@@ -105,7 +105,7 @@ class Crowded(Event):
 
 
 class Waited(Event):
-    """A borrower had to queue for `seconds` and got a connection."""
+    """A borrower got a connection after it had queued for `seconds`."""
 
     seconds: float
 
@@ -117,10 +117,10 @@ class TimedOut(Event):
 
 
 class Returned(Event):
-    """A connection came back after `held` seconds: told once for each that was lent, however it ended.
+    """A connection was returned after `held` seconds. There is one event for each that was lent, however it ended.
 
     `checkout`: seconds that its whole checkout took. `reused`: it was a cached one. `in_use`: connections lent just
-    before it came back, itself included.
+    before it was returned, including itself.
     """
 
     held: float
@@ -144,11 +144,11 @@ class Leaked(Event):
 
 
 class CredentialsRefreshed(Event):
-    """A cached credential was rejected and fetched anew."""
+    """A cached credential was rejected and fetched again."""
 
 
 class EndpointRefreshed(Event):
-    """The address of writer or reader is another one than at the connect before: it is `host` now."""
+    """The address of the writer or the reader has changed since the last connect: it is `host` now."""
 
     host: str
 
@@ -169,17 +169,17 @@ class InvocationEnded(Event):
 
 
 class Closing(Event):
-    """The environment is about to shut down or to be snapshotted: what is not flushed now is lost."""
+    """The environment is about to shut down or to be snapshotted. What is not flushed now is lost."""
 
 
 class Forked(Event):
-    """The process was forked off: it has no connections, and its parent reports what happened before."""
+    """The process is a fork. It has no connections, and its parent reports what happened before."""
 
 
 class Observer(Protocol):
     """Receives every event of the pools it is given to, in order, on the borrower's thread.
 
-    Must be quick and must not use the pool. What it raises is logged and goes no further.
+    Must be quick and must not use the pool. If it raises an error, the error is logged and ignored.
     """
 
     def on_event(self, event: Event) -> None:

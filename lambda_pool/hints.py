@@ -19,7 +19,7 @@ def asleep(deadline: Deadline) -> str:
     if not deadline.wake:
         return f"{ASLEEP}. Set wake_timeout (LAMBDA_POOL_WAKE_TIMEOUT) to 40, and the function's timeout above it"
     if deadline.by_invocation:
-        return f"{ASLEEP}. wake_timeout={deadline.wake:g} allows to wait for it: raise the function's timeout above it"
+        return f"{ASLEEP}. wake_timeout={deadline.wake:g} waits for it: raise the function's timeout above that"
     return f"It did not wake within wake_timeout={deadline.wake:g} s: look at its events, or raise wake_timeout"
 
 
@@ -33,13 +33,11 @@ def _of_postgres(text: str, request: ConnectRequest) -> str:
     user, database = request.credentials.user, request.database
     if "startup parameter" in text or "command-line options" in text:
         return (
-            "A pooler stands there that refuses start-up options: add pooled=true to the URL, and take 'options' out "
+            "There is a pooler that refuses start-up options: add pooled=true to the URL, and take 'options' out "
             "of the URL, of connect_args and of PGOPTIONS"
         )
     if 'parameter "' in text:
-        return (
-            "The server does not take a setting that 'options' holds in the URL, connect_args or PGOPTIONS: correct it"
-        )
+        return "The server refuses a setting in 'options' (of the URL, connect_args or PGOPTIONS): correct it"
     if request.arguments.get("sslnegotiation") == "direct" and ("SSL" in text or "closed the connection" in text):
         return (
             "Only PostgreSQL 17 and later speak TLS from the first byte, and few poolers do: take "
@@ -47,7 +45,7 @@ def _of_postgres(text: str, request: ConnectRequest) -> str:
         )
     if "no pg_hba.conf entry" in text:
         encrypted = "no encryption" not in text
-        return "The server lets this user into this database from here under no rule: " + (
+        return "The server has no rule that lets this user into this database from here: " + (
             "add one to pg_hba.conf" if encrypted else "encrypt, with sslmode=verify-full"
         )
     if ("database" in text and "does not exist" in text) or "no such database" in text:
@@ -62,19 +60,19 @@ def _of_mysql(text: str, request: ConnectRequest) -> str:
     number = text.partition("(")[2].partition(",")[0]
     if number in _SETTINGS:
         return (
-            "The server does not take init_command, sql_mode, charset or collation as they stand in the URL's query or "
-            "in connect_args: correct it"
+            "The server refuses the init_command, sql_mode, charset or collation in the URL's query or in "
+            "connect_args: correct it"
         )
     if number == "1226":
         if any(limit in text for limit in _BY_THE_HOUR):
-            return f"The account's limit by the hour is used up: ALTER USER {user}@'%' WITH … 0 lifts it"
+            return f"The account's hourly limit is used up: ALTER USER {user}@'%' WITH … 0 lifts it"
         return f"The account's own limit is reached: ALTER USER {user}@'%' WITH MAX_USER_CONNECTIONS 0 lifts it"
     by_number = {
         "3159": "The server wants encryption: take sslmode out of the URL, or make it verify-full",
         "1049": _missing(database),
         "1044": f"GRANT ALL ON {database}.* TO {user}@'%'",
-        "1130": f"No account lets {user} in from here: CREATE USER {user}@'%' …",
-        "1129": "The server blocks this host after too many errors: FLUSH HOSTS there",
+        "1130": f"No account lets {user} log in from here: CREATE USER {user}@'%' …",
+        "1129": "The server blocks this host after too many errors: run FLUSH HOSTS on it",
         "1820": f"The password of {user} has expired: ALTER USER {user}@'%' IDENTIFIED BY '…'",
         "1862": f"The password of {user} has expired: ALTER USER {user}@'%' IDENTIFIED BY '…'",
         "3118": f"The account of {user} is locked: ALTER USER {user}@'%' ACCOUNT UNLOCK",
@@ -84,7 +82,7 @@ def _of_mysql(text: str, request: ConnectRequest) -> str:
 
 
 def _missing(database: str) -> str:
-    return f"Write a database that exists behind the host in the URL (it is {database} now), or create it"
+    return f"After the host in the URL, write the name of a database that exists (now it is {database}), or create it"
 
 
 def _of_login(text: str, request: ConnectRequest) -> str:

@@ -89,8 +89,8 @@ class _Bound:
         running = list(self.pending.values())
         if len(running) > 1:
             raise ConfigError(
-                f"a decorator calls the handler {signature.name} in a thread, while several invocations run: whose "
-                "connection it should get is not known. Put that decorator above the pool's"
+                f"a decorator calls the handler {signature.name} in a thread while several invocations run, so it is "
+                "not known whose connection it should get. Put that decorator above the pool's"
             )
         if not running and signature.inject in signature.required and not isinstance(self.handler, _Bound):
             raise ConfigError(

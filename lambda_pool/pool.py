@@ -179,7 +179,7 @@ class ConnectionPool:
         if self._tell_unknown_deadline and invocation.remaining() is None:
             self._tell_unknown_deadline = False
             log.warning(
-                "pool %s: cancel_before_deadline does nothing here, because nobody knows when the invocation ends: "
+                "pool %s: cancel_before_deadline has no effect here, because it is not known when the invocation ends: "
                 "decorate the function that Lambda calls, with @pool.handler or handler = pool.handler(adapter)",
                 self.name,
             )
@@ -417,7 +417,7 @@ class ConnectionPool:
             )
 
     def close(self) -> None:
-        """Close every connection: idle ones now, lent ones when they come back. A later checkout opens anew."""
+        """Close every connection: idle ones now, lent ones when they are returned. A later checkout opens a new one."""
         with self.lock:
             self.state.generation += 1
         self._close_outdated(Reason.POOL_CLOSED)

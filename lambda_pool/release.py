@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger("lambda_pool")
 
 _CLOSED = (
-    "a block closed its connection in the middle of a transaction: what it had not committed by then is not saved; "
-    "leave the closing to the pool, or commit before"
+    "a block closed its connection in the middle of a transaction: what it had not committed is not saved; let the "
+    "pool close connections, or commit first"
 )
 _SWALLOWED = (
     "a block ended normally, but its transaction had failed or its connection was lost, and the error was swallowed: "

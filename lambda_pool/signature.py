@@ -41,8 +41,8 @@ class Signature:
         function = self.chain[-1]
         if not isinstance(function, FunctionType):
             raise ConfigError(
-                f"the handler {getattr(function, '__name__', type(fn).__name__)} is written in C, so that its "
-                f"parameters are not known: decorate a function that calls it, def handler(event, context, {inject})"
+                f"the handler {getattr(function, '__name__', type(fn).__name__)} is written in C, so its parameters "
+                f"are not known: decorate a function that calls it, def handler(event, context, {inject})"
             )
         self.code: CodeType = function.__code__
         self.name: str = self.code.co_name
@@ -168,7 +168,8 @@ class Signature:
     def not_filled(self, parameter: str) -> str:
         """What to do about a parameter that gets no value."""
         return (
-            f"the handler {self.name} takes {parameter!r}, which nobody fills: the connection is passed as "
+            f"the handler {self.name} takes {parameter!r}, for which nobody passes a value: the connection is passed "
+            "as "
             f"{self.inject!r}. Write @pool.handler(inject={parameter!r}) if it is to be the connection. If another "
             "decorator fills it, put that one below the pool's, or give the parameter a default"
         )

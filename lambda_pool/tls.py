@@ -223,7 +223,7 @@ def context(tls: Tls, host: str) -> "ssl.SSLContext":
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(
                 f"sslcert={tls.cert_file!r} and sslkey={tls.key_file!r} cannot be used: {error}. They must be a "
-                "certificate and its own private key (PEM); sslpassword is the key's password, where it has one"
+                "certificate and its own private key (PEM); sslpassword is the key's password, if it has one"
             ) from error
     return made
 
@@ -256,8 +256,8 @@ def advice(error: str, host: str, tls: Tls) -> str:
     if "support ssl" in text or "support it" in text:
         switch = " (rds.force_ssl, require_secure_transport)" if rds else ""
         return (
-            f"The server speaks no TLS. Switch it on there{switch}; only where the network itself is trusted, write "
-            "sslmode=disable."
+            f"The server does not support TLS. Switch it on there{switch}; only if the network itself is trusted, "
+            "write sslmode=disable."
         )
     if "expired" in text or "not yet valid" in text:
         return (
@@ -270,7 +270,7 @@ def advice(error: str, host: str, tls: Tls) -> str:
             "RDS's own host name, or sslmode=verify-ca with sslrootcert=rds-REGION."
         )
     if "does not exist" in text:
-        return "Give sslrootcert the path that the file has inside the function, or leave sslrootcert away."
+        return "Give sslrootcert the path that the file has inside the function, or leave sslrootcert out."
     # libpq gives no reason.
     maybe = "" if "certificate verify failed:" in text else " Or it is out of date, or this machine's clock is wrong."
     return _about_roots(host, rds, tls) + maybe
@@ -287,11 +287,11 @@ def advice_on_own_certificate(text: str) -> str:
             "sslkey=/path/to/key.pem into the URL's query."
         )
     if "group or world access" in text:
-        return "libpq takes a private key from a file that its owner alone may read: copy it to /tmp with mode 0600."
+        return "libpq accepts a private key only if nobody else may read its file: copy it to /tmp with mode 0600."
     if any(words in text for words in _OWN_CERTIFICATE):
         return (
             "The client's own certificate cannot be used: sslcert and sslkey must be a pair (PEM) that the server's "
-            "authority signed, and sslpassword the key's password, where it has one."
+            "authority signed, and sslpassword the key's password, if it has one."
         )
     return ""
 
@@ -304,7 +304,7 @@ def _about_roots(host: str, rds: RdsHost | None, tls: Tls) -> str:
             "sslrootcert=rds-REGION; else set sslrootcert to a file (PEM) with the authority that did."
         )
     if tls.ca_file not in {certs.path("all"), _store(host, proxy=False)[1]}:
-        return checked + "Leave sslrootcert away, to use those that are shipped for RDS."
+        return checked + "Leave sslrootcert out, to use the ones that are shipped for RDS."
     if rds.proxy or not rds.region:
         return checked + "RDS may have newer ones than this release: install a newer lambda-pool."
     return checked + (

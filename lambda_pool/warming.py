@@ -32,7 +32,7 @@ def warm(pool: ConnectionPool, deadline: Deadline, *, strict: bool = False) -> N
     except LambdaPoolError as error:
         if strict:
             raise
-        log.warning("pool %s: could not be warmed, the first checkout tries again: %s", pool.name, error)
+        log.warning("pool %s: could not be warmed; the first checkout tries again: %s", pool.name, error)
     finally:
         for entry in entries:
             if entry.state is State.LENT:

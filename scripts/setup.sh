@@ -127,13 +127,17 @@ install_sam() { # in an environment of its own: the SAM CLI pins most of what it
 
 install_deploy() { # what reads the template and deploy/: each tool pins much of what it uses
     PYTHON='' make_venv .venv-deploy
-    echo "setup: installing checkov, the AWS CDK and osls into .venv-deploy"
+    echo "setup: installing checkov, the AWS CDK, osls and what Terraform asks for into .venv-deploy"
     # checkov brings python-hcl2, in its own edition.
     .venv-deploy/bin/pip install -q --disable-pip-version-check checkov==3.3.30 aws-cdk-lib==2.275.0 ||
         fail "pip could not install checkov and aws-cdk-lib into .venv-deploy"
     command -v npm >/dev/null || install_packages nodejs npm
-    npm install --silent --no-audit --no-fund --ignore-scripts --prefix .venv-deploy osls@4.3.1 >/dev/null ||
-        fail "npm could not install osls, which reads the Serverless Framework's files, into .venv-deploy"
+    npm install --silent --no-audit --no-fund --ignore-scripts --prefix .venv-deploy osls@4.3.1 aws-cdk@2.1148.1 >/dev/null ||
+        fail "npm could not install osls, which reads the Serverless Framework's files, and cdk into .venv-deploy"
+    # Only read, to see which arguments Terraform's providers have: nothing of it is ever run.
+    .venv-deploy/bin/pip download -q --disable-pip-version-check --no-deps -d .venv-deploy/providers \
+        cdktf-cdktf-provider-aws==21.22.1 cdktf-cdktf-provider-archive==11.0.1 ||
+        fail "pip could not download the descriptions of Terraform's providers into .venv-deploy"
 }
 
 fetch_wheels() { # every wheel that the tests of the layer unpack

@@ -108,7 +108,8 @@ class EnvironmentLoop:
             if inspect.iscoroutine(result):
                 result.close()
             raise ConfigError(
-                "this handler runs its own event loop, and was called where one runs already: call it from plain code, "
+                "this handler runs its own event loop, but another one is already running here: call it from plain "
+                "code, "
                 "as Lambda does, or await the function that it wraps (handler.__wrapped__)"
             )
         loop = environment_loop()
@@ -131,7 +132,8 @@ def end_tasks(loop: asyncio.AbstractEventLoop) -> None:
         return
     names = ", ".join(sorted(_named(task) for task in left))
     log.warning(
-        "the handler ended while %d of its tasks still ran, which are cancelled: %s; await them, or start them in an "
+        "the handler ended while %d of its tasks were still running; they are cancelled: %s; await them, or start "
+        "them in an "
         "asyncio.TaskGroup",
         len(left),
         names,

@@ -60,7 +60,7 @@ class AsyncPool:
 
     @classmethod
     def from_env(cls, prefix: str = configuration.DEFAULT_PREFIX) -> "AsyncPool":
-        """A pool made from the environment alone, all its variables under `prefix`. Raises ConfigError."""
+        """A pool that is configured by environment variables alone, which begin with `prefix`. Raises ConfigError."""
         pool = cls.__new__(cls)
         pool._take(_Awaited.from_env(prefix))
         return pool
@@ -84,11 +84,11 @@ class AsyncPool:
         return f"<Async{repr(self._core)[1:]}"
 
     def connection(self, *, readonly: bool = False, timeout: float | None = None) -> "AsyncPooledContext":
-        """Borrow a connection for an `async with` block: commit when it ends well, roll back when it raises.
+        """Borrow a connection for an `async with` block: commit if it ends normally, roll back if it raises.
 
         `readonly`, `timeout` and what it raises: see `Pool.connection`. The block yields psycopg's AsyncConnection,
-        or PyMySQL's connection with its methods as coroutines. A task that is cancelled while its block commits is
-        cancelled only once the answer is known, so that a block that was left by CancelledError has saved nothing.
+        or PyMySQL's connection with its methods as coroutines. If a task is cancelled while its block commits, the pool
+        first waits for the answer. So a block that ends with CancelledError has saved nothing.
         """
         wait = None if timeout is None else configuration.seconds("timeout", timeout)
         return AsyncPooledContext(self._core, self._lent, wait, readonly=readonly)
@@ -116,7 +116,7 @@ class AsyncPool:
         await spawn(warm, self._core, Deadline(self._core.config.timeout), strict=strict)
 
     async def close(self) -> None:
-        """Close every connection: idle ones now, lent ones when they come back. A later checkout opens anew."""
+        """Close every connection: idle ones now, lent ones when they are returned. A later checkout opens a new one."""
         require_loop("AsyncPool.close()")
         await spawn(self._core.close)
 
@@ -136,7 +136,8 @@ class AsyncPool:
         """Decorate a Lambda handler that is `async def`: what `Pool.handler` does, on one event loop per environment.
 
         A plain function, such as Mangum(app) or one that calls `asyncio.run`, gets deadline, clean-up and metrics, and
-        borrows with `connection()`. Tasks that are left when it ends are cancelled, with a warning. Raises ConfigError.
+        borrows with `connection()`. Tasks that still run when it ends are cancelled, with a warning. Raises
+        ConfigError.
         """
         if configuration.lambda_initialization() == "provisioned-concurrency":
             from .loop import environment_loop

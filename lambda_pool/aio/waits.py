@@ -62,7 +62,7 @@ def require_loop(what: str) -> asyncio.AbstractEventLoop:
         pass
     other = "trio" if "trio" in sys.modules else "another library"
     raise ConfigError(
-        f"{what} needs a running asyncio event loop, and this code runs on {other} or on none: AsyncPool works with "
+        f"{what} needs a running asyncio event loop, but this code runs on {other} or on none: AsyncPool works with "
         "asyncio, and with anyio on its asyncio backend; use Pool elsewhere"
     )
 

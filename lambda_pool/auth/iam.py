@@ -37,21 +37,21 @@ _Key = tuple[str, str, str, AwsCredentials]
 
 
 class IamToken:
-    """Signs a login token for the endpoint that is connected to, with the function's own AWS credentials.
+    """Signs a login token for the endpoint that the pool connects to, with the function's own AWS credentials.
 
-    For Aurora DSQL, known by its host name, the token is for DbConnectAdmin as the user `admin`, else for DbConnect.
+    For Aurora DSQL, recognised by its host name, the token is for DbConnectAdmin if the user is `admin`, otherwise for
+    DbConnect.
 
-    `region` is the database's. Without it: the region inside an RDS or DSQL host name, else AWS_REGION, else
-    AWS_DEFAULT_REGION. The host name goes first because RDS checks the signature against its own region, and
-    Lambda always sets AWS_REGION to the function's, which another region's database would refuse.
+    `region` is the database's region. By default it is the region in an RDS or DSQL host name, else AWS_REGION, else
+    AWS_DEFAULT_REGION. The host name comes first because RDS checks the signature against its own region, and Lambda
+    sets AWS_REGION to the function's region, which a database in another region would refuse.
 
-    Credentials come from the environment's access keys, as Lambda provides them, and then neither the
-    signature nor anything else needs an AWS SDK. Without them, or in a restored SnapStart environment,
-    botocore finds them.
+    Credentials come from the access keys in the environment, as Lambda provides them. Then no AWS SDK is needed.
+    Without access keys, or in a restored SnapStart environment, botocore finds the credentials.
 
-    `clock` tells the wall-clock time (seconds since 1970): for tests that travel in time.
+    `clock` tells the wall-clock time (seconds since 1970): for tests that change the time.
 
-    Raises ConfigError for a region that cannot be one.
+    Raises ConfigError if `region` cannot be a region.
     """
 
     needs_tls = True
@@ -65,10 +65,11 @@ class IamToken:
         self.forget()
 
     def token(self, host: str, port: int, user: str) -> str:
-        """A token for `user` at exactly this endpoint, ready to be the password, valid for five minutes or more.
+        """A token for `user` at exactly this endpoint, to be used as the password. It is valid for five minutes or
+        more.
 
-        Raises ConfigError for a host, port or user that cannot be signed for, or when no region is to be
-        found; CredentialsError when there are no AWS credentials.
+        Raises ConfigError for a host, port or user that cannot be signed for, or if no region is found;
+        CredentialsError if there are no AWS credentials.
         """
         return self._token(host, port, user, _SDK_TIMEOUT)[0].reveal()
 
@@ -164,7 +165,7 @@ def _check_user(user: str) -> None:
     if not user:
         raise ConfigError("IamToken needs the database user: name it in the URL, as in postgresql://app@host/database")
     if any("\ud800" <= character <= "\udfff" for character in user):
-        raise ConfigError(f"the database user {user!r} holds characters that UTF-8 cannot carry")
+        raise ConfigError(f"the database user {user!r} holds characters that UTF-8 cannot encode")
 
 
 def _dsql_action(user: str) -> str:

@@ -109,12 +109,11 @@ class SecretsManager:
     `password` and normally `username`, `host`, `port`, `dbname` and `engine`; a secret without `username`
     uses the URL's user. Other keys are ignored.
 
-    A refused login fetches the secret anew at the next connect. If that still gives the very version that was
-    refused, a rotation may have changed the password in the database but not yet finished, and the version
-    staged as AWSPENDING is tried. While Secrets Manager cannot be reached, an older answer that was not
-    refused stays in use.
+    After a refused login, the next connect fetches the secret again. If it is still the version that was refused, a
+    rotation may have changed the password in the database but not yet finished, and the version staged as AWSPENDING is
+    tried. If Secrets Manager cannot be reached, the last version stays in use unless it was refused.
 
-    `clock` tells the wall-clock time (seconds since 1970): for tests that travel in time. Raises ConfigError
+    `clock` tells the wall-clock time (seconds since 1970): for tests that change the time. Raises ConfigError
     for a malformed ARN, stage, region or age.
     """
 
@@ -297,7 +296,7 @@ def _region_of_arn(secret_id: str) -> str | None:
         or not parts[6]
     ):
         raise ConfigError(
-            f"SecretsManager({secret_id!r}): not the ARN of a secret, which reads "
+            f"SecretsManager({secret_id!r}): not the ARN of a secret; write it like "
             "arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME-SUFFIX"
         )
     return parts[3]

@@ -22,8 +22,8 @@ def load_session() -> Any:
         import botocore.session
     except ImportError as error:
         raise ConfigError(
-            "botocore is not installed, and is needed for AWS credentials that are not in the environment's "
-            "access keys, and for Secrets Manager: pip install 'lambda-pool[aws]'"
+            "botocore is not installed; it is needed for Secrets Manager, and for AWS credentials other than access "
+            "keys in the environment: pip install 'lambda-pool[aws]'"
         ) from error
     return botocore.session.get_session()
 

@@ -84,5 +84,5 @@ class _Url(argparse.Action):
         if values is None:  # the place of its own is empty
             return
         if getattr(namespace, self.dest, None) is not None:
-            raise argparse.ArgumentError(self, "a URL was given already: give one")
+            raise argparse.ArgumentError(self, "a URL was given already: give only one")
         setattr(namespace, self.dest, values)

@@ -27,7 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=name,
         required=True,
         metavar="NAME",
-        help="name of the pool; without a name of its own it has that of its database",
+        help="name of the pool (by default the database's name)",
     )
     add("--service", metavar="NAME", help="POWERTOOLS_SERVICE_NAME of the function (default: its name)")
     add("--namespace", default=environment.namespace, help="CloudWatch namespace of the metrics (default: %(default)s)")

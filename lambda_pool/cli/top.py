@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add(
         "--interval", type=arguments.seconds, default=2.0, metavar="SECONDS", help="time between two views (default: 2)"
     )
-    add("--once", action="store_true", help="print one view and end; the default where the output is no terminal")
+    add("--once", action="store_true", help="print one view and end; the default if the output is not a terminal")
     add("--limit", type=arguments.count, default=15, metavar="N", help="how many transactions to list (default: 15)")
     add("--user", metavar="NAME", help="the user whose sessions are the fleet's (default: the URL's)")
     add("--no-statements", action="store_true", help="do not show statements, because they may hold data")

@@ -68,7 +68,7 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
     parts = {key: found[key] for key in PARTS if found.get(key)}
     if parts and special["url"] is not None:
         also = ", ".join(prefix + key.upper() for key in parts)
-        raise ConfigError(f"{prefix}URL and {also} are both set: keep the URL, or the parts that it would be made of")
+        raise ConfigError(f"{prefix}URL and {also} are both set: keep either the URL or its parts")
     environment = Environment(
         **special,
         url_variable=prefix + "URL",

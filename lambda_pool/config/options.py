@@ -86,7 +86,11 @@ def make(
     """
     for key in options:
         if key not in OPTIONS:
-            raise ConfigError(f"{key} is not an option of Pool: {closest(key, (*OPTIONS, *PARTS))}")
+            instead = synonyms.keyword(key) or (
+                f"{closest(key, (*OPTIONS, *PARTS))}; for an argument of the driver's connect(), write "
+                f"connect_args={{{key!r}: …}}"
+            )
+            raise ConfigError(f"{key} is not an option of Pool: {instead}")
     if url is None:
         also = " (or DATABASE_URL)" if prefix == DEFAULT_PREFIX else ""
         raise ConfigError(
@@ -110,7 +114,7 @@ def make(
     if name is not None and (not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable()):
         raise bad("name", name, "a text of 1 to 100 printable characters")
     if name is not None and "://" in name:
-        raise ConfigError("name is not valid: it looks like a URL, and would stand in logs and metrics")
+        raise ConfigError("name is not valid: it looks like a URL, and would appear in logs and metrics")
     config = Config(url=parsed, name=name or parsed.database or parsed.engine, **checked)
     if config.min_size > config.max_size:
         raise bad("min_size", config.min_size, f"at most max_size ({config.max_size})")
@@ -152,7 +156,7 @@ def check_pooled(config: Config) -> None:
     """Raise ConfigError for what cannot be done through an RDS Proxy or another transaction-mode pooler."""
     if config.reset == "session":
         raise ConfigError(
-            "reset='session' is not valid behind an RDS Proxy or a pooler (pooled=true): there DISCARD ALL and "
-            "COM_RESET_CONNECTION pin the connection, or reset what others use. Leave reset out, and set what you need "
-            "within each transaction (SET LOCAL): what SET changes there, another function may find"
+            "reset='session' is not valid behind an RDS Proxy or a pooler (pooled=true): DISCARD ALL and "
+            "COM_RESET_CONNECTION would pin the connection, or reset a session that others share. Leave reset out, "
+            "and use SET LOCAL in each transaction: what a plain SET changes may reach another function"
         )

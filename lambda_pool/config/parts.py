@@ -44,7 +44,7 @@ def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
         raise ConfigError(f"{name} is not valid: it must be a text, not {type(value).__name__}")
     if not is_sendable(value):
-        raise ConfigError(f"{name} is not valid: it holds a NUL, or bytes that are not UTF-8")
+        raise ConfigError(f"{name} is not valid: it holds a NUL character, or bytes that are not UTF-8")
     return value
 
 
@@ -64,9 +64,9 @@ def _host(called: Callable[[str], str], value: object) -> str:
     if "," in host:
         wanted = "a single host (RdsProxy and AuroraCluster find readers themselves)"
     elif not host.startswith("/") and ("/" in host or "@" in host[1:]):
-        wanted = "a host name alone; a whole URL is given as url"
+        wanted = "only a host name; pass a whole URL as url"
     elif host.count(":") == 1:
-        wanted = f"a host name alone; the port is given as {called('port')}"
+        wanted = f"only a host name; pass the port as {called('port')}"
     elif host.isprintable() and (host.startswith("/") or " " not in host):
         return host
     raise ConfigError(f"{name} is not valid: it must be {wanted}")
@@ -86,7 +86,7 @@ def engine_of(name: str, value: object, port: int | None) -> str:
     if value is None:
         if port in _ENGINE_AT:
             return _ENGINE_AT[port]
-        raise ConfigError(f"{name} is missing: give 'postgresql' or 'mysql' (the ports 5432 and 3306 say it too)")
+        raise ConfigError(f"{name} is missing: give 'postgresql' or 'mysql' (or the port 5432 or 3306)")
     engine = ENGINES.get(value.lower()) if isinstance(value, str) else None
     if engine is None:
         raise ConfigError(f"{name} is not valid: it must be 'postgresql' or 'mysql'")

@@ -56,7 +56,7 @@ _SETTING = {
 _OF_ANOTHER = "it is meant for another driver and means nothing here: take it out"
 _SECONDS = "write connect_timeout=…, in seconds"
 _NO_STATEMENT_TIME = (
-    "it bounds statements in another driver: write the option cancel_before_deadline, or a statement_timeout "
+    "it limits statements in another driver: use the option cancel_before_deadline, or a statement_timeout "
     "(max_execution_time on MySQL) on the server"
 )
 _NO_CACHE = "it is meant for another driver's cache of statements: take it out"
@@ -137,6 +137,26 @@ _REFUSED_BY_ENGINE: dict[str, dict[str, str]] = {
 }
 
 
+_KEYWORDS = {
+    **dict.fromkeys(("dbname", "db", "database_name"), "write database=…"),
+    **dict.fromkeys(("passwd", "pwd"), "write password=…"),
+    "username": "write user=…",
+    "hostname": "write host=…",
+    **dict.fromkeys(("dsn", "conninfo", "database_url"), "write a URL as the first argument"),
+    "unix_socket": "write host='/path/of/the/socket'",
+    "minconn": "write min_size=…",
+    **dict.fromkeys(("maxconn", "maxconnections"), "write max_size=…"),
+    **dict.fromkeys((*_ENCRYPT, *_VERIFY, *_NEVER), "write sslmode=… and sslrootcert=…, for both engines alike"),
+    **{name: f"write {ours}=…" for name, ours in _SAME.items()},
+}
+"""What drivers and their pools call our own keywords."""
+
+
+def keyword(name: str) -> str | None:
+    """What to write instead of a keyword of a driver's connect(); None for one that is no word of our own."""
+    return _KEYWORDS.get(name) or _REFUSED.get(name)
+
+
 def advice(engine: str, name: str) -> str | None:
     """What to write instead of another tool's word; None for a word that nobody uses."""
     name = name.replace("-", "_")
@@ -184,7 +204,7 @@ def translate(engine: str, query: Mapping[str, str]) -> tuple[dict[str, str], di
 
 def _put(found: dict[str, str], name: str, value: str) -> None:
     if found.setdefault(name, value) != value:
-        raise ConfigError(f"the URL's query says two things of {name}, one of them in another tool's word: keep one")
+        raise ConfigError(f"the URL's query says two things of {name}, one of them in another tool's words: keep one")
 
 
 def _least(word: str, name: str, value: str) -> str:
@@ -192,11 +212,13 @@ def _least(word: str, name: str, value: str) -> str:
     try:
         on = flag(name, _STRICT.get(value, value))
     except ConfigError:  # not shown: it may be anything
-        raise ConfigError(f"the URL's query holds {name!r}, and not with true or false: {_TLS_BY_HAND}") from None
+        raise ConfigError(
+            f"the URL's query holds {name!r}, but its value is neither true nor false: {_TLS_BY_HAND}"
+        ) from None
     if on is (word in _NEVER):
         raise ConfigError(
-            f"the URL's query holds {name!r} with a value that takes encryption or its verification away: if that is "
-            "what you want, write sslmode=require (encrypted, nobody is verified) or sslmode=disable (plain text)"
+            f"the URL's query holds {name!r} with a value that removes encryption or verification: if you want that, "
+            "write sslmode=require (encrypted, the server is not verified) or sslmode=disable (plain text)"
         )
     if word == "ssl_disabled":
         return "disable"
@@ -208,7 +230,7 @@ def _agree(own: dict[str, str], least: str) -> None:
     if "sslmode" in own:
         if weaker(own["sslmode"], least):
             raise ConfigError(
-                f"the URL's query holds sslmode={own['sslmode']} and another tool's flag that asks for more: keep one"
+                f"the URL's query holds sslmode={own['sslmode']} and another tool's flag that requires more: keep one"
             )
     elif least == "require":
         own["encrypted"] = "true"

@@ -61,7 +61,7 @@ def _decode(part: str, text: str) -> str:
         except UnicodeDecodeError:
             raise ConfigError(f"the URL's {part} is not valid: its %-escapes are not UTF-8") from None
     if not is_sendable(text):  # a driver's error would quote the whole text
-        raise ConfigError(f"the URL's {part} is not valid: it holds a NUL, or bytes that are not UTF-8")
+        raise ConfigError(f"the URL's {part} is not valid: it holds a NUL character, or bytes that are not UTF-8")
     return text
 
 
@@ -104,7 +104,7 @@ def parse_url(text: str) -> Url:
     for reserved in ("user", "password", "passwd", "port", "dbname", "database", "db"):
         if reserved in parameters:
             raise ConfigError(
-                f"the URL's query holds {reserved!r}: write it in front, as user:password@host:port/database"
+                f"the URL's query holds {reserved!r}: write it before the query, as user:password@host:port/database"
             )
     return Url(
         engine=engine,
@@ -140,14 +140,14 @@ def _split_address(address: str) -> tuple[str, int | None]:
     if address.startswith("["):
         host, bracket, tail = address[1:].partition("]")
         if not bracket or (tail and not tail.startswith(":")):
-            raise ConfigError(f"the URL's host [{host} is not valid: an IPv6 address stands in brackets, as [::1]:5432")
+            raise ConfigError(f"the URL's host [{host} is not valid: put an IPv6 address in brackets, as in [::1]:5432")
         port = tail[1:]
     else:
         host, _, port = address.partition(":")
         if "," in address:
             raise ConfigError(_SEVERAL_HOSTS)
         if ":" in port:
-            raise ConfigError(f"the URL's host is not valid: an IPv6 address stands in brackets ({_ESCAPES})")
+            raise ConfigError(f"the URL's host is not valid: put an IPv6 address in brackets ({_ESCAPES})")
     host = _decode("host", host)
     if not host.startswith("/") and not address.startswith("[") and ("@" in host[1:] or ":" in host):
         # Not shown: a whole login that was escaped along with the host, password and all.
@@ -171,7 +171,9 @@ def _split_query(query: str) -> dict[str, str]:
         if not equals or not key:
             raise ConfigError(f"the URL's query holds {key!r} without a value: write name=value, joined by '&'")
         if not key.replace("-", "_").isidentifier():
-            raise ConfigError(f"the URL's query holds {key!r}, which is no parameter's name: correct or remove it")
+            raise ConfigError(
+                f"the URL's query holds {key!r}, which is not the name of a parameter: correct or remove it"
+            )
         if key in parameters:
             raise ConfigError(f"the URL's query holds {key!r} twice: keep one")
         parameters[key] = _decode(key, value.replace("+", " "))
@@ -195,7 +197,7 @@ def address_of(text: str) -> str:
         try:
             ipaddress.ip_address(text)
         except ValueError:
-            raise bad("hostaddr", text, "an IP address; a name is written as the URL's host") from None
+            raise bad("hostaddr", text, "an IP address; write a name as the URL's host") from None
     return text
 
 
@@ -221,7 +223,7 @@ def own_fields(own: Mapping[str, str]) -> dict[str, Any]:
         )
     if "sslcert" in own and weaker(fields.get("sslmode", "require"), "require"):
         raise ConfigError(
-            f"sslmode={fields['sslmode']} is not valid with sslcert: the client's certificate is shown over TLS only; "
-            "leave sslmode out, or make it 'verify-full'"
+            f"sslmode={fields['sslmode']} is not valid with sslcert: a client's certificate needs TLS; leave sslmode "
+            "out, or make it 'verify-full'"
         )
     return fields

@@ -59,8 +59,8 @@ def _check(fn: Any) -> None:
         inspect.signature(fn).bind(None, None)
     except TypeError as error:
         raise ConfigError(
-            f"the handler {name} does not take (event, context) alone ({error}): no connection is passed, Django's "
-            "models and django.db.connection have theirs"
+            f"the handler {name} does not take (event, context) alone ({error}): no connection is passed, because "
+            "Django's models and django.db.connection have their own"
         ) from None
     except ValueError:  # one that is written in C
         pass
@@ -76,7 +76,7 @@ def _open_ahead() -> None:
                 wrapper.ensure_connection()
                 wrapper.close()
             except Exception as error:  # noqa: BLE001 - whatever it is, somebody may fare better later
-                log.warning("DATABASES[%r]: could not be warmed, the first use tries again: %s", alias, error)
+                log.warning("DATABASES[%r]: could not be warmed; the first use tries again: %s", alias, error)
 
 
 def _give_back() -> list[str]:

@@ -107,7 +107,7 @@ def _make(want: Wanted, driver: Mapping[str, Any]) -> AliasPool:
     if not isinstance(said, Mapping) or not all(isinstance(name, str) for name in said):
         raise ConfigError("OPTIONS['lambda_pool'] is not valid: it must be a dict of Pool's keywords")
     if want.options.get("pool"):
-        raise ConfigError("OPTIONS['pool'] is not valid with lambda_pool, which is the pool: take it out")
+        raise ConfigError("OPTIONS['pool'] is not valid with lambda_pool, because lambda_pool is the pool: take it out")
     for name in (*_PLACE, "engine", "url", "autocommit"):
         if name in said:
             instead = {**_PLACE, "autocommit": "AUTOCOMMIT"}.get(name, "HOST, USER, NAME and ENGINE")
@@ -127,8 +127,9 @@ def _make(want: Wanted, driver: Mapping[str, Any]) -> AliasPool:
     made = AliasPool(pool, readonly=readonly)
     if readonly and pool.config.url.pooled and not made.core.connector.endpoint.has_reader:
         raise ConfigError(
-            "OPTIONS['lambda_pool']['readonly'] is not valid behind a pooler (pooled=true), whose sessions others use: "
-            "give it an endpoint that has a reader, such as AuroraCluster('id'), or a user that may only read"
+            "OPTIONS['lambda_pool']['readonly'] is not valid behind a pooler (pooled=true), because others use its "
+            "sessions too: give it an endpoint that has a reader, such as AuroraCluster('id'), or a user that may "
+            "only read"
         )
     return made
 
@@ -169,8 +170,8 @@ def _where(want: Wanted, own: dict[str, Any]) -> configuration.Url | None:
     if not parts.keys() - {"database"}:
         if own:
             raise ConfigError(
-                f"OPTIONS holds {', '.join(map(repr, own))} without HOST or USER in DATABASES: write it where the "
-                "environment says where the database is, in the URL's query"
+                f"OPTIONS holds {', '.join(map(repr, own))} without HOST or USER in DATABASES: write it in the URL's "
+                "query, in the environment"
             )
         return None
     return configuration.from_parts(

@@ -177,7 +177,7 @@ class Calls:
         if code in _DENIED:
             text = f"the function's role may not call {action}: allow it ({said}), {instead}"
         elif code in _BAD_KEYS:
-            text = f"the RDS API refused the AWS credentials ({code}): they, or this machine's clock, are wrong"
+            text = f"the RDS API refused the AWS credentials ({code}): check them, and this machine's clock"
             # AWS's text for a wrong signature quotes the session token.
             cause = None
         elif code in _THROTTLED:

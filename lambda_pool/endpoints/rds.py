@@ -50,7 +50,7 @@ class _Discovered:
         if not (letters.isalnum() and letters.isascii() and len(name) <= 63):
             raise ConfigError(
                 f"{shown}: give the {self._name} as the RDS console shows it, letters, digits and hyphens; not an ARN, "
-                "and not a host name (which belongs into the URL)"
+                "and not a host name (which belongs in the URL)"
             )
         if region is not None and not (isinstance(region, str) and is_region(region)):
             raise ConfigError(f"{shown}: region={region!r} is not a region; write it like 'eu-central-1'")
@@ -162,8 +162,8 @@ class RdsProxy(_Discovered):
     """The endpoints of an RDS Proxy, found by the proxy's name.
 
     In: the proxy's name; the region, if it is not the function's own; the longest time in seconds that an address is
-    used without looking it up again. Read-only borrowers get a read-only endpoint of the proxy where one is
-    available, else the default one. The function's role needs rds:DescribeDBProxies, and with read-only borrowers
+    used without looking it up again. Read-only borrowers get a read-only endpoint of the proxy if one is available,
+    otherwise the default one. The function's role needs rds:DescribeDBProxies, and with read-only borrowers
     rds:DescribeDBProxyEndpoints. Opens nothing before the first connect.
     """
 
@@ -189,7 +189,7 @@ class AuroraCluster(_Discovered):
     """The endpoints of an Aurora or Multi-AZ DB cluster, found by the cluster's identifier.
 
     In: the identifier; the region, if it is not the function's own; the longest time in seconds that an address is
-    used without looking it up again. Read-only borrowers get the reader endpoint where the cluster has a reader, else
+    used without looking it up again. Read-only borrowers get the reader endpoint if the cluster has a reader, otherwise
     the writer's. The function's role needs rds:DescribeDBClusters. Opens nothing before the first connect.
     """
 

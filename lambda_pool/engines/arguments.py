@@ -58,7 +58,9 @@ class Arguments(Record):
             raise ConfigError(f"{where} holds {name!r}: {self.refused[name]}")
         in_url = where != "connect_args"
         if in_url and name in self.objects:
-            raise ConfigError(f"{where} holds {name!r}: its value is no text; pass it in connect_args={{{name!r}: …}}")
+            raise ConfigError(
+                f"{where} holds {name!r}: its value is not a text; pass it in connect_args={{{name!r}: …}}"
+            )
         check = self.passed.get(name) or self.objects.get(name)
         if check is None:
             near = advice(engine, name) or closest(name, [*self.passed, *self.objects, *OWN], "take it out")

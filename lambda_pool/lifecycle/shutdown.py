@@ -63,7 +63,9 @@ def install() -> None:
     try:
         _Installed.waiting = _register(configuration.runtime_api())
     except (OSError, ValueError) as error:
-        log.warning("%s: Lambda refused to tell of it (%s); import lambda_pool at module scope", _NO_SHUTDOWN, error)
+        log.warning(
+            "%s: Lambda refused to register the extension (%s); import lambda_pool at module scope", _NO_SHUTDOWN, error
+        )
         return
     _Installed.previous = signal.signal(signal.SIGTERM, _on_sigterm)
 

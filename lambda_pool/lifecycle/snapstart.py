@@ -32,7 +32,7 @@ def install() -> None:
         )
     except ImportError as error:
         log.warning(
-            "SnapStart is on, and snapshot_restore_py, which Lambda's own Python runtime carries, is missing: "
+            "SnapStart is on, but snapshot_restore_py is missing, which is part of Lambda's own Python runtime: "
             "connections will be found dead and replaced after each restore (%s)",
             error,
         )

@@ -51,11 +51,12 @@ _NOT_NOW = frozenset({"Throttling", "ThrottlingException", "RequestLimitExceeded
 
 
 class PutMetrics(Collector):
-    """Sends metrics with PutMetricData, many values in one call; details (reason, request id) have no place in it.
+    """Sends metrics with PutMetricData, many values in one call, without details (reason, request id).
 
     `namespace`, `service`, `interval`: see EmfMetrics. Needs the action cloudwatch:PutMetricData. The first report, at
-    the end of the first invocation, also loads botocore: 160 ms of CPU time, where EMF takes none. What CloudWatch
-    surely did not take is sent again with the next report; what it may have taken is not. Raises ConfigError.
+    the end of the first invocation, also loads botocore: 160 ms of CPU time, where EMF takes none. Metrics that
+    CloudWatch certainly did not accept are sent again with the next report. Those that it may have accepted are not.
+    Raises ConfigError.
     """
 
     def __init__(self, *, namespace: str | None = None, service: str | None = None, interval: float = 60.0) -> None:

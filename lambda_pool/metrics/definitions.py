@@ -23,23 +23,23 @@ class Definition(NamedTuple):
 METRICS: dict[str, Definition] = {
     "ConnectionsOpened": Definition(COUNT, "Sum", "Physical connections opened."),
     "ConnectionsReused": Definition(COUNT, "Sum", "Checkouts served by a cached connection."),
-    "ConnectionsReplaced": Definition(COUNT, "Sum", "Cached connections given up for a new one, by reason."),
+    "ConnectionsReplaced": Definition(COUNT, "Sum", "Cached connections replaced by a new one, by reason."),
     "ConnectionsClosed": Definition(COUNT, "Sum", "Connections closed, by reason."),
     "ConnectErrors": Definition(COUNT, "Sum", "Attempts to connect that failed, by error_class."),
-    "ConnectTime": Definition(MICROSECONDS, "p99", "What a successful attempt to connect took."),
-    "CheckoutTime": Definition(MICROSECONDS, "p99", "What a checkout took, waiting and connecting included."),
-    "WaitTime": Definition(MICROSECONDS, "p99", "What a borrower that got a connection had queued for it."),
+    "ConnectTime": Definition(MICROSECONDS, "p99", "How long a successful attempt to connect took."),
+    "CheckoutTime": Definition(MICROSECONDS, "p99", "How long a checkout took, including waiting and connecting."),
+    "WaitTime": Definition(MICROSECONDS, "p99", "How long a borrower queued before it got a connection."),
     "HoldTime": Definition(MICROSECONDS, "p99", "How long a connection was lent."),
-    "PingTime": Definition(MICROSECONDS, "p99", "What a liveness round trip took."),
+    "PingTime": Definition(MICROSECONDS, "p99", "How long a ping took."),
     "PoolTimeouts": Definition(COUNT, "Sum", "Borrowers that gave up, in the queue or while connecting."),
-    "CredentialsRefreshed": Definition(COUNT, "Sum", "Cached credentials rejected and fetched anew."),
+    "CredentialsRefreshed": Definition(COUNT, "Sum", "Cached credentials that were rejected and fetched again."),
     "EndpointRefreshed": Definition(COUNT, "Sum", "Addresses looked up again after a failure or a failover."),
     "TransactionsRolledBack": Definition(COUNT, "Sum", "Transactions rolled back at return, by reason."),
     "ConnectionsLeaked": Definition(COUNT, "Sum", "Connections held past leak_after or the invocation's end."),
     "ConnectionsOpen": Definition(COUNT, "Maximum", "Most connections open at once since the last report."),
     "ConnectionsInUse": Definition(COUNT, "Maximum", "Most connections lent at once since the last report."),
     "ServerConnectionsUsed": Definition(
-        PERCENT, "Maximum", "Connections of the whole server, of those that it may have, when it was asked."
+        PERCENT, "Maximum", "Share of the server's allowed connections that are in use, by everybody."
     ),
     "SlowQueries": Definition(COUNT, "Sum", "Statements slower than slow_query."),
 }

@@ -27,9 +27,9 @@ class EmfMetrics(Collector):
     `namespace`: default POWERTOOLS_METRICS_NAMESPACE, else "lambda_pool". `service`: default POWERTOOLS_SERVICE_NAME,
     else the function's name. `interval`: seconds between two reports. Raises ConfigError.
 
-    Documents are made by Powertools' EMF provider, where it is installed. Importing it costs 46 ms (all of Powertools
-    comes along), so a report that a first response, a failure or a shutdown waits for is written without it, in the
-    same form, unless the function has loaded it already.
+    Powertools' EMF provider makes the documents if it is installed. Importing it takes 46 ms, because it imports all of
+    Powertools. So a report that would delay the first answer, a failure or a shutdown is written without it, in the
+    same form, unless the function has imported it already.
     """
 
     def __init__(self, *, namespace: str | None = None, service: str | None = None, interval: float = 60.0) -> None:

@@ -19,7 +19,7 @@ _BUCKETS = (0.00001, 0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.
 
 
 class OtelMetrics:
-    """Records into `meter_provider` (default: the global one) as things happen; exporting is the provider's business.
+    """Records into `meter_provider` (default: the global one) as things happen. The provider exports them.
 
     In Lambda the provider must be flushed before an invocation ends, as the OpenTelemetry layers do: the environment
     is frozen afterwards. Raises ConfigError if opentelemetry-api is not installed.

@@ -42,14 +42,14 @@ PANELS = (
         "Is the database refusing us?",
         (
             Line("ConnectErrors", "Sum", "attempts that failed"),
-            Line("CredentialsRefreshed", "Sum", "credentials fetched anew"),
+            Line("CredentialsRefreshed", "Sum", "credentials fetched again"),
             Line("EndpointRefreshed", "Sum", "addresses that changed"),
         ),
     ),
     Panel(
         "Is the server full?",
         (
-            Line("ServerConnectionsUsed", "Maximum", "percent of its connections, by whomever"),
+            Line("ServerConnectionsUsed", "Maximum", "percent of its connections, used by anybody"),
             Line("ConnectErrors", "Sum", "attempts that failed", right=True),
         ),
     ),

@@ -17,9 +17,9 @@ log: logging.Logger = logging.getLogger("lambda_pool")
 class PowertoolsMetrics(Collector):
     """Writes EMF under the namespace, service and default dimensions of the user's own `Metrics`.
 
-    Everything about the report but these is its own: nothing is added to the user's metric set, which all `Metrics` of
-    a process share and whichever is flushed first would take along under its namespace. Where the decorator stands
-    beside `log_metrics` makes no difference. `interval`: seconds between two reports. Raises ConfigError.
+    The report shares nothing else with it. Nothing is added to the user's metric set, which all `Metrics` of a process
+    share: otherwise the first one that is flushed would report the pool's metrics under its namespace. The order of the
+    decorator and `log_metrics` makes no difference. `interval`: seconds between two reports. Raises ConfigError.
     """
 
     def __init__(self, metrics: Any, *, interval: float = 60.0) -> None:

@@ -60,4 +60,4 @@ def warm_ahead(engine: AsyncEngine) -> None:
     try:
         environment_loop().run_until_complete(connect())
     except Exception as error:  # noqa: BLE001 - the first invocation tries again
-        log.warning("a connection could not be opened ahead, the first invocation tries again: %s", error)
+        log.warning("a connection could not be opened in advance; the first invocation tries again: %s", error)

@@ -73,8 +73,8 @@ class Borrowed:
         """COMMIT, where a transaction is open. Raises NotCommitted, CommitUncertain, or what the driver raises."""
         if self.foreign:
             raise NotCommitted(
-                f"pool {self.pool.name}: this connection is the parent process's, so that nothing is committed: close "
-                "sessions before a fork, and begin anew in the child"
+                f"pool {self.pool.name}: this connection belongs to the parent process, so nothing is committed: close "
+                "sessions before a fork, and open new ones in the child"
             )
         try:
             strict = self.pool.config.unsaved == "raise"

@@ -71,8 +71,9 @@ class PooledDialect(_Dialect):
                 raise ConfigError(f"connect_args={{{unwanted!r}: …}} is not valid with SQLAlchemy: take it out")
         if self.pool.config.autocommit:
             raise ConfigError(
-                "autocommit=True is not valid with SQLAlchemy, whose transactions would not be any: take it out of the "
-                "pool, and write create_engine(…, isolation_level='AUTOCOMMIT') where that is meant"
+                "autocommit=True is not valid with SQLAlchemy, because its transactions would have no effect: take it "
+                "out of the "
+                "pool, and write create_engine(…, isolation_level='AUTOCOMMIT') if you want that"
             )
         self._arguments = dict(super().create_connect_args(make_url(f"{url.drivername}://"))[1])
         self._share()
@@ -134,7 +135,8 @@ class PooledDialect(_Dialect):
         static = isinstance(engine.pool, StaticPool) and not in_lambda()
         if not (static or isinstance(engine.pool, cls.get_pool_class(engine.url) | NullPool)):
             raise ConfigError(
-                f"poolclass={type(engine.pool).__name__} is not valid with lambda_pool, which is the pool: leave it out"
+                f"poolclass={type(engine.pool).__name__} is not valid with lambda_pool, because lambda_pool is the "
+                "pool: leave it out"
             )
 
     # --- who has which connection -------------------------------------------------------------------------------------
@@ -178,7 +180,8 @@ class PooledDialect(_Dialect):
         other = sorted(name for name, value in arguments.items() if value != self._arguments.get(name))
         if args or other:
             raise ConfigError(
-                f"connect_args with {', '.join(other)} is not valid here, nor set by a listener of do_connect: the "
+                f"connect_args with {', '.join(other)} is not valid, neither here nor from a listener of do_connect: "
+                "the "
                 "pool opens the connections, write Pool(…, connect_args={…}), or auth=… for a token"
             )
         config = self.pool.config
@@ -245,6 +248,6 @@ def without_a_host(url: URL) -> None:
     """Raises ConfigError for a URL that names no host, and something else."""
     if url.username or url.database or url.query:
         raise ConfigError(
-            f"{url.drivername}:// is not valid with a user, a database or parameters and without a host: name the "
-            "host too, or nothing at all for the pool that the environment describes"
+            f"{url.drivername}:// is not valid with a user, a database or parameters but without a host: add the host, "
+            "or remove them to use the pool that the environment describes"
         )

@@ -188,4 +188,4 @@ def _warm_ahead(engine: Engine) -> None:
     try:
         engine.connect().close()
     except Exception as error:  # noqa: BLE001 - the first invocation tries again
-        log.warning("a connection could not be opened ahead, the first invocation tries again: %s", error)
+        log.warning("a connection could not be opened in advance; the first invocation tries again: %s", error)

@@ -89,7 +89,7 @@ def find_emulator() -> Path:
             return candidate
     raise LambdaRuntimeError(
         "aws-lambda-rie (the Lambda Runtime Interface Emulator) was not found: set AWS_LAMBDA_RIE to its"
-        " path, put it on PATH, or `pip install aws-sam-cli`, which brings it"
+        " path, put it on PATH, or `pip install --no-deps aws-sam-cli`, which brings it"
     )
 
 

@@ -102,7 +102,7 @@ def test_a_name_that_leads_here_is_no_reason_to_do_without_tls(
     offset = len(plain.log)
     for mode in ("", "disable", "prefer"):  # what the environment asks for counts where it is stricter
         monkeypatch.setenv("PGSSLMODE", mode)
-        with pytest.raises(ConnectError, match=rf"{ELSEWHERE}:{plain.port}.*The server speaks no TLS"):
+        with pytest.raises(ConnectError, match=rf"{ELSEWHERE}:{plain.port}.*The server does not support TLS"):
             encrypted(pool_of(url))
         report = diagnose(pool_of(url))
         assert [step["step"] for step in report["steps"] if step["status"] == "failed"] == ["tls"]
@@ -184,7 +184,7 @@ def test_libpqs_own_variables_still_lead_to_a_local_server(
     # A stricter word of the environment's is heard.
     monkeypatch.setenv("PGHOST", "127.0.0.1")
     monkeypatch.setenv("PGSSLMODE", "require")
-    with pytest.raises(ConnectError, match="The server speaks no TLS"):
+    with pytest.raises(ConnectError, match="The server does not support TLS"):
         encrypted(pool_of(f"postgresql://{login_of(plain)}@/postgres"))
 
 
@@ -214,7 +214,7 @@ def test_a_token_is_not_sent_in_plain_text_by_any_of_them(
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     url = f"postgresql://app@{ELSEWHERE}:{plain.port}/postgres?hostaddr=127.0.0.1"
     offset = len(plain.log)
-    with pytest.raises(ConnectError, match="The server speaks no TLS"):
+    with pytest.raises(ConnectError, match="The server does not support TLS"):
         encrypted(pool_of(url, auth=IamToken("eu-central-1")))
     with pytest.raises(ConfigError, match="must never travel unencrypted"):
         encrypted(pool_of(f"{url}&sslmode=disable", auth=IamToken("eu-central-1")))
@@ -282,7 +282,7 @@ def test_words_for_encryption_on_a_local_server(server: PostgresServer | MariaDb
     for query in ("ssl=true", "tls=true", "useSSL=true", "sslmode=REQUIRED", "ssl-mode=REQUIRED", "ssl=require"):
         assert encrypted(pool_of(f"{url}?{query}"))
     assert encrypted(pool_of(f"{url}?sslmode=DISABLED")) is False
-    with pytest.raises(ConnectError, match="The server speaks no TLS"):
+    with pytest.raises(ConnectError, match="The server does not support TLS"):
         encrypted(pool_of(f"postgresql://{login_of(plain)}@localhost:{plain.port}/postgres?ssl=true"))
 
 

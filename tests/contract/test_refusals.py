@@ -44,7 +44,7 @@ class Refused:
 
 @pytest.mark.parametrize("options", ["-c nonsense=1", "-c statement_timeout=soon", "-c shared_buffers=1GB"])
 def test_settings_that_postgresql_refuses(pg_url: str, options: str) -> None:
-    said = "The server does not take a setting that 'options' holds"
+    said = "The server refuses a setting in 'options'"
     Refused(f"{pg_url}&options={quote(options)}").once(ConnectError, said)
     Refused(pg_url, connect_args={"options": options}).once(ConnectError, said)
 
@@ -54,7 +54,7 @@ def test_settings_that_postgresql_refuses(pg_url: str, options: str) -> None:
     ["sql_mode=NONSENSE", "init_command=set%20nonsense%20=%201", "init_command=nonsense", "collation=nonsense"],
 )
 def test_settings_that_mysql_refuses(mysql_url: str, query: str) -> None:
-    Refused(f"{mysql_url}&{query}").once(ConnectError, "does not take init_command, sql_mode, charset or collation")
+    Refused(f"{mysql_url}&{query}").once(ConnectError, "refuses the init_command, sql_mode, charset or collation")
 
 
 def test_a_pooler_that_refuses_start_up_options() -> None:
@@ -85,7 +85,7 @@ def user(server: PostgresServer | MariaDbServer) -> Iterator[str]:
 
 
 def test_a_database_that_is_not_there(server: PostgresServer | MariaDbServer) -> None:
-    Refused(server.url(database="nowhere")).once(ConnectError, "Write a database that exists")
+    Refused(server.url(database="nowhere")).once(ConnectError, "the name of a database that exists")
 
 
 def test_a_database_that_the_user_may_not_enter(server: PostgresServer | MariaDbServer, user: str) -> None:
@@ -142,7 +142,7 @@ class TestAccounts:
         server.execute("flush user_resources")
         Pool(server.url(user, "x", database="information_schema"), observers=()).warm(strict=True)
         refused = Refused(server.url(user, "x", database="information_schema"))
-        assert "The account's limit by the hour is used up" in refused.text
+        assert "The account's hourly limit is used up" in refused.text
         assert len(refused.attempts) == 1
 
     def test_that_have_too_many_connections(self, server: MariaDbServer, user: str) -> None:
@@ -211,5 +211,5 @@ with Front(1) as front:
 
 def test_a_password_that_would_need_cryptography() -> None:
     done = subprocess.run([sys.executable, "-c", _WITHOUT_IT], capture_output=True, text=True, timeout=60, check=False)
-    assert "write sslmode=require, or leave sslmode away, or install cryptography" in done.stdout, done.stderr
+    assert "write sslmode=require, or leave sslmode out, or install cryptography" in done.stdout, done.stderr
     assert "attempts" not in done.stdout

@@ -502,7 +502,7 @@ def test_plain_text_is_refused_from_require_on(request: pytest.FixtureRequest, c
         with pytest.raises(Exception) as caught:
             server.connect(encryption)
         assert server.engine.classify(caught.value) is Failure.UNTRUSTED, caught.value
-        assert "speaks no TLS" in advice(str(caught.value), "localhost", encryption), caught.value
+        assert "does not support TLS" in advice(str(caught.value), "localhost", encryption), caught.value
 
 
 def test_prefer_encrypts_where_the_server_can(shown: Shown, cast: Cast) -> None:
@@ -521,13 +521,13 @@ def test_prefer_encrypts_where_the_server_can(shown: Shown, cast: Cast) -> None:
         ("verify failed", f"o.{HASH}.us-gov-west-1.rds.amazonaws.com", "all", "pki.us-gov-west-1.rds"),
         ("verify failed", INSTANCE, "eu-west-1", "eu-west-1-bundle.pem"),
         ("certificate verify failed", INSTANCE, "eu-west-1", "out of date"),
-        ("verify failed", INSTANCE, "proxy", "Leave sslrootcert away"),
-        ("verify failed", PROXY, "eu-west-1", "Leave sslrootcert away"),
+        ("verify failed", INSTANCE, "proxy", "Leave sslrootcert out"),
+        ("verify failed", PROXY, "eu-west-1", "Leave sslrootcert out"),
         ("verify failed", PROXY, "proxy", "install a newer lambda-pool"),
         ("verify failed", "db.example.com", "proxy", "name of your own in front of RDS"),
         ("certificate has expired", INSTANCE, "eu-west-1", "Rotate the certificate"),
         ("does not match host name", "db.example.com", "eu-west-1", "sslrootcert=rds-REGION"),
-        ('root certificate file "x" does not exist', INSTANCE, "eu-west-1", "leave sslrootcert away"),
+        ('root certificate file "x" does not exist', INSTANCE, "eu-west-1", "leave sslrootcert out"),
         ("server does not support SSL, but SSL was required", INSTANCE, "eu-west-1", "rds.force_ssl"),
     ],
 )

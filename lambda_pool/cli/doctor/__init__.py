@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
     if args.url is None and given:
         typed = ", ".join(f"--{name.replace('_', '-')}" for name in given)
         variables = ", ".join(f"{args.prefix}{name.upper()}" for name in given)
-        return complain("doctor", f"{typed} must come with --url, or stand in the environment as {variables}")
+        return complain("doctor", f"{typed} needs --url; without it, set {variables} in the environment")
 
     def make() -> Pool:
         if args.url is not None:

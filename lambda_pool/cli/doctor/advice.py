@@ -30,7 +30,7 @@ def of_name(error: OSError | UnicodeError, host: str) -> list[str]:
     if recognise(host):
         return [
             f"Check the spelling of {host}, and that the database, cluster or proxy still exists and was not renamed: "
-            "its host name goes with it."
+            "the host name changes with it."
         ]
     return [
         f"Check the spelling of {host}. A name in a private hosted zone is known only in the VPCs that the zone is "
@@ -136,14 +136,14 @@ def of_token(
     elif engine == "mysql":
         advice.append(f"Check that {user} is an IAM user: CREATE USER {user} IDENTIFIED WITH {_PLUGIN}")
     elif "PAM authentication failed" not in str(error):
-        advice.append(f"The server asked for a password, so {user} is no IAM user there: GRANT rds_iam TO {user}")
+        advice.append(f"The server asked for a password, so {user} is not an IAM user there: GRANT rds_iam TO {user}")
     arn = policy_arn(host, region, user, answer)
     how = "" if answer.resource else " (RESOURCE-ID is the database's DbiResourceId or DbClusterResourceId, or prx-…)"
     advice.append(f"Allow rds-db:connect on {arn} to {answer.who}{how}.")
     if known is None:
         advice.append(
-            f"{host} is no host name of RDS, and a token is valid only for the name that it was signed for: write the "
-            "one that AWS gave the endpoint."
+            f"{host} is not a host name of RDS, and a token is valid only for the name that it was signed for: write "
+            "the name that AWS gave the endpoint."
         )
     elif signed and known.region not in {"", signed.region}:
         advice.append(f"The token is for {signed.region}, and the endpoint is in {known.region}: leave region= out.")

@@ -205,7 +205,7 @@ def tls(patient: Patient) -> Finding:
     except network.NoTlsError:
         if not wanted.required:
             return ok(f"not encrypted: the server has no TLS, and sslmode={wanted.mode} allows that", **facts)
-        return failed("the server speaks no TLS", tls_advice("does not support it", host, wanted), **facts)
+        return failed("the server does not support TLS", tls_advice("does not support it", host, wanted), **facts)
     except network.RefusedError as error:
         return failed(f"the server hung up: {error}", *_of_refusal(str(error), patient, request), **facts)
     except network.StrangerError as error:

@@ -26,7 +26,7 @@ _MYSQL_SSL = struct.pack("<IIB23x", _CLIENT_PROTOCOL_41 | _CLIENT_SSL | _CLIENT_
 
 
 class NoTlsError(Exception):
-    """The server answered that it speaks no TLS."""
+    """The server answered that it does not support TLS."""
 
 
 class RefusedError(Exception):

@@ -23,7 +23,7 @@ _REASONS = {
     "CONNECTION_FAILED": "the proxy cannot connect: look at the database's log and its limits",
     "INVALID_REPLICATION_STATE": "the target does not replicate",
     "PENDING_PROXY_CAPACITY": "the proxy is being made larger: wait",
-    "PROMOTED": "the target was promoted: it belongs to the cluster no more",
+    "PROMOTED": "the target was promoted: it no longer belongs to the cluster",
     "UNREACHABLE": "the database's security group must let in the proxy's",
 }
 

@@ -38,7 +38,7 @@ def room(patient: Patient) -> Finding:
     try:
         count, limit = link.sessions(max(patient.within(config.ping_timeout).left(), 0.001))
     except Exception as error:  # noqa: BLE001 - whatever the driver raises is what is to be told
-        mend = "keep_below does nothing where the user may not ask: let it read pg_stat_database, or set keep_below=1."
+        mend = "keep_below has no effect if the user may not ask: let it read pg_stat_database, or set keep_below=1."
         return warning(f"the server does not say how many connections it has ({line_of(error)}); {ends}", mend, **facts)
     facts |= {"connections": count, "limit": limit}
     detail = (

@@ -47,7 +47,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_url(database, "URL of the database to ask; --live is then not needed")
     function = parser.add_argument_group("the function")
     function.add_argument(
-        "--environments", type=integer, metavar="N", help="how many environments there are, with the frozen ones"
+        "--environments", type=integer, metavar="N", help="how many environments there are, including frozen ones"
     )
     function.add_argument(
         "--running",
@@ -93,7 +93,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="PART",
         help="part of the connections to leave free (default: 0.2)",
     )
-    simulation = parser.add_argument_group("a simulation, before anybody deploys so many")
+    simulation = parser.add_argument_group("a simulation, to try before you deploy")
     simulation.add_argument("--simulate", action="store_true", help="run the fleet with these figures, and draw it")
     simulation.add_argument("--keep-below", type=number, metavar="PART", help="the option to try (default: as planned)")
     simulation.add_argument("--functions", type=integer, metavar="N", help="functions that the environments belong to")
@@ -196,7 +196,7 @@ def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
     environments, running = args.environments, args.running
     if args.rate is not None and args.duration is not None:
         if not 0 <= args.rate * args.duration < math.inf:
-            raise ValueError(f"--rate {args.rate} with --duration {args.duration} is no number of environments")
+            raise ValueError(f"--rate {args.rate} with --duration {args.duration} is not a number of environments")
         # Lambda's own formula for concurrency, at the peak.
         concurrency = max(1, math.ceil(args.rate * args.duration))
         environments = concurrency if environments is None else environments

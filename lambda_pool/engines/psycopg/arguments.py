@@ -28,6 +28,12 @@ def _threshold(value: object) -> int | None:
     return number
 
 
+def _is_cursor(value: object) -> bool:
+    from psycopg import AsyncCursor, Cursor
+
+    return isinstance(value, type) and issubclass(value, Cursor | AsyncCursor)
+
+
 _SWITCH = one_of("0", "1")
 _TLS_VERSION = one_of("TLSv1.2", "TLSv1.3")  # what the pool insists on with either driver
 
@@ -72,7 +78,7 @@ ARGUMENTS = Arguments(
     },
     objects={
         "context": instance(lambda value: hasattr(value, "adapters"), "an object with adapters"),
-        "cursor_factory": instance(lambda value: isinstance(value, type), "a class of cursors such as ClientCursor"),
+        "cursor_factory": instance(_is_cursor, "psycopg.ClientCursor or another class of psycopg 3, not of psycopg2"),
         "row_factory": instance(callable, "a row factory such as psycopg.rows.dict_row"),
     },
     refused={
@@ -137,7 +143,7 @@ def conninfo(request: ConnectRequest, arguments: dict[str, Any]) -> bytes:
     try:
         return make_conninfo(**_defaults(request) | arguments | _decided(request)).encode()
     except UnicodeError:  # this error quotes the whole text
-        raise ConfigError("the user, password or database holds characters that UTF-8 cannot carry") from None
+        raise ConfigError("the user, password or database holds characters that UTF-8 cannot encode") from None
 
 
 def _defaults(request: ConnectRequest) -> dict[str, Any]:
@@ -158,7 +164,7 @@ def _decided(request: ConnectRequest) -> dict[str, Any]:
     }
     for name, value in login.items():
         if value is not None and "\0" in value:  # where libpq would stop to read, and know nothing of sslmode, for one
-            raise ConfigError(f"the {name} holds a NUL character, which PostgreSQL cannot be told")
+            raise ConfigError(f"the {name} holds a NUL character, which PostgreSQL does not accept")
     decided = {
         **login,
         # Empty ones too, so that nothing of libpq's environment takes their place.

@@ -171,7 +171,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         await self._exchange(query, answers, bounded=True)
         if [answer.status for answer in answers] != [kind]:
             # The answer to something else: the one to this may still come, and be taken for the next borrower's.
-            raise psycopg.OperationalError(f"the server answered with something else than one result of kind {kind}")
+            raise psycopg.OperationalError(f"the server did not answer with exactly one result of kind {kind}")
 
     # --- transactions -------------------------------------------------------------------------------------------------
 

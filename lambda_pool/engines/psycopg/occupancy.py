@@ -49,6 +49,6 @@ def sessions(conn: "PooledConnection | AsyncPooledConnection", timeout: float) -
     answers: list[PGresult] = []
     conn.within(timeout, partial(conn.exchange, _QUESTION, answers, bounded=True))
     if len(answers) != 1 or answers[0].ntuples != 1 or conn.pgconn.transaction_status != TransactionStatus.IDLE:
-        raise psycopg.OperationalError("the server answered with something else than one row")
+        raise psycopg.OperationalError("the server did not answer with exactly one row")
     numbers = [int(answers[0].get_value(0, column) or 0) for column in range(answers[0].nfields)]
     return tightest(zip(numbers[::2], numbers[1::2], strict=True))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ...errors import ConfigError
-from ..arguments import REFUSED, Arguments, Check, flag, instance, seconds, text, whole_number
+from ..arguments import REFUSED, Arguments, flag, instance, seconds, text, whole_number
 from ..base import ConnectRequest, Defaults
 
 _SSL = 1 << 11  # CLIENT.SSL
@@ -34,8 +34,10 @@ def _key(value: object) -> bytes:
     return value if isinstance(value, bytes) else text(value).encode()
 
 
-def _a(kind: str) -> Check:
-    return instance(lambda value: isinstance(value, type), f"a class of {kind}, not its name")
+def _is_cursor(value: object) -> bool:
+    from pymysql.cursors import Cursor
+
+    return isinstance(value, type) and issubclass(value, Cursor)
 
 
 _VERIFIED = "write sslmode=verify-full in the URL's query, which is the default for every host that is not local"
@@ -63,7 +65,9 @@ ARGUMENTS = Arguments(
     objects={
         "auth_plugin_map": instance(lambda value: isinstance(value, Mapping), "a mapping of plugins' names to classes"),
         "conv": instance(lambda value: isinstance(value, Mapping), "a mapping of types to functions"),
-        "cursorclass": _a("cursors such as pymysql.cursors.DictCursor"),
+        "cursorclass": instance(
+            _is_cursor, "pymysql.cursors.DictCursor or another class of PyMySQL's cursors, not its name"
+        ),
     },
     refused={
         **REFUSED,

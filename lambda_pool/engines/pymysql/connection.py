@@ -77,7 +77,7 @@ class BoundedConnection(_Connection):
         """TCP, TLS, login and set-up together within `timeout` seconds. Raises what the driver raises."""
         if self.user is None:
             raise ConfigError(
-                "the URL names no user, and this machine's is not known: write mysql://user@host/database"
+                "the URL names no user, and the user of this process is not known: write mysql://user@host/database"
             )
         deadline = monotonic() + timeout
         self.wanted = bool(self.autocommit_mode)

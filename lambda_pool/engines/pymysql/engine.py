@@ -81,7 +81,7 @@ class MysqlEngine:
             raise OperationalError(
                 CR.CR_AUTH_PLUGIN_ERR,
                 "the server asks for the whole password, which it does once after each restart, and without TLS that "
-                "needs the package cryptography: write sslmode=require, or leave sslmode away, or install cryptography",
+                "needs the package cryptography: write sslmode=require, or leave sslmode out, or install cryptography",
             ) from error
         conn.password = b""
         if self.awaited:

@@ -183,7 +183,7 @@ def test_where_it_may_not_be_asked_the_connection_is_kept(
         handler({}, Context())
         entries(pool)[0].ask_wall = min(entries(pool)[0].ask_wall, float("inf"))
     assert pool.stats().opened == 1
-    found = [record for record in caplog.records if "keep_below does nothing here" in record.getMessage()]
+    found = [record for record in caplog.records if "keep_below has no effect here" in record.getMessage()]
     assert len(found) == 1
     pool.close()
 

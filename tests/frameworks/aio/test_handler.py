@@ -64,7 +64,7 @@ def test_tasks_that_are_left_are_cancelled_with_a_warning(ground: Ground, caplog
 
     with caplog.at_level(logging.WARNING, "lambda_pool"):
         assert handler(1, LambdaContext(5000)) == "done"
-    assert "1 of its tasks still ran" in caplog.text
+    assert "1 of its tasks were still running" in caplog.text
     assert "left" in caplog.text
     assert tasks[0].cancelled()
     assert ground.rows() == []

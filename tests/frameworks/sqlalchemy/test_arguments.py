@@ -115,7 +115,7 @@ def test_without_any_url(monkeypatch: pytest.MonkeyPatch) -> None:
     "url", ["postgresql+lambda_pool://user@", "mysql+lambda_pool:///orders", "mysql+lambda_pool://?a=b"]
 )
 def test_a_url_with_half_of_it(url: str) -> None:
-    with pytest.raises(ConfigError, match="name the host too"):
+    with pytest.raises(ConfigError, match="add the host"):
         sqlalchemy.create_engine(url)
 
 

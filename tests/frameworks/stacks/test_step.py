@@ -392,7 +392,7 @@ def test_a_result_that_is_not_json_saves_nothing(pool: lambda_pool.Pool, server:
 def test_async_work_is_refused(pool: lambda_pool.Pool, server: Server) -> None:
     async def work(conn: Any) -> None: ...
 
-    assert "is 'async def': a step's work is a plain function" in failure(pool, work)
+    assert "is 'async def': a step's work must be a plain function" in failure(pool, work)
 
 
 def test_work_that_ends_its_transaction_is_not_reported_as_done(pool: lambda_pool.Pool, server: Server) -> None:
@@ -416,7 +416,7 @@ def test_a_role_that_may_not_make_the_table_is_told_the_statement(server: Server
         url = server.url(user="shop", password="shop")
     pool = lambda_pool.Pool(url)
     text = failure(pool, lambda conn: 1)
-    assert "this role may not make it" in text
+    assert "this role may not create it" in text
     assert "create table if not exists lambda_pool_steps (step char(64)" in text
     pool.close()
 

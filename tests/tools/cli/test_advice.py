@@ -45,7 +45,7 @@ def test_a_public_address_is_not_called_private() -> None:
 @pytest.mark.parametrize(
     ("text", "kind", "says"),
     [
-        ("server does not support SSL, but SSL was required", Failure.UNTRUSTED, "The server speaks no TLS"),
+        ("server does not support SSL, but SSL was required", Failure.UNTRUSTED, "The server does not support TLS"),
         ("(3159, 'Connections using insecure transport are prohibited')", Failure.OTHER, "The server wants encryption"),
         ("(1130, \"Host '10.0.0.1' is not allowed to connect\")", Failure.OTHER, "CREATE USER app@'%'"),
         ("(1129, 'Host is blocked because of many connection errors')", Failure.OTHER, "FLUSH HOSTS"),

@@ -207,4 +207,4 @@ def test_a_missing_emulator_is_one_line(
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert "AWS_LAMBDA_RIE" in err
-    assert "pip install aws-sam-cli" in err
+    assert "pip install --no-deps aws-sam-cli" in err

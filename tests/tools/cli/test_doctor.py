@@ -226,10 +226,9 @@ def test_exit_code_1(server: Server) -> None:
         (
             ("--auth", "iam", "--rds-proxy", "orders"),
             {},
-            "--auth, --rds-proxy must come with --url, or stand in the environment as LAMBDA_POOL_AUTH, "
-            "LAMBDA_POOL_RDS_PROXY",
+            "--auth, --rds-proxy needs --url; without it, set LAMBDA_POOL_AUTH, LAMBDA_POOL_RDS_PROXY",
         ),
-        (("--prefix", "OTHER_", "--auth", "iam"), {}, "stand in the environment as OTHER_AUTH"),
+        (("--prefix", "OTHER_", "--auth", "iam"), {}, "without it, set OTHER_AUTH"),
     ],
 )
 def test_exit_code_2(arguments: tuple[str, ...], env: dict[str, str], text: str) -> None:
@@ -404,7 +403,7 @@ def test_a_server_without_tls(engine: str) -> None:
     with made:
         login = f"{made.user}:{made.password}"
         where = f"{made.scheme}://{login}@localhost:{made.port}/{made.database}"
-        assert "The server speaks no TLS. Switch it on" in examine(f"{where}?sslmode=require").failed_at("tls")
+        assert "The server does not support TLS. Switch it on" in examine(f"{where}?sslmode=require").failed_at("tls")
         found = examine(f"{where}?sslmode=prefer")
         assert found.report["ok"]
         assert "not encrypted" in found.said("tls")
@@ -504,7 +503,7 @@ def test_no_password(server: Server) -> None:
 
 
 def test_a_wrong_database(server: Server) -> None:
-    assert "it is nowhere now" in examine(server.url(database="nowhere")).failed_at("login")
+    assert "now it is nowhere" in examine(server.url(database="nowhere")).failed_at("login")
 
 
 def test_a_forbidden_database(server: Server) -> None:
@@ -626,7 +625,7 @@ def test_a_token_that_pam_refuses(iam_server: IamServer, moto_url: str, monkeypa
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary of another key")
     text = examine(iam_pool(iam_server)).failed_at("login")
     assert "arn:aws:rds-db:eu-central-1:123456789012:dbuser:RESOURCE-ID/app to arn:aws:sts::123456789012:" in text
-    assert "localhost is no host name of RDS" in text
+    assert "localhost is not a host name of RDS" in text
     assert "clock" not in text
     if iam_server.scheme == "mysql":
         assert "IDENTIFIED WITH AWSAuthenticationPlugin AS 'RDS'" in text
@@ -781,7 +780,7 @@ def test_a_token_for_a_user_with_a_password(server: Server) -> None:
 def test_what_the_rds_api_says_of_iam(server: Server) -> None:
     only_iam = FixedEndpoint(Endpoint("localhost", server.port, iam=True))
     said = examine(Pool(server.url("app", "canary"), endpoint=only_iam, observers=())).failed_at("login")
-    assert "Only IAM logins are accepted there, says the RDS API" in said
+    assert "The RDS API says that only IAM logins are accepted there" in said
 
 
 def test_a_token_for_another_region(moto_url: str) -> None:
@@ -862,7 +861,7 @@ def test_a_pooler_that_was_not_mentioned() -> None:
         assert "add pooled=true to the URL" in found.said("query")
         assert examine(bouncer.url()).status("query") == "ok"
         said = examine(bouncer.url(pooled=False, options="-c statement_timeout=1")).failed_at("login")
-        assert "A pooler stands there that refuses start-up options: add pooled=true" in said
+        assert "There is a pooler that refuses start-up options: add pooled=true" in said
         said = examine(bouncer.url(options="-c statement_timeout=1")).failed_at("config")
         assert "ALTER ROLE" in said
 
@@ -1054,7 +1053,7 @@ def test_a_server_that_may_not_be_asked() -> None:
         found = examine(f"postgresql://app@127.0.0.1:{made.port}/postgres")
     assert (found.status("room"), found.report["exit_code"]) == ("warning", 0)
     assert "permission denied" in found.said("room")
-    assert "keep_below does nothing" in found.said("room")
+    assert "keep_below has no effect" in found.said("room")
 
 
 def test_a_pooler_that_takes_too_few_clients() -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from . import provider_arguments
 from .conftest import NETWORK, ROOT, run_sam
 from .test_policies import LOGS, NETWORK_INTERFACES
 
@@ -61,9 +62,11 @@ def cdk(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "connection_budget": "20",
     }
     work = tmp_path_factory.mktemp("home")
-    app = DEPLOY / "cdk" / "app.py"
-    variables = {"CDK_OUTDIR": str(out), "CDK_CONTEXT_JSON": json.dumps(context)}
-    run(TOOLS / "bin" / "python", app, cwd=work, **variables)
+    folder = DEPLOY / "cdk"
+    app = f"{TOOLS / 'bin' / 'python'} {folder / 'app.py'}"
+    given = [word for name, value in context.items() for word in ("-c", f"{name}={value}")]
+    program = TOOLS / "node_modules" / ".bin" / "cdk"
+    run(program, "synth", "--quiet", "--no-notices", "--app", app, "--output", out, *given, cwd=work)
     return out / "lambda-pool.template.json"
 
 
@@ -165,6 +168,26 @@ def test_terraforms_names_are_declared_and_used(terraform: dict[str, Any]) -> No
         }
         used = set(re.findall(prefix, text))
         assert used <= declared, f"{kind}: {used - declared}"
+
+
+def test_terraforms_arguments_are_those_of_the_providers(terraform: dict[str, Any]) -> None:
+    read = [
+        wrong
+        for kind in ("resource", "data")
+        for block in terraform[kind]
+        for type_, made in block.items()
+        for settings in made.values()
+        for wrong in provider_arguments.wrong(TOOLS / "providers", kind, type_, settings)
+    ]
+    assert read == []
+
+
+def test_a_wrong_argument_would_be_found() -> None:
+    settings = {"function_name": ["f"], "role": ["r"], "memroy_size": [512], "vpc_config": [{"subnet_ids": [[]]}]}
+    assert provider_arguments.wrong(TOOLS / "providers", "resource", "aws_lambda_function", settings) == [
+        "aws_lambda_function has no memroy_size",
+        "aws_lambda_function's vpc_config needs security_group_ids",
+    ]
 
 
 def test_terraforms_function_is_the_same() -> None:

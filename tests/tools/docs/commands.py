@@ -58,6 +58,10 @@ def check(words: list[str]) -> None:
         "export": _export,
         "echo": lambda arguments: None,
         "gh": _gh,
+        "cd": _folder,
+        "terraform": _terraform,
+        "cdk": _cdk,
+        "serverless": _serverless,
     }
     checker = checkers.get(program)
     if checker is None:
@@ -80,6 +84,8 @@ def _pip(arguments: list[str]) -> None:
         raise Unknown("only pip install is known here")
     values = {"--target": "package", "--platform": "manylinux2014_x86_64", "--python-version": "3.13"}
     words = [word for at, word in enumerate(arguments) if values.get(arguments[at - 1]) != word]
+    if words[1:] == ["-r", "requirements.txt"]:
+        return
     for argument in words[1:]:
         if argument.startswith("-") and argument.partition("=")[0] in _help("pip", "install"):
             continue
@@ -155,6 +161,33 @@ def _gh(arguments: list[str]) -> None:
     if arguments[:2] != ["attestation", "verify"]:
         raise Unknown("only gh attestation verify is known here")
     _options(arguments[2:], "--repo --owner")
+
+
+def _folder(arguments: list[str]) -> None:
+    if not (ROOT / arguments[0]).is_dir():
+        raise Unknown(f"there is no folder {arguments[0]!r}")
+
+
+def _terraform(arguments: list[str]) -> None:
+    if arguments not in (["init"], ["apply"]):
+        raise Unknown("only terraform init and terraform apply are known here")
+
+
+def _cdk(arguments: list[str]) -> None:
+    app = (ROOT / "deploy" / "cdk" / "app.py").read_text()
+    _same_names(arguments, "-c", set(re.findall(r'self\.asked\("(\w+)"\)', app)))
+
+
+def _serverless(arguments: list[str]) -> None:
+    service = (ROOT / "deploy" / "serverless" / "serverless.yml").read_text()
+    _same_names(arguments, "--param", set(re.findall(r"\$\{param:(\w+)\}", service)))
+
+
+def _same_names(arguments: list[str], option: str, asked: set[str]) -> None:
+    """Raise Unknown unless `deploy` is given every value that is asked for, and no other one."""
+    given = re.findall(rf"{option}[ =](\w+)=", " ".join(arguments))
+    if arguments[0] != "deploy" or sorted(given) != sorted(asked):
+        raise Unknown(f"deploy asks for {sorted(asked)}, and is given {sorted(given)}")
 
 
 def _export(arguments: list[str]) -> None:

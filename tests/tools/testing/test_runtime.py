@@ -243,7 +243,7 @@ def test_missing_emulator_says_what_to_do(code_dir: Path, monkeypatch: pytest.Mo
     monkeypatch.delenv("AWS_LAMBDA_RIE")
     monkeypatch.setenv("PATH", str(code_dir))
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(code_dir))
-    with pytest.raises(LambdaRuntimeError, match="pip install aws-sam-cli"):
+    with pytest.raises(LambdaRuntimeError, match="pip install --no-deps aws-sam-cli"):
         find_emulator()
     monkeypatch.setenv("AWS_LAMBDA_RIE", str(code_dir / "nothing"))
     with pytest.raises(LambdaRuntimeError, match=r"AWS_LAMBDA_RIE=.*nothing.*not an executable file"):

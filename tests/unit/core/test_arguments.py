@@ -197,10 +197,19 @@ def test_objects_come_from_code_alone(engine: str) -> None:
     assert set(OBJECTS[engine]) == set(TABLES[engine].objects)
     for name, good in OBJECTS[engine].items():
         Pool(URLS[engine], connect_args={name: good})
-        with pytest.raises(ConfigError, match=rf"{name}.* no text; pass it in connect_args"):
+        with pytest.raises(ConfigError, match=rf"{name}.* not a text; pass it in connect_args"):
             Pool(f"{URLS[engine]}?{name}=DictCursor")
         with pytest.raises(ConfigError, match=rf"{name} in connect_args is not valid"):
             Pool(URLS[engine], connect_args={name: "DictCursor"})
+
+
+@pytest.mark.parametrize(("engine", "name"), [("postgresql", "cursor_factory"), ("mysql", "cursorclass")])
+def test_a_cursor_of_another_driver_is_refused_at_pool(engine: str, name: str) -> None:
+    class RealDictCursor:
+        """Such as psycopg2's, or mysqlclient's."""
+
+    with pytest.raises(ConfigError, match=f"{name} in connect_args is not valid: it must be (psycopg|pymysql)"):
+        Pool(URLS[engine], connect_args={name: RealDictCursor})
 
 
 # --- refused ----------------------------------------------------------------------------------------------------------

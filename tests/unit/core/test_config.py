@@ -85,8 +85,8 @@ def test_escapes_ipv6_and_sockets() -> None:
         ("postgresql://h/d?pooled=maybe", "pooled='maybe'.*true or false"),
         ("postgresql://h/d?application_name", "without a value"),
         ("postgresql://h/d?a=1&a=2", "twice"),
-        ("postgresql://h/d?password=s3cr3t", "'password'.*in front"),
-        ("postgresql://h/d?user=app", "'user'.*in front"),
+        ("postgresql://h/d?password=s3cr3t", "'password'.*before the query"),
+        ("postgresql://h/d?user=app", "'user'.*before the query"),
         ("postgresql://h/d?host=/run/pg", "two hosts"),
     ],
 )
@@ -149,6 +149,29 @@ def test_every_option_has_a_wrong_value_here() -> None:
 def test_an_unknown_option_names_the_nearest() -> None:
     with pytest.raises(ConfigError, match=r"max_sise is not an option.*did you mean max_size"):
         make(max_sise=2)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [
+        ("dbname", "write database="),
+        ("passwd", "write password="),
+        ("unix_socket", "write host="),
+        ("maxconn", "write max_size="),
+        ("ssl", "write sslmode="),
+        ("ssl_ca", "write sslrootcert="),
+        ("pool_size", "write the option max_size"),
+        ("charset", "write connect_args={'charset': …}"),
+        ("cursor_factory", "write connect_args={'cursor_factory': …}"),
+        ("cursorclass", "write connect_args={'cursorclass': …}"),
+    ],
+)
+def test_a_keyword_of_a_drivers_connect_is_told_what_it_is_called_here(key: str, said: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        make(**{key: "s3cr3t"})
+    assert f"{key} is not an option of Pool" in str(raised.value)
+    assert said in str(raised.value)
+    assert "s3cr3t" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["", "x" * 101, 5])

@@ -163,7 +163,7 @@ class TestRefusedLogin:
     def test_a_password_where_only_iam_is_allowed(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
         source = Scripted(A.replace(iam=True))
         text = self.refused(driver, caplog, endpoint=source, auth=Advisor(iam=False))
-        assert "Only IAM logins are accepted" in text
+        assert "only IAM logins are accepted" in text
         assert "LAMBDA_POOL_AUTH=iam" in text
         assert "administrator" not in text
         assert source.failures == [A.replace(iam=True)]

@@ -467,13 +467,17 @@ REFUSED = {
     "class": Refused(Handler, "not the class Handler"),
     "class method object": Refused(Service.__dict__["of_class"], "not classmethod: put @classmethod above"),
     "written in C": Refused(print, "print is written in C"),
-    "another name": Refused(of_another_name, r"takes 'db', which nobody fills.*@pool\.handler\(inject='db'\)"),
-    "another name, by name": Refused(of_another_name_by_name, "takes 'db', which nobody fills"),
-    "another name, and keywords": Refused(of_another_name_and_keywords, "takes 'db', which nobody fills"),
-    "another name, method": Refused(OfAnotherName().handle, "takes 'db', which nobody fills"),
-    "another name, in a class": Refused(OfAnotherName.handle, "takes 'db', which nobody fills"),
-    "another name, object": Refused(OfAnotherName(), "takes 'db', which nobody fills"),
-    "another name, partial": Refused(functools.partial(with_more, 7), "takes 'conn', which nobody fills", "db"),
+    "another name": Refused(
+        of_another_name, r"takes 'db', for which nobody passes a value.*@pool\.handler\(inject='db'\)"
+    ),
+    "another name, by name": Refused(of_another_name_by_name, "takes 'db', for which nobody passes a value"),
+    "another name, and keywords": Refused(of_another_name_and_keywords, "takes 'db', for which nobody passes a value"),
+    "another name, method": Refused(OfAnotherName().handle, "takes 'db', for which nobody passes a value"),
+    "another name, in a class": Refused(OfAnotherName.handle, "takes 'db', for which nobody passes a value"),
+    "another name, object": Refused(OfAnotherName(), "takes 'db', for which nobody passes a value"),
+    "another name, partial": Refused(
+        functools.partial(with_more, 7), "takes 'conn', for which nobody passes a value", "db"
+    ),
     "too early": Refused(lambda event, conn: None, "takes 'conn' too early"),
     "too early, method": Refused(OfAnotherName().early, "takes 'conn' too early"),
     "too early, partial": Refused(functools.partial(plain, 7), "takes 'conn' too early"),
@@ -551,7 +555,7 @@ def test_a_connection_that_nobody_asked_for_is_an_error_of_its_own(pool: lambda_
 def test_another_parameter_that_nobody_fills(pool: lambda_pool.Pool) -> None:
     for decorator in (wraps_and_passes_all, hides_and_passes_all):
         handler = pool.handler(decorator(of_another_name))
-        with pytest.raises(lambda_pool.ConfigError, match=r"takes 'db', which nobody fills.*inject='db'"):
+        with pytest.raises(lambda_pool.ConfigError, match=r"takes 'db', for which nobody passes a value.*inject='db'"):
             handler({}, LambdaContext())
 
 

@@ -230,7 +230,7 @@ class TestUnknownDeadline:
         for _ in range(3):
             with pool.connection():
                 pass
-        assert caplog.text.count("cancel_before_deadline does nothing here") == 1
+        assert caplog.text.count("cancel_before_deadline has no effect here") == 1
 
     def test_not_where_it_is_known_or_not_wanted(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
         wanted, unwanted = driver.pool(observers=(), cancel_before_deadline=0.5), driver.pool(observers=())

@@ -89,7 +89,7 @@ def test_without_any_of_them_the_environment_is_read(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("part", PARTS)
 def test_a_url_and_any_of_them_is_a_contradiction(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     value: Any = "s3cr3t" if part != "pooled" else True
-    says = rf"a URL and {part}=… are both given: keep the URL" if part != "engine" else "engine is not valid"
+    says = rf"a URL and {part}=… are both given: keep either the URL" if part != "engine" else "engine is not valid"
     with pytest.raises(ConfigError, match=says) as caught:
         Pool("postgresql://app@h/d", **{part: value})
     assert "s3cr3t" not in str(caught.value)
@@ -174,10 +174,10 @@ def test_a_host(host: str) -> None:
         ({"host": "h", "port": 54.32}, "port is not valid"),
         ({"host": "h", "port": "99999"}, "port is not valid"),
         ({"host": "h", "port": "5432 "}, "port is not valid"),
-        ({"host": "db.example:5432", "engine": "mysql"}, "host alone|host name alone; the port is given as port"),
-        ({"host": "postgresql://u:s3cr3t@h/d", "port": 5432}, "a whole URL is given as url"),
-        ({"host": "u:s3cr3t@h", "port": 5432}, "a whole URL is given as url"),
-        ({"host": "db.example/orders", "port": 5432}, "a host name alone"),
+        ({"host": "db.example:5432", "engine": "mysql"}, "only a host name; pass the port as port"),
+        ({"host": "postgresql://u:s3cr3t@h/d", "port": 5432}, "pass a whole URL as url"),
+        ({"host": "u:s3cr3t@h", "port": 5432}, "pass a whole URL as url"),
+        ({"host": "db.example/orders", "port": 5432}, "only a host name"),
         ({"host": "a,b", "port": 5432}, "a single host"),
         ({"host": "/run/a,b", "port": 5432}, "a single host"),
         ({"host": "a b", "port": 5432}, "without spaces"),
@@ -202,7 +202,7 @@ def test_a_wrong_part(given: dict[str, Any], said: str, monkeypatch: pytest.Monk
 
 def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAMBDA_POOL_HOST", "db.example:5432")
-    with pytest.raises(ConfigError, match=r"LAMBDA_POOL_HOST is not valid.*the port is given as LAMBDA_POOL_PORT"):
+    with pytest.raises(ConfigError, match=r"LAMBDA_POOL_HOST is not valid.*pass the port as LAMBDA_POOL_PORT"):
         Pool()
     monkeypatch.setenv("LAMBDA_POOL_HOST", "db.example")
     with pytest.raises(ConfigError, match="LAMBDA_POOL_ENGINE is missing"):

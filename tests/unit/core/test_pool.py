@@ -422,7 +422,7 @@ class TestConnect:
         monkeypatch.setattr(driver, "connect", connect)
         with pytest.raises(lambda_pool.ConnectError) as caught, driver.pool(timeout=0.5).connection():
             pass
-        assert "A pooler stands there that refuses start-up options" in str(caught.value)
+        assert "There is a pooler that refuses start-up options" in str(caught.value)
 
     def test_the_invocation_cuts_the_limit(self, driver: FakeDriver) -> None:
         pool = driver.pool(timeout=600.0)

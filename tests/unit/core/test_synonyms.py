@@ -92,8 +92,8 @@ def test_what_takes_encryption_away_is_said_in_our_words(engine: str, query: str
         ("sslmode=require&ssl_verify_cert=true", "sslmode=require and another tool's flag"),
         ("sslmode=require&ssl-mode=VERIFY_CA", "two things of sslmode"),
         ("sslrootcert=/a.pem&ssl_ca=/b.pem", "two things of sslrootcert"),
-        ("ssl={}", "'ssl', and not with true or false"),
-        ("ssl=s3cr3t", "'ssl', and not with true or false"),
+        ("ssl={}", "'ssl', but its value is neither true nor false"),
+        ("ssl=s3cr3t", "'ssl', but its value is neither true nor false"),
         ("sslmode=no-verify", "sslmode='no-verify'.*verify-full"),
         ("sslmode=", "sslmode=''"),
         ("ssl_mode=yes", "ssl_mode='yes'"),
@@ -207,7 +207,7 @@ def test_words_of_other_tools_are_refused_at_pool(engine: str, query: str, said:
 
 
 def test_what_is_no_word_at_all() -> None:
-    with pytest.raises(ConfigError, match="no parameter's name"):
+    with pytest.raises(ConfigError, match="not the name of a parameter"):
         config("mysql", "a%20b=1")
 
 

@@ -37,7 +37,7 @@ def test_a_password_is_refused_with_what_to_do(stubber: Stubber) -> None:
     say_proxies(stubber, proxy(**END_TO_END))
     driver = FakeDriver()
     driver.fail("connect", FakeError(Failure.REJECTED, "This RDS proxy has no credentials for the role app"))
-    with pytest.raises(CredentialsError, match="Only IAM logins are accepted there, says the RDS API"):
+    with pytest.raises(CredentialsError, match="The RDS API says that only IAM logins are accepted there"):
         borrow(driver)
 
 
