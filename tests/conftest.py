@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from lambda_pool.testing.mariadb import MariaDbServer
     from lambda_pool.testing.mysql import MySqlServer
     from lambda_pool.testing.postgres import PostgresServer
+    from lambda_pool.testing.server import Server
 
 pytest_plugins = ["pytester"]
 
@@ -42,7 +43,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is left out of `make test` says why."""
     _leave_out_the_newest_postgres(items)
-    leave_to_the_full_run(items)
+    _sample_genuine_mysql(items)
+    leave_to_the_full_run([item for item in items if not _on_genuine_mysql(item)])
     for item in items:
         for mark in item.iter_markers("slow"):
             if not (len(mark.args) == 1 and isinstance(mark.args[0], str) and mark.args[0].strip() and not mark.kwargs):
@@ -56,6 +58,25 @@ def _leave_out_the_newest_postgres(items: list[pytest.Item]) -> None:
         names = getattr(getattr(item, "callspec", None), "params", {})
         if names.get("database") == "postgresql18" and not (FULL and item.path.is_relative_to(contract)):
             items.remove(item)
+
+
+def _on_genuine_mysql(item: pytest.Item) -> bool:
+    return "genuine_mysql" in getattr(getattr(item, "callspec", None), "params", {}).values()
+
+
+def _sample_genuine_mysql(items: list[pytest.Item]) -> None:
+    """Of each suite beside the contract, `make test` tries one case on it, another one each day."""
+    contract = Path(__file__).parent / "contract"
+    suites: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        if _on_genuine_mysql(item) and item.path.parent != contract:
+            suites.setdefault(item.path.parent, []).append(item)
+    for suite, found in suites.items():
+        quick = [item for item in found if not item.get_closest_marker("slow")]
+        chosen = random.Random(f"{SEED} {suite.name}").choice(quick or found)
+        for item in found:
+            if not FULL and item is not chosen:
+                item.add_marker(pytest.mark.slow("on genuine MySQL one case of each suite is tried a day"))
 
 
 def leave_to_the_full_run(items: list[pytest.Item]) -> None:
@@ -147,6 +168,13 @@ def genuine_mysql() -> Iterator[MySqlServer]:
     with MySqlServer(log_statements=True) as server:
         make_sequences(server)
         yield server
+
+
+@pytest.fixture(params=["postgres", "mariadb", "genuine_mysql"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Each of the shared servers in turn."""
+    found: Server = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture(scope="session")
