@@ -43,6 +43,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is left out of `make test` says why."""
     _leave_out_the_newest_postgres(items)
+    _leave_out_a_missing_mysql(items)
     _sample_genuine_mysql(items)
     leave_to_the_full_run([item for item in items if not _on_genuine_mysql(item)])
     for item in items:
@@ -62,6 +63,34 @@ def _leave_out_the_newest_postgres(items: list[pytest.Item]) -> None:
 
 def _on_genuine_mysql(item: pytest.Item) -> bool:
     return "genuine_mysql" in getattr(getattr(item, "callspec", None), "params", {}).values()
+
+
+def _missing_mysql() -> str:
+    """Why a quick run by hand does without genuine MySQL; no other run does."""
+    from lambda_pool.testing.mysql import MySqlServer
+    from lambda_pool.testing.server import ServerError
+
+    if not FULL and not os.environ.get("CI"):
+        try:
+            MySqlServer.find_root()
+        except ServerError as error:
+            return str(error)
+    return ""
+
+
+def _leave_out_a_missing_mysql(items: list[pytest.Item]) -> None:
+    if _missing_mysql():
+        items[:] = [
+            item
+            for item in items
+            if not _on_genuine_mysql(item) and "genuine_mysql" not in getattr(item, "fixturenames", ())
+        ]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What a run did without is its last word."""
+    if why := _missing_mysql():
+        terminalreporter.write_line(f"genuine MySQL: none of its tests ran. {why}", yellow=True)
 
 
 def _sample_genuine_mysql(items: list[pytest.Item]) -> None:
