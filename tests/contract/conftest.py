@@ -10,6 +10,7 @@ import pytest
 
 import lambda_pool
 from lambda_pool.testing import MariaDbServer, MySqlServer, PostgresServer
+from tests.conftest import FETCHED
 from tests.support.mysql_dialect import as_mysql
 from tests.support.speed import FULL
 
@@ -91,7 +92,7 @@ def _database(engine: str, server: Any, url: str) -> Iterator[Database]:
     found.execute(f"drop table if exists {table}")
 
 
-@pytest.fixture(params=["postgresql", "mysql", "genuine_mysql", "postgresql18"])
+@pytest.fixture(params=["postgresql", "mysql", "genuine_mysql", *(f"postgresql{each}" for each in (*FETCHED, "18"))])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """The contract's database, once on each server."""
     if request.param == "postgresql":
@@ -99,6 +100,9 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
         yield from _database("postgresql", server, request.getfixturevalue("pg_url"))
     elif request.param == "postgresql18":
         server = request.getfixturevalue("newest_postgres")
+        yield from _database("postgresql", server, server.url())
+    elif request.param.startswith("postgresql"):
+        server = request.getfixturevalue("postgres_of")(request.param.removeprefix("postgresql"))
         yield from _database("postgresql", server, server.url())
     else:
         server = request.getfixturevalue("mariadb" if request.param == "mysql" else "genuine_mysql")

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import pytest
@@ -93,7 +94,7 @@ def test_server_connections_that_were_killed_are_not_noticed_by_run(url: str, ge
             pool.warm(strict=True)
         genuine_mysql.end_sessions()
         for number, pool in enumerate(found):
-            pool.run(lambda conn, number=number: ask(conn, f"insert into routed values ({number})"))
+            pool.run(partial(ask, sql=f"insert into routed values ({number})"))
     assert rows(genuine_mysql) == list(range(ENVIRONMENTS))
 
 
