@@ -389,6 +389,7 @@ test) # what `make test` needs
     ;;
 test-all)
     "$0" test
+    command -v gcc >/dev/null || install_packages gcc libc6-dev # for a plugin of MySQL that only the tests have
     together mysql mysql-router pythons tools sam free-threaded deploy pgbouncer postgres-versions
     once .tools/wheels/.ready fetch_wheels
     once .tools/django/.ready fetch_django
