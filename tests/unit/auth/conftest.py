@@ -11,6 +11,7 @@ import pytest
 from lambda_pool.testing import PostgresServer
 from lambda_pool.testing.server import Server
 from tests.support.iam_servers import IamServer, iam_mariadb, iam_mysql, iam_postgres
+from tests.support.speed import FULL
 
 ACCESS_KEY = "ASIAEXAMPLEKEY000001"
 SECRET_KEY = "secret/key+example=1"
@@ -78,7 +79,6 @@ def iam_genuine_server() -> Iterator[IamServer]:
         yield server
 
 
-_GENUINE = pytest.param("genuine_mysql", marks=pytest.mark.slow("starts one more server, with a compiled plugin"))
 _NAMES = {
     "postgresql": "iam_postgres_server",
     "mysql": "iam_mariadb_server",
@@ -86,7 +86,8 @@ _NAMES = {
 }
 
 
-@pytest.fixture(params=["postgresql", "mysql", _GENUINE])
+# Only a full run starts MySQL with a plugin that is compiled for it.
+@pytest.fixture(params=["postgresql", "mysql", *(["genuine_mysql"] if FULL else [])])
 def iam_server(request: pytest.FixtureRequest) -> IamServer:
     """Each of the servers in turn, knowing the key of `in_lambda`, its clock right and its log empty."""
     server: IamServer = request.getfixturevalue(_NAMES[request.param])
