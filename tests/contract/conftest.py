@@ -10,6 +10,7 @@ import pytest
 
 import lambda_pool
 from lambda_pool.testing import MariaDbServer, MySqlServer, PostgresServer
+from tests.conftest import FETCHED
 from tests.support.mysql_dialect import as_mysql
 from tests.support.speed import FULL
 
@@ -17,8 +18,7 @@ from tests.support.speed import FULL
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """On genuine MySQL the quick run tries the contract alone, and no run what MySQL has not got."""
     for item in list(items):
-        names = getattr(item, "callspec", None)
-        if names is None or not {"genuine", "genuine_mysql"} & set(map(str, names.params.values())):
+        if "genuine_mysql" not in getattr(getattr(item, "callspec", None), "params", {}).values():
             continue
         contract = item.path.name == "test_contract.py" or item.path.parent != Path(__file__).parent
         if item.get_closest_marker("mariadb") or not (FULL or contract):
@@ -92,7 +92,7 @@ def _database(engine: str, server: Any, url: str) -> Iterator[Database]:
     found.execute(f"drop table if exists {table}")
 
 
-@pytest.fixture(params=["postgresql", "mysql", "genuine", "postgresql18"])
+@pytest.fixture(params=["postgresql", "mysql", "genuine_mysql", *(f"postgresql{each}" for each in (*FETCHED, "18"))])
 def database(request: pytest.FixtureRequest) -> Iterator[Database]:
     """The contract's database, once on each server."""
     if request.param == "postgresql":
@@ -100,6 +100,9 @@ def database(request: pytest.FixtureRequest) -> Iterator[Database]:
         yield from _database("postgresql", server, request.getfixturevalue("pg_url"))
     elif request.param == "postgresql18":
         server = request.getfixturevalue("newest_postgres")
+        yield from _database("postgresql", server, server.url())
+    elif request.param.startswith("postgresql"):
+        server = request.getfixturevalue("postgres_of")(request.param.removeprefix("postgresql"))
         yield from _database("postgresql", server, server.url())
     else:
         server = request.getfixturevalue("mariadb" if request.param == "mysql" else "genuine_mysql")

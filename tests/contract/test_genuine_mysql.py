@@ -56,6 +56,38 @@ def test_an_expired_password_is_said_at_once(mysql: MySqlServer) -> None:
     assert pool.stats().connect_errors == 1
 
 
+@pytest.mark.slow("starts a server of its own, as this option is read at the start")
+def test_an_expired_password_is_said_by_a_server_that_lets_it_in() -> None:
+    """It then takes nothing but a new password: the first statement is refused, before anybody borrows."""
+    with MySqlServer(extra_config=["--disconnect-on-expired-password=OFF"]) as server:
+        server.execute("create user expired@'%' identified by 'right'")
+        server.execute("grant all on app.* to expired@'%'")
+        server.execute("alter user expired@'%' password expire")
+        pool = Pool(server.url("expired", "right"), observers=())
+        with pytest.raises(CredentialsError, match=r"1820.*ALTER USER expired") as caught:
+            pool.warm(strict=True)
+        assert "right" not in str(caught.value)
+        server.execute("alter user expired@'%' identified by 'right'")
+        with pool.connection() as conn:
+            assert ask(conn, "select 1") == ((1,),)
+        pool.close()
+
+
+def test_a_password_that_expires_meanwhile_ends_no_session(mysql: MySqlServer) -> None:
+    mysql.execute("create user expired@'%' identified by 'right'")
+    mysql.execute("grant all on app.* to expired@'%'")
+    pool = Pool(mysql.url("expired", "right"), observers=(), reset="session")
+    pool.warm(strict=True)
+    mysql.execute("alter user expired@'%' password expire")
+    for _ in range(2):
+        with pool.connection() as conn:
+            assert ask(conn, "select 1") == ((1,),)
+    mysql.end_sessions()
+    with pytest.raises(CredentialsError, match="1862"), pool.connection():
+        pass
+    pool.close()
+
+
 def test_a_server_that_became_read_only_is_left(mysql: MySqlServer) -> None:
     """As after a failover: every connection to it is old."""
     mysql.execute("create table saved (id int primary key)")

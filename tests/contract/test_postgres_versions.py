@@ -18,6 +18,7 @@ from lambda_pool.cli.doctor import diagnose
 from lambda_pool.engines.base import Failure
 from lambda_pool.testing import PostgresServer
 from lambda_pool.testing.certificates import make_certificates
+from tests.conftest import FETCHED
 
 Pools = Callable[..., lambda_pool.Pool]
 
@@ -35,9 +36,13 @@ def pool_of() -> Iterator[Pools]:
         pool.close()
 
 
-@pytest.fixture(params=["15", "18"])
+@pytest.fixture(params=["postgresql15", "postgresql18", *(f"postgresql{each}" for each in FETCHED)])
 def server(request: pytest.FixtureRequest) -> PostgresServer:
-    found: PostgresServer = request.getfixturevalue("postgres" if request.param == "15" else "newest_postgres")
+    found: PostgresServer
+    if request.param in {"postgresql15", "postgresql18"}:
+        found = request.getfixturevalue("postgres" if request.param == "postgresql15" else "newest_postgres")
+    else:
+        found = request.getfixturevalue("postgres_of")(request.param.removeprefix("postgresql"))
     return found
 
 
@@ -59,6 +64,12 @@ def test_the_versions(postgres: PostgresServer, newest_postgres: PostgresServer)
     versions = [int(each.execute("show server_version_num")[0][0]) // 10000 for each in (postgres, newest_postgres)]
     assert versions[1] >= 18
     assert versions[0] >= 14
+
+
+@pytest.mark.slow("only the full run has them")
+@pytest.mark.parametrize("version", FETCHED)
+def test_each_version_is_what_it_is_named(postgres_of: Callable[[str], PostgresServer], version: str) -> None:
+    assert postgres_of(version).execute("show server_version_num")[0][0].startswith(version)
 
 
 # --- timers -----------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from lambda_pool.testing import LambdaRuntime
-from tests.on_lambda.databases import Database, open_servers
+from tests.on_lambda.databases import Database, genuine_mysql, open_servers
 from tests.support.namespace import Namespace
 from tests.support.runtime_api import ROOT
 
@@ -59,10 +59,23 @@ def databases(namespace: Namespace) -> Iterator[dict[str, Database]]:
             database.close()
 
 
-@pytest.fixture(params=["postgresql", "mysql"])
-def database(request: pytest.FixtureRequest, databases: dict[str, Database]) -> Database:
-    """The server of one engine, once for each."""
-    return databases[request.param]
+@pytest.fixture(scope="session")
+def genuine_database(namespace: Namespace) -> Iterator[Database]:
+    """MySQL itself, for those tests alone that ask for it."""
+    with genuine_mysql(namespace) as mysql:
+        database = Database(mysql)
+        yield database
+        database.close()
+
+
+@pytest.fixture(params=["postgresql", "mysql", "genuine_mysql"])
+def database(request: pytest.FixtureRequest) -> Database:
+    """Each kind of server in turn."""
+    if request.param == "genuine_mysql":
+        found: Database = request.getfixturevalue("genuine_database")
+    else:
+        found = request.getfixturevalue("databases")[request.param]
+    return found
 
 
 @pytest.fixture

@@ -9,7 +9,8 @@ from typing import Any
 import psycopg
 import pymysql
 
-from lambda_pool.testing import MariaDbServer, PostgresServer
+from lambda_pool.testing import MariaDbServer, MySqlServer, PostgresServer
+from lambda_pool.testing.server import Server
 from tests.support.namespace import HOST, Namespace
 
 PASSWORD = "test"
@@ -18,7 +19,7 @@ PASSWORD = "test"
 class Database:
     """One engine's server, reachable on loopback and from inside the namespace, as a user of the test's own."""
 
-    def __init__(self, server: PostgresServer | MariaDbServer) -> None:
+    def __init__(self, server: Server) -> None:
         self.server: Any = server
         self.engine = "postgresql" if isinstance(server, PostgresServer) else "mysql"
         self._lock = Lock()
@@ -135,6 +136,12 @@ def open_servers(namespace: Namespace) -> tuple[PostgresServer, MariaDbServer]:
     )
     mariadb = MariaDbServer(extra_config=[f"--bind-address={addresses}"], max_connections=150, certificate_names=[HOST])
     return postgres, mariadb
+
+
+def genuine_mysql(namespace: Namespace) -> MySqlServer:
+    """MySQL itself in the same way."""
+    addresses = f"127.0.0.1,{namespace.server_address}"
+    return MySqlServer(extra_config=[f"--bind-address={addresses}"], max_connections=150, certificate_names=[HOST])
 
 
 def until(condition: Callable[[], bool], seconds: float) -> float:

@@ -1,29 +1,34 @@
 """A database that sleeps while nobody is connected: functions wait for it, and a frozen one lets it sleep."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
 import lambda_pool
 from lambda_pool.events import ConnectFailed
-from lambda_pool.testing import MariaDbServer, PostgresServer
+from lambda_pool.testing import MariaDbServer, MySqlServer, PostgresServer
+from lambda_pool.testing.server import Server
 from tests.on_lambda.conftest import FUNCTION, Start
 from tests.on_lambda.databases import until
 from tests.support.recorder import Recorder
 from tests.support.sleeper import Sleeper
 
-Server = PostgresServer | MariaDbServer
-
 # The server's timer outlasts an invocation by a margin, which would be most of a test's time.
 IMPATIENT = f"import lambda_pool.core.policy\nlambda_pool.core.policy.TIMER_MARGIN = 0.2\n{FUNCTION}"
 
 
-@pytest.fixture(scope="module", params=["postgresql", "mysql"])
+KINDS: dict[str, Callable[[], Server]] = {
+    "postgresql": PostgresServer,
+    "mysql": MariaDbServer,
+    "genuine_mysql": MySqlServer,
+}
+
+
+@pytest.fixture(scope="module", params=list(KINDS))
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    found: Server
-    with PostgresServer() if request.param == "postgresql" else MariaDbServer() as found:
+    with KINDS[request.param]() as found:
         yield found
 
 

@@ -59,9 +59,13 @@ class Way:
     url: str
 
 
-@pytest.fixture(params=["postgresql", "mysql", "pgbouncer"])
-def way(request: pytest.FixtureRequest, databases: dict[str, Database]) -> Iterator[Way]:
-    database = databases["mysql" if request.param == "mysql" else "postgresql"]
+@pytest.fixture(params=["postgresql", "mysql", "genuine_mysql", "pgbouncer"])
+def way(request: pytest.FixtureRequest) -> Iterator[Way]:
+    if request.param == "genuine_mysql":
+        database: Database = request.getfixturevalue("genuine_database")
+    else:
+        databases = request.getfixturevalue("databases")
+        database = databases["mysql" if request.param == "mysql" else "postgresql"]
     database.user("hurried")
     if request.param != "pgbouncer":
         yield Way(database, database.url("hurried"))

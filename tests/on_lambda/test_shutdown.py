@@ -192,7 +192,9 @@ def test_a_timeout_in_a_transaction_frees_its_locks(start: Start, database: Data
     if database.engine == "postgresql":
         database.execute("do $$ begin set local lock_timeout = '1s'; update locked set id = 3; end $$")
     else:
-        database.execute("set statement innodb_lock_wait_timeout = 1 for update locked set id = 3")
+        database.execute("set innodb_lock_wait_timeout = 1")
+        database.execute("update locked set id = 3")
+        database.execute("set innodb_lock_wait_timeout = default")
     assert database.execute("select id from locked") == [(3,)]
     assert database.running(database.sleeper) == 0
 

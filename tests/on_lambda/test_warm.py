@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lambda_pool.testing import MariaDbServer, PostgresServer
+from lambda_pool.testing.server import Server
 from tests.on_lambda.conftest import Start
 from tests.support.speed import FULL
 from tests.support.statements import QUESTIONS
@@ -25,12 +25,9 @@ def statements_of(engine: str, server: Any, backend: int, log: str) -> Counter[s
     return Counter(text.strip().lower() for text in found)
 
 
-@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
 @pytest.mark.parametrize("autocommit", [False, True])
-def test_many_invocations_one_backend_nothing_extra(
-    start: Start, postgres: PostgresServer, mariadb: MariaDbServer, engine: str, autocommit: bool
-) -> None:
-    server: Any = postgres if engine == "postgresql" else mariadb
+def test_many_invocations_one_backend_nothing_extra(start: Start, server: Server, autocommit: bool) -> None:
+    engine = server.scheme
     runtime = start(server.url(), options={"autocommit": autocommit})
     earlier = len(server.log)  # where another session may have had the number that this one gets
     backends = set()
@@ -60,14 +57,10 @@ def test_many_invocations_one_backend_nothing_extra(
     assert extra == allowed
 
 
-@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
 @pytest.mark.sampled(1, "a kill in each of many invocations")
-def test_killed_between_any_two_invocations(
-    start: Start, postgres: PostgresServer, mariadb: MariaDbServer, engine: str
-) -> None:
-    server: Any = postgres if engine == "postgresql" else mariadb
+def test_killed_between_any_two_invocations(start: Start, server: Server) -> None:
     runtime = start(server.url())
-    kill = "select pg_terminate_backend({}, 5000)" if engine == "postgresql" else "kill {}"
+    kill = "select pg_terminate_backend({}, 5000)" if server.scheme == "postgresql" else "kill {}"
     backends = set()
     for _ in range(KILLS):
         answer = runtime.invoke()
@@ -79,11 +72,7 @@ def test_killed_between_any_two_invocations(
     assert len(backends) == KILLS
 
 
-@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
-def test_on_every_python(
-    start: Start, postgres: PostgresServer, mariadb: MariaDbServer, engine: str, any_python: str
-) -> None:
-    server: Any = postgres if engine == "postgresql" else mariadb
+def test_on_every_python(start: Start, server: Server, any_python: str) -> None:
     runtime = start(server.url(), python=any_python)
     for number in range(5):
         assert runtime.invoke({"sql": f"select {number}"}).payload["rows"] == [[number]]

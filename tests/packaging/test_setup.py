@@ -50,3 +50,40 @@ def test_without_python_it_ends(bare: Path, part: str) -> None:
 def test_a_python_that_does_not_do_is_named(bare: Path) -> None:
     said = set_up(bare, "demo", PYTHON=os.devnull)
     assert said == "setup: PYTHON=/dev/null is no Python 3.11 or newer that runs: correct or unset it\n"
+
+
+def fetch(bare: Path, sources: Path, part: str, **variables: str) -> tuple[int, list[str]]:
+    done = subprocess.run(
+        [bare / "scripts" / "setup.sh", part],
+        env={"PATH": os.environ["PATH"], "APT_SOURCES": str(sources), **variables},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    return done.returncode, done.stderr.splitlines()
+
+
+def test_without_a_mirror_mysql_is_done_without_by_hand_and_not_in_ci(bare: Path, tmp_path: Path) -> None:
+    why = (
+        f"setup: genuine MySQL could not be fetched: no mirror of Debian or Ubuntu in {tmp_path};"
+        " put MySQL's own mysqld on PATH, beside MariaDB"
+    )
+    goes_on = "setup: the tests go on without genuine MySQL, and say so"
+    assert fetch(bare, tmp_path, "mysql-if-possible") == (0, [why, goes_on])
+    assert fetch(bare, tmp_path, "mysql-if-possible", CI="true") == (1, [why])
+    assert fetch(bare, tmp_path, "mysql") == (1, [why])
+
+
+@pytest.mark.slow("apt-get tries a mirror several times")
+@pytest.mark.parametrize("system", ["debian", "ubuntu"])
+def test_a_mirror_that_does_not_answer_is_named(bare: Path, tmp_path: Path, system: str) -> None:
+    (tmp_path / "sources.list").write_text(f"deb http://127.0.0.1:9/{system} some main # security\n")
+    (tmp_path / "sources.list.d").mkdir()
+    (tmp_path / "sources.list.d" / "system.sources").write_text(
+        f"Types: deb\n# URIs: http://127.0.0.1:7/{system}/\nURIs: http://127.0.0.1:9/{system}/\nSuites: some\n"
+    )
+    code, [said] = fetch(bare, tmp_path, "pgbouncer")
+    assert code == 1
+    assert said.startswith(f"setup: the newest PgBouncer could not be fetched from http://127.0.0.1:9/{system}/ (E: ")
+    assert said.endswith("try again, or leave out tests/contract/pooled/test_newest_pgbouncer.py")

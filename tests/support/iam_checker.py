@@ -1,13 +1,14 @@
-"""Stands in for RDS: checks an IAM token as PAM's password check, inside a database server's process.
+"""Stands in for RDS: checks an IAM token as PAM's password check, inside a database server's process, or as a program.
 
-Loaded by pam_python with the path of a JSON file. Written from the specification of Signature Version 4 and without
-any of the package's code: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html.
+Loaded by pam_python with the path of a JSON file; MySQL's plugin runs it with the same. Written from the specification
+of Signature Version 4 and without any of the package's code: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html.
 """
 
 import calendar
 import hashlib
 import hmac
 import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -68,20 +69,25 @@ def refusal(token: str, user: str, rules: dict[str, Any], now: float) -> str:
     return ""
 
 
+def let_in(path: str, user: str, token: str) -> bool:
+    """Judge by the rules in a file. Writes one line about each to the log that the rules name."""
+    rules = json.loads(Path(path).read_text())
+    try:
+        reason = refusal(token, user, rules, time.time() + rules["travel"])
+    except (KeyError, ValueError) as error:
+        reason = f"it is no token: {error!r}"
+    with Path(rules["log"]).open("a") as log:
+        log.write(f"{user} ({len(token)} bytes): {reason or 'let in'}\n")
+    return not reason
+
+
 def pam_sm_authenticate(pamh: Any, flags: int, argv: list[str]) -> Any:
-    """PAM's password check. Writes one line about each to the log that the rules name."""
-    rules = json.loads(Path(argv[1]).read_text())
+    """PAM's password check."""
     user = pamh.get_user(None)
     token = pamh.authtok
     if token is None:
         token = pamh.conversation(pamh.Message(pamh.PAM_PROMPT_ECHO_OFF, "Password: ")).resp
-    try:
-        reason = refusal(token or "", user, rules, time.time() + rules["travel"])
-    except (KeyError, ValueError) as error:
-        reason = f"it is no token: {error!r}"
-    with Path(rules["log"]).open("a") as log:
-        log.write(f"{user} ({len(token or '')} bytes): {reason or 'let in'}\n")
-    return pamh.PAM_AUTH_ERR if reason else pamh.PAM_SUCCESS
+    return pamh.PAM_SUCCESS if let_in(argv[1], user, token or "") else pamh.PAM_AUTH_ERR
 
 
 def pam_sm_setcred(pamh: Any, flags: int, argv: list[str]) -> Any:
@@ -92,3 +98,7 @@ def pam_sm_setcred(pamh: Any, flags: int, argv: list[str]) -> Any:
 def pam_sm_acct_mgmt(pamh: Any, flags: int, argv: list[str]) -> Any:
     """Every account is in good standing."""
     return pamh.PAM_SUCCESS
+
+
+if __name__ == "__main__":  # the user and the token come as a line each
+    sys.exit(not let_in(sys.argv[1], *sys.stdin.read().rstrip("\0\n").split("\n")))

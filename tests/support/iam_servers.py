@@ -7,6 +7,7 @@ import contextlib
 import json
 import secrets
 import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +15,8 @@ from types import TracebackType
 from typing import Self
 
 from lambda_pool.testing.mariadb import MariaDbServer
+from lambda_pool.testing.mysql import MySqlServer
+from lambda_pool.testing.mysql_family import MysqlFamily
 from lambda_pool.testing.postgres import PostgresServer
 
 REGION = "eu-central-1"
@@ -62,6 +65,11 @@ class TokenChecker:
     def _log(self) -> Path:
         return self._folder / "log"
 
+    @property
+    def command(self) -> str:
+        """The program that judges by the same rules."""
+        return f"/usr/bin/python3 {self._folder / 'iam_checker.py'} {self._rules}"
+
     def write(self) -> None:
         """Make the rules known to the servers, from the next login on."""
         rules = {
@@ -92,7 +100,7 @@ class TokenChecker:
 class IamServer:
     """A server and its checker, and the facts that a client needs."""
 
-    def __init__(self, server: PostgresServer | MariaDbServer, checker: TokenChecker) -> None:
+    def __init__(self, server: PostgresServer | MysqlFamily, checker: TokenChecker) -> None:
         self.server = server
         self.checker = checker
         self.scheme = server.scheme
@@ -112,7 +120,7 @@ class IamServer:
         return self.server.url(user, host=host, sslmode=sslmode)
 
 
-def _open(server: PostgresServer | MariaDbServer, checker: TokenChecker) -> IamServer:
+def _open(server: PostgresServer | MysqlFamily, checker: TokenChecker) -> IamServer:
     checker.authorities = [f"localhost:{server.port}", f"{RDS_HOST}:{server.port}"]
     checker.write()
     return IamServer(server, checker)
@@ -137,5 +145,23 @@ def iam_mariadb() -> Iterator[IamServer]:
     with TokenChecker() as checker, MariaDbServer(extra_config=options, certificate_names=[RDS_HOST]) as server:
         for user in USERS:
             server.execute(f"CREATE USER {user}@'%' IDENTIFIED VIA pam USING '{checker.service}' REQUIRE SSL")
+            server.execute(f"GRANT ALL ON {server.database}.* TO {user}@'%'")
+        yield _open(server, checker)
+
+
+@contextlib.contextmanager
+def iam_mysql() -> Iterator[IamServer]:
+    """A genuine MySQL with the same users: its plugin for clear text is compiled here, and asks the same checker."""
+    with contextlib.ExitStack() as stack:
+        checker = stack.enter_context(TokenChecker())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="token-plugin-")))
+        folder.chmod(0o755)
+        source, plugin = Path(__file__).with_name("token_plugin.c"), folder / "token_plugin.so"
+        subprocess.run(["gcc", "-shared", "-fPIC", "-O1", "-o", plugin, source], check=True)
+        options = [f"--plugin-dir={folder}", f"--plugin-load-add={plugin.name}"]
+        server = stack.enter_context(MySqlServer(extra_config=options, certificate_names=[RDS_HOST]))
+        for user in USERS:
+            command = checker.command
+            server.execute(f"CREATE USER {user}@'%' IDENTIFIED WITH judged_token AS '{command}' REQUIRE SSL")
             server.execute(f"GRANT ALL ON {server.database}.* TO {user}@'%'")
         yield _open(server, checker)

@@ -12,7 +12,7 @@ def as_mysql(sql: str) -> list[str]:
     """The statements that do the same there."""
     for old, new in _RENAMED.items():
         sql = re.sub(rf"\b{old}\b", new, sql)
-    sql = sql.replace("current_role()", "replace(substring_index(current_role(), '@', 1), '`', '')")
+    sql = sql.replace("current_role()", "nullif(replace(substring_index(current_role(), '@', 1), '`', ''), 'NONE')")
     sql = sql.replace("backup stage start", "lock instance for backup")
     replacing = _REPLACING.match(sql)
     if replacing is None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
-from lambda_pool.testing import MariaDbServer, PostgresServer
+from lambda_pool.testing.server import Server
 
 
 class Sleeper:
@@ -18,7 +18,7 @@ class Sleeper:
     session after which it pauses.
     """
 
-    def __init__(self, server: PostgresServer | MariaDbServer, *, resume: float = 1.0, pause: float = 0.5) -> None:
+    def __init__(self, server: Server, *, resume: float = 1.0, pause: float = 0.5) -> None:
         self._server = server
         self._resume = resume
         self._pause = pause

@@ -1,4 +1,4 @@
-"""With pooled=true on MariaDB: by the server's general log, nothing that a proxy would pin a connection for.
+"""With pooled=true on MariaDB and MySQL: by the server's general log, nothing that a proxy would pin a connection for.
 
 What pins: https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-proxy-pinning.html
 """
@@ -13,16 +13,17 @@ import pymysql
 import pytest
 
 from lambda_pool import ConfigError, NotCommitted, Pool
-from lambda_pool.testing import MariaDbServer
+from lambda_pool.testing import MySqlServer
+from lambda_pool.testing.server import Server
 
 # The ids and commands of the general log: "<time>\t<id> <command>\t<argument>".
 _LINE = re.compile(r"(?m)^[^\t\n]*\t+ *(\d+) (\w[\w ]*?)(?:\t(.*))?$")
 
 
 class Log:
-    """What one user's sessions sent, by MariaDB's general log."""
+    """What one user's sessions sent, by its general log."""
 
-    def __init__(self, server: MariaDbServer, user: str) -> None:
+    def __init__(self, server: Server, user: str) -> None:
         self._server, self._user = server, user
         self._offset = len(server.log)
 
@@ -38,17 +39,25 @@ class Log:
         return found
 
 
-@pytest.fixture
-def url(mariadb: MariaDbServer) -> str:
-    mariadb.execute("create or replace table pooled (id int primary key) engine=innodb")
-    mariadb.execute("create or replace user pooled@'%' identified by 'pooled'")
-    mariadb.execute("grant all on app.* to pooled@'%'")
-    return mariadb.url("pooled", "pooled", pooled="true")
+@pytest.fixture(params=["mariadb", "genuine_mysql"])
+def server(request: pytest.FixtureRequest) -> Server:
+    found: Server = request.getfixturevalue(request.param)
+    return found
 
 
 @pytest.fixture
-def log(mariadb: MariaDbServer, url: str) -> Log:
-    return Log(mariadb, "pooled")
+def url(server: Server) -> str:
+    server.execute("drop table if exists pooled")
+    server.execute("create table pooled (id int primary key) engine=innodb")
+    server.execute("drop user if exists pooled@'%'")
+    server.execute("create user pooled@'%' identified by 'pooled'")
+    server.execute("grant all on app.* to pooled@'%'")
+    return server.url("pooled", "pooled", pooled="true")
+
+
+@pytest.fixture
+def log(server: Server, url: str) -> Log:
+    return Log(server, "pooled")
 
 
 def pool_of(url: str, **options: Any) -> Pool:
@@ -136,13 +145,14 @@ def test_a_whole_life(url: str, log: Log) -> None:
     assert OURS - seen == set()
 
 
-def test_what_pinned_it_is_not_put_back_but_closed(url: str, log: Log) -> None:
+def test_what_pinned_it_is_not_put_back_but_closed(server: Server, url: str, log: Log) -> None:
     """The borrower's own SET pins; another one would not unpin. A new connection is not pinned."""
     pool = pool_of(url)
     with pool.connection() as conn:
         execute(conn, "set session transaction isolation level serializable")
     with pool.connection() as conn:
-        assert execute(conn, "select @@session.tx_isolation") == ("REPEATABLE-READ",)
+        name = "transaction_isolation" if isinstance(server, MySqlServer) else "tx_isolation"
+        assert execute(conn, f"select @@session.{name}") == ("REPEATABLE-READ",)
     assert pool.stats().opened == 2
     pool.close()
     assert not [command for command, _ in log.commands() if command == "Init DB"]
@@ -164,7 +174,7 @@ def test_a_statement_is_ended_without_kill(url: str, log: Log) -> None:
     assert not [text for _, text in log.commands() if "KILL" in text.upper()]
 
 
-def test_without_pooled_both_are_sent(mariadb: MariaDbServer, url: str, log: Log) -> None:
+def test_without_pooled_both_are_sent(server: Server, url: str, log: Log) -> None:
     # So that the tests above cannot pass for a reason of their own.
     pool = pool_of(url.replace("pooled=true", "charset=utf8mb4"), cancel_before_deadline=0.5)
     with pool.connection() as conn:

@@ -15,6 +15,8 @@ import pymysql
 from psycopg.rows import dict_row, tuple_row
 from psycopg.types.string import TextLoader
 
+from tests.support.mysql_dialect import as_mysql
+
 
 @dataclass(frozen=True)
 class Case:
@@ -25,6 +27,12 @@ class Case:
     look: Callable[[Any], object]
 
 
+def spoken(conn: Any, sql: str) -> list[str]:
+    """In the server's own dialect."""
+    mysql = isinstance(conn, pymysql.connections.Connection) and "MariaDB" not in conn.get_server_info()
+    return as_mysql(sql) if mysql else [sql]
+
+
 def ask(conn: Any, sql: str) -> object:
     """The one value of a query, whatever rows and cursors the connection makes."""
     if isinstance(conn, psycopg.Connection):
@@ -32,7 +40,8 @@ def ask(conn: Any, sql: str) -> object:
             row = cursor.execute(sql.encode(), prepare=False).fetchone()
     else:
         with conn.cursor(pymysql.cursors.Cursor) as cursor:
-            cursor.execute(sql)
+            for each in spoken(conn, sql):
+                cursor.execute(each)
             row = cursor.fetchone()
     return None if row is None else row[0]
 
@@ -41,7 +50,8 @@ def run(conn: Any, *statements: str) -> None:
     """Statements, as users send them."""
     with conn.cursor() as cursor:
         for statement in statements:
-            cursor.execute(statement)
+            for each in spoken(conn, statement):
+                cursor.execute(each)
 
 
 def case(name: str, leave: str | Callable[[Any], object], look: str | Callable[[Any], object]) -> Case:

@@ -1,14 +1,15 @@
 """The tables of docs/sessions.md, row by row, on the real servers: what the next borrower finds, and what is gone."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import lambda_pool
-from lambda_pool.testing import MariaDbServer, PostgresServer
+from lambda_pool.testing import MySqlServer
+from lambda_pool.testing.server import Server
 from tests.contract.sessions.cases import CASES, Case
 
 PAGE = Path(__file__).parents[3] / "docs" / "sessions.md"
@@ -29,13 +30,9 @@ def table(engine: str) -> dict[str, list[str]]:
 
 
 TABLES = {engine: table(engine) for engine in CASES}
-ALL = [
-    (engine, each, column, end)
-    for engine, cases in CASES.items()
-    for each in cases
-    for column in COLUMNS
-    for end in WAYS[column]
-]
+SERVERS = {"postgres": "PostgreSQL", "mariadb": "MySQL and MariaDB", "genuine_mysql": "MySQL and MariaDB"}
+CASES_OF = [(server, each) for server, engine in SERVERS.items() for each in CASES[engine]]
+ALL = [(server, each, column, end) for server, each in CASES_OF for column in COLUMNS for end in WAYS[column]]
 
 
 @pytest.mark.parametrize("engine", CASES)
@@ -44,8 +41,28 @@ def test_every_row_is_tested(engine: str) -> None:
 
 
 @pytest.fixture(scope="module")
-def urls(postgres: PostgresServer, mariadb: MariaDbServer) -> Iterator[dict[str, str]]:
-    """Where to, with the few things that the cases need to be there."""
+def urls(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
+    """Where to, by the name of the server, with the few things that the cases need to be there."""
+    made: dict[str, Server] = {}
+
+    def url(name: str) -> str:
+        if name not in made:
+            made[name] = request.getfixturevalue(name)
+            (_prepare_postgres if name == "postgres" else _prepare_mysql)(made[name])
+        return made[name].url()
+
+    yield url
+    for name, server in made.items():
+        if name == "postgres":
+            server.execute("drop function sessions_function()")
+            server.execute("drop sequence sessions_sequence")
+            server.execute("drop table sessions_table")
+        else:
+            server.execute("drop table sessions_table, sessions_other")
+        server.execute("drop role sessions_role")
+
+
+def _prepare_postgres(postgres: Server) -> None:
     postgres.execute("create role sessions_role")
     postgres.execute("create table sessions_table (id int)")
     postgres.execute("create sequence sessions_sequence")
@@ -53,16 +70,14 @@ def urls(postgres: PostgresServer, mariadb: MariaDbServer) -> Iterator[dict[str,
         "create function sessions_function() returns text language plpgsql as "
         "$$ begin set statement_timeout = '77s'; return 'x'; end $$"
     )
-    mariadb.execute("create role sessions_role")
-    mariadb.execute("create table sessions_table (id int auto_increment primary key, note text) engine=innodb")
-    mariadb.execute("create table sessions_other (id int) engine=innodb")
-    yield {"PostgreSQL": postgres.url(), "MySQL and MariaDB": mariadb.url()}
-    postgres.execute("drop table sessions_table")
-    postgres.execute("drop function sessions_function()")
-    postgres.execute("drop sequence sessions_sequence")
-    postgres.execute("drop role sessions_role")
-    mariadb.execute("drop table sessions_table, sessions_other")
-    mariadb.execute("drop role sessions_role")
+
+
+def _prepare_mysql(mysql: Server) -> None:
+    mysql.execute("create role sessions_role")
+    if isinstance(mysql, MySqlServer):  # MariaDB does so for whoever creates it
+        mysql.execute("grant sessions_role to root@'%'")
+    mysql.execute("create table sessions_table (id int auto_increment primary key, note text) engine=innodb")
+    mysql.execute("create table sessions_other (id int) engine=innodb")
 
 
 class HalfWayError(Exception):
@@ -98,25 +113,25 @@ def found(url: str, case: Case, reset: str, end: str) -> str:
 
 
 @pytest.mark.parametrize(
-    ("engine", "case", "column", "end"),
+    ("name", "case", "column", "end"),
     ALL,
-    ids=[f"{engine}-{case.name}-{column}-{end}" for engine, case, column, end in ALL],
+    ids=[f"{name}-{case.name}-{column}-{end}" for name, case, column, end in ALL],
 )
-def test_the_table_is_true(urls: dict[str, str], engine: str, case: Case, column: str, end: str) -> None:
+def test_the_table_is_true(urls: Callable[[str], str], name: str, case: Case, column: str, end: str) -> None:
     # "gone / new connection": where it depends on how the block ended.
-    cell = TABLES[engine][case.name][COLUMNS[column]].replace("*", "").split(" / ")
+    cell = TABLES[SERVERS[name]][case.name][COLUMNS[column]].replace("*", "").split(" / ")
     reset = column.partition(",")[0]
-    assert found(urls[engine], case, reset, end) == (cell[-1] if end == "rollback" else cell[0])
+    assert found(urls(name), case, reset, end) == (cell[-1] if end == "rollback" else cell[0])
 
 
 @pytest.mark.parametrize(
-    ("engine", "case"),
-    [(engine, case) for engine, cases in CASES.items() for case in cases],
-    ids=[f"{engine}-{case.name}" for engine, cases in CASES.items() for case in cases],
+    ("name", "case"),
+    CASES_OF,
+    ids=[f"{name}-{case.name}" for name, case in CASES_OF],
 )
-def test_what_is_left_can_be_seen(urls: dict[str, str], engine: str, case: Case) -> None:
+def test_what_is_left_can_be_seen(urls: Callable[[str], str], name: str, case: Case) -> None:
     """Else a look that finds nothing would pass for a clean connection."""
-    pool = lambda_pool.Pool(urls[engine], observers=())
+    pool = lambda_pool.Pool(urls(name), observers=())
     with pool.connection() as conn:
         fresh = case.look(conn)
         conn.rollback()  # a look may fail

@@ -6,22 +6,20 @@ import pytest
 from pymysql.cursors import SSCursor
 
 import lambda_pool
-from lambda_pool.testing import MariaDbServer, PostgresServer
+from lambda_pool.testing import PostgresServer
+from lambda_pool.testing.server import Server
 
 
-@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
 @pytest.mark.parametrize("end", ["commit", "rollback", "run", "readonly", "streamed"])
-def test_the_next_block_reads_what_was_written_meanwhile(
-    postgres: PostgresServer, mariadb: MariaDbServer, engine: str, end: str
-) -> None:
-    server: Any = postgres if engine == "postgresql" else mariadb
+def test_the_next_block_reads_what_was_written_meanwhile(server: Server, end: str) -> None:
+    postgresql = isinstance(server, PostgresServer)
     server.execute("drop table if exists snapshots")
     server.execute("create table snapshots (id int primary key)")
     pool = lambda_pool.Pool(server.url(), observers=())
 
     def count(conn: Any) -> int:
-        with conn.cursor(SSCursor) if engine == "mysql" and end == "streamed" else conn.cursor() as cursor:
-            if engine == "postgresql":  # MySQL's is it by default
+        with conn.cursor(SSCursor) if end == "streamed" and not postgresql else conn.cursor() as cursor:
+            if postgresql:  # MySQL's is it by default
                 cursor.execute("set transaction isolation level repeatable read")
             cursor.execute("select count(*) from snapshots")
             return int(cursor.fetchone()[0])

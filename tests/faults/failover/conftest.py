@@ -9,7 +9,8 @@ import psycopg
 import pymysql
 import pytest
 
-from lambda_pool.testing import MariaDbServer, PostgresServer
+from lambda_pool.testing import MariaDbServer, MySqlServer, PostgresServer
+from lambda_pool.testing.server import Server
 from tests.support.standby import StandbyServer, primary
 
 FATES = ["stopped", "killed", "demoted"]
@@ -21,14 +22,14 @@ DRIVER_ERRORS = (psycopg.Error, pymysql.MySQLError)
 class Pair:
     """`old` writes, until `fail_over`; then `new` does."""
 
-    def __init__(self, engine: str, old: PostgresServer | MariaDbServer, new: PostgresServer | MariaDbServer) -> None:
+    def __init__(self, engine: str, old: Server, new: Server) -> None:
         self.engine = engine
         self.old = old
         self.new = new
 
     def url(self, host: str = "localhost", port: int | None = None) -> str:
         """For the user `app`; by default at the old one."""
-        # Each MariaDB has an authority of its own, hence no more than encryption.
+        # Each has an authority of its own, hence no more than encryption.
         return f"{self.old.scheme}://app:app@{host}:{port or self.old.port}/{self.old.database}?sslmode=require"
 
     def fail_over(self, fate: str) -> None:
@@ -68,9 +69,8 @@ def _postgres(stack: ExitStack) -> Pair:
     return Pair("postgresql", old, stack.enter_context(StandbyServer(old)))
 
 
-@pytest.fixture(scope="session")
-def mariadb_pair() -> Iterator[Pair]:
-    with MariaDbServer() as old, MariaDbServer() as new:
+def _mysql(kind: type[MariaDbServer | MySqlServer]) -> Iterator[Pair]:
+    with kind() as old, kind() as new:
         for server in (old, new):
             server.execute("create user app@'%' identified by 'app'")
             server.execute("create table orders (id int) engine=innodb")
@@ -79,15 +79,29 @@ def mariadb_pair() -> Iterator[Pair]:
         yield Pair("mysql", old, new)
 
 
-@pytest.fixture
-def my_pair(mariadb_pair: Pair) -> Pair:
+@pytest.fixture(scope="session")
+def mariadb_pair() -> Iterator[Pair]:
+    yield from _mysql(MariaDbServer)
+
+
+@pytest.fixture(scope="session")
+def genuine_pair() -> Iterator[Pair]:
+    yield from _mysql(MySqlServer)
+
+
+def _anew(pair: Pair) -> Pair:
     """Both as they were in the beginning."""
-    for server in (mariadb_pair.old, mariadb_pair.new):
+    for server in (pair.old, pair.new):
         if server.pid is None:
             server.start()
         server.execute("set global read_only = 0")
         server.execute("delete from orders")
-    return mariadb_pair
+    return pair
+
+
+@pytest.fixture(params=["mysql", "genuine_mysql"])
+def my_pair(request: pytest.FixtureRequest) -> Pair:
+    return _anew(request.getfixturevalue("mariadb_pair" if request.param == "mysql" else "genuine_pair"))
 
 
 @pytest.fixture
@@ -97,8 +111,10 @@ def pg_pair() -> Iterator[Pair]:
         yield _postgres(stack)
 
 
-@pytest.fixture(params=["postgresql", "mysql"])
+@pytest.fixture(params=["postgresql", "mysql", "genuine_mysql"])
 def pair(request: pytest.FixtureRequest) -> Pair:
-    """Of each engine in turn."""
-    found: Pair = request.getfixturevalue("pg_pair" if request.param == "postgresql" else "my_pair")
-    return found
+    """Of each kind of server in turn."""
+    if request.param == "postgresql":
+        found: Pair = request.getfixturevalue("pg_pair")
+        return found
+    return _anew(request.getfixturevalue("mariadb_pair" if request.param == "mysql" else "genuine_pair"))

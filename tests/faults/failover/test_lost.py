@@ -10,6 +10,7 @@ import pytest
 
 from lambda_pool import Pool
 from lambda_pool.testing import FaultyProxy, PostgresServer
+from lambda_pool.testing.server import Server
 
 ENDS: dict[str, Callable[[FaultyProxy], None]] = {
     "closed": lambda proxy: proxy.close(),
@@ -20,9 +21,7 @@ ENDS: dict[str, Callable[[FaultyProxy], None]] = {
 
 
 @pytest.mark.parametrize("end", ENDS)
-@pytest.mark.parametrize("fixture", ["postgres", "mariadb", "genuine_mysql"])
-def test_run_replays_what_was_cut(request: pytest.FixtureRequest, fixture: str, end: str) -> None:
-    server: Any = request.getfixturevalue(fixture)
+def test_run_replays_what_was_cut(server: Server, end: str) -> None:
     tries = []
     with FaultyProxy("127.0.0.1", server.port) as proxy:
         pool = Pool(server.url(port=proxy.port), observers=())

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.unit.auth.conftest import (  # noqa: F401 - fixtures
+    iam_genuine_server,
     iam_mariadb_server,
     iam_postgres_server,
     iam_server,

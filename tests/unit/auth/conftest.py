@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from lambda_pool.testing import MariaDbServer, PostgresServer
-from tests.support.iam_servers import IamServer, iam_mariadb, iam_postgres
+from lambda_pool.testing import PostgresServer
+from lambda_pool.testing.server import Server
+from tests.support.iam_servers import IamServer, iam_mariadb, iam_mysql, iam_postgres
+from tests.support.speed import FULL
 
 ACCESS_KEY = "ASIAEXAMPLEKEY000001"
 SECRET_KEY = "secret/key+example=1"
@@ -17,16 +19,17 @@ SESSION_TOKEN = "IQoJb3JpZ2luX2VjEA+/" * 38 + "=="
 """As long, and as full of characters to be escaped, as those that Lambda gives."""
 
 
-def end_sessions(server: PostgresServer | MariaDbServer, *users: str) -> None:
+def end_sessions(server: Server, *users: str) -> None:
     """The server ends every session of these users, as an idle timeout would. Returns when they are gone."""
     names = ", ".join(f"'{user}'" for user in users)
     if isinstance(server, PostgresServer):
         server.execute(f"SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE usename IN ({names})")
         return
-    for user in users:
-        server.execute(f"KILL USER {user}")
+    sessions = f"SELECT id FROM information_schema.processlist WHERE user IN ({names})"
+    for (number,) in server.execute(sessions):
+        server.execute(f"KILL {number}")
     until = time.monotonic() + 10
-    while server.execute(f"SELECT id FROM information_schema.processlist WHERE user IN ({names})"):
+    while server.execute(sessions):
         assert time.monotonic() < until
         time.sleep(0.01)
 
@@ -69,11 +72,25 @@ def iam_mariadb_server() -> Iterator[IamServer]:
         yield server
 
 
-@pytest.fixture(params=["postgresql", "mysql"])
+@pytest.fixture(scope="session")
+def iam_genuine_server() -> Iterator[IamServer]:
+    """A MySQL that checks IAM tokens, shared by the whole run."""
+    with iam_mysql() as server:
+        yield server
+
+
+_NAMES = {
+    "postgresql": "iam_postgres_server",
+    "mysql": "iam_mariadb_server",
+    "genuine_mysql": "iam_genuine_server",
+}
+
+
+# Only a full run starts MySQL with a plugin that is compiled for it.
+@pytest.fixture(params=["postgresql", "mysql", *(["genuine_mysql"] if FULL else [])])
 def iam_server(request: pytest.FixtureRequest) -> IamServer:
-    """Each of both servers in turn, knowing the key of `in_lambda`, its clock right and its log empty."""
-    name = "iam_postgres_server" if request.param == "postgresql" else "iam_mariadb_server"
-    server: IamServer = request.getfixturevalue(name)
+    """Each of the servers in turn, knowing the key of `in_lambda`, its clock right and its log empty."""
+    server: IamServer = request.getfixturevalue(_NAMES[request.param])
     server.checker.reset(ACCESS_KEY, SECRET_KEY, SESSION_TOKEN)
     return server
 
