@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from time import monotonic
+from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import ConfigError
@@ -67,6 +68,10 @@ class PostgresEngine:
             pgconn = connect(conninfo(request, arguments).decode(), deadline, pooled=request.pooled)
         conn = self._wrap(pgconn)
         conn.configure(own)
+        if type(found := type(conn).connect) is not MethodType:  # a proxy of one passes for it
+            from .patched import show
+
+            show(conn, found, own, awaited=self.awaited)
         conn.pooled.slow_query, conn.pooled.on_slow = request.slow_query, request.on_slow
         conn.pooled.watched, conn.pooled.patience = request.watched, request.patience
         return PostgresConnection(

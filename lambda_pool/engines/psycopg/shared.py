@@ -227,10 +227,10 @@ class Shared(_Connection):
                 self.put(name, then)
         self.pooled.altered = False
         self.pooled.known = self.pooled.piped = False
+        for name in vars(self).keys() - base.names:  # they may say what was set, as OpenTelemetry's do
+            delattr(self, name)
         if not wholly:
             return
-        for name in vars(self).keys() - base.names:
-            delattr(self, name)
         if self.pooled.touched:
             self.pooled.adapters = AdaptersMap(base.adapters)
             self.pooled.touched = False

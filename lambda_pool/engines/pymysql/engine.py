@@ -43,7 +43,8 @@ class MysqlEngine:
     @private
     def connect(self, request: ConnectRequest) -> FleetConnection:
         """Open one connection within `request.timeout` seconds."""
-        from pymysql import OperationalError
+        from pymysql import OperationalError, connect
+        from pymysql.connections import Connection
         from pymysql.constants import CR
 
         from .connection import SESSION_TRACK, BoundedConnection
@@ -84,6 +85,10 @@ class MysqlEngine:
                 "needs the package cryptography: write sslmode=require, or leave sslmode away, or install cryptography",
             ) from error
         conn.password = b""
+        if connect is not Connection:
+            from .patched import stand_in
+
+            conn.stand_in = stand_in(conn)
         if self.awaited:
             conn.line.watched = request.watched
             conn.line.stop = stopper(conn, None if request.pooled else request.aside)
