@@ -49,7 +49,7 @@ class OtelTraces:
 
     def _span(self, name: str, event: Event, seconds: float, server: Server, error: str = "") -> None:
         """A span of what has just ended, after `seconds`."""
-        known = {
+        known: dict[str, str | int] = {
             _POOL: event.pool,
             "db.system.name": server.engine,
             "db.namespace": server.database,
