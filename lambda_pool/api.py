@@ -177,6 +177,8 @@ class Pool(Generic[Conn]):
                 configuration.check_pooled(config)
         elif config.url.hostaddr:
             raise ConfigError("hostaddr in the URL is not valid with endpoint=…, which it would lead past: keep one")
+        if config.trace_comment:
+            from .engines import traceparent  # noqa: F401 - it says what is not installed
         engine = self._engine_for(config.url.engine)
         engine.load()
         self._core = ConnectionPool(

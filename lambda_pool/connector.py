@@ -250,6 +250,7 @@ class Connector:
             patience=self._config.timeout,
             slow_query=self._config.slow_query,
             on_slow=self._slow if self._config.slow_query else None,
+            trace_comment=self._config.trace_comment,
         )
 
     def _timer(self, host: str, *, pooled: bool) -> float:

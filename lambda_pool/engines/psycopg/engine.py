@@ -67,6 +67,9 @@ class PostgresEngine:
             timed = None
             pgconn = connect(conninfo(request, arguments).decode(), deadline, pooled=request.pooled)
         conn = self._wrap(pgconn)
+        if request.trace_comment:
+            conn.comment_statements()
+            own.setdefault("prepare_threshold", None)  # none is said twice
         conn.configure(own)
         if type(found := type(conn).connect) is not MethodType:  # a proxy of one passes for it
             from .patched import show

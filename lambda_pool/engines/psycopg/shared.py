@@ -128,7 +128,7 @@ class Shared(_Connection):
     @cursor_factory.setter
     def cursor_factory(self, value: Any) -> None:
         self.pooled.altered = True
-        self.pooled.cursor_class = value, self.tracked(value)
+        self.pooled.cursor_class = value, self._class_for(value)
 
     @property
     def server_cursor_factory(self) -> Any:
@@ -137,7 +137,20 @@ class Shared(_Connection):
 
     @server_cursor_factory.setter
     def server_cursor_factory(self, value: Any) -> None:
-        self.pooled.server_cursor_class = value, self.tracked(value)
+        self.pooled.server_cursor_class = value, self._class_for(value)
+
+    def comment_statements(self) -> None:
+        """From now on each statement ends with a comment that names the current trace."""
+        self.pooled.commenting = True
+        self.cursor_factory = self.cursor_factory
+        self.server_cursor_factory = self.server_cursor_factory
+
+    def _class_for(self, asked: Any) -> Any:
+        if not self.pooled.commenting:
+            return self.tracked(asked)
+        from .commented import commented
+
+        return commented(self.tracked(asked))
 
     @property
     def adapters(self) -> AdaptersMap:

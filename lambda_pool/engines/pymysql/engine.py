@@ -55,14 +55,17 @@ class MysqlEngine:
             arguments = pymysql_arguments(request)
             if not request.pooled:
                 arguments["client_flag"] = arguments.get("client_flag", 0) | SESSION_TRACK
-            if request.on_slow is None:
-                conn = BoundedConnection(**arguments, defer_connect=True)
-            else:
+            make: Any = BoundedConnection
+            if request.on_slow is not None:
                 from .slow import WatchedConnection
 
-                conn = WatchedConnection(**arguments, defer_connect=True)
-                conn.slow_query = request.slow_query
-                conn.on_slow = request.on_slow
+                make = WatchedConnection
+            if request.trace_comment:
+                from .commented import commented
+
+                make = commented(make)
+            conn = make(**arguments, defer_connect=True)
+            conn.slow_query, conn.on_slow = request.slow_query, request.on_slow
         except UnicodeError:  # this error quotes the whole text
             raise ConfigError("connect_args holds a text with characters that cannot be encoded") from None
         except (TypeError, ValueError, NotImplementedError) as error:
