@@ -29,7 +29,7 @@ from lambda_pool import AsyncPool, Pool
 from lambda_pool.engines.psycopg.connection import PooledConnection
 from lambda_pool.engines.psycopg.cursors import Tracked
 from lambda_pool.engines.pymysql.connection import BoundedConnection
-from lambda_pool.sqlalchemy import create_engine
+from lambda_pool.sqlalchemy import create_async_engine, create_engine
 
 INSTRUMENTORS: dict[str, Any] = {"postgresql": PsycopgInstrumentor, "mysql": PyMySQLInstrumentor}
 
@@ -187,6 +187,36 @@ def test_spans_of_sqlalchemy_and_of_the_driver_below_it(server: Any, tracing: Tr
     assert below.instrumentation_scope.name.startswith("opentelemetry.instrumentation.p")
     assert below.parent is None or below.parent.span_id == above.context.span_id
     assert "a-parameter" not in above.to_json() + below.to_json()
+
+
+@pytest.mark.usefixtures("switched_on")
+def test_spans_below_sqlalchemys_async_engine(server: Any, tracing: Tracing) -> None:
+    async def work() -> None:
+        pool = AsyncPool(server.url())
+        engine = create_async_engine(pool)
+        async with engine.begin() as conn:
+            tracing.taken()
+            assert (await conn.execute(text("select :it"), {"it": "a-parameter"})).scalar() == "a-parameter"
+            streamed = await conn.stream(text("select 1 union select 2"))
+            assert [row[0] async for row in streamed] == [1, 2]
+        await pool.close()
+
+    asyncio.run(work())
+    assert [span.name for span in tracing.taken()][:1] == ["select"]
+
+
+@pytest.mark.usefixtures("switched_on")
+@pytest.mark.parametrize("kind", [pymysql.cursors.DictCursor, pymysql.cursors.SSCursor, pymysql.cursors.SSDictCursor])
+@pytest.mark.parametrize("server", ["mariadb"], indirect=True)
+def test_each_class_of_pymysqls_cursors(server: Any, tracing: Tracing, kind: Any) -> None:
+    pool: Pool[Any] = Pool(server.url())
+    with pool.connection() as conn, conn.cursor(kind) as cursor:
+        cursor.execute("select 1 as a union select 2")
+        rows = [row["a"] if isinstance(row, dict) else row[0] for row in cursor]
+        assert cursor.connection is conn
+    assert rows == [1, 2]
+    assert [span.name for span in tracing.taken()] == ["select"]
+    pool.close()
 
 
 # --- wrappers of other kinds ------------------------------------------------------------------------------------------
