@@ -168,6 +168,19 @@ def test_a_connection_that_is_handed_over_each_time(server: Any, tracing: Tracin
     pool.close()
 
 
+def test_an_async_connection_that_is_handed_over_each_time(postgres: Any, tracing: Tracing) -> None:
+    async def work() -> None:
+        pool = AsyncPool(postgres.url(), reset="transaction")
+        for _ in range(2):
+            async with pool.connection() as conn:
+                traced = PsycopgInstrumentor.instrument_connection(conn, tracer_provider=tracing.provider)
+                await traced.execute("select 42")
+            assert [span.name for span in tracing.taken()] == ["select"]
+        await pool.close()
+
+    asyncio.run(work())
+
+
 @pytest.mark.usefixtures("switched_on")
 def test_spans_of_sqlalchemy_and_of_the_driver_below_it(server: Any, tracing: Tracing) -> None:
     pool: Pool[Any] = Pool(server.url())
