@@ -235,13 +235,16 @@ class Shared(_Connection):
         assert self.pooled.baseline is not None
         base = self.pooled.baseline
         names = _SETTINGS if wholly else _SETTINGS[:_LIGHT]
+        # OpenTelemetry says with attributes which cursors it has put there.
+        instrumented = self.cursor_factory != base.settings[_CURSOR_FACTORY]
         for name, now, then in zip(names, self.settings(), base.settings, strict=False):
             if now != then:
                 self.put(name, then)
         self.pooled.altered = False
         self.pooled.known = self.pooled.piped = False
-        for name in vars(self).keys() - base.names:  # they may say what was set, as OpenTelemetry's do
-            delattr(self, name)
+        if wholly or instrumented:
+            for name in vars(self).keys() - base.names:
+                delattr(self, name)
         if not wholly:
             return
         if self.pooled.touched:
@@ -262,7 +265,7 @@ _SETTINGS = (
     *("row_factory", "autocommit", "isolation_level", "read_only", "deferrable", "cursor_factory"),
     *("server_cursor_factory", "prepare_threshold", "prepared_max"),
 )
-_ROW_FACTORY = 0
+_ROW_FACTORY, _CURSOR_FACTORY = 0, 5
 _LIGHT = 6  # of them are put back after each borrower
 _settings_of = attrgetter(*_SETTINGS)
 _light_settings_of = attrgetter(*_SETTINGS[:_LIGHT])
