@@ -7,6 +7,7 @@ import logging
 from collections.abc import Callable, Iterator
 from types import MethodType
 from typing import Any
+from unittest.mock import Mock
 
 import psycopg
 import pymysql
@@ -274,6 +275,16 @@ def test_a_wrapper_gets_no_secret_and_its_proxy_gets_no_further(server: Any, wra
     assert "password" not in named
     assert password == b""
     assert server.password not in repr(seen)
+
+
+def test_what_a_wrapper_returns_beside_a_connection_is_not_used(server: Any, wrap: Callable[[Any], Any]) -> None:
+    wrap(lambda *_: Mock())
+    _one_statement(server)
+
+
+def test_a_mock_in_the_place_of_connect_is_not_used(server: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(psycopg.Connection if server.scheme == "postgresql" else pymysql, "connect", Mock())
+    _one_statement(server)
 
 
 def test_without_a_wrapper_nothing_is_between_the_driver_and_the_borrower(server: Any) -> None:
