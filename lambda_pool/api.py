@@ -180,6 +180,8 @@ class Pool(Generic[Conn]):
                 "hostaddr in the URL is not valid with endpoint=…: "
                 "the connection would not go through that endpoint; keep one"
             )
+        if config.trace_comment:
+            from .engines import traceparent  # noqa: F401 - it says what is not installed
         engine = self._engine_for(config.url.engine)
         engine.load()
         self._core = ConnectionPool(

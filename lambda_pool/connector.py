@@ -21,7 +21,7 @@ from .errors import (
     EndpointError,
     LambdaPoolError,
 )
-from .events import ConnectFailed, CredentialsRefreshed, EndpointRefreshed, Opened, SlowQuery, TimedOut
+from .events import ConnectFailed, CredentialsRefreshed, EndpointRefreshed, Opened, Server, SlowQuery, TimedOut
 from .invocation import Deadline, time_out
 from .tls import advice, choose, with_certificate
 from .waiting import aside, pause
@@ -111,7 +111,7 @@ class Connector:
             try:
                 link = self.engine.connect(request)
             except LambdaPoolError as error:
-                self._report(error, type(error).__name__, attempt, start, retrying=False)
+                self._report(error, type(error).__name__, attempt, start, self.server(request), retrying=False)
                 raise
             except Exception as error:
                 kind = self.engine.classify(error)
@@ -128,7 +128,7 @@ class Connector:
                 if delay >= left > _LAST_TRY:  # so that what heals within the limit is not given up early
                     delay = left - _LAST_TRY
                 retrying = (refresh or moved or kind in TRANSIENT) and delay < left
-                self._report(error, kind.value, attempt, start, retrying=retrying)
+                self._report(error, kind.value, attempt, start, self.server(request), retrying=retrying)
                 if kind is Failure.TOO_MANY:
                     refused = error
                 elif kind not in TRANSIENT:
@@ -140,7 +140,8 @@ class Connector:
                 before = one_line(error)
             else:
                 seconds = monotonic() - start
-                self._events.emit(Opened(self._events.name, seconds, attempt, request.host, link.backend_id))
+                server = self.server(request)
+                self._events.emit(Opened(self._events.name, seconds, attempt, request.host, link.backend_id, server))
                 if not link.session_idle:  # told otherwise, or refused: the next login does not try
                     self._tells_timer = self._tells_timer and not request.session_idle
                 proxy = _is_proxy(endpoint, request.host)
@@ -168,7 +169,7 @@ class Connector:
             )
             return self.request(endpoint, credentials, deadline, role), endpoint
         except LambdaPoolError as error:
-            self._report(error, type(error).__name__, attempt, start, retrying=False)
+            self._report(error, type(error).__name__, attempt, start, self.server(), retrying=False)
             raise
 
     def resolve(self, role: Role, deadline: Deadline) -> Endpoint:
@@ -249,6 +250,7 @@ class Connector:
             patience=self._config.timeout,
             slow_query=self._config.slow_query,
             on_slow=self._slow if self._config.slow_query else None,
+            trace_comment=self._config.trace_comment,
         )
 
     def _timer(self, host: str, *, pooled: bool) -> float:
@@ -266,10 +268,19 @@ class Connector:
         if kind in _MOVES or (kind is Failure.REJECTED and contradiction(credentials, endpoint)):
             self.endpoint.failed(endpoint)
 
-    def _report(self, error: Exception, kind: str, attempt: int, start: float, *, retrying: bool) -> None:
+    def server(self, request: ConnectRequest | None = None) -> Server:
+        """Where an attempt leads to; without one, what the URL says of it."""
+        url = self._config.url
+        if request is not None:
+            return Server(url.engine, request.host or request.hostaddr, request.port, request.database)
+        return Server(url.engine, url.host or "", url.port or 0, url.database or "")
+
+    def _report(
+        self, error: Exception, kind: str, attempt: int, start: float, server: Server, *, retrying: bool
+    ) -> None:
         seconds = monotonic() - start
         text = self.last_failure = one_line(error)
-        self._events.emit(ConnectFailed(self._events.name, seconds, attempt, kind, text, retrying))
+        self._events.emit(ConnectFailed(self._events.name, seconds, attempt, kind, text, retrying, server))
         log.log(
             logging.INFO if retrying else logging.WARNING,
             "pool %s: connecting failed (%s, attempt %d, %.2f s): %s",
@@ -317,7 +328,7 @@ class Connector:
             # The time may have been too short for the last attempt to learn what is wrong; the one before may have.
             earlier = f"; the one before: {before}" if before not in {"", one_line(error)} else ""
             text += f" ({attempt} attempt{'s' if attempt > 1 else ''} in {waited:.2f} s{earlier})"
-            self._events.emit(TimedOut(self._events.name, waited))
+            self._events.emit(TimedOut(self._events.name, waited, self.server(request)))
             if deadline.by_invocation:
                 make = DeadlineExceeded
                 text += "; the invocation had no more time"

@@ -35,6 +35,15 @@ class Reason(StrEnum):
     """`Pool.close()`, a shutdown or a snapshot."""
 
 
+class Server(Record):
+    """Which database it was about. `engine`: "postgresql" or "mysql"; what is empty or 0 is not known."""
+
+    engine: str = ""
+    host: str = ""
+    port: int = 0
+    database: str = ""
+
+
 class Event(Record):
     """Root of all events. `pool` is the pool's name."""
 
@@ -48,6 +57,7 @@ class Opened(Event):
     attempt: int
     host: str
     backend_id: int
+    server: Server = Server()
 
 
 class ConnectFailed(Event):
@@ -58,6 +68,7 @@ class ConnectFailed(Event):
     kind: str
     error: str
     retrying: bool
+    server: Server = Server()
 
 
 class Reused(Event):
@@ -108,12 +119,14 @@ class Waited(Event):
     """A borrower got a connection after it had queued for `seconds`."""
 
     seconds: float
+    server: Server = Server()
 
 
 class TimedOut(Event):
     """A borrower gave up after `seconds`."""
 
     seconds: float
+    server: Server = Server()
 
 
 class Returned(Event):

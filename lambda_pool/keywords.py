@@ -27,6 +27,7 @@ class Options(TypedDict, total=False):
     unsaved: str
     leak_after: float
     slow_query: float
+    trace_comment: bool
     cancel_before_deadline: float
     graceful_shutdown: bool
     metrics: str

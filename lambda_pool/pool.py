@@ -152,7 +152,7 @@ class ConnectionPool:
                 self.state.leave(place)
         if entry is None:
             raise unavailable.timed_out(self, deadline)
-        self.events.emit(Waited(self.name, deadline.elapsed()))
+        self.events.emit(Waited(self.name, deadline.elapsed(), self.connector.server()))
         return entry
 
     def _prepare(self, entry: Entry, role: Role, deadline: Deadline) -> bool:

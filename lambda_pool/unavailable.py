@@ -21,7 +21,7 @@ def hopeless(pool: "ConnectionPool") -> LambdaPoolError:
     size = pool.config.max_size
     held = "the only connection" if size == 1 else f"all {size} connections"
     who = "task" if current_borrower() < 0 else "thread"
-    pool.events.emit(TimedOut(pool.name, 0.0))
+    pool.events.emit(TimedOut(pool.name, 0.0, pool.connector.server()))
     return _noted(
         PoolTimeout,
         f"pool {pool.name}: this {who} already holds {held}, so waiting for another could never end: use the one it "
@@ -32,7 +32,7 @@ def hopeless(pool: "ConnectionPool") -> LambdaPoolError:
 def timed_out(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
     """The error for a borrower that waited in vain: how long, for what, who has the connections, and the fix."""
     waited = deadline.elapsed()
-    pool.events.emit(TimedOut(pool.name, waited))
+    pool.events.emit(TimedOut(pool.name, waited, pool.connector.server()))
     failure = pool.connector.last_failure
     with pool.lock:
         lent = [entry for entry in pool.state.entries if entry.state is State.LENT and entry.where]

@@ -148,7 +148,39 @@ def proxy() -> Picture:
     return picture
 
 
-PICTURES = {"life.svg": life, "network.svg": network, "proxy.svg": proxy}
+def trace() -> Picture:
+    """What a trace shows of a cold invocation, a warm one, and a request that had to wait."""
+    picture = Picture(980, 420, "Traces of three invocations: cold, warm, and one that waited for a connection")
+    picture.words(14, 26, "time →", colour=FAINT, anchor="start")
+    for x, fill, who in (
+        (330, BLUE, "yours"),
+        (470, YELLOW, "OtelTraces"),
+        (640, GREEN, "the driver's instrumentor"),
+    ):
+        picture.box(x, 12, 22, 18, "", fill)
+        picture.words(x + 30, 26, who, colour=FAINT, anchor="start")
+    traces = [
+        (48, "cold", 640, [(20, 250, "connect", YELLOW), (280, 110, "select", GREEN), (400, 150, "update", GREEN)]),
+        (176, "warm", 390, [(20, 110, "select", GREEN), (140, 150, "update", GREEN)]),
+        (304, "busy", 560, [(20, 170, "pool wait", YELLOW), (200, 110, "select", GREEN), (320, 150, "update", GREEN)]),
+    ]
+    for y, name, width, spans in traces:
+        picture.words(14, y + 25, name, colour=FAINT, anchor="start")
+        picture.box(80, y, width, 38, "invocation orders", BLUE)
+        for x, long, what, fill in spans:
+            picture.box(80 + x, y + 54, long, 38, what, fill)
+        picture.arrow(f"M{80 + width - 40} {y + 73}V{y + 42}")
+        picture.words(80 + width - 40, y + 90, "COMMIT", colour=FAINT, size=12)
+    for x, y, text in (
+        (740, 62, "connect: one attempt to connect"),
+        (490, 190, "the connection is reused: its checkout has no span"),
+        (660, 318, "pool wait: all connections were lent"),
+    ):
+        picture.words(x, y + 10, text, colour=FAINT, anchor="start", size=12)
+    return picture
+
+
+PICTURES = {"life.svg": life, "network.svg": network, "proxy.svg": proxy, "trace.svg": trace}
 
 
 def main() -> None:

@@ -38,6 +38,7 @@ class Config(Record):
     unsaved: str = "raise"
     leak_after: float = 0.0
     slow_query: float = 0.0
+    trace_comment: bool = False
     cancel_before_deadline: float = 0.0
     graceful_shutdown: bool = True
     metrics: str = "auto"
@@ -62,6 +63,7 @@ OPTIONS: dict[str, Callable[[str, object], Any]] = {
     "unsaved": one_of("raise", "warn"),
     "leak_after": number_of_seconds(zero="to switch it off"),
     "slow_query": number_of_seconds(zero="to switch it off"),
+    "trace_comment": flag,
     "cancel_before_deadline": number_of_seconds(zero="to switch it off"),
     "graceful_shutdown": flag,
     "metrics": one_of("auto", "emf", "cloudwatch", "off"),
@@ -159,4 +161,9 @@ def check_pooled(config: Config) -> None:
             "reset='session' is not valid behind an RDS Proxy or a pooler (pooled=true): DISCARD ALL and "
             "COM_RESET_CONNECTION would pin the connection, or reset a session that others share. Leave reset out, "
             "and use SET LOCAL in each transaction: what a plain SET changes may reach another function"
+        )
+    if config.trace_comment:
+        raise ConfigError(
+            "trace_comment is not valid behind an RDS Proxy or a pooler (pooled=true): with a comment that differs "
+            "each time, each statement is a new one to what prepares or counts them there. Leave trace_comment out"
         )

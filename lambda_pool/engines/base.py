@@ -105,6 +105,7 @@ class ConnectRequest(Record):
     before the invocation is over if it is watched, and when their task is cancelled, over a second connection that
     `aside` opens in at most so many seconds (None: there can be none). `patience`: seconds that the answer to a COMMIT
     is waited for after that.
+    `trace_comment`: each statement of a borrower ends with a comment that names the current trace.
     `on_slow` is told of statements that take longer than `slow_query` seconds; None: nobody wants to know.
     """
 
@@ -126,6 +127,7 @@ class ConnectRequest(Record):
     patience: float = 0.0
     slow_query: float = 0.0
     on_slow: OnSlow | None = None
+    trace_comment: bool = False
 
 
 class Status(Enum):

@@ -4,7 +4,7 @@ from time import time_ns
 from typing import TYPE_CHECKING
 
 from ..errors import ConfigError
-from ..events import ConnectFailed, Event, Opened, TimedOut, Waited
+from ..events import ConnectFailed, Event, Opened, Server, TimedOut, Waited
 
 if TYPE_CHECKING:
     from opentelemetry.trace import TracerProvider
@@ -18,7 +18,8 @@ class OtelTraces:
     They go to `tracer_provider` (default: the global one).
 
     `connect`: one attempt to connect. `pool wait`: a borrower queued for a connection, or gave up. A warm checkout adds
-    none. No span holds a statement, a parameter, a user, or the text of an error. Exporting is the provider's business.
+    none. Their attributes follow OpenTelemetry's conventions for databases: engine, database, host and port. No span
+    holds a statement, a parameter, a user, or the text of an error. Exporting is the provider's business.
     Raises ConfigError if opentelemetry-api is not installed.
     """
 
@@ -37,21 +38,32 @@ class OtelTraces:
     def on_event(self, event: Event) -> None:
         """Record one event."""
         if isinstance(event, Opened):
-            self._span("connect", event, event.seconds, {"server.address": event.host})
+            self._span("connect", event, event.seconds, event.server)
         elif isinstance(event, ConnectFailed):
             # Only the kind: a server's text may name a user or a statement.
-            self._span("connect", event, event.seconds, {"error.type": event.kind})
+            self._span("connect", event, event.seconds, event.server, event.kind)
         elif isinstance(event, Waited):
-            self._span("pool wait", event, event.seconds, {})
+            self._span("pool wait", event, event.seconds, event.server)
         elif isinstance(event, TimedOut):
-            self._span("pool wait", event, event.seconds, {"error.type": "timeout"})
+            self._span("pool wait", event, event.seconds, event.server, "timeout")
 
-    def _span(self, name: str, event: Event, seconds: float, attributes: dict[str, str]) -> None:
+    def _span(self, name: str, event: Event, seconds: float, server: Server, error: str = "") -> None:
         """A span of what has just ended, after `seconds`."""
+        known: dict[str, str | int] = {
+            _POOL: event.pool,
+            "db.system.name": server.engine,
+            "db.namespace": server.database,
+            "server.address": server.host,
+            "server.port": 0 if server.host.startswith("/") else server.port,  # a local socket has none
+            "error.type": error,
+        }
         end = time_ns()
-        kind = self._client if name == "connect" else self._internal
-        start = end - int(seconds * 1e9)
-        span = self._tracer.start_span(name, kind=kind, start_time=start, attributes={_POOL: event.pool, **attributes})
-        if "error.type" in attributes:
+        span = self._tracer.start_span(
+            name,
+            kind=self._client if name == "connect" else self._internal,
+            start_time=end - int(seconds * 1e9),
+            attributes={key: value for key, value in known.items() if value},
+        )
+        if error:
             span.set_status(self._failed)
         span.end(end)

@@ -293,6 +293,33 @@ def test_a_warm_checkout_calls_few_functions(server: Server) -> None:
     assert found.total() <= 48, found
 
 
+OF_A_STATEMENT = {
+    "postgresql": {
+        *("Shared.cursor", "Shared.cursor_factory", "Shared.adapters", "Shared.note"),
+        *("Tracked.execute", "Tracked._say", "PooledConnection.wait"),
+    },
+    "mysql": {
+        f"BoundedConnection.{name}"
+        for name in (
+            *("cursor", "cursor_type", "query", "ask_if_undone", "settle_stream", "tracked", "_commanded"),
+            *("_status_before", "_note_answer", "_note_rows"),
+        )
+    },
+}
+
+
+def test_a_statement_without_traces_calls_nothing_for_them(server: Server) -> None:
+    """Of ours only what notes what was said and waits for the answer, each once."""
+    pool = warm_pool(server)
+    with pool.connection() as conn, conn.cursor() as cursor:
+        cursor.execute("select 42")
+        found = python_calls(lambda: conn.cursor().execute("select 42"))
+    pool.close()
+    classes = {name.partition(".")[0] for name in OF_A_STATEMENT[server.scheme]}
+    ours = {name: count for name, count in found.items() if name.partition(".")[0] in classes}
+    assert ours == dict.fromkeys(OF_A_STATEMENT[server.scheme], 1)
+
+
 def test_a_warm_checkout_leaves_nothing_behind(server: Server) -> None:
     """Neither a thousand borrows nor a borrow that is on keep memory: but for a lease and what it refers to."""
     pool = warm_pool(server)

@@ -42,6 +42,16 @@ def server(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue(request.param)
 
 
+def where(server: Any, **other: Any) -> dict[str, Any]:
+    """The attributes that say which database it is."""
+    return {
+        "db.system.name": server.scheme,
+        "db.namespace": other.get("database", server.database),
+        "server.address": "localhost",
+        "server.port": server.port,
+    }
+
+
 def test_a_connect_is_a_child_of_the_span_that_borrows(server: Any, tracing: Tracing) -> None:
     pool: Pool[Any] = Pool(server.url(), observers=[OtelTraces(tracing.provider)], name="orders")
     with tracing.tracer.start_as_current_span("invocation"):
@@ -54,8 +64,7 @@ def test_a_connect_is_a_child_of_the_span_that_borrows(server: Any, tracing: Tra
     assert span.parent.span_id == parent.context.span_id
     assert parent.start_time <= span.start_time < span.end_time <= parent.end_time
     assert span.kind is SpanKind.CLIENT
-    assert set(span.attributes) == {"db.client.connection.pool.name", "server.address"}
-    assert span.attributes["db.client.connection.pool.name"] == "orders"
+    assert span.attributes == {"db.client.connection.pool.name": "orders", **where(server)}
     assert not tracing.spans("pool wait")  # a warm checkout adds nothing
     assert "a-parameter" not in "".join(each.to_json() for each in tracing.memory.get_finished_spans())
 
@@ -84,7 +93,9 @@ def test_a_failed_connect_tells_its_kind_and_no_text(postgres: Any, tracing: Tra
     assert span.status.description is None
     assert span.attributes["error.type"]
     assert not span.events
-    assert "no_such_base" not in span.to_json()
+    assert {key: span.attributes[key] for key in where(postgres)} == where(postgres, database="no_such_base")
+    assert "does not exist" not in span.to_json()
+    assert postgres.user not in span.attributes.values()
 
 
 def test_a_borrower_that_waited_or_gave_up(tracing: Tracing) -> None:
@@ -119,6 +130,10 @@ def test_a_borrower_that_waited_or_gave_up(tracing: Tracing) -> None:
     assert late.status.status_code is StatusCode.ERROR
     assert waited.status.status_code is StatusCode.UNSET
     assert waited.kind is SpanKind.INTERNAL
+    for span in (late, waited):
+        assert span.attributes["db.system.name"] == "postgresql"
+        assert span.attributes["db.namespace"] == "fake"
+        assert span.attributes["server.address"] == "fake.example"
     assert waited.end_time > waited.start_time
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from time import monotonic
+from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from ...errors import ConfigError
@@ -66,7 +67,14 @@ class PostgresEngine:
             timed = None
             pgconn = connect(conninfo(request, arguments).decode(), deadline, pooled=request.pooled)
         conn = self._wrap(pgconn)
+        if request.trace_comment:
+            conn.comment_statements()
+            own.setdefault("prepare_threshold", None)  # none is said twice
         conn.configure(own)
+        if type(found := type(conn).connect) is not MethodType:  # a proxy of one passes for it
+            from .patched import show
+
+            show(conn, found, own, awaited=self.awaited)
         conn.pooled.slow_query, conn.pooled.on_slow = request.slow_query, request.on_slow
         conn.pooled.watched, conn.pooled.patience = request.watched, request.patience
         return PostgresConnection(

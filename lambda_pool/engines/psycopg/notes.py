@@ -50,6 +50,8 @@ class Notes:
         self.cursor_class: tuple[Any, Any] = (None, None)
         self.server_cursor_class: tuple[Any, Any] = (None, None)
         """The factory that the borrower knows, and the one that makes tracked cursors."""
+        self.commenting = False
+        """Their statements end with a comment."""
         self.making = False
         """The driver makes a cursor."""
         self.handlers: list[tuple[str, Any]] = []

@@ -128,7 +128,7 @@ class Shared(_Connection):
     @cursor_factory.setter
     def cursor_factory(self, value: Any) -> None:
         self.pooled.altered = True
-        self.pooled.cursor_class = value, self.tracked(value)
+        self.pooled.cursor_class = value, self._class_for(value)
 
     @property
     def server_cursor_factory(self) -> Any:
@@ -137,7 +137,20 @@ class Shared(_Connection):
 
     @server_cursor_factory.setter
     def server_cursor_factory(self, value: Any) -> None:
-        self.pooled.server_cursor_class = value, self.tracked(value)
+        self.pooled.server_cursor_class = value, self._class_for(value)
+
+    def comment_statements(self) -> None:
+        """From now on each statement ends with a comment that names the current trace."""
+        self.pooled.commenting = True
+        self.cursor_factory = self.cursor_factory
+        self.server_cursor_factory = self.server_cursor_factory
+
+    def _class_for(self, asked: Any) -> Any:
+        if not self.pooled.commenting:
+            return self.tracked(asked)
+        from .commented import commented
+
+        return commented(self.tracked(asked))
 
     @property
     def adapters(self) -> AdaptersMap:
@@ -222,15 +235,18 @@ class Shared(_Connection):
         assert self.pooled.baseline is not None
         base = self.pooled.baseline
         names = _SETTINGS if wholly else _SETTINGS[:_LIGHT]
+        # OpenTelemetry says with attributes which cursors it has put there.
+        instrumented = self.cursor_factory != base.settings[_CURSOR_FACTORY]
         for name, now, then in zip(names, self.settings(), base.settings, strict=False):
             if now != then:
                 self.put(name, then)
         self.pooled.altered = False
         self.pooled.known = self.pooled.piped = False
+        if wholly or instrumented:
+            for name in vars(self).keys() - base.names:
+                delattr(self, name)
         if not wholly:
             return
-        for name in vars(self).keys() - base.names:
-            delattr(self, name)
         if self.pooled.touched:
             self.pooled.adapters = AdaptersMap(base.adapters)
             self.pooled.touched = False
@@ -249,7 +265,7 @@ _SETTINGS = (
     *("row_factory", "autocommit", "isolation_level", "read_only", "deferrable", "cursor_factory"),
     *("server_cursor_factory", "prepare_threshold", "prepared_max"),
 )
-_ROW_FACTORY = 0
+_ROW_FACTORY, _CURSOR_FACTORY = 0, 5
 _LIGHT = 6  # of them are put back after each borrower
 _settings_of = attrgetter(*_SETTINGS)
 _light_settings_of = attrgetter(*_SETTINGS[:_LIGHT])

@@ -57,8 +57,8 @@ class BoundedConnection(_Connection):
     wanted: bool  # whether autocommit is on where nobody changed it
     session_idle: int = 0  # see ConnectRequest
     sockets: tuple[type[BoundedSocket], type[BoundedTlsSocket]] = BoundedSocket, BoundedTlsSocket  # without, with TLS
-    cancelled: bool = False
-    """Somebody asked the server to end the running statement, or aborted the connection to end it."""
+    stand_in: Any = None  # see `patched`
+    cancelled: bool = False  # somebody asked the server to end the running statement, or aborted the connection for it
     # close() was called while it was open; and before its transaction was ended.
     closed_by_user: bool = False
     closed_in_transaction: bool = False
@@ -120,10 +120,8 @@ class BoundedConnection(_Connection):
         except OSError as error:
             if from_elsewhere(error):
                 raise
-            target = path or self.host
-            raise pymysql.OperationalError(
-                CR.CR_CONN_HOST_ERROR, f"Can't connect to MySQL server on {target!r} ({error})"
-            ) from error
+            text = f"Can't connect to MySQL server on {path or self.host!r} ({error})"
+            raise pymysql.OperationalError(CR.CR_CONN_HOST_ERROR, text) from error
 
     @property
     def tracked(self) -> bool:
@@ -146,7 +144,7 @@ class BoundedConnection(_Connection):
         for statement in self.setup():
             self.query(statement)
         if self.init_command:
-            with self.cursor(pymysql.cursors.Cursor) as cursor:  # whose end reads every result of a procedure
+            with pymysql.cursors.Cursor(self) as cursor:  # whose end reads every result of a procedure
                 cursor.execute(self.init_command)
         self.autocommit(self.wanted)
         if self.in_transaction:
@@ -201,7 +199,7 @@ class BoundedConnection(_Connection):
     def _raised_elsewhere(self, error: BaseException) -> BaseException | None:
         """The error of a signal's handler that the driver took for its socket's; None if there is none."""
         inner = error.__context__
-        if not isinstance(error, pymysql.MySQLError) or not isinstance(inner, OSError) or inner.__traceback__ is None:
+        if not isinstance(error, pymysql.MySQLError) or not isinstance(inner, OSError) or not inner.__traceback__:
             return None
         # Else the borrower is at work in an `except` block of its own.
         caught = str(inner.__traceback__.tb_frame.f_globals.get("__name__", ""))
@@ -292,7 +290,8 @@ class BoundedConnection(_Connection):
 
     def cursor(self, cursor: Any = None) -> Any:
         """A new cursor of the given class, or of the connection's."""
-        return self.cursor_type(cursor or self.cursorclass)(self)
+        made = self.cursor_type(cursor or self.cursorclass)(self)
+        return made if self.stand_in is None else self.stand_in.cursor(lambda _: made)
 
     def cursor_type(self, asked: Any) -> Any:
         """The class of a new cursor: one that streams tells its connection of errors."""

@@ -43,7 +43,8 @@ class MysqlEngine:
     @private
     def connect(self, request: ConnectRequest) -> FleetConnection:
         """Open one connection within `request.timeout` seconds."""
-        from pymysql import OperationalError
+        from pymysql import OperationalError, connect
+        from pymysql.connections import Connection
         from pymysql.constants import CR
 
         from .connection import SESSION_TRACK, BoundedConnection
@@ -54,14 +55,17 @@ class MysqlEngine:
             arguments = pymysql_arguments(request)
             if not request.pooled:
                 arguments["client_flag"] = arguments.get("client_flag", 0) | SESSION_TRACK
-            if request.on_slow is None:
-                conn = BoundedConnection(**arguments, defer_connect=True)
-            else:
+            make: Any = BoundedConnection
+            if request.on_slow is not None:
                 from .slow import WatchedConnection
 
-                conn = WatchedConnection(**arguments, defer_connect=True)
-                conn.slow_query = request.slow_query
-                conn.on_slow = request.on_slow
+                make = WatchedConnection
+            if request.trace_comment:
+                from .commented import commented
+
+                make = commented(make)
+            conn = make(**arguments, defer_connect=True)
+            conn.slow_query, conn.on_slow = request.slow_query, request.on_slow
         except UnicodeError:  # this error quotes the whole text
             raise ConfigError("connect_args holds a text with characters that cannot be encoded") from None
         except (TypeError, ValueError, NotImplementedError) as error:
@@ -84,6 +88,10 @@ class MysqlEngine:
                 "needs the package cryptography: write sslmode=require, or leave sslmode out, or install cryptography",
             ) from error
         conn.password = b""
+        if connect is not Connection:
+            from .patched import stand_in
+
+            conn.stand_in = stand_in(conn)
         if self.awaited:
             conn.line.watched = request.watched
             conn.line.stop = stopper(conn, None if request.pooled else request.aside)

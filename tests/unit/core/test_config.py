@@ -127,6 +127,7 @@ def test_a_wrong_url(url: str, said: str) -> None:
         ("unsaved", "ignore", "'raise' or 'warn'"),
         ("leak_after", -1, "0 to switch it off"),
         ("slow_query", -1, "0 to switch it off"),
+        ("trace_comment", "maybe", "true or false"),
         ("cancel_before_deadline", -1, "0 to switch it off"),
         ("graceful_shutdown", "maybe", "true or false"),
         ("metrics", "loud", "'emf'"),

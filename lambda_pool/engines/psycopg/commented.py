@@ -1,0 +1,66 @@
+"""Cursors of psycopg that end each statement with a comment. Imported only with `trace_comment`."""
+
+from functools import cache
+from typing import Any
+from weakref import WeakValueDictionary
+
+import psycopg
+from psycopg import sql
+
+from ..traceparent import comment, with_comment, with_comment_in_bytes
+
+_GENUINE = (psycopg.ServerCursor, psycopg.AsyncServerCursor, psycopg.Cursor, psycopg.AsyncCursor)
+
+_made: WeakValueDictionary[type, type] = WeakValueDictionary()
+
+
+class Commented:
+    """Right before a cursor class of psycopg's, so behind what an instrumentor put there: its span is current."""
+
+    __slots__ = ()
+
+    def execute(self, query: Any, *args: Any, **named: Any) -> Any:
+        """As the driver's."""
+        return super().execute(_commented(query), *args, **named)  # type: ignore[misc]
+
+    def executemany(self, query: Any, *args: Any, **named: Any) -> Any:
+        """As the driver's."""
+        return super().executemany(_commented(query), *args, **named)  # type: ignore[misc]
+
+    def stream(self, query: Any, *args: Any, **named: Any) -> Any:
+        """As the driver's."""
+        return super().stream(_commented(query), *args, **named)  # type: ignore[misc]
+
+    def copy(self, query: Any, *args: Any, **named: Any) -> Any:
+        """As the driver's."""
+        return super().copy(_commented(query), *args, **named)  # type: ignore[misc]
+
+
+def commented(cursor_class: Any) -> Any:
+    """The same cursor class, with Commented right before psycopg's own; as it is if it is no class."""
+    if not isinstance(cursor_class, type) or issubclass(cursor_class, Commented):
+        return cursor_class
+    made = _made.get(cursor_class)
+    if made is None:
+        last = _last(next(each for each in _GENUINE if issubclass(cursor_class, each)))
+        names = {"__slots__": (), "__module__": cursor_class.__module__, "__qualname__": cursor_class.__qualname__}
+        made = _made[cursor_class] = type(cursor_class.__name__, (cursor_class, last), names)
+    return made
+
+
+@cache
+def _last(genuine: Any) -> Any:
+    return type(genuine.__name__, (Commented, genuine), {"__slots__": ()})
+
+
+def _commented(query: Any) -> Any:
+    if isinstance(query, str):
+        return with_comment(query)
+    if isinstance(query, bytes):
+        return with_comment_in_bytes(query)
+    said = comment()
+    if not said:
+        return query
+    if isinstance(query, sql.Composable):
+        return query + sql.SQL(said)
+    return query + type(query)(said)  # a template string, of Python 3.14
