@@ -35,9 +35,14 @@ def _status(pid: int) -> tuple[str, int] | None:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process exists and is no zombie."""
+    """Whether the process exists and is no zombie, with all of its threads: the last one closes its files."""
     status = _status(pid)
-    return status is not None and status[0] not in "ZX"
+    if status is None or status[0] not in "ZX":
+        return status is not None
+    try:
+        return len(list(Path(f"/proc/{pid}/task").iterdir())) > 1
+    except OSError:
+        return False
 
 
 def all_pids() -> list[int]:

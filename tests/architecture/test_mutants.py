@@ -29,6 +29,7 @@ def run(*arguments: str | Path) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.slow("collects every test twice; who changes a mutant runs it with --check")
 def test_each_applies_and_its_tests_exist_and_the_page_shows_it() -> None:
     listed = [mutant["name"] for mutant in tomllib.loads(SCRIPT.with_suffix(".toml").read_text())["mutant"]]
     assert len(listed) == len(set(listed)) >= 30

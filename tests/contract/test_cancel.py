@@ -66,6 +66,19 @@ def test_nothing_of_its_transaction_is_committed(database: Database, how: str) -
     assert database.rows() == []
 
 
+@pytest.mark.parametrize("how", ["method", "statement"])
+def test_what_follows_the_blocks_own_rollback_is_saved(database: Database, how: str) -> None:
+    """Its ROLLBACK ended the transaction that the deadline struck: the next one is whole."""
+    pool = database.pool(cancel_before_deadline=1.0)
+    with pool.connection() as conn:
+        database.insert(conn, 1)
+        with alarm(pool, 5.0), pytest.raises(lambda_pool.DeadlineExceeded):
+            database.query(conn, "select pg_sleep(20)" if database.engine == "postgresql" else "select sleep(20)")
+        conn.rollback() if how == "method" else conn.cursor().execute("rollback")
+        database.insert(conn, 2)
+    assert database.rows() == [2]
+
+
 @pytest.mark.parametrize("how", ["connection", "run"])
 def test_a_commit_without_an_answer_ends_in_time_however_often_the_alarm_rings(database: Database, how: str) -> None:
     """A driver's wait that begins anew with each signal would never look at the clock."""

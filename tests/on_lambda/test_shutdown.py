@@ -147,7 +147,7 @@ def work(conn, event):
 
 
 @pytest.mark.parametrize("way", UNDECORATED)
-@pytest.mark.sampled(4, "waits for a time-out")
+@pytest.mark.sampled(2, "waits for a time-out")
 def test_a_timeout_ends_what_runs_whoever_borrowed(start: Start, database: Database, way: str) -> None:
     """Without the decorator, too: the statement ends on the server, and the next invocation finds no lock."""
     database.user("undecorated")
@@ -199,6 +199,7 @@ def test_a_timeout_in_a_transaction_frees_its_locks(start: Start, database: Data
     assert database.running(database.sleeper) == 0
 
 
+@pytest.mark.sampled(1, "waits for a time-out")
 def test_on_the_runtime_of_python_3_11(start: Start, database: Database) -> None:
     """It waits for events on the main thread, where no signal handler of Python's can run: a timeout is handled, the
     end of an idle environment is no worse than without."""

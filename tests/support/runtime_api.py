@@ -72,7 +72,13 @@ class RuntimeApi:
         for id, event in zip(ids, events, strict=True):
             self._answers[id] = queue.Queue()
             self._events.put((id, json.dumps(event).encode()))
-        answers = [self._answers[id].get(timeout=_WAIT) for id in ids]
+        end = time.monotonic() + _WAIT
+        answers = []
+        for id in ids:
+            try:
+                answers.append(self._answers[id].get(timeout=max(end - time.monotonic(), 0.01)))
+            except queue.Empty:
+                raise AssertionError(f"no answer to {id}; asked were {self.requests[-3 * len(ids) :]}") from None
         assert {kind for kind, _ in answers} == {"response"}, answers
         return [answer for _, answer in answers]
 
@@ -192,6 +198,8 @@ class Runtime:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if kind is not None:
+            print(self.log)
         everything = self.pids
         send(everything, signal.SIGKILL)
         self._process.wait()

@@ -54,7 +54,7 @@ def ask_database(url: str | None) -> Server:
     """
     import lambda_pool
 
-    pool = lambda_pool.Pool(url, timeout=_TIMEOUT, observers=(), name="lambda-pool plan")
+    pool = lambda_pool.Pool(url, observers=(), name="lambda-pool plan")
     try:
         with pool.connection() as conn, conn.cursor() as cursor:
             if pool.config.url.engine == "postgresql":

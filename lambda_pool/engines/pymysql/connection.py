@@ -234,7 +234,7 @@ class BoundedConnection(_Connection):
             self.noted.transaction_unknown = True
             raise self._given_up(TimeoutError("the statement returned early"))
         if seen.begins_anew:
-            self.noted.undone = None
+            self.noted.begin_anew()
         if self.noted.guarded and not self.in_transaction:
             self.noted.ended = True
         return affected
@@ -320,19 +320,19 @@ class BoundedConnection(_Connection):
         """COMMIT; refused inside `Pool.run`."""
         self._refuse_if_guarded("commit")
         self._commanded(super().commit)
-        self.noted.doubt = self.noted.undone = None
+        self.noted.begin_anew()
 
     def begin(self) -> None:
         """BEGIN, which commits what was before it; refused inside `Pool.run`."""
         self._refuse_if_guarded("begin")
         self._commanded(super().begin)
-        self.noted.doubt = self.noted.undone = None
+        self.noted.begin_anew()
 
     def rollback(self) -> None:
         """ROLLBACK."""
         self.noted.ended |= self.noted.guarded
         self._commanded(super().rollback)
-        self.noted.doubt = self.noted.undone = None
+        self.noted.begin_anew()
 
     def autocommit(self, value: bool) -> None:
         """SET autocommit, which commits where it switches that on; then refused inside `Pool.run`."""

@@ -51,6 +51,11 @@ class Noted:
         self.named_lock |= seen.named_lock
         self.read_only |= seen.read_only
 
+    def begin_anew(self) -> None:
+        """The borrower ended its transaction: what was known of that one says nothing of the next."""
+        self.doubt = self.undone = None
+        self.rollback_only &= self.guarded
+
 
 def again(error: Exception) -> Exception:
     """An error anew, without the frames that the first one came by."""

@@ -94,7 +94,9 @@ def _look(text: str) -> Look:
     moves = first == "use"
     return Look(
         may_end=not _stays(first, second, text),
-        begins_anew=first in {"begin", "commit", "start"} or (first == "rollback" and not _TO_SAVEPOINT.search(text)),
+        begins_anew=first in {"commit", "start"}
+        or (first == "begin" and second != "not")  # MariaDB's BEGIN NOT ATOMIC is a block of statements
+        or (first == "rollback" and not _TO_SAVEPOINT.search(text)),
         transaction=transaction,
         read_only=(transaction or first == "start") and bool(_READ_ONLY.search(text)),
         moves=moves,

@@ -110,7 +110,7 @@ def start(pair: Pair, tmp_path: Path) -> Iterator[Start]:
 
 @pytest.mark.parametrize("fate", FATES[:2])
 @pytest.mark.parametrize("way", ["endpoint", "names"])
-@pytest.mark.sampled(3, "starts two servers and the runtime")
+@pytest.mark.sampled(2, "starts two servers and the runtime")
 def test_a_failover_during_a_freeze_is_not_noticed(pair: Pair, start: Start, way: str, fate: str) -> None:
     stage = start(way, "plain")
     ports = [stage.invoke(number) for number in range(3)]
@@ -170,7 +170,7 @@ def test_a_silent_demotion_costs_run_no_error(pair: Pair, start: Start, way: str
 
 @pytest.mark.parametrize("fate", FATES[:2])
 @pytest.mark.parametrize("way", ["endpoint", "names"])
-@pytest.mark.sampled(3, "starts two servers and the runtime")
+@pytest.mark.sampled(2, "starts two servers and the runtime")
 def test_run_replays_across_a_failover_in_its_middle(
     pair: Pair, start: Start, tmp_path: Path, way: str, fate: str
 ) -> None:

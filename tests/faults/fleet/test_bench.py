@@ -30,6 +30,7 @@ def test_a_hundred_environments_on_twelve_connections(engine: str) -> None:
     assert found.most_sessions <= 13
 
 
+@pytest.mark.slow("a hundred environments once more")
 def test_without_the_rule_they_are_turned_away() -> None:
     """What the bench would show if it were not for the rule."""
     found = run(replace(SMALL, seconds=8.0, sabotage="rule", options={"timeout": 1}))

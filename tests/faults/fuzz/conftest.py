@@ -43,7 +43,7 @@ class Target:
     def pool(self, *, sslmode: str = "disable", **options: Any) -> lambda_pool.Pool:
         """A pool of connections to the front."""
         url = self.server.url(host="127.0.0.1", port=self.front.port, tls=False, sslmode=sslmode)
-        return lambda_pool.Pool(url, observers=(), **options)
+        return lambda_pool.Pool(url, **{"observers": ()} | options)
 
     def script(self, *answers: Answer, **rest: Any) -> Script:
         """A script that begins as this engine's servers do."""

@@ -229,17 +229,19 @@ def test_closed_inside_of_atomic(connection: Any, database: Database) -> None:
 
 def test_taken_away_at_the_end_of_an_invocation(connection: Any, database: Database) -> None:
     """Of another decorator than Django's, which knows nothing of it."""
+    began = time.monotonic()
     first = backend_of(connection)
-    lifecycle.end_invocation(None, time.monotonic() - 60, failed=False)
+    lifecycle.end_invocation(None, began, failed=False)
     assert stats(connection).size == 0
     assert Order.objects.count() == 0
     assert backend_of(connection) != first
 
 
 def test_taken_away_in_a_transaction_it_does_not_go_on(connection: Any, database: Database) -> None:
+    began = time.monotonic()
     with pytest.raises(ProgrammingError), transaction.atomic():
         Order.objects.create(name="half")
-        lifecycle.end_invocation(None, time.monotonic() - 60, failed=True)
+        lifecycle.end_invocation(None, began, failed=True)
         Order.objects.create(name="other half")
     assert names(database) == []
 

@@ -274,6 +274,7 @@ def test_between_commit_and_the_record_a_replay_gives_the_stored_result(pool: la
     assert (interrupted.works, kept(server)) == ([2], [2])
 
 
+@pytest.mark.sampled(1, "many executions on each server")
 @pytest.mark.timeout(3600 if FULL else 300)
 def test_interrupted_anywhere_there_is_one_row_each(
     pool: lambda_pool.Pool, server: Server, monkeypatch: pytest.MonkeyPatch

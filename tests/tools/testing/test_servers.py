@@ -214,6 +214,7 @@ def test_smart_stop_waits_for_clients_but_not_for_ever() -> None:
             server.execute("select 1")
 
 
+@pytest.mark.sampled(4, "starts a server")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("state", ["running", "paused", "killed", "stopped"])
 def test_nothing_is_left_after_close(kind: type[Server], state: str) -> None:

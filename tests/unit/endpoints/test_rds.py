@@ -429,6 +429,7 @@ def described(**changes: str) -> str:
     return f"<R><DescribeDBProxiesResult><DBProxies><member>{inner}</member></DBProxies></DescribeDBProxiesResult></R>"
 
 
+@pytest.mark.sampled(8, "boto3 tries again")
 @pytest.mark.parametrize(
     ("status", "body", "message"),
     [
