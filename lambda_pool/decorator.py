@@ -109,7 +109,8 @@ def decorate(
         from .stacking import Attributes
 
         wrapper.__dict__ = Attributes(wrapper.__dict__, signature.name)
-    return wrapper
+    # A plain function in a class would take the object it is called on for the event.
+    return staticmethod(wrapper) if isinstance(fn, staticmethod) else wrapper
 
 
 def _caller(
