@@ -5,13 +5,13 @@ import sys
 from collections.abc import Callable
 from threading import get_ident
 from time import monotonic
-from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, Protocol, TypeVar
 
 from . import lifecycle
 from .borrower import place
 from .endpoints.base import Role
 from .errors import ConfigError
+from .finished import finished
 from .injection import Call, injector
 from .invocation import Deadline, begun, running
 from .pool import ConnectionPool
@@ -39,7 +39,6 @@ class Loop(Protocol):
 
 
 _WRITER = Role.WRITER
-_NOT_YET_RUN = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 
 
 def decorate(
@@ -76,7 +75,11 @@ def decorate(
                 if lifecycle.process.cancel_before:
                     disarm = lifecycle.arm()
             if call is None or (not plain and signature.given(args, kwargs)):
-                result = fn(*args, **kwargs) if loop is not None else _finished(signature, fn(*args, **kwargs))
+                result = (
+                    fn(*args, **kwargs)
+                    if loop is not None
+                    else finished("handler", signature.name, fn(*args, **kwargs))
+                )
             elif durable:
                 from .stacking import refused_durable
 
@@ -106,7 +109,8 @@ def decorate(
         from .stacking import Attributes
 
         wrapper.__dict__ = Attributes(wrapper.__dict__, signature.name)
-    return wrapper
+    # A plain function in a class would take the object it is called on for the event.
+    return staticmethod(wrapper) if isinstance(fn, staticmethod) else wrapper
 
 
 def _caller(
@@ -148,7 +152,7 @@ def _borrowing(
         conn = entry.link.driver_connection
         try:
             result = call_with(conn, args, kwargs)
-            _finished(signature, result)
+            finished("handler", signature.name, result)
         except BaseException as error:
             pool.release(entry, error)
             raise
@@ -172,7 +176,7 @@ def _lending(
                 raise
             return on_unavailable(*event_and_context(args, kwargs), error)
         try:
-            result = _finished(signature, call_with(lent, args, kwargs))
+            result = finished("handler", signature.name, call_with(lent, args, kwargs))
         except BaseException as error:
             give_back(error)
             raise
@@ -189,18 +193,6 @@ def handing_over(signature: Signature) -> Call:
 
         refuse(signature)
     return injector(signature)
-
-
-def _finished(signature: Signature, result: R) -> R:
-    """The handler's result. Raises ConfigError if that is a body which has yet to run, without its connection."""
-    if type(result) in _NOT_YET_RUN:
-        if isinstance(result, CoroutineType | GeneratorType):
-            result.close()  # or Python warns that nobody awaited it
-        raise ConfigError(
-            f"the handler {signature.name} returned a {type(result).__name__}, whose body would run after its "
-            "connection was given back: return a list, or what asyncio.run(…) returns"
-        )
-    return result
 
 
 def _check(fn: Any, inject: Any, on_unavailable: Any) -> None:

@@ -10,6 +10,7 @@ from .backoff import backoff
 from .core import policy
 from .core.entry import Entry
 from .errors import ConfigError
+from .finished import finished
 from .invocation import Deadline
 from .pool import ConnectionPool
 from .waiting import pause, unbroken
@@ -34,7 +35,7 @@ def run(
         delay = backoff(attempt)
         again = attempt < attempts
         try:
-            result = work(entry.link.driver_connection)
+            result = finished("work", _named(work), work(entry.link.driver_connection))
         except BaseException as error:
             again = again and _may_replay(pool, entry, error) and _lasts(delay)
             with unbroken(pool.config.timeout):
@@ -62,6 +63,10 @@ def _may_replay(pool: ConnectionPool, entry: Entry, error: BaseException) -> boo
     kind = pool.kind_of(entry, error)
     own = entry.link.inspect(ask=True).own_transaction
     return policy.may_replay(kind, own_transaction=own, lost=not pool.is_silent(entry))
+
+
+def _named(work: Any) -> str:
+    return str(getattr(work, "__name__", type(work).__name__))
 
 
 def _lasts(delay: float) -> bool:

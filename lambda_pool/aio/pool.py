@@ -104,6 +104,7 @@ class AsyncPool:
                 raise ConfigError(f"work must be async def, and {_named(work)} returned a {type(doing).__name__}")
             return finish(doing)
 
+        call.__name__ = _named(work)
         return await spawn(replay.run, self._core, call, attempts, readonly=readonly, frame=sys._getframe(1))
 
     def stats(self) -> "PoolStats":

@@ -97,9 +97,9 @@ def flag(name: str, value: object) -> bool:
     """True or false, in the words that people write into variables."""
     if isinstance(value, bool):
         return value
-    if isinstance(value, str) and value.lower() in {"true", "1", "yes", "on"}:
+    if isinstance(value, str) and value.strip().lower() in {"true", "1", "yes", "on"}:
         return True
-    if isinstance(value, str) and value.lower() in {"false", "0", "no", "off"}:
+    if isinstance(value, str) and value.strip().lower() in {"false", "0", "no", "off"}:
         return False
     raise bad(name, value, "true or false")
 

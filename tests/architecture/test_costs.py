@@ -145,6 +145,7 @@ OURS = {
     "lambda_pool.engines.bounded_socket",
     "lambda_pool.errors",
     "lambda_pool.events",
+    "lambda_pool.finished",
     "lambda_pool.injection",
     "lambda_pool.invocation",
     "lambda_pool.lifecycle",

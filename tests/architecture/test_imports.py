@@ -15,7 +15,7 @@ ROOT = Path(lambda_pool.__file__).parent
 # Lowest first; a module may import from its own level or below. Rooms (packages) count as one, but for their protocols.
 LEVELS = [
     {"errors", "secret", "record", "waiting"},
-    {"request"},
+    {"request", "finished"},
     {"age", "aws"},
     {"config", "events", "tls", "endpoints.base", "auth.base", "engines.base", "engines.slow", "stats", "certs"},
     {"backoff", "invocation"},

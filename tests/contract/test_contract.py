@@ -573,6 +573,25 @@ class TestRun:
         assert len(calls) == 2
         assert database.rows() == [1]
 
+    def test_a_body_that_has_yet_to_run_is_an_error(self, database: Database) -> None:
+        pool = database.pool()
+
+        def generator(conn: Any) -> Any:
+            database.insert(conn, 1)
+            yield
+
+        async def coroutine(conn: Any) -> None:
+            database.insert(conn, 1)
+
+        async def both(conn: Any) -> Any:
+            database.insert(conn, 1)
+            yield
+
+        for work in (generator, coroutine, both):
+            with pytest.raises(lambda_pool.ConfigError, match=f"the work {work.__name__} returned a .*would run after"):
+                pool.run(work)
+        assert (pool.stats().opened, pool.stats().in_use) == (1, 0)
+
     def test_a_deadlock_is_replayed(self, database: Database) -> None:
         database.execute(f"insert into {database.table} values (1), (2)")
         column = "note"

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import pymysql
 import pytest
 
 from lambda_pool import CredentialsError, NotCommitted, Pool
@@ -133,3 +134,13 @@ def test_a_backup_lock_is_not_left_to_others(mysql: MySqlServer) -> None:
         ask(conn, "alter table saved add column more int")
     pool.close()
     other.close()
+
+
+def test_a_temporary_table_of_a_select_is_not_left(mysql: MySqlServer) -> None:
+    pool = Pool(mysql.url(), observers=())
+    with pool.connection() as conn:
+        ask(conn, "create temporary table scratch as select 1 as id")
+    with pool.connection() as conn, pytest.raises(pymysql.ProgrammingError, match="scratch"):
+        ask(conn, "select * from scratch")
+    assert pool.stats().opened == 1
+    pool.close()

@@ -93,6 +93,12 @@ CHANGES = [
     "handler {table} open",
     "select get_lock('left', 1)",
     "do get_lock('left', 1)",
+    "select get_lock/* x */('left', 1)",
+    "insert into {table} values (get_lock('left', 1))",
+    "insert into {table} select @left := 9",
+    "select 1 into/* x */@left",
+    "create /* x */ temporary table scratch as select 1 as id",
+    "create or replace /* x */ temporary table scratch as select 1 as id",
     "flush tables with read lock",
     "backup stage start",
 ]

@@ -5,6 +5,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg import sql
 from psycopg.types import numeric
 
 import lambda_pool
@@ -87,6 +88,32 @@ def test_however_it_was_changed_it_is_reset(pg: Database, way: Callable[[Any, st
             assert pg.query(conn, "show statement_timeout") == [("77s",)]
         with pool.connection() as conn:
             assert pg.query(conn, "show statement_timeout") == [("0",)], text
+    assert pool.stats().opened == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "look"),
+    [
+        (
+            sql.SQL("select {}(7)").format(sql.Identifier("pg_advisory_lock")),
+            "select count(*) from pg_locks where objid = 7",
+        ),
+        ("select pg_catalog.\"set_config\"('statement_timeout', '77s', false)", "show statement_timeout"),
+        (
+            sql.SQL("create table {} (id int)").format(sql.Identifier("pg_temp", "left behind")),
+            "select to_regclass('pg_temp.\"left behind\"')",
+        ),
+        ("update pg_settings set setting = '77' where name = 'statement_timeout'", "show statement_timeout"),
+    ],
+)
+def test_a_quoted_name_hides_nothing(pg: Database, change: Any, look: str) -> None:
+    pool = pg.pool(reset="changed")
+    with pool.connection() as conn:
+        fresh = pg.query(conn, look)
+        conn.execute(change)
+        assert pg.query(conn, look) != fresh
+    with pool.connection() as conn:
+        assert pg.query(conn, look) == fresh
     assert pool.stats().opened == 1
 
 

@@ -1,5 +1,6 @@
 """PostgreSQL: who a transaction is, that nothing is replayed or reported which was not, and whose the outermost is."""
 
+import contextlib
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
@@ -173,6 +174,24 @@ def test_the_work_may_still_choose_its_isolation(pg: Database) -> None:
         return conn.execute("show transaction_isolation").fetchone()
 
     assert pg.pool().run(work) == ("serializable",)
+
+
+@pytest.mark.parametrize("end", ["tpc_prepare", "tpc_commit"])
+def test_a_failed_transaction_is_neither_prepared_nor_committed(pg: Database, end: str) -> None:
+    """The server answers with ROLLBACK, and no error."""
+    pool = pg.pool()
+    with (
+        pytest.raises(psycopg.errors.InFailedSqlTransaction, match="nothing of it is saved"),
+        pool.connection() as conn,
+    ):
+        conn.tpc_begin("failed")
+        pg.insert(conn, 1)
+        with contextlib.suppress(psycopg.Error):
+            conn.execute("select 1/0")
+        getattr(conn, end)()
+    with pool.connection() as conn:
+        pg.insert(conn, 2)
+    assert pg.rows() == [2]
 
 
 def test_a_prepared_transaction_is_not_replayed(caplog: pytest.LogCaptureFixture) -> None:

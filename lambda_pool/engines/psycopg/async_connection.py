@@ -25,7 +25,7 @@ from ..bounded_socket import shut_down
 from .async_cursors import tracked
 from .cursors import NOTHING_SAVED
 from .libpq import NoAnswerError, exchange, request_cancel
-from .shared import Shared
+from .shared import COMMITTING, Shared
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -46,8 +46,11 @@ def _announced(name: str, then: Any = None) -> Any:
     genuine = getattr(psycopg.AsyncConnection, name, None)  # check_driver() says it if it is gone
 
     async def method(self: "AsyncPooledConnection", *args: Any, **named: Any) -> Any:
+        failed = name in COMMITTING and self.pgconn.transaction_status == _IN_ERROR
         with self.announced():
             answer = await genuine(self, *args, **named)  # type: ignore[misc]
+        if failed:
+            raise InFailedSqlTransaction(NOTHING_SAVED)
         if then is not None:
             then(self, *args, **named)
         return answer

@@ -15,7 +15,7 @@ from ... import invocation
 from ..base import cancelled
 from .cursors import NOTHING_SAVED, tracked
 from .libpq import LOOK, NoAnswerError, exchange
-from .shared import Shared
+from .shared import COMMITTING, Shared
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -31,8 +31,11 @@ def _announced(name: str, then: Any = None) -> Any:
     genuine = getattr(psycopg.Connection, name, None)  # check_driver() says it if it is gone
 
     def method(self: "PooledConnection", *args: Any, **named: Any) -> Any:
+        failed = name in COMMITTING and self.pgconn.transaction_status == _IN_ERROR
         with self.announced():
             answer = genuine(self, *args, **named)  # type: ignore[misc]
+        if failed:
+            raise InFailedSqlTransaction(NOTHING_SAVED)
         if then is not None:
             then(self, *args, **named)
         return answer

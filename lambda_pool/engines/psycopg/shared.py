@@ -16,6 +16,9 @@ from .statements import changes_session, ends_transaction, prepares
 _IDLE = TransactionStatus.IDLE
 _ENDING = frozenset({b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"})
 
+COMMITTING = frozenset({"tpc_prepare", "tpc_commit"})
+"""Methods that the server answers with ROLLBACK, and no error, if the transaction has failed."""
+
 if TYPE_CHECKING:
     _Connection = psycopg.BaseConnection[Any]
 else:

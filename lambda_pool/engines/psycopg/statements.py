@@ -11,6 +11,7 @@ _QUOTED = re.compile(
     r"""\be'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?P<tag>[^\W\d]\w*|)\$.*?\$(?P=tag)\$|--[^\n]*|/\*""",
     re.DOTALL | re.IGNORECASE,
 )
+_PLAIN_NAME = re.compile(r'"\w+"')
 _COMMENT_EDGE = re.compile(r"/\*|\*/")
 _ENDS = re.compile(
     r"(?:^|;)\s*(?:commit\b|end\b|abort\b|prepare\s+transaction\b|rollback\b(?!\s+(?:(?:work|transaction)\s+)?to\b))"
@@ -19,6 +20,7 @@ _COMMITS = re.compile(r"\s*(?:commit|end|prepare\s+transaction)\b")
 _SETS = re.compile(r"(?:^|;)\s*set\s+(?!\s|(?:local|transaction|constraints)\b)")
 _LEAVES = re.compile(r"(?:^|;)\s*(?:reset|listen|prepare|discard|deallocate|declare|load|do|call)\b")
 _TEMPORARY = re.compile(r"\b(?:create|into|replace|local|global)\s+temp(?:orary)?\b|\bpg_temp\b")
+_SETTINGS = re.compile(r"\bupdate\s+(?:only\s+)?(?:pg_catalog\s*\.\s*)?pg_settings\b")
 _LOCAL_CONFIG = re.compile(r"\bset_config\s*\((?:[^()]|\([^()]*\))*,\s*true\s*\)")
 _PREPARES = re.compile(r"(?:^|;)\s*(?:prepare|do|call)\b")
 
@@ -66,10 +68,10 @@ def changes_session(query: Any, tags: Iterable[bytes] | None = None) -> bool:
     if tags is not None and any(tag.partition(b" ")[0] in _CHANGING for tag in tags):
         return True
     text = statement(query).lower()
-    if "set_config" in text or "advisory_lock" in text or "temp" in text:
+    if "set_config" in text or "advisory_lock" in text or "temp" in text or "pg_settings" in text:
         bare = _bare(text)
         named = "set_config" in _LOCAL_CONFIG.sub("", bare)
-        if named or "advisory_lock" in bare or _TEMPORARY.search(bare):
+        if named or "advisory_lock" in bare or _TEMPORARY.search(bare) or _SETTINGS.search(bare):
             return True
     if tags is None:
         bare = _bare(text)
@@ -78,7 +80,7 @@ def changes_session(query: Any, tags: Iterable[bytes] | None = None) -> bool:
 
 
 def _bare(text: str) -> str:
-    """SQL without its comments, and with nothing in its literals and quoted names."""
+    """SQL without its comments, with nothing in its literals, and with names of one word as if they were not quoted."""
     parts = []
     at = 0
     while found := _QUOTED.search(text, at):
@@ -87,6 +89,8 @@ def _bare(text: str) -> str:
         if found.group() == "/*":
             at = _end_of_comment(text, at)
             parts.append(" ")
+        elif _PLAIN_NAME.fullmatch(found.group()):
+            parts.append(f" {found.group()[1:-1]} ")
         else:
             parts.append(" " if found.group().startswith("--") else "''")
     return "".join((*parts, text[at:]))

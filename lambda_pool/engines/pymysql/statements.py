@@ -27,11 +27,13 @@ _STAYING = (
 _ENDING_SET = re.compile(r"autocommit|password|statement", re.IGNORECASE)
 _TO_SAVEPOINT = re.compile(r"\brollback\s+(?:work\s+)?to\b", re.IGNORECASE)
 
-_NAMED_LOCK = re.compile(r"\bget_lock\s*\(", re.IGNORECASE)
-_VARIABLE = re.compile(r"@[\w.$`'\"]+\s*:=|\binto\s+@", re.IGNORECASE)
+_BETWEEN = r"(?>\s|/\*.*?\*/)*+"
+_NAMED_LOCK = re.compile(rf"\bget_lock{_BETWEEN}\(", re.IGNORECASE | re.DOTALL)
+_VARIABLE = re.compile(rf"@[\w.$`'\"]+{_BETWEEN}:=|\binto{_BETWEEN}@", re.IGNORECASE | re.DOTALL)
 # Of `SET SESSION TRANSACTION …` and of the variables transaction_isolation, tx_read_only and their kin.
 _TRANSACTION = re.compile(r"transaction|\btx_|@tx_", re.IGNORECASE)
 _READ_ONLY = re.compile(r"read[\s_]+only", re.IGNORECASE)
+_TEMPORARY = re.compile(r"\btemporary\b", re.IGNORECASE)
 _READ_LOCK = re.compile(r"with\s+read\s+lock|for\s+export", re.IGNORECASE)
 
 
@@ -78,9 +80,9 @@ def _look(text: str) -> Look:
         return Look(may_end=True, changes=True)
     first, second = match[1].lower(), match[2].lower()
     if first in _PLAIN:
-        if first in {"select", "with"} and (_NAMED_LOCK.search(text, 0, _LOOKED_AT) or "@" in text[:_LOOKED_AT]):
-            named = bool(_NAMED_LOCK.search(text, 0, _LOOKED_AT))
-            return Look(named_lock=named, changes=named or bool(_VARIABLE.search(text, 0, _LOOKED_AT)))
+        named = bool(_NAMED_LOCK.search(text, 0, _LOOKED_AT))
+        if named or ("@" in text[:_LOOKED_AT] and _VARIABLE.search(text, 0, _LOOKED_AT)):
+            return Look(named_lock=named, changes=True)
         return _NOTHING
     text = text[:_LOOKED_AT]
     locks = (
@@ -88,10 +90,11 @@ def _look(text: str) -> Look:
         or (first == "backup" and second != "unlock")
         or (first == "flush" and bool(_READ_LOCK.search(text)))
     )
-    named_lock = first in {"do", "set"} and bool(_NAMED_LOCK.search(text))
+    named_lock = bool(_NAMED_LOCK.search(text))
     role = first == "set" and second == "role"
     transaction = first == "set" and bool(_TRANSACTION.search(text))
     moves = first == "use"
+    made = first == "create" and second in {"temporary", "or"} and bool(_TEMPORARY.search(text))
     return Look(
         may_end=not _stays(first, second, text),
         begins_anew=first in {"commit", "start"}
@@ -103,7 +106,8 @@ def _look(text: str) -> Look:
         role=role,
         locks=locks,
         named_lock=named_lock,
-        changes=locks or named_lock or role or transaction or moves,
+        # That CREATE TEMPORARY TABLE … SELECT made a table, no server reports.
+        changes=locks or named_lock or role or transaction or moves or made,
         sets=first in {"set", "prepare", "execute", "deallocate", "call"} or second == "temporary",
     )
 

@@ -14,6 +14,7 @@ import pytest
 import lambda_pool
 from lambda_pool import ConfigError, NotCommitted, PoolTimeout
 from lambda_pool.aio.pool import core_of_async
+from tests.contract.conftest import Database
 from tests.frameworks.aio.conftest import Ground, at_rest, query
 
 
@@ -37,6 +38,22 @@ def test_commit_on_success_roll_back_on_error(ground: Ground) -> None:
     assert ground.rows() == [1, 3]
     assert pool.stats().opened == 1
     assert at_rest(pool)
+
+
+def test_a_failed_transaction_is_not_prepared(pg: Database) -> None:
+    pool = lambda_pool.AsyncPool(pg.url, observers=())
+
+    async def work() -> None:
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction, match="nothing of it is saved"):
+            async with pool.connection() as conn:
+                await conn.tpc_begin("failed")
+                with contextlib.suppress(psycopg.Error):
+                    await conn.execute("select 1/0")
+                await conn.tpc_prepare()
+        await pool.close()
+
+    asyncio.run(work())
+    assert pool.stats().in_use == 0
 
 
 def test_the_driver_is_the_drivers_own(ground: Ground) -> None:

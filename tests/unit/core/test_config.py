@@ -202,7 +202,7 @@ class TestEnvironment:
                 "LAMBDA_POOL_SECRET_ID": "orders",
                 "LAMBDA_POOL_RDS_PROXY": "proxy",
                 "LAMBDA_POOL_MAX_SIZE": "3",
-                "LAMBDA_POOL_AUTOCOMMIT": "true",
+                "LAMBDA_POOL_AUTOCOMMIT": " true ",
                 "LAMBDA_POOL_MAX_IDLE": "60",
                 "PATH": "/bin",
             }

@@ -151,9 +151,9 @@ def test_in_the_body_of_a_class(pool: lambda_pool.Pool) -> None:
             return event, None
 
     here = Handlers()
-    for handler in (here.method, here.by_position, here.static, here.of_class, Handlers.static, Handlers.of_class):
+    static = (here.static, here.static_inside, Handlers.static, Handlers.static_inside)
+    for handler in (here.method, here.by_position, *static, here.of_class, Handlers.of_class):
         assert handler(1, LambdaContext()) == (1, 0)
-    assert Handlers.static_inside(1, LambdaContext()) == (1, 0)
     assert here.of_none(1, LambdaContext()) == (1, None)
 
 
