@@ -197,6 +197,7 @@ OF_ENGINE = {
         "lambda_pool.engines.pymysql.occupancy",
         "lambda_pool.engines.pymysql.private",
         "lambda_pool.engines.pymysql.statements",
+        "lambda_pool.engines.pymysql.streaming",
         "lambda_pool.engines.pymysql.wire",
     },
 }

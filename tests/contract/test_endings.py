@@ -379,8 +379,9 @@ def test_a_closed_cursor_says_so_also_where_statements_are_timed(my: Database) -
 # --- deadlines --------------------------------------------------------------------------------------------------------
 
 
-def test_a_streamed_result_ends_before_the_deadline(my: Database) -> None:
-    """What waits is no statement, but the reading of its next row."""
+@pytest.mark.parametrize("at_rest", [0.0, 0.3], ids=["reads", "lingers"])
+def test_a_streamed_result_ends_before_the_deadline(my: Database, at_rest: float) -> None:
+    """What waits is no statement, but the reading of its next row; or nothing, between two rows."""
     pool = my.pool(cancel_before_deadline=1.0)
     end = time.monotonic() + 2.5
     rows = "select repeat('x', 100000), sleep(0.2) from seq_1_to_100"
@@ -395,10 +396,35 @@ def test_a_streamed_result_ends_before_the_deadline(my: Database) -> None:
             ):
                 cursor.execute(rows)
                 while cursor.fetchone():
-                    pass
+                    time.sleep(at_rest)
         finally:
             disarm()
     assert time.monotonic() < end + 1
+
+
+def test_a_lost_streamed_result_says_that_it_was_lost(my: Database) -> None:
+    """Its cursor's close() would go on to read, from a socket that PyMySQL has put away."""
+    pool = my.pool()
+    with pytest.raises(pymysql.OperationalError), pool.connection() as conn, conn.cursor(SSCursor) as cursor:
+        cursor.execute("select repeat('x', 100000), sleep(0.001) from seq_1_to_1000")
+        cursor.fetchone()
+        my.kill(conn.thread_id())
+        while cursor.fetchone():
+            pass
+
+
+def test_connect_amid_a_block_is_refused(my: Database) -> None:
+    pool = my.pool()
+    with (
+        pytest.raises(pymysql.ProgrammingError, match="leave the block, and borrow another"),
+        pool.connection() as conn,
+    ):
+        my.insert(conn, 1)
+        conn.connect()
+    assert my.rows() == []
+    with pool.connection() as conn:
+        my.insert(conn, 2)
+    assert my.rows() == [2]
 
 
 def test_bringing_a_connection_back_takes_no_longer_than_the_invocation_lasts(database: Database) -> None:

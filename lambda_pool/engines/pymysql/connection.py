@@ -7,7 +7,6 @@ connection is opened: importing it imports PyMySQL.
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -23,6 +22,7 @@ from . import private
 from .errors import is_answer
 from .noted import Noted, again, reported
 from .statements import look
+from .streaming import streaming
 from .wire import BoundedSocket, BoundedTlsSocket, Bounds, Line, Wrapping, dial
 
 T = TypeVar("T")
@@ -108,6 +108,12 @@ class BoundedConnection(_Connection):
             if context is not None:
                 self.ctx = context
         self.noted = Noted()
+
+    def connect(self, sock: Any = None) -> None:
+        """PyMySQL's. Refused in a block: it would be another session, and half of the work."""
+        if self._connected:
+            raise pymysql.ProgrammingError("connect() on a connection of the pool: leave the block, and borrow another")
+        super().connect(sock)
 
     def _dial(self, deadline: float) -> BoundedSocket:
         path = self.unix_socket
@@ -296,7 +302,7 @@ class BoundedConnection(_Connection):
     def cursor_type(self, asked: Any) -> Any:
         """The class of a new cursor: one that streams tells its connection of errors."""
         streams = isinstance(asked, type) and issubclass(asked, SSCursor)
-        return _streaming(asked) if streams else asked
+        return streaming(asked) if streams else asked
 
     # --- transactions -------------------------------------------------------------------------------------------------
 
@@ -401,6 +407,12 @@ class BoundedConnection(_Connection):
             with suppress(pymysql.Error):  # close() had begun already
                 super().close()
 
+    def drop_result(self) -> None:
+        """Let nobody read the rest of a streamed result: PyMySQL would try to on a closed connection as well."""
+        result = private.result_of(self)
+        if result is not None:
+            result.unbuffered_active = result.has_next = False
+
     @property
     def unfinished(self) -> bool:
         """True if a result waits on the wire."""
@@ -436,14 +448,3 @@ class BoundedConnection(_Connection):
             f"{error.args[1]} (the statement is {size} bytes long, and the server takes {self._largest}: send it in "
             "parts, or raise max_allowed_packet)",
         )
-
-
-@cache
-def _streaming(base: Any) -> Any:
-    class Streaming(base):  # type: ignore[misc]
-        def read_next(self) -> Any:
-            conn = self.connection
-            return conn.read_next_by(super().read_next) if conn is not None else super().read_next()
-
-    Streaming.__name__ = Streaming.__qualname__ = base.__name__
-    return Streaming

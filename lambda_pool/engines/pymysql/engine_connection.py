@@ -403,7 +403,7 @@ class MysqlConnection:
     def close(self, timeout: float) -> None:
         """COM_QUIT."""
         conn = self.driver_connection
-        self._abandon_result()
+        self.driver_connection.drop_result()
         if not conn.open:
             return
         try:
@@ -414,14 +414,8 @@ class MysqlConnection:
 
     def discard(self) -> None:
         """Close the descriptor alone."""
-        self._abandon_result()
+        self.driver_connection.drop_result()
         self.driver_connection.abandon()
-
-    def _abandon_result(self) -> None:
-        """A streamed result's destructor would go on to read from the closed connection."""
-        result = private.result_of(self.driver_connection)
-        if result is not None:
-            result.unbuffered_active = False
 
     def abort(self, *, cancelled: bool = False) -> None:
         """shutdown() on the socket; PyMySQL notices at its next read."""
