@@ -322,7 +322,9 @@ class Connector:
         make: type[LambdaPoolError] = ConnectError
         if kind is Failure.REJECTED:
             make = CredentialsError
-            text += f" (user {request.credentials.user!r}, {self.auth!r})"
+            login = "no password" if request.credentials.password is None else "the password that was given"
+            login = login if isinstance(self.auth, UrlAuth) else repr(self.auth)
+            text += f" (user {request.credentials.user!r}, {login})"
         elif kind in TRANSIENT:
             waited = deadline.elapsed()
             # The time may have been too short for the last attempt to learn what is wrong; the one before may have.

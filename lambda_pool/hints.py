@@ -82,7 +82,8 @@ def _of_mysql(text: str, request: ConnectRequest) -> str:
 
 
 def _missing(database: str) -> str:
-    return f"After the host in the URL, write the name of a database that exists (now it is {database}), or create it"
+    now = f"now it is {database}" if database else "now there is none, so the server takes the user's name"
+    return f"After the host in the URL, write the name of a database that exists ({now}), or create it"
 
 
 def _of_login(text: str, request: ConnectRequest) -> str:

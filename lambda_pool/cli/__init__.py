@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import difflib
 import logging
 import os
 import re
@@ -86,9 +87,9 @@ _COMMANDS = {
 }
 
 
-def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, Command | None]:
-    """The parser, with the options of the chosen subcommand alone, and that subcommand's module."""
-    parser = _Parser(
+def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, Command | None]:
+    """The parser, with the options of the chosen subcommand alone; that subcommand's, if any; and its module."""
+    parser = mine = _Parser(
         prog="lambda-pool",
         description="One checked, reused database connection per AWS Lambda environment.",
         epilog="`lambda-pool COMMAND --help` shows the options of a command. Exit codes: 0 all is well, 1 "
@@ -107,7 +108,8 @@ def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, Command | None
         if name == chosen:
             command = cast(Command, import_module(entry.module))
             command.add_arguments(subparser)
-    return parser, command
+            mine = subparser
+    return parser, mine, command
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,8 +117,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     # The frame's own options take no value, so the first word is the subcommand.
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
-    parser, command = _parser(chosen)
-    args = parser.parse_args(arguments)
+    parser, mine, command = _parser(chosen)
+    args, unknown = parser.parse_known_args(arguments)
+    if unknown:
+        # As argparse says it, but of the subcommand, whose help lists the options that there are.
+        known = re.findall(r"--[a-z-]+", mine.format_usage())
+        near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
+        mine.error(f"unrecognized arguments: {' '.join(unknown)}{f': did you mean {near[0]}?' if near else ''}")
     assert command is not None  # argparse refused every other word
     # What a pool logs on the way, the command itself says at its end; without a handler Python would print it as well.
     logger = logging.getLogger("lambda_pool")

@@ -237,6 +237,14 @@ def test_exit_code_2(arguments: tuple[str, ...], env: dict[str, str], text: str)
     assert text in " ".join(out.split())
 
 
+@pytest.mark.parametrize(("variables", "database"), [({}, "orders"), ({"SHOP_DATABASE": "other"}, "other")])
+def test_a_functions_own_name_is_the_databases(variables: dict[str, str], database: str) -> None:
+    own = {"SHOP_ENGINE": "postgresql", "SHOP_HOST": "db.invalid", "SHOP_USER": "app", "SHOP_NAME": "orders"}
+    code, out = command("--prefix", "SHOP_", env={**own, **variables})
+    assert code == 1
+    assert f"postgresql://app@db.invalid/{database};" in " ".join(out.split())
+
+
 def test_url_takes_the_options_of_the_environment_and_nothing_else(
     server: Server, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

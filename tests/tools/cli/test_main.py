@@ -42,6 +42,13 @@ def test_wrong_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str
     assert line.endswith("--help` lists the options)")
 
 
+def test_a_misspelled_option_names_the_commands_own_help_and_what_is_near(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["top", "--onec", "postgresql://h/d"])
+    error = capsys.readouterr().err
+    assert "--onec: did you mean --once? (`lambda-pool top --help` lists the options)" in " ".join(error.split())
+
+
 @pytest.mark.parametrize(
     ("arguments", "loads_demo"), [(["--help"], False), (["--version"], False), (["demo", "-h"], True)]
 )
