@@ -43,6 +43,8 @@ VARIABLES = (*_NAMES, *PARTS, *OPTIONS)
 def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | None = None) -> Environment:
     """Read the variables under `prefix`; `DATABASE_URL` stands in where neither LAMBDA_POOL_URL nor its parts are set.
 
+    NAME is the pool's. Under a prefix of one's own, with HOST and USER but no DATABASE, it is the database's.
+
     Raises ConfigError for a variable under the prefix that means nothing, and for settings that contradict each other.
     """
     environ = os.environ if environ is None else environ
@@ -69,6 +71,9 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
     if parts and special["url"] is not None:
         also = ", ".join(prefix + key.upper() for key in parts)
         raise ConfigError(f"{prefix}URL and {also} are both set: keep either the URL or its parts")
+    if prefix != DEFAULT_PREFIX and parts and "database" not in parts and special["name"] is not None:
+        # With variables of one's own, beside HOST and USER, NAME is the database's.
+        parts["database"], special["name"] = special["name"], None
     environment = Environment(
         **special,
         url_variable=prefix + "URL",

@@ -36,7 +36,6 @@ from lambda_pool.cli.terminal import Progress, Terminal, complain
 from lambda_pool.endpoints.base import Role
 from lambda_pool.invocation import time_out
 from lambda_pool.pool import ConnectionPool
-from lambda_pool.secret import SecretMapping
 
 _TIMEOUT = 20.0
 
@@ -80,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     def make() -> Pool:
         if args.url is not None:
             return _pool_at(args.url, given, args.prefix)
-        return default_pool() if args.prefix == configuration.DEFAULT_PREFIX else _pool_of_variables(args.prefix)
+        return default_pool() if args.prefix == configuration.DEFAULT_PREFIX else Pool.from_env(args.prefix)
 
     with Progress() as waiting:
         found = _examine(make, readonly=args.readonly, timeout=args.timeout, begin=waiting)
@@ -102,14 +101,6 @@ def diagnose(pool: Pool | str | None = None, *, readonly: bool = False, timeout:
         return pool or default_pool()
 
     return _examine(make, readonly=readonly, timeout=timeout)
-
-
-def _pool_of_variables(prefix: str) -> Pool:
-    """A pool for a function's own variables, among which NAME is the database's unless DATABASE says that."""
-    found = configuration.read_environment(prefix)
-    if found.name is not None and found.parts and "database" not in found.parts:
-        found = found.replace(name=None, parts=SecretMapping({**found.parts, "database": found.name}))
-    return Pool._of_environment(found, prefix)
 
 
 def _pool_at(url: str, given: Mapping[str, str], prefix: str) -> Pool:

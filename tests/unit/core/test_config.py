@@ -312,3 +312,13 @@ def test_max_size_follows_what_may_run_at_once(
     for name, value in said.items():
         monkeypatch.setenv(name, value)
     assert lambda_pool.Pool("postgresql://h/d").config.max_size == size
+
+
+@pytest.mark.parametrize(("more", "database", "name"), [({}, "orders", "orders"), ({"DATABASE": "o"}, "o", "orders")])
+def test_a_functions_own_name_is_the_databases(
+    monkeypatch: pytest.MonkeyPatch, more: dict[str, str], database: str, name: str
+) -> None:
+    for key, value in {"ENGINE": "postgresql", "HOST": "localhost", "USER": "app", "NAME": "orders", **more}.items():
+        monkeypatch.setenv(f"DB_{key}", value)
+    pool = lambda_pool.Pool.from_env("DB_")
+    assert (pool.config.url.database, pool.config.name) == (database, name)
