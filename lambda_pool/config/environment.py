@@ -50,6 +50,10 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
     environ = os.environ if environ is None else environ
     found = {key[len(prefix) :].lower(): value for key, value in environ.items() if key.startswith(prefix)}
     for key in found:
+        if key not in VARIABLES and key[1:] in VARIABLES and key.startswith("_"):
+            raise ConfigError(
+                f"the prefix {prefix!r} is not valid: the variables are called {prefix}_…, so write {prefix}_"
+            )
         if key not in VARIABLES:
             names = [(prefix + name.upper()) for name in VARIABLES]
             raise ConfigError(

@@ -314,6 +314,12 @@ def test_max_size_follows_what_may_run_at_once(
     assert lambda_pool.Pool("postgresql://h/d").config.max_size == size
 
 
+def test_a_prefix_without_its_last_character(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DB_HOST", "localhost")
+    with pytest.raises(ConfigError, match=r"the prefix 'DB' is not valid: .* so write DB_"):
+        lambda_pool.Pool.from_env("DB")
+
+
 @pytest.mark.parametrize(("more", "database", "name"), [({}, "orders", "orders"), ({"DATABASE": "o"}, "o", "orders")])
 def test_a_functions_own_name_is_the_databases(
     monkeypatch: pytest.MonkeyPatch, more: dict[str, str], database: str, name: str
