@@ -11,7 +11,7 @@ import time
 from . import results
 from .report import goals, page
 
-NAMES = ("checkout", "invocation", "cold", "recovery", "contention", "round_trips", "log_cost")
+NAMES = ("checkout", "invocation", "cold", "recovery", "contention", "server", "round_trips", "log_cost")
 FLEET = "fleet"
 """Half an hour, with runs and a page of its own: `python -m benchmarks fleet [RUN…]`."""
 _ONE = "--one"
@@ -35,9 +35,9 @@ def main(arguments: list[str]) -> int:
         print(f"{name} …", file=sys.stderr)
         if subprocess.run([sys.executable, "-m", "benchmarks", _ONE, name], check=False).returncode != 0:
             failed.append(name)
-    page.write(results.load())
+    page.write()
     print(f"all in {time.monotonic() - started:.0f} s; the page is {page.PATH.relative_to(page.ROOT)}", file=sys.stderr)
-    for line in goals.in_short(results.load()):
+    for line in goals.in_short(results.load(results.PATH)):
         print(line)
     if failed:
         print(f"benchmarks: failed: {', '.join(failed)} (their earlier results were kept)", file=sys.stderr)

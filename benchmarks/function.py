@@ -2,8 +2,8 @@
 
 import os
 
-from benchmarks import django_ways, session_ways, ways
+from benchmarks import async_ways, django_ways, session_ways, ways
 
-WAYS = ways.WAYS | session_ways.WAYS | django_ways.WAYS
+WAYS = ways.WAYS | session_ways.WAYS | django_ways.WAYS | async_ways.WAYS
 way = WAYS[os.environ["WAY"]](os.environ["ENGINE"], os.environ["URL"], autocommit=False)
 handler = way.handler

@@ -7,7 +7,7 @@ from typing import Any
 
 from lambda_pool.testing import LambdaRuntime, MariaDbServer, PostgresServer
 
-from . import django_ways, session_ways, ways
+from . import async_ways, django_ways, session_ways, ways
 from .environments import answer_of, cpu_seconds, environment, open_all
 from .rounds import Figure, figure, shuffled
 
@@ -26,7 +26,7 @@ WARM_UP = 30
 """CPython's interpreter and psycopg's prepared statements take that long to settle."""
 
 FRAMEWORK_WORKS = ("one", "three")
-FRAMEWORK_SETS = 10
+FRAMEWORK_SETS = 6
 
 
 def over(ours: Sequence[float], theirs: Sequence[float]) -> Figure:
@@ -97,14 +97,13 @@ def compare_closely(server: Any) -> dict[str, dict[str, dict[str, Figure]]]:
 
 
 def compare_framework(
-    server: Any, framework: Any, sets: int = FRAMEWORK_SETS, rounds: int = CLOSE_ROUNDS
+    server: Any, names: Sequence[str], sets: int = FRAMEWORK_SETS, rounds: int = CLOSE_ROUNDS
 ) -> dict[str, Any]:
-    """A framework on our pool over the same on others, by fresh sets of environments; and their cold starts.
+    """A framework on our pool, the first of `names`, over the same on others, by fresh sets of environments.
 
-    `framework`: a module with OURS and OF_ENGINE.
+    And their cold starts.
     """
-    names = framework.OF_ENGINE[server.scheme]
-    others = [name for name in names if name != framework.OURS]
+    mine, *others = names
     ratios: dict[str, dict[str, list[float]]] = {work: {name: [] for name in others} for work in FRAMEWORK_WORKS}
     cold: dict[str, list[float]] = {name: [] for name in names}
     for _ in range(sets):
@@ -117,7 +116,7 @@ def compare_framework(
                 in_turns(runtimes, work, WARM_UP)
                 times, _cpu = in_turns(runtimes, work, rounds)
                 for name in others:
-                    ours = statistics.median(times[framework.OURS])
+                    ours = statistics.median(times[mine])
                     ratios[work][name].append(ours / statistics.median(times[name]))
     return {
         "cold_ms": {name: figure(values) for name, values in cold.items()},
@@ -128,12 +127,18 @@ def compare_framework(
 def measure() -> dict[str, Any]:
     """Both engines."""
     found: dict[str, Any] = {"rounds": ROUNDS, "sets": SETS, "close_rounds": CLOSE_ROUNDS}
-    found["sessions"], found["django"] = {}, {}
+    frameworks = {
+        "sessions": session_ways.OF_ENGINE,
+        "django": django_ways.OF_ENGINE,
+        "async": async_ways.OF_ENGINE,
+        "async_sessions": async_ways.SESSIONS_OF_ENGINE,
+    }
+    found |= {name: {} for name in frameworks}
     for server in (PostgresServer(), MariaDbServer()):
         with server:
             for statement in ways.SCHEMA[server.scheme]:
                 server.execute(statement)
             found[server.scheme] = compare(server)
-            found["sessions"][server.scheme] = compare_framework(server, session_ways)
-            found["django"][server.scheme] = compare_framework(server, django_ways)
+            for name, of_engine in frameworks.items():
+                found[name][server.scheme] = compare_framework(server, of_engine[server.scheme])
     return found

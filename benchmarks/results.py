@@ -1,4 +1,4 @@
-"""The machine-readable results: benchmarks/results.json, one part for each benchmark."""
+"""The machine-readable results: benchmarks/results-python-3.x.json, one part for each benchmark."""
 
 import importlib.metadata
 import json
@@ -17,9 +17,14 @@ from lambda_pool.testing import MariaDbServer, PostgresServer
 
 from .rounds import rounded
 
-PATH = Path(__file__).with_name("results.json")
-OTHER_PATH = Path(__file__).with_name("results-python-3.13.json")
-"""What a whole run on another Python wrote, kept beside it."""
+PATH = Path(__file__).with_name(f"results-python-{sys.version_info.major}.{sys.version_info.minor}.json")
+"""What runs on this Python write."""
+OLDEST_PATH = Path(__file__).with_name("results-python-3.11.json")
+NEWEST_PATH = max(
+    Path(__file__).parent.glob("results-python-3.*.json"),
+    key=lambda path: int(path.stem.rpartition(".")[2]),
+    default=PATH,
+)
 PACKAGES = (
     "lambda-pool",
     "psycopg",
@@ -67,7 +72,7 @@ def versions() -> dict[str, str]:
     return found
 
 
-def load(path: Path = PATH) -> dict[str, Any]:
+def load(path: Path) -> dict[str, Any]:
     """All parts so far."""
     parts: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {}
     return parts
@@ -97,7 +102,7 @@ def save(name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         "versions": versions(),
         "found": found,
     }
-    parts = load()
+    parts = load(PATH)
     parts[name] = part
     PATH.write_text(_text(parts))
     print(f"{name}: {part['seconds']} s", file=sys.stderr)

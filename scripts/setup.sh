@@ -159,12 +159,16 @@ install_demo() {
         fail "pip could not install the demo's dependencies into .venv"
 }
 
-install_bench() {
-    make_venv .venv-bench
+install_bench() { # on the newest Python of the machine, unless PYTHON names another
+    local python
+    [ -n "${PYTHON:-}" ] || "$0" newest-python
+    python=${PYTHON:-$("$0" list-newest-python)}
+    make_venv .venv-bench "$python"
     echo "setup: installing the package and the benchmarks' peers into .venv-bench"
     .venv-bench/bin/pip install -q --disable-pip-version-check -c constraints.txt \
         -e '.[all,testing]' -r benchmarks/requirements.txt ||
         fail "pip could not install the benchmarks' peers into .venv-bench"
+    echo "${PYTHON:-newest}" >.venv-bench/.for
 }
 
 install_fuzz() { # in an environment of its own, with a compiled fuzzer that has not a wheel for every Python
@@ -399,6 +403,7 @@ demo)
     ;;
 bench)
     [ benchmarks/requirements.txt -nt .venv-bench/.ready ] && rm -f .venv-bench/.ready
+    [ "$(cat .venv-bench/.for 2>/dev/null)" = "${PYTHON:-newest}" ] || rm -rf .venv-bench
     once .venv-bench/.ready install_bench
     ;;
 emulator) fetch_emulator ;;

@@ -103,7 +103,46 @@ def invocation(found: Results, plots: Plots) -> dict[str, str]:
                 title = f"One SELECT in a transaction, whole invocation, {name}"
                 text = plot(plots, f"invocation-{engine}", title, "milliseconds", times, logarithmic=False) + text
             blocks[f"{engine} {work}"] = text
+    return blocks | frameworks(found)
+
+
+def frameworks(found: Results) -> dict[str, str]:
+    """Each framework on lambda_pool, over the same framework on others."""
+    blocks = {}
+    for part in ("sessions", "django", "async", "async_sessions"):
+        rows = [
+            (
+                peer,
+                name,
+                spread(of["one"][peer]),
+                spread(of["three"][peer]),
+                number(of["cold_ms"][next(iter(of["cold_ms"]))]["median"] / of["cold_ms"][peer]["median"]),
+            )
+            for engine, name in ENGINES.items()
+            for of in (found[part][engine],)
+            for peer in of["one"]
+        ]
+        blocks[part.replace("_", " ")] = table(
+            ("lambda_pool takes, over", "engine", "one SELECT", "three statements", "cold start"), rows
+        )
     return blocks
+
+
+def server(found: Results, plots: Plots) -> dict[str, str]:
+    """Requests a second, and their times."""
+    ways = found["ways"]
+    rows = (
+        (
+            way,
+            spread(ways[way]["requests_per_second"]),
+            spread(ways[way]["median_ms"]),
+            spread(ways[way]["p99_ms"]),
+            f"{spread(ways[way]['throughput_of_ours'])} {TIMES}" if "throughput_of_ours" in ways[way] else "",
+        )
+        for way in ways
+    )
+    head = ("", "requests a second", "median, ms", "99th percentile, ms", "lambda_pool answers")
+    return {key: str(found[key]) for key in ("size", "clients", "requests", "rounds")} | {"ways": table(head, rows)}
 
 
 def cold(found: Results, plots: Plots) -> dict[str, str]:
@@ -287,6 +326,7 @@ PARTS: dict[str, Callable[[Results, Plots], dict[str, str]]] = {
     "cold": cold,
     "recovery": recovery,
     "contention": contention,
+    "server": server,
     "round_trips": round_trips,
     "log_cost": log_cost,
 }

@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from benchmarks import django_ways, session_ways
+from benchmarks import async_ways, django_ways, served, session_ways
 
 from .words import BARE, ENGINES, METRICS, OURS, TIMES, Figure, Results, count, number, spread
 
@@ -23,6 +23,7 @@ def goals(results: Results) -> list[Goal]:
         ("checkout", checkout),
         ("invocation", invocation),
         ("cold", cold),
+        ("server", server),
         ("round_trips", round_trips),
         ("recovery", recovery),
     ):
@@ -46,7 +47,7 @@ def _ratio(what: str, bound: float, figure: Figure) -> Goal:
 def checkout(found: Results) -> list[Goal]:
     """Checkout and return."""
     bounds = (
-        ("postgresql", "psycopg_pool", 0.5),
+        ("postgresql", "psycopg_pool", 0.6),
         ("postgresql", "psycopg_pool, check", 0.03),
         ("postgresql", "SQLAlchemy QueuePool, pre-ping", 0.03),
         ("mysql", "SQLAlchemy QueuePool, pre-ping", 0.05),
@@ -62,23 +63,28 @@ def checkout(found: Results) -> list[Goal]:
     ]
 
 
+_FRAMEWORKS = {
+    "sessions": ("Session", {session_ways.PRE_PING: 0.95, session_ways.QUEUE: 1.03}),
+    "django": ("Django", {django_ways.CHECKED: 0.95, django_ways.KEPT: 1.03}),
+    "async": ("async def", {async_ways.PSYCOPG_POOL: 1.0, async_ways.ASYNCPG: 1.0}),
+    "async_sessions": ("AsyncSession", {async_ways.PRE_PING: 1.0}),
+}
+
+
 def frameworks(found: Results) -> list[Goal]:
-    """Whole warm invocations with a SQLAlchemy session and with Django, where they were measured."""
+    """Whole warm invocations with SQLAlchemy, with Django, and on an event loop."""
     works = {"one": "one SELECT", "three": "a transaction of three statements"}
-    peers = {
-        "sessions": ("Session", ((session_ways.PRE_PING, 0.95), (session_ways.QUEUE, 1.03))),
-        "django": ("Django", ((django_ways.CHECKED, 0.95), (django_ways.KEPT, 1.03))),
-    }
     return [
         _ratio(
             f"whole warm invocation, {ENGINES[engine]}, {words}, {what} on lambda_pool over {peer}",
             bound,
-            of[work][peer],
+            found[part][engine][work][peer],
         )
-        for part, (what, bounds) in peers.items()
-        for engine, of in found.get(part, {}).items()
+        for part, (what, bounds) in _FRAMEWORKS.items()
+        for engine in ENGINES
         for work, words in works.items()
-        for peer, bound in bounds
+        for peer, bound in bounds.items()
+        if peer in found[part][engine][work]
     ]
 
 
@@ -88,7 +94,7 @@ def invocation(found: Results) -> list[Goal]:
     return frameworks(found) + [
         _ratio(
             f"whole warm invocation with metrics, {engine_name}, {words}, over a bare global",
-            1.03,
+            1.05,
             found[engine][work][METRICS]["over_bare"],
         )
         for engine, engine_name in ENGINES.items()
@@ -98,12 +104,25 @@ def invocation(found: Results) -> list[Goal]:
 
 def cold(found: Results) -> list[Goal]:
     """Cold starts."""
-    ours = found["postgresql"][OURS]
+    ours, on_mysql = found["postgresql"][OURS], found["mysql"][OURS]
     return [
         _ratio("cold start, IAM over TLS, CPU, over the AWS sample", 0.5, ours["cpu_over_sample"]),
         _ratio("cold start, IAM over TLS, CPU, over bare psycopg", 1.15, ours["cpu"]["over_base"]),
+        _ratio("cold start, IAM over TLS, CPU, over bare PyMySQL", 1.4, on_mysql["cpu"]["over_base"]),
         _ratio("peak memory, cold, IAM, over bare psycopg", 1.05, ours["memory"]["over_base"]),
     ]
+
+
+def server(found: Results) -> list[Goal]:
+    """A FastAPI server with many requests at once."""
+    goals = []
+    for peer in (served.QUEUE, served.PRE_PING):
+        figures = found["ways"][peer]
+        more = figures["throughput_of_ours"]
+        what = f"requests a second, FastAPI, lambda_pool over {peer}"
+        goals.append(Goal(what, f"(at least) 1 {TIMES}", f"{spread(more)} {TIMES}", more["median"] >= 1))
+        goals.append(_ratio(f"99th percentile of their time, over {peer}", 1.0, figures["p99_of_ours"]))
+    return goals
 
 
 def round_trips(found: Results) -> list[Goal]:

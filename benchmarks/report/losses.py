@@ -1,5 +1,7 @@
 """Where others are better, by the figures, and why."""
 
+from benchmarks import served
+
 from .words import BARE, ENGINES, METRICS, OURS, RUN, TIMES, Results, count, median, number
 
 _UNCHECKED = (BARE, "AWS wrapper")
@@ -14,6 +16,7 @@ def losses(results: Results) -> str:
         ("cold", cold),
         ("recovery", recovery),
         ("contention", contention),
+        ("server", server),
         ("log_cost", log_cost),
     ):
         if name in results:
@@ -38,8 +41,52 @@ def checkout(found: Results) -> list[str]:
     ]
 
 
+_OF_FRAMEWORKS = {
+    "sessions": "SQLAlchemy's `Session` on its own pools",
+    "django": "Django on its own connections",
+    "async": "`async def` on psycopg_pool, asyncpg or aiomysql",
+    "async_sessions": "SQLAlchemy's `AsyncSession` on its own pool",
+}
+
+
+def frameworks(found: Results) -> list[str]:
+    """Peers of the same framework, whose statements are the same."""
+    lines = []
+    for part, words in _OF_FRAMEWORKS.items():
+        ratios = [
+            figures["median"]
+            for of in found[part].values()
+            for name in ("one", "three")
+            for figures in of[name].values()
+        ]
+        if max(ratios) > 1:
+            lines.append(
+                f"**{words}**: a warm invocation on lambda_pool takes {number(min(ratios))} to "
+                f"{number(max(ratios))} times as long. On loopback a check by a round trip costs nearly "
+                "nothing. Where it takes half a millisecond, doing "
+                "without it outweighs the rest."
+            )
+    return lines
+
+
+def server(found: Results) -> list[str]:
+    """A server on SQLAlchemy's own pool."""
+    ways = found["ways"]
+    least = min(ways[peer]["throughput_of_ours"]["median"] for peer in (served.QUEUE, served.PRE_PING))
+    if least >= 1:
+        return []
+    return [
+        "**FastAPI on AsyncAdaptedQueuePool** answers more requests a second: lambda_pool "
+        f"{number(least)} times as many. Its middleware bounds each request and cleans up after it."
+    ]
+
+
 def invocation(found: Results) -> list[str]:
     """What the decorator costs."""
+    return _decorated(found) + frameworks(found)
+
+
+def _decorated(found: Results) -> list[str]:
     words = {"empty": "no statement", "one": "one SELECT", "three": "three statements"}
     worst = max(
         (found[engine][work][METRICS]["over_bare"]["median"], engine, work)

@@ -1,9 +1,9 @@
-"""docs/benchmarks.md and its plots, from results.json: `python -m benchmarks.report.page` writes them anew."""
+"""docs/benchmarks.md and its plots, from the results: `python -m benchmarks.report.page` writes them anew."""
 
 import re
 from pathlib import Path
 
-from ..results import OTHER_PATH, load
+from ..results import NEWEST_PATH, OLDEST_PATH, load
 from .blocks import PARTS, Plots, machine, made
 from .goals import goals
 from .losses import losses
@@ -16,12 +16,12 @@ _TEMPLATE = Path(__file__).with_name("page.md")
 _PLACE = re.compile(r"<(\w+)(?:: ([^<>\n]+))?>")
 
 
-def render(results: Results) -> dict[str, str]:
+def render() -> dict[str, str]:
     """The page and its plots, by their path below docs/."""
     plots: Plots = {}
-    other = load(OTHER_PATH)
+    results, other = load(NEWEST_PATH), load(OLDEST_PATH)
     blocks = {
-        "machine": machine(results) if results else "",
+        "machine": machine(results),
         "goals": reached(results),
         "machine_other": machine(other),
         "goals_other": reached(other),
@@ -50,12 +50,12 @@ def reached(results: Results) -> str:
     )
 
 
-def write(results: Results) -> None:
+def write() -> None:
     """Write the page and its plots."""
     (PATH.parent / "benchmarks").mkdir(parents=True, exist_ok=True)
-    for name, text in render(results).items():
+    for name, text in render().items():
         (PATH.parent / name).write_text(text)
 
 
 if __name__ == "__main__":
-    write(load())
+    write()
