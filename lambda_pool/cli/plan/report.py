@@ -111,10 +111,11 @@ def _fleet(plan: Plan, fleet: Fleet) -> list[str]:
         return fold(f"keep_below to set: 0 ({at_work}: there is no room for all at work, and none for frozen ones).")
     frozen = max(plan.figures.environments - plan.figures.at_work, 0)
     which = f"{fleet.kept} connections" + (f" of {frozen} frozen environments" if frozen else "")
-    default = ", and the default of 0.6 is below it" if fleet.keep_below >= DEFAULT else ""
+    what = f"keep_below to set: {fleet.keep_below:g}"
+    if fleet.keep_below > DEFAULT:
+        what = f"keep_below: the default of {DEFAULT:g} is safe, as is anything up to {fleet.keep_below:g}"
     found = fold(
-        f"keep_below to set: {fleet.keep_below:g} (1 - {at_work}{default}): at most {which} stay open "
-        "across a freeze, and no login is refused because of them.",
+        f"{what} (1 - {at_work}): at most {which} stay open across a freeze, and no login is refused because of them.",
         later="  ",
     )
     for cost in fleet.costs:
