@@ -161,8 +161,11 @@ install_demo() {
 
 install_bench() { # on the newest Python of the machine, unless PYTHON names another
     local python
-    [ -n "${PYTHON:-}" ] || "$0" newest-python
-    python=${PYTHON:-$("$0" list-newest-python)}
+    python=$(find_python)
+    if [ -z "${PYTHON:-}" ]; then
+        "$0" newest-python
+        python=$("$0" list-newest-python)
+    fi
     make_venv .venv-bench "$python"
     echo "setup: installing the package and the benchmarks' peers into .venv-bench"
     .venv-bench/bin/pip install -q --disable-pip-version-check -c constraints.txt \
@@ -403,7 +406,10 @@ demo)
     ;;
 bench)
     [ benchmarks/requirements.txt -nt .venv-bench/.ready ] && rm -f .venv-bench/.ready
-    [ "$(cat .venv-bench/.for 2>/dev/null)" = "${PYTHON:-newest}" ] || rm -rf .venv-bench
+    # Made for another Python than is asked for now.
+    if [ -e .venv-bench/.for ] && [ "$(<.venv-bench/.for)" != "${PYTHON:-newest}" ]; then
+        rm -rf .venv-bench
+    fi
     once .venv-bench/.ready install_bench
     ;;
 emulator) fetch_emulator ;;

@@ -16,8 +16,6 @@ QUICK = [
     "commit-a-failed-block",
     "replay-after-commit-was-sent",
     "drop-the-generation-check",
-    "lend-across-a-fork",
-    "beyond-max-size",
     "a-secret-in-a-repr",
 ]
 

@@ -24,7 +24,7 @@ def sockets() -> int:
     return sum(str(fd.readlink()).startswith("socket:") for fd in Path("/proc/self/fd").iterdir() if fd.is_symlink())
 
 
-@pytest.mark.sampled(10, "counts in a process of its own")
+@pytest.mark.sampled(6, "counts in a process of its own")
 @pytest.mark.parametrize("watched", [False, True])
 @pytest.mark.parametrize("how", ["lost", "lost before COMMIT", "closed", "killed while idle"])
 def test_memory_and_descriptors_are_released_at_once(database: Database, how: str, watched: bool) -> None:
