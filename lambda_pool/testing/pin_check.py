@@ -155,12 +155,17 @@ def _text(data: bytes) -> str:
 def _sender(port: int) -> str:
     """File and line of the user's code that waits on the connection whose own port this is."""
     until = time.monotonic() + _LOOK
+    unknown = "(sent by a task of an event loop, or by another process)"
     while True:
         for thread, frame in sys._current_frames().items():
             if thread != threading.get_ident() and _waits(frame, port):
-                return _place(frame)
+                found = _place(frame)
+                if found is not None:
+                    return found
+                # Or by a function that has returned since, and does not show its caller any more.
+                unknown = "(sent by no code of yours)"
         if time.monotonic() > until:
-            return "(sent by a task of an event loop, or by another process)"
+            return unknown
         time.sleep(0.002)
 
 
@@ -176,10 +181,10 @@ def _waits(frame: FrameType | None, port: int) -> bool:
     return False
 
 
-def _place(frame: FrameType | None) -> str:
+def _place(frame: FrameType | None) -> str | None:
     while frame is not None:
         file, module = frame.f_code.co_filename, str(frame.f_globals.get("__name__"))
         if module.partition(".")[0] not in _DRIVERS and not any(part in file for part in _NOT_THE_USERS):
             return f"{file}:{frame.f_lineno}"
         frame = frame.f_back
-    return "(sent by no code of yours)"
+    return None
