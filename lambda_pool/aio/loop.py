@@ -109,8 +109,7 @@ class EnvironmentLoop:
                 result.close()
             raise ConfigError(
                 "this handler runs its own event loop, but another one is already running here: call it from plain "
-                "code, "
-                "as Lambda does, or await the function that it wraps (handler.__wrapped__)"
+                "code, as Lambda does, or await the function that it wraps (handler.__wrapped__)"
             )
         loop = environment_loop()
         try:
@@ -133,8 +132,7 @@ def end_tasks(loop: asyncio.AbstractEventLoop) -> None:
     names = ", ".join(sorted(_named(task) for task in left))
     log.warning(
         "the handler ended while %d of its tasks were still running; they are cancelled: %s; await them, or start "
-        "them in an "
-        "asyncio.TaskGroup",
+        "them in an asyncio.TaskGroup",
         len(left),
         names,
     )

@@ -72,8 +72,7 @@ class PooledDialect(_Dialect):
         if self.pool.config.autocommit:
             raise ConfigError(
                 "autocommit=True is not valid with SQLAlchemy, because its transactions would have no effect: take it "
-                "out of the "
-                "pool, and write create_engine(…, isolation_level='AUTOCOMMIT') if you want that"
+                "out of the pool, and write create_engine(…, isolation_level='AUTOCOMMIT') if you want that"
             )
         self._arguments = dict(super().create_connect_args(make_url(f"{url.drivername}://"))[1])
         self._share()
@@ -181,8 +180,7 @@ class PooledDialect(_Dialect):
         if args or other:
             raise ConfigError(
                 f"connect_args with {', '.join(other)} is not valid, neither here nor from a listener of do_connect: "
-                "the "
-                "pool opens the connections, write Pool(…, connect_args={…}), or auth=… for a token"
+                "the pool opens the connections, write Pool(…, connect_args={…}), or auth=… for a token"
             )
         config = self.pool.config
         deadline = Deadline(config.timeout, wake=config.wake_timeout)

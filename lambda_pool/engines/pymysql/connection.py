@@ -240,7 +240,7 @@ class BoundedConnection(_Connection):
             self.noted.transaction_unknown = True
             raise self._given_up(TimeoutError("the statement returned early"))
         if seen.begins_anew:
-            self.noted.begin_anew()
+            self.noted.begin_anew(rolled_back=seen.rolls_back)
         if self.noted.guarded and not self.in_transaction:
             self.noted.ended = True
         return affected
@@ -338,7 +338,7 @@ class BoundedConnection(_Connection):
         """ROLLBACK."""
         self.noted.ended |= self.noted.guarded
         self._commanded(super().rollback)
-        self.noted.begin_anew()
+        self.noted.begin_anew(rolled_back=True)
 
     def autocommit(self, value: bool) -> None:
         """SET autocommit, which commits where it switches that on; then refused inside `Pool.run`."""

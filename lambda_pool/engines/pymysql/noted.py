@@ -51,10 +51,11 @@ class Noted:
         self.named_lock |= seen.named_lock
         self.read_only |= seen.read_only
 
-    def begin_anew(self) -> None:
-        """The borrower ended its transaction: what was known of that one says nothing of the next."""
+    def begin_anew(self, *, rolled_back: bool = False) -> None:
+        """The borrower ended its transaction. What must not be committed is over only where it was rolled back."""
         self.doubt = self.undone = None
-        self.rollback_only &= self.guarded
+        if rolled_back and not self.guarded:
+            self.rollback_only = False
 
 
 def again(error: Exception) -> Exception:

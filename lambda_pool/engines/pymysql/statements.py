@@ -44,6 +44,8 @@ class Look(NamedTuple):
     """It may end the transaction that it runs in, or begin another."""
     begins_anew: bool = False
     """It begins or ends a transaction in so many words."""
+    rolls_back: bool = False
+    """It rolls a whole transaction back, in so many words."""
     transaction: bool = False
     """It sets isolation level or access mode."""
     read_only: bool = False
@@ -94,12 +96,13 @@ def _look(text: str) -> Look:
     role = first == "set" and second == "role"
     transaction = first == "set" and bool(_TRANSACTION.search(text))
     moves = first == "use"
+    rolls_back = first == "rollback" and not _TO_SAVEPOINT.search(text)
     made = first == "create" and second in {"temporary", "or"} and bool(_TEMPORARY.search(text))
     return Look(
         may_end=not _stays(first, second, text),
-        begins_anew=first in {"commit", "start"}
-        or (first == "begin" and second != "not")  # MariaDB's BEGIN NOT ATOMIC is a block of statements
-        or (first == "rollback" and not _TO_SAVEPOINT.search(text)),
+        # MariaDB's BEGIN NOT ATOMIC is a block of statements.
+        begins_anew=rolls_back or first in {"commit", "start"} or (first == "begin" and second != "not"),
+        rolls_back=rolls_back,
         transaction=transaction,
         read_only=(transaction or first == "start") and bool(_READ_ONLY.search(text)),
         moves=moves,
