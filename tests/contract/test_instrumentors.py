@@ -20,10 +20,6 @@ from aws_xray_sdk.ext.pymysql import patch as pymysql_patch
 from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor
 from opentelemetry.instrumentation.pymysql import PyMySQLInstrumentor
 from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
-from opentelemetry.trace import StatusCode
 from sqlalchemy import text
 
 from lambda_pool import AsyncPool, Pool
@@ -31,6 +27,7 @@ from lambda_pool.engines.psycopg.connection import PooledConnection
 from lambda_pool.engines.psycopg.cursors import Tracked
 from lambda_pool.engines.pymysql.connection import BoundedConnection
 from lambda_pool.sqlalchemy import create_async_engine, create_engine
+from tests.support.tracing import Tracing
 
 INSTRUMENTORS: dict[str, Any] = {"postgresql": PsycopgInstrumentor, "mysql": PyMySQLInstrumentor}
 
@@ -39,23 +36,6 @@ CONFLICTS = {
     "postgresql": psycopg.errors.SerializationFailure("could not serialize access"),
     "mysql": pymysql.OperationalError(1213, "Deadlock found when trying to get lock"),
 }
-
-
-class Tracing:
-    """A provider of its own, and the spans that it was told."""
-
-    def __init__(self) -> None:
-        self.memory = InMemorySpanExporter()
-        self.provider = TracerProvider()
-        self.provider.add_span_processor(SimpleSpanProcessor(self.memory))
-
-    def taken(self) -> list[Any]:
-        spans = list(self.memory.get_finished_spans())
-        self.memory.clear()
-        return spans
-
-    def said(self) -> list[tuple[str, dict[str, Any], StatusCode]]:
-        return [(span.name, dict(span.attributes), span.status.status_code) for span in self.taken()]
 
 
 @pytest.fixture

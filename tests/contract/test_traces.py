@@ -8,28 +8,13 @@ import threading
 from typing import Any
 
 import pytest
-from opentelemetry.sdk.trace import TracerProvider
-from opentelemetry.sdk.trace.export import SimpleSpanProcessor
-from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
 from lambda_pool import AsyncPool, Pool
 from lambda_pool.errors import ConfigError, ConnectError, LambdaPoolError
 from lambda_pool.metrics import OtelTraces
 from lambda_pool.testing import FakeDriver
-
-
-class Tracing:
-    """A provider of its own, and what it was told."""
-
-    def __init__(self) -> None:
-        self.memory = InMemorySpanExporter()
-        self.provider = TracerProvider()
-        self.provider.add_span_processor(SimpleSpanProcessor(self.memory))
-        self.tracer = self.provider.get_tracer("test")
-
-    def spans(self, name: str) -> list[Any]:
-        return [span for span in self.memory.get_finished_spans() if span.name == name]
+from tests.support.tracing import Tracing
 
 
 @pytest.fixture
