@@ -102,7 +102,7 @@ def _may_stay(pool: "ConnectionPool", entry: Entry, bound: float) -> bool | None
         kind = pool.classify(error)
         if kind is Failure.FOREIGN:
             raise
-        if kind is not Failure.OTHER or not (pool.is_silent(entry) and link.status() is Status.IDLE):
+        if kind is not Failure.OTHER or not (link.is_silent() and link.status() is Status.IDLE):
             log.debug("pool %s: the server was asked how crowded it is, without an answer: %s", pool.name, error)
             return None
         pool.asks = False

@@ -39,7 +39,7 @@ from .events import (
 from .invocation import Deadline
 from .release import release
 from .request import asking, note_failure
-from .waiting import current_borrower, readable, turn
+from .waiting import current_borrower, turn
 
 if TYPE_CHECKING:
     from .stats import PoolStats
@@ -193,12 +193,6 @@ class ConnectionPool:
             self.events.emit((CheckedOut if fresh else Reused)(self.name, entry.checkout))
         return True
 
-    @staticmethod
-    def is_silent(entry: Entry) -> bool:
-        """The free check: True if the socket is open and the server sent nothing. No round trip, no wait."""
-        fd = entry.link.fileno()
-        return fd >= 0 and not readable(fd)
-
     def _decide(self, entry: Entry, role: Role) -> Reuse | Ping | Replace:
         return at_checkout(
             entry,
@@ -207,7 +201,7 @@ class ConnectionPool:
             self.state.generation,
             self.pid,
             role,
-            self.is_silent(entry) and entry.link.status() is Status.IDLE,
+            entry.link.is_silent() and entry.link.status() is Status.IDLE,
             self._ping_after,
             self._max_idle,
         )

@@ -25,10 +25,11 @@ def end_invocation(pool: ConnectionPool, since: float, *, alone: bool = True) ->
     because its work is not saved, or nobody knows; None where that is all right, or only warned of.
     """
     with pool.lock:
-        if not pool.state.queue and all(entry.state is State.IDLE for entry in pool.state.entries):
-            held = []
-        else:
-            held = pool.state.reclaim(current_borrower(), alone=alone, since=since)
+        if not pool.state.queue and all(
+            entry.state is State.IDLE and entry.link.status() in AT_REST for entry in pool.state.entries
+        ):
+            return None
+        held = pool.state.reclaim(current_borrower(), alone=alone, since=since)
     return _take_back(pool, held)
 
 

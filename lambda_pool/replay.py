@@ -62,7 +62,7 @@ def _may_replay(pool: ConnectionPool, entry: Entry, error: BaseException) -> boo
         return False
     kind = pool.kind_of(entry, error)
     own = entry.link.inspect(ask=True).own_transaction
-    return policy.may_replay(kind, own_transaction=own, lost=not pool.is_silent(entry))
+    return policy.may_replay(kind, own_transaction=own, lost=not entry.link.is_silent())
 
 
 def _named(work: Any) -> str:

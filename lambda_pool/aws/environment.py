@@ -6,17 +6,14 @@ https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html.
 """
 
 import os
-from typing import NamedTuple
 
 from ..errors import CredentialsError
+from ..record import Record
 from ..secret import Secret
 
 
-class AwsCredentials(NamedTuple):
-    """What signs a request. Comparable, so that a change of credentials is noticed.
-
-    A NamedTuple, because making a frozen dataclass costs each cold start 0.4 ms, and this 0.05.
-    """
+class AwsCredentials(Record):
+    """What signs a request. Comparable, so that a change of credentials is noticed."""
 
     access_key: str
     secret_key: Secret

@@ -79,7 +79,7 @@ class Borrowed:
 
     def lost(self) -> bool:
         """True if it is known to be of no more use."""
-        return self.failure is not None or self.taken() or not self.home.core.is_silent(self.entry)
+        return self.failure is not None or self.taken() or not self.entry.link.is_silent()
 
     def end(self, *, commit: bool) -> None:
         """End the transaction, if one is open. Raises NotCommitted, CommitUncertain, or what the driver raises."""

@@ -269,5 +269,5 @@ class PooledWrapper:
         if borrowed is None or borrowed.failure is not None:
             return
         kind = borrowed.home.core.kind_of(borrowed.entry, error)
-        if kind in INVALIDATES_POOL or not borrowed.home.core.is_silent(borrowed.entry):
+        if kind in INVALIDATES_POOL or not borrowed.entry.link.is_silent():
             borrowed.failure = error

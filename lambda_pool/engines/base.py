@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from enum import Enum
 from time import monotonic
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from ..auth.base import Credentials
 from ..errors import CommitUncertain, DeadlineExceeded
@@ -146,14 +146,14 @@ class Status(Enum):
     CLOSED = "closed"
 
 
-AT_REST = frozenset({Status.IDLE, Status.STREAMING})
+AT_REST = (Status.IDLE, Status.STREAMING)
 """No work is open that could be lost or saved."""
 
-RUNNING = frozenset({Status.BUSY, Status.STREAMING})
+RUNNING = (Status.BUSY, Status.STREAMING)
 """The server may be at work for a borrower."""
 
 
-class Facts(NamedTuple):
+class Facts(Record):
     """What is known of how a borrower leaves a connection."""
 
     condition: Condition
@@ -181,8 +181,8 @@ class EngineConnection(Protocol):
     def backend_id(self) -> int:
         """The server's number for this session: backend pid or thread id. 0 when unknown."""
 
-    def fileno(self) -> int:
-        """The socket's descriptor. -1 if it is closed."""
+    def is_silent(self) -> bool:
+        """The free check: True if the socket is open and the server sent nothing. No round trip, no wait."""
 
     def status(self) -> Status:
         """What goes on, by what the driver knows. Callable from a signal handler."""

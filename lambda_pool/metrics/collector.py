@@ -11,6 +11,7 @@ from .numbers import MOST_VALUES, Entry, Numbers
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
+_ORDINARY = (CheckedOut, Reused)  # Returned says all that they say
 _NOT_REPORTED = "pool %s: metrics could not be reported"
 
 
@@ -57,7 +58,7 @@ class Collector:
             elif isinstance(event, InvocationEnded):
                 if event.failed or event.cold or numbers.urgent or self._due(numbers):
                     self._at_end(event.pool, numbers, failed=event.failed, cold=event.cold)
-            else:
+            elif not isinstance(event, _ORDINARY):
                 self._rare(event, numbers)
         except Exception:
             log.exception(_NOT_REPORTED, event.pool)
@@ -77,8 +78,6 @@ class Collector:
         numbers.due_mono = monotonic() + self._interval
 
     def _rare(self, event: Event, numbers: Numbers) -> None:
-        if isinstance(event, Reused | CheckedOut):
-            return
         if isinstance(event, Forked):
             self._lock = RLock()
             numbers.forked()

@@ -1,6 +1,6 @@
 """Every metric: its name, unit and meaning. What is emitted, drawn on a dashboard or documented is taken from here."""
 
-from typing import NamedTuple
+from ..record import Record
 
 COUNT = "Count"
 MICROSECONDS = "Microseconds"
@@ -12,7 +12,7 @@ DIMENSIONS = ("service", "function_name", "pool")
 """The dimensions of every metric. Anything that could take many values is a property instead."""
 
 
-class Definition(NamedTuple):
+class Definition(Record):
     """One metric. `statistic` is the one that answers a question."""
 
     unit: str

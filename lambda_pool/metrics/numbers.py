@@ -1,7 +1,7 @@
 """One pool's numbers between two reports. Knows events and metrics, no clock and no output."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 
 from .. import invocation
 from ..events import (
@@ -20,6 +20,7 @@ from ..events import (
     TimedOut,
     Waited,
 )
+from ..record import Record
 
 MOST_VALUES = 100
 """Values of one metric in one EMF object:
@@ -40,7 +41,7 @@ def micros(seconds: float) -> int:
     return int(seconds * 1e6 + 0.5)
 
 
-class Entry(NamedTuple):
+class Entry(Record):
     """What belongs into one report line: at most MOST_VALUES values of each metric, and the detail they share."""
 
     properties: Properties
@@ -218,7 +219,7 @@ class Numbers:
         return {"CheckoutTime": list(map(micros, checkouts)), "HoldTime": list(map(micros, held))}
 
 
-class _Detail(NamedTuple):
+class _Detail(Record):
     counts: dict[str, int]
     times: Times
 

@@ -1,9 +1,7 @@
 """A scripted database: a driver without a server, for tests of pure logic and of functions that use a pool."""
 
-import os
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +9,6 @@ from ..engines.base import Condition, ConnectRequest, Defaults, EngineConnection
 
 if TYPE_CHECKING:
     from ..api import Pool
-
-
-@cache
-def _silent_pipe() -> tuple[int, int]:
-    """A descriptor on which nothing ever arrives, and the one that keeps it so."""
-    return os.pipe()
 
 
 class FakeError(Exception):
@@ -127,9 +119,9 @@ class FakeEngineConnection:
     def read_rest(self, timeout: float | None) -> None:
         """See `FrameworkConnection`."""
 
-    def fileno(self) -> int:
+    def is_silent(self) -> bool:
         """See `EngineConnection`."""
-        return -1 if self.readable or self.driver_connection.closed else _silent_pipe()[0]
+        return not (self.readable or self.driver_connection.closed)
 
     def status(self) -> Status:
         """See `EngineConnection`."""

@@ -22,7 +22,7 @@ from lambda_pool.engines.base import Failure
 from lambda_pool.engines.pymysql import private
 from lambda_pool.engines.pymysql.engine import MysqlEngine
 from lambda_pool.engines.pymysql.errors import classify, is_refusal
-from lambda_pool.engines.pymysql.statements import look
+from lambda_pool.engines.pymysql.statements import Look, look
 from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 
@@ -387,7 +387,7 @@ def test_what_a_statement_says_of_itself(statement: str, fact: str) -> None:
     for text in (statement, statement.encode()):
         seen = look(text, several=False)
         if fact == "nothing":
-            assert not any(seen), seen
+            assert seen == Look(), seen
         else:
             assert getattr(seen, fact), seen
 

@@ -15,6 +15,7 @@ from ... import invocation
 from ..base import cancelled
 from .cursors import NOTHING_SAVED, tracked
 from .libpq import LOOK, NoAnswerError, exchange
+from .notes import Notes
 from .shared import COMMITTING, Shared
 
 if TYPE_CHECKING:
@@ -24,6 +25,21 @@ _IDLE, _ACTIVE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.ACTIVE, Tr
 _NO_PIPELINE = PipelineStatus.OFF
 
 log: logging.Logger = logging.getLogger("lambda_pool")
+
+
+class Announced:
+    """A block in which what a connection waits for is known."""
+
+    __slots__ = ("_before", "_notes")
+
+    def __init__(self, notes: Notes) -> None:
+        self._notes = notes
+
+    def __enter__(self) -> None:
+        self._before, self._notes.known = self._notes.known, True
+
+    def __exit__(self, *_: object) -> None:
+        self._notes.known = self._before
 
 
 def _announced(name: str, then: Any = None) -> Any:
@@ -74,14 +90,9 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
                 raise NoAnswerError("no answer in time") from error
             raise
 
-    @contextmanager
-    def announced(self) -> Iterator[None]:
+    def announced(self) -> Announced:
         """The waits in this block are the driver's own, or those of statements that are noted."""
-        known, self.pooled.known = self.pooled.known, True
-        try:
-            yield
-        finally:
-            self.pooled.known = known
+        return Announced(self.pooled)
 
     def exchange(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
         """Send a query past psycopg's transactions, and read its results. See `libpq.exchange`."""

@@ -11,7 +11,7 @@ import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
 from ...errors import DeadlineExceeded, NotCommitted
-from ...waiting import readable
+from ...waiting import FreeCheck
 from ..base import Condition, EngineConnection, Facts, Outcome, Status, cause, rest, uncertain
 from ..bounded_socket import dead_end, shut_down
 
@@ -27,7 +27,8 @@ _OK = ConnStatus.OK
 _IDLE, _ACTIVE = TransactionStatus.IDLE, TransactionStatus.ACTIVE
 _IN_TRANSACTION, _IN_ERROR = TransactionStatus.INTRANS, TransactionStatus.INERROR
 _NO_PIPELINE = PipelineStatus.OFF
-_STATUS = {
+_STATUS: dict[int, Status] = {
+    _IDLE: Status.IDLE,
     _IN_TRANSACTION: Status.IN_TRANSACTION,
     _IN_ERROR: Status.FAILED,
     TransactionStatus.UNKNOWN: Status.CLOSED,
@@ -78,6 +79,7 @@ class PostgresConnection:
         self.session_idle = session_idle
         self.backend_id: int = conn.pgconn.backend_pid
         self._libpq = conn.pgconn
+        self._socket = FreeCheck(conn.pgconn.socket)
         self._after = reset
         self._resets = reset != "transaction"
         self._set_up = False  # a framework changed the session, which no reset may undo
@@ -101,22 +103,16 @@ class PostgresConnection:
 
     # --- checkout -----------------------------------------------------------------------------------------------------
 
-    def fileno(self) -> int:
-        """As libpq has it: a closed descriptor's number may be somebody else's now."""
-        return self._libpq.socket if self._libpq.status == _OK else -1
+    def is_silent(self) -> bool:
+        """By the kernel's word. Not if libpq has closed it: the descriptor's number may be somebody else's now."""
+        return self._libpq.status == _OK and self._socket.is_silent()
 
     def status(self) -> Status:
         """By libpq's word for the transaction."""
-        status = TransactionStatus(self._libpq.transaction_status)
-        if status == _IDLE:
-            return Status.IDLE
+        status = self._libpq.transaction_status
         if status == _ACTIVE:
             return Status.ENDING if self.driver_connection.pooled.unasked.own else Status.BUSY
         return _STATUS[status]
-
-    def _is_silent(self) -> bool:
-        fd = self.fileno()
-        return fd >= 0 and not readable(fd)
 
     def ping(self, timeout: float) -> None:
         """An empty query: what every server and pooler answers, and nothing that a proxy would pin for."""
@@ -153,7 +149,7 @@ class PostgresConnection:
         alive, status = pgconn.status == _OK, pgconn.transaction_status
         return Facts(
             self._condition(),
-            conn.closed and not conn.broken,
+            not alive and not conn.broken,
             noted.closed_in_transaction,
             bool(conn.read_only),
             # libpq's last message (English, as on RDS): outside of a transaction nothing else is left of an error.
@@ -229,7 +225,7 @@ class PostgresConnection:
 
     def _commit(self, timeout: float | None, *, reset: bool) -> None:
         deadline = None if timeout is None else monotonic() + timeout
-        if not self._is_silent():
+        if not self.is_silent():
             # If the server has closed the connection, COMMIT is never sent, and nothing is uncertain.
             self._ask_nothing(_DRAIN_TIMEOUT if timeout is None else timeout)
             timeout = rest(deadline)

@@ -35,7 +35,7 @@ class Notes:
         self.changed = self.prepared = False
         """The server's session may not be what it was; statements may have been prepared in SQL."""
         self.altered = self.touched = False
-        """A setting of the driver's may have been changed; the adapters may."""
+        """A setting of the driver's may have been changed; one may that only a reset of the session puts back."""
         self.was_reset = False
         """The server's half of a reset is done."""
         self.closed_in_transaction = False

@@ -35,6 +35,17 @@ class Baseline:
         self.handlers: list[tuple[str, Any]] = list(conn.pooled.handlers)
 
 
+def _noted(name: str) -> Any:
+    """A setting of the driver's that only a reset of the session puts back."""
+    genuine = getattr(psycopg.BaseConnection, name)
+
+    def put(self: "Shared", value: Any) -> None:
+        self.pooled.touched = True
+        genuine.fset(self, value)
+
+    return property(genuine.fget, put, doc=genuine.__doc__)
+
+
 class Shared(_Connection):
     """In front of one of psycopg's connection classes."""
 
@@ -140,7 +151,11 @@ class Shared(_Connection):
 
     @server_cursor_factory.setter
     def server_cursor_factory(self, value: Any) -> None:
+        self.pooled.touched = True
         self.pooled.server_cursor_class = value, self._class_for(value)
+
+    prepare_threshold: Any = _noted("prepare_threshold")
+    prepared_max: Any = _noted("prepared_max")
 
     def comment_statements(self) -> None:
         """From now on each statement ends with a comment that names the current trace."""
@@ -230,7 +245,6 @@ class Shared(_Connection):
             and len(vars(self)) == len(base.names)
             and self.pooled.handlers == base.handlers
             and not self.pooled.unasked.notified
-            and self.settings() == base.settings
         )
 
     def put_back(self, *, wholly: bool) -> None:

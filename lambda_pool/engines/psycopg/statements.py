@@ -6,23 +6,24 @@ from typing import Any
 
 from psycopg import sql
 
+# Patterns are compiled where they are needed first.
 # Where SQL text is not SQL: literals, quoted names, comments.
-_QUOTED = re.compile(
-    r"""\be'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|\$(?P<tag>[^\W\d]\w*|)\$.*?\$(?P=tag)\$|--[^\n]*|/\*""",
-    re.DOTALL | re.IGNORECASE,
+_QUOTED = (
+    r"""(?si)\be'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|"(?:[^"]|"")*"|"""
+    r"""\$(?P<tag>[^\W\d]\w*|)\$.*?\$(?P=tag)\$|--[^\n]*|/\*"""
 )
-_PLAIN_NAME = re.compile(r'"\w+"')
-_COMMENT_EDGE = re.compile(r"/\*|\*/")
-_ENDS = re.compile(
+_PLAIN_NAME = r'"\w+"'
+_COMMENT_EDGE = r"/\*|\*/"
+_ENDS = (
     r"(?:^|;)\s*(?:commit\b|end\b|abort\b|prepare\s+transaction\b|rollback\b(?!\s+(?:(?:work|transaction)\s+)?to\b))"
 )
-_COMMITS = re.compile(r"\s*(?:commit|end|prepare\s+transaction)\b")
-_SETS = re.compile(r"(?:^|;)\s*set\s+(?!\s|(?:local|transaction|constraints)\b)")
-_LEAVES = re.compile(r"(?:^|;)\s*(?:reset|listen|prepare|discard|deallocate|declare|load|do|call)\b")
-_TEMPORARY = re.compile(r"\b(?:create|into|replace|local|global)\s+temp(?:orary)?\b|\bpg_temp\b")
-_SETTINGS = re.compile(r"\bupdate\s+(?:only\s+)?(?:pg_catalog\s*\.\s*)?pg_settings\b")
-_LOCAL_CONFIG = re.compile(r"\bset_config\s*\((?:[^()]|\([^()]*\))*,\s*true\s*\)")
-_PREPARES = re.compile(r"(?:^|;)\s*(?:prepare|do|call)\b")
+_COMMITS = r"\s*(?:commit|end|prepare\s+transaction)\b"
+_SETS = r"(?:^|;)\s*set\s+(?!\s|(?:local|transaction|constraints)\b)"
+_LEAVES = r"(?:^|;)\s*(?:reset|listen|prepare|discard|deallocate|declare|load|do|call)\b"
+_TEMPORARY = r"\b(?:create|into|replace|local|global)\s+temp(?:orary)?\b|\bpg_temp\b"
+_SETTINGS = r"\bupdate\s+(?:only\s+)?(?:pg_catalog\s*\.\s*)?pg_settings\b"
+_LOCAL_CONFIG = r"\bset_config\s*\((?:[^()]|\([^()]*\))*,\s*true\s*\)"
+_PREPARES = r"(?:^|;)\s*(?:prepare|do|call)\b"
 
 # Commands whose tag alone says that the session is not as it was before.
 _CHANGING = frozenset({b"RESET", b"LISTEN", b"PREPARE", b"DISCARD", b"DEALLOCATE", b"DECLARE", b"LOAD", b"DO", b"CALL"})
@@ -46,17 +47,17 @@ def statement(query: Any) -> str:
 
 def ends_transaction(query: Any) -> bool:
     """True if one of the statements in a query's text may end the transaction (not a savepoint)."""
-    return bool(_ENDS.search(_bare(statement(query).lower())))
+    return bool(re.search(_ENDS, _bare(statement(query).lower())))
 
 
 def asks_to_commit(query: Any) -> bool:
     """True if its first statement does."""
-    return bool(_COMMITS.match(_bare(statement(query).lower())))
+    return bool(re.match(_COMMITS, _bare(statement(query).lower())))
 
 
 def prepares(query: Any) -> bool:
     """True if it may leave a prepared statement of the borrower's own."""
-    return bool(_PREPARES.search(_bare(statement(query).lower())))
+    return bool(re.search(_PREPARES, _bare(statement(query).lower())))
 
 
 def changes_session(query: Any, tags: Iterable[bytes] | None = None) -> bool:
@@ -70,26 +71,26 @@ def changes_session(query: Any, tags: Iterable[bytes] | None = None) -> bool:
     text = statement(query).lower()
     if "set_config" in text or "advisory_lock" in text or "temp" in text or "pg_settings" in text:
         bare = _bare(text)
-        named = "set_config" in _LOCAL_CONFIG.sub("", bare)
-        if named or "advisory_lock" in bare or _TEMPORARY.search(bare) or _SETTINGS.search(bare):
+        named = "set_config" in re.sub(_LOCAL_CONFIG, "", bare)
+        if named or "advisory_lock" in bare or re.search(_TEMPORARY, bare) or re.search(_SETTINGS, bare):
             return True
     if tags is None:
         bare = _bare(text)
-        return bool(_SETS.search(bare) or _LEAVES.search(bare))
-    return b"SET" in tags and bool(_SETS.search(_bare(text)))
+        return bool(re.search(_SETS, bare) or re.search(_LEAVES, bare))
+    return b"SET" in tags and bool(re.search(_SETS, _bare(text)))
 
 
 def _bare(text: str) -> str:
     """SQL without its comments, with nothing in its literals, and with names of one word as if they were not quoted."""
     parts = []
     at = 0
-    while found := _QUOTED.search(text, at):
+    while found := re.compile(_QUOTED).search(text, at):
         parts.append(text[at : found.start()])
         at = found.end()
         if found.group() == "/*":
             at = _end_of_comment(text, at)
             parts.append(" ")
-        elif _PLAIN_NAME.fullmatch(found.group()):
+        elif re.fullmatch(_PLAIN_NAME, found.group()):
             parts.append(f" {found.group()[1:-1]} ")
         else:
             parts.append(" " if found.group().startswith("--") else "''")
@@ -99,7 +100,7 @@ def _bare(text: str) -> str:
 def _end_of_comment(text: str, at: int) -> int:
     """Where the comment ends that was opened before `at`; PostgreSQL's may stand in one another."""
     depth = 1
-    while depth and (edge := _COMMENT_EDGE.search(text, at)):
+    while depth and (edge := re.compile(_COMMENT_EDGE).search(text, at)):
         depth += 1 if edge.group() == "/*" else -1
         at = edge.end()
     return len(text) if depth else at

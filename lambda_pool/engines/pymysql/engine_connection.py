@@ -8,7 +8,7 @@ import pymysql
 from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
 from ...errors import DeadlineExceeded, LambdaPoolError
-from ...waiting import readable
+from ...waiting import FreeCheck
 from ..base import Condition, EngineConnection, Facts, Outcome, OverdueError, Status, cause, rest, uncertain
 from ..bounded_socket import shut_down
 from . import private
@@ -44,6 +44,7 @@ class MysqlConnection:
     def __init__(self, conn: BoundedConnection, *, autocommit: bool, pooled: bool, reset: str = "transaction") -> None:
         self.driver_connection = conn
         self.session_idle: int = conn.session_idle
+        self._socket = FreeCheck(conn.sock.fileno())
         self._pooled = pooled
         self._reset = "" if pooled else reset
         self._database: bytes | None = conn.db.encode() if isinstance(conn.db, str) else conn.db
@@ -85,10 +86,9 @@ class MysqlConnection:
 
     # --- the warm path ------------------------------------------------------------------------------------------------
 
-    def fileno(self) -> int:
-        """As PyMySQL has it: a closed descriptor's number may be somebody else's now."""
-        conn = self.driver_connection
-        return int(conn.sock.fileno()) if conn.open else -1
+    def is_silent(self) -> bool:
+        """By the kernel's word. Not if PyMySQL has closed it: the descriptor's number may be somebody else's now."""
+        return self.driver_connection.open and self._socket.is_silent()
 
     def status(self) -> Status:
         """By the flags of the last answer, and what the connection noted of its statements.
@@ -105,10 +105,6 @@ class MysqlConnection:
         if result is not None and result.unbuffered_active:
             return Status.BUSY if in_transaction else Status.STREAMING
         return Status.IN_TRANSACTION if in_transaction else Status.IDLE
-
-    def _is_silent(self) -> bool:
-        fd = self.fileno()
-        return fd >= 0 and not readable(fd)
 
     def inspect(self, *, ask: bool = False) -> Facts:
         """By the server's word and what the connection noted; `ask` looks for the savepoint of guarded work."""
@@ -158,21 +154,21 @@ class MysqlConnection:
         Else that would be taken for the answer, and ours for the next borrower's.
         """
         conn = self.driver_connection
-        unasked = not self._is_silent() or conn.overheard
+        unasked = not self.is_silent() or conn.overheard
         with conn.bounded(timeout):
             if unasked:
                 conn.line.ahead.append(_PING)  # nothing is sent
             conn.ping()
         if unasked:
             raise pymysql.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the server spoke unasked")
-        if not self._is_silent() or self._condition() is not _CLEAN:
+        if not self.is_silent() or self._condition() is not _CLEAN:
             raise OverdueError("the connection is not idle after a ping")
 
     def sessions(self, timeout: float) -> tuple[int, int]:
         """By the server's counters."""
         from .occupancy import sessions
 
-        return sessions(self.driver_connection, timeout, spoken=not self._is_silent())
+        return sessions(self.driver_connection, timeout, spoken=not self.is_silent())
 
     def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
         """An explicit transaction: MySQL's implicit ones cannot be read-only, nor seen to end.
@@ -264,7 +260,7 @@ class MysqlConnection:
 
     def _commit(self, timeout: float | None) -> None:
         conn = self.driver_connection
-        if not self._is_silent():
+        if not self.is_silent():
             # MySQL sends nothing unasked but that it closes: COMMIT is then never sent, and nothing is uncertain.
             self.discard()
             raise pymysql.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server before COMMIT was sent")
@@ -358,7 +354,7 @@ class MysqlConnection:
         if conn.overheard:
             return False
         conn.noted = Noted()
-        if not (self._is_silent() and self._condition() is _CLEAN):
+        if not (self.is_silent() and self._condition() is _CLEAN):
             return False
         if self._reset == "session" and not self._was_reset:
             self._reset_session(timeout)

@@ -5,7 +5,8 @@ may have ended and another begun. A stored procedure is out of reach.
 """
 
 import re
-from typing import NamedTuple
+
+from ...record import Record
 
 # Comments and the opening of those that are executed (`/*! … */`), blanks and brackets. What was passed over is not
 # looked at again (`(?>`, `*+`): with thirty blanks in front of something else, trying every other way takes minutes.
@@ -24,20 +25,21 @@ _STAYING = (
     | {"values", "table", "do", "use", "savepoint", "release", "show", "explain", "describe", "desc"}
     | {"prepare", "deallocate"}
 )
-_ENDING_SET = re.compile(r"autocommit|password|statement", re.IGNORECASE)
-_TO_SAVEPOINT = re.compile(r"\brollback\s+(?:work\s+)?to\b", re.IGNORECASE)
+# These are compiled where they are needed first, and looked for in small letters.
+_ENDING_SET = r"autocommit|password|statement"
+_TO_SAVEPOINT = r"\brollback\s+(?:work\s+)?to\b"
 
 _BETWEEN = r"(?>\s|/\*.*?\*/)*+"
-_NAMED_LOCK = re.compile(rf"\bget_lock{_BETWEEN}\(", re.IGNORECASE | re.DOTALL)
-_VARIABLE = re.compile(rf"@[\w.$`'\"]+{_BETWEEN}:=|\binto{_BETWEEN}@", re.IGNORECASE | re.DOTALL)
+_NAMED_LOCK = rf"(?s)\bget_lock{_BETWEEN}\("
+_VARIABLE = rf"(?s)@[\w.$`'\"]+{_BETWEEN}:=|\binto{_BETWEEN}@"
 # Of `SET SESSION TRANSACTION …` and of the variables transaction_isolation, tx_read_only and their kin.
-_TRANSACTION = re.compile(r"transaction|\btx_|@tx_", re.IGNORECASE)
-_READ_ONLY = re.compile(r"read[\s_]+only", re.IGNORECASE)
-_TEMPORARY = re.compile(r"\btemporary\b", re.IGNORECASE)
-_READ_LOCK = re.compile(r"with\s+read\s+lock|for\s+export", re.IGNORECASE)
+_TRANSACTION = r"transaction|\btx_|@tx_"
+_READ_ONLY = r"read[\s_]+only"
+_TEMPORARY = r"\btemporary\b"
+_READ_LOCK = r"with\s+read\s+lock|for\s+export"
 
 
-class Look(NamedTuple):
+class Look(Record):
     """What is known of a statement before it is sent."""
 
     may_end: bool = False
@@ -72,7 +74,9 @@ def look(statement: str | bytes, *, several: bool) -> Look:
     text = statement if isinstance(statement, str) else bytes(statement[:_LOOKED_AT]).decode("latin1")
     if several and ";" in text.rstrip("; \t\r\n"):
         parts = [_look(part) for part in text.split(";")]
-        return Look(*(any(each) for each in zip(*parts, strict=True)))._replace(may_end=True, changes=True)
+        return Look(*(any(getattr(part, name) for part in parts) for name in Look._fields)).replace(
+            may_end=True, changes=True
+        )
     return _look(text)
 
 
@@ -81,30 +85,29 @@ def _look(text: str) -> Look:
     if match is None:
         return Look(may_end=True, changes=True)
     first, second = match[1].lower(), match[2].lower()
+    text = text[:_LOOKED_AT].lower()
+    named_lock = "get_lock" in text and bool(re.search(_NAMED_LOCK, text))
     if first in _PLAIN:
-        named = bool(_NAMED_LOCK.search(text, 0, _LOOKED_AT))
-        if named or ("@" in text[:_LOOKED_AT] and _VARIABLE.search(text, 0, _LOOKED_AT)):
-            return Look(named_lock=named, changes=True)
+        if named_lock or ("@" in text and re.search(_VARIABLE, text)):
+            return Look(named_lock=named_lock, changes=True)
         return _NOTHING
-    text = text[:_LOOKED_AT]
     locks = (
         first in {"lock", "handler"}
         or (first == "backup" and second != "unlock")
-        or (first == "flush" and bool(_READ_LOCK.search(text)))
+        or (first == "flush" and bool(re.search(_READ_LOCK, text)))
     )
-    named_lock = bool(_NAMED_LOCK.search(text))
     role = first == "set" and second == "role"
-    transaction = first == "set" and bool(_TRANSACTION.search(text))
+    transaction = first == "set" and bool(re.search(_TRANSACTION, text))
     moves = first == "use"
-    rolls_back = first == "rollback" and not _TO_SAVEPOINT.search(text)
-    made = first == "create" and second in {"temporary", "or"} and bool(_TEMPORARY.search(text))
+    rolls_back = first == "rollback" and not re.search(_TO_SAVEPOINT, text)
+    made = first == "create" and second in {"temporary", "or"} and bool(re.search(_TEMPORARY, text))
     return Look(
         may_end=not _stays(first, second, text),
         # MariaDB's BEGIN NOT ATOMIC is a block of statements.
         begins_anew=rolls_back or first in {"commit", "start"} or (first == "begin" and second != "not"),
         rolls_back=rolls_back,
         transaction=transaction,
-        read_only=(transaction or first == "start") and bool(_READ_ONLY.search(text)),
+        read_only=(transaction or first == "start") and bool(re.search(_READ_ONLY, text)),
         moves=moves,
         role=role,
         locks=locks,
@@ -117,7 +120,7 @@ def _look(text: str) -> Look:
 
 def _stays(first: str, second: str, text: str) -> bool:
     if first == "set":
-        return not _ENDING_SET.search(text)
+        return not re.search(_ENDING_SET, text)
     if first == "rollback":
-        return bool(_TO_SAVEPOINT.search(text))
+        return bool(re.search(_TO_SAVEPOINT, text))
     return first in _STAYING or (first in {"create", "drop"} and second == "temporary")

@@ -10,7 +10,6 @@ import psycopg
 import pytest
 
 from lambda_pool import Pool
-from lambda_pool.api import core_of
 from lambda_pool.engines.base import Condition, Status
 from lambda_pool.events import Crowded, Reason, Replaced
 from lambda_pool.testing import MariaDbServer, PostgresServer
@@ -139,7 +138,7 @@ def test_it_is_asked_in_no_transaction_and_leaves_nothing(server: Server, option
         (entry,) = entries(pool)
         entry.ask_wall = 0.0
         assert entry.link.status() is Status.IDLE
-        assert core_of(pool).is_silent(entry)
+        assert entry.link.is_silent()
         assert entry.link.inspect().condition is Condition.CLEAN or options.get("reset") == "session"
     assert pool.stats().opened == 1
     pool.close()
