@@ -68,8 +68,9 @@ class Namespace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # Takes the cable and its outer end along.
-        subprocess.run(["ip", "netns", "del", self.name], capture_output=True, check=False)
+        # The cable first: the kernel takes a namespace away later, and whoever claims the number next needs its name.
+        for parts in (("link", "del", self._outside), ("netns", "del", self.name)):
+            subprocess.run(["ip", *parts], capture_output=True, check=False)
         folder = _FOLDER / self.name
         (folder / "hosts").unlink(missing_ok=True)
         folder.rmdir()
