@@ -2,7 +2,11 @@
 
 What they need to know stands in the environment: PORT, DATABASE, CA, URL, for the one that is handed a ready-made
 password TOKEN, and for the AWS wrapper, which signs for RDS's own names only, RDS_HOST. All log in as `app` over
-verified TLS.
+verified TLS. What the Lambda runtime itself loads before any function is loaded before each of them.
+"""
+
+_RUNTIME = """
+import awslambdaric.bootstrap
 """
 
 _TOKEN = """
@@ -82,7 +86,7 @@ OURS = "lambda_pool"
 METRICS = "lambda_pool, metrics"
 SAMPLE = "the AWS sample: boto3, token, connect"
 
-PROGRAMS: dict[str, dict[str, str]] = {
+_PROGRAMS: dict[str, dict[str, str]] = {
     "postgresql": {
         BARE: _READY + _PSYCOPG + "conn = psycopg.connect(**arguments)" + _FIRST_ROW,
         OURS: _OURS,
@@ -101,6 +105,9 @@ PROGRAMS: dict[str, dict[str, str]] = {
         "DBUtils, boto3": _TOKEN + _PYMYSQL + _dbutils("pymysql"),
         "SQLAlchemy, boto3": _TOKEN + _PYMYSQL + _sqlalchemy("mysql+pymysql://", "pymysql"),
     },
+}
+PROGRAMS: dict[str, dict[str, str]] = {
+    engine: {name: _RUNTIME + program for name, program in programs.items()} for engine, programs in _PROGRAMS.items()
 }
 
 NOTHING = "Python alone"

@@ -153,21 +153,39 @@ RUNNING = (Status.BUSY, Status.STREAMING)
 """The server may be at work for a borrower."""
 
 
-class Facts(Record):
-    """What is known of how a borrower leaves a connection."""
+class Facts:
+    """What is known of how a borrower leaves a connection. One is made at each return, so it is no `Record`."""
 
-    condition: Condition
-    """CLEAN: open, no transaction, no unfinished result, no changed setting."""
-    closed_by_user: bool
-    """The borrower closed it on purpose (rather than lost it)."""
-    closed_in_transaction: bool
-    """The borrower closed it before its transaction was ended, so that the server rolled back."""
-    read_only: bool
-    """The borrower's own transaction is a read-only one, so that a refused write is no failover."""
-    refused_write: bool
-    """The server is known to have refused to write, though the borrower hid or swallowed that error."""
-    own_transaction: bool
-    """False once guarded work may have ended its own transaction."""
+    __slots__ = (
+        "closed_by_user",
+        "closed_in_transaction",
+        "condition",
+        "own_transaction",
+        "read_only",
+        "refused_write",
+    )
+
+    def __init__(
+        self,
+        condition: Condition,
+        closed_by_user: bool,
+        closed_in_transaction: bool,
+        read_only: bool,
+        refused_write: bool,
+        own_transaction: bool,
+    ) -> None:
+        self.condition: Condition = condition
+        """CLEAN: open, no transaction, no unfinished result, no changed setting."""
+        self.closed_by_user: bool = closed_by_user
+        """The borrower closed it on purpose (rather than lost it)."""
+        self.closed_in_transaction: bool = closed_in_transaction
+        """The borrower closed it before its transaction was ended, so that the server rolled back."""
+        self.read_only: bool = read_only
+        """The borrower's own transaction is a read-only one, so that a refused write is no failover."""
+        self.refused_write: bool = refused_write
+        """The server is known to have refused to write, though the borrower hid or swallowed that error."""
+        self.own_transaction: bool = own_transaction
+        """False once guarded work may have ended its own transaction."""
 
 
 class EngineConnection(Protocol):

@@ -184,7 +184,8 @@ def believes_the_status_bit() -> None:
 
         def inspect(self: Any, *, ask: bool = False, genuine: Any = genuine) -> Facts:
             facts: Facts = genuine(self, ask=ask)
-            return facts.replace(own_transaction=True)
+            facts.own_transaction = True
+            return facts
 
         link.inspect = inspect
 

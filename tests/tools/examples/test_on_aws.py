@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from lambda_pool.testing import LambdaRuntime, PostgresServer
+from tests.on_lambda.databases import until
 from tests.support.snapstart_api import SnapStartEnvironment
 from tests.unit.endpoints.conftest import ScriptedApi
 
@@ -52,7 +53,7 @@ def test_snapstart(postgres: PostgresServer, tmp_path: Path) -> None:
     count = "select pid from pg_stat_activity where application_name like '% snapped'"
     log = tmp_path / "log"
     with SnapStartEnvironment("app.handler", code_dir=EXAMPLES / "snapstart", env=env, log=log) as environment:
-        assert postgres.execute(count) == []  # nothing is in the snapshot
+        until(lambda: postgres.execute(count) == [], 5)  # nothing is in the snapshot
         environment.restore()
         first, second = environment.invoke(), environment.invoke()
         [(backend,)] = postgres.execute(count)
