@@ -68,7 +68,7 @@ def test_the_texts_are_read_from_the_source() -> None:
     found = " ".join(message.text for message in messages())
     assert len(messages()) > 150
     for text in (
-        "no database URL: pass one to Pool()",  # raised
+        "no database URL: pass one, or set",  # raised
         "Check that user … may log in with IAM",  # a hint, returned
         "this connection() was entered twice",  # a constant
         "a connection was held for",  # logged
