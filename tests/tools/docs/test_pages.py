@@ -134,6 +134,27 @@ def said_by_others() -> list[str]:
             "'cryptography' package is required",
             "RuntimeError: 'cryptography' package is required for sha256_password or caching_sha2_password auth …",
         ),
+        (
+            "(1862, 'Your password has expired",
+            "(1862, 'Your password has expired. To log in you must change it using …')",
+        ),
+        (
+            "(1820, 'You must reset your password using ALTER USER statement",
+            "(1820, 'You must reset your password using ALTER USER statement before executing this statement.')",
+        ),
+        *[
+            (
+                f"(1290, 'The MySQL server is running with the --{option} option",
+                f"(1290, 'The MySQL server is running with the --{option} option so it cannot execute this statement')",
+            )
+            for option in ("read-only", "super-read-only")
+        ],
+        ("channel binding required, but SSL not in use", "channel binding required, but SSL not in use"),
+        (
+            'character with byte sequence … in encoding "UTF8" has no equivalent in encoding',
+            'character with byte sequence 0xe6 0x97 0xa5 in encoding "UTF8" has no equivalent in encoding "LATIN1"',
+        ),
+        ("requires a different Python", "Package 'lambda-pool' requires a different Python: 3.10.1 not in '>=3.11'"),
         ("SSL connection has been closed unexpectedly", "SSL connection has been closed unexpectedly"),
         ("consuming input failed", "consuming input failed: server closed the connection unexpectedly"),
         ("SSL SYSCALL error", "consuming input failed: SSL SYSCALL error: EOF detected"),
