@@ -1,7 +1,7 @@
 """What the environment says. The only reader of the pool's environment variables."""
 
 import os
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ..errors import ConfigError
@@ -39,6 +39,14 @@ class Environment(Record):
 _NAMES = ("url", "name", "auth", "secret_id", "rds_proxy", "aurora_cluster")
 VARIABLES = (*_NAMES, *PARTS, *OPTIONS)
 """Every variable's name, without the prefix and in lower case."""
+_INSTEAD = {
+    "url": ("host",),
+    "host": ("url",),
+    "database": ("name",),
+    "password": ("auth", "secret_id"),
+    "secret_id": ("password",),
+}
+"""What says the same as a variable: where one of them is set, the other one is not missed."""
 
 
 @private
@@ -48,7 +56,8 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
     NAME is the pool's. Under a prefix of one's own, with HOST and USER but no DATABASE, it is the database's.
 
     Raises ConfigError for settings that contradict each other, and for a variable under the prefix that means nothing;
-    under a prefix of one's own, where others may have variables too, only for one that means a setting of ours.
+    under a prefix of one's own, where others may have variables too, only for one that stands for a setting of ours
+    that is not given.
     """
     environ = os.environ if environ is None else environ
     found = {key[len(prefix) :].lower(): value for key, value in environ.items() if key.startswith(prefix)}
@@ -74,7 +83,7 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
     return environment
 
 
-def _check_names(found: Collection[str], prefix: str) -> None:
+def _check_names(found: Mapping[str, str], prefix: str) -> None:
     """Raise ConfigError for a variable that somebody means for a pool, and that no pool reads."""
     if not prefix:
         raise ConfigError("the prefix '' is not valid: give what your variables begin with, such as DB_")
@@ -86,7 +95,7 @@ def _check_names(found: Collection[str], prefix: str) -> None:
                 f"the prefix {prefix!r} is not valid: the variables are called {prefix}_…, so write {prefix}_"
             )
         variable, near = f"{prefix}{key.upper()}", synonyms.meant(key, VARIABLES)
-        if near:
+        if near and (prefix == DEFAULT_PREFIX or not any(found.get(name) for name in (near, *_INSTEAD.get(near, ())))):
             raise ConfigError(f"{variable} is not a variable of lambda_pool: did you mean {prefix}{near.upper()}?")
         if prefix == DEFAULT_PREFIX:
             known = [prefix + name.upper() for name in VARIABLES]

@@ -275,6 +275,14 @@ def test_the_plan_and_its_chart_are_what_the_command_makes(capsys: pytest.Captur
     assert chart.read_text() == (DOCS / "plan.svg").read_text()
 
 
+def test_the_fleets_plan_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    [command, *_], [printed, *_] = (
+        [block.code for block in blocks(DOCS / "fleet.md") if block.language == language] for language in ("sh", "text")
+    )
+    main(shlex.split(command.splitlines()[0])[1:])
+    assert printed.strip() in capsys.readouterr().out
+
+
 def test_what_the_page_says_of_managed_instances_is_what_the_command_says(capsys: pytest.CaptureFixture[str]) -> None:
     commands, printed = (
         [block.code for block in blocks(DOCS / "sizing.md") if block.language == language]

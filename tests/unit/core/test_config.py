@@ -340,10 +340,32 @@ def test_max_size_follows_what_may_run_at_once(
 )
 def test_a_near_miss_is_told_under_every_prefix(name: str, ours: str) -> None:
     for prefix in ("DB_", "LAMBDA_POOL_"):
-        environ = {f"{prefix}HOST": "h", f"{prefix}PORT": "5432", f"{prefix}{name}": "s3cr3t"}
+        environ = {f"{prefix}ENGINE": "postgresql", f"{prefix}RESET": "session", f"{prefix}{name}": "s3cr3t"}
         with pytest.raises(ConfigError) as caught:
             config.read_environment(prefix, environ)
         assert str(caught.value) == (f"{prefix}{name} is not a variable of lambda_pool: did you mean {prefix}{ours}?")
+
+
+@pytest.mark.parametrize(
+    ("name", "set_too"),
+    [
+        ("PASS", "PASSWORD"),
+        ("PASS", "SECRET_ID"),
+        ("USERNAME", "USER"),
+        ("DBNAME", "NAME"),
+        ("DSN", "HOST"),
+        ("ENDPOINT", "URL"),
+        ("SECRET_ARN", "PASSWORD"),
+    ],
+)
+def test_another_word_for_what_is_given_as_well_may_stay(name: str, set_too: str) -> None:
+    """Whoever is told of a name sets the right one, and the function's own code may need the other."""
+    environ = {f"DB_{set_too}": "x", f"DB_{name}": "y"}
+    assert config.read_environment("DB_", environ)
+    with pytest.raises(ConfigError, match=f"DB_{name} is not a variable"):
+        config.read_environment("DB_", {**environ, f"DB_{set_too}": ""})
+    with pytest.raises(ConfigError, match=f"LAMBDA_POOL_{name} is not a variable"):
+        config.read_environment(environ={f"LAMBDA_POOL_{set_too}": "x", f"LAMBDA_POOL_{name}": "y"})
 
 
 @pytest.mark.parametrize(
