@@ -52,7 +52,7 @@ test-all: setup-all ## run everything at full length, on every Python here, and 
 mutants: setup ## break each safety rule in a copy, and see that a test notices (ARGS="fork deadline" for some)
 	@.venv/bin/python scripts/mutants.py $(ARGS)
 
-fuzz: ## look with fresh randomness for what the tests do not think of (SECONDS_EACH=60 for a parser, TIMES=10 the tests)
+fuzz: ## search with fresh random input for faults that the tests do not try (SECONDS_EACH=60 for a parser, TIMES=10 the tests)
 	@scripts/setup.sh environment
 	@scripts/setup.sh servers
 	@scripts/setup.sh fuzz
@@ -69,10 +69,10 @@ coverage: setup ## measure the branch coverage of the tests, in every process th
 # Both engines, unless ENGINE says which.
 CHAOS_ENGINE = $(if $(filter file,$(origin ENGINE)),both,$(ENGINE))
 
-chaos: setup ## hold the books against the database under a seeded storm of faults (SEED=1 INVOCATIONS=20000 ENGINE=mysql)
+chaos: setup ## run thousands of invocations under faults, and compare their reports with the database (SEED=1 INVOCATIONS=20000 ENGINE=mysql)
 	.venv/bin/python -m tests.faults.chaos ledger $(CHAOS_ENGINE) --seed $(or $(SEED),1) --invocations $(or $(INVOCATIONS),20000)
 
-soak: setup ## see that environments stay as small as they are under chaos (SEED=1 INVOCATIONS=100000 ENGINE=mysql)
+soak: setup ## see that environments do not grow under faults (SEED=1 INVOCATIONS=100000 ENGINE=mysql)
 	.venv/bin/python -m tests.faults.chaos soak $(CHAOS_ENGINE) --seed $(or $(SEED),1) --invocations $(or $(INVOCATIONS),100000)
 
 lint: ## check style and types

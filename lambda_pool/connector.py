@@ -338,10 +338,12 @@ class Connector:
             from .hints import asleep
 
             return make(f"{text}. {asleep(deadline)}")
-        hint = self._hint(refused or error, kind, request, endpoint, full=refused is not None)
+        hint = self._hint(error, kind, request, endpoint, refused)
         return make(text + (hint and f". {hint}"))
 
-    def _hint(self, error: Exception, kind: Failure, request: ConnectRequest, endpoint: Endpoint, *, full: bool) -> str:
+    def _hint(
+        self, error: Exception, kind: Failure, request: ConnectRequest, endpoint: Endpoint, refused: Exception | None
+    ) -> str:
         """What to do about a refusal; empty if nobody knows."""
         if kind is Failure.REJECTED:
             # Said only now, and not instead of the login: the API's word may be an hour old, the server's is the truth.
@@ -353,7 +355,7 @@ class Connector:
                 return found
         from .hints import FULL, of_refusal
 
-        return of_refusal(str(error), self._config.url.engine, request) or (FULL if full else "")
+        return of_refusal(str(refused or error), self._config.url.engine, request) or (FULL if refused else "")
 
 
 def _is_proxy(endpoint: Endpoint, host: str) -> bool:

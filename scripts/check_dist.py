@@ -82,10 +82,13 @@ def main() -> int:
         return 1
     pythons = [(version, path) for version in PYTHONS if (path := find_python(version))]
     pairs = [(version, path, extra) for version, path in pythons for extra in (*TRIES, SOURCE)]
+    problems = []
     with ThreadPoolExecutor(2) as pool:
-        problems = list(pool.map(lambda pair: check(pair[1], source if pair[2] == SOURCE else wheel, pair[2]), pairs))
-    for (version, _, extra), problem in zip(pairs, problems, strict=True):
-        print(f"Python {version} {f'[{extra}]' if extra else 'alone':11} {problem or 'installs and works'}")
+        found = pool.map(lambda pair: check(pair[1], source if pair[2] == SOURCE else wheel, pair[2]), pairs)
+        for (version, _, extra), problem in zip(pairs, found, strict=True):
+            line = f"Python {version} {f'[{extra}]' if extra else 'alone':11} {problem or 'installs and works'}"
+            print(line, flush=True)  # each as it is known: all of them take minutes
+            problems.append(problem)
     missing = [version for version in PYTHONS if version not in dict(pythons)]
     if missing:
         print(f"not checked, for want of an interpreter: Python {', '.join(missing)}")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
-from typing import Any
 
 
 def seconds(text: str) -> float:
@@ -63,26 +61,3 @@ def arn(text: str) -> str:
     if not text.startswith("arn:"):
         raise argparse.ArgumentTypeError(f"{text!r} is not an ARN, which begins with arn:")
     return text
-
-
-def add_url(parser: argparse._ActionsContainer, text: str) -> None:
-    """The URL of a database as `args.url`: behind `--url`, or as a word of its own as `top` takes it."""
-    parser.add_argument("url", nargs="?", action=_Url, metavar="URL", help=text)
-    parser.add_argument("--url", action=_Url, help="the same; other users of this machine can read a password in it")
-
-
-class _Url(argparse.Action):
-    """Two of them are a mistake, of which neither is shown: they may hold passwords."""
-
-    def __call__(
-        self,
-        parser: argparse.ArgumentParser,
-        namespace: argparse.Namespace,
-        values: str | Sequence[Any] | None,
-        option_string: str | None = None,
-    ) -> None:
-        if values is None:  # the place of its own is empty
-            return
-        if getattr(namespace, self.dest, None) is not None:
-            raise argparse.ArgumentError(self, "a URL was given already: give only one")
-        setattr(namespace, self.dest, values)

@@ -81,6 +81,21 @@ def clip(text: str, width: int) -> str:
     return text if len(text) <= width else f"{text[: width - 1]}…"
 
 
+def duration(seconds: float) -> str:
+    """A time in people's units: `0.08 ms`, `85 ms`, `2.4 s`, `12 s`, `3 min 20 s`, `15 min`, `5 h 2 min`, `4 d 1 h`."""
+    if 0 < seconds < 0.1:
+        milliseconds = seconds * 1000
+        return f"{milliseconds:.0f} ms" if milliseconds >= 10 else f"{milliseconds:.2g} ms"
+    if seconds < 10 and seconds != int(seconds):
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    for size, name, smaller, part in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s")):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size} {name}{f' {rest} {part}' if rest else ''}"
+    return f"{whole} s"
+
+
 def printable(text: str) -> str:
     """The text without what would steer a terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)
@@ -157,7 +172,7 @@ class StepLines:
 
     def end(self) -> None:
         """The step is done."""
-        line = f"{self._title:<48}  {time.monotonic() - self._started:5.1f} s"
+        line = f"{self._title:<48}  {duration(time.monotonic() - self._started):>7}"
         self._terminal.update(line)
         self._terminal.stream.write("\n" if self._terminal.updates else f"{line}\n")
         self._terminal.stream.flush()

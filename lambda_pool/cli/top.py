@@ -10,19 +10,20 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from lambda_pool import LambdaPoolError, Pool
+from lambda_pool import LambdaPoolError
 from lambda_pool.cli import arguments
+from lambda_pool.cli.database import add_database, pool_of
 from lambda_pool.cli.rows import as_text
-from lambda_pool.cli.terminal import Progress, clip, columns, complain, printable, table, table_rows
+from lambda_pool.cli.terminal import Progress, clip, columns, complain, duration, printable, table, table_rows
 
-_NAME = "lambda-pool-top"
+_NAME = "lambda-pool top"
 _CLEAR = "\x1b[H\x1b[J"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add("url", nargs="?", help="URL of the database (default: LAMBDA_POOL_URL, or DATABASE_URL)")
+    add_database(parser, "URL of the database (default: LAMBDA_POOL_URL, or DATABASE_URL)")
     add(
         "--interval", type=arguments.seconds, default=2.0, metavar="SECONDS", help="time between two views (default: 2)"
     )
@@ -59,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     """Show views until interrupted. Returns 2 if the server cannot be asked."""
     live = sys.stdout.isatty() and not args.once
     try:
-        pool = Pool(args.url, name=_NAME, autocommit=True, metrics="off")
+        pool = pool_of(args.url, args.prefix, name=_NAME, options={"autocommit": "true", "metrics": "off"})
         title = f"{pool.config.url.engine} {pool.config.url.host or 'local socket'}/{pool.config.url.database}"
         with Progress() as waiting:
             waiting(f"connecting to {title}")
@@ -220,13 +221,5 @@ def _fleet(view: View, user: str | None) -> str:
 
 
 def _age(seconds: float) -> str:
-    """`-`, `0.4 s`, `12 s`, `3 m 20 s`, `5 h 2 m` or `4 d 1 h`."""
-    if seconds <= 0:
-        return "-"
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = int(seconds)
-    for size, name, below, part in ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "m"), (60, "m", 1, "s")):
-        if whole >= size:
-            return f"{whole // size} {name} {whole % size // below} {part}"
-    return f"{whole} s"
+    """`-` where there is none."""
+    return duration(seconds) if seconds > 0 else "-"

@@ -7,6 +7,7 @@ from .environment import (
     graceful_shutdown,
     read_environment,
     read_metrics_environment,
+    settings,
     url_of,
 )
 from .options import DEFAULT_PREFIX, OPTIONS, Config, check_pooled, make
@@ -54,6 +55,7 @@ __all__ = [
     "read_metrics_environment",
     "runtime_api",
     "seconds",
+    "settings",
     "url_of",
     "web_timeout",
 ]

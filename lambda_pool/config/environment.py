@@ -1,11 +1,13 @@
 """What the environment says. The only reader of the pool's environment variables."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from ..errors import ConfigError
 from ..record import Record
 from ..secret import SecretMapping, private
+from . import synonyms
 from .options import DEFAULT_PREFIX, OPTIONS
 from .parts import PARTS, from_parts
 from .platform import never_frozen
@@ -37,6 +39,14 @@ class Environment(Record):
 _NAMES = ("url", "name", "auth", "secret_id", "rds_proxy", "aurora_cluster")
 VARIABLES = (*_NAMES, *PARTS, *OPTIONS)
 """Every variable's name, without the prefix and in lower case."""
+_INSTEAD = {
+    "url": ("host",),
+    "host": ("url",),
+    "database": ("name",),
+    "password": ("auth", "secret_id"),
+    "secret_id": ("password",),
+}
+"""What says the same as a variable: where one of them is set, the other one is not missed."""
 
 
 @private
@@ -45,48 +55,72 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
 
     NAME is the pool's. Under a prefix of one's own, with HOST and USER but no DATABASE, it is the database's.
 
-    Raises ConfigError for a variable under the prefix that means nothing, and for settings that contradict each other.
+    Raises ConfigError for settings that contradict each other, and for a variable under the prefix that means nothing;
+    under a prefix of one's own, where others may have variables too, only for one that stands for a setting of ours
+    that is not given.
     """
     environ = os.environ if environ is None else environ
     found = {key[len(prefix) :].lower(): value for key, value in environ.items() if key.startswith(prefix)}
-    for key in found:
-        if key not in VARIABLES and key[1:] in VARIABLES and key.startswith("_"):
-            raise ConfigError(
-                f"the prefix {prefix!r} is not valid: the variables are called {prefix}_…, so write {prefix}_"
-            )
-        if key not in VARIABLES:
-            names = [(prefix + name.upper()) for name in VARIABLES]
-            raise ConfigError(
-                f"{prefix}{key.upper()} is not a variable of lambda_pool: {closest(prefix + key.upper(), names)}"
-            )
-    special = {key: found.get(key) or None for key in _NAMES}
-    if special["auth"] not in {None, "url", "iam", "secret"}:
-        # Not shown: it may be a password.
-        raise ConfigError(f"{prefix}AUTH is not valid: it must be 'url' or 'iam' or 'secret'")
-    if special["auth"] == "secret" and special["secret_id"] is None:
-        raise ConfigError(f"{prefix}AUTH is 'secret': set {prefix}SECRET_ID to the secret's name or ARN")
-    if special["secret_id"] is not None and special["auth"] in {"url", "iam"}:
-        raise ConfigError(
-            f"{prefix}SECRET_ID is set but {prefix}AUTH is {special['auth']!r}: keep one, or set it to 'secret'"
-        )
-    if special["rds_proxy"] is not None and special["aurora_cluster"] is not None:
-        raise ConfigError(f"{prefix}RDS_PROXY and {prefix}AURORA_CLUSTER are both set: keep one")
+    _check_names(found, prefix)
+
+    def called(name: str) -> str:
+        return prefix + name.upper()
+
     parts = {key: found[key] for key in PARTS if found.get(key)}
-    if parts and special["url"] is not None:
-        also = ", ".join(prefix + key.upper() for key in parts)
-        raise ConfigError(f"{prefix}URL and {also} are both set: keep either the URL or its parts")
-    if prefix != DEFAULT_PREFIX and parts and "database" not in parts and special["name"] is not None:
+    if parts and found.get("url"):
+        also = ", ".join(map(called, parts))
+        raise ConfigError(f"{called('url')} and {also} are both set: keep either the URL or its parts")
+    if prefix != DEFAULT_PREFIX and parts and "database" not in parts and found.get("name"):
         # With variables of one's own, beside HOST and USER, NAME is the database's.
-        parts["database"], special["name"] = special["name"], None
-    environment = Environment(
-        **special,
-        url_variable=prefix + "URL",
+        parts["database"] = found.pop("name")
+    environment = settings(found, called).replace(
+        url_variable=called("url"),
         parts=SecretMapping(parts),
         options=SecretMapping({key: value for key, value in found.items() if key in OPTIONS}),
     )
     if prefix == DEFAULT_PREFIX and environment.url is None and not parts and environ.get("DATABASE_URL"):
         return environment.replace(url=environ["DATABASE_URL"], url_variable="DATABASE_URL")
     return environment
+
+
+def _check_names(found: Mapping[str, str], prefix: str) -> None:
+    """Raise ConfigError for a variable that somebody means for a pool, and that no pool reads."""
+    if not prefix:
+        raise ConfigError("the prefix '' is not valid: give what your variables begin with, such as DB_")
+    for key in found:
+        if key in VARIABLES:
+            continue
+        if key.startswith("_") and key[1:] in VARIABLES:
+            raise ConfigError(
+                f"the prefix {prefix!r} is not valid: the variables are called {prefix}_…, so write {prefix}_"
+            )
+        variable, near = f"{prefix}{key.upper()}", synonyms.meant(key, VARIABLES)
+        if near and (prefix == DEFAULT_PREFIX or not any(found.get(name) for name in (near, *_INSTEAD.get(near, ())))):
+            raise ConfigError(f"{variable} is not a variable of lambda_pool: did you mean {prefix}{near.upper()}?")
+        if prefix == DEFAULT_PREFIX:
+            known = [prefix + name.upper() for name in VARIABLES]
+            raise ConfigError(f"{variable} is not a variable of lambda_pool: {closest(variable, known)}")
+
+
+@private
+def settings(found: Mapping[str, str], called: Callable[[str], str]) -> Environment:
+    """The URL, who authenticates and where the endpoint is, from texts that may be empty.
+
+    `called` says how one is called where it was given. Raises ConfigError where they contradict each other.
+    """
+    special: dict[str, Any] = {key: found.get(key) or None for key in _NAMES}
+    if special["auth"] not in {None, "url", "iam", "secret"}:
+        # Not shown: it may be a password.
+        raise ConfigError(f"{called('auth')} is not valid: it must be 'url' or 'iam' or 'secret'")
+    if special["auth"] == "secret" and special["secret_id"] is None:
+        raise ConfigError(f"{called('auth')} is 'secret': set {called('secret_id')} to the secret's name or ARN")
+    if special["secret_id"] is not None and special["auth"] in {"url", "iam"}:
+        raise ConfigError(
+            f"{called('secret_id')} is set but {called('auth')} is {special['auth']!r}: keep one, or set it to 'secret'"
+        )
+    if special["rds_proxy"] is not None and special["aurora_cluster"] is not None:
+        raise ConfigError(f"{called('rds_proxy')} and {called('aurora_cluster')} are both set: keep one")
+    return Environment(**special)
 
 
 def url_of(environment: Environment, prefix: str, *, auth: bool = False, endpoint: bool = False) -> Url | str | None:

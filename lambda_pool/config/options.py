@@ -18,7 +18,7 @@ DEFAULT_PREFIX = "LAMBDA_POOL_"
 
 
 class Config(Record):
-    """Everything a pool was told, checked. Seconds are floats; see the option table in the README."""
+    """Everything a pool was told, checked. Seconds are floats; docs/options.md has a table of the options."""
 
     url: Url
     name: str
@@ -96,7 +96,7 @@ def make(
     if url is None:
         also = " (or DATABASE_URL)" if prefix == DEFAULT_PREFIX else ""
         raise ConfigError(
-            f"no database URL: pass one to Pool(), or set {prefix}URL{also}, e.g. postgresql://user@host:5432/database "
+            f"no database URL: pass one, or set {prefix}URL{also}, e.g. postgresql://user@host:5432/database "
             f"(or give its parts: host, user, password, database and engine, or {prefix}HOST and so on)"
         )
     try:

@@ -3,7 +3,7 @@
 Other tools are other drivers (PyMySQL, mysqlclient, asyncpg, node-postgres, JDBC, Go's), SQLAlchemy, Django and Prisma.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from ..errors import ConfigError
 from ..tls import MODES, weaker
@@ -137,17 +137,28 @@ _REFUSED_BY_ENGINE: dict[str, dict[str, str]] = {
 }
 
 
+_OTHER_WORDS = {
+    **dict.fromkeys(("dbname", "db", "db_name", "database_name"), "database"),
+    **dict.fromkeys(("passwd", "pwd", "pass"), "password"),
+    **dict.fromkeys(("username", "uid", "login"), "user"),
+    **dict.fromkeys(("hostname", "server", "address", "endpoint", "unix_socket"), "host"),
+    **dict.fromkeys(("dsn", "uri", "conninfo", "connection_string", "connection_url", "database_url"), "url"),
+    **dict.fromkeys(("secret", "secret_arn", "secret_name"), "secret_id"),
+    **dict.fromkeys((*_ENCRYPT, *_VERIFY, *_NEVER), "sslmode"),
+    **_SAME,
+}
+"""What other tools call the words that say where the database is, who logs in and how the connection is encrypted."""
+
+_ALIKE = 0.85
+"""How like a long name another one is that can only be a slip; a short one is known by its single wrong letter."""
+
 _KEYWORDS = {
-    **dict.fromkeys(("dbname", "db", "database_name"), "write database=…"),
-    **dict.fromkeys(("passwd", "pwd"), "write password=…"),
-    "username": "write user=…",
-    "hostname": "write host=…",
-    **dict.fromkeys(("dsn", "conninfo", "database_url"), "write a URL as the first argument"),
+    **{name: f"write {ours}=…" for name, ours in _OTHER_WORDS.items() if ours != "secret_id"},
+    **{name: "write a URL as the first argument" for name, ours in _OTHER_WORDS.items() if ours == "url"},
     "unix_socket": "write host='/path/of/the/socket'",
     "minconn": "write min_size=…",
     **dict.fromkeys(("maxconn", "maxconnections"), "write max_size=…"),
     **dict.fromkeys((*_ENCRYPT, *_VERIFY, *_NEVER), "write sslmode=… and sslrootcert=…, for both engines alike"),
-    **{name: f"write {ours}=…" for name, ours in _SAME.items()},
 }
 """What drivers and their pools call our own keywords."""
 
@@ -155,6 +166,29 @@ _KEYWORDS = {
 def keyword(name: str) -> str | None:
     """What to write instead of a keyword of a driver's connect(); None for one that is no word of our own."""
     return _KEYWORDS.get(name) or _REFUSED.get(name)
+
+
+def meant(name: str, known: Collection[str]) -> str | None:
+    """Which of the `known` names another one stands for: as another tool's word for it, or misspelled; None if none.
+
+    All in lower case. Underscores do not count.
+    """
+    import difflib
+
+    plain = name.replace("_", "")
+    words = {each.replace("_", "").lower(): ours for each, ours in _OTHER_WORDS.items()}
+    names = {each.replace("_", ""): each for each in known}
+    near = [each for each in names if _one_slip(plain, each)] or difflib.get_close_matches(plain, names, 1, _ALIKE)
+    return words.get(plain) or (names[near[0]] if near else None)
+
+
+def _one_slip(one: str, other: str) -> bool:
+    """Whether a letter more, less or wrong, or two in the wrong order, is all the difference."""
+    while one and other and one[0] == other[0]:
+        one, other = one[1:], other[1:]
+    while one and other and one[-1] == other[-1]:
+        one, other = one[:-1], other[:-1]
+    return max(len(one), len(other)) <= 1 or (len(one) == 2 and one == other[::-1])
 
 
 def advice(engine: str, name: str) -> str | None:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from importlib.metadata import version
 from types import FrameType
 
-from lambda_pool.cli.terminal import StepLines, Terminal, complain, fold
+from lambda_pool.cli.terminal import StepLines, Terminal, complain, duration, fold
 
 INSTALL = "pip install 'lambda-pool[demo]'"
 _DRIVERS = {"postgresql": "psycopg", "mysql": "pymysql"}
@@ -88,6 +88,6 @@ def _play(args: argparse.Namespace) -> int:
         print(json.dumps({"engine": args.engine, "seconds": seconds, **report.as_json(result)}, indent=2))
     else:
         where = f"{result.database}, Python {platform.python_version()}, awslambdaric {version('awslambdaric')}"
-        title = "\n".join(fold(f"{where}, {seconds:.0f} s"))
+        title = "\n".join(fold(f"{where}, {duration(seconds)}"))
         print(f"\n{title}\n\n{report.report(result, Terminal(sys.stdout))}")
     return 1 if result.total(OURS).errors else 0

@@ -11,6 +11,7 @@ from typing import Protocol, Self
 
 from lambda_pool.cli.demo import INSTALL, traffic
 from lambda_pool.cli.demo.traffic import Traffic
+from lambda_pool.cli.terminal import duration
 from lambda_pool.testing.mariadb import MariaDbServer
 from lambda_pool.testing.postgres import PostgresServer
 from lambda_pool.testing.server import ServerError
@@ -106,7 +107,7 @@ class _Database(abc.ABC):
         until = time.monotonic() + _GONE_SECONDS
         while self._sessions(user):
             if time.monotonic() > until:
-                raise TimeoutError(f"sessions of {user} did not end within {_GONE_SECONDS} s")
+                raise TimeoutError(f"sessions of {user} did not end within {duration(_GONE_SECONDS)}")
             time.sleep(0.01)
 
 

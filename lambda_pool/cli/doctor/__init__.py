@@ -9,14 +9,14 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 
 from lambda_pool import CredentialsError, LambdaPoolError
-from lambda_pool import config as configuration
 from lambda_pool.api import Pool, core_of, default_pool
 from lambda_pool.aws.environment import access_keys
-from lambda_pool.cli.arguments import add_url, seconds
+from lambda_pool.cli.arguments import seconds
+from lambda_pool.cli.database import add_database, pool_of
 from lambda_pool.cli.doctor.checks import CHECKS, Patient
 from lambda_pool.cli.doctor.report import (
     Finding,
@@ -32,7 +32,8 @@ from lambda_pool.cli.doctor.report import (
     warning,
 )
 from lambda_pool.cli.doctor.words import of_auth, of_endpoint
-from lambda_pool.cli.terminal import Progress, Terminal, complain
+from lambda_pool.cli.terminal import Progress, Terminal, complain, duration
+from lambda_pool.config import DEFAULT_PREFIX
 from lambda_pool.endpoints.base import Role
 from lambda_pool.invocation import time_out
 from lambda_pool.pool import ConnectionPool
@@ -43,16 +44,11 @@ _TIMEOUT = 20.0
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
     add = parser.add_argument
-    add_url(parser, "URL of the database, used with the options below (default: all from the environment)")
+    add_database(parser, "URL of the database, used with the options below (default: all from the environment)")
     add("--auth", choices=("url", "iam", "secret"), help="with a URL: the same as LAMBDA_POOL_AUTH")
     add("--secret-id", metavar="NAME", help="with a URL: the same as LAMBDA_POOL_SECRET_ID")
     add("--rds-proxy", metavar="NAME", help="with a URL: the same as LAMBDA_POOL_RDS_PROXY")
     add("--aurora-cluster", metavar="ID", help="with a URL: the same as LAMBDA_POOL_AURORA_CLUSTER")
-    add(
-        "--prefix",
-        default=configuration.DEFAULT_PREFIX,
-        help="how the environment variables begin (default: LAMBDA_POOL_)",
-    )
     add("--readonly", action="store_true", help="check the reader, which need not accept writes")
     add(
         "--timeout",
@@ -76,13 +72,13 @@ def run(args: argparse.Namespace) -> int:
         variables = ", ".join(f"{args.prefix}{name.upper()}" for name in given)
         return complain("doctor", f"{typed} needs --url; without it, set {variables} in the environment")
 
-    def make() -> Pool:
-        if args.url is not None:
-            return _pool_at(args.url, given, args.prefix)
-        return default_pool() if args.prefix == configuration.DEFAULT_PREFIX else Pool.from_env(args.prefix)
-
     with Progress() as waiting:
-        found = _examine(make, readonly=args.readonly, timeout=args.timeout, begin=waiting)
+        found = _examine(
+            lambda: pool_of(args.url, args.prefix, given),
+            readonly=args.readonly,
+            timeout=args.timeout,
+            begin=waiting,
+        )
     print(json.dumps(found, indent=2) if args.json else render(found, Terminal(sys.stdout)))
     return found["exit_code"]
 
@@ -97,17 +93,10 @@ def diagnose(pool: Pool | str | None = None, *, readonly: bool = False, timeout:
 
     def make() -> Pool:
         if isinstance(pool, str):
-            return _pool_at(pool, {}, configuration.DEFAULT_PREFIX)
+            return pool_of(pool, DEFAULT_PREFIX)
         return pool or default_pool()
 
     return _examine(make, readonly=readonly, timeout=timeout)
-
-
-def _pool_at(url: str, given: Mapping[str, str], prefix: str) -> Pool:
-    """A pool for `url`, with who and where as given, and its options from the environment."""
-    variables = {f"{prefix}{name.upper()}": value for name, value in {"url": url, **given}.items()}
-    options = configuration.read_environment(prefix).options
-    return Pool._of_environment(configuration.read_environment(prefix, variables).replace(options=options), prefix)
 
 
 def _examine(
@@ -185,6 +174,6 @@ def _describe(pool: ConnectionPool) -> Finding:
     detail = f"{shown}; login: {of_auth(auth)}; host: {of_endpoint(source)}"
     wake, longest = pool.config.wake_timeout, time_out()
     if wake > longest:
-        mend = f"wake_timeout={wake:g} is longer than the function's timeout, {longest:.0f} s: raise that above it."
+        mend = f"wake_timeout={wake:g} is longer than the function's timeout, {duration(longest)}: raise that above it."
         return warning(detail, mend, **facts)
     return ok(detail, **facts)

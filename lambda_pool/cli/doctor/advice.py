@@ -9,6 +9,7 @@ import time
 
 from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.cli.doctor.aws import Answer, Signed, policy_arn
+from lambda_pool.cli.terminal import duration
 from lambda_pool.engines.base import ConnectRequest, Failure
 from lambda_pool.hints import ASLEEP, of_refusal
 from lambda_pool.tls import advice as tls_advice
@@ -159,11 +160,12 @@ def _of_clock(signed: Signed | None, answer: Answer) -> list[str]:
     age = time.time() + answer.ahead - signed.at
     if age > _VALID_FOR:
         return [
-            f"By AWS's clock the token was signed {age:.0f} seconds ago and is valid for {_VALID_FOR}, so it has "
+            f"By AWS's clock the token was signed {duration(age)} ago and is valid for "
+            f"{duration(_VALID_FOR)}, so it has "
             "expired: set this machine's clock."
         ]
     if age < -_TOLERANCE:
-        return [f"By AWS's clock the token was signed {-age:.0f} seconds in the future: set this machine's clock."]
+        return [f"By AWS's clock the token was signed {duration(-age)} in the future: set this machine's clock."]
     if age > _TOLERANCE:
-        return [f"By AWS's clock the token was signed {age:.0f} seconds ago: this machine's clock may be behind."]
+        return [f"By AWS's clock the token was signed {duration(age)} ago: this machine's clock may be behind."]
     return []

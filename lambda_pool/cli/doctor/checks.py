@@ -20,6 +20,7 @@ from lambda_pool.cli.doctor.report import Finding, Redactor, failed, line_of, ok
 from lambda_pool.cli.doctor.room import room
 from lambda_pool.cli.doctor.words import of_auth
 from lambda_pool.cli.rows import as_text
+from lambda_pool.cli.terminal import duration
 from lambda_pool.connector import contradiction
 from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.engines.base import TRANSIENT, ConnectRequest, Failure, FleetConnection
@@ -352,7 +353,12 @@ def state(patient: Patient) -> Finding:
 def clock(patient: Patient) -> Finding:
     """The server's clock against this one's."""
     ahead = patient.server_ahead
-    detail = f"the server's clock is {abs(ahead):.1f} s {'ahead' if ahead > 0 else 'behind'}"
+    off = round(abs(ahead), 1)
+    detail = (
+        f"the server's clock is {duration(off)} {'ahead' if ahead > 0 else 'behind'}"
+        if off
+        else "the server's clock agrees"
+    )
     if abs(ahead) < _SKEW:
         return ok(detail, seconds_ahead=round(ahead, 1))
     mend = "Set this machine's clock: if it is off by five minutes, AWS refuses its signatures and IAM tokens."
@@ -371,7 +377,7 @@ def round_trip(patient: Patient) -> Finding:
         times.append(time.monotonic() - start)
     median = statistics.median(times)
     facts = {"median_milliseconds": round(median * 1000, 3), "least_milliseconds": round(min(times) * 1000, 3)}
-    detail = f"{median * 1000:.2f} ms (median of {_PINGS}, least {min(times) * 1000:.2f})"
+    detail = f"{duration(median)} (median of {_PINGS}, least {duration(min(times))})"
     if median < _SLOW_ROUND_TRIP:
         return ok(detail, **facts)
     return warning(detail, "That is slow within one region: run the function where the database is.", **facts)

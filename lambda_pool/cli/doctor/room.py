@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from lambda_pool.aws.hosts import is_dsql
 from lambda_pool.cli.doctor.report import Finding, line_of, ok, warning
+from lambda_pool.cli.terminal import duration
 from lambda_pool.core.policy import keep
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def room(patient: Patient) -> Finding:
     link.driver_connection.rollback()  # the cursor's transaction, if there is one
     timer = _timer(patient)
     ends = (
-        f"the server ends connections that are idle for {timer:g} s"
+        f"the server ends connections that are idle for {duration(timer)}"
         if timer
         else "the server never ends idle connections"
     )

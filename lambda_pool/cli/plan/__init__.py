@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from lambda_pool.cli.arguments import add_url, function_name, integer, number
+from lambda_pool.cli.arguments import function_name, integer, number
+from lambda_pool.cli.database import add_database
 from lambda_pool.cli.terminal import Progress, Terminal, complain
+from lambda_pool.config import DEFAULT_PREFIX
 from lambda_pool.errors import LambdaPoolError
 
 ENGINES = ("postgresql", "mysql", "mariadb", "aurora-postgresql", "aurora-mysql")
@@ -44,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     database.add_argument(
         "--live", action="store_true", help="ask the database itself, at the URL or at LAMBDA_POOL_URL"
     )
-    add_url(database, "URL of the database to ask; --live is then not needed")
+    add_database(database, "URL of the database to ask; --live is then not needed")
     function = parser.add_argument_group("the function")
     function.add_argument(
         "--environments", type=integer, metavar="N", help="how many environments there are, including frozen ones"
@@ -157,6 +159,9 @@ def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
     from lambda_pool.cli.plan import instances, live, sizing
 
     sources: list[str] = []
+    ask = args.live or args.url is not None
+    if args.prefix != DEFAULT_PREFIX and not ask and not args.function:
+        raise ValueError(f"--prefix {args.prefix} has no effect without --live, a URL or --function: add one of them")
 
     def first(given: Any, name: str, asked: Any, where: str, otherwise: Any = None) -> Any:
         if given is not None:
@@ -168,12 +173,12 @@ def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
 
     with Progress() as waiting:
         server = function = None
-        if args.live or args.url:
+        if ask:
             waiting("asking the database")
-            server = live.ask_database(args.url)
+            server = live.ask_database(args.url, args.prefix)
         if args.function:
             waiting("asking AWS about the function")
-            function = live.ask_aws(args.function, args.region)
+            function = live.ask_aws(args.function, args.region, args.prefix)
         percent = args.proxy_percent
         if args.proxy and percent is None:
             waiting("asking AWS about the proxy")

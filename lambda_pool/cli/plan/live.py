@@ -48,13 +48,13 @@ where id <> connection_id() and command <> 'Daemon' and user not in ('system use
 """
 
 
-def ask_database(url: str | None) -> Server:
-    """Ask the server through a pool of one, with this machine's environment for the login. Raises LambdaPoolError,
-    Unknown, or what the driver raises.
+def ask_database(url: str | None, prefix: str) -> Server:
+    """Ask the server at the URL, or at what the environment describes under `prefix`. Raises LambdaPoolError, Unknown,
+    or what the driver raises.
     """
-    import lambda_pool
+    from lambda_pool.cli.database import pool_of
 
-    pool = lambda_pool.Pool(url, observers=(), name="lambda-pool plan")
+    pool = pool_of(url, prefix, name="lambda-pool plan", options={"metrics": "off"})
     try:
         with pool.connection() as conn, conn.cursor() as cursor:
             if pool.config.url.engine == "postgresql":
@@ -84,8 +84,8 @@ class Function:
     peak_rate: float | None
 
 
-def ask_aws(function: str, region: str | None) -> Function:
-    """Ask Lambda and CloudWatch. Raises Unknown.
+def ask_aws(function: str, region: str | None, prefix: str) -> Function:
+    """Ask Lambda and CloudWatch; the function's variables begin with `prefix`. Raises Unknown.
 
     Needs lambda:GetFunctionConfiguration, lambda:GetFunctionConcurrency, lambda:GetAccountSettings and
     cloudwatch:GetMetricData, for whoever runs this; the function itself needs none of them.
@@ -94,7 +94,7 @@ def ask_aws(function: str, region: str | None) -> Function:
     described = call(aws, "get_function_configuration", FunctionName=function)
     managed = described.get("CapacityProviderConfig", {}).get("LambdaManagedInstancesCapacityProviderConfig", {})
     variables = described.get("Environment", {}).get("Variables", {})
-    size = variables.get("LAMBDA_POOL_MAX_SIZE", "")
+    size = variables.get(f"{prefix}MAX_SIZE", "")
     limits = call(aws, "get_account_settings").get("AccountLimit", {})
     reserved = call(aws, "get_function_concurrency", FunctionName=function).get("ReservedConcurrentExecutions")
     peak, rate = ask_metrics(function, region)

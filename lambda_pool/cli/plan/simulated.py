@@ -9,7 +9,7 @@ from xml.sax.saxutils import escape
 
 from lambda_pool.cli.plan.simulation import Database, Found, Sample, Traffic, simulate
 from lambda_pool.cli.plan.sizing import Plan
-from lambda_pool.cli.terminal import fold
+from lambda_pool.cli.terminal import duration, fold
 
 _MOST_AT_ONCE = 50
 """Environments that one function starts at once, where nobody says how many functions there are."""
@@ -57,16 +57,16 @@ def lines(found: Found, made: Traffic, database: Database) -> list[str]:
     """The figures as text."""
     kept = max((sample.kept for sample in found.samples), default=0)
     room = database.limit - database.others
-    in_time = f"no connection within {database.timeout:g} s"
+    in_time = f"no connection within {duration(database.timeout)}"
     said = [
-        f"Simulated: {found.environments:,} environments of {made.functions:,} functions for {found.seconds:,.0f} s, "
-        f"at most {made.running:,} running at once, keep_below={database.keep_below:g}.",
+        f"Simulated: {found.environments:,} environments of {made.functions:,} functions "
+        f"for {duration(found.seconds)}, at most {made.running:,} running at once, keep_below={database.keep_below:g}.",
         "",
         f"failed      {found.failed:6,}  of {found.invocations:,} invocations: {in_time}",
         f"refused     {found.refused:6,}  of {found.logins:,} logins ({found.refused_part:.1%}); "
         f"{found.logins_a_second:,.1f} logins a second",
-        f"checkout            p50 {found.wait(0.5) * 1000:,.0f} ms, p99 {found.wait(0.99) * 1000:,.0f} ms, "
-        f"longest {found.wait(1) * 1000:,.0f} ms",
+        f"checkout            p50 {duration(found.wait(0.5))}, p99 {duration(found.wait(0.99))}, "
+        f"longest {duration(found.wait(1))}",
         f"sessions    {found.most_sessions:6,}  at most, of {room:,}; {kept:,} of frozen environments",
     ]
     return [line for text in said for line in (_fold_row(text) if text else [""])]
@@ -127,7 +127,8 @@ def svg(found: Found, database: Database) -> str:
         area([(each.at, each.kept, each.kept + each.at_work) for each in samples], "#0969da") if samples else "",
         f'<path d="M{_LEFT} {y(room)}H{_WIDTH - _RIGHT}" stroke="#cf222e" stroke-width="2" stroke-dasharray="6 4"/>',
         f'<text x="{_LEFT + 6}" y="{y(room) - 6}" fill="#cf222e">limit {room:,}</text>',
-        f'<text x="{_LEFT}" y="{_HEIGHT - 12}" fill="#57606a">0 to {end:,.0f} s; light: frozen, dark: at work</text>',
+        f'<text x="{_LEFT}" y="{_HEIGHT - 12}" fill="#57606a">'
+        f"0 to {duration(end)}; light: frozen, dark: at work</text>",
     ]
     for mark in (0, room // 2, room):
         parts.append(f'<text x="{_LEFT - 8}" y="{y(mark) + 4}" text-anchor="end" fill="#57606a">{mark}</text>')
@@ -149,5 +150,5 @@ def text(found: Found, database: Database) -> str:
         rows.append(f"{level:6.0f} |{line}".rstrip())
     label = f" limit {room:,}"
     limit = " " * 7 + "=" * (_COLUMNS + 1 - len(label)) + label
-    end = " " * 8 + f"0 to {found.seconds:,.0f} s; # at work, . frozen"
+    end = " " * 8 + f"0 to {duration(found.seconds)}; # at work, . frozen"
     return "\n".join([limit, *rows, " " * 7 + "+" + "-" * _COLUMNS, end])

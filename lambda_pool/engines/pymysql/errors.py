@@ -70,4 +70,4 @@ def is_refusal(error: BaseException) -> bool:
     """True for an answer to COMMIT that says no; one that tells of a loss leaves open what was saved before it."""
     number = error.args[0] if error.args else None
     lost = {Failure.LOST, Failure.SHUTDOWN}
-    return is_answer(number) and isinstance(error, Exception) and classify(error) not in lost
+    return is_answer(number) and classify(error) not in lost

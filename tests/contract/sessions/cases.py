@@ -186,7 +186,7 @@ POSTGRES = [
         lambda conn: notice in conn._notify_handlers,
     ),
     case(
-        "an attribute of one's own, `conn.tenant = …`",
+        "an attribute of your own, `conn.tenant = …`",
         lambda conn: setattr(conn, "tenant", "A"),
         lambda conn: getattr(conn, "tenant", None),
     ),
@@ -197,7 +197,7 @@ POSTGRES = [
     ),
     case("`set_config(…, false)`", "select set_config('statement_timeout', '77s', false)", "show statement_timeout"),
     case("`set_config(…, true)`", "select set_config('statement_timeout', '77s', true)", "show statement_timeout"),
-    case("SET in a function of one's own", "select sessions_function()", "show statement_timeout"),
+    case("SET in a function of your own", "select sessions_function()", "show statement_timeout"),
     case("SET in DO", "do $$ begin set statement_timeout = '77s'; end $$", "show statement_timeout"),
 ]
 

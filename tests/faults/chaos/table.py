@@ -40,10 +40,11 @@ def render(ledger: Ledger) -> str:
             f"{ledger.engine}: {len(ledger.seen)} invocations, {len(ledger.strikes)} faults, {ledger.seconds:.0f} s",
             *text,
             f"rows: {ledger.verdict}",
-            f"past their deadline by more than 100 ms: {len(ledger.late())}"
-            f" (held by their fault until after it: {sum(ending.held > 0 for ending in ledger.endings.values())};"
-            f" the latest ended {abs(latest) * 1000:.0f} ms {'after' if latest > 0 else 'before'} it);"
-            f" after a fault while frozen, failed: {len(ledger.thawed_with_errors())}"
+            f"ended more than 100 ms after their deadline: {len(ledger.late())};"
+            f" the latest ended {abs(latest) * 1000:.0f} ms {'after' if latest > 0 else 'before'} it",
+            f"made by the test to wait for a fault past their deadline:"
+            f" {sum(ending.held > 0 for ending in ledger.endings.values())} (that wait does not count)",
+            f"after a fault while frozen, failed: {len(ledger.thawed_with_errors())}"
             f" of {sum(seen.frozen for seen in ledger.seen)}",
             f"false alarms: {len(ledger.false_alarms())}; left behind: {len(ledger.left_behind())};"
             f" still on an old schema: {len(ledger.still_stale())}",

@@ -219,9 +219,21 @@ def test_exit_code_1(server: Server) -> None:
         ((), {}, "no database URL"),
         (("--url", "postgres:/nonsense"), {}, "must start with postgresql://"),
         (("postgres:/nonsense",), {}, "must start with postgresql://"),
+        (("postgre://h/d",), {}, "config: the URL must start with"),  # it stood in no variable
+        (
+            ("postgresql://h/d", "--secret-id", "x", "--auth", "iam"),
+            {},
+            "config: --secret-id is set but --auth is 'iam'",
+        ),
+        (("postgresql://h/d", "--rds-proxy", "x", "--aurora-cluster", "y"), {}, "config: --rds-proxy and --aurora-c"),
+        (
+            ("--prefix", "SHOP_"),
+            {"SHOP_HOST": "h", "SHOP_PASS": "x"},
+            "SHOP_PASS is not .* did you mean SHOP_PASSWORD?",
+        ),
         (("--url", "postgresql://a:canary@h:port/d"), {}, "port is not valid"),
         ((), {"LAMBDA_POOL_URL": "postgresql://h/d", "LAMBDA_POOL_MAXSIZE": "2"}, "did you mean LAMBDA_POOL_MAX_SIZE"),
-        (("--url", "postgresql://h/d", "--auth", "secret"), {}, "SECRET_ID"),
+        (("--url", "postgresql://h/d", "--auth", "secret"), {}, "--auth is 'secret': set --secret-id"),
         (("--prefix", "OTHER_"), {"LAMBDA_POOL_URL": "postgresql://h/d"}, "no database URL"),
         (
             ("--auth", "iam", "--rds-proxy", "orders"),
@@ -234,12 +246,13 @@ def test_exit_code_1(server: Server) -> None:
 def test_exit_code_2(arguments: tuple[str, ...], env: dict[str, str], text: str) -> None:
     code, out = command(*arguments, env=env)
     assert code == 2
-    assert text in " ".join(out.split())
+    assert re.search(text.replace("?", r"\?"), " ".join(out.split()))
 
 
 @pytest.mark.parametrize(("variables", "database"), [({}, "orders"), ({"SHOP_DATABASE": "other"}, "other")])
 def test_a_functions_own_name_is_the_databases(variables: dict[str, str], database: str) -> None:
     own = {"SHOP_ENGINE": "postgresql", "SHOP_HOST": "db.invalid", "SHOP_USER": "app", "SHOP_NAME": "orders"}
+    own |= {"SHOP_POOL_CLASS": "QueuePool"}  # another library's
     code, out = command("--prefix", "SHOP_", env={**own, **variables})
     assert code == 1
     assert f"postgresql://app@db.invalid/{database};" in " ".join(out.split())
@@ -845,7 +858,7 @@ def test_a_server_whose_clock_is_wrong(server: Server, monkeypatch: pytest.Monke
         server.execute("set global init_connect = ''")
     assert found.status("clock") == "warning"
     assert found.report["exit_code"] == 0
-    assert "3600" in found.said("clock") or "3599" in found.said("clock")
+    assert found.steps["clock"]["facts"]["seconds_ahead"] == pytest.approx(3600, abs=2)
     assert "ahead" in found.said("clock")
 
 

@@ -28,6 +28,16 @@ def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
     [
         (["top"], "no database URL"),
         (["top", "http://localhost/x"], "must start with postgresql:// or mysql://"),
+        *[
+            (arguments, f"{arguments[0]}: the URL must start with postgresql:// or mysql://, and 'postgre' does not")
+            for arguments in (["top", "postgre://h/d"], ["plan", "postgre://h/d"])
+        ],
+        (["top", ""], "argument URL: the URL is empty"),
+        (["plan", "--url", ""], "argument --url: the URL is empty"),
+        (["doctor", ""], "argument URL: the URL is empty"),
+        (["top", "--prefix", "SHOP_"], "set SHOP_URL, e.g."),
+        (["plan", "--live", "--prefix", "SHOP_"], "set SHOP_URL, e.g."),
+        ([*PLAN, "--prefix", "SHOP_"], "--prefix SHOP_ has no effect without --live, a URL or --function"),
         (["top", NOBODY_THERE], "could not connect to localhost:1"),
         (["top", "--interval", "soon"], "'soon' is not a number of seconds above 0"),
         (["top", "--interval", "nan"], "'nan' is not a number of seconds above 0"),

@@ -68,7 +68,7 @@ def test_the_texts_are_read_from_the_source() -> None:
     found = " ".join(message.text for message in messages())
     assert len(messages()) > 150
     for text in (
-        "no database URL: pass one to Pool()",  # raised
+        "no database URL: pass one, or set",  # raised
         "Check that user … may log in with IAM",  # a hint, returned
         "this connection() was entered twice",  # a constant
         "a connection was held for",  # logged
@@ -134,6 +134,27 @@ def said_by_others() -> list[str]:
             "'cryptography' package is required",
             "RuntimeError: 'cryptography' package is required for sha256_password or caching_sha2_password auth …",
         ),
+        (
+            "(1862, 'Your password has expired",
+            "(1862, 'Your password has expired. To log in you must change it using …')",
+        ),
+        (
+            "(1820, 'You must reset your password using ALTER USER statement",
+            "(1820, 'You must reset your password using ALTER USER statement before executing this statement.')",
+        ),
+        *[
+            (
+                f"(1290, 'The MySQL server is running with the --{option} option",
+                f"(1290, 'The MySQL server is running with the --{option} option so it cannot execute this statement')",
+            )
+            for option in ("read-only", "super-read-only")
+        ],
+        ("channel binding required, but SSL not in use", "channel binding required, but SSL not in use"),
+        (
+            'character with byte sequence … in encoding "UTF8" has no equivalent in encoding',
+            'character with byte sequence 0xe6 0x97 0xa5 in encoding "UTF8" has no equivalent in encoding "LATIN1"',
+        ),
+        ("requires a different Python", "Package 'lambda-pool' requires a different Python: 3.10.1 not in '>=3.11'"),
         ("SSL connection has been closed unexpectedly", "SSL connection has been closed unexpectedly"),
         ("consuming input failed", "consuming input failed: server closed the connection unexpectedly"),
         ("SSL SYSCALL error", "consuming input failed: SSL SYSCALL error: EOF detected"),
@@ -252,6 +273,14 @@ def test_the_plan_and_its_chart_are_what_the_command_makes(capsys: pytest.Captur
     main([*shlex.split(command)[1:], "--chart", str(chart)])
     assert capsys.readouterr().out.startswith(printed + "\n\nThe chart is in ")
     assert chart.read_text() == (DOCS / "plan.svg").read_text()
+
+
+def test_the_fleets_plan_is_what_the_command_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    [command, *_], [printed, *_] = (
+        [block.code for block in blocks(DOCS / "fleet.md") if block.language == language] for language in ("sh", "text")
+    )
+    main(shlex.split(command.splitlines()[0])[1:])
+    assert printed.strip() in capsys.readouterr().out
 
 
 def test_what_the_page_says_of_managed_instances_is_what_the_command_says(capsys: pytest.CaptureFixture[str]) -> None:

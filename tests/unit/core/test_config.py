@@ -240,8 +240,6 @@ class TestEnvironment:
         monkeypatch.setenv("ORDERS_URL", "postgresql://h:0/d")
         with pytest.raises(ConfigError, match=r"^ORDERS_URL: the URL's port 0 is not valid"):
             lambda_pool.Pool.from_env("ORDERS_")
-        with pytest.raises(ConfigError, match="ORDERS_URL_VARIABLE is not a variable"):
-            config.read_environment("ORDERS_", {"ORDERS_URL_VARIABLE": "x"})
 
     @pytest.mark.parametrize(
         ("environ", "said"),
@@ -312,6 +310,91 @@ def test_max_size_follows_what_may_run_at_once(
     for name, value in said.items():
         monkeypatch.setenv(name, value)
     assert lambda_pool.Pool("postgresql://h/d").config.max_size == size
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [
+        ("PASS", "PASSWORD"),
+        ("PASSWD", "PASSWORD"),
+        ("PASSWROD", "PASSWORD"),
+        ("PASS_WORD", "PASSWORD"),
+        ("USERNAME", "USER"),
+        ("USER_NAME", "USER"),
+        ("USR", "USER"),
+        ("HOSTNAME", "HOST"),
+        ("ENDPOINT", "HOST"),
+        ("HSOT", "HOST"),
+        ("PROT", "PORT"),
+        ("DBNAME", "DATABASE"),
+        ("DATABSE", "DATABASE"),
+        ("URI", "URL"),
+        ("SECRET_ARN", "SECRET_ID"),
+        ("SSL", "SSLMODE"),
+        ("SSL_MODE", "SSLMODE"),
+        ("SSL_CA", "SSLROOTCERT"),
+        ("TIMEOUTS", "TIMEOUT"),
+        ("MAXSIZE", "MAX_SIZE"),
+        ("CONN_TIMEOUT", "CONNECT_TIMEOUT"),
+    ],
+)
+def test_a_near_miss_is_told_under_every_prefix(name: str, ours: str) -> None:
+    for prefix in ("DB_", "LAMBDA_POOL_"):
+        environ = {f"{prefix}ENGINE": "postgresql", f"{prefix}RESET": "session", f"{prefix}{name}": "s3cr3t"}
+        with pytest.raises(ConfigError) as caught:
+            config.read_environment(prefix, environ)
+        assert str(caught.value) == (f"{prefix}{name} is not a variable of lambda_pool: did you mean {prefix}{ours}?")
+
+
+@pytest.mark.parametrize(
+    ("name", "set_too"),
+    [
+        ("PASS", "PASSWORD"),
+        ("PASS", "SECRET_ID"),
+        ("USERNAME", "USER"),
+        ("DBNAME", "NAME"),
+        ("DSN", "HOST"),
+        ("ENDPOINT", "URL"),
+        ("SECRET_ARN", "PASSWORD"),
+    ],
+)
+def test_another_word_for_what_is_given_as_well_may_stay(name: str, set_too: str) -> None:
+    """Whoever is told of a name sets the right one, and the function's own code may need the other."""
+    environ = {f"DB_{set_too}": "x", f"DB_{name}": "y"}
+    assert config.read_environment("DB_", environ)
+    with pytest.raises(ConfigError, match=f"DB_{name} is not a variable"):
+        config.read_environment("DB_", {**environ, f"DB_{set_too}": ""})
+    with pytest.raises(ConfigError, match=f"LAMBDA_POOL_{name} is not a variable"):
+        config.read_environment(environ={f"LAMBDA_POOL_{set_too}": "x", f"LAMBDA_POOL_{name}": "y"})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "POOL_CLASS",
+        "POOL_SIZE",
+        "POOL",
+        "SCHEMA",
+        "READER_HOST",
+        "ADMIN_USER",
+        "ROOT_PASSWORD",
+        "PATH",
+        "DRIVER",
+        "URL_RO",
+    ],
+)
+def test_what_belongs_to_others_is_theirs_under_a_prefix_of_ones_own(name: str) -> None:
+    own = {"HOST": "h", "PORT": "5432", "USER": "app", "DATABASE": "orders", name: "x"}
+    read = config.read_environment("DB_", {f"DB_{key}": value for key, value in own.items()})
+    assert dict(read.parts) == {"host": "h", "port": "5432", "user": "app", "database": "orders"}
+    assert not read.options
+    with pytest.raises(ConfigError, match=f"LAMBDA_POOL_{name} is not a variable of lambda_pool"):
+        config.read_environment(environ={f"LAMBDA_POOL_{key}": value for key, value in own.items()})
+
+
+def test_an_empty_prefix() -> None:
+    with pytest.raises(ConfigError, match="the prefix '' is not valid: give what your variables begin with"):
+        lambda_pool.Pool.from_env("")
 
 
 def test_a_prefix_without_its_last_character(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -365,29 +365,33 @@ class TestEndOfInvocation:
         monkeypatch: pytest.MonkeyPatch,
         problem: FakeError | None,
     ) -> None:
-        inside, go, done = threading.Event(), threading.Event(), threading.Event()
+        driver.fail("commit", problem)
 
-        def straggler() -> None:
-            with suppress(FakeError), pool.connection() as conn:
-                conn.execute("insert")
-                inside.set()
-                go.wait(10)
-            done.set()
-
-        def cut(*arguments: object) -> None:
-            driver.fail("commit", problem)
-            go.set()
-            assert done.wait(10)
+        def seen() -> None:
             assert driver.links[0].history[:2] == ["execute", "commit"]
             driver.links[0].in_transaction = True  # what is closed is not at rest, says a driver
 
-        monkeypatch.setattr(reclaim, "cancel_and_abort", cut)
-        self._end_while(straggler, pool, inside, lambda_pool.NotCommitted if problem else None)
+        self._end_by_itself(pool, monkeypatch, None, seen, lambda_pool.NotCommitted if problem else None)
 
     def test_a_thread_that_rolls_back_what_is_cancelled(
         self, pool: lambda_pool.Pool, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Its connection is at rest then, and its work is not saved all the same."""
+
+        def seen() -> None:
+            assert not driver.links[0].in_transaction
+
+        self._end_by_itself(pool, monkeypatch, FakeError(Failure.OTHER), seen, lambda_pool.NotCommitted)
+
+    def _end_by_itself(
+        self,
+        pool: lambda_pool.Pool,
+        monkeypatch: pytest.MonkeyPatch,
+        problem: FakeError | None,
+        seen: Callable[[], None],
+        told: type[BaseException] | None,
+    ) -> None:
+        """A thread outlives its handler, and its block ends with `problem` just when its connection is taken away."""
         inside, go, done = threading.Event(), threading.Event(), threading.Event()
 
         def straggler() -> None:
@@ -395,16 +399,17 @@ class TestEndOfInvocation:
                 conn.execute("insert")
                 inside.set()
                 go.wait(10)
-                raise FakeError(Failure.OTHER)
+                if problem is not None:
+                    raise problem
             done.set()
 
         def cut(*arguments: object) -> None:
             go.set()
             assert done.wait(10)
-            assert not driver.links[0].in_transaction
+            seen()
 
         monkeypatch.setattr(reclaim, "cancel_and_abort", cut)
-        self._end_while(straggler, pool, inside, lambda_pool.NotCommitted)
+        self._end_while(straggler, pool, inside, told)
 
     def _end_while(
         self,

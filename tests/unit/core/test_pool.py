@@ -397,14 +397,7 @@ class TestConnect:
     def test_a_last_attempt_that_ran_out_of_time_hides_nothing(
         self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def connect(request: ConnectRequest) -> None:
-            driver.requests.append(request)
-            if len(driver.requests) == 1:
-                raise FakeError(Failure.UNREACHABLE, "it is read-only")
-            time.sleep(request.timeout)
-            raise FakeError(Failure.UNREACHABLE, "no answer in time")
-
-        monkeypatch.setattr(driver, "connect", connect)
+        _fail_then_wait(driver, monkeypatch, FakeError(Failure.UNREACHABLE, "it is read-only"), Failure.UNREACHABLE)
         expected = r"no answer in time \(2 attempts in [\d.]+ s; the one before: it is read-only\)"
         with pytest.raises(lambda_pool.ConnectError, match=expected), driver.pool(timeout=0.5).connection():
             pass
@@ -412,14 +405,8 @@ class TestConnect:
     def test_a_refusal_is_explained_though_the_last_attempt_ran_out_of_time(
         self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def connect(request: ConnectRequest) -> None:
-            driver.requests.append(request)
-            if len(driver.requests) == 1:
-                raise FakeError(Failure.TOO_MANY, "a startup parameter takes the room")
-            time.sleep(request.timeout)
-            raise FakeError(Failure.RESUMING, "no answer in time")
-
-        monkeypatch.setattr(driver, "connect", connect)
+        refused = FakeError(Failure.TOO_MANY, "a startup parameter takes the room")
+        _fail_then_wait(driver, monkeypatch, refused, Failure.RESUMING)
         with pytest.raises(lambda_pool.ConnectError) as caught, driver.pool(timeout=0.5).connection():
             pass
         assert "There is a pooler that refuses start-up options" in str(caught.value)
@@ -783,3 +770,16 @@ def test_nothing_starts_a_thread(pool: lambda_pool.Pool) -> None:
 
 def test_repr_shows_no_password(driver: FakeDriver) -> None:
     assert "s3cr3t" not in repr(driver.pool("postgresql://u:s3cr3t@h/d"))
+
+
+def _fail_then_wait(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, first: FakeError, then: Failure) -> None:
+    """The first attempt to connect fails at once; the next one has no answer for as long as it may wait."""
+
+    def connect(request: ConnectRequest) -> None:
+        driver.requests.append(request)
+        if len(driver.requests) == 1:
+            raise first
+        time.sleep(request.timeout)
+        raise FakeError(then, "no answer in time")
+
+    monkeypatch.setattr(driver, "connect", connect)

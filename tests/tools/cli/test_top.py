@@ -9,8 +9,7 @@ import pytest
 
 import lambda_pool
 from lambda_pool.cli import main
-from lambda_pool.cli.terminal import table
-from lambda_pool.cli.top import _age
+from lambda_pool.cli.terminal import duration, table
 from lambda_pool.testing import MariaDbServer, PostgresServer
 
 Capture = pytest.CaptureFixture[str]
@@ -54,7 +53,7 @@ def test_connections_and_the_longest_transactions_first(server: Any, capsys: Cap
     if isinstance(server, PostgresServer):
         assert "top-test" in out
         assert "select pg_sleep(0.2)" in out
-    assert "lambda-pool-top" not in out
+    assert "lambda-pool top" not in out
 
 
 def test_whose_sessions_are_the_fleets_can_be_said(postgres: PostgresServer, capsys: Capture) -> None:
@@ -65,7 +64,7 @@ def test_whose_sessions_are_the_fleets_can_be_said(postgres: PostgresServer, cap
     assert main(["top", postgres.url(), "--once", "--user", "frozen"]) == 0
     pool.close()
     assert re.search(
-        r"^frozen: 1 kept idle, the oldest for .* s; 0 at work; \d+ of others$", capsys.readouterr().out, re.M
+        r"^frozen: 1 kept idle, the oldest for .* m?s; 0 at work; \d+ of others$", capsys.readouterr().out, re.M
     )
 
 
@@ -96,16 +95,32 @@ def test_a_wrong_interval(interval: str, capsys: Capture) -> None:
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, "-"),
+        (0, "0 s"),
+        (0.000_08, "0.08 ms"),
+        (0.001_23, "1.2 ms"),
+        (0.085, "85 ms"),
         (0.44, "0.4 s"),
-        (12.9, "12 s"),
-        (200, "3 m 20 s"),
-        (18_120, "5 h 2 m"),
+        (5, "5 s"),
+        (9.96, "10.0 s"),
+        (12.9, "13 s"),
+        (59.7, "1 min"),
+        (200, "3 min 20 s"),
+        (900.0, "15 min"),
+        (18_120, "5 h 2 min"),
+        (28_800, "8 h"),
         (4 * 86_400 + 3_600, "4 d 1 h"),
     ],
 )
-def test_ages(seconds: float, text: str) -> None:
-    assert _age(seconds) == text
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_an_own_prefix_names_the_server(
+    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("SHOP_URL", postgres.url())
+    assert main(["top", "--once", "--prefix", "SHOP_"]) == 0
+    assert " connections " in capsys.readouterr().out
 
 
 def test_what_a_server_sends_cannot_steer_the_terminal() -> None:
