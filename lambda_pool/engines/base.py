@@ -139,6 +139,8 @@ class Status(Enum):
     FAILED = "in a failed transaction"
     BUSY = "busy"
     """A borrower's statement is on the wire, or its result is read within a transaction."""
+    COMMITTING = "committing"
+    """A COMMIT of the borrower's own is on the wire, or its answer was lost."""
     STREAMING = "streaming"
     """A borrower's result is being read, and no transaction is open."""
     ENDING = "ending"
@@ -149,7 +151,7 @@ class Status(Enum):
 AT_REST = (Status.IDLE, Status.STREAMING)
 """No work is open that could be lost or saved."""
 
-RUNNING = (Status.BUSY, Status.STREAMING)
+RUNNING = (Status.BUSY, Status.COMMITTING, Status.STREAMING)
 """The server may be at work for a borrower."""
 
 

@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pymysql
@@ -175,6 +176,26 @@ def test_a_rollback_of_the_blocks_own_makes_it_good_again(my: Database, other: C
         conn.rollback()
         my.insert(conn, 11)
     assert my.rows() == [11]
+
+
+@pytest.mark.mariadb
+def test_a_commit_of_the_blocks_own_saves_no_half_of_it(my: Database, other: Callable[[str], object]) -> None:
+    """What came before it is undone. A new beginning in so many words is no half."""
+    lost = Lost(my, other)
+    with my.pool(connect_args=SNAPSHOTS).connection() as conn:
+        my.insert(conn, 10)
+        lost.swallow(conn)
+        my.insert(conn, 11)
+        for end in (conn.commit, conn.begin, partial(my.query, conn, "commit"), partial(my.query, conn, "lock tables")):
+            with pytest.raises(pymysql.InternalError, match=r"the server undid this transaction .*1020"):
+                end()
+        conn.rollback()
+        my.insert(conn, 12)
+        lost.swallow(conn)
+        conn.begin()
+        my.insert(conn, 13)
+        conn.commit()
+    assert my.rows() == [13]
 
 
 def test_an_error_that_undid_its_statement_alone_costs_nothing(my: Database, caplog: pytest.LogCaptureFixture) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
-from ...errors import DeadlineExceeded, NotCommitted
+from ...errors import CommitUncertain, DeadlineExceeded, NotCommitted
 from ...waiting import FreeCheck
 from ..base import Condition, EngineConnection, Facts, Outcome, Status, cause, rest, uncertain
 from ..bounded_socket import dead_end, shut_down
@@ -109,10 +109,11 @@ class PostgresConnection:
 
     def status(self) -> Status:
         """By libpq's word for the transaction."""
-        status = self._libpq.transaction_status
+        status, noted = self._libpq.transaction_status, self.driver_connection.pooled
         if status == _ACTIVE:
-            return Status.ENDING if self.driver_connection.pooled.unasked.own else Status.BUSY
-        return _STATUS[status]
+            own = Status.COMMITTING if noted.saving is not None else Status.BUSY
+            return Status.ENDING if noted.unasked.own else own
+        return Status.COMMITTING if noted.lost_commit is not None else _STATUS[status]
 
     def ping(self, timeout: float) -> None:
         """An empty query: what every server and pooler answers, and nothing that a proxy would pin for."""
@@ -194,6 +195,8 @@ class PostgresConnection:
     def _end(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
         pgconn, conn = self._libpq, self.driver_connection
         if pgconn.status != _OK:
+            if commit and conn.pooled.lost_commit is not None:
+                raise CommitUncertain(*conn.pooled.lost_commit.args)
             return Outcome.FAILED
         if pgconn.pipeline_status != _NO_PIPELINE:
             raise NotCommitted(_AT_WORK)
@@ -244,19 +247,9 @@ class PostgresConnection:
                 log.debug("resetting a session failed: %s", error)
                 return
             said = cause(error)
-            if not self._answered(said):
+            if not conn.answered(said):
                 raise uncertain(said) from said
             raise
-
-    def _answered(self, error: BaseException) -> bool:
-        """Whether it is the server's own "no" to COMMIT, on a connection that lives, or psycopg's before it is sent."""
-        pgconn = self._libpq
-        if isinstance(error, psycopg.ProgrammingError) and pgconn.transaction_status == _IN_TRANSACTION:
-            return True
-        state = error.sqlstate if isinstance(error, psycopg.Error) else None
-        if pgconn.status != _OK or pgconn.transaction_status == _ACTIVE or state is None:
-            return False
-        return len(state) == 5 and not state.startswith("08") and state != "40003"  # these say that nobody knows
 
     def _rollback(self, timeout: float | None, *, reset: bool) -> None:
         conn = self.driver_connection

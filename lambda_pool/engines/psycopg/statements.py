@@ -18,6 +18,7 @@ _ENDS = (
     r"(?:^|;)\s*(?:commit\b|end\b|abort\b|prepare\s+transaction\b|rollback\b(?!\s+(?:(?:work|transaction)\s+)?to\b))"
 )
 _COMMITS = r"\s*(?:commit|end|prepare\s+transaction)\b"
+_COMMIT = r"(?:^|;)\s*(?:commit|end)\b"
 _SETS = r"(?:^|;)\s*set\s+(?!\s|(?:local|transaction|constraints)\b)"
 _LEAVES = r"(?:^|;)\s*(?:reset|listen|prepare|discard|deallocate|declare|load|do|call)\b"
 _TEMPORARY = r"\b(?:create|into|replace|local|global)\s+temp(?:orary)?\b|\bpg_temp\b"
@@ -53,6 +54,11 @@ def ends_transaction(query: Any) -> bool:
 def asks_to_commit(query: Any) -> bool:
     """True if its first statement does."""
     return bool(re.match(_COMMITS, _bare(statement(query).lower())))
+
+
+def commits(query: Any) -> bool:
+    """True if one of its statements commits, in so many words; also what another session prepared."""
+    return bool(re.search(_COMMIT, _bare(statement(query).lower())))
 
 
 def prepares(query: Any) -> bool:
