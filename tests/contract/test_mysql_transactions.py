@@ -4,6 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -358,3 +359,35 @@ def test_the_mark_costs_no_round_trip() -> None:
         assert writes == [b"BEGIN", b"select 1", b"COMMIT"]
         assert "SAVEPOINT lambda_pool_run" in server.log
         pool.close()
+
+
+# --- two phases -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_prepared_transaction_that_is_left_behind_is_told(
+    my: Database, raises: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It holds its locks. MariaDB refuses the COMMIT of its session as well."""
+    pool, xid = my.pool(), f"'{my.table}'"
+    with suppress(ZeroDivisionError, pymysql.OperationalError), pool.connection() as conn:
+        for statement in (
+            f"xa begin {xid}",
+            f"insert into {my.table} values (1)",
+            f"xa end {xid}",
+            f"XA PREPARE {xid}",
+        ):
+            my.query(conn, statement)
+        if raises:
+            1 / 0  # noqa: B018
+    assert f"left the prepared transaction {xid} behind" in caplog.text
+    assert "until XA COMMIT or XA ROLLBACK with its xid" in caplog.text
+    my.execute(f"xa rollback {xid}")
+    caplog.clear()
+    with pool.connection() as conn:
+        for verb in ("begin", "end", "prepare", "commit"):
+            my.query(conn, f"/* both phases */ xa {verb} {xid};")
+            if verb == "begin":
+                my.insert(conn, 2)
+    assert not caplog.text
+    assert my.rows() == [2]

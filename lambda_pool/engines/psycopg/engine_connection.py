@@ -12,7 +12,7 @@ from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
 from ...errors import CommitUncertain, DeadlineExceeded, NotCommitted
 from ...waiting import FreeCheck
-from ..base import Condition, EngineConnection, Facts, Outcome, Status, cause, rest, uncertain
+from ..base import Condition, EngineConnection, Facts, Outcome, Status, cause, rest, uncertain, warn_left_prepared
 from ..bounded_socket import dead_end, shut_down
 
 if TYPE_CHECKING:
@@ -43,11 +43,6 @@ _AT_WORK = (
     "the connection was still at work when it was given back: finish or close a cursor.stream(), a conn.notifies(), "
     "a conn.pipeline() or a thread before its block ends; nothing was committed"
 )
-_LEFT_PREPARED = (
-    "a block left the prepared transaction %s behind: it is neither saved nor undone, and holds its locks, until "
-    "tpc_commit() or tpc_rollback() with its xid ends it, on any connection"
-)
-
 # DISCARD ALL without DEALLOCATE ALL: what psycopg has prepared stays, and psycopg knows it. In one message with COMMIT,
 # where DISCARD ALL itself is not allowed.
 _RESET = (
@@ -170,6 +165,7 @@ class PostgresConnection:
             # In its own transaction block, and in a two-phase commit, psycopg refuses COMMIT: the next borrower's too.
             and not conn.pooled.blocks
             and not conn.pooled.two_phase
+            and not conn.pooled.left_prepared
         ):
             if status == _IN_TRANSACTION:
                 return Condition.UNCOMMITTED
@@ -200,8 +196,9 @@ class PostgresConnection:
             return Outcome.FAILED
         if pgconn.pipeline_status != _NO_PIPELINE:
             raise NotCommitted(_AT_WORK)
-        if conn.pooled.two_phase_prepared:
-            log.warning(_LEFT_PREPARED, conn.pooled.two_phase)
+        if conn.pooled.left_prepared:
+            warn_left_prepared(conn.pooled.left_prepared, "tpc_commit() or tpc_rollback()")
+            conn.pooled.left_prepared = ""
         if pgconn.transaction_status == _IDLE:
             return Outcome.NONE
         if conn.lock.locked():

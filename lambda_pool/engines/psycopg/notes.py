@@ -46,7 +46,8 @@ class Notes:
         self.closed_in_transaction = False
         self.blocks = 0
         self.two_phase = ""
-        self.two_phase_prepared = False
+        self.left_prepared = ""
+        """The identifier of what was prepared last, and neither committed nor rolled back since."""
         self.slow_query: float = 0.0
         self.on_slow: OnSlow | None = None
         self.patience: float = 0.0

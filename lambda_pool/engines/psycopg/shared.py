@@ -14,11 +14,12 @@ from ...waiting import READ, poll
 from ..base import cancelled, cause, uncertain
 from .fitness import unfit
 from .notes import Notes
-from .statements import changes_session, commits, ends_transaction, prepares
+from .statements import changes_session, commits, ends_transaction, prepared_by, prepares
 
 _IDLE = TransactionStatus.IDLE
 _MAY_SAVE = frozenset({TransactionStatus.INTRANS, TransactionStatus.ACTIVE})  # the latter in a pipeline
 _LOOKS = 3  # at a socket that has more to say, before COMMIT is sent: a FATAL message, and the end
+_TWO_PHASES = frozenset({b"PREPARE TRANSACTION", b"COMMIT PREPARED", b"ROLLBACK PREPARED"})
 _ENDING = frozenset({b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"})
 
 COMMITTING = frozenset({"tpc_prepare", "tpc_commit"})
@@ -97,6 +98,9 @@ class Shared(_Connection):
         if not (self.pooled.changed and self.pooled.prepared) and changes_session(query, tags):
             self.pooled.changed = True
             self.pooled.prepared = self.pooled.prepared or prepares(query)
+        for tag in tags or ():
+            if tag in _TWO_PHASES:
+                self.pooled.left_prepared = prepared_by(query) if tag == b"PREPARE TRANSACTION" else ""
 
     def _unknown(self) -> None:
         """A cursor that this connection did not make: nobody knows what it said."""
@@ -123,10 +127,8 @@ class Shared(_Connection):
             )
 
     def _note_two_phase(self, prepared: bool, xid: Any = "") -> None:
-        self.pooled.two_phase, self.pooled.two_phase_prepared = (
-            str(xid) or (self.pooled.two_phase if prepared else ""),
-            prepared,
-        )
+        named = str(xid) or (self.pooled.two_phase if prepared else "")
+        self.pooled.two_phase, self.pooled.left_prepared = named, named if prepared else ""
 
     def me(self) -> object:
         """Who waits for the server now."""

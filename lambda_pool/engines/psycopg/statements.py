@@ -19,6 +19,7 @@ _ENDS = (
 )
 _COMMITS = r"\s*(?:commit|end|prepare\s+transaction)\b"
 _COMMIT = r"(?:^|;)\s*(?:commit|end)\b"
+_PREPARED_BY = r"(?i)prepare\s+transaction\s+\w?'([^']*)'"
 _SETS = r"(?:^|;)\s*set\s+(?!\s|(?:local|transaction|constraints)\b)"
 _LEAVES = r"(?:^|;)\s*(?:reset|listen|prepare|discard|deallocate|declare|load|do|call)\b"
 _TEMPORARY = r"\b(?:create|into|replace|local|global)\s+temp(?:orary)?\b|\bpg_temp\b"
@@ -64,6 +65,12 @@ def commits(query: Any) -> bool:
 def prepares(query: Any) -> bool:
     """True if it may leave a prepared statement of the borrower's own."""
     return bool(re.search(_PREPARES, _bare(statement(query).lower())))
+
+
+def prepared_by(query: Any) -> str:
+    """The identifier of the transaction that it prepared."""
+    found = re.search(_PREPARED_BY, statement(query))
+    return found[1] if found else "?"
 
 
 def changes_session(query: Any, tags: Iterable[bytes] | None = None) -> bool:

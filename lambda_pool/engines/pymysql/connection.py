@@ -19,7 +19,7 @@ from . import private
 from .connecting import IN_TRANSACTION, ConnectingConnection
 from .errors import is_answer, is_refusal
 from .noted import again, reported
-from .statements import Look, look
+from .statements import Look, look, prepared_by
 from .streaming import streaming
 from .wire import BoundedTlsSocket
 
@@ -146,6 +146,8 @@ class BoundedConnection(ConnectingConnection):
             self.noted.begin_anew()
         if seen.to_savepoint:
             self.noted.incomplete = False
+        if seen.xa_prepares or seen.xa_ends:
+            self.noted.left_prepared = "" if seen.xa_ends else prepared_by(sql)
         if self.noted.guarded and not self.in_transaction:
             self.noted.ended = True
         return affected

@@ -9,7 +9,17 @@ from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
 from ...errors import LambdaPoolError
 from ...waiting import FreeCheck
-from ..base import Condition, EngineConnection, Facts, Outcome, OverdueError, Status, rest, uncertain
+from ..base import (
+    Condition,
+    EngineConnection,
+    Facts,
+    Outcome,
+    OverdueError,
+    Status,
+    rest,
+    uncertain,
+    warn_left_prepared,
+)
 from ..bounded_socket import shut_down
 from . import private
 from .connection import BoundedConnection
@@ -134,6 +144,7 @@ class MysqlConnection:
             or noted.guarded
             or noted.rollback_only
             or noted.incomplete
+            or noted.left_prepared
             or noted.failed_with
             or noted.undone
             or noted.isolation_changed
@@ -219,6 +230,9 @@ class MysqlConnection:
         deadline = None if timeout is None else monotonic() + timeout
         noted = conn.noted
         guarded, noted.guarded = noted.guarded, False
+        if noted.left_prepared:
+            warn_left_prepared(noted.left_prepared, "XA COMMIT or XA ROLLBACK")
+            noted.left_prepared = ""
         if conn.line.response_pending:
             self.abort()  # first: another thread may wait for the answer
             conn.abandon()

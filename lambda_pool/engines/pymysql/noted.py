@@ -34,6 +34,8 @@ class Noted:
     """The guarded transaction is over, by what the server said; or its statement can never succeed."""
     unsure: bool = False
     """It may be over: a statement was sent that may end a transaction and begin another."""
+    left_prepared: str = ""
+    """The identifier of what XA PREPARE prepared last, and XA COMMIT or XA ROLLBACK has not ended since."""
     failed_with: tuple[Any, ...] = ()
     """The arguments of the last statement's error."""
     read_only: bool = False

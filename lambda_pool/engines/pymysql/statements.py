@@ -28,6 +28,7 @@ _STAYING = (
 # These are compiled where they are needed first, and looked for in small letters.
 _ENDING_SET = r"autocommit|password|statement"
 _AUTOCOMMIT_ON = r"\bautocommit\W*=\s*(?:1|on|true)\b"
+_XA_PREPARE = r"(?i)\bxa\s+prepare\b"
 _TO_SAVEPOINT = r"\brollback\s+(?:work\s+)?to\b"
 
 _BETWEEN = r"(?>\s|/\*.*?\*/)*+"
@@ -55,6 +56,10 @@ class Look(Record):
     """It rolls a whole transaction back, in so many words; of several, the first does."""
     to_savepoint: bool = False
     """It rolls back to a savepoint; of several, the first does."""
+    xa_prepares: bool = False
+    """It ends the first of two phases."""
+    xa_ends: bool = False
+    """It ends the second."""
     several: bool = False
     """It is more than one statement, or ends a transaction that another session prepared."""
     transaction: bool = False
@@ -121,6 +126,8 @@ def _look(text: str) -> Look:
         commits=begins or elsewhere or first == "commit" or (first == "set" and bool(re.search(_AUTOCOMMIT_ON, text))),
         rolls_back=rolls_back,
         to_savepoint=to_savepoint,
+        xa_prepares=first == "xa" and second == "prepare",
+        xa_ends=first == "xa" and second in {"commit", "rollback"},
         several=elsewhere,
         transaction=transaction,
         read_only=(transaction or first == "start") and bool(re.search(_READ_ONLY, text)),
@@ -132,6 +139,13 @@ def _look(text: str) -> Look:
         changes=locks or named_lock or role or transaction or moves or made,
         sets=first in {"set", "prepare", "execute", "deallocate", "call"} or second == "temporary",
     )
+
+
+def prepared_by(statement: str | bytes) -> str:
+    """The identifier of the transaction that XA PREPARE prepared."""
+    text = statement if isinstance(statement, str) else bytes(statement).decode("latin1")
+    found = re.search(_XA_PREPARE, text)
+    return text[found.end() :].strip("; \t\r\n") if found else "?"
 
 
 def _stays(first: str, second: str, text: str) -> bool:
