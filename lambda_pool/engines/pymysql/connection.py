@@ -122,8 +122,10 @@ class BoundedConnection(ConnectingConnection):
 
     def query(self, sql: Any, unbuffered: bool = False) -> int:
         """Run one statement (every cursor's way to the server)."""
+        self.ask_if_undone()
         seen = look(sql, several=bool(self.client_flag & CLIENT.MULTI_STATEMENTS))
-        self._check_whole(seen)
+        if self.noted.incomplete or self.noted.undone is not None:
+            self._check_whole(seen)
         self.noted.note(seen, tracked=self.tracked)  # before it is sent: its answer may never come
         if len(sql) > _LARGE and self._largest is None:
             self._largest = 0  # also if no answer comes
