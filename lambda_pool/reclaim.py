@@ -6,7 +6,7 @@ from time import monotonic
 
 from . import borrower
 from .core.entry import UNOPENED, Entry, State, Work
-from .engines.base import AT_REST, MIN_IO_TIMEOUT, RUNNING, EngineConnection
+from .engines.base import AT_REST, MIN_IO_TIMEOUT, RUNNING, EngineConnection, Status
 from .errors import CommitUncertain, LambdaPoolError, NotCommitted
 from .events import Reason
 from .invocation import Deadline
@@ -113,21 +113,22 @@ def _revoke(pool: ConnectionPool, entry: Entry) -> Work:
     link = entry.link
     if link is UNOPENED:  # its borrower is just replacing it, and will find that the entry is gone
         return Work.ENDED
+    before = now = link.status()
     if entry.owner == current_borrower():
-        at_rest = link.status() in AT_REST
         pool.close_link(entry, Reason.LEAKED)
     else:
         # Its borrower may be inside the driver, where closing would pull the memory from under it. Cut first, and then
         # looked at: from now on nothing more is sent.
         cancel_and_abort(pool, entry, pool.config.ping_timeout)
-        at_rest = link.status() in AT_REST
+        now = link.status()
         pool.emit_closed(entry, Reason.LEAKED)
     # It may be at rest because its own borrower has meanwhile rolled back what was cancelled here.
-    if at_rest and entry.work is not Work.UNDONE:
+    if now in AT_REST and entry.work is not Work.UNDONE:
         return Work.ENDED
     work = Work.OPEN if entry.work is Work.UNDONE else entry.work
     # With autocommit, what was at work was its own COMMIT.
-    return Work.COMMITTING if pool.config.autocommit and work is Work.OPEN else work
+    own = pool.config.autocommit or Status.COMMITTING in {before, now}
+    return Work.COMMITTING if own and work is Work.OPEN else work
 
 
 def cancel_and_abort(pool: ConnectionPool, entry: Entry, within: float) -> None:

@@ -1,5 +1,6 @@
 """The protocol of engines: all that the pool knows of a database driver."""
 
+import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
@@ -14,6 +15,8 @@ from ..request import note_failure
 from ..secret import SecretMapping
 from ..tls import Tls
 from .slow import OnSlow
+
+log: logging.Logger = logging.getLogger("lambda_pool")
 
 
 class Failure(Enum):
@@ -139,6 +142,8 @@ class Status(Enum):
     FAILED = "in a failed transaction"
     BUSY = "busy"
     """A borrower's statement is on the wire, or its result is read within a transaction."""
+    COMMITTING = "committing"
+    """A COMMIT of the borrower's own is on the wire, or its answer was lost."""
     STREAMING = "streaming"
     """A borrower's result is being read, and no transaction is open."""
     ENDING = "ending"
@@ -149,7 +154,7 @@ class Status(Enum):
 AT_REST = (Status.IDLE, Status.STREAMING)
 """No work is open that could be lost or saved."""
 
-RUNNING = (Status.BUSY, Status.STREAMING)
+RUNNING = (Status.BUSY, Status.COMMITTING, Status.STREAMING)
 """The server may be at work for a borrower."""
 
 
@@ -359,6 +364,16 @@ def uncertain(error: BaseException) -> CommitUncertain:
     )
     note_failure(found)
     return found
+
+
+def warn_left_prepared(xid: str, by: str) -> None:
+    """Say that a borrower left a transaction of two phases after the first. `by`: what would end it."""
+    log.warning(
+        "a block left the prepared transaction %s behind: it is neither saved nor undone, and holds its locks, until "
+        "%s with its xid ends it, on any connection",
+        xid,
+        by,
+    )
 
 
 def cancelled(error: BaseException) -> DeadlineExceeded:

@@ -52,9 +52,9 @@ class _Connection:
             (self.client, self.server, "to_server"),
             (self.server, self.client, "to_client"),
         ):
-            self._threads.append(threading.Thread(target=self._carry, args=(source, target, direction), daemon=True))
-        for thread in self._threads:
+            thread = threading.Thread(target=self._carry, args=(source, target, direction), daemon=True)
             thread.start()
+            self._threads.append(thread)  # only now may `wait` join it
 
     def wait(self) -> None:
         """Wait until an end has arrived: a socket is closed only when nobody reads from it any more."""

@@ -188,6 +188,7 @@ OF_ENGINE = {
     "mysql": {
         "lambda_pool.engines.pymysql",
         "lambda_pool.engines.pymysql.arguments",
+        "lambda_pool.engines.pymysql.connecting",
         "lambda_pool.engines.pymysql.connection",
         "lambda_pool.engines.pymysql.engine",
         "lambda_pool.engines.pymysql.errors",
@@ -303,10 +304,11 @@ OF_A_STATEMENT = {
     "mysql": {
         f"BoundedConnection.{name}"
         for name in (
-            *("cursor", "cursor_type", "query", "ask_if_undone", "settle_stream", "tracked", "_commanded"),
+            *("cursor", "cursor_type", "query", "ask_if_undone", "settle_stream", "_commanded"),
             *("_status_before", "_note_answer", "_note_rows"),
         )
-    },
+    }
+    | {"ConnectingConnection.tracked"},
 }
 
 

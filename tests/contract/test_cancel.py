@@ -4,11 +4,15 @@ import contextlib
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from typing import Any
 
 import psycopg
 import pymysql
 import pytest
+from pymysql.constants import CLIENT
 
 import lambda_pool
 from lambda_pool import lifecycle, reclaim
@@ -79,6 +83,103 @@ def test_what_follows_the_blocks_own_rollback_is_saved(database: Database, how: 
     assert database.rows() == [2]
 
 
+def strike(my: Database, pool: lambda_pool.Pool, conn: Any) -> None:
+    """Let the deadline end a statement, and swallow that."""
+    with alarm(pool, 5.0), pytest.raises(lambda_pool.DeadlineExceeded):
+        my.query(conn, "select sleep(20)")
+
+
+ENDINGS: list[Callable[[Any], object]] = [
+    lambda conn: conn.commit(),
+    lambda conn: conn.begin(),
+    lambda conn: conn.autocommit(True),
+    *(
+        partial(lambda sql, conn: conn.query(sql), sql)
+        for sql in (
+            "commit",
+            "/* the last */ COMMIT",
+            "start transaction",
+            "set autocommit = 1",
+            "create table more (id int)",
+            "insert into more values (2)",
+            "select 1",
+            "savepoint later",
+            "commit; rollback",
+            "select 1; rollback",
+        )
+    ),
+]
+
+
+def test_half_of_a_transaction_is_never_committed(my: Database) -> None:
+    """MySQL undoes no more than the statement: what would save the rest, or add to it, is refused there and then."""
+    pool = my.pool(cancel_before_deadline=1.0, connect_args={"client_flag": CLIENT.MULTI_STATEMENTS})
+    with pytest.raises(lambda_pool.NotCommitted), pool.connection() as conn:
+        my.insert(conn, 1)
+        strike(my, pool, conn)
+        for end in ENDINGS:
+            with pytest.raises(pymysql.InternalError, match="the deadline ended a statement of this transaction"):
+                end(conn)
+    assert my.rows() == []
+    assert pool.stats().idle == 1
+
+
+def test_with_conn_does_not_commit_half_of_it_either(my: Database) -> None:
+    pool = my.pool(cancel_before_deadline=1.0)
+    with pool.connection() as conn:
+        with pytest.raises(pymysql.InternalError, match="the deadline ended a statement"), conn:
+            my.insert(conn, 1)
+            strike(my, pool, conn)
+        my.insert(conn, 2)
+    assert my.rows() == [2]
+
+
+@pytest.mark.parametrize("how", ["connection", "run"])
+def test_a_savepoint_makes_it_whole_again(my: Database, how: str) -> None:
+    """As on PostgreSQL: what the deadline struck came after it. Frameworks nest their transactions so."""
+    pool = my.pool(cancel_before_deadline=1.0)
+
+    def work(conn: Any) -> None:
+        my.insert(conn, 1)
+        my.query(conn, "savepoint inner_one")
+        my.insert(conn, 2)
+        strike(my, pool, conn)
+        my.query(conn, "rollback to savepoint inner_one")
+        my.insert(conn, 3)
+
+    if how == "run":
+        pool.run(work)
+    else:
+        with pool.connection() as conn:
+            work(conn)
+            conn.commit()
+    assert my.rows() == [1, 3]
+
+
+def test_a_new_transaction_after_one_of_which_nothing_is_left(my: Database) -> None:
+    pool = my.pool(cancel_before_deadline=1.0)
+    with pool.connection() as conn:
+        strike(my, pool, conn)
+        conn.begin()
+        my.insert(conn, 1)
+    assert my.rows() == [1]
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_with_autocommit_the_struck_statement_was_all_there_was(my: Database, begun: bool) -> None:
+    """Unless a transaction was begun."""
+    pool = my.pool(cancel_before_deadline=1.0, autocommit=True)
+    with pytest.raises(lambda_pool.NotCommitted) if begun else nullcontext(), pool.connection() as conn:
+        my.insert(conn, 1)
+        if begun:
+            conn.begin()
+            my.insert(conn, 2)
+        strike(my, pool, conn)
+        with pytest.raises(pymysql.InternalError, match="the deadline ended") if begun else nullcontext():
+            my.insert(conn, 3)
+    assert my.rows() == ([1] if begun else [1, 3])
+
+
 @pytest.mark.parametrize("how", ["connection", "run"])
 def test_a_commit_without_an_answer_ends_in_time_however_often_the_alarm_rings(database: Database, how: str) -> None:
     """A driver's wait that begins anew with each signal would never look at the clock."""
@@ -111,14 +212,15 @@ def test_a_commit_without_an_answer_ends_in_time_however_often_the_alarm_rings(d
 
 @pytest.mark.parametrize("method", ["commit", "rollback", "begin", "autocommit"])
 def test_also_what_the_drivers_methods_wait_for(database: Database, method: str) -> None:
-    """Not only statements: any answer may fail to come."""
+    """Not only statements: any answer may fail to come. Of one that commits, nobody knows then whether it did."""
     if database.engine == "postgresql" and method in {"begin", "autocommit"}:
         method = "rollback"  # it has no such methods that ask the server
+    error: Any = lambda_pool.DeadlineExceeded if method == "rollback" else lambda_pool.CommitUncertain
     with FaultyProxy("127.0.0.1", database.server.port) as proxy:
         url = database.url.replace(f":{database.server.port}/", f":{proxy.port}/")
         pool = database.pool(url, cancel_before_deadline=1.0)
         start = time.monotonic()
-        with alarm(pool, 0.3), pytest.raises(lambda_pool.DeadlineExceeded), pool.connection() as conn:
+        with alarm(pool, 0.3), pytest.raises(error), pool.connection() as conn:
             database.insert(conn, 1)
             proxy.black_hole(new=False)
             getattr(conn, method)(*([True] if method == "autocommit" else []))

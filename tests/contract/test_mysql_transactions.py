@@ -4,6 +4,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pymysql
@@ -177,6 +179,26 @@ def test_a_rollback_of_the_blocks_own_makes_it_good_again(my: Database, other: C
     assert my.rows() == [11]
 
 
+@pytest.mark.mariadb
+def test_a_commit_of_the_blocks_own_saves_no_half_of_it(my: Database, other: Callable[[str], object]) -> None:
+    """What came before it is undone. A new beginning in so many words is no half."""
+    lost = Lost(my, other)
+    with my.pool(connect_args=SNAPSHOTS).connection() as conn:
+        my.insert(conn, 10)
+        lost.swallow(conn)
+        my.insert(conn, 11)
+        for end in (conn.commit, conn.begin, partial(my.query, conn, "commit"), partial(my.query, conn, "lock tables")):
+            with pytest.raises(pymysql.InternalError, match=r"the server undid this transaction .*1020"):
+                end()
+        conn.rollback()
+        my.insert(conn, 12)
+        lost.swallow(conn)
+        conn.begin()
+        my.insert(conn, 13)
+        conn.commit()
+    assert my.rows() == [13]
+
+
 def test_an_error_that_undid_its_statement_alone_costs_nothing(my: Database, caplog: pytest.LogCaptureFixture) -> None:
     with my.pool().connection() as conn:
         my.insert(conn, 1)
@@ -337,3 +359,35 @@ def test_the_mark_costs_no_round_trip() -> None:
         assert writes == [b"BEGIN", b"select 1", b"COMMIT"]
         assert "SAVEPOINT lambda_pool_run" in server.log
         pool.close()
+
+
+# --- two phases -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("raises", [False, True])
+def test_a_prepared_transaction_that_is_left_behind_is_told(
+    my: Database, raises: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It holds its locks. MariaDB refuses the COMMIT of its session as well."""
+    pool, xid = my.pool(), f"'{my.table}'"
+    with suppress(ZeroDivisionError, pymysql.OperationalError), pool.connection() as conn:
+        for statement in (
+            f"xa begin {xid}",
+            f"insert into {my.table} values (1)",
+            f"xa end {xid}",
+            f"XA PREPARE {xid}",
+        ):
+            my.query(conn, statement)
+        if raises:
+            1 / 0  # noqa: B018
+    assert f"left the prepared transaction {xid} behind" in caplog.text
+    assert "until XA COMMIT or XA ROLLBACK with its xid" in caplog.text
+    my.execute(f"xa rollback {xid}")
+    caplog.clear()
+    with pool.connection() as conn:
+        for verb in ("begin", "end", "prepare", "commit"):
+            my.query(conn, f"/* both phases */ xa {verb} {xid};")
+            if verb == "begin":
+                my.insert(conn, 2)
+    assert not caplog.text
+    assert my.rows() == [2]

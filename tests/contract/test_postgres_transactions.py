@@ -215,7 +215,7 @@ def test_a_prepared_transaction_is_not_replayed(caplog: pytest.LogCaptureFixture
             conn.tpc_begin("left behind")
             conn.execute("insert into two_phased values (2)")
             conn.tpc_prepare()
-        assert "left the prepared transaction left behind" in caplog.text
+        assert "left the prepared transaction left behind behind" in caplog.text
         with pool.connection() as conn:
             conn.tpc_rollback("left behind")
         caplog.clear()
@@ -224,7 +224,16 @@ def test_a_prepared_transaction_is_not_replayed(caplog: pytest.LogCaptureFixture
             conn.execute("insert into two_phased values (3)")
             conn.tpc_prepare()
             conn.tpc_commit()
+        with pool.connection() as conn:
+            conn.autocommit = True
+            for statement in ("begin", "prepare transaction 'ended too'", "rollback prepared 'ended too'"):
+                conn.execute(statement)
         assert not caplog.text
+        with pool.connection() as conn:
+            conn.execute("insert into two_phased values (4)")
+            conn.execute("prepare transaction 'in sql'")
+        assert "left the prepared transaction in sql behind" in caplog.text
+        server.execute("rollback prepared 'in sql'")
         assert server.execute("select id from two_phased order by id") == [(1,), (3,)]
         pool.close()
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from lambda_pool import Pool
+from lambda_pool import LambdaPoolError, Pool
 from lambda_pool.api import core_of
 from lambda_pool.core.entry import Entry
 from lambda_pool.endpoints.base import Role
@@ -36,9 +36,9 @@ def release(pool: Pool, entry: Entry, error: BaseException | None = None) -> Non
     core_of(pool).release(entry, error)
 
 
-def end_invocation(pool: Pool, *, alone: bool = True) -> None:
+def end_invocation(pool: Pool, *, alone: bool = True) -> LambdaPoolError | None:
     """An invocation that began before everything ends."""
-    end(core_of(pool), 0.0, alone=alone)
+    return end(core_of(pool), 0.0, alone=alone)
 
 
 def take_away(pool: Pool) -> list[Entry]:

@@ -7,7 +7,7 @@ through `waiting.finish`. What borrowers call are coroutines.
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,6 @@ from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 from ... import invocation
 from ...aio.waits import Unbroken, is_unbroken, ready, spawn
 from ...waiting import WRITE, finish, poll
-from ..base import cancelled, uncertain
 from ..bounded_socket import shut_down
 from .async_cursors import tracked
 from .cursors import NOTHING_SAVED
@@ -47,7 +46,7 @@ def _announced(name: str, then: Any = None) -> Any:
 
     async def method(self: "AsyncPooledConnection", *args: Any, **named: Any) -> Any:
         failed = name in COMMITTING and self.pgconn.transaction_status == _IN_ERROR
-        with self.announced():
+        with self.announced(), self.saving(two_phase=True) if name == "tpc_commit" else nullcontext():
             answer = await genuine(self, *args, **named)  # type: ignore[misc]
         if failed:
             raise InFailedSqlTransaction(NOTHING_SAVED)
@@ -105,8 +104,9 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
                 return await super().wait(gen, max(interval, _LOOK), timeout)
             return await self._listen(_Talk(gen, self.pgconn.socket))
         except psycopg.Error as error:
-            if noted.cancelled:
-                raise cancelled(error) from error
+            told = self.told(error)
+            if told is not error:
+                raise told from error
             raise
 
     async def _listen(self, talk: "_Talk") -> Any:
@@ -142,6 +142,10 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         except NoAnswerError:
             shut_down(self.pgconn.socket)
             raise
+
+    def me(self) -> object:
+        """See Shared."""
+        return asyncio.current_task()
 
     @contextmanager
     def announced(self) -> Iterator[None]:
@@ -191,6 +195,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
                 await self._ask(self.begin_words(), ExecStatus.COMMAND_OK)
             else:
                 await self.execute("")
+        outermost = self.pgconn.transaction_status == _IDLE
         block = super().transaction(savepoint_name, force_rollback)
         with self.announced():
             inner = await block.__aenter__()
@@ -203,7 +208,9 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
                     raise
         else:
             failed = self.pgconn.transaction_status == _IN_ERROR and not force_rollback
-            with Unbroken(self.pooled.patience), self.announced():
+            saves = outermost and not force_rollback and not failed
+            saving = self.saving(blocks=self.pooled.blocks) if saves else nullcontext()
+            with Unbroken(self.pooled.patience), self.announced(), saving:
                 await block.__aexit__(None, None, None)
             if failed:
                 raise InFailedSqlTransaction(NOTHING_SAVED)
@@ -217,11 +224,8 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         """
         self._refuse("commit")
         failed = self.pgconn.transaction_status == _IN_ERROR
-        with Unbroken(self.pooled.patience), self.announced():
-            try:
-                await super().commit()
-            except NoAnswerError as error:
-                raise uncertain(error) from error
+        with Unbroken(self.pooled.patience), self.announced(), self.saving():
+            await super().commit()
         if failed:
             raise InFailedSqlTransaction(NOTHING_SAVED)
 
@@ -282,6 +286,8 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
                 yield pipeline
         finally:
             self.pooled.piped = piped
+            if not piped:
+                self.pooled.saving = None
 
     # --- settings -----------------------------------------------------------------------------------------------------
 

@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from threading import get_ident
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,6 @@ from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 
 from ... import invocation
-from ..base import cancelled
 from .cursors import NOTHING_SAVED, tracked
 from .libpq import LOOK, NoAnswerError, exchange
 from .notes import Notes
@@ -48,7 +48,7 @@ def _announced(name: str, then: Any = None) -> Any:
 
     def method(self: "PooledConnection", *args: Any, **named: Any) -> Any:
         failed = name in COMMITTING and self.pgconn.transaction_status == _IN_ERROR
-        with self.announced():
+        with self.announced(), self.saving(two_phase=True) if name == "tpc_commit" else nullcontext():
             answer = genuine(self, *args, **named)  # type: ignore[misc]
         if failed:
             raise InFailedSqlTransaction(NOTHING_SAVED)
@@ -84,11 +84,16 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
         try:
             return super().wait(gen, min(interval, LOOK), timeout)
         except psycopg.Error as error:
-            if self.pooled.cancelled:
-                raise cancelled(error) from error
+            told = self.told(error)
+            if told is not error:
+                raise told from error
             if until is not None and error.sqlstate is None and monotonic() >= until:
                 raise NoAnswerError("no answer in time") from error
             raise
+
+    def me(self) -> object:
+        """See Shared."""
+        return get_ident()
 
     def announced(self) -> Announced:
         """The waits in this block are the driver's own, or those of statements that are noted."""
@@ -122,6 +127,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
                 self.begin()
             else:
                 self.execute("")
+        outermost = self.pgconn.transaction_status == _IDLE
         block = super().transaction(savepoint_name, force_rollback)
         with self.announced():
             inner = block.__enter__()
@@ -134,7 +140,8 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
                     raise
         else:
             failed = self.pgconn.transaction_status == _IN_ERROR and not force_rollback
-            with self.announced():
+            saves = outermost and not force_rollback and not failed
+            with self.announced(), self.saving(blocks=self.pooled.blocks) if saves else nullcontext():
                 block.__exit__(None, None, None)
             if failed:
                 raise InFailedSqlTransaction(NOTHING_SAVED)
@@ -142,10 +149,14 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
             self.pooled.blocks -= 1
 
     def commit(self) -> None:
-        """As the driver's. Raises ProgrammingError in `Pool.run`, and InFailedSqlTransaction where nothing is saved."""
+        """As the driver's. Raises ProgrammingError in `Pool.run`, and InFailedSqlTransaction where nothing is saved.
+
+        CommitUncertain if its answer is lost.
+        """
         self._refuse("commit")
         failed = self.pgconn.transaction_status == _IN_ERROR
-        self.end(commit=True)
+        with self.saving():
+            self.end(commit=True)
         if failed:
             raise InFailedSqlTransaction(NOTHING_SAVED)
 
@@ -203,6 +214,8 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
                 yield pipeline
         finally:
             self.pooled.piped = piped
+            if not piped:
+                self.pooled.saving = None
 
     # --- settings -----------------------------------------------------------------------------------------------------
 

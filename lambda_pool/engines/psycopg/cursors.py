@@ -7,9 +7,12 @@ from weakref import WeakValueDictionary
 
 import psycopg
 from psycopg.errors import InFailedSqlTransaction
+from psycopg.pq import ConnStatus
 
+from ...errors import DeadlineExceeded
+from ..base import cause
 from ..slow import timed
-from .statements import asks_to_commit, statement
+from .statements import asks_to_commit, commits, statement
 
 if TYPE_CHECKING:
     from .connection import PooledConnection
@@ -65,7 +68,7 @@ class Tracked:
     def _say(self, say: Any, query: Any, args: Any, named: Any) -> Any:
         conn = self.connection
         status = conn.pgconn.transaction_status
-        failed = status == _IN_ERROR
+        failed, alive = status == _IN_ERROR, conn.pgconn.status == ConnStatus.OK
         if status == _IDLE:
             conn.pooled.ended = True  # what `Pool.run` had begun, if it did
         waits = conn.pooled.waits
@@ -76,8 +79,12 @@ class Tracked:
             else:
                 with timed(conn.pooled.slow_query, conn.pooled.on_slow, lambda: statement(query)):
                     answer = say(query, *args, **named)
-        except BaseException:
+        except BaseException as error:
             conn.note(query, None)
+            if alive and not failed and isinstance(error, psycopg.Error | DeadlineExceeded):
+                doubted = conn.doubted(query, error)
+                if doubted is not error:
+                    raise doubted from cause(error)
             raise
         finally:
             conn.pooled.known = known
@@ -86,6 +93,8 @@ class Tracked:
         result = self.pgresult
         if result is None or conn.pgconn.pipeline_status:  # its answer is yet to come, or was not kept
             conn.note(query, None)
+            if conn.pgconn.pipeline_status and commits(query):
+                conn.pooled.saving = conn.me()
         elif conn.pooled.noting or failed:
             tags = [result.command_status or b""]
             while self.nextset():  # type: ignore[attr-defined]

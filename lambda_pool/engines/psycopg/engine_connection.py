@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
-from ...errors import DeadlineExceeded, NotCommitted
+from ...errors import CommitUncertain, DeadlineExceeded, NotCommitted
 from ...waiting import FreeCheck
-from ..base import Condition, EngineConnection, Facts, Outcome, Status, cause, rest, uncertain
+from ..base import Condition, EngineConnection, Facts, Outcome, Status, cause, rest, uncertain, warn_left_prepared
 from ..bounded_socket import dead_end, shut_down
 
 if TYPE_CHECKING:
@@ -43,11 +43,6 @@ _AT_WORK = (
     "the connection was still at work when it was given back: finish or close a cursor.stream(), a conn.notifies(), "
     "a conn.pipeline() or a thread before its block ends; nothing was committed"
 )
-_LEFT_PREPARED = (
-    "a block left the prepared transaction %s behind: it is neither saved nor undone, and holds its locks, until "
-    "tpc_commit() or tpc_rollback() with its xid ends it, on any connection"
-)
-
 # DISCARD ALL without DEALLOCATE ALL: what psycopg has prepared stays, and psycopg knows it. In one message with COMMIT,
 # where DISCARD ALL itself is not allowed.
 _RESET = (
@@ -109,10 +104,11 @@ class PostgresConnection:
 
     def status(self) -> Status:
         """By libpq's word for the transaction."""
-        status = self._libpq.transaction_status
+        status, noted = self._libpq.transaction_status, self.driver_connection.pooled
         if status == _ACTIVE:
-            return Status.ENDING if self.driver_connection.pooled.unasked.own else Status.BUSY
-        return _STATUS[status]
+            own = Status.COMMITTING if noted.saving is not None else Status.BUSY
+            return Status.ENDING if noted.unasked.own else own
+        return Status.COMMITTING if noted.lost_commit is not None else _STATUS[status]
 
     def ping(self, timeout: float) -> None:
         """An empty query: what every server and pooler answers, and nothing that a proxy would pin for."""
@@ -169,6 +165,7 @@ class PostgresConnection:
             # In its own transaction block, and in a two-phase commit, psycopg refuses COMMIT: the next borrower's too.
             and not conn.pooled.blocks
             and not conn.pooled.two_phase
+            and not conn.pooled.left_prepared
         ):
             if status == _IN_TRANSACTION:
                 return Condition.UNCOMMITTED
@@ -194,11 +191,14 @@ class PostgresConnection:
     def _end(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
         pgconn, conn = self._libpq, self.driver_connection
         if pgconn.status != _OK:
+            if commit and conn.pooled.lost_commit is not None:
+                raise CommitUncertain(*conn.pooled.lost_commit.args)
             return Outcome.FAILED
         if pgconn.pipeline_status != _NO_PIPELINE:
             raise NotCommitted(_AT_WORK)
-        if conn.pooled.two_phase_prepared:
-            log.warning(_LEFT_PREPARED, conn.pooled.two_phase)
+        if conn.pooled.left_prepared:
+            warn_left_prepared(conn.pooled.left_prepared, "tpc_commit() or tpc_rollback()")
+            conn.pooled.left_prepared = ""
         if pgconn.transaction_status == _IDLE:
             return Outcome.NONE
         if conn.lock.locked():
@@ -244,19 +244,9 @@ class PostgresConnection:
                 log.debug("resetting a session failed: %s", error)
                 return
             said = cause(error)
-            if not self._answered(said):
+            if not conn.answered(said):
                 raise uncertain(said) from said
             raise
-
-    def _answered(self, error: BaseException) -> bool:
-        """Whether it is the server's own "no" to COMMIT, on a connection that lives, or psycopg's before it is sent."""
-        pgconn = self._libpq
-        if isinstance(error, psycopg.ProgrammingError) and pgconn.transaction_status == _IN_TRANSACTION:
-            return True
-        state = error.sqlstate if isinstance(error, psycopg.Error) else None
-        if pgconn.status != _OK or pgconn.transaction_status == _ACTIVE or state is None:
-            return False
-        return len(state) == 5 and not state.startswith("08") and state != "40003"  # these say that nobody knows
 
     def _rollback(self, timeout: float | None, *, reset: bool) -> None:
         conn = self.driver_connection

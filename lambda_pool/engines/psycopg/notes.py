@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.adapt import AdaptersMap
 
+from ...errors import CommitUncertain
 from ..slow import OnSlow
 from .libpq import Unasked
 
@@ -24,6 +25,10 @@ class Notes:
         self.until: float | None = None
         """Until when the pool waits."""
         self.cancelled = False
+        self.saving: object = None
+        """Which thread or task sends a COMMIT of the borrower's own, and waits for its answer."""
+        self.lost_commit: CommitUncertain | None = None
+        """That answer was lost, and the connection with it."""
         self.watched = False
         """On an event loop: what runs is to be ended before the invocation is."""
         self.guarded = False
@@ -41,7 +46,8 @@ class Notes:
         self.closed_in_transaction = False
         self.blocks = 0
         self.two_phase = ""
-        self.two_phase_prepared = False
+        self.left_prepared = ""
+        """The identifier of what was prepared last, and neither committed nor rolled back since."""
         self.slow_query: float = 0.0
         self.on_slow: OnSlow | None = None
         self.patience: float = 0.0

@@ -1,19 +1,25 @@
 """What psycopg's two connections, of threads and of asyncio, have in common as borrowers get them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
 from psycopg.adapt import AdaptersMap
-from psycopg.pq import TransactionStatus
+from psycopg.pq import ConnStatus, TransactionStatus
 
+from ...waiting import READ, poll
+from ..base import cancelled, cause, uncertain
 from .fitness import unfit
 from .notes import Notes
-from .statements import changes_session, ends_transaction, prepares
+from .statements import changes_session, commits, ends_transaction, prepared_by, prepares
 
 _IDLE = TransactionStatus.IDLE
+_MAY_SAVE = frozenset({TransactionStatus.INTRANS, TransactionStatus.ACTIVE})  # the latter in a pipeline
+_LOOKS = 3  # at a socket that has more to say, before COMMIT is sent: a FATAL message, and the end
+_TWO_PHASES = frozenset({b"PREPARE TRANSACTION", b"COMMIT PREPARED", b"ROLLBACK PREPARED"})
 _ENDING = frozenset({b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"})
 
 COMMITTING = frozenset({"tpc_prepare", "tpc_commit"})
@@ -48,6 +54,8 @@ def _noted(name: str) -> Any:
 
 class Shared(_Connection):
     """In front of one of psycopg's connection classes."""
+
+    lock: Any  # psycopg's own, of threads or of tasks
 
     tracked: Callable[[Any], Any]
     """What makes a cursor class tell its connection what was said."""
@@ -90,6 +98,9 @@ class Shared(_Connection):
         if not (self.pooled.changed and self.pooled.prepared) and changes_session(query, tags):
             self.pooled.changed = True
             self.pooled.prepared = self.pooled.prepared or prepares(query)
+        for tag in tags or ():
+            if tag in _TWO_PHASES:
+                self.pooled.left_prepared = prepared_by(query) if tag == b"PREPARE TRANSACTION" else ""
 
     def _unknown(self) -> None:
         """A cursor that this connection did not make: nobody knows what it said."""
@@ -116,10 +127,61 @@ class Shared(_Connection):
             )
 
     def _note_two_phase(self, prepared: bool, xid: Any = "") -> None:
-        self.pooled.two_phase, self.pooled.two_phase_prepared = (
-            str(xid) or (self.pooled.two_phase if prepared else ""),
-            prepared,
-        )
+        named = str(xid) or (self.pooled.two_phase if prepared else "")
+        self.pooled.two_phase, self.pooled.left_prepared = named, named if prepared else ""
+
+    def me(self) -> object:
+        """Who waits for the server now."""
+        raise NotImplementedError
+
+    @contextmanager
+    def saving(self, *, blocks: int = 0, two_phase: bool = False) -> Iterator[None]:
+        """What is sent in this block commits what is open: if its answer is lost, that is CommitUncertain.
+
+        In `blocks` of the driver's, or with a transaction of two phases, it refuses any other COMMIT by itself. Raises
+        what the driver raises where the connection is lost already, so that nothing is sent.
+        """
+        pooled = self.pooled
+        sent = self.pgconn.transaction_status in _MAY_SAVE and pooled.blocks == blocks and not pooled.two_phase
+        if not (sent or two_phase) or pooled.saving is not None:
+            yield
+            return
+        for _ in range(0 if self.lock.locked() else _LOOKS):
+            if self.pgconn.status != ConnStatus.OK or not poll(self.pgconn.socket, READ):
+                break
+            self.pgconn.consume_input()
+        pooled.saving = self.me()
+        try:
+            yield
+        finally:
+            pooled.saving = None
+
+    def answered(self, error: BaseException) -> bool:
+        """Whether it is the server's own "no" to COMMIT, on a connection that lives, or psycopg's before it is sent."""
+        pgconn = self.pgconn
+        if isinstance(error, psycopg.ProgrammingError) and pgconn.transaction_status == TransactionStatus.INTRANS:
+            return True
+        state = error.sqlstate if isinstance(error, psycopg.Error) else None
+        # In a pipeline, a COMMIT behind what failed is not executed.
+        busy = pgconn.transaction_status == TransactionStatus.ACTIVE and not pgconn.pipeline_status
+        if pgconn.status != ConnStatus.OK or busy or state is None:
+            return False
+        return len(state) == 5 and not state.startswith("08") and state != "40003"  # these say that nobody knows
+
+    def told(self, error: psycopg.Error) -> Exception:
+        """What a wait that failed is to raise: CommitUncertain, DeadlineExceeded, or the driver's own error."""
+        if self.pooled.saving is not None and self.pooled.saving == self.me() and not self.answered(error):
+            self.pooled.lost_commit = uncertain(error)
+            return self.pooled.lost_commit
+        return cancelled(error) if self.pooled.cancelled else error
+
+    def doubted(self, query: Any, error: Exception) -> Exception:
+        """What a statement that failed is to raise: CommitUncertain if it commits, and its answer was lost."""
+        said = cause(error)
+        if self.answered(said) or not commits(query):
+            return error
+        self.pooled.lost_commit = uncertain(said)
+        return self.pooled.lost_commit
 
     # --- settings -----------------------------------------------------------------------------------------------------
 

@@ -18,6 +18,8 @@ _ENDS = (
     r"(?:^|;)\s*(?:commit\b|end\b|abort\b|prepare\s+transaction\b|rollback\b(?!\s+(?:(?:work|transaction)\s+)?to\b))"
 )
 _COMMITS = r"\s*(?:commit|end|prepare\s+transaction)\b"
+_COMMIT = r"(?:^|;)\s*(?:commit|end)\b"
+_PREPARED_BY = r"(?i)prepare\s+transaction\s+\w?'([^']*)'"
 _SETS = r"(?:^|;)\s*set\s+(?!\s|(?:local|transaction|constraints)\b)"
 _LEAVES = r"(?:^|;)\s*(?:reset|listen|prepare|discard|deallocate|declare|load|do|call)\b"
 _TEMPORARY = r"\b(?:create|into|replace|local|global)\s+temp(?:orary)?\b|\bpg_temp\b"
@@ -55,9 +57,20 @@ def asks_to_commit(query: Any) -> bool:
     return bool(re.match(_COMMITS, _bare(statement(query).lower())))
 
 
+def commits(query: Any) -> bool:
+    """True if one of its statements commits, in so many words; also what another session prepared."""
+    return bool(re.search(_COMMIT, _bare(statement(query).lower())))
+
+
 def prepares(query: Any) -> bool:
     """True if it may leave a prepared statement of the borrower's own."""
     return bool(re.search(_PREPARES, _bare(statement(query).lower())))
+
+
+def prepared_by(query: Any) -> str:
+    """The identifier of the transaction that it prepared."""
+    found = re.search(_PREPARED_BY, statement(query))
+    return found[1] if found else "?"
 
 
 def changes_session(query: Any, tags: Iterable[bytes] | None = None) -> bool:

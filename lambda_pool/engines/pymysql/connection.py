@@ -4,168 +4,65 @@ Every method here that sends something overrides a public one of PyMySQL and cal
 connection is opened: importing it imports PyMySQL.
 """
 
-import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
-from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import pymysql
-from pymysql.connections import Connection
 from pymysql.constants import CLIENT, CR, SERVER_STATUS
 from pymysql.cursors import SSCursor
 
-from ...errors import ConfigError, DeadlineExceeded
-from ...waiting import aside
-from ..base import SILENT, cancelled, from_elsewhere
+from ...errors import DeadlineExceeded
+from ...waiting import READ, poll
+from ..base import cancelled, uncertain
 from . import private
-from .errors import is_answer
-from .noted import Noted, again, reported
-from .statements import look
+from .connecting import IN_TRANSACTION, ConnectingConnection
+from .errors import is_answer, is_refusal
+from .noted import again, reported
+from .statements import Look, look, prepared_by
 from .streaming import streaming
-from .wire import BoundedSocket, BoundedTlsSocket, Bounds, Line, Wrapping, dial
+from .wire import BoundedTlsSocket
 
 T = TypeVar("T")
 
-# Not in pymysql.constants: https://dev.mysql.com/doc/dev/mysql-server/latest/group__group__cs__capabilities__flags.html
-SESSION_TRACK = 1 << 23
 _STATE_CHANGED = 1 << 14
 _STATE_KINDS = {0, 1, 2}  # a variable, the database, anything; the others are of transactions
-_IN_TRANSACTION = SERVER_STATUS.SERVER_STATUS_IN_TRANS
+_AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 
-# Bytes that a server may answer to what the pool asks of its own accord. Its longest packet is honest, and more than
-# that must not fill the function's memory.
-_MOST = 1 << 24
 # Bytes from which on a statement may be more than the server takes; its smallest defaults are above.
 _LARGE = 1 << 16
 
-if TYPE_CHECKING:
-    _Connection = Connection[Any]
-else:  # generic in its type stubs only
-    _Connection = Connection
+_CUT = (
+    "the deadline ended a statement of this transaction, and MySQL undid that statement alone: a COMMIT would save the "
+    "rest without it. Until conn.rollback(), or ROLLBACK TO SAVEPOINT, nothing else is sent"
+)
+_UNDONE = (
+    "the server undid this transaction when a statement of it failed ({}: {}): a COMMIT would save only what came "
+    "after that. Call conn.rollback() before you try again"
+)
 
 
-class BoundedConnection(_Connection):
+_COMMIT = look("COMMIT", several=False)
+_BEGIN = look("BEGIN", several=False)
+
+
+class BoundedConnection(ConnectingConnection):
     """A `pymysql.connections.Connection`; to its borrowers no different, but that `with conn:` commits."""
-
-    # PyMySQL's own, which its type stubs leave out.
-    server_status: int
-    server_capabilities: int
-    ctx: Any
-
-    sock: BoundedSocket | BoundedTlsSocket
-    wanted: bool  # whether autocommit is on where nobody changed it
-    session_idle: int = 0  # see ConnectRequest
-    sockets: tuple[type[BoundedSocket], type[BoundedTlsSocket]] = BoundedSocket, BoundedTlsSocket  # without, with TLS
-    stand_in: Any = None  # see `patched`
-    cancelled: bool = False  # somebody asked the server to end the running statement, or aborted the connection for it
-    # close() was called while it was open; and before its transaction was ended.
-    closed_by_user: bool = False
-    closed_in_transaction: bool = False
-
-    def __init__(self, **arguments: Any) -> None:
-        """PyMySQL's, whose arguments these are."""
-        self.line: Line = Line()
-        self.noted: Noted = Noted()
-        self.cancelled = self.closed_by_user = self.closed_in_transaction = self._connected = False
-        self._largest: int | None = None  # bytes of the longest packet that the server takes, once it was asked
-        super().__init__(**arguments)
-
-    # --- connecting ---------------------------------------------------------------------------------------------------
-
-    def connect_within(self, timeout: float) -> None:
-        """TCP, TLS, login and set-up together within `timeout` seconds. Raises what the driver raises."""
-        if self.user is None:
-            raise ConfigError(
-                "the URL names no user, and the user of this process is not known: write mysql://user@host/database"
-            )
-        deadline = monotonic() + timeout
-        self.wanted = bool(self.autocommit_mode)
-        setup = self.init_command, self.sql_mode
-        self.autocommit_mode: Any = None
-        self.init_command = self.sql_mode = None  # they have their place in `run_setup`
-        context = wrapping = plain = None
-        if self.ssl:
-            context, self.ctx = self.ctx, Wrapping(self.ctx, self.sockets[1])
-            wrapping = self.ctx
-        try:
-            with self.bounded(timeout):
-                self.line.response_pending = True
-                plain = self._dial(deadline)
-                self.connect(plain)
-                self.sock = (wrapping and wrapping.wrapped) or plain
-                self.line.response_pending, self._connected = False, True
-                self.init_command, self.sql_mode = setup
-                self.run_setup()
-        except BaseException as error:
-            self.abandon()
-            if (raised := self._raised_elsewhere(error)) is not None:
-                raise raised from None
-            if plain is not None and monotonic() >= deadline and isinstance(error, pymysql.MySQLError | OSError):
-                raise pymysql.OperationalError(CR.CR_SERVER_LOST, SILENT) from error
-            raise
-        finally:
-            if context is not None:
-                self.ctx = context
-        self.noted = Noted()
-
-    def connect(self, sock: Any = None) -> None:
-        """PyMySQL's. Refused in a block: it would be another session, and half of the work."""
-        if self._connected:
-            raise pymysql.ProgrammingError("connect() on a connection of the pool: leave the block, and borrow another")
-        super().connect(sock)
-
-    def _dial(self, deadline: float) -> BoundedSocket:
-        path = self.unix_socket
-        try:
-            if path:
-                addresses: Sequence[Any] = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", path)]
-            else:
-                addresses = aside(socket.getaddrinfo, self.host, self.port, 0, socket.SOCK_STREAM)
-            return dial(addresses, deadline, self.line, self.sockets[0], self.bind_address)
-        except OSError as error:
-            if from_elsewhere(error):
-                raise
-            text = f"Can't connect to MySQL server on {path or self.host!r} ({error})"
-            raise pymysql.OperationalError(CR.CR_CONN_HOST_ERROR, text) from error
-
-    @property
-    def tracked(self) -> bool:
-        """True if the server reports what changes on the session."""
-        return bool(self.client_flag & self.server_capabilities & SESSION_TRACK)
-
-    def setup(self) -> tuple[str, ...]:
-        """What makes a session one of this pool, after the login and after each reset."""
-        names = f"SET NAMES {self.charset}" + (f" COLLATE {self.collation}" if self.collation else "")
-        names += f", wait_timeout={self.session_idle}" if self.session_idle else ""
-        mode = f"sql_mode={self.escape(self.sql_mode)}" if self.sql_mode else ""
-        if self.tracked:
-            rest = [mode] if mode else []
-            return (", ".join([names, *rest, f"autocommit={int(self.wanted)}", "session_track_state_change=1"]),)
-        # Behind a pooler too: one by one, as it knows them and does not pin for them.
-        return (names, f"SET {mode}") if mode else (names,)
-
-    def run_setup(self) -> None:
-        """Send what `setup` says and the user's own `init_command`."""
-        for statement in self.setup():
-            self.query(statement)
-        if self.init_command:
-            with pymysql.cursors.Cursor(self) as cursor:  # whose end reads every result of a procedure
-                cursor.execute(self.init_command)
-        self.autocommit(self.wanted)
-        if self.in_transaction:
-            self.commit()
 
     # --- every way to the server --------------------------------------------------------------------------------------
 
-    def _commanded(self, call: Callable[..., T], *arguments: Any) -> T:
-        """Let the driver send one command, and note how it was answered.
+    def _commanded(self, call: Callable[..., T], *arguments: Any, saving: bool = False) -> T:
+        """Let the driver send one command, and note how it was answered. `saving`: it commits what was done before.
 
         One that was left unanswered ends the connection, because its answer would be taken for the next one's.
         """
         line = self.line
+        self.noted.saving = False
         if line.response_pending:
             self.abandon()
+        elif saving and self.open:
+            self._check_it_lives()
+            self.noted.saving = True
         before = self._status_before()
         self.cancelled = False  # said on another thread of a command that had just ended
         line.response_pending = True
@@ -176,13 +73,24 @@ class BoundedConnection(_Connection):
             raise
         line.response_pending = False
         self.noted.transaction_unknown = self.noted.streams = False
+        self.noted.saving = saving and self.unfinished
         return answer
+
+    def _check_it_lives(self) -> None:
+        """Raise the driver's error where the connection is lost already, so that a COMMIT is never sent.
+
+        MySQL sends nothing unasked but that it closes.
+        """
+        if not self.unfinished and poll(self.sock.fileno(), READ):
+            self.drop_result()
+            self.abandon()
+            raise pymysql.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server before COMMIT was sent")
 
     def _status_before(self) -> int:
         """The server's status before a command: its last word, and what an unread stream may have begun."""
         status = self.server_status
         if self.noted.streams and not status & SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT:
-            status |= _IN_TRANSACTION
+            status |= IN_TRANSACTION
         return status
 
     def _failed(self, error: BaseException, before: int) -> None:
@@ -197,50 +105,51 @@ class BoundedConnection(_Connection):
         self.noted.failed_with = error.args
         if isinstance(error, pymysql.MySQLError) and error.args and is_answer(error.args[0]):
             self.line.response_pending = self.noted.streams = False
-            if before & _IN_TRANSACTION:
+            if before & IN_TRANSACTION:
                 self.noted.doubt = type(error)(*error.args)
+        if self.noted.saving and isinstance(error, pymysql.MySQLError):
+            if not (self.open and is_refusal(error)):
+                self.noted.lost_commit = uncertain(error)
+                raise self.noted.lost_commit from error
+            self.noted.saving = False
         if self.cancelled:
             raise self._given_up(error) from error
 
-    def _raised_elsewhere(self, error: BaseException) -> BaseException | None:
-        """The error of a signal's handler that the driver took for its socket's; None if there is none."""
-        inner = error.__context__
-        if not isinstance(error, pymysql.MySQLError) or not isinstance(inner, OSError) or not inner.__traceback__:
-            return None
-        # Else the borrower is at work in an `except` block of its own.
-        caught = str(inner.__traceback__.tb_frame.f_globals.get("__name__", ""))
-        return inner if caught.startswith(("pymysql", __name__)) and from_elsewhere(inner) else None
-
     def _given_up(self, error: BaseException) -> DeadlineExceeded:
         self.cancelled = False
-        self.noted.rollback_only = True
+        self.noted.incomplete = True
         return cancelled(error)
 
     def query(self, sql: Any, unbuffered: bool = False) -> int:
         """Run one statement (every cursor's way to the server)."""
         self.ask_if_undone()
-        if self.noted.guarded and self.noted.undone is not None:
-            # What follows would be a transaction without its beginning; PostgreSQL refuses it as well.
-            raise again(self.noted.undone)
         seen = look(sql, several=bool(self.client_flag & CLIENT.MULTI_STATEMENTS))
+        if self.noted.incomplete or self.noted.undone is not None:
+            self._check_whole(seen)
         self.noted.note(seen, tracked=self.tracked)  # before it is sent: its answer may never come
         if len(sql) > _LARGE and self._largest is None:
             self._largest = 0  # also if no answer comes
             self._commanded(super().query, "SELECT @@max_allowed_packet")
             self._largest = int(private.result_of(self).rows[0][0])
         try:
-            affected = self._commanded(super().query, sql, unbuffered)
+            saving = seen.commits and (self.in_transaction or seen.several)
+            affected = self._commanded(super().query, sql, unbuffered, saving=saving)
         except pymysql.MySQLError as error:
             explained = self._explained(error, sql)
             if explained is None:
                 raise
             raise explained from error
         self._note_answer()
-        if self.cancelled:  # SLEEP() and the like return early instead of failing
+        ended = seen.begins_anew and not seen.several
+        if self.cancelled and not ended:  # SLEEP() and the like return early instead of failing
             self.noted.transaction_unknown = True
             raise self._given_up(TimeoutError("the statement returned early"))
         if seen.begins_anew:
-            self.noted.begin_anew(rolled_back=seen.rolls_back)
+            self.noted.begin_anew()
+        if seen.to_savepoint:
+            self.noted.incomplete = False
+        if seen.xa_prepares or seen.xa_ends:
+            self.noted.left_prepared = "" if seen.xa_ends else prepared_by(sql)
         if self.noted.guarded and not self.in_transaction:
             self.noted.ended = True
         return affected
@@ -269,7 +178,7 @@ class BoundedConnection(_Connection):
         if self.noted.streams and not self.unfinished:
             before, self.noted.streams = self._status_before(), False
             self._note_rows()
-            if self.noted.transaction_unknown and before & _IN_TRANSACTION:  # it ended with an untold error
+            if self.noted.transaction_unknown and before & IN_TRANSACTION:  # it ended with an untold error
                 why = "a streamed result ended with an error"
                 self.noted.doubt = pymysql.OperationalError(CR.CR_UNKNOWN_ERROR, why)
 
@@ -306,16 +215,33 @@ class BoundedConnection(_Connection):
 
     # --- transactions -------------------------------------------------------------------------------------------------
 
-    @property
-    def in_transaction(self) -> bool:
-        """True if the server said so, or if nobody can know without asking."""
-        return self.noted.transaction_unknown or bool(self.server_status & _IN_TRANSACTION)
-
     def ask_if_undone(self) -> None:
-        """After a statement failed inside of a transaction: ask whether the server undid the whole of it."""
+        """After a statement failed inside of a transaction: ask whether the server undid the whole of it.
+
+        With autocommit, what the deadline ended may have been all that there was.
+        """
         self.settle_stream()
-        if self.noted.doubt is not None:
+        alone = self.noted.incomplete and self.server_status & _AUTOCOMMIT and self.noted.transaction_unknown
+        if self.noted.doubt is not None or alone:
             self.ping()
+
+    def _check_whole(self, seen: Look) -> None:
+        """Raise InternalError where `seen` would save, or add to, a part of a transaction whose other part was undone.
+
+        PostgreSQL does that by itself. In `Pool.run` the error that undid all comes again, so that it may be replayed.
+        """
+        self.ask_if_undone()
+        noted = self.noted
+        if noted.guarded and noted.undone is not None:
+            raise again(noted.undone)
+        if not (noted.incomplete or noted.undone) or seen.rolls_back:
+            return
+        if seen.begins and not self.server_status & IN_TRANSACTION:
+            return  # of the old one there is nothing left
+        if noted.incomplete and not seen.to_savepoint:
+            raise pymysql.InternalError(_CUT)
+        if noted.undone is not None and seen.may_end:
+            raise pymysql.InternalError(_UNDONE.format(type(noted.undone).__name__, noted.undone))
 
     def _refuse_if_guarded(self, method: str) -> None:
         """`Pool.run` commits itself, and could else not know whether a replay is safe."""
@@ -323,28 +249,32 @@ class BoundedConnection(_Connection):
             raise pymysql.ProgrammingError(f"{method}() inside Pool.run(): run() commits when the work returns")
 
     def commit(self) -> None:
-        """COMMIT; refused inside `Pool.run`."""
+        """COMMIT; refused inside `Pool.run`, and where only a part would be saved. Raises CommitUncertain too."""
         self._refuse_if_guarded("commit")
-        self._commanded(super().commit)
+        self._check_whole(_COMMIT)
+        self._commanded(super().commit, saving=self.in_transaction)
         self.noted.begin_anew()
 
     def begin(self) -> None:
-        """BEGIN, which commits what was before it; refused inside `Pool.run`."""
+        """BEGIN, which commits what was before it; refused as `commit` is."""
         self._refuse_if_guarded("begin")
-        self._commanded(super().begin)
+        self._check_whole(_BEGIN)
+        self._commanded(super().begin, saving=self.in_transaction)
         self.noted.begin_anew()
 
     def rollback(self) -> None:
         """ROLLBACK."""
         self.noted.ended |= self.noted.guarded
         self._commanded(super().rollback)
-        self.noted.begin_anew(rolled_back=True)
+        self.noted.begin_anew()
 
     def autocommit(self, value: bool) -> None:
-        """SET autocommit, which commits where it switches that on; then refused inside `Pool.run`."""
-        if value and not self.get_autocommit():
+        """SET autocommit, which commits where it switches that on; then refused as `commit` is."""
+        saving = value and not self.get_autocommit()
+        if saving:
             self._refuse_if_guarded("autocommit")
-        self._commanded(super().autocommit, value)
+            self._check_whole(_COMMIT)
+        self._commanded(super().autocommit, value, saving=saving and self.in_transaction)
 
     def __exit__(self, *exc_info: object) -> None:
         """Commit on success, roll back on error; the connection stays open. Inside `Pool.run`, that does both."""
@@ -358,8 +288,8 @@ class BoundedConnection(_Connection):
                 self.rollback()
         else:
             self.ask_if_undone()
-            undone = self.noted.undone
-            if undone is not None:
+            undone = self.noted.undone or (self.noted.incomplete and pymysql.InternalError(_CUT))
+            if undone:
                 self.rollback()
                 raise again(undone)
             self.commit()
@@ -370,8 +300,12 @@ class BoundedConnection(_Connection):
         """COM_PING. It never connects anew: amid a block that would be another session, and half of the work."""
         doubt, self.noted.doubt = self.noted.doubt, None
         self._commanded(super().ping, False)
-        if doubt is not None and not self.server_status & _IN_TRANSACTION:
+        if self.server_status & IN_TRANSACTION:
+            return
+        if doubt is not None:
             self.noted.undone = doubt
+        if self.server_status & _AUTOCOMMIT:
+            self.noted.incomplete = False
 
     def select_db(self, db: Any) -> None:
         """USE."""
@@ -400,13 +334,6 @@ class BoundedConnection(_Connection):
 
     # --- for the pool -------------------------------------------------------------------------------------------------
 
-    def abandon(self) -> None:
-        """Close this process's end, without a word to the server."""
-        self.line.silent = True
-        if self.open:
-            with suppress(pymysql.Error):  # close() had begun already
-                super().close()
-
     def drop_result(self) -> None:
         """Let nobody read the rest of a streamed result: PyMySQL would try to on a closed connection as well."""
         result = private.result_of(self)
@@ -426,13 +353,6 @@ class BoundedConnection(_Connection):
             return False
         more = self.server_status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS or self.line.leftover()
         return bool(more or (isinstance(self.sock, BoundedTlsSocket) and self.sock.pending()))
-
-    def bounded(self, timeout: float | None, most: float = _MOST) -> Bounds:
-        """Bound all reads and writes in a `with` block, together, to `timeout` seconds (None: no bound), `most` bytes.
-
-        An answer that PyMySQL cannot read is the loss of the connection.
-        """
-        return Bounds(self, timeout, most)
 
     def _explained(self, error: Exception, sql: Any) -> Exception | None:
         """An error that says that the statement was too long: the server's own word is often lost on the way."""

@@ -44,7 +44,8 @@ class AsyncConnection:
 
     async def query(self, sql: str | bytes, unbuffered: bool = False) -> int:
         """Run one statement. Out: the number of rows."""
-        say = self._end if look(sql, several=False).begins_anew else self._do
+        seen = look(sql, several=False)
+        say = self._end if seen.begins_anew or seen.commits else self._do
         return await say(self.driver_connection.query, sql, unbuffered)
 
     async def begin(self) -> None:

@@ -47,7 +47,8 @@ class MysqlEngine:
         from pymysql.connections import Connection
         from pymysql.constants import CR
 
-        from .connection import SESSION_TRACK, BoundedConnection
+        from .connecting import SESSION_TRACK
+        from .connection import BoundedConnection
         from .engine_connection import MysqlConnection
         from .killing import stopper
 

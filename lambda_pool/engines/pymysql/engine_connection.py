@@ -7,9 +7,19 @@ from time import monotonic
 import pymysql
 from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
-from ...errors import DeadlineExceeded, LambdaPoolError
+from ...errors import LambdaPoolError
 from ...waiting import FreeCheck
-from ..base import Condition, EngineConnection, Facts, Outcome, OverdueError, Status, cause, rest, uncertain
+from ..base import (
+    Condition,
+    EngineConnection,
+    Facts,
+    Outcome,
+    OverdueError,
+    Status,
+    rest,
+    uncertain,
+    warn_left_prepared,
+)
 from ..bounded_socket import shut_down
 from . import private
 from .connection import BoundedConnection
@@ -99,7 +109,7 @@ class MysqlConnection:
         if conn.line.ours:
             return Status.ENDING
         if conn.line.response_pending:
-            return Status.BUSY
+            return Status.COMMITTING if conn.noted.saving else Status.BUSY
         in_transaction = conn.server_status & _IN_TRANSACTION
         result = private.result_of(conn)
         if result is not None and result.unbuffered_active:
@@ -133,6 +143,8 @@ class MysqlConnection:
             or noted.transaction_unknown
             or noted.guarded
             or noted.rollback_only
+            or noted.incomplete
+            or noted.left_prepared
             or noted.failed_with
             or noted.undone
             or noted.isolation_changed
@@ -218,10 +230,15 @@ class MysqlConnection:
         deadline = None if timeout is None else monotonic() + timeout
         noted = conn.noted
         guarded, noted.guarded = noted.guarded, False
+        if noted.left_prepared:
+            warn_left_prepared(noted.left_prepared, "XA COMMIT or XA ROLLBACK")
+            noted.left_prepared = ""
         if conn.line.response_pending:
             self.abort()  # first: another thread may wait for the answer
             conn.abandon()
         if not conn.open:
+            if commit and noted.lost_commit is not None:
+                raise again(noted.lost_commit)
             return Outcome.FAILED
         if conn.unfinished:
             if not commit:
@@ -229,12 +246,12 @@ class MysqlConnection:
                 raise LambdaPoolError("a streamed result was left unread")
             self.read_rest(timeout)
         conn.settle_stream()
-        if commit and noted.doubt is not None:
+        if commit:
             with conn.bounded(rest(deadline)):
                 conn.ask_if_undone()
         undone = noted.undone
-        lost = noted.rollback_only or undone is not None
-        noted.rollback_only, noted.undone = False, None
+        lost = noted.rollback_only or noted.incomplete or undone is not None
+        noted.rollback_only, noted.incomplete, noted.undone = False, False, None
         outcome = self._end(commit=commit and not lost, timeout=rest(deadline), last=last)
         if not lost:
             return outcome
@@ -260,19 +277,14 @@ class MysqlConnection:
 
     def _commit(self, timeout: float | None) -> None:
         conn = self.driver_connection
-        if not self.is_silent():
-            # MySQL sends nothing unasked but that it closes: COMMIT is then never sent, and nothing is uncertain.
-            self.discard()
-            raise pymysql.OperationalError(CR.CR_SERVER_LOST, "Lost connection to MySQL server before COMMIT was sent")
         try:
             with conn.bounded(timeout):
                 conn.commit()
-        except (pymysql.MySQLError, DeadlineExceeded) as error:
+        except pymysql.MySQLError as error:  # also for what cannot be read
             # The server's own "no", on a connection that lives, is an answer. Anything else is none.
-            said = cause(error)
-            if conn.open and is_refusal(said):
+            if not conn.noted.saving or (conn.open and is_refusal(error)):
                 raise
-            raise uncertain(said) from said
+            raise uncertain(error) from error
 
     # --- bringing it back ---------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from pymysql.protocol import MysqlPacket
 
+from ...errors import CommitUncertain
 from .statements import Look
 
 
@@ -19,14 +20,22 @@ class Noted:
     """The error of a statement inside of a transaction that the server may have undone; it was not asked yet."""
     undone: Exception | None = None
     """The error with which the server undid the whole transaction."""
+    incomplete: bool = False
+    """The deadline ended a statement, and no more than that is undone: the rest must not be committed without it."""
     rollback_only: bool = False
-    """The deadline ended a statement, or an inner block failed: what the transaction did must not be committed."""
+    """An inner block of guarded work failed: what the transaction did must not be committed."""
+    saving: bool = False
+    """A command that commits was sent, and is not answered yet."""
+    lost_commit: CommitUncertain | None = None
+    """Its answer was lost, and the connection with it."""
     guarded: bool = False
     """`Pool.run` commits itself."""
     ended: bool = False
     """The guarded transaction is over, by what the server said; or its statement can never succeed."""
     unsure: bool = False
     """It may be over: a statement was sent that may end a transaction and begin another."""
+    left_prepared: str = ""
+    """The identifier of what XA PREPARE prepared last, and XA COMMIT or XA ROLLBACK has not ended since."""
     failed_with: tuple[Any, ...] = ()
     """The arguments of the last statement's error."""
     read_only: bool = False
@@ -51,11 +60,11 @@ class Noted:
         self.named_lock |= seen.named_lock
         self.read_only |= seen.read_only
 
-    def begin_anew(self, *, rolled_back: bool = False) -> None:
-        """The borrower ended its transaction. What must not be committed is over only where it was rolled back."""
+    def begin_anew(self) -> None:
+        """The borrower ended its transaction; one that must not be committed, by a rollback."""
         self.doubt = self.undone = None
-        if rolled_back and not self.guarded:
-            self.rollback_only = False
+        if not self.guarded:
+            self.incomplete = False
 
 
 def again(error: Exception) -> Exception:

@@ -27,6 +27,8 @@ _STAYING = (
 )
 # These are compiled where they are needed first, and looked for in small letters.
 _ENDING_SET = r"autocommit|password|statement"
+_AUTOCOMMIT_ON = r"\bautocommit\W*=\s*(?:1|on|true)\b"
+_XA_PREPARE = r"(?i)\bxa\s+prepare\b"
 _TO_SAVEPOINT = r"\brollback\s+(?:work\s+)?to\b"
 
 _BETWEEN = r"(?>\s|/\*.*?\*/)*+"
@@ -46,8 +48,20 @@ class Look(Record):
     """It may end the transaction that it runs in, or begin another."""
     begins_anew: bool = False
     """It begins or ends a transaction in so many words."""
+    begins: bool = False
+    """It begins a transaction, in so many words; of several, the first does."""
+    commits: bool = False
+    """It commits what is open, in so many words."""
     rolls_back: bool = False
-    """It rolls a whole transaction back, in so many words."""
+    """It rolls a whole transaction back, in so many words; of several, the first does."""
+    to_savepoint: bool = False
+    """It rolls back to a savepoint; of several, the first does."""
+    xa_prepares: bool = False
+    """It ends the first of two phases."""
+    xa_ends: bool = False
+    """It ends the second."""
+    several: bool = False
+    """It is more than one statement, or ends a transaction that another session prepared."""
     transaction: bool = False
     """It sets isolation level or access mode."""
     read_only: bool = False
@@ -74,9 +88,9 @@ def look(statement: str | bytes, *, several: bool) -> Look:
     text = statement if isinstance(statement, str) else bytes(statement[:_LOOKED_AT]).decode("latin1")
     if several and ";" in text.rstrip("; \t\r\n"):
         parts = [_look(part) for part in text.split(";")]
-        return Look(*(any(getattr(part, name) for part in parts) for name in Look._fields)).replace(
-            may_end=True, changes=True
-        )
+        found = Look(*(any(getattr(part, name) for part in parts) for name in Look._fields))
+        first = {name: getattr(parts[0], name) for name in ("begins", "rolls_back", "to_savepoint")}
+        return found.replace(may_end=True, changes=True, several=True, **first)
     return _look(text)
 
 
@@ -99,13 +113,22 @@ def _look(text: str) -> Look:
     role = first == "set" and second == "role"
     transaction = first == "set" and bool(re.search(_TRANSACTION, text))
     moves = first == "use"
-    rolls_back = first == "rollback" and not re.search(_TO_SAVEPOINT, text)
+    to_savepoint = first == "rollback" and bool(re.search(_TO_SAVEPOINT, text))
+    rolls_back = first == "rollback" and not to_savepoint
+    # MariaDB's BEGIN NOT ATOMIC is a block of statements.
+    begins = first == "start" or (first == "begin" and second != "not")
+    elsewhere = first == "xa" and second == "commit"
     made = first == "create" and second in {"temporary", "or"} and bool(re.search(_TEMPORARY, text))
     return Look(
         may_end=not _stays(first, second, text),
-        # MariaDB's BEGIN NOT ATOMIC is a block of statements.
-        begins_anew=rolls_back or first in {"commit", "start"} or (first == "begin" and second != "not"),
+        begins_anew=rolls_back or begins or first == "commit",
+        begins=begins,
+        commits=begins or elsewhere or first == "commit" or (first == "set" and bool(re.search(_AUTOCOMMIT_ON, text))),
         rolls_back=rolls_back,
+        to_savepoint=to_savepoint,
+        xa_prepares=first == "xa" and second == "prepare",
+        xa_ends=first == "xa" and second in {"commit", "rollback"},
+        several=elsewhere,
         transaction=transaction,
         read_only=(transaction or first == "start") and bool(re.search(_READ_ONLY, text)),
         moves=moves,
@@ -116,6 +139,13 @@ def _look(text: str) -> Look:
         changes=locks or named_lock or role or transaction or moves or made,
         sets=first in {"set", "prepare", "execute", "deallocate", "call"} or second == "temporary",
     )
+
+
+def prepared_by(statement: str | bytes) -> str:
+    """The identifier of the transaction that XA PREPARE prepared."""
+    text = statement if isinstance(statement, str) else bytes(statement).decode("latin1")
+    found = re.search(_XA_PREPARE, text)
+    return text[found.end() :].strip("; \t\r\n") if found else "?"
 
 
 def _stays(first: str, second: str, text: str) -> bool:

@@ -13,6 +13,7 @@ from lambda_pool import CommitUncertain, DeadlineExceeded
 from lambda_pool.testing.network import FaultyProxy
 from tests.frameworks.aio.conftest import Ground, at_rest, query
 from tests.support.context import LambdaContext
+from tests.support.invoked import invoked
 
 
 @pytest.fixture
@@ -224,6 +225,23 @@ def test_an_answer_to_commit_that_never_comes(ground: Ground, proxy: FaultyProxy
         proxy.heal()
 
     asyncio.run(asyncio.wait_for(main(), 20))
+    assert at_rest(pool)
+
+
+@pytest.mark.parametrize("how", ["commit()", "COMMIT"])
+def test_a_commit_of_the_borrowers_own_that_is_not_answered(ground: Ground, proxy: FaultyProxy, how: str) -> None:
+    """The invocation ends first, and nobody knows what is saved."""
+    pool = through(proxy, ground, cancel_before_deadline=0.3)
+
+    async def main() -> None:
+        async with pool.connection() as conn:
+            await ground.insert(conn, 1)
+            proxy.swallow("to_client", new=False)
+            await (conn.commit() if how == "commit()" else query(conn, "commit"))
+
+    end = time.monotonic() + 0.6
+    with invoked(lambda: int((end - time.monotonic()) * 1000), reserve=0.3), pytest.raises(CommitUncertain):
+        asyncio.run(asyncio.wait_for(main(), 20))
     assert at_rest(pool)
 
 

@@ -1,0 +1,171 @@
+"""PyMySQL's connection, opened over a socket of ours that bounds each wait, and set up.
+
+Imported only when the first connection is opened: importing it imports PyMySQL.
+"""
+
+import socket
+from collections.abc import Sequence
+from contextlib import suppress
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+import pymysql
+from pymysql.connections import Connection
+from pymysql.constants import CR, SERVER_STATUS
+
+from ...errors import ConfigError
+from ...waiting import aside
+from ..base import SILENT, from_elsewhere
+from .noted import Noted
+from .wire import BoundedSocket, BoundedTlsSocket, Bounds, Line, Wrapping, dial
+
+# Not in pymysql.constants: https://dev.mysql.com/doc/dev/mysql-server/latest/group__group__cs__capabilities__flags.html
+SESSION_TRACK = 1 << 23
+IN_TRANSACTION: int = SERVER_STATUS.SERVER_STATUS_IN_TRANS
+
+# Bytes that a server may answer to what the pool asks of its own accord. Its longest packet is honest, and more than
+# that must not fill the function's memory.
+_MOST = 1 << 24
+
+if TYPE_CHECKING:
+    _Connection = Connection[Any]
+else:  # generic in its type stubs only
+    _Connection = Connection
+
+
+class ConnectingConnection(_Connection):
+    """A `pymysql.connections.Connection` whose every byte goes over a bounded socket."""
+
+    # PyMySQL's own, which its type stubs leave out.
+    server_status: int
+    server_capabilities: int
+    ctx: Any
+
+    sock: BoundedSocket | BoundedTlsSocket
+    wanted: bool  # whether autocommit is on where nobody changed it
+    session_idle: int = 0  # see ConnectRequest
+    sockets: tuple[type[BoundedSocket], type[BoundedTlsSocket]] = BoundedSocket, BoundedTlsSocket  # without, with TLS
+    stand_in: Any = None  # see `patched`
+    cancelled: bool = False  # somebody asked the server to end the running statement, or aborted the connection for it
+    # close() was called while it was open; and before its transaction was ended.
+    closed_by_user: bool = False
+    closed_in_transaction: bool = False
+
+    def __init__(self, **arguments: Any) -> None:
+        """PyMySQL's, whose arguments these are."""
+        self.line: Line = Line()
+        self.noted: Noted = Noted()
+        self.cancelled = self.closed_by_user = self.closed_in_transaction = self._connected = False
+        self._largest: int | None = None  # bytes of the longest packet that the server takes, once it was asked
+        super().__init__(**arguments)
+
+    def connect_within(self, timeout: float) -> None:
+        """TCP, TLS, login and set-up together within `timeout` seconds. Raises what the driver raises."""
+        if self.user is None:
+            raise ConfigError(
+                "the URL names no user, and the user of this process is not known: write mysql://user@host/database"
+            )
+        deadline = monotonic() + timeout
+        self.wanted = bool(self.autocommit_mode)
+        setup = self.init_command, self.sql_mode
+        self.autocommit_mode: Any = None
+        self.init_command = self.sql_mode = None  # they have their place in `run_setup`
+        context = wrapping = plain = None
+        if self.ssl:
+            context, self.ctx = self.ctx, Wrapping(self.ctx, self.sockets[1])
+            wrapping = self.ctx
+        try:
+            with self.bounded(timeout):
+                self.line.response_pending = True
+                plain = self._dial(deadline)
+                self.connect(plain)
+                self.sock = (wrapping and wrapping.wrapped) or plain
+                self.line.response_pending, self._connected = False, True
+                self.init_command, self.sql_mode = setup
+                self.run_setup()
+        except BaseException as error:
+            self.abandon()
+            if (raised := self._raised_elsewhere(error)) is not None:
+                raise raised from None
+            if plain is not None and monotonic() >= deadline and isinstance(error, pymysql.MySQLError | OSError):
+                raise pymysql.OperationalError(CR.CR_SERVER_LOST, SILENT) from error
+            raise
+        finally:
+            if context is not None:
+                self.ctx = context
+        self.noted = Noted()
+
+    def connect(self, sock: Any = None) -> None:
+        """PyMySQL's. Refused in a block: it would be another session, and half of the work."""
+        if self._connected:
+            raise pymysql.ProgrammingError("connect() on a connection of the pool: leave the block, and borrow another")
+        super().connect(sock)
+
+    def _dial(self, deadline: float) -> BoundedSocket:
+        path = self.unix_socket
+        try:
+            if path:
+                addresses: Sequence[Any] = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", path)]
+            else:
+                addresses = aside(socket.getaddrinfo, self.host, self.port, 0, socket.SOCK_STREAM)
+            return dial(addresses, deadline, self.line, self.sockets[0], self.bind_address)
+        except OSError as error:
+            if from_elsewhere(error):
+                raise
+            text = f"Can't connect to MySQL server on {path or self.host!r} ({error})"
+            raise pymysql.OperationalError(CR.CR_CONN_HOST_ERROR, text) from error
+
+    @property
+    def tracked(self) -> bool:
+        """True if the server reports what changes on the session."""
+        return bool(self.client_flag & self.server_capabilities & SESSION_TRACK)
+
+    def setup(self) -> tuple[str, ...]:
+        """What makes a session one of this pool, after the login and after each reset."""
+        names = f"SET NAMES {self.charset}" + (f" COLLATE {self.collation}" if self.collation else "")
+        names += f", wait_timeout={self.session_idle}" if self.session_idle else ""
+        mode = f"sql_mode={self.escape(self.sql_mode)}" if self.sql_mode else ""
+        if self.tracked:
+            rest = [mode] if mode else []
+            return (", ".join([names, *rest, f"autocommit={int(self.wanted)}", "session_track_state_change=1"]),)
+        # Behind a pooler too: one by one, as it knows them and does not pin for them.
+        return (names, f"SET {mode}") if mode else (names,)
+
+    def run_setup(self) -> None:
+        """Send what `setup` says and the user's own `init_command`."""
+        for statement in self.setup():
+            self.query(statement)
+        if self.init_command:
+            with pymysql.cursors.Cursor(self) as cursor:  # whose end reads every result of a procedure
+                cursor.execute(self.init_command)
+        self.autocommit(self.wanted)
+        if self.in_transaction:
+            self.commit()
+
+    @property
+    def in_transaction(self) -> bool:
+        """True if the server said so, or if nobody can know without asking."""
+        return self.noted.transaction_unknown or bool(self.server_status & IN_TRANSACTION)
+
+    def abandon(self) -> None:
+        """Close this process's end, without a word to the server."""
+        self.line.silent = True
+        if self.open:
+            with suppress(pymysql.Error):  # close() had begun already
+                super().close()
+
+    def bounded(self, timeout: float | None, most: float = _MOST) -> Bounds:
+        """Bound all reads and writes in a `with` block, together, to `timeout` seconds (None: no bound), `most` bytes.
+
+        An answer that PyMySQL cannot read is the loss of the connection.
+        """
+        return Bounds(self, timeout, most)
+
+    def _raised_elsewhere(self, error: BaseException) -> BaseException | None:
+        """The error of a signal's handler that the driver took for its socket's; None if there is none."""
+        inner = error.__context__
+        if not isinstance(error, pymysql.MySQLError) or not isinstance(inner, OSError) or not inner.__traceback__:
+            return None
+        # Else the borrower is at work in an `except` block of its own.
+        caught = str(inner.__traceback__.tb_frame.f_globals.get("__name__", ""))
+        return inner if caught.startswith(("pymysql", str(__package__))) and from_elsewhere(inner) else None

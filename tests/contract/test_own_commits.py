@@ -1,0 +1,231 @@
+"""A COMMIT of the borrower's own whose answer is lost: nobody knows what is saved. Who writes again may write twice."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+from pymysql.constants import CLIENT
+
+import lambda_pool
+from lambda_pool.testing import FaultyProxy
+from tests.contract.conftest import Database
+from tests.contract.test_contract import DRIVER_ERRORS, wait_for_goodbye
+from tests.support.core import end_invocation, entries
+
+
+@contextmanager
+def through(database: Database, **options: Any) -> Iterator[tuple[lambda_pool.Pool, FaultyProxy]]:
+    """A pool whose server can be silenced."""
+    with FaultyProxy("127.0.0.1", database.server.port) as proxy:
+        yield database.pool(database.url.replace(f":{database.server.port}/", f":{proxy.port}/"), **options), proxy
+
+
+@contextmanager
+def silenced(pool: lambda_pool.Pool, proxy: FaultyProxy) -> Iterator[None]:
+    """What is sent in this block arrives, and is never answered: the deadline ends it."""
+    proxy.swallow("to_client", new=False)
+    cut = threading.Timer(0.2, entries(pool)[0].link.abort, kwargs={"cancelled": True})
+    cut.start()
+    try:
+        yield
+    finally:
+        cut.join()
+
+
+Lose = Callable[[], None]
+Idiom = Callable[[Database, Any, Lose], object]
+"""Saves a row on a connection, and calls the last argument right before its answer is to be lost."""
+
+
+def said(sql: str, *, begun: bool = False) -> Idiom:
+    def idiom(database: Database, conn: Any, lose: Lose) -> None:
+        if begun:
+            database.query(conn, "begin")
+        database.insert(conn, 1)
+        lose()
+        database.query(conn, sql.format(table=database.table))
+
+    return idiom
+
+
+def called(method: str, *arguments: object) -> Idiom:
+    def idiom(database: Database, conn: Any, lose: Lose) -> None:
+        database.insert(conn, 1)
+        lose()
+        getattr(conn, method)(*arguments)
+
+    return idiom
+
+
+def with_conn(database: Database, conn: Any, lose: Lose) -> None:
+    with conn:
+        database.insert(conn, 1)
+        lose()
+
+
+def outermost_block(database: Database, conn: Any, lose: Lose) -> None:
+    with conn.transaction():
+        with conn.transaction():
+            database.insert(conn, 1)
+        lose()
+
+
+def pipeline(end: Callable[[Any], object]) -> Idiom:
+    def idiom(database: Database, conn: Any, lose: Lose) -> None:
+        with conn.pipeline() as pipe:
+            conn.execute(f"insert into {database.table} values (1)")
+            pipe.sync()
+            lose()
+            end(conn)
+
+    return idiom
+
+
+def block_in_a_pipeline(database: Database, conn: Any, lose: Lose) -> None:
+    with conn.pipeline() as pipe, conn.transaction():
+        conn.execute(f"insert into {database.table} values (1)")
+        pipe.sync()
+        lose()
+
+
+def two_phases(database: Database, conn: Any, lose: Lose) -> None:
+    conn.tpc_begin(conn.xid(1, database.table, "b"))
+    database.insert(conn, 1)
+    lose()
+    conn.tpc_commit()
+
+
+def xa_in_one_phase(database: Database, conn: Any, lose: Lose) -> None:
+    for statement in ("xa begin '{}'", "insert into {} values (1)", "xa end '{}'"):
+        database.query(conn, statement.format(database.table))
+    lose()
+    database.query(conn, f"xa commit '{database.table}' one phase")
+
+
+POSTGRESQL: dict[str, tuple[bool, Idiom]] = {
+    "commit()": (False, called("commit")),
+    "with conn": (False, with_conn),
+    "COMMIT": (False, said("/* the last */ commit")),
+    "END": (False, said("END")),
+    "several": (True, said("begin; insert into {table} values (2); commit")),
+    "transaction()": (True, outermost_block),
+    "pipeline, commit()": (False, pipeline(lambda conn: conn.commit())),
+    "pipeline, COMMIT": (False, pipeline(lambda conn: conn.execute("commit"))),
+    "pipeline, transaction()": (True, block_in_a_pipeline),
+    "tpc_commit()": (False, two_phases),
+}
+MYSQL: dict[str, tuple[bool, Idiom]] = {
+    "commit()": (False, called("commit")),
+    "begin()": (False, called("begin")),
+    "autocommit()": (False, called("autocommit", True)),
+    "with conn": (False, with_conn),
+    "COMMIT": (False, said("/* the last */ commit")),
+    "START TRANSACTION": (False, said("start transaction")),
+    "SET autocommit": (False, said("set @@session.autocommit = ON")),
+    "COMMIT with autocommit": (True, said("commit", begun=True)),
+    "several": (True, said("begin; insert into {table} values (2); commit")),
+    "XA COMMIT": (True, xa_in_one_phase),
+}
+OPTIONS = {"postgresql": {}, "mysql": {"connect_args": {"client_flag": CLIENT.MULTI_STATEMENTS}}}
+
+
+def lost(database: Database, autocommit: bool, idiom: Idiom) -> None:
+    with through(database, autocommit=autocommit, **OPTIONS[database.engine]) as (pool, proxy):
+        with pytest.raises(lambda_pool.CommitUncertain), pool.connection() as conn:
+            cut: list[threading.Timer] = []
+
+            def lose() -> None:
+                proxy.swallow("to_client", new=False)
+                cut.append(threading.Timer(0.2, entries(pool)[0].link.abort, kwargs={"cancelled": True}))
+                cut[0].start()
+
+            idiom(database, conn, lose)
+        cut[0].join()
+        assert pool.stats().size == 0
+
+
+@pytest.mark.parametrize("idiom", POSTGRESQL)
+def test_the_deadline_came_first_on_postgresql(pg: Database, idiom: str) -> None:
+    lost(pg, *POSTGRESQL[idiom])
+
+
+@pytest.mark.parametrize("idiom", MYSQL)
+def test_the_deadline_came_first_on_mysql(my: Database, idiom: str) -> None:
+    lost(my, *MYSQL[idiom])
+
+
+@pytest.mark.parametrize("how", ["commit()", "COMMIT"])
+def test_the_connection_was_lost_after_it_was_sent(database: Database, how: str) -> None:
+    """And who swallows that is told again: nothing is known to be unsaved."""
+    with through(database) as (pool, proxy):
+        with pytest.raises(lambda_pool.CommitUncertain), pool.connection() as conn:
+            database.insert(conn, 1)
+            proxy.cut(after=0, direction="to_client")
+            with pytest.raises(lambda_pool.CommitUncertain) as caught:
+                conn.commit() if how == "commit()" else database.query(conn, "commit")
+            assert isinstance(caught.value.__cause__, DRIVER_ERRORS)
+        assert pool.stats().size == 0
+
+
+def test_it_was_lost_before_it_was_sent(database: Database) -> None:
+    """Then it is the driver's own error, and surely nothing is saved."""
+    pool = database.pool()
+    with pytest.raises(DRIVER_ERRORS), pool.connection() as conn:
+        database.insert(conn, 1)
+        database.kill(database.backend(conn))
+        wait_for_goodbye(conn)
+        conn.commit()
+    assert database.rows() == []
+
+
+@pytest.mark.parametrize("what", ["insert", "rollback", "begin", "commit"])
+def test_what_saves_nothing_is_no_commit(database: Database, what: str) -> None:
+    """A statement, a ROLLBACK, and what would commit if anything were open."""
+    if database.engine == "postgresql" and what in {"begin", "commit"}:
+        what = "rollback"  # its driver then sends nothing
+    with through(database) as (pool, proxy):
+        with pytest.raises(lambda_pool.DeadlineExceeded), pool.connection() as conn:
+            if what == "rollback":
+                database.insert(conn, 1)
+            with silenced(pool, proxy):
+                database.insert(conn, 2) if what == "insert" else getattr(conn, what)()
+
+
+def test_a_refusal_is_the_drivers_error(pg: Database) -> None:
+    """Also in a pipeline, where it stands for what came before the COMMIT."""
+    pool = pg.pool()
+    pg.execute(f"insert into {pg.table} values (1)")
+    for piped in (False, True):
+        with pytest.raises(DRIVER_ERRORS, match="duplicate key"), pool.connection() as conn:
+            if piped:
+                with conn.pipeline():
+                    conn.execute(f"insert into {pg.table} values (1)")
+                    conn.execute("commit")
+            else:
+                conn.execute(f"insert into {pg.table} values (2); insert into {pg.table} values (1); commit")
+    assert pg.rows() == [1]
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_a_thread_that_is_still_at_it_when_the_invocation_ends(database: Database, sent: bool) -> None:
+    """What it had sent may be saved; what it had not is not."""
+    with through(database) as (pool, proxy):
+        ready = threading.Event()
+
+        def left_behind() -> None:
+            with suppress(lambda_pool.LambdaPoolError, *DRIVER_ERRORS), pool.connection() as conn:
+                database.insert(conn, 1)
+                proxy.swallow("to_client", new=False)
+                ready.set()
+                conn.commit() if sent else database.insert(conn, 2)
+
+        thread = threading.Thread(target=left_behind)
+        thread.start()
+        ready.wait(10)
+        time.sleep(0.2)
+        problem = end_invocation(pool)
+        thread.join(10)
+        assert isinstance(problem, lambda_pool.CommitUncertain if sent else lambda_pool.NotCommitted)
