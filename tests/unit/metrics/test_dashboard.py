@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -145,3 +147,19 @@ def test_the_documentation_has_every_metric_and_query() -> None:
         assert f"| {name} | {definition.unit} | {definition.meaning} |" in text
     for query in QUERIES:
         assert query.text.format(pool="orders") in text
+
+
+def test_the_templates_dashboard_is_as_the_script_writes_it() -> None:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            "import refresh_template as r; print(r.filled(r.TEMPLATE.read_text()) == r.TEMPLATE.read_text())",
+        ],
+        cwd=Path(__file__).resolve().parents[3] / "scripts",
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stdout == "True\n", f"run scripts/refresh_template.py {done.stderr}"
