@@ -10,6 +10,7 @@ import psycopg
 import pymysql
 import pytest
 
+from lambda_pool.metrics.panels import ALARMS
 from lambda_pool.testing.mariadb import MariaDbServer
 from lambda_pool.testing.postgres import PostgresServer
 
@@ -223,10 +224,19 @@ def test_the_page_adds_up_what_the_default_stack_costs(template: dict[str, Any])
     smallest = float(stack.resources["Cluster"]["Properties"]["ServerlessV2ScalingConfiguration"]["MinCapacity"])
     assert cost("the cluster") == round(smallest * 0.12 * hours, 2)
     assert cost("the proxy") == round(8 * 0.015 * hours, 2)
-    alarms = [made["Properties"] for made in stack.resources.values() if made["Type"] == "AWS::CloudWatch::Alarm"]
-    watched = sum(sum("MetricStat" in each for each in alarm.get("Metrics", [])) or 1 for alarm in alarms)
-    assert f"on {watched} metrics" in page
-    assert cost("the alarms") == round(watched * 0.10, 2)
+    alarms, watched = alarms_of(stack)
+    assert alarms == len(ALARMS) == 6
+    assert f"the six alarms, which read {watched} metrics together" in page
+    assert cost("the six alarms") == round(watched * 0.10, 2)
+    with_budget = alarms_of(Stack(template, {**NETWORK, "ConnectionBudget": "10"}))
+    assert (with_budget[0] - alarms, with_budget[1] - watched) == (2, 2)
+    assert "`ConnectionBudget` adds two alarms, 0.20." in page
+
+
+def alarms_of(stack: Stack) -> tuple[int, int]:
+    """How many alarms there are, and how many metrics they read."""
+    made = [made["Properties"] for made in stack.resources.values() if made["Type"] == "AWS::CloudWatch::Alarm"]
+    return len(made), sum(sum("MetricStat" in each for each in alarm.get("Metrics", [])) or 1 for alarm in made)
 
 
 CHECKOV = ROOT / ".venv-deploy" / "bin" / "checkov"
