@@ -120,6 +120,7 @@ def test_nothing_that_the_runtime_has_or_a_function_does_not_need(build: Build) 
     assert {path.stem for path in (package / "cli").iterdir()} == {
         "__init__",
         "arguments",
+        "database",
         "doctor",
         "rows",
         "terminal",
