@@ -61,6 +61,7 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
     """
     environ = os.environ if environ is None else environ
     found = {key[len(prefix) :].lower(): value for key, value in environ.items() if key.startswith(prefix)}
+    _check_prefix(prefix, environ)
     _check_names(found, prefix)
 
     def called(name: str) -> str:
@@ -83,17 +84,28 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
     return environment
 
 
-def _check_names(found: Mapping[str, str], prefix: str) -> None:
-    """Raise ConfigError for a variable that somebody means for a pool, and that no pool reads."""
+def _check_prefix(prefix: str, environ: Mapping[str, str]) -> None:
+    """Raise ConfigError for one that misses the variables by its underscore or its case."""
     if not prefix:
         raise ConfigError("the prefix '' is not valid: give what your variables begin with, such as DB_")
+    if prefix == DEFAULT_PREFIX or _is_used(prefix, environ):
+        return
+    for right in (f"{prefix}_", prefix.upper(), f"{prefix.upper()}_"):
+        if _is_used(right, environ):
+            raise ConfigError(
+                f"the prefix {prefix!r} is not valid: the variables are called {right}…, so write {right}"
+            )
+
+
+def _is_used(prefix: str, environ: Mapping[str, str]) -> bool:
+    return any(key.startswith(prefix) and key[len(prefix) :].lower() in VARIABLES for key in environ)
+
+
+def _check_names(found: Mapping[str, str], prefix: str) -> None:
+    """Raise ConfigError for a variable that somebody means for a pool, and that no pool reads."""
     for key in found:
         if key in VARIABLES:
             continue
-        if key.startswith("_") and key[1:] in VARIABLES:
-            raise ConfigError(
-                f"the prefix {prefix!r} is not valid: the variables are called {prefix}_…, so write {prefix}_"
-            )
         variable, near = f"{prefix}{key.upper()}", synonyms.meant(key, VARIABLES)
         if near and (prefix == DEFAULT_PREFIX or not any(found.get(name) for name in (near, *_INSTEAD.get(near, ())))):
             raise ConfigError(f"{variable} is not a variable of lambda_pool: did you mean {prefix}{near.upper()}?")

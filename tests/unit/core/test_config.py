@@ -397,10 +397,11 @@ def test_an_empty_prefix() -> None:
         lambda_pool.Pool.from_env("")
 
 
-def test_a_prefix_without_its_last_character(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("prefix", ["DB", "db", "db_", "Db_"])
+def test_a_prefix_that_is_nearly_right(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DB_HOST", "localhost")
-    with pytest.raises(ConfigError, match=r"the prefix 'DB' is not valid: .* so write DB_"):
-        lambda_pool.Pool.from_env("DB")
+    with pytest.raises(ConfigError, match=f"the prefix '{prefix}' is not valid: .* so write DB_$"):
+        lambda_pool.Pool.from_env(prefix)
 
 
 @pytest.mark.parametrize(("more", "database", "name"), [({}, "orders", "orders"), ({"DATABASE": "o"}, "o", "orders")])
