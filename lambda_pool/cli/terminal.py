@@ -106,7 +106,8 @@ def complain(command: str, reason: object) -> int:
 
     One line, so that programs can read it; folded where it is a terminal.
     """
-    text = f"{f'lambda-pool {command}'.strip()}: {reason}"
+    name = f"lambda-pool {command}".strip()
+    text = f"{name}: {str(reason).removeprefix(f'pool {name}: ')}"  # a command's own pool has the command's name
     print("\n".join(fold(text)) if sys.stderr.isatty() else text, file=sys.stderr)
     return 2
 

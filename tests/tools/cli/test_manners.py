@@ -38,7 +38,10 @@ def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         (["top", "--prefix", "SHOP_"], "set SHOP_URL, e.g."),
         (["plan", "--live", "--prefix", "SHOP_"], "set SHOP_URL, e.g."),
         ([*PLAN, "--prefix", "SHOP_"], "--prefix SHOP_ has no effect without --live, a URL or --function"),
-        (["top", NOBODY_THERE], "could not connect to localhost:1"),
+        *[
+            (arguments, f"lambda-pool {arguments[0]}: could not connect to localhost:1")
+            for arguments in (["top", NOBODY_THERE], ["plan", NOBODY_THERE])
+        ],
         (["top", "--interval", "soon"], "'soon' is not a number of seconds above 0"),
         (["top", "--interval", "nan"], "'nan' is not a number of seconds above 0"),
         (["top", "--limit", "-1"], "'-1' is not a whole number above 0"),
