@@ -122,8 +122,8 @@ def handler(
         loop = loop_of(engine, session_options, eager=eager)
         warm_ahead(engine)
     if fn is None:
-        return lambda function: decorate(lambda: pool, function, inject, on_unavailable, lend, loop)
-    return decorate(lambda: pool, fn, inject, on_unavailable, lend, loop)
+        return lambda function: decorate(lambda: pool, function, inject, on_unavailable, lend, loop, whose=engine)
+    return decorate(lambda: pool, fn, inject, on_unavailable, lend, loop, whose=engine)
 
 
 def check_engine(engine: Any, *, also_awaited: bool = False) -> Any:
