@@ -283,7 +283,7 @@ class Pool(Generic[Conn]):
             for a bad argument.
             """
             _warm_ahead(self)
-            return _decorate(lambda: self._core, fn, inject, on_unavailable)
+            return _decorate(lambda: self._core, fn, inject, on_unavailable, whose=self)
 
 
 def _warm_ahead(pool: Pool[Any]) -> None:
@@ -359,11 +359,13 @@ else:
         if configuration.in_lambda():
             # A wrong setting then fails the deployment and not the first user, and shutdown can still be prepared.
             _warm_ahead(default_pool())
-        return _decorate(_default_core, fn, inject, on_unavailable)
+        return _decorate(_default_core, fn, inject, on_unavailable, whose=_default_core)
 
 
-def _decorate(find: Callable[[], ConnectionPool], fn: Any, *settings: Any) -> Any:
-    return decorate(find, fn, *settings) if fn is not None else lambda fn: decorate(find, fn, *settings)
+def _decorate(find: Callable[[], ConnectionPool], fn: Any, *settings: Any, whose: object) -> Any:
+    if fn is None:
+        return lambda fn: decorate(find, fn, *settings, whose=whose)
+    return decorate(find, fn, *settings, whose=whose)
 
 
 def _check_engine(given: str, config: configuration.Config) -> None:

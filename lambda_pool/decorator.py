@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable
 from threading import get_ident
 from time import monotonic
+from types import MethodType
 from typing import Any, Protocol, TypeVar
 
 from . import lifecycle
@@ -39,6 +40,9 @@ class Loop(Protocol):
 
 
 _WRITER = Role.WRITER
+_SEE_THROUGH = (MethodType, functools.partial)
+_LENT_BY = "_lambda_pool_lent_by"
+"""The attribute of a decorated handler that says whose connection it is given, and as which parameter."""
 
 
 def decorate(
@@ -48,15 +52,18 @@ def decorate(
     on_unavailable: Unavailable | None,
     lend: Lend | None = None,
     loop: Loop | None = None,
+    *,
+    whose: object = None,
 ) -> Callable[..., R]:
     """Wrap a handler. `find_pool` is called at the first invocation, so that a default pool may be built then.
 
-    `lend`: what gives the handler something else than a connection. `loop`: what runs an `async def`.
+    `lend`: what gives the handler something else than a connection. `loop`: what runs an `async def`. `whose`: the
+    pool or engine, for which nobody is decorated twice.
     """
     _check(fn, inject, on_unavailable)
     signature = Signature(fn, inject)
     signature.check(awaited=loop is not None)
-    call = _caller(find_pool, signature, on_unavailable, lend, loop)
+    call = _caller(find_pool, signature, on_unavailable, lend, loop, whose)
 
     @functools.wraps(fn)
     def wrapper(*args: Any, **kwargs: Any) -> R:
@@ -105,12 +112,37 @@ def decorate(
                     running.pop(me, None)
         return result
 
-    if call is not None and DURABLE_SDK in sys.modules:
+    if call is not None:
+        _mark(wrapper, signature, whose)
+    # A plain function in a class would take the object it is called on for the event.
+    return staticmethod(wrapper) if isinstance(fn, staticmethod) else wrapper
+
+
+def _mark(wrapper: Any, signature: Signature, whose: object) -> None:
+    """Note on a decorated handler what decorators above it must know, `functools.wraps` or not."""
+    wrapper.__dict__[_LENT_BY] = whose, signature.inject
+    if DURABLE_SDK in sys.modules:
         from .stacking import Attributes
 
         wrapper.__dict__ = Attributes(wrapper.__dict__, signature.name)
-    # A plain function in a class would take the object it is called on for the event.
-    return staticmethod(wrapper) if isinstance(fn, staticmethod) else wrapper
+
+
+def _lends_below(signature: Signature, whose: object) -> bool:
+    """True if what the handler calls gets its connection from the same pool by itself.
+
+    Raises ConfigError if that is the handler itself, decorated twice: it would take two connections, and use one.
+    """
+    for at, layer in enumerate(signature.chain):
+        if whose is None or getattr(layer, "__dict__", {}).get(_LENT_BY) != (whose, signature.inject):
+            continue
+        # Else a function calls it that is no decorator, perhaps: one that chooses among handlers.
+        if all(isinstance(each, _SEE_THROUGH) or hasattr(each, "__wrapped__") for each in signature.chain[:at]):
+            raise ConfigError(
+                f"the handler {signature.name} is decorated twice by the same pool, and would take two connections for "
+                f"one {signature.inject!r}: remove one of the two decorators"
+            )
+        return True
+    return False
 
 
 def _caller(
@@ -119,8 +151,11 @@ def _caller(
     on_unavailable: Unavailable | None,
     lend: Lend | None,
     loop: Loop | None,
+    whose: object,
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any] | None:
     """What calls the handler with what it is lent; None if it takes nothing."""
+    if _lends_below(signature, whose):
+        return None
     if loop is not None:
         return loop.lending(signature, on_unavailable)
     if not signature.wanted:

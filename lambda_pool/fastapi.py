@@ -119,19 +119,25 @@ def _session(engine: Any, options: dict[str, Any]) -> Callable[..., Any]:
 
 
 def _async_session(engine: Any, options: dict[str, Any]) -> Callable[..., Any]:
-    from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
+    from sqlalchemy.ext.asyncio import AsyncSession
+
+    from .sqlalchemy.async_sessions import end, once_awaited
 
     check_options(options, "session()")
-    make: async_sessionmaker[AsyncSession] = async_sessionmaker(engine, **options)
+    make = once_awaited(engine, options)
     try:
         make()
     except TypeError as error:
         raise ConfigError(f"session() was given an option that is not valid for a session: {error}") from error
 
     async def opened(scope: _Scope) -> AsyncIterator[AsyncSession]:
-        async with make() as lent:
-            yield lent
-            await lent.commit()  # not reached after an error, and then nothing is saved
+        lent = make()
+        try:
+            async with lent:
+                yield lent
+                await lent.commit()  # not reached after an error, and then nothing is saved
+        finally:
+            end(lent)
 
     opened.__name__ = _NAME
     return opened

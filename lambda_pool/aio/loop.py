@@ -12,6 +12,7 @@ from typing import Any
 from .. import invocation
 from ..decorator import Unavailable, event_and_context, handing_over
 from ..errors import ConfigError
+from ..finished import finished
 from ..request import UNAVAILABLE
 from ..signature import Signature
 
@@ -85,7 +86,7 @@ class EnvironmentLoop:
                     raise
                 return await _result(on_unavailable(*event_and_context(args, kwargs), error))
             try:
-                result = await _result(call_with(lent, args, kwargs))
+                result = finished("handler", signature.name, await _result(call_with(lent, args, kwargs)))
             except BaseException as error:
                 await give_back(error)
                 raise

@@ -146,8 +146,10 @@ class AsyncPool:
             environment_loop().run_until_complete(self.warm())
         loop = EnvironmentLoop(self._lend, "a connection for asyncio")
         if fn is None:
-            return lambda function: decorate(lambda: self._core, function, inject, on_unavailable, loop=loop)
-        return decorate(lambda: self._core, fn, inject, on_unavailable, loop=loop)
+            return lambda function: decorate(
+                lambda: self._core, function, inject, on_unavailable, loop=loop, whose=self
+            )
+        return decorate(lambda: self._core, fn, inject, on_unavailable, loop=loop, whose=self)
 
     async def _lend(self, signature: Signature) -> tuple[Any, Callable[[BaseException | None], Awaitable[None]]]:
         config = self._core.config

@@ -1,6 +1,7 @@
 """What the two engines have in common: a database wrapper of Django's that borrows where Django would connect."""
 
 import logging
+import sys
 from functools import cached_property
 from typing import Any
 
@@ -32,6 +33,13 @@ _LOGIN = {
 """What Django makes of DATABASES, and the pool knows already."""
 
 
+_HIDDEN = (
+    "an atomic() block ended normally, but an error inside of it was caught, so that Django rolled it back: nothing of "
+    "it is saved. Put what may fail into an atomic() of its own, and catch its error outside of that; or call "
+    "transaction.set_rollback(True) where the rollback is what you want"
+)
+
+
 class PooledWrapper:
     """To be put in front of a DatabaseWrapper of Django's."""
 
@@ -49,6 +57,11 @@ class PooledWrapper:
         super().__init__(settings_dict, alias)  # type: ignore[call-arg]
         self._borrowed: Borrowed | None = None
         self._found: tuple[pools.Wanted, pools.AliasPool] | None = None
+        self._by_atomic = False
+        """The transaction is an outermost atomic()'s, to end; a rollback of it was asked for; it hid an error."""
+        self._asked_to_roll_back = self._hid_an_error = False
+        self._entered_amid: BaseException | None = None
+        """What was being handled where that atomic() began."""
         if in_lambda() and alias != NO_DB_ALIAS:
             # A wrong setting then fails the deployment and not the first user, and the shutdown can still be prepared.
             self.home()
@@ -212,8 +225,11 @@ class PooledWrapper:
         borrowed = self._borrowed
         if borrowed is None:
             return
+        # Django rolls back without a word where the block ended well, and an error was caught inside of it.
+        ended_well = self._by_atomic and not self.in_atomic_block and sys.exc_info()[1] is self._entered_amid
         with debug_transaction(self, "ROLLBACK"), self.wrap_database_errors:
             borrowed.end(commit=False)
+        self._hid_an_error = ended_well and not self._asked_to_roll_back
         if borrowed.lost():
             # The server has rolled back; whoever goes on must know that this is not the same connection.
             raise OperationalError("the connection was lost, and its transaction with it") from borrowed.failure
@@ -228,7 +244,25 @@ class PooledWrapper:
             borrowed.give_back(error.__cause__ or error)
 
     def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
-        """As Django's; but it opens no connection only to say what each new one is anyway."""
+        """As Django's; but it opens no connection only to say what each new one is anyway.
+
+        Raises OperationalError at the end of an atomic() that ended well and was rolled back for a hidden error.
+        """
+        hid, self._hid_an_error = self._hid_an_error, False
+        self._by_atomic = force_begin_transaction_with_broken_autocommit and not autocommit
+        self._asked_to_roll_back, self._entered_amid = False, sys.exc_info()[1]
+        self._switch_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+        if hid and self.home().core.config.unsaved == "raise":
+            raise OperationalError(_HIDDEN) from errors.NotCommitted(_HIDDEN)
+        if hid:
+            log.warning(_HIDDEN)
+
+    def set_rollback(self, rollback: bool) -> None:
+        """As Django's."""
+        super().set_rollback(rollback)  # type: ignore[misc]
+        self._asked_to_roll_back = rollback
+
+    def _switch_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool) -> None:
         self.close_if_health_check_failed()
         if self.connection is not None or not (autocommit and self.settings_dict["AUTOCOMMIT"]):
             super().set_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)  # type: ignore[misc]

@@ -10,14 +10,27 @@ from .. import config as configuration
 from ..aio.loop import EnvironmentLoop, environment_loop
 from ..errors import ConfigError
 from ..signature import Signature
+from .sessions import ONCE, once
 
 log: logging.Logger = logging.getLogger("lambda_pool")
+
+
+def once_awaited(engine: AsyncEngine, options: dict[str, Any]) -> async_sessionmaker[AsyncSession]:
+    """What makes sessions that `end` ends. Raises TypeError for an option that is not valid."""
+    kind = once(options.get("sync_session_class", AsyncSession.sync_session_class))
+    return async_sessionmaker(engine, **{**ONCE, **options, "sync_session_class": kind})
+
+
+def end(session: AsyncSession) -> None:
+    """End a session for good, which is closed."""
+    ended: Any = session.sync_session
+    ended.end()
 
 
 def loop_of(engine: AsyncEngine, options: dict[str, Any], *, eager: bool) -> EnvironmentLoop:
     """What runs handlers with a session. `eager`: it borrows before they run. Raises ConfigError."""
     try:
-        make: async_sessionmaker[AsyncSession] = async_sessionmaker(engine, **options)
+        make = once_awaited(engine, options)
         make()
     except TypeError as error:
         raise ConfigError(f"handler() was given an option that is not valid for a session: {error}") from error
@@ -42,6 +55,7 @@ def loop_of(engine: AsyncEngine, options: dict[str, Any], *, eager: bool) -> Env
                     log.debug("pool %s: rolling back a session failed: %s", engine.dialect.name, problem)
             finally:
                 await session.close()
+                end(session)
 
         return session, give_back
 

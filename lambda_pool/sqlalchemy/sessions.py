@@ -122,8 +122,8 @@ def handler(
         loop = loop_of(engine, session_options, eager=eager)
         warm_ahead(engine)
     if fn is None:
-        return lambda function: decorate(lambda: pool, function, inject, on_unavailable, lend, loop)
-    return decorate(lambda: pool, fn, inject, on_unavailable, lend, loop)
+        return lambda function: decorate(lambda: pool, function, inject, on_unavailable, lend, loop, whose=engine)
+    return decorate(lambda: pool, fn, inject, on_unavailable, lend, loop, whose=engine)
 
 
 def check_engine(engine: Any, *, also_awaited: bool = False) -> Any:
@@ -150,12 +150,13 @@ def lender(engine: Engine, options: dict[str, Any], *, eager: bool, called: str 
     """What makes a session for each invocation, and ends it."""
     check_options(options, called)
     try:
-        make: sessionmaker[Session] = sessionmaker(engine, **options)
+        kind = once(options.get("class_", Session))
+        make: sessionmaker[Any] = sessionmaker(engine, **{**ONCE, **options, "class_": kind})
         make().close()
     except TypeError as error:
         raise ConfigError(f"{called} was given an option that is not valid for a session: {error}") from error
 
-    def lend() -> tuple[Session, Callable[[BaseException | None], None]]:
+    def lend() -> tuple[Any, Callable[[BaseException | None], None]]:
         session = make()
         if eager:
             try:
@@ -174,11 +175,27 @@ def lender(engine: Engine, options: dict[str, Any], *, eager: bool, called: str 
                 except Exception as problem:  # noqa: BLE001 - the handler's own error is to come out
                     log.debug("pool %s: rolling back a session failed: %s", engine.dialect.name, problem)
             finally:
-                session.close()
+                session.end()
 
         return session, give_back
 
     return lend
+
+
+ONCE = {"close_resets_only": False}
+"""The option of a session whose end is an end: whoever uses it later, in a background task, is told."""
+
+
+def once(kind: Any) -> Any:
+    """The same class of sessions, which may be closed and used again until `end` is called. TypeError for no class."""
+
+    def close(self: Any) -> None:
+        self.reset()
+
+    def end(self: Any) -> None:
+        kind.close(self)
+
+    return type(kind.__name__, (kind,), {"__module__": kind.__module__, "close": close, "end": end})
 
 
 def _warm_ahead(engine: Engine) -> None:

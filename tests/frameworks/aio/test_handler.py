@@ -182,8 +182,18 @@ def test_what_cannot_work_is_told(ground: Ground) -> None:
             yield 1
 
     @pool.handler
+    async def lazy(event: Any, context: Any, conn: Any) -> Any:
+        return map(str, [1])
+
+    with pytest.raises(ConfigError, match="returned a map"):
+        lazy({}, None)
+
+    @pool.handler
     async def handler(event: Any, context: Any, conn: Any) -> str:
         return "fine"
+
+    with pytest.raises(ConfigError, match="decorated twice"):
+        pool.handler(handler)
 
     async def inside() -> None:
         with pytest.raises(ConfigError, match="runs its own event loop"):

@@ -2,7 +2,7 @@
 
 import asyncio
 import gc
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 import pytest
@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI, HTTPException
 from fastapi.exceptions import DependencyScopeError
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 from starlette.background import BackgroundTasks
@@ -189,6 +190,67 @@ def test_a_stream(engine: Engine, pool: lambda_pool.Pool, server: Server) -> Non
     answer = ask(Middleware(application(engine), pool), "/stream/1", method="POST")
     assert (answer.status, answer.body) == (200, b"1\n2\n")
     assert pool.stats().in_use == 0
+
+
+@pytest.mark.parametrize("kind", ["task", "stream"])
+@pytest.mark.parametrize("awaited", [False, True])
+def test_a_session_that_is_used_after_its_route(server: Server, kind: str, awaited: bool) -> None:
+    """It is committed and closed by then. It would begin a transaction that nobody ends."""
+    app, told = FastAPI(), []
+
+    def after(session: Any, number: int) -> Iterator[str]:
+        try:
+            session.execute(INSERT, {"id": number})
+        except InvalidRequestError as error:
+            told.append(str(error))
+        yield "done"
+
+    async def after_awaited(session: Any, number: int) -> AsyncIterator[str]:
+        try:
+            await session.execute(INSERT, {"id": number})
+        except InvalidRequestError as error:
+            told.append(str(error))
+        yield "done"
+
+    async def main() -> None:
+        pool = lambda_pool.AsyncPool(server.url(), observers=()) if awaited else None
+        engine: Any = create_async_engine(pool) if pool else create_engine(lambda_pool.Pool(server.url(), observers=()))
+
+        @app.post("/{number}")
+        async def route(
+            number: int,
+            session: Annotated[Any, Depends(fastapi.session(engine), scope="function")],
+            background: BackgroundTasks,
+        ) -> Response:
+            if awaited:
+                await session.execute(INSERT, {"id": number})
+                await session.close()
+                await session.execute(INSERT, {"id": number})
+            else:
+                session.execute(INSERT, {"id": number})
+                session.close()
+                session.execute(INSERT, {"id": number})
+            rows: Any = after_awaited(session, number + 1) if awaited else after(session, number + 1)
+            if kind == "stream":
+                return StreamingResponse(rows)
+
+            async def task() -> None:
+                if awaited:
+                    await anext(rows)
+                else:
+                    next(rows)
+
+            background.add_task(task)
+            return Response(background=background)
+
+        answer = await asgi(app, "/1", method="POST")
+        assert (answer.status, answer.error) == (200, None)
+        if pool:
+            await pool.close()
+
+    asyncio.run(main())
+    assert saved(server) == [1]
+    assert ["permanently closed" in text for text in told] == [True]
 
 
 @pytest.mark.parametrize("server", ["postgres"], indirect=True)

@@ -23,12 +23,17 @@ LABELS = (
 
 _KEEPS = "it wants Django to keep a connection and to check it; the pool does both, and close() gives back"
 _OWN_POOL = "it asks for Django's own pool, which is refused"
+_TOLD = "it catches an error inside of atomic(), and wants the rollback at the end to be silent; here that raises"
 EXPECTED = {
     "both": {
         "backends.base.test_base.ConnectionHealthChecksTests.test_health_checks_disabled": _KEEPS,
         "backends.base.test_base.ConnectionHealthChecksTests.test_health_checks_enabled": _KEEPS,
         "backends.base.test_base.ConnectionHealthChecksTests.test_health_checks_enabled_errors_occurred": _KEEPS,
         "backends.base.test_base.ConnectionHealthChecksTests.test_set_autocommit_health_checks_enabled": _KEEPS,
+        "transactions.tests.AtomicErrorsTests.test_atomic_prevents_queries_in_broken_transaction": _TOLD,
+        "transactions.tests.AtomicMiscTests.test_mark_for_rollback_on_error_in_transaction": _TOLD,
+        "transactions.tests.AtomicTests.test_failure_on_exit_transaction": _TOLD,
+        "transactions.tests.AtomicTests.test_merged_commit_rollback": _TOLD,
     },
     "postgresql": {
         "backends.postgresql.tests.Tests.test_connect_pool": _OWN_POOL,

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -134,6 +135,68 @@ def test_an_error_that_was_swallowed(use: Use, database: Database, unsaved: str)
         work()
         assert names(database) == []
     Order.objects.create(name="next")
+
+
+@pytest.mark.parametrize("unsaved", ["raise", "warn"])
+def test_an_error_that_django_rolls_back_for_without_a_word(
+    use: Use, database: Database, unsaved: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A model's save() marks the transaction, which then ends in a rollback, on both databases."""
+    use(unsaved=unsaved)
+    Order.objects.create(name="there")
+
+    def caught_inside() -> None:
+        with transaction.atomic():
+            Order.objects.create(name="lost")
+            try:
+                Order.objects.create(name="there")
+            except IntegrityError:
+                return
+
+    def without_a_savepoint() -> None:
+        with transaction.atomic():
+            Order.objects.create(name="lost")
+            with suppress(ZeroDivisionError), transaction.atomic(savepoint=False):
+                raise ZeroDivisionError
+
+    def amid_another_error() -> None:
+        try:
+            raise ZeroDivisionError
+        except ZeroDivisionError:
+            caught_inside()
+
+    for work in (caught_inside, without_a_savepoint, amid_another_error):
+        caplog.clear()
+        if unsaved == "raise":
+            with pytest.raises(OperationalError, match="an error inside of it was caught") as caught:
+                work()
+            assert isinstance(caught.value.__cause__, lambda_pool.NotCommitted)
+        else:
+            work()
+            assert "nothing of it is saved" in caplog.text
+        assert names(database) == ["there"]
+        assert transaction.get_autocommit()
+    Order.objects.create(name="next")
+
+
+def test_a_rollback_that_was_asked_for_is_no_error(use: Use, database: Database) -> None:
+    """By set_rollback(), by an error that leaves the block, or by hand."""
+    use()
+    with transaction.atomic():
+        Order.objects.create(name="taken back")
+        transaction.set_rollback(True)
+    with suppress(ZeroDivisionError), transaction.atomic():
+        Order.objects.create(name="taken back")
+        raise ZeroDivisionError
+    transaction.set_autocommit(False)
+    Order.objects.create(name="taken back")
+    transaction.rollback()
+    transaction.set_autocommit(True)
+    with transaction.atomic():
+        Order.objects.create(name="saved")
+        with suppress(IntegrityError), transaction.atomic():
+            Order.objects.create(name="saved")
+    assert names(database) == ["saved"]
 
 
 def test_a_deadline_ends_the_statement(use: Use, database: Database) -> None:

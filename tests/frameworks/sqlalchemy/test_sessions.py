@@ -11,7 +11,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
 from sqlalchemy.orm import Session
 
-from lambda_pool import ConnectError, NotCommitted, PoolTimeout
+from lambda_pool import ConfigError, ConnectError, NotCommitted, PoolTimeout
 from lambda_pool.events import InvocationEnded, Leaked
 from lambda_pool.sqlalchemy import create_engine, handler
 from tests.contract.conftest import Database
@@ -296,3 +296,10 @@ def test_provisioned_concurrency_opens_ahead(
         create_engine(database.pool(database.server.url(port=1), timeout=0.1)), lambda event, context, session: None
     )
     assert "the first invocation tries again" in caplog.text
+
+
+def test_a_handler_is_decorated_once_for_each_session(engine: Engine) -> None:
+    def save(event: Any, context: Any, session: Any) -> None: ...
+
+    with pytest.raises(ConfigError, match="is decorated twice by the same pool"):
+        handler(engine)(handler(engine, save))

@@ -688,3 +688,47 @@ def test_a_thread_among_several_invocations_is_not_given_anothers_connection() -
     for thread in threads:
         thread.join(10)
     assert ["while several invocations run" in error for error in errors] == [True, True]
+
+
+# --- decorated twice --------------------------------------------------------------------------------------------------
+
+
+def passes_on(handler: Any) -> Any:
+    @functools.wraps(handler)
+    def wrapper(event: Any, context: Any, **named: Any) -> Any:
+        return handler(event, context, **named)
+
+    return wrapper
+
+
+@pytest.mark.parametrize("between", [None, passes_on, functools.partial])
+@pytest.mark.parametrize("takes", [plain, lambda event, context, *, conn: conn, lambda event, context, conn, /: conn])
+def test_decorated_twice_by_the_same_pool(pool: lambda_pool.Pool, takes: Any, between: Any) -> None:
+    """It would take two connections, and give the handler one of them."""
+    once = pool.handler(takes)
+    with pytest.raises(lambda_pool.ConfigError, match=r"is decorated twice by the same pool.*remove one"):
+        pool.handler(between(once) if between else once)
+    with pytest.raises(lambda_pool.ConfigError, match="is decorated twice by the same pool"):
+        pool.handler(inject="conn")(between(once) if between else once)
+
+
+def test_by_two_pools_or_for_two_parameters_it_is_decorated_once_each() -> None:
+    pool, other = (FakeDriver().pool(max_size=2) for _ in range(2))
+
+    def handler(event: Any, context: Any, conn: Any, db: Any) -> bool:
+        return conn is not db and None not in (conn, db)
+
+    assert other.handler(inject="db")(pool.handler(handler))({}, LambdaContext())
+    assert pool.handler(inject="db")(pool.handler(handler))({}, LambdaContext())
+
+
+def test_a_function_that_chooses_among_decorated_ones_takes_nothing(pool: lambda_pool.Pool) -> None:
+    """It looks like a decorator without functools.wraps. Whatever it is, one connection is taken."""
+    route = pool.handler(plain)
+    handler = pool.handler(lambda event, context: route(event or {}, context))
+    assert handler({}, LambdaContext()) is not None
+    assert pool.stats().opened == 1
+
+
+def test_what_takes_no_connection_may_be_decorated_twice(pool: lambda_pool.Pool) -> None:
+    assert pool.handler(pool.handler(lambda event, context: "done"))({}, LambdaContext()) == "done"
