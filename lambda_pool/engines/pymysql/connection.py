@@ -49,6 +49,13 @@ _BEGIN = look("BEGIN", several=False)
 class BoundedConnection(ConnectingConnection):
     """A `pymysql.connections.Connection`; to its borrowers no different, but that `with conn:` commits."""
 
+    # As a strict type checker wants them again where they are assigned.
+    server_status: int
+    cancelled: bool
+    closed_by_user: bool
+    closed_in_transaction: bool
+    _largest: int | None
+
     # --- every way to the server --------------------------------------------------------------------------------------
 
     def _commanded(self, call: Callable[..., T], *arguments: Any, saving: bool = False) -> T:
