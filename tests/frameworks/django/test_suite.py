@@ -32,7 +32,6 @@ EXPECTED = {
         "backends.base.test_base.ConnectionHealthChecksTests.test_set_autocommit_health_checks_enabled": _KEEPS,
         "transactions.tests.AtomicErrorsTests.test_atomic_prevents_queries_in_broken_transaction": _TOLD,
         "transactions.tests.AtomicMiscTests.test_mark_for_rollback_on_error_in_transaction": _TOLD,
-        "transactions.tests.AtomicTests.test_failure_on_exit_transaction": _TOLD,
         "transactions.tests.AtomicTests.test_merged_commit_rollback": _TOLD,
     },
     "postgresql": {
@@ -41,6 +40,7 @@ EXPECTED = {
         "backends.postgresql.tests.Tests.test_connect_pool_with_timezone": _OWN_POOL,
         "backends.postgresql.tests.Tests.test_pooling_health_checks": _OWN_POOL,
         "backends.postgresql.tests.Tests.test_pooling_not_support_persistent_connections": _OWN_POOL,
+        "transactions.tests.AtomicTests.test_failure_on_exit_transaction": _TOLD,
     },
     "mysql": {
         "backends.mysql.tests.IsolationLevelTests.test_auto_is_null_auto_config": "it wants the set-up to be sent "

@@ -103,6 +103,10 @@ def said_by_others() -> list[str]:
         ("database … does not exist", 'FATAL:  database "oders" does not exist'),
         ("Unknown database", "(1049, \"Unknown database 'oders'\")"),
         ("current transaction is aborted", "current transaction is aborted, commands ignored until end of …"),
+        (
+            "This Session has been permanently closed",
+            "sqlalchemy.exc.InvalidRequestError: This Session has been permanently closed and is unable to handle any",
+        ),
         ("the connection is closed", "psycopg.OperationalError: the connection is closed"),
         ('syntax error at or near "$1"', 'psycopg.errors.SyntaxError: syntax error at or near "$1"'),
         ("deadlock detected", "psycopg.errors.DeadlockDetected: deadlock detected"),
