@@ -262,9 +262,9 @@ def test_several_statements_in_one(my: Database) -> None:
 
 def test_a_server_that_tracks_nothing(my: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Older ones; there the statements' own words must do."""
-    from lambda_pool.engines.pymysql import connection
+    from lambda_pool.engines.pymysql import connecting
 
-    monkeypatch.setattr(connection, "SESSION_TRACK", 0)
+    monkeypatch.setattr(connecting, "SESSION_TRACK", 0)
     pool = my.pool(reset="changed")
     for statement in ("set @left = 1", "prepare it from 'select 1'", "create temporary table scratch (id int)"):
         with pool.connection() as conn:

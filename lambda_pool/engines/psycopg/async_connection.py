@@ -104,9 +104,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
                 return await super().wait(gen, max(interval, _LOOK), timeout)
             return await self._listen(_Talk(gen, self.pgconn.socket))
         except psycopg.Error as error:
-            told = self.told(error)
-            if told is not error:
-                raise told from error
+            self.tell(error)
             raise
 
     async def _listen(self, talk: "_Talk") -> Any:

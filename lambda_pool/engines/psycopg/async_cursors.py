@@ -11,7 +11,6 @@ from psycopg.pq import ConnStatus
 
 from ...aio.waits import Unbroken
 from ...errors import DeadlineExceeded
-from ..base import cause
 from ..slow import timed
 from .cursors import NOTHING_SAVED
 from .statements import asks_to_commit, commits, statement
@@ -91,9 +90,7 @@ class AsyncTracked:
         except BaseException as error:
             conn.note(query, None)
             if alive and not failed and isinstance(error, psycopg.Error | DeadlineExceeded):
-                doubted = conn.doubted(query, error)
-                if doubted is not error:
-                    raise doubted from cause(error)
+                conn.tell_of_statement(query, error)
             raise
         if conn.pooled.waits == waits:
             conn.not_called("wait")

@@ -84,9 +84,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
         try:
             return super().wait(gen, min(interval, LOOK), timeout)
         except psycopg.Error as error:
-            told = self.told(error)
-            if told is not error:
-                raise told from error
+            self.tell(error)
             if until is not None and error.sqlstate is None and monotonic() >= until:
                 raise NoAnswerError("no answer in time") from error
             raise

@@ -10,7 +10,6 @@ from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import ConnStatus
 
 from ...errors import DeadlineExceeded
-from ..base import cause
 from ..slow import timed
 from .statements import asks_to_commit, commits, statement
 
@@ -82,9 +81,7 @@ class Tracked:
         except BaseException as error:
             conn.note(query, None)
             if alive and not failed and isinstance(error, psycopg.Error | DeadlineExceeded):
-                doubted = conn.doubted(query, error)
-                if doubted is not error:
-                    raise doubted from cause(error)
+                conn.tell_of_statement(query, error)
             raise
         finally:
             conn.pooled.known = known

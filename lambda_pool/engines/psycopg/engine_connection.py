@@ -108,7 +108,7 @@ class PostgresConnection:
         if status == _ACTIVE:
             own = Status.COMMITTING if noted.saving is not None else Status.BUSY
             return Status.ENDING if noted.unasked.own else own
-        return Status.COMMITTING if noted.lost_commit is not None else _STATUS[status]
+        return Status.COMMITTING if noted.lost_commit else _STATUS[status]
 
     def ping(self, timeout: float) -> None:
         """An empty query: what every server and pooler answers, and nothing that a proxy would pin for."""
@@ -191,8 +191,8 @@ class PostgresConnection:
     def _end(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
         pgconn, conn = self._libpq, self.driver_connection
         if pgconn.status != _OK:
-            if commit and conn.pooled.lost_commit is not None:
-                raise CommitUncertain(*conn.pooled.lost_commit.args)
+            if commit and conn.pooled.lost_commit:
+                raise CommitUncertain(conn.pooled.lost_commit)
             return Outcome.FAILED
         if pgconn.pipeline_status != _NO_PIPELINE:
             raise NotCommitted(_AT_WORK)

@@ -4,7 +4,6 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.adapt import AdaptersMap
 
-from ...errors import CommitUncertain
 from ..slow import OnSlow
 from .libpq import Unasked
 
@@ -27,8 +26,8 @@ class Notes:
         self.cancelled = False
         self.saving: object = None
         """Which thread or task sends a COMMIT of the borrower's own, and waits for its answer."""
-        self.lost_commit: CommitUncertain | None = None
-        """That answer was lost, and the connection with it."""
+        self.lost_commit = ""
+        """That answer was lost, and the connection with it: the words of the error."""
         self.watched = False
         """On an event loop: what runs is to be ended before the invocation is."""
         self.guarded = False

@@ -10,6 +10,7 @@ import psycopg
 from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, TransactionStatus
 
+from ...errors import CommitUncertain
 from ...waiting import READ, poll
 from ..base import cancelled, cause, uncertain
 from .fitness import unfit
@@ -168,20 +169,22 @@ class Shared(_Connection):
             return False
         return len(state) == 5 and not state.startswith("08") and state != "40003"  # these say that nobody knows
 
-    def told(self, error: psycopg.Error) -> Exception:
-        """What a wait that failed is to raise: CommitUncertain, DeadlineExceeded, or the driver's own error."""
+    def tell(self, error: psycopg.Error) -> None:
+        """Raise what a wait that failed with `error` stands for: CommitUncertain, or DeadlineExceeded."""
         if self.pooled.saving is not None and self.pooled.saving == self.me() and not self.answered(error):
-            self.pooled.lost_commit = uncertain(error)
-            return self.pooled.lost_commit
-        return cancelled(error) if self.pooled.cancelled else error
+            self._doubt(error)
+        if self.pooled.cancelled:
+            raise cancelled(error) from error
 
-    def doubted(self, query: Any, error: Exception) -> Exception:
-        """What a statement that failed is to raise: CommitUncertain if it commits, and its answer was lost."""
-        said = cause(error)
-        if self.answered(said) or not commits(query):
-            return error
-        self.pooled.lost_commit = uncertain(said)
-        return self.pooled.lost_commit
+    def tell_of_statement(self, query: Any, error: Exception) -> None:
+        """Raise CommitUncertain if a statement that failed with `error` commits, and its answer was lost."""
+        if not self.answered(cause(error)) and commits(query):
+            self._doubt(cause(error))
+
+    def _doubt(self, error: BaseException) -> NoReturn:
+        # Only the words are kept: the error knows the frames that it came by, and so this connection.
+        self.pooled.lost_commit = str(uncertain(error))
+        raise CommitUncertain(self.pooled.lost_commit) from error
 
     # --- settings -----------------------------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ import pymysql
 from pymysql.constants import CLIENT, CR, SERVER_STATUS
 from pymysql.cursors import SSCursor
 
-from ...errors import DeadlineExceeded
+from ...errors import CommitUncertain, DeadlineExceeded
 from ...waiting import READ, poll
 from ..base import cancelled, uncertain
 from . import private
@@ -116,8 +116,8 @@ class BoundedConnection(ConnectingConnection):
                 self.noted.doubt = type(error)(*error.args)
         if self.noted.saving and isinstance(error, pymysql.MySQLError):
             if not (self.open and is_refusal(error)):
-                self.noted.lost_commit = uncertain(error)
-                raise self.noted.lost_commit from error
+                self.noted.lost_commit = str(uncertain(error))
+                raise CommitUncertain(self.noted.lost_commit) from error
             self.noted.saving = False
         if self.cancelled:
             raise self._given_up(error) from error

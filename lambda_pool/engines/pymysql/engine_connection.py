@@ -7,7 +7,7 @@ from time import monotonic
 import pymysql
 from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
-from ...errors import LambdaPoolError
+from ...errors import CommitUncertain, LambdaPoolError
 from ...waiting import FreeCheck
 from ..base import (
     Condition,
@@ -237,8 +237,8 @@ class MysqlConnection:
             self.abort()  # first: another thread may wait for the answer
             conn.abandon()
         if not conn.open:
-            if commit and noted.lost_commit is not None:
-                raise again(noted.lost_commit)
+            if commit and noted.lost_commit:
+                raise CommitUncertain(noted.lost_commit)
             return Outcome.FAILED
         if conn.unfinished:
             if not commit:

@@ -5,7 +5,6 @@ from typing import Any
 
 from pymysql.protocol import MysqlPacket
 
-from ...errors import CommitUncertain
 from .statements import Look
 
 
@@ -26,8 +25,8 @@ class Noted:
     """An inner block of guarded work failed: what the transaction did must not be committed."""
     saving: bool = False
     """A command that commits was sent, and is not answered yet."""
-    lost_commit: CommitUncertain | None = None
-    """Its answer was lost, and the connection with it."""
+    lost_commit: str = ""
+    """Its answer was lost, and the connection with it: the words of the error, which itself knows this connection."""
     guarded: bool = False
     """`Pool.run` commits itself."""
     ended: bool = False
