@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import psycopg
 import pytest
 from pymysql.constants import CLIENT
 
@@ -206,6 +207,18 @@ def test_a_refusal_is_the_drivers_error(pg: Database) -> None:
                     conn.execute("commit")
             else:
                 conn.execute(f"insert into {pg.table} values (2); insert into {pg.table} values (1); commit")
+    assert pg.rows() == [1]
+
+
+def test_a_commit_in_a_pipeline_behind_what_failed_saves_nothing(pg: Database) -> None:
+    """It was not executed, and that is known, though the first error was swallowed."""
+    pg.execute(f"insert into {pg.table} values (1)")
+    pool = pg.pool()
+    with pytest.raises(psycopg.errors.PipelineAborted), pool.connection() as conn, conn.pipeline():
+        cursor = conn.execute(f"insert into {pg.table} values (1) returning id")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            cursor.fetchone()
+        conn.commit()
     assert pg.rows() == [1]
 
 

@@ -14,6 +14,7 @@ def as_mysql(sql: str) -> list[str]:
         sql = re.sub(rf"\b{old}\b", new, sql)
     sql = sql.replace("current_role()", "nullif(replace(substring_index(current_role(), '@', 1), '`', ''), 'NONE')")
     sql = sql.replace("backup stage start", "lock instance for backup")
+    sql = sql.replace("create or replace /* x */ temporary", "create /* x */ temporary")
     replacing = _REPLACING.match(sql)
     if replacing is None:
         return [sql]

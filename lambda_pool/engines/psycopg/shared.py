@@ -162,6 +162,8 @@ class Shared(_Connection):
         pgconn = self.pgconn
         if isinstance(error, psycopg.ProgrammingError) and pgconn.transaction_status == TransactionStatus.INTRANS:
             return True
+        if isinstance(error, psycopg.errors.PipelineAborted):  # COMMIT stood behind what failed
+            return True
         state = error.sqlstate if isinstance(error, psycopg.Error) else None
         # In a pipeline, a COMMIT behind what failed is not executed.
         busy = pgconn.transaction_status == TransactionStatus.ACTIVE and not pgconn.pipeline_status
