@@ -5,8 +5,9 @@ import sys
 from collections.abc import Callable
 from threading import get_ident
 from time import monotonic
-from types import MethodType
+from types import FunctionType, MethodType
 from typing import Any, Protocol, TypeVar
+from weakref import WeakKeyDictionary
 
 from . import lifecycle
 from .borrower import place
@@ -41,8 +42,8 @@ class Loop(Protocol):
 
 _WRITER = Role.WRITER
 _SEE_THROUGH = (MethodType, functools.partial)
-_LENT_BY = "_lambda_pool_lent_by"
-"""The attribute of a decorated handler that says whose connection it is given, and as which parameter."""
+_lent_by: WeakKeyDictionary[Any, tuple[object, str]] = WeakKeyDictionary()
+"""Of each decorated handler: whose connection it is given, and as which parameter."""
 
 
 def decorate(
@@ -119,8 +120,8 @@ def decorate(
 
 
 def _mark(wrapper: Any, signature: Signature, whose: object) -> None:
-    """Note on a decorated handler what decorators above it must know, `functools.wraps` or not."""
-    wrapper.__dict__[_LENT_BY] = whose, signature.inject
+    """Note of a decorated handler what those above it must know."""
+    _lent_by[wrapper] = whose, signature.inject
     if DURABLE_SDK in sys.modules:
         from .stacking import Attributes
 
@@ -133,7 +134,7 @@ def _lends_below(signature: Signature, whose: object) -> bool:
     Raises ConfigError if that is the handler itself, decorated twice: it would take two connections, and use one.
     """
     for at, layer in enumerate(signature.chain):
-        if whose is None or getattr(layer, "__dict__", {}).get(_LENT_BY) != (whose, signature.inject):
+        if not isinstance(layer, FunctionType) or _lent_by.get(layer) != (whose, signature.inject):
             continue
         # Else a function calls it that is no decorator, perhaps: one that chooses among handlers.
         if all(isinstance(each, _SEE_THROUGH) or hasattr(each, "__wrapped__") for each in signature.chain[:at]):
