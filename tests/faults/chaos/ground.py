@@ -158,6 +158,8 @@ class Ground(Database):
     def set_password(self, name: str, password: str) -> None:
         """Change a user's password."""
         if self.engine == "postgresql":
+            # Also amid a failover, in which new transactions read only.
+            self.execute("set default_transaction_read_only = off")
             self.execute(f"alter role {name} password '{password}'")
         else:
             self.execute(f"alter user {name}@'%' identified by '{password}'")
