@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from lambda_pool import ConfigError, ConnectError, NotCommitted, PoolTimeout
 from lambda_pool.events import InvocationEnded, Leaked
+from lambda_pool.finished import finished
 from lambda_pool.sqlalchemy import create_engine, handler
 from tests.contract.conftest import Database
 from tests.frameworks.sqlalchemy.conftest import pool_of, table_of
@@ -303,3 +304,9 @@ def test_a_handler_is_decorated_once_for_each_session(engine: Engine) -> None:
 
     with pytest.raises(ConfigError, match="is decorated twice by the same pool"):
         handler(engine)(handler(engine, save))
+
+
+def test_a_result_of_the_work_is_returned() -> None:
+    """As of `pool.run(…)`, where the work is SQLAlchemy's: it is an iterator, and no lazy one."""
+    result: Any = object.__new__(sqlalchemy.CursorResult)
+    assert finished("work", "work", result) is result

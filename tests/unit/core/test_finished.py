@@ -10,7 +10,6 @@ from typing import Any
 import psycopg
 import pymysql
 import pytest
-import sqlalchemy
 
 import lambda_pool
 from lambda_pool.finished import finished
@@ -81,6 +80,5 @@ def test_a_cursor_of_the_work_is_returned() -> None:
     for cursor in (
         object.__new__(psycopg.Cursor),
         object.__new__(pymysql.cursors.Cursor),
-        object.__new__(sqlalchemy.CursorResult),
     ):
         assert finished("work", "work", cursor) is cursor
