@@ -10,6 +10,7 @@ from tests.packaging.layer.conftest import clean  # noqa: F401 - a fixture
 from tests.packaging.layer.test_runs import ARCH, run
 from tests.support.iam_servers import IamServer
 from tests.unit.auth.conftest import (  # noqa: F401 - fixtures
+    iam_genuine_server,
     iam_mariadb_server,
     iam_postgres_server,
     iam_server,
