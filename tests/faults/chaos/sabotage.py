@@ -76,8 +76,16 @@ def saves_in_parts() -> None:
 
 def calls_uncertain_failed() -> None:
     """Reports a COMMIT whose answer was lost as if it had been refused."""
-    for module in (postgres, mysql):
-        module.uncertain = lambda error: RuntimeError(f"not saved: {error}")  # type: ignore[attr-defined]
+    for link in LINKS:
+
+        def commit(self: Any, timeout: float | None, *, last: bool = True, genuine: Any = link.commit) -> Outcome:
+            try:
+                outcome: Outcome = genuine(self, timeout, last=last)
+            except CommitUncertain as error:
+                raise RuntimeError(f"not saved: {error}") from error.__cause__
+            return outcome
+
+        link.commit = commit
 
 
 def forgets_the_deadline() -> None:
