@@ -250,7 +250,9 @@ class PooledWrapper:
         """
         hid, self._hid_an_error = self._hid_an_error, False
         self._by_atomic = force_begin_transaction_with_broken_autocommit and not autocommit
-        self._asked_to_roll_back, self._entered_amid = False, sys.exc_info()[1]
+        self._asked_to_roll_back = False
+        # Not kept beyond its block: it knows the frames that it came by.
+        self._entered_amid = sys.exc_info()[1] if self._by_atomic else None
         self._switch_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
         if hid and self.home().core.config.unsaved == "raise":
             raise OperationalError(_HIDDEN) from errors.NotCommitted(_HIDDEN)
