@@ -171,7 +171,7 @@ class Pool(Generic[Conn]):
         if observers is not None and not all(hasattr(each, "on_event") for each in observers):
             raise ConfigError("observers is not valid: it must be a list of objects with a method on_event(event)")
         if endpoint is None:
-            endpoint, proxy = _endpoint_at(config.url)
+            endpoint, proxy = _endpoint_at(config)
             if proxy and not config.url.pooled:
                 config = config.replace(url=config.url.replace(pooled=True))
                 configuration.check_pooled(config)
@@ -386,12 +386,22 @@ def _of_parts(
     return configuration.from_parts(parts, lambda part: part, needs_host=endpoint is None and auth is None)
 
 
-def _endpoint_at(url: configuration.Url) -> tuple[EndpointSource, bool]:
-    """The URL's own host, and whether it takes as little as an RDS Proxy, or is one."""
-    rds = recognise(url.host)
-    proxy = rds is not None and rds.proxy
-    endpoint = Endpoint(rds.name if rds else url.host, url.port, proxy=proxy, engine=url.engine)
-    return FixedEndpoint(endpoint), proxy or is_dsql(url.host)
+def _endpoint_at(config: configuration.Config) -> tuple[EndpointSource, bool]:
+    """The URL's own hosts, and whether one of them takes as little as an RDS Proxy, or is one."""
+    url = config.url
+    endpoints = [_fixed(*address, url.engine) for address in url.addresses]
+    spread = {**url.parameters, **config.connect_args}.get("load_balance_hosts") == "random"
+    frugal = any(each.proxy or is_dsql(each.host) for each in endpoints)
+    if spread:
+        from .backoff import uniform
+
+        return FixedEndpoint(*endpoints, share=uniform), frugal
+    return FixedEndpoint(*endpoints), frugal
+
+
+def _fixed(host: str, port: int | None, engine: str) -> Endpoint:
+    rds = recognise(host)
+    return Endpoint(rds.name if rds else host, port, proxy=rds is not None and rds.proxy, engine=engine)
 
 
 def _auth_of(environment: configuration.Environment) -> Auth | None:

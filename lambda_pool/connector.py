@@ -155,22 +155,24 @@ class Connector:
         finally:  # a user's own may fail
             self.endpoint.forget()
 
-    def open_aside(self, role: Role, deadline: Deadline) -> FleetConnection:
+    def open_aside(self, endpoint: Endpoint, deadline: Deadline) -> FleetConnection:
         """One attempt at a connection that does not belong to the pool. Raises as `open`, or what the driver raises."""
-        return self.engine.connect(self._prepare(role, deadline, 1)[0])
+        return self.engine.connect(self._request(endpoint, deadline))
 
     def _prepare(self, role: Role, deadline: Deadline, attempt: int) -> tuple[ConnectRequest, Endpoint]:
         """Resolve everything that one attempt needs; nothing of it is kept for the next."""
         start = monotonic()
         try:
             endpoint = self.resolve(role, deadline)
-            credentials = self._asked(
-                self.auth.credentials, endpoint, self._config.url.user, max(deadline.left(), _SHORTEST)
-            )
-            return self.request(endpoint, credentials, deadline, role), endpoint
+            return self._request(endpoint, deadline, others=max(len(self._config.url.addresses) - attempt, 0)), endpoint
         except LambdaPoolError as error:
             self._report(error, type(error).__name__, attempt, start, self.server(), retrying=False)
             raise
+
+    def _request(self, endpoint: Endpoint, deadline: Deadline, *, others: int = 0) -> ConnectRequest:
+        user = self._config.url.user
+        credentials = self._asked(self.auth.credentials, endpoint, user, max(deadline.left(), _SHORTEST))
+        return self.request(endpoint, credentials, deadline, others=others)
 
     def resolve(self, role: Role, deadline: Deadline) -> Endpoint:
         """Where to. Raises EndpointError, also for an endpoint of another engine than the URL's."""
@@ -200,9 +202,12 @@ class Connector:
             return None
 
     def request(
-        self, endpoint: Endpoint, credentials: Credentials, deadline: Deadline, role: Role = Role.WRITER
+        self, endpoint: Endpoint, credentials: Credentials, deadline: Deadline, *, others: int = 0
     ) -> ConnectRequest:
-        """Everything that the driver is told for one attempt. Raises ConfigError."""
+        """Everything that the driver is told for one attempt. Raises ConfigError.
+
+        `others`: hosts of the URL that were not tried yet, so that a silent one leaves them their share of the time.
+        """
         url, defaults = self._config.url, self._defaults
         host, hostaddr = endpoint.host or credentials.host or "", url.hostaddr
         port = endpoint.port or credentials.port
@@ -237,7 +242,7 @@ class Connector:
             database=url.database or credentials.database or "",
             credentials=credentials,
             tls=tls,
-            timeout=max(min(self._config.connect_timeout, deadline.left()), _SHORTEST),
+            timeout=max(min(self._config.connect_timeout, deadline.left() / (others + 1)), _SHORTEST),
             autocommit=self._config.autocommit,
             pooled=url.pooled or proxy,
             application_name=self._application_name,
@@ -246,7 +251,7 @@ class Connector:
             arguments=self._arguments,
             watched=self._config.cancel_before_deadline > 0,
             # An RDS Proxy passes no cancel on, but ends the statement of a client that is gone.
-            aside=None if proxy else lambda within: self.open_aside(role, Deadline(within, uncut=True)),
+            aside=None if proxy else lambda within: self.open_aside(endpoint, Deadline(within, uncut=True)),
             patience=self._config.timeout,
             slow_query=self._config.slow_query,
             on_slow=self._slow if self._config.slow_query else None,
@@ -316,6 +321,8 @@ class Connector:
     ) -> LambdaPoolError:
         """`refused`: the last refusal for too many connections. The last attempt may have had no time to hear it."""
         where = f"{request.host or request.hostaddr or 'the local socket'}:{request.port}"
+        if self._config.url.further:
+            where += f" (one of {len(self._config.url.addresses)} hosts)"
         text = f"pool {self._events.name}: could not connect to {where}: {one_line(error)}"
         if kind is Failure.UNTRUSTED:
             return ConnectError(f"{text} ({advice(str(error), request.host or request.hostaddr, request.tls)})")

@@ -87,7 +87,7 @@ class ConnectionPool:
 
     def __repr__(self) -> str:
         url = self.config.url
-        return f"<Pool {self.name!r} {url.engine}://{url.host}/{url.database} {self.stats()}>"
+        return f"<Pool {self.name!r} {url.engine}://{url.hosts}/{url.database} {self.stats()}>"
 
     # --- checkout -----------------------------------------------------------------------------------------------------
 

@@ -146,7 +146,7 @@ def cancel(pool: ConnectionPool, entry: Entry, link: EngineConnection, within: f
     """Ask the server, in at most so many seconds, to end what runs on this link. False if it did not work."""
 
     def aside() -> EngineConnection:
-        return pool.connector.open_aside(entry.role, Deadline(within, uncut=True))
+        return pool.connector.open_aside(entry.endpoint, Deadline(within, uncut=True))
 
     # An RDS Proxy passes no cancel on, but ends the statement of a client that is gone.
     return not entry.endpoint.proxy and link.cancel(within, aside)

@@ -61,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     live = sys.stdout.isatty() and not args.once
     try:
         pool = pool_of(args.url, args.prefix, name=_NAME, options={"autocommit": "true", "metrics": "off"})
-        title = f"{pool.config.url.engine} {pool.config.url.host or 'local socket'}/{pool.config.url.database}"
+        title = f"{pool.config.url.engine} {pool.config.url.hosts or 'local socket'}/{pool.config.url.database}"
         with Progress() as waiting:
             waiting(f"connecting to {title}")
             pool.warm()

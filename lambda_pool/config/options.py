@@ -124,7 +124,9 @@ def make(
         raise bad("wake_timeout", config.wake_timeout, f"more than timeout ({config.timeout:g}), or 0 to switch it off")
     if config.url.pooled:
         check_pooled(config)
-    if is_dsql(config.url.host):
+    if config.url.further:
+        _check_several(config)
+    if any(is_dsql(host) for host, _ in config.url.addresses):
         _check_dsql(config)
     return config
 
@@ -151,6 +153,15 @@ def _check_dsql(config: Config) -> None:
         raise ConfigError(
             f"max_lifetime={config.max_lifetime:g} is not valid with Aurora DSQL, which ends each connection after 60 "
             f"minutes: give at most {_DSQL_LIFETIME:g}, or leave it out"
+        )
+
+
+def _check_several(config: Config) -> None:
+    """Raise ConfigError for what libpq decides by looking at all hosts, which the pool tries one by one."""
+    if {**config.url.parameters, **config.connect_args}.get("target_session_attrs") == "prefer-standby":
+        raise ConfigError(
+            "target_session_attrs='prefer-standby' is not valid with several hosts: write 'standby' for a pool that "
+            "only reads, or 'any' and the standbys first"
         )
 
 

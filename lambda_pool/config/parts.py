@@ -1,11 +1,13 @@
 """A database's address given as separate values, by those whose variables are DB_HOST, DB_USER and DB_PASSWORD."""
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 
 from ..errors import ConfigError
 from ..secret import Secret
 from . import synonyms
-from .url import ENGINES, MAX_PORT, Url, own_fields
+from .addresses import MAX_PORT, Address, split_addresses
+from .url import ENGINES, Url, own_fields
 from .values import is_sendable
 
 PARTS = ("host", "port", "user", "password", "database", "engine", *synonyms.OWN)
@@ -22,7 +24,8 @@ def from_parts(parts: Mapping[str, object], called: Callable[[str], str], *, nee
     """
     port = _port(called("port"), parts.get("port"))
     own = {name: _own(called(name), parts[name]) for name in synonyms.OWN if name in parts}
-    host = _host(called, parts.get("host", ""))
+    addresses = [(host, own or port) for host, own in _hosts(called, parts.get("host", ""))]
+    host, first_port = addresses[0]
     if needs_host and not host:
         raise ConfigError(
             f"{called('host')} is missing beside {', '.join(called(name) for name in parts)}: give the host's name, or "
@@ -30,9 +33,10 @@ def from_parts(parts: Mapping[str, object], called: Callable[[str], str], *, nee
         )
     password = parts.get("password")
     return Url(
-        engine=engine_of(called("engine"), parts.get("engine"), port),
+        engine=engine_of(called("engine"), parts.get("engine"), first_port),
         host=host,
-        port=port,
+        port=first_port,
+        further=tuple(addresses[1:]),
         user=_text(called("user"), parts.get("user", "")),
         password=None if password is None else Secret(_text(called("password"), password)),
         database=_text(called("database"), parts.get("database", "")),
@@ -54,21 +58,23 @@ def _own(name: str, value: object) -> str:
     return _text(name, value)
 
 
-def _host(called: Callable[[str], str], value: object) -> str:
+def _hosts(called: Callable[[str], str], value: object) -> list[Address]:
     name = called("host")
     host = _text(name, value)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     # None of them is shown: a URL with its password may have been put here.
     wanted = "a host name without spaces"
-    if "," in host:
-        wanted = "a single host (RdsProxy and AuroraCluster find readers themselves)"
-    elif not host.startswith("/") and ("/" in host or "@" in host[1:]):
+    if not host.startswith("/") and ("/" in host or "@" in host[1:]):
         wanted = "only a host name; pass a whole URL as url"
+    elif "," in host:
+        with suppress(ConfigError):
+            return split_addresses(host)
+        wanted = "host names with commas in between, each with its port behind a colon where it has one of its own"
     elif host.count(":") == 1:
         wanted = f"only a host name; pass the port as {called('port')}"
     elif host.isprintable() and (host.startswith("/") or " " not in host):
-        return host
+        return [(host, None)]
     raise ConfigError(f"{name} is not valid: it must be {wanted}")
 
 

@@ -8,7 +8,8 @@ from ..record import Record
 from ..secret import Secret, SecretMapping
 from ..tls import weaker
 from . import synonyms
-from .values import bad, flag, is_sendable
+from .addresses import ESCAPES, Address, address_of, checked_host, split_addresses
+from .values import bad, decoded, flag
 
 ENGINES = {
     "postgresql": "postgresql",
@@ -16,21 +17,19 @@ ENGINES = {
     "mysql": "mysql",
     "mariadb": "mysql",
 }
-MAX_PORT = 65535
-_SEVERAL_HOSTS = "the URL names several hosts: name one (RdsProxy and AuroraCluster find readers themselves)"
 _FILES = {
     "sslrootcert": "the path of a file of trusted certificates (PEM)",
     "sslcert": "the path of the client's certificate (PEM)",
     "sslkey": "the path of the client's private key (PEM)",
 }
-_ESCAPES = "in a user or a password write : / ? # @ % as %3A %2F %3F %23 %40 %25"
 
 
 class Url(Record):
     """The parts of a database URL, or of what was given instead of one.
 
     `host` may be a Unix socket's path; `hostaddr` is the address to go to where the host's name is not to be looked up;
-    `port` is None where the default is meant. `encrypted`: plain text is refused, though sslmode is left open.
+    `port` is None where the default is meant. `further`: the hosts after the first, with their ports, where there are
+    several. `encrypted`: plain text is refused, though sslmode is left open.
     `options` are those of the pool that stood in the query, `parameters` what is left of it for the driver.
     """
 
@@ -38,6 +37,7 @@ class Url(Record):
     host: str = ""
     hostaddr: str = ""
     port: int | None = None
+    further: tuple[Address, ...] = ()
     user: str = ""
     password: Secret | None = None
     database: str = ""
@@ -51,25 +51,23 @@ class Url(Record):
     options: Mapping[str, str] = SecretMapping({})
     parameters: Mapping[str, str] = SecretMapping({})
 
+    @property
+    def addresses(self) -> tuple[Address, ...]:
+        """Each host with its port, in the order in which they are tried."""
+        return (self.host, self.port), *self.further
 
-def _decode(part: str, text: str) -> str:
-    if "%" in text:
-        from urllib.parse import unquote  # 7 ms that a MySQL function's cold start does without
-
-        try:
-            text = unquote(text, errors="strict")
-        except UnicodeDecodeError:
-            raise ConfigError(f"the URL's {part} is not valid: its %-escapes are not UTF-8") from None
-    if not is_sendable(text):  # a driver's error would quote the whole text
-        raise ConfigError(f"the URL's {part} is not valid: it holds a NUL character, or bytes that are not UTF-8")
-    return text
+    @property
+    def hosts(self) -> str:
+        """The names of all hosts, for people."""
+        return ",".join(host for host, _ in self.addresses)
 
 
 def parse_url(text: str) -> Url:
     """Take a database URL apart. Raises ConfigError, which never shows the password.
 
     `postgresql://user:password@host:port/database?sslmode=verify-full`; a Unix socket as `?host=/directory`
-    (PostgreSQL) or `?unix_socket=/path` (MySQL). Names SQLAlchemy knows (`postgres`, `mysql+pymysql`, …) are accepted.
+    (PostgreSQL) or `?unix_socket=/path` (MySQL). Several hosts as `one:5432,two:5433`, or in the query, as SQLAlchemy
+    has them (`?host=one:5432&host=two:5433`). Names SQLAlchemy knows (`postgres`, `mysql+pymysql`, …) are accepted.
     """
     if not isinstance(text, str):
         raise ConfigError(f"the URL must be a text, not {type(text).__name__}")
@@ -81,24 +79,29 @@ def parse_url(text: str) -> Url:
         raise ConfigError(f"the URL must start with postgresql:// or mysql://, and {shown} does not")
     rest, hash_mark, _ = rest.partition("#")
     if hash_mark:
-        raise ConfigError(f"the URL holds a '#' ({_ESCAPES})")
+        raise ConfigError(f"the URL holds a '#' ({ESCAPES})")
     rest, _, query = rest.partition("?")
     authority, _, path = rest.partition("/")
     if "/" in path or "@" in path:
-        raise ConfigError(f"the URL's path must be one database name ({_ESCAPES})")
+        raise ConfigError(f"the URL's path must be one database name ({ESCAPES})")
     if any("@" in pair and not _is_abstract_socket(pair) for pair in query.split("&")):
         # What looks like a host or a query may be half a password, and is not shown.
-        raise ConfigError(f"the URL holds a '?' in front of its '@' ({_ESCAPES})")
+        raise ConfigError(f"the URL holds a '?' in front of its '@' ({ESCAPES})")
     user, password, address = _split_authority(authority)
-    host, port = _split_address(address)
+    addresses = split_addresses(address)
     own, options, parameters = synonyms.translate(engine, _split_query(query))
     hostaddr = address_of(parameters.pop("hostaddr", "")) if engine == "postgresql" else ""
     for name in ("host",) if engine == "postgresql" else ("host", "unix_socket"):
         if name in parameters:
-            also = checked_host("the URL's host", parameters.pop(name))
-            if host:
-                raise ConfigError(f"the URL names two hosts: {host!r}, and {also!r} in its query; keep one")
-            host = also
+            also = _in_query(parameters.pop(name), addresses[0][1])
+            if addresses[0][0]:
+                raise ConfigError(
+                    f"the URL names hosts in two places: {addresses[0][0]!r}, and {also[0][0]!r} in its query; keep one"
+                )
+            addresses = also
+    (host, port), further = addresses[0], tuple(addresses[1:])
+    if hostaddr and further:
+        raise ConfigError("the URL names several hosts, and hostaddr in its query: keep one")
     if hostaddr and host.startswith(("/", "@")):
         raise ConfigError("the URL names a Unix socket as its host, and hostaddr in its query: keep one")
     for reserved in ("user", "password", "passwd", "port", "dbname", "database", "db"):
@@ -111,9 +114,10 @@ def parse_url(text: str) -> Url:
         host=host,
         hostaddr=hostaddr,
         port=port,
-        user=_decode("user", user),
-        password=None if password is None else Secret(_decode("password", password)),
-        database=_decode("database", path),
+        further=further,
+        user=decoded("user", user),
+        password=None if password is None else Secret(decoded("password", password)),
+        database=decoded("database", path),
         options=SecretMapping(options),
         parameters=SecretMapping(parameters),
         **own_fields(own),
@@ -131,74 +135,34 @@ def _split_authority(authority: str) -> tuple[str, str | None, str]:
     if not at:
         return "", None, authority
     if "@" in login:
-        raise ConfigError(f"the URL holds more than one '@' ({_ESCAPES})")
+        raise ConfigError(f"the URL holds more than one '@' ({ESCAPES})")
     user, colon, password = login.partition(":")
     return user, password if colon else None, address
 
 
-def _split_address(address: str) -> tuple[str, int | None]:
-    if address.startswith("["):
-        host, bracket, tail = address[1:].partition("]")
-        if not bracket or (tail and not tail.startswith(":")):
-            raise ConfigError(f"the URL's host [{host} is not valid: put an IPv6 address in brackets, as in [::1]:5432")
-        port = tail[1:]
-    else:
-        host, _, port = address.partition(":")
-        if "," in address:
-            raise ConfigError(_SEVERAL_HOSTS)
-        if ":" in port:
-            raise ConfigError(f"the URL's host is not valid: put an IPv6 address in brackets ({_ESCAPES})")
-    host = _decode("host", host)
-    if not host.startswith("/") and not address.startswith("[") and ("@" in host[1:] or ":" in host):
-        # Not shown: a whole login that was escaped along with the host, password and all.
-        raise ConfigError("the URL's host is not valid: write '@' and ':' around it as they are, not as %40 and %3A")
-    checked_host("the URL's host", host)
-    if not port:
-        return host, None
-    # Not shown where it is not a number: it may be half a password that was not escaped.
-    if not (port.isascii() and port.isdigit()):
-        raise ConfigError(f"the URL's port is not valid: it must be a whole number from 1 to 65535 ({_ESCAPES})")
-    if len(port) > 5 or not 1 <= int(port) <= MAX_PORT:
-        raise ConfigError(f"the URL's port {port[:20]} is not valid: it must be a whole number from 1 to 65535")
-    return host, int(port)
+def _in_query(text: str, port: int | None) -> list[Address]:
+    """The hosts that a query names; `port` is that of those which name none."""
+    several = "," in text or (text.count(":") == 1 and not text.startswith(("/", "@")))
+    found = split_addresses(text) if several else [(checked_host("the URL's host", text), None)]
+    return [(host, own or port) for host, own in found]
 
 
 def _split_query(query: str) -> dict[str, str]:
     parameters: dict[str, str] = {}
     for pair in query.split("&") if query else ():
         key, equals, value = pair.partition("=")
-        key = _decode("query", key)
+        key = decoded("query", key)
         if not equals or not key:
             raise ConfigError(f"the URL's query holds {key!r} without a value: write name=value, joined by '&'")
         if not key.replace("-", "_").isidentifier():
             raise ConfigError(
                 f"the URL's query holds {key!r}, which is not the name of a parameter: correct or remove it"
             )
-        if key in parameters:
+        value = decoded(key, value.replace("+", " "))
+        if key in parameters and key != "host":
             raise ConfigError(f"the URL's query holds {key!r} twice: keep one")
-        parameters[key] = _decode(key, value.replace("+", " "))
+        parameters[key] = f"{parameters[key]},{value}" if key in parameters else value
     return parameters
-
-
-def checked_host(name: str, host: str) -> str:
-    """A host as it is. Raises ConfigError for a list of hosts, and for blanks in a name."""
-    if "," in host:
-        raise ConfigError(_SEVERAL_HOSTS)
-    if not host.isprintable() or (not host.startswith("/") and any(character.isspace() for character in host)):
-        raise bad(name, host, "a host name without spaces")
-    return host
-
-
-def address_of(text: str) -> str:
-    """A hostaddr as it is; empty where there is none. Raises ConfigError for what is no IP address."""
-    if text:
-        import ipaddress
-
-        try:
-            ipaddress.ip_address(text)
-        except ValueError:
-            raise bad("hostaddr", text, "an IP address; write a name as the URL's host") from None
-    return text
 
 
 def own_fields(own: Mapping[str, str]) -> dict[str, Any]:

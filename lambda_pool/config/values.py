@@ -24,6 +24,20 @@ def is_sendable(text: str) -> bool:
     return "\0" not in text and (text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text))
 
 
+def decoded(part: str, text: str) -> str:
+    """A piece of a URL, its %-escapes read. Raises ConfigError, which does not show it."""
+    if "%" in text:
+        from urllib.parse import unquote  # 7 ms that a MySQL function's cold start does without
+
+        try:
+            text = unquote(text, errors="strict")
+        except UnicodeDecodeError:
+            raise ConfigError(f"the URL's {part} is not valid: its %-escapes are not UTF-8") from None
+    if not is_sendable(text):  # a driver's error would quote the whole text
+        raise ConfigError(f"the URL's {part} is not valid: it holds a NUL character, or bytes that are not UTF-8")
+    return text
+
+
 def integer(least: int) -> Callable[[str, object], int]:
     """A whole number."""
     wanted = f"a whole number of at least {least}"

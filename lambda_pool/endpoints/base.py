@@ -1,5 +1,6 @@
 """The protocol of endpoint sources, and the simplest one."""
 
+from collections.abc import Callable
 from enum import Enum
 from typing import Protocol
 
@@ -51,22 +52,39 @@ class EndpointSource(Protocol):
 
 
 class FixedEndpoint:
-    """The URL's own host and port."""
+    """The URL's own host and port, or the hosts of a URL that names several, in turn.
+
+    A host is used for as long as it takes connections and writes; then the one behind it in the list, and behind the
+    last one the first. `share` says where to begin: from 0, at the first host, to below 1, at the last.
+    """
 
     has_reader = False
 
-    def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
+    def __init__(self, *endpoints: Endpoint, share: Callable[[], float] = float) -> None:
+        self._endpoints = endpoints
+        self._share = share
+        self._current: Endpoint
+        self.forget()
+
+    @property
+    def several(self) -> bool:
+        """Whether there is another host to go to."""
+        return len(self._endpoints) > 1
 
     def resolve(self, role: Role, timeout: float) -> Endpoint:
-        """The URL's host and port, for either role."""
-        return self._endpoint
+        """The host that is used now, for either role."""
+        return self._current
 
     def failed(self, endpoint: Endpoint) -> None:
-        """Nothing is cached: DNS is asked at each connect."""
+        """Go on to the next host, unless that was done already. No address is cached: DNS is asked at each connect."""
+        current = self._current
+        if (endpoint.host, endpoint.port) == (current.host, current.port):
+            self._current = self._endpoints[(self._endpoints.index(current) + 1) % len(self._endpoints)]
 
     def forget(self) -> None:
-        """Nothing is cached, so there is nothing to forget."""
+        """Begin anew."""
+        self._current = self._endpoints[int(self._share() * len(self._endpoints))]
 
     def __repr__(self) -> str:
-        return f"FixedEndpoint({self._endpoint.host!r}, {self._endpoint.port})"
+        hosts = ", ".join(f"{each.host!r}, {each.port}" for each in self._endpoints)
+        return f"FixedEndpoint({hosts})"

@@ -79,7 +79,7 @@ def _note_made(pool: ConnectionPool) -> None:
     if not (running or configuration.in_lambda()):
         return
     url = pool.config.url
-    place = (pool.name, url.engine, url.host, url.port, url.database, url.user)
+    place = (pool.name, url.engine, url.addresses, url.database, url.user)
     before = process.made.get(place)
     # Two that live side by side, at module scope, are somebody's choice.
     anew = before is not None and (bool(running) or before() is None)

@@ -35,6 +35,9 @@ _CLOSING = 0.2
 _MIN_TIMEOUT = 0.01
 # Seconds after SIGTERM in which a server's requests may end, of the second that a Web Function has.
 _REQUESTS_END = 0.6
+# Seconds for ending what the others run, all together. In a Web Function Lambda's own end comes first, and does what is
+# left to do: a process that is gone has no connections.
+_CANCELLING = 2.0
 _NO_SHUTDOWN = "connections are not closed at the end of this environment, nor cut when an invocation times out"
 
 
@@ -159,10 +162,11 @@ def _close_in_server() -> None:
     _tell_closing()
     while monotonic() - began < _REQUESTS_END and any(pool.state.entries for pool in pools()):
         pause(0.02)
+    _tell_closing()  # of the requests that ended meanwhile, before Lambda's patience is at its end
     for pool in pools():
         if pool.config.graceful_shutdown:
-            cancel_lent(pool, began + _REQUESTS_END + _CLOSING, _MIN_TIMEOUT)
-    _tell_closing()  # of the requests that ended meanwhile
+            cancel_lent(pool, began + _REQUESTS_END + _CANCELLING, _MIN_TIMEOUT)
+    _tell_closing()
 
 
 def _close_all() -> None:

@@ -15,7 +15,7 @@ from ..aio.pool import AsyncPool, core_of_async
 from ..engines.base import FrameworkConnection
 from ..errors import ConfigError
 from ..pool import ConnectionPool
-from .dialect import PooledDialect, password_shown, without_a_host
+from .dialect import PooledDialect, names_a_host, password_shown, without_a_host
 from .mysql import MysqlDialect
 from .postgresql import PostgresDialect
 
@@ -50,7 +50,7 @@ class AsyncDialect(_Dialect):
 
     def find_pool(self, given: Any, url: URL) -> ConnectionPool:
         """See PooledDialect."""
-        if given is None and not url.host:
+        if given is None and not names_a_host(url):
             without_a_host(url)
             given = default_async_pool()
         elif given is None:

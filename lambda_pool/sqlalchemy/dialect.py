@@ -83,7 +83,7 @@ class PooledDialect(_Dialect):
 
         Raises ConfigError.
         """
-        if given is None and url.host:
+        if given is None and names_a_host(url):
             given = api.Pool(password_shown(url))
         elif given is None:
             without_a_host(url)
@@ -240,6 +240,11 @@ class PooledDialect(_Dialect):
 def password_shown(url: URL) -> str:
     """The URL as a pool takes it."""
     return url.set(drivername=url.drivername.partition("+")[0]).render_as_string(hide_password=False)
+
+
+def names_a_host(url: URL) -> bool:
+    """Whether a URL does, before its path or in its query, where SQLAlchemy has several of them, and sockets."""
+    return bool(url.host) or not url.query.keys().isdisjoint(("host", "unix_socket"))
 
 
 def without_a_host(url: URL) -> None:

@@ -126,6 +126,7 @@ OURS = {
     "lambda_pool.borrower",
     "lambda_pool.certs",
     "lambda_pool.config",
+    "lambda_pool.config.addresses",
     "lambda_pool.config.environment",
     "lambda_pool.config.options",
     "lambda_pool.config.parts",

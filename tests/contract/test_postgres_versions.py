@@ -1,4 +1,4 @@
-"""What PostgreSQL's versions and settings differ in: timers, logins, the start of TLS, encodings, several hosts."""
+"""What PostgreSQL's versions and settings differ in: timers, logins, the start of TLS, encodings."""
 
 import socket
 import ssl
@@ -227,12 +227,3 @@ def test_databases_that_are_not_utf_8(encoded: tuple[str, str], pool_of: Pools) 
     assert [step for step in report["steps"] if step["status"] == "failed"] == []
     [version] = [step["facts"]["version"] for step in report["steps"] if step["step"] == "query"]
     assert isinstance(version, str)
-
-
-# --- several hosts ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("hosts", ["one.example,two.example", "one.example:5432,two.example:5433"])
-def test_several_hosts_in_one_url_are_refused_with_what_to_do(hosts: str) -> None:
-    with pytest.raises(lambda_pool.ConfigError, match="names several hosts: name one"):
-        lambda_pool.Pool(f"postgresql://app@{hosts}/orders?target_session_attrs=read-write")

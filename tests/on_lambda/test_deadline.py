@@ -13,7 +13,7 @@ from tests.on_lambda.databases import PASSWORD, Database, until
 from tests.support.pgbouncer import PgBouncer
 
 TIMEOUT = 4  # of Init, too, as the emulator has it
-BEFORE = 0.5  # seconds, which a busy machine does not use up by chance
+BEFORE = 1.5  # seconds, of which a third is for the cancel, which a busy machine does not use up by chance
 
 STATEMENT = """
 import os

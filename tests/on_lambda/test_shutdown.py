@@ -208,7 +208,7 @@ def test_on_the_runtime_of_python_3_11(start: Start, database: Database) -> None
     runtime = start(database.url("eleven"), timeout=TIMEOUT, env=env)
     assert runtime.invoke().error is None
     assert runtime.invoke({"sql": database.sleeper}, timeout=10).error is not None
-    until(lambda: not database.sessions("eleven"), 2)
+    until(lambda: not database.sessions("eleven"), 5)
     assert database.running(database.sleeper) == 0
     assert runtime.invoke().error is None
     assert not runtime.shutdown().timed_out

@@ -116,7 +116,7 @@ def _examine(
         return report("", [step("config", failed(line_of(error)), time.monotonic() - start, redactor), *rest])
     url = pool.config.url
     redactor.add(url.password, url.sslpassword)
-    redactor.spare(pool.name, url.engine, url.user, url.host, url.hostaddr, url.port, url.database)
+    redactor.spare(pool.name, url.engine, url.user, url.hostaddr, url.database, *sum(url.addresses, ()))
     steps = [step("config", _describe(pool), time.monotonic() - start, redactor)]
     role = Role.READER if readonly else Role.WRITER
     patient = Patient(pool, role, start + timeout, redactor)
@@ -156,7 +156,7 @@ def _skipped(name: str, lacks: str, redactor: Redactor) -> Step:
 def _describe(pool: ConnectionPool) -> Finding:
     """The configuration, without values that may be secret."""
     url = pool.config.url
-    where = f"{url.host or url.hostaddr}{f':{url.port}' if url.port else ''}"
+    where = ",".join(f"{host or url.hostaddr}{f':{port}' if port else ''}" for host, port in url.addresses)
     shown = f"{url.engine}://{f'{url.user}@' if url.user else ''}{where}/{url.database}"
     auth, source = pool.connector.auth, pool.connector.endpoint
     facts = {

@@ -22,7 +22,7 @@ from lambda_pool.cli.doctor.words import of_auth
 from lambda_pool.cli.rows import as_text
 from lambda_pool.cli.terminal import duration
 from lambda_pool.connector import contradiction
-from lambda_pool.endpoints.base import Endpoint, Role
+from lambda_pool.endpoints.base import Endpoint, FixedEndpoint, Role
 from lambda_pool.engines.base import TRANSIENT, ConnectRequest, Failure, FleetConnection
 from lambda_pool.invocation import Deadline
 from lambda_pool.pool import ConnectionPool
@@ -88,6 +88,7 @@ class Patient:
 def endpoint(patient: Patient) -> Finding:
     """Where the pool would connect to."""
     deadline = patient.within(patient.pool.config.timeout)
+    silent = _silent_hosts(patient)
     found = patient.endpoint = patient.pool.connector.resolve(patient.role, deadline)
     patient.redactor.spare(found.host, found.port)
     known = recognise(found.host)
@@ -100,7 +101,45 @@ def endpoint(patient: Patient) -> Finding:
         return warning(
             detail, f"This is the cluster's reader endpoint, which refuses to write: {writer} writes.", **facts
         )
+    if silent:
+        return warning(detail, f"The pool goes on to {found.host}: {'; '.join(silent)}.", **facts)
     return ok(detail, **facts)
+
+
+def _silent_hosts(patient: Patient) -> list[str]:
+    """What is wrong with the configured hosts in front of the first one that answers, which the pool goes on to."""
+    source, addresses = patient.pool.connector.endpoint, patient.pool.config.url.addresses
+    if not (isinstance(source, FixedEndpoint) and source.several):
+        return []
+    deadline = patient.within(patient.pool.config.timeout)
+    found: list[str] = []
+    for number in range(len(addresses)):
+        at = source.resolve(patient.role, 0.0)
+        share = deadline.left() / (len(addresses) - number)
+        try:
+            _dial_any(at.host, at.port or patient.pool.connector.engine.default_port, share)
+        except OSError as error:
+            found.append(f"{at.host} does not answer ({line_of(error)})")
+            source.failed(at)
+        else:
+            return found
+    return []  # the steps to come say so of the one that is next
+
+
+def _dial_any(host: str, port: int, seconds: float) -> None:
+    """Raises OSError for a host none of whose addresses answers. A Unix socket is left to the steps to come."""
+    if host.startswith(("/", "@")):
+        return
+    deadline = Deadline(seconds)
+    addresses = network.look_up(host, port, seconds)
+    for number, address in enumerate(addresses):
+        try:
+            network.dial(address, deadline.left() / (len(addresses) - number)).close()
+        except OSError:
+            if address == addresses[-1]:
+                raise
+        else:
+            return
 
 
 def identity(patient: Patient) -> Finding:

@@ -27,7 +27,7 @@ def of_auth(auth: Auth) -> str:
 def of_endpoint(source: EndpointSource) -> str:
     """Where the host comes from."""
     if isinstance(source, FixedEndpoint):
-        return "the configured host"
+        return "the first of the configured hosts that answers" if source.several else "the configured host"
     if isinstance(source, RdsProxy):
         return f"the RDS Proxy {source.name}"
     if isinstance(source, AuroraCluster):

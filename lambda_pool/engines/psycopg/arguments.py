@@ -126,7 +126,9 @@ def libpq_defaults() -> Defaults:
     if not port.isdigit():
         raise ConfigError("PGPORT (or the port in a service file) is not valid: it must be a whole number")
     if "," in said.get(b"host", "") + said.get(b"hostaddr", ""):
-        raise ConfigError("PGHOST or PGHOSTADDR (or a service file) names several hosts: name one")
+        raise ConfigError(
+            "PGHOST or PGHOSTADDR (or a service file) names several hosts: name one, or write them into the URL"
+        )
     return Defaults(
         host=said.get(b"host", ""),
         hostaddr=said.get(b"hostaddr", ""),

@@ -50,7 +50,7 @@ class PostgresEngine:
 
         from .engine_connection import PostgresConnection
         from .libpq import connect
-        from .timer import refuses_timer, with_timer
+        from .timer import refuses_timers, with_timers
 
         deadline = monotonic() + request.timeout
         arguments = dict(request.arguments)
@@ -58,11 +58,11 @@ class PostgresEngine:
         own.setdefault("autocommit", request.autocommit)
         if request.pooled:
             own.setdefault("prepare_threshold", None)
-        timed = with_timer(arguments, request.session_idle)
+        timed = with_timers(arguments, request.session_idle)
         try:
             pgconn = connect(conninfo(request, timed or arguments).decode(), deadline, pooled=request.pooled)
         except OperationalError as error:
-            if timed is None or not refuses_timer(error):
+            if timed is None or not refuses_timers(error):
                 raise
             timed = None
             pgconn = connect(conninfo(request, arguments).decode(), deadline, pooled=request.pooled)

@@ -78,9 +78,11 @@ _BY_TEXT = (
     ("connection not open", Failure.LOST),
     ("no connection to the server", Failure.LOST),
     ("lost synchronization with server", Failure.LOST),
-    # With target_session_attrs=read-write in the URL: the writer is elsewhere, or not yet one.
+    # With target_session_attrs in the URL: what is asked for is elsewhere, or not yet there.
     ("session is read-only", Failure.UNREACHABLE),
+    ("session is not read-only", Failure.UNREACHABLE),
     ("server is in hot standby mode", Failure.UNREACHABLE),
+    ("server is not in hot standby mode", Failure.UNREACHABLE),
     ("Network is unreachable", Failure.UNREACHABLE),
     ("No route to host", Failure.UNREACHABLE),
     ("Connection timed out", Failure.UNREACHABLE),

@@ -1,6 +1,8 @@
 """The question and the timer on real servers: what is counted, what it costs, and that no borrower's session ends."""
 
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -251,6 +253,41 @@ def test_a_timer_of_the_users_own_stays(small: PostgresServer) -> None:
     with pool.connection() as conn:
         assert one(conn, "show idle_session_timeout") == "77s"
     pool.close()
+    pool = Pool(url_of(small, query="&options=-c%20client_connection_check_interval%3D9s"))
+    with pool.connection() as conn:
+        assert one(conn, "show client_connection_check_interval") == "9s"
+        assert one(conn, "show idle_session_timeout") == "905500ms"
+    pool.close()
+
+
+AT_WORK = """
+import lambda_pool, sys
+with lambda_pool.Pool(sys.argv[1], metrics="off").connection() as conn:
+    conn.execute("insert into held values (1)")
+    print("at work", flush=True)
+    conn.execute("select pg_sleep(60)")
+"""
+
+
+@pytest.mark.sampled(1, "waits for the server's timer")
+def test_the_server_ends_what_a_killed_environment_ran(small: PostgresServer) -> None:
+    """Lambda kills what does not end, and nobody is left who could cancel the statement."""
+    small.execute("create table if not exists held (id int)")
+    small.execute("grant insert on held to app")
+    found = "select 1 from pg_stat_activity where query = 'select pg_sleep(60)' and state = 'active'"
+    with subprocess.Popen([sys.executable, "-c", AT_WORK, url_of(small)], stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "at work\n"
+        until = time.monotonic() + 20
+        while not small.execute(found):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+        process.kill()
+    until = time.monotonic() + 20
+    while small.execute(found):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert small.execute("select * from held") == []
 
 
 def test_where_the_timer_is_refused_the_login_goes_on_without(small: PostgresServer) -> None:

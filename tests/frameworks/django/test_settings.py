@@ -41,7 +41,7 @@ WRONG = [
     ({"CONN_MAX_AGE": -1}, "CONN_MAX_AGE"),
     ({"CONN_MAX_AGE": False}, "CONN_MAX_AGE"),
     ({"HOST": "postgresql://u:s3cret-word@h/d"}, "HOST"),
-    ({"HOST": "a,b"}, "HOST"),
+    ({"HOST": "a,,b"}, "HOST"),
     ({"PORT": "fifty"}, "PORT"),
     ({"PORT": 0}, "PORT"),
     ({"USER": 7}, "USER"),
@@ -104,6 +104,11 @@ def test_what_the_settings_say_reaches_the_pool() -> None:
     assert config.autocommit is True
     assert core.connector.auth is iam
     assert connection.home() is install("reader", entry(**changes, OPTIONS=connection.settings_dict["OPTIONS"])).home()
+
+
+def test_several_hosts() -> None:
+    connection = install("reader", entry(HOST="one,two:5433", PORT=5432))
+    assert connection.home().pool.config.url.addresses == (("one", 5432), ("two", 5433))
 
 
 def test_mysqls_words_for_tls() -> None:

@@ -9,6 +9,7 @@ import pymysql
 import pytest
 import sqlalchemy
 from sqlalchemy.engine import make_url
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
@@ -117,6 +118,21 @@ def test_without_any_url(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_url_with_half_of_it(url: str) -> None:
     with pytest.raises(ConfigError, match="add the host"):
         sqlalchemy.create_engine(url)
+
+
+@pytest.mark.parametrize("make", [sqlalchemy.create_engine, create_async_engine])
+@pytest.mark.parametrize(
+    ("query", "addresses"),
+    [
+        ("host=one:5433&host=two:5434", (("one", 5433), ("two", 5434))),
+        ("host=one,two", (("one", None), ("two", None))),
+        ("host=/run/postgresql", (("/run/postgresql", None),)),
+    ],
+)
+def test_hosts_in_the_query(make: Any, query: str, addresses: Any) -> None:
+    engine = make(f"postgresql+lambda_pool://app@/orders?{query}")
+    engine = getattr(engine, "sync_engine", engine)
+    assert engine.dialect.pool.config.url.addresses == addresses
 
 
 @pytest.mark.parametrize("poolclass", [QueuePool, StaticPool])

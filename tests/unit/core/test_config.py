@@ -74,7 +74,6 @@ def test_escapes_ipv6_and_sockets() -> None:
         ("postgresql://app:12/s3cr3t@h", "%2F"),
         ("postgresql://app:s3cr3t@h/d/e", "one database name"),
         ("postgresql://app:s3cr3t@h one/d", "without spaces"),
-        ("postgresql://app:s3cr3t@h1,h2/d", "several hosts"),
         ("postgresql://app:s3cr3t@::1/d", "IPv6"),
         ("postgresql://app:s3cr3t@[::1/d", "IPv6"),
         ("postgresql://%ff@h/d", "user.*UTF-8"),
@@ -87,7 +86,7 @@ def test_escapes_ipv6_and_sockets() -> None:
         ("postgresql://h/d?a=1&a=2", "twice"),
         ("postgresql://h/d?password=s3cr3t", "'password'.*before the query"),
         ("postgresql://h/d?user=app", "'user'.*before the query"),
-        ("postgresql://h/d?host=/run/pg", "two hosts"),
+        ("postgresql://h/d?host=/run/pg", "hosts in two places"),
     ],
 )
 def test_a_wrong_url(url: str, said: str) -> None:

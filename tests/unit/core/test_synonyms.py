@@ -233,14 +233,12 @@ def test_a_host_in_the_query(url: str, host: str, hostaddr: str) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("postgresql:///d?host=a,b", "several hosts"),
-        ("postgresql:///d?host=/run/pg,db.example", "several hosts"),
         ("postgresql:///d?host=a b", "without spaces"),
         ("postgresql://h/d?hostaddr=db.example", "hostaddr='db.example'.*an IP address"),
         ("postgresql://h/d?hostaddr=10.0.0.1,10.0.0.2", "hostaddr=.*an IP address"),
         ("postgresql:///d?host=/run/pg&hostaddr=10.0.0.1", "Unix socket.*hostaddr"),
-        ("mysql:///d?host=h&unix_socket=/run/my.sock", "two hosts"),
-        ("mysql://h/d?host=other", "two hosts"),
+        ("mysql:///d?host=h&unix_socket=/run/my.sock", "hosts in two places"),
+        ("mysql://h/d?host=other", "hosts in two places"),
     ],
 )
 def test_wrong_hosts_in_the_query(url: str, said: str) -> None:
