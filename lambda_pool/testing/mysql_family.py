@@ -57,6 +57,7 @@ class MysqlFamily(Server):
             autocommit=True,
             connect_timeout=10,
         )
+        self._own.append(connection.thread_id())  # type: ignore[no-untyped-call]
         with connection, connection.cursor() as cursor:
             cursor.execute(sql, parameters or None)
             return list(cursor.fetchall())
@@ -64,11 +65,12 @@ class MysqlFamily(Server):
     def _end_others(self) -> list[int]:
         import pymysql
 
-        found = self.execute(
+        rows = self.execute(
             "select id from information_schema.processlist"
             " where id <> connection_id() and command not in ('Daemon', 'Binlog Dump')"
         )
-        for (number,) in found:
+        found = [int(number) for (number,) in rows if number not in self._own]
+        for number in found:
             with contextlib.suppress(pymysql.err.OperationalError):  # it ended by itself meanwhile
-                self.execute(f"kill {int(number)}")
-        return [int(number) for (number,) in found]
+                self.execute(f"kill {number}")
+        return found

@@ -161,6 +161,7 @@ class PostgresServer(Server):
         import psycopg
 
         with psycopg.connect(self.url(), autocommit=True, connect_timeout=10) as connection:
+            self._own.append(connection.info.backend_pid)
             cursor = connection.execute(sql.encode(), parameters or None)
             return cursor.fetchall() if cursor.description else []
 
@@ -169,4 +170,4 @@ class PostgresServer(Server):
             "select pid, pg_terminate_backend(pid) from pg_stat_activity"
             " where backend_type = 'client backend' and pid <> pg_backend_pid()"
         )
-        return [int(pid) for pid, _ in rows]
+        return [int(pid) for pid, _ in rows if pid not in self._own]

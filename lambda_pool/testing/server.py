@@ -16,6 +16,7 @@ import signal
 import subprocess
 import tempfile
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,7 @@ _START_SECONDS = 60.0
 _START_ATTEMPTS = 5
 _STOP_SECONDS = 30.0
 _TAIL_CHARACTERS = 3000
+_REMEMBERED = 20
 _WITHOUT_TLS = "SSL is not supported by this build"
 # A Unix socket's path is limited to 107 bytes; the servers put theirs into the temporary directory.
 _LONGEST_FOLDER = 70
@@ -79,6 +81,8 @@ class Server(abc.ABC):
         self.user = user
         self.database = database
         self.password: str = password or secrets.token_urlsafe(12)
+        # Sessions of `execute`: a server may still list one for some milliseconds after it was closed.
+        self._own: deque[int] = deque(maxlen=_REMEMBERED)
         self.port: int = 0
         self._extra_config = list(extra_config)
         self._log_statements = log_statements
