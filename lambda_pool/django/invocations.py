@@ -91,7 +91,10 @@ def _give_back() -> list[str]:
                 left_open.append(repr(wrapper.alias))
             else:
                 log.warning("Django's %r was left in a transaction, which is rolled back", wrapper.alias)
-        wrapper.close_if_unusable_or_obsolete()
+        if isinstance(wrapper, PooledWrapper):
+            wrapper.give_back()  # also inside of an atomic() that never ends
+        else:
+            wrapper.close_if_unusable_or_obsolete()
     return left_open
 
 

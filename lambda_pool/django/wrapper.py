@@ -38,6 +38,10 @@ _HIDDEN = (
     "it is saved. Put what may fail into an atomic() of its own, and catch its error outside of that; or call "
     "transaction.set_rollback(True) where the rollback is what you want"
 )
+_CLOSED = (
+    "Django's %r was closed inside of atomic(), whose transaction is rolled back: nothing of it is saved. Call close() "
+    "after the block"
+)
 
 
 class PooledWrapper:
@@ -179,12 +183,18 @@ class PooledWrapper:
             self.close()
 
     def close_if_unusable_or_obsolete(self) -> None:
-        """Called at the beginning and at the end of each request: give back."""
-        if self.connection is not None:
+        """Called at the beginning and at the end of each request: give back. As Django's, not inside of atomic()."""
+        if self.connection is not None and not self.in_atomic_block:
             self.close()
 
     def close(self) -> None:
         """Give back. What is not committed is rolled back."""
+        if self.in_atomic_block and self.is_in_transaction():
+            log.warning(_CLOSED, self.alias)
+        self.give_back()
+
+    def give_back(self) -> None:
+        """The same, where somebody has said already what becomes of the transaction."""
         super().close()  # type: ignore[misc]
         if self.closed_in_transaction:
             self.connection = None  # somebody else may have it by now

@@ -38,6 +38,7 @@ _REQUESTS_END = 0.6
 # Seconds for ending what the others run, all together. In a Web Function Lambda's own end comes first, and does what is
 # left to do: a process that is gone has no connections.
 _CANCELLING = 2.0
+_AGAIN = 0.1
 _NO_SHUTDOWN = "connections are not closed at the end of this environment, nor cut when an invocation times out"
 
 
@@ -163,9 +164,12 @@ def _close_in_server() -> None:
     while monotonic() - began < _REQUESTS_END and any(pool.state.entries for pool in pools()):
         pause(0.02)
     _tell_closing()  # of the requests that ended meanwhile, before Lambda's patience is at its end
-    for pool in pools():
-        if pool.config.graceful_shutdown:
-            cancel_lent(pool, began + _REQUESTS_END + _CANCELLING, _MIN_TIMEOUT)
+    end = began + _REQUESTS_END + _CANCELLING
+    while monotonic() < end and any(pool.state.entries for pool in pools()):
+        for pool in pools():
+            if pool.config.graceful_shutdown:
+                cancel_lent(pool, end, _MIN_TIMEOUT)
+        pause(_AGAIN)  # a request that began late may have only now what is to be cut
     _tell_closing()
 
 

@@ -139,7 +139,7 @@ class BoundedConnection(ConnectingConnection):
             self._commanded(super().query, "SELECT @@max_allowed_packet")
             self._largest = int(private.result_of(self).rows[0][0])
         try:
-            saving = seen.commits and (self.in_transaction or seen.several)
+            saving = seen.commits and (self.in_transaction or seen.several or seen.elsewhere)
             affected = self._commanded(super().query, sql, unbuffered, saving=saving)
         except pymysql.MySQLError as error:
             explained = self._explained(error, sql)

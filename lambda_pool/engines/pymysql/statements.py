@@ -61,7 +61,9 @@ class Look(Record):
     xa_ends: bool = False
     """It ends the second."""
     several: bool = False
-    """It is more than one statement, or ends a transaction that another session prepared."""
+    """It is more than one statement."""
+    elsewhere: bool = False
+    """It commits what another session may have prepared."""
     transaction: bool = False
     """It sets isolation level or access mode."""
     read_only: bool = False
@@ -128,7 +130,7 @@ def _look(text: str) -> Look:
         to_savepoint=to_savepoint,
         xa_prepares=first == "xa" and second == "prepare",
         xa_ends=first == "xa" and second in {"commit", "rollback"},
-        several=elsewhere,
+        elsewhere=elsewhere,
         transaction=transaction,
         read_only=(transaction or first == "start") and bool(re.search(_READ_ONLY, text)),
         moves=moves,

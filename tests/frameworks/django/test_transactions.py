@@ -179,6 +179,60 @@ def test_an_error_that_django_rolls_back_for_without_a_word(
     Order.objects.create(name="next")
 
 
+def test_what_ends_a_request_ends_no_atomic_block(use: Use, database: Database) -> None:
+    """close_old_connections() in the middle of one, by a nested request or a library, which Django leaves alone."""
+    use()
+    with transaction.atomic():
+        Order.objects.create(name="first")
+        request_ends()
+        Order.objects.create(name="second")
+        request_ends()
+    assert names(database) == ["first", "second"]
+    with suppress(ZeroDivisionError), transaction.atomic():
+        Order.objects.create(name="taken back")
+        request_ends()
+        raise ZeroDivisionError
+    request_ends()
+    assert names(database) == ["first", "second"]
+
+
+def test_a_close_amid_a_block_is_told(use: Use, database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    """Django rolls back without a word."""
+    connection = use()
+    with transaction.atomic():
+        Order.objects.create(name="lost")
+        connection.close()
+    assert "closed inside of atomic(), whose transaction is rolled back" in caplog.text
+    assert names(database) == []
+    caplog.clear()
+    with transaction.atomic():
+        connection.close()  # nothing is lost
+    Order.objects.create(name="next")
+    connection.close()
+    assert caplog.text == ""
+
+
+def test_an_atomic_block_that_never_ends_is_given_back(use: Use, database: Database) -> None:
+    connection = use(unsaved="warn")
+
+    def begin() -> Any:
+        with transaction.atomic():
+            Order.objects.create(name="lost")
+            yield
+
+    kept = begin()
+
+    @handler
+    def half(event: object, context: object) -> None:
+        next(kept)
+
+    half({}, None)
+    assert stats(connection).in_use == 0
+    assert names(database) == []
+    with suppress(Exception):
+        kept.close()
+
+
 def test_a_rollback_that_was_asked_for_is_no_error(use: Use, database: Database) -> None:
     """By set_rollback(), by an error that leaves the block, or by hand."""
     use()
