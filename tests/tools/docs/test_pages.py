@@ -110,6 +110,11 @@ def said_by_others() -> list[str]:
         ("the connection is closed", "psycopg.OperationalError: the connection is closed"),
         ('syntax error at or near "$1"', 'psycopg.errors.SyntaxError: syntax error at or near "$1"'),
         ("deadlock detected", "psycopg.errors.DeadlockDetected: deadlock detected"),
+        ("session is read-only", 'connection to server at "db" (10.0.0.1), port 5432 failed: session is read-only'),
+        ("session is not read-only", 'connection to server at "db", port 5432 failed: session is not read-only'),
+        ("server is in hot standby mode", 'connection to server at "db" failed: server is in hot standby mode'),
+        ("server is not in hot standby mode", 'connection to server at "db" failed: server is not in hot standby mode'),
+        ("connection to client lost", "FATAL:  connection to client lost"),
         ("could not serialize access", "could not serialize access due to concurrent update"),
         (
             "Deadlock found when trying to get lock",
