@@ -56,10 +56,13 @@ class PinCheck:
 
     In: the URL of the database. `url` leads through the check, unencrypted and with `pooled=true`; `pins` is what was
     found so far. At the end of the block everything found is raised as PinnedError, unless the block itself raised.
+    Raises ValueError for a URL that names several hosts.
     """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
+        if "," in parts.netloc.rpartition("@")[2]:
+            raise ValueError("PinCheck stands before one server: give a URL with one host")
         self._engine = "mysql" if parts.scheme.startswith(("mysql", "mariadb")) else "postgresql"
         port = parts.port or (3306 if self._engine == "mysql" else 5432)
         self._proxy = FaultyProxy(parts.hostname or "localhost", port, listen=self._listen)

@@ -110,6 +110,12 @@ def test_what_a_proxy_refuses_at_the_login(postgres: PostgresServer) -> None:
             psycopg.connect(check.url.replace("&pooled=true", "") + "&options=-cwork_mem%3D1MB").close()
 
 
+def test_several_hosts_are_refused() -> None:
+    with pytest.raises(ValueError, match="give a URL with one host"):
+        PinCheck("postgresql://app:a,b@one,two/orders")
+    PinCheck("postgresql://app:a,b@one/orders")
+
+
 def test_a_long_statement(server: Server) -> None:
     with pytest.raises(PinnedError, match="it is longer than 16 KiB"):
         with PinCheck(server.url()) as check:
