@@ -149,8 +149,9 @@ class TestReturn:
                 assert (conn.autocommit if database.engine == "postgresql" else conn.get_autocommit()) is start
             assert pool.stats().opened == 1
 
-    def test_isolation_and_read_only_are_restored(self, database: Database) -> None:
-        pool = database.pool()
+    @pytest.mark.parametrize("reset", ["changed", "transaction"])
+    def test_isolation_and_read_only_are_restored(self, database: Database, reset: str) -> None:
+        pool = database.pool(reset=reset)
         with pool.connection() as conn:
             if database.engine == "postgresql":
                 conn.isolation_level = psycopg.IsolationLevel.SERIALIZABLE

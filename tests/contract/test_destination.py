@@ -147,10 +147,12 @@ def test_a_local_name_that_leads_elsewhere_is_not_local(plain: PostgresServer) -
 
 
 def test_a_url_with_a_host_leads_there_and_nowhere_else(plain: PostgresServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    [(sockets,)] = plain.execute("show unix_socket_directories")
     for name, value in {"PGHOST": ELSEWHERE, "PGHOSTADDR": "192.0.2.1", "PGPORT": "1"}.items():
         monkeypatch.setenv(name, value)
     assert encrypted(pool_of(f"postgresql://{login_of(plain)}@localhost:{plain.port}/postgres")) is False
     assert encrypted(pool_of(**parts_of(plain))) is False
+    assert encrypted(pool_of(f"postgresql://{login_of(plain)}@:{plain.port}/postgres?host={sockets}")) is False
 
 
 def test_a_secret_that_knows_the_host_is_asked_before_libpq(

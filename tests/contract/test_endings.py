@@ -170,10 +170,11 @@ def test_a_rollback_in_the_work_ends_its_transaction_too(my: Database) -> None:
     assert my.rows() == [10]
 
 
+@pytest.mark.parametrize("statement", ["commit", "commit; begin", "commit and chain"])
 @pytest.mark.parametrize("returns", [False, True])
-def test_a_commit_in_plain_sql_on_postgresql(pg: Database, returns: bool) -> None:
+def test_a_commit_in_plain_sql_on_postgresql(pg: Database, returns: bool, statement: str) -> None:
     def between(conn: Any) -> None:
-        pg.query(conn, "commit")
+        conn.execute(statement)
         if returns:
             pg.insert(conn, 10)
 
@@ -327,9 +328,10 @@ def test_a_transaction_block_that_was_left_open_and_ended_by_hand(pg: Database) 
     assert pool.stats().opened == 2
 
 
-def test_a_notifies_that_waits_to_go_on(pg: Database) -> None:
+@pytest.mark.parametrize("reset", ["changed", "transaction"])
+def test_a_notifies_that_waits_to_go_on(pg: Database, reset: str) -> None:
     """It holds psycopg's own lock, which is waited for without a bound."""
-    pool = pg.pool(autocommit=True)
+    pool = pg.pool(autocommit=True, reset=reset)
     with pool.connection() as conn:
         conn.execute("listen orders")
         pg.execute("notify orders")

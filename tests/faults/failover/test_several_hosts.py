@@ -12,7 +12,7 @@ from lambda_pool import ConnectError, DeadlineExceeded, Pool
 from lambda_pool.api import core_of
 from lambda_pool.auth.base import Credentials
 from lambda_pool.cli.doctor import diagnose
-from lambda_pool.endpoints.base import Endpoint
+from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.events import ConnectFailed, Opened
 from lambda_pool.reclaim import cancel
 from lambda_pool.secret import Secret
@@ -169,3 +169,13 @@ def test_the_doctor_goes_on_to_the_one_that_answers(pair: Pair) -> None:
     assert f"localhost:{pair.old.port},localhost:{pair.new.port}" in steps["config"]["detail"]
     assert steps["login"]["status"] == "ok"
     pool.close()
+
+
+def test_many_environments_share_them_where_the_url_says_so() -> None:
+    def first(url: str, **options: Any) -> str:
+        return core_of(Pool(url, **options)).connector.endpoint.resolve(Role.WRITER, 0.0).host
+
+    url = "postgresql://app@one,two/d"
+    assert {first(f"{url}?load_balance_hosts=random") for _ in range(64)} == {"one", "two"}  # 1 in 2 ** 63 fails
+    assert {first(url, connect_args={"load_balance_hosts": "random"}) for _ in range(64)} == {"one", "two"}
+    assert {first(f"{url}?load_balance_hosts=disable") for _ in range(64)} == {"one"}

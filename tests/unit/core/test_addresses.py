@@ -1,7 +1,5 @@
 """URLs and parts that name several hosts."""
 
-from typing import Any
-
 import pytest
 
 from lambda_pool import ConfigError, IamToken, Pool, RdsProxy
@@ -124,16 +122,6 @@ def test_one_alone_stays() -> None:
     source.failed(ONE)
     assert source.resolve(Role.WRITER, 0.0) is ONE
     assert not source.several
-
-
-def test_many_environments_share_them_where_the_url_says_so() -> None:
-    def first(url: str, **options: Any) -> str:
-        return core_of(Pool(url, **options)).connector.endpoint.resolve(Role.WRITER, 0.0).host
-
-    url = "postgresql://app@one,two/d"
-    assert {first(f"{url}?load_balance_hosts=random") for _ in range(64)} == {"one", "two"}  # 1 in 2 ** 63 fails
-    assert {first(url, connect_args={"load_balance_hosts": "random"}) for _ in range(64)} == {"one", "two"}
-    assert {first(f"{url}?load_balance_hosts=disable") for _ in range(64)} == {"one"}
 
 
 def test_an_endpoint_of_ones_own_wins() -> None:
