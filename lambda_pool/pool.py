@@ -296,12 +296,15 @@ class ConnectionPool:
 
     def _returned(self, entry: Entry, mono: float) -> Returned | None:
         """The event for a borrow that ends; None if it was told of already, or nobody listens."""
-        since, entry.borrowed_mono = entry.borrowed_mono, 0.0
-        if not since or not self.events.observers:
+        if not self.events.observers:
+            entry.borrowed_mono = 0.0
             return None
-        with self.lock:
+        with self.lock:  # its borrower and who takes it away may both be here
+            since, entry.borrowed_mono = entry.borrowed_mono, 0.0
             # One that was taken away is no longer counted, but was in use until now.
             others = sum(each.state is not State.IDLE for each in self.state.entries if each is not entry)
+        if not since:
+            return None
         return Returned(self.name, mono - since, entry.checkout, not entry.fresh, others + 1)
 
     def emit_returned(self, entry: Entry) -> None:

@@ -6,10 +6,13 @@ the runtime asks for its next event, and before a process sends SIGTERM to itsel
 
 from __future__ import annotations
 
+import _thread
 import importlib.util
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -26,6 +29,7 @@ def begin(settings: str, data: str) -> None:
     import coverage
 
     coverage.process_startup()
+    _thread.start_new_thread = _measured(_thread.start_new_thread)
     sys.meta_path.insert(0, _Finder())
     kill = os.kill
 
@@ -35,6 +39,19 @@ def begin(settings: str, data: str) -> None:
         kill(pid, number)
 
     os.kill = save_and_kill
+
+
+def _measured(start: Callable[..., int]) -> Callable[..., int]:
+    """The same for a thread that `threading` knows nothing of, which coverage.py would not see."""
+
+    def start_measured(function: Callable[..., object], args: tuple[Any, ...], *more: Any) -> int:
+        def run(*args: Any, **named: Any) -> None:
+            sys.settrace(threading.gettrace())
+            function(*args, **named)
+
+        return start(run, args, *more)
+
+    return start_measured
 
 
 def save() -> None:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.support.speed import FULL, SEED
+from tests.support.speed import EVERY_CASE, FULL, SEED
 
 if TYPE_CHECKING:
     from lambda_pool.testing.mariadb import MariaDbServer
@@ -130,7 +130,7 @@ def leave_to_the_full_run(items: list[pytest.Item]) -> None:
             raise pytest.UsageError(
                 f'{test} is sampled: @pytest.mark.sampled(how_many, "why so few are enough")'
             ) from None
-        if FULL or count >= len(found):
+        if EVERY_CASE or count >= len(found):
             continue
         chosen = random.Random(f"{SEED} {test}").sample(found, count)
         for item in found:

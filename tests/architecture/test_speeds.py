@@ -48,7 +48,7 @@ def test_a_sample_is_left_to_the_quick_run_and_the_full_one_has_all(pytester: py
     pytester.runpytest_inprocess(*options).assert_outcomes(passed=21)
     for _ in range(2):
         done = pytester.runpytest_inprocess(*options, "-m", "not slow")
-        done.assert_outcomes(**({"passed": 21} if speed.FULL else {"passed": 3, "deselected": 18}))
+        done.assert_outcomes(**({"passed": 21} if speed.EVERY_CASE else {"passed": 3, "deselected": 18}))
 
 
 def test_a_sample_says_how_many_and_why(pytester: pytest.Pytester) -> None:

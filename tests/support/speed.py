@@ -10,6 +10,9 @@ import random
 
 FULL = os.environ.get("TEST_SPEED", "quick") == "full"
 
+EVERY_CASE = FULL or os.environ.get("TEST_CASES") == "all"
+"""Whether sampled tests try all their cases: what `make coverage` measures must not depend on the day."""
+
 # Noted where the processes of a run find it, which must all choose the same.
 SEED = int(os.environ.setdefault("TEST_SEED", str(datetime.date.today().toordinal())))
 """What decides which part of something large is tried; another one each day, unless TEST_SEED gives one."""

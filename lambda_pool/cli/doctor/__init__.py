@@ -116,7 +116,9 @@ def _examine(
         return report("", [step("config", failed(line_of(error)), time.monotonic() - start, redactor), *rest])
     url = pool.config.url
     redactor.add(url.password, url.sslpassword)
-    redactor.spare(pool.name, url.engine, url.user, url.hostaddr, url.database, *sum(url.addresses, ()))
+    redactor.spare(pool.name, url.engine, url.user, url.hostaddr, url.database)
+    for address in url.addresses:
+        redactor.spare(*address)
     steps = [step("config", _describe(pool), time.monotonic() - start, redactor)]
     role = Role.READER if readonly else Role.WRITER
     patient = Patient(pool, role, start + timeout, redactor)

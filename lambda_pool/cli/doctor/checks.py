@@ -131,15 +131,9 @@ def _dial_any(host: str, port: int, seconds: float) -> None:
     if host.startswith(("/", "@")):
         return
     deadline = Deadline(seconds)
-    addresses = network.look_up(host, port, seconds)
-    for number, address in enumerate(addresses):
-        try:
-            network.dial(address, deadline.left() / (len(addresses) - number)).close()
-        except OSError:
-            if address == addresses[-1]:
-                raise
-        else:
-            return
+    reached, problems = network.first_to_answer(network.look_up(host, port, seconds), deadline.left())
+    if reached is None:
+        raise problems[-1][1]
 
 
 def identity(patient: Patient) -> Finding:
@@ -196,17 +190,10 @@ def _socket_path(engine: str, request: ConnectRequest) -> str:
 def tcp(patient: Patient) -> Finding:
     """Whether one of the addresses answers."""
     deadline = patient.within(patient.pool.config.connect_timeout)
-    problems: list[tuple[network.Address, OSError]] = []
-    for number, address in enumerate(patient.addresses):
-        start = time.monotonic()
-        try:
-            # What is left is shared among the addresses to come.
-            network.dial(address, deadline.left() / (len(patient.addresses) - number)).close()
-        except OSError as error:
-            problems.append((address, error))
-        else:
-            patient.reached = address
-            return ok(f"{_shown(address)} answers", milliseconds=round((time.monotonic() - start) * 1000, 1))
+    start = time.monotonic()
+    patient.reached, problems = network.first_to_answer(patient.addresses, deadline.left())
+    if patient.reached:
+        return ok(f"{_shown(patient.reached)} answers", milliseconds=round((time.monotonic() - start) * 1000, 1))
     address, problem = problems[-1]
     detail = "; ".join(f"{_shown(where)}: {line_of(error)}" for where, error in problems)
     in_lambda = configuration.in_lambda()

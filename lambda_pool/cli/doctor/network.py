@@ -83,6 +83,25 @@ def dial(address: Address, seconds: float) -> socket.socket:
     return sock
 
 
+def first_to_answer(
+    addresses: Sequence[Address], seconds: float
+) -> tuple[Address | None, list[tuple[Address, OSError]]]:
+    """The first address that answers, if any does, and what is wrong with those before it.
+
+    What is left of the time is shared among the addresses to come.
+    """
+    end = time.monotonic() + seconds
+    problems: list[tuple[Address, OSError]] = []
+    for number, address in enumerate(addresses):
+        try:
+            dial(address, (end - time.monotonic()) / (len(addresses) - number)).close()
+        except OSError as error:
+            problems.append((address, error))
+        else:
+            return address, problems
+    return None, problems
+
+
 def start_tls(engine: str, sock: socket.socket, context: ssl.SSLContext, host: str, seconds: float) -> ssl.SSLSocket:
     """Ask the server for TLS, and shake hands.
 

@@ -11,7 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.ext.asyncio import create_async_engine as plain_create
 
 import lambda_pool
-from lambda_pool import CommitUncertain, ConfigError
+from lambda_pool import CommitUncertain, ConfigError, ConnectError, PoolTimeout
 from lambda_pool.aio.pool import core_of_async
 from lambda_pool.sqlalchemy import create_async_engine, create_engine, handler
 from lambda_pool.testing.network import FaultyProxy
@@ -204,6 +204,70 @@ def test_the_handler_gives_a_session(ground: Ground) -> None:
         handler(engine, nonsense=1)
     with pytest.raises(ConfigError, match="plain function"):
         handler(engine, lambda event, context, session: None)
+
+
+def test_on_unavailable_answers_before_the_handler_runs(ground: Ground) -> None:
+    nobody = create_async_engine(ground.pool(url=ground.database.server.url(port=1), timeout=0.2))
+    ran = []
+
+    @handler(nobody, on_unavailable=lambda event, context, error: [event, type(error)])
+    async def function(event: Any, context: Any, session: AsyncSession) -> None:
+        ran.append(event)
+
+    assert function(7, None) == [7, ConnectError]
+    assert ran == []
+
+
+def test_with_on_unavailable_the_connection_is_there_already(ground: Ground) -> None:
+    """So that nothing that the handler itself raises is taken for it."""
+    pool = ground.pool()
+
+    @handler(create_async_engine(pool), on_unavailable=lambda *_: "unavailable")
+    async def function(event: Any, context: Any, session: AsyncSession) -> int:
+        in_use = pool.stats().in_use
+        await add(session, ground, event)
+        if event == 2:
+            raise PoolTimeout("the handler's own")
+        return in_use
+
+    assert function(1, None) == 1
+    with pytest.raises(PoolTimeout, match="own"):
+        function(2, None)
+    assert ground.rows() == [1]
+    assert at_rest(pool)
+
+
+def test_a_connection_that_is_lost_does_not_hide_the_handlers_own_error(ground: Ground) -> None:
+    pool = ground.pool()
+
+    @handler(create_async_engine(pool))
+    async def function(event: Any, context: Any, session: AsyncSession) -> None:
+        await add(session, ground, 1)
+        raw = await (await session.connection()).get_raw_connection()
+        ground.database.kill(ground.backend(raw.driver_connection))
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        function({}, None)
+    assert ground.rows() == []
+    assert pool.stats().size == 0
+
+
+def test_provisioned_concurrency_opens_ahead(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "provisioned-concurrency")
+
+    async def function(event: Any, context: Any, session: AsyncSession) -> Any:
+        return (await session.execute(text("select 1"))).scalar()
+
+    pool = ground.pool()
+    handle = handler(create_async_engine(pool), function)
+    assert pool.stats().opened == 1
+    assert handle({}, None) == 1
+    assert pool.stats().opened == 1
+    handler(create_async_engine(ground.pool(url=ground.database.server.url(port=1), timeout=0.1)), function)
+    assert "the first invocation tries again" in caplog.text
 
 
 def test_the_wrong_kind_of_pool_is_told(ground: Ground) -> None:

@@ -131,6 +131,59 @@ def test_the_signal_is_sent_for_each_connection_of_djangos(connection: Any, data
     assert stats(connection).opened == 1
 
 
+@pytest.mark.parametrize("known", [False, True])
+def test_a_signals_receiver_that_fails_takes_nothing_with_it(connection: Any, known: bool) -> None:
+    if known:
+        Order.objects.count()
+        connection.close()
+
+    def created(sender: object, connection: Any, **_: object) -> None:
+        raise ZeroDivisionError
+
+    connection_created.connect(created)
+    try:
+        with pytest.raises(ZeroDivisionError):
+            Order.objects.count()
+    finally:
+        connection_created.disconnect(created)
+    assert (stats(connection).in_use, connection.connection) == (0, None)
+    assert Order.objects.count() == 0
+
+
+@pytest.mark.parametrize("known", [False, True])
+def test_lost_before_anybody_used_it_another_takes_its_place(connection: Any, database: Database, known: bool) -> None:
+    if known:
+        Order.objects.count()
+        connection.close()
+    killed: list[int] = []
+
+    def created(sender: object, connection: Any, **_: object) -> None:
+        if not killed:
+            killed.append(backend_of(connection))
+            database.kill(killed[0])
+            with connection.cursor() as cursor:
+                cursor.execute("select 1")
+
+    connection_created.connect(created)
+    try:
+        assert Order.objects.count() == 0
+    finally:
+        connection_created.disconnect(created)
+    assert killed != [backend_of(connection)]
+    assert stats(connection).opened == 2
+
+
+def test_closed_twice_and_a_connection_asked_for_by_hand(connection: Any) -> None:
+    """As libraries do it that call Django's own methods."""
+    conn = connection.get_new_connection(connection.get_connection_params())
+    assert stats(connection).in_use == 1
+    assert connection.borrow().conn is conn
+    connection.connection = conn
+    connection.close()
+    connection.close()
+    assert (stats(connection).in_use, stats(connection).idle) == (0, 1)
+
+
 # --- lost connections -------------------------------------------------------------------------------------------------
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import IntegrityError, InternalError, OperationalError, router, transaction
+from django.db.backends.signals import connection_created
 from django.test import override_settings
 
 import lambda_pool
@@ -403,6 +404,28 @@ def test_autocommit_off_in_the_settings(use: Use, database: Database) -> None:
         Order.objects.create(name="open")
         request_ends()
     assert names(database) == ["one", "two"]
+    assert stats(connection).opened == 1
+
+
+def test_autocommit_off_and_a_receiver_that_asks(use: Use, database: Database) -> None:
+    """What a receiver of the signal begins is no part of the first transaction."""
+    entry = {**use().settings_dict, "AUTOCOMMIT": False}
+    connection = use(entry=entry)
+
+    def created(sender: object, connection: Any, **_: object) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("select 1")
+
+    connection_created.connect(created)
+    try:
+        Order.objects.create(name="rolled back")
+        transaction.rollback()
+        Order.objects.create(name="kept")
+        transaction.commit()
+        request_ends()
+    finally:
+        connection_created.disconnect(created)
+    assert names(database) == ["kept"]
     assert stats(connection).opened == 1
 
 

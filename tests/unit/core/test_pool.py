@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 import lambda_pool
+from lambda_pool.api import core_of
+from lambda_pool.core.entry import Entry
 from lambda_pool.engines.base import ConnectRequest, Failure, Outcome
 from lambda_pool.events import (
     CheckedOut,
@@ -750,6 +752,34 @@ class TestObservers:
         assert stuck == []
         told = {Opened, ConnectFailed, CheckedOut, Reused, Returned, Waited, TimedOut, Leaked, RolledBack, Pinged}
         assert kinds == told | {Replaced, Closed}
+
+    def test_a_borrow_that_two_threads_end_is_told_of_once(self, driver: FakeDriver, seen: Recorder) -> None:
+        """Its borrower, and the end of an invocation that takes it away, where both read when it began."""
+        pool = driver.pool(observers=[seen])
+        both = threading.Barrier(2)
+        since = vars(Entry)["borrowed_mono"]
+
+        class ReadByBoth(Entry):
+            __slots__ = ()
+
+            @property
+            def borrowed_mono(self) -> float:
+                found: float = since.__get__(self)
+                with contextlib.suppress(threading.BrokenBarrierError):
+                    both.wait(0.2)  # in vain where only one may be here
+                return found
+
+            @borrowed_mono.setter
+            def borrowed_mono(self, value: float) -> None:
+                since.__set__(self, value)
+
+        entry = acquire(pool)
+        entry.__class__ = ReadByBoth
+        threads = [in_thread(lambda: core_of(pool).emit_returned(entry)) for _ in range(2)]
+        for thread in threads:
+            thread.join(10)
+        release(pool, entry)
+        assert len(seen.of(Returned)) == 1
 
     def test_leak_after(self, driver: FakeDriver, seen: Recorder, caplog: pytest.LogCaptureFixture) -> None:
         pool = driver.pool(leak_after=0.01, observers=[seen])
