@@ -1,5 +1,6 @@
 """What a block may do to its own transaction and connection, and what that means for it and for the next one."""
 
+import contextlib
 import logging
 import threading
 import time
@@ -261,10 +262,13 @@ def test_after_a_swallowed_deadlock_nothing_more_is_written(my: Database, autoco
 # --- a connection that the block closes -------------------------------------------------------------------------------
 
 
-def test_run_does_not_succeed_on_a_connection_that_its_work_closed(database: Database) -> None:
+@pytest.mark.parametrize("times", [1, 2])
+def test_run_does_not_succeed_on_a_connection_that_its_work_closed(database: Database, times: int) -> None:
     def work(conn: Any) -> str:
         database.insert(conn, 1)
-        conn.close()
+        for _ in range(times):
+            with contextlib.suppress(pymysql.Error):  # PyMySQL says that it is closed already
+                conn.close()
         return "done"
 
     with pytest.raises(lambda_pool.LambdaPoolError, match="closed its connection in the middle"):

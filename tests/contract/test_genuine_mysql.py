@@ -48,6 +48,18 @@ def test_each_way_to_let_a_user_in(mysql: MySqlServer, plugin: str, tls: bool) -
         Pool(mysql.url("login", "wrong", tls=tls) + more, observers=()).warm(strict=True)
 
 
+def test_a_unix_socket_lets_a_user_in_too(mysql: MySqlServer) -> None:
+    """At the first login the server knows no hash yet, and wants the password itself: nobody listens there."""
+    mysql.execute("create user login@'%' identified with caching_sha2_password by 'right'")
+    mysql.execute("grant all on app.* to login@'%'")
+    [(path,)] = mysql.execute("select @@socket")
+    for _ in range(2):
+        with Pool(f"mysql://login:right@/app?unix_socket={path}", observers=()).connection() as conn:
+            assert ask(conn, "select current_user()") == (("login@%",),)
+    with pytest.raises(CredentialsError, match=r"1045.*Access denied"):
+        Pool(f"mysql://login:wrong@/app?unix_socket={path}", observers=()).warm(strict=True)
+
+
 def test_an_expired_password_is_said_at_once(mysql: MySqlServer) -> None:
     mysql.execute("create user expired@'%' identified by 'right' password expire")
     pool = Pool(mysql.url("expired", "right"), observers=())

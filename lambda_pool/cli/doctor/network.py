@@ -147,8 +147,11 @@ def _ask_mysql(sock: socket.socket, deadline: float) -> None:
     if greeting[0] != 10:
         raise StrangerError(f"its greeting is of version {greeting[0]}")
     # The server's version ends in a zero; then thread id, eight bytes of salt, a filler and the lower capabilities.
-    start = greeting.index(0) + 1 + 4 + 8 + 1
-    if not int.from_bytes(greeting[start : start + 2], "little") & _CLIENT_SSL:
+    after = greeting.partition(b"\0")[2]
+    capabilities = after[4 + 8 + 1 :][:2]
+    if len(capabilities) < 2:
+        raise StrangerError("its greeting is cut short")
+    if not int.from_bytes(capabilities, "little") & _CLIENT_SSL:
         raise NoTlsError
     sock.sendall(len(_MYSQL_SSL).to_bytes(3, "little") + b"\1" + _MYSQL_SSL)
 

@@ -24,10 +24,10 @@ def room(patient: Patient) -> Finding:
     """How many connections there are, of how many; whether the pool may ask; and the timers."""
     link, config = patient.link, patient.pool.config
     assert link is not None
-    if patient.request().pooled:
-        return _of_pooler(patient)
     if is_dsql(patient.host):
         return ok("not asked: Aurora DSQL has room for every environment")
+    if patient.request().pooled:
+        return _of_pooler(patient)
     link.driver_connection.rollback()  # the cursor's transaction, if there is one
     timer = _timer(patient)
     ends = (

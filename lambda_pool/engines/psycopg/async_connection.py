@@ -24,7 +24,7 @@ from ..bounded_socket import shut_down
 from .async_cursors import tracked
 from .cursors import NOTHING_SAVED
 from .libpq import NoAnswerError, exchange, request_cancel
-from .shared import COMMITTING, Shared
+from .shared import COMMITTING, BusyError, Shared
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -58,6 +58,26 @@ def _announced(name: str, then: Any = None) -> Any:
     return method
 
 
+class OwnedLock(asyncio.Lock):
+    """The lock of one connection. Raises BusyError where the task that wants it has it."""
+
+    _owner: object = None
+
+    async def acquire(self) -> Any:
+        """As any lock of asyncio's."""
+        task = asyncio.current_task()
+        if self.locked() and self._owner is task:
+            raise BusyError
+        await super().acquire()
+        self._owner = task
+        return True
+
+    def release(self) -> None:
+        """As any lock of asyncio's."""
+        self._owner = None
+        super().release()
+
+
 class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
     """A psycopg connection for asyncio that belongs to a pool.
 
@@ -83,7 +103,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         except RuntimeError:
             return self._lock
         if self._lock_of() is not loop:
-            self._lock, self._lock_of = asyncio.Lock(), ref(loop)
+            self._lock, self._lock_of = OwnedLock(), ref(loop)
         return self._lock
 
     @lock.setter
@@ -259,7 +279,8 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
 
     async def close(self) -> None:
         """As the driver's."""
-        self.pooled.closed_in_transaction = not self.closed and self.pgconn.transaction_status != _IDLE
+        if not self.closed:
+            self.pooled.closed_in_transaction = self.pgconn.transaction_status != _IDLE
         await super().close()
 
     def shut(self) -> None:

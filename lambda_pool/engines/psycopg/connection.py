@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager, nullcontext
-from threading import get_ident
+from threading import Lock, get_ident
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from ... import invocation
 from .cursors import NOTHING_SAVED, tracked
 from .libpq import LOOK, NoAnswerError, exchange
 from .notes import Notes
-from .shared import COMMITTING, Shared
+from .shared import COMMITTING, BusyError, Shared
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -25,6 +25,29 @@ _IDLE, _ACTIVE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.ACTIVE, Tr
 _NO_PIPELINE = PipelineStatus.OFF
 
 log: logging.Logger = logging.getLogger("lambda_pool")
+
+
+class OwnedLock:
+    """The lock of one connection. Raises BusyError where the thread that wants it has it."""
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._owner = 0
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            if self._owner == get_ident():
+                raise BusyError
+            self._lock.acquire()
+        self._owner = get_ident()
+
+    def __exit__(self, *_: object) -> None:
+        self._owner = 0
+        self._lock.release()
+
+    def locked(self) -> bool:
+        """Whether any thread has it."""
+        return self._lock.locked()
 
 
 class Announced:
@@ -67,6 +90,10 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
     """
 
     tracked: Any = staticmethod(tracked)
+
+    def __init__(self, pgconn: Any) -> None:
+        super().__init__(pgconn)
+        self.lock = OwnedLock()
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 
@@ -192,7 +219,8 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
 
     def close(self) -> None:
         """As the driver's."""
-        self.pooled.closed_in_transaction = not self.closed and self.pgconn.transaction_status != _IDLE
+        if not self.closed:
+            self.pooled.closed_in_transaction = self.pgconn.transaction_status != _IDLE
         super().close()
 
     def shut(self) -> None:

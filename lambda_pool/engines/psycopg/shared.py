@@ -32,6 +32,16 @@ else:
     _Connection = object
 
 
+class BusyError(psycopg.ProgrammingError):
+    """Something of its own has the connection to itself: psycopg would wait for it for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this connection is in the middle of a copy(), a stream() or notifies(), which has it to itself until it "
+            "ends: end that first, or borrow another connection"
+        )
+
+
 class Baseline:
     """What a connection was once it was set up, and is again after a reset."""
 
@@ -56,7 +66,7 @@ def _noted(name: str) -> Any:
 class Shared(_Connection):
     """In front of one of psycopg's connection classes."""
 
-    lock: Any  # psycopg's own, of threads or of tasks
+    lock: Any  # in place of psycopg's own, of threads or of tasks
 
     tracked: Callable[[Any], Any]
     """What makes a cursor class tell its connection what was said."""
@@ -162,7 +172,7 @@ class Shared(_Connection):
         pgconn = self.pgconn
         if isinstance(error, psycopg.ProgrammingError) and pgconn.transaction_status == TransactionStatus.INTRANS:
             return True
-        if isinstance(error, psycopg.errors.PipelineAborted):  # COMMIT stood behind what failed
+        if isinstance(error, BusyError | psycopg.errors.PipelineAborted):  # COMMIT stood behind what failed
             return True
         state = error.sqlstate if isinstance(error, psycopg.Error) else None
         # In a pipeline, a COMMIT behind what failed is not executed.

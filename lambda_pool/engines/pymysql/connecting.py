@@ -16,6 +16,7 @@ from pymysql.constants import CR, SERVER_STATUS
 from ...errors import ConfigError
 from ...waiting import aside
 from ..base import SILENT, from_elsewhere
+from . import private
 from .noted import Noted
 from .wire import BoundedSocket, BoundedTlsSocket, Bounds, Line, Wrapping, dial
 
@@ -105,6 +106,7 @@ class ConnectingConnection(_Connection):
         path = self.unix_socket
         try:
             if path:
+                private.note_unix_socket(self)
                 addresses: Sequence[Any] = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", path)]
             else:
                 addresses = aside(socket.getaddrinfo, self.host, self.port, 0, socket.SOCK_STREAM)

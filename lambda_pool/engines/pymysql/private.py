@@ -1,11 +1,12 @@
-"""The two names that PyMySQL keeps to itself and that are used all the same. Nothing else of the package uses any.
+"""The three names that PyMySQL keeps to itself and that are used all the same. Nothing else of the package uses any.
 
 | name | what it buys |
 |---|---|
 | `Connection._result` | Whether rows of a streamed result are still on the wire: a COMMIT would be answered by them |
 | `MySQLResult._finish_unbuffered_query` | The rest of such a stream is read, so that COMMIT can save the block's work |
+| `Connection._secure` | Over a Unix socket that the pool opened, MySQL is told the password as it wants it there |
 
-Guard: `check` looks for both when the driver is loaded, and `result_of` when a statement was first answered.
+Guard: `check` looks for all when the driver is loaded, and `result_of` when a statement was first answered.
 """
 
 from typing import Any
@@ -14,7 +15,7 @@ from pymysql.connections import Connection, MySQLResult
 
 from .wire import unknown_driver
 
-NAMES: dict[str, Any] = {"_result": Connection, "_finish_unbuffered_query": MySQLResult}
+NAMES: dict[str, Any] = {"_result": Connection, "_finish_unbuffered_query": MySQLResult, "_secure": Connection}
 """Each name, and the class on whose instances it is."""
 
 
@@ -31,6 +32,14 @@ def result_of(conn: Any) -> Any:
     if result is not None and not isinstance(result, MySQLResult):
         raise unknown_driver("Connection._result is no MySQLResult")
     return result
+
+
+def note_unix_socket(conn: Any) -> None:
+    """Before the login: as PyMySQL notes it of a Unix socket that it opens itself.
+
+    There caching_sha2_password wants the password in clear text, and takes anything else for a wrong one.
+    """
+    conn._secure = True
 
 
 def read_to_the_end(result: Any) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -67,6 +68,13 @@ def at_rest(pool: lambda_pool.AsyncPool) -> bool:
 @pytest.fixture
 def ground(database: Database) -> Iterator[Ground]:  # noqa: F811
     """Once on each engine."""
+    with ground_on(database) as ground:
+        yield ground
+
+
+@contextmanager
+def ground_on(database: Database) -> Iterator[Ground]:  # noqa: F811
+    """The ground of one database, whose pools are closed in the end."""
     ground = Ground(database)
     yield ground
 

@@ -490,6 +490,8 @@ _BLOCKED = b"\xff\x69\x04Host '10.0.0.1' is blocked because of many connection e
         ("postgresql", b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not answer like postgresql"),
         ("mysql", b"HTTP/1.1 400 Bad Request\r\n\r\n", "does not answer like mysql"),
         ("mysql", b"\x01\x00\x00\x00\x09", "greeting is of version 9"),
+        ("mysql", b"\x03\x00\x00\x00\x0a88", "greeting is cut short"),
+        ("mysql", b"\x03\x00\x00\x00\x0a8\x00", "greeting is cut short"),
         ("mysql", len(_BLOCKED).to_bytes(3, "little") + b"\0" + _BLOCKED, "FLUSH HOSTS"),
         ("mysql", b"\x17\0\0\0\xff\x10\x04Too many connections", "lower the function's reserved concurrency"),
         ("postgresql", b"E\0\0\0\x21SFATAL\0Msorry, too many clients\0\0", "lower the function's reserved concurrency"),

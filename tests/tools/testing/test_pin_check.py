@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import threading
 from typing import Any
 
 import psycopg
@@ -123,3 +124,54 @@ def test_a_long_statement(server: Server) -> None:
             with pool.connection() as conn:
                 run(conn, f"select '{'x' * 100_000}'")
             pool.close()
+
+
+def test_commands_of_mysql_that_are_no_statements(mariadb: MariaDbServer) -> None:
+    """What other drivers send: a statement that is prepared, another user, the session as it was at first."""
+    with PinCheck(mariadb.url()) as check:
+        port = int(check.url.rpartition(":")[2].partition("/")[0])
+        conn = pymysql.connect(host="127.0.0.1", port=port, user="root", password=mariadb.password, ssl_disabled=True)
+        conn._execute_command(0x16, "select 'secret'")  # type: ignore[attr-defined]
+        conn._read_packet()
+        conn._read_packet()
+        conn._read_packet()
+        conn._execute_command(0x1F, b"")  # type: ignore[attr-defined]
+        conn._read_packet()
+        conn.ping()
+        conn.close()
+        found, check.pins[:] = [(pin.statement, pin.reason) for pin in check.pins], []
+    assert found == [
+        ("select '…'", "it is prepared on the server"),
+        ("a command", "it resets the session"),
+    ]
+
+
+def test_a_statement_that_takes_several_packets(mariadb: MariaDbServer) -> None:
+    """MySQL's protocol cuts at 16 MB: it is one statement all the same, and what follows it is the next."""
+    [(before,)] = mariadb.execute("select @@global.max_allowed_packet")
+    mariadb.execute("set global max_allowed_packet = 67108864")
+    try:
+        with PinCheck(mariadb.url()) as check:
+            pool = Pool(check.url)
+            with pool.connection() as conn:
+                assert run(conn, f"select length('{'x' * 17_000_000}')") == [(17_000_000,)]
+                assert run(conn, "select 1") == [(1,)]
+            pool.close()
+            found, check.pins[:] = list(check.pins), []
+    finally:
+        mariadb.execute(f"set global max_allowed_packet = {before}")
+    assert [pin.reason for pin in found] == ["it is longer than 16 KiB"]
+    assert len(str(found[0])) < 500
+
+
+def test_what_no_code_of_the_users_sent(mariadb: MariaDbServer) -> None:
+    """A thread that runs nothing but the driver: no line is to be shown."""
+    with PinCheck(mariadb.url()) as check:
+        port = int(check.url.rpartition(":")[2].partition("/")[0])
+        conn = pymysql.connect(host="127.0.0.1", port=port, user="root", password=mariadb.password, ssl_disabled=True)
+        thread = threading.Thread(target=conn.query, args=("set @a = 1",))
+        thread.start()
+        thread.join(20)
+        conn.close()
+        found, check.pins[:] = list(check.pins), []
+    assert [str(pin).partition(": ")[0] for pin in found] == ["(sent by no code of yours)"]
