@@ -32,6 +32,7 @@ LEFT_OUT = {
     "tests/architecture": "counts calls, modules and system calls, and coverage adds some of each",
     "tests/faults/chaos": "holds every invocation to its deadline, which measuring puts off",
     "tests/faults/fuzz/test_floods.py": "bounds the memory that an answer may take, in a time that measuring stretches",
+    "tests/on_lambda/test_snapstart.py": "clones a process, and coverage's open file with it",
     "tests/packaging/layer": "runs what was built, not this tree",
     "tests/packaging": "runs what was built, not this tree",
     "tests/tools/deploy": "runs what was built, not this tree",

@@ -311,13 +311,13 @@ def test_where_the_session_was_moved_to_is_not_where_the_next_one_is(pool: lambd
 
 def test_a_server_that_is_reached_by_a_file(ground: Ground) -> None:
     database = ground.database
-    database.execute("create or replace user near@'%' identified by 'near'")
-    database.execute("grant all on app.* to near@'%'")
+    database.execute("create or replace user by_file@'%' identified by 'near'")
+    database.execute("grant all on app.* to by_file@'%'")
     path = database.execute("select @@socket")[0][0]
-    pool = ground.pool(url=f"mysql://near:near@/app?unix_socket={path}")
+    pool = ground.pool(url=f"mysql://by_file:near@/app?unix_socket={path}")
     assert borrow(pool, one) == [(1,)]
     assert pool.stats().opened == 1
-    database.execute("drop user near@'%'")
+    database.execute("drop user by_file@'%'")
 
 
 def test_nobody_listens(ground: Ground) -> None:
