@@ -122,7 +122,9 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         try:
             if timeout is not None:  # of notifies(), which knows psycopg's own error for it
                 return await super().wait(gen, max(interval, _LOOK), timeout)
-            return await self._listen(_Talk(gen, self.pgconn.socket))
+            # A pipeline's COMMIT is answered after its statement.
+            with Unbroken(noted.patience) if noted.saving == self.me() else nullcontext():
+                return await self._listen(_Talk(gen, self.pgconn.socket))
         except psycopg.Error as error:
             self.tell(error)
             raise

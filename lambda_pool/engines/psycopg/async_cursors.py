@@ -13,7 +13,7 @@ from ...aio.waits import Unbroken
 from ...errors import DeadlineExceeded
 from ..slow import timed
 from .cursors import NOTHING_SAVED
-from .statements import asks_to_commit, commits, statement
+from .statements import asks_to_commit, commits, may_commit, statement
 
 if TYPE_CHECKING:
     from .async_connection import AsyncPooledConnection
@@ -112,7 +112,7 @@ class AsyncTracked:
 
     async def _timed(self, say: Any, query: Any, args: Any, named: Any) -> Any:
         noted = self.connection.pooled
-        if asks_to_commit(query):
+        if may_commit(query):
             with Unbroken(noted.patience):
                 return await say(query, *args, **named)
         if noted.on_slow is None:

@@ -18,6 +18,7 @@ _ENDS = (
     r"(?:^|;)\s*(?:commit\b|end\b|abort\b|prepare\s+transaction\b|rollback\b(?!\s+(?:(?:work|transaction)\s+)?to\b))"
 )
 _COMMITS = r"\s*(?:commit|end|prepare\s+transaction)\b"
+_MAY_COMMIT = r"(?:^|;)\s*(?:commit|end|prepare\s+transaction)\b"
 _COMMIT = r"(?:^|;)\s*(?:commit|end)\b"
 _PREPARED_BY = r"(?i)prepare\s+transaction\s+\w?'([^']*)'"
 _SETS = r"(?:^|;)\s*set\s+(?!\s|(?:local|transaction|constraints)\b)"
@@ -55,6 +56,11 @@ def ends_transaction(query: Any) -> bool:
 def asks_to_commit(query: Any) -> bool:
     """True if its first statement does."""
     return bool(re.match(_COMMITS, _bare(statement(query).lower())))
+
+
+def may_commit(query: Any) -> bool:
+    """True if one of its statements does, be it the first of two phases."""
+    return bool(re.search(_MAY_COMMIT, _bare(statement(query).lower())))
 
 
 def commits(query: Any) -> bool:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, TypeVar
 
+from pymysql.constants import CLIENT
+
 from ...aio.waits import Unbroken, spawn
 from .connection import BoundedConnection
 from .statements import look
@@ -40,13 +42,16 @@ class AsyncConnection:
             with Unbroken(self._patience):
                 return await spawn(call, *arguments)
 
+    async def _say(self, sql: str | bytes, call: Callable[..., T], *arguments: Any) -> T:
+        """The same for a statement."""
+        seen = look(sql, several=bool(self.driver_connection.client_flag & CLIENT.MULTI_STATEMENTS))
+        return await (self._end if seen.begins_anew or seen.commits else self._do)(call, *arguments)
+
     # --- what talks to the server -------------------------------------------------------------------------------------
 
     async def query(self, sql: str | bytes, unbuffered: bool = False) -> int:
         """Run one statement. Out: the number of rows."""
-        seen = look(sql, several=False)
-        say = self._end if seen.begins_anew or seen.commits else self._do
-        return await say(self.driver_connection.query, sql, unbuffered)
+        return await self._say(sql, self.driver_connection.query, sql, unbuffered)
 
     async def begin(self) -> None:
         """BEGIN; refused inside `AsyncPool.run`."""
@@ -146,8 +151,7 @@ class AsyncCursor:
 
     async def execute(self, query: str | bytes, args: Any = None) -> int:
         """Run one statement. Out: the number of rows."""
-        say = self.connection._end if look(query, several=False).begins_anew else self.connection._do
-        return int(await say(self.driver_cursor.execute, query, args))
+        return int(await self.connection._say(query, self.driver_cursor.execute, query, args))
 
     async def executemany(self, query: str | bytes, args: Iterable[Any]) -> int | None:
         """Run one statement with several sets of parameters. Out: the number of rows."""

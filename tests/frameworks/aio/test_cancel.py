@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from pymysql.constants import CLIENT
 
 import lambda_pool
 from lambda_pool import CommitUncertain, DeadlineExceeded
@@ -119,10 +120,11 @@ def test_in_a_statement(ground: Ground) -> None:
         assert pool.stats().opened == 1
 
 
-@pytest.mark.parametrize("how", ["block", "commit()", "statement", "run"])
+@pytest.mark.parametrize("how", ["block", "commit()", "statement", "last of several", "pipeline", "run"])
 def test_in_commit(ground: Ground, proxy: FaultyProxy, how: str) -> None:
     """The answer is heard first: a task that is told to be cancelled has saved nothing."""
-    pool = through(proxy, ground)
+    several = {"connect_args": {"client_flag": CLIENT.MULTI_STATEMENTS}} if ground.engine == "mysql" else {}
+    pool = through(proxy, ground, **several)
 
     async def work(conn: Any) -> None:
         await ground.insert(conn, 1)
@@ -131,6 +133,11 @@ def test_in_commit(ground: Ground, proxy: FaultyProxy, how: str) -> None:
             await conn.commit()
         if how == "statement":
             await query(conn, "commit")
+        if how == "last of several":
+            await conn.cursor().execute("select 1; commit")
+        if how == "pipeline" and ground.engine == "postgresql":
+            async with conn.pipeline():
+                await conn.execute("commit")
 
     async def borrow() -> str:
         if how == "run":
