@@ -21,10 +21,14 @@ class Running:
         [self.port] = [port] = free_ports(1)
         self.log = folder / "log"
         env = {**os.environ, "URL": url, "PYTHONPATH": str(folder), "AWS_LAMBDA_HTTP_ENDPOINT": f"127.0.0.1:{port}"}
-        python = [sys.executable, "-m"]
+        uvicorn = [sys.executable, "-m", "uvicorn", "served:asgi_app", "--port", str(port), "--loop"]
+        gunicorn = [sys.executable, "-m", "gunicorn", "-b", f"127.0.0.1:{port}"]
         command = {
-            "uvicorn": [*python, "uvicorn", "served:asgi_app", "--port", str(port)],
-            "gunicorn": [*python, "gunicorn", "served:wsgi_app", "-b", f"127.0.0.1:{port}", "--threads", str(AT_ONCE)],
+            "uvicorn": [*uvicorn, "asyncio"],
+            "uvloop": [*uvicorn, "uvloop"],
+            "gunicorn": [*gunicorn, "served:wsgi_app", "--threads", str(AT_ONCE)],
+            "gevent": [*gunicorn, "served:wsgi_app", "--worker-class", "gevent"],
+            "uvicorn-worker": [*gunicorn, "served:asgi_app", "--worker-class", "uvicorn_worker.UvicornWorker"],
         }[server]
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log)

@@ -75,7 +75,7 @@ wsgi_app = wsgi.Middleware(flask, pool, request_timeout=25)
 """
 
 
-@pytest.fixture(params=["uvicorn", "gunicorn"])
+@pytest.fixture(params=["uvicorn", "uvloop", "gunicorn", "gevent", "uvicorn-worker"])
 def running(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> Iterator[Running]:
     made = Running(request.param, APPLICATION, server.url(), tmp_path)
     yield made
