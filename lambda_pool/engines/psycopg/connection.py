@@ -93,7 +93,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
 
     def __init__(self, pgconn: Any) -> None:
         super().__init__(pgconn)
-        self.lock = OwnedLock()
+        self.lock: Any = OwnedLock()
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 
