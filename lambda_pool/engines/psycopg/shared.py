@@ -172,7 +172,8 @@ class Shared(_Connection):
         pgconn = self.pgconn
         if isinstance(error, psycopg.ProgrammingError) and pgconn.transaction_status == TransactionStatus.INTRANS:
             return True
-        if isinstance(error, BusyError | psycopg.errors.PipelineAborted):  # COMMIT stood behind what failed
+        # COMMIT was not sent, or stood behind what failed.
+        if isinstance(error, BusyError | psycopg.errors.PipelineAborted):
             return True
         state = error.sqlstate if isinstance(error, psycopg.Error) else None
         # In a pipeline, a COMMIT behind what failed is not executed.

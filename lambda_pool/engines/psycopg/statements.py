@@ -18,7 +18,7 @@ _ENDS = (
     r"(?:^|;)\s*(?:commit\b|end\b|abort\b|prepare\s+transaction\b|rollback\b(?!\s+(?:(?:work|transaction)\s+)?to\b))"
 )
 _COMMITS = r"\s*(?:commit|end|prepare\s+transaction)\b"
-_MAY_COMMIT = r"(?:^|;)\s*(?:commit|end|prepare\s+transaction)\b"
+_MAY_COMMIT = rf"(?:^|;){_COMMITS}"
 _COMMIT = r"(?:^|;)\s*(?:commit|end)\b"
 _PREPARED_BY = r"(?i)prepare\s+transaction\s+\w?'([^']*)'"
 _SETS = r"(?:^|;)\s*set\s+(?!\s|(?:local|transaction|constraints)\b)"

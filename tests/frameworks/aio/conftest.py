@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -68,13 +67,6 @@ def at_rest(pool: lambda_pool.AsyncPool) -> bool:
 @pytest.fixture
 def ground(database: Database) -> Iterator[Ground]:  # noqa: F811
     """Once on each engine."""
-    with ground_on(database) as ground:
-        yield ground
-
-
-@contextmanager
-def ground_on(database: Database) -> Iterator[Ground]:  # noqa: F811
-    """The ground of one database, whose pools are closed in the end."""
     ground = Ground(database)
     yield ground
 
@@ -83,3 +75,9 @@ def ground_on(database: Database) -> Iterator[Ground]:  # noqa: F811
             await pool.close()
 
     asyncio.run(close())
+
+
+@pytest.fixture
+def pool(ground: Ground) -> lambda_pool.AsyncPool:
+    """One connection, so that whoever borrows next has the one of before."""
+    return ground.pool(max_size=1)

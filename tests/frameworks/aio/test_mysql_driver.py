@@ -3,7 +3,6 @@
 import asyncio
 import socket
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pymysql
@@ -15,23 +14,16 @@ import lambda_pool
 from lambda_pool import ConnectError
 from tests.contract.conftest import Database
 from tests.frameworks.aio.borrowed import borrow, one
-from tests.frameworks.aio.conftest import Ground, at_rest, ground_on, query
+from tests.frameworks.aio.conftest import Ground, at_rest, query
 
 MEGABYTE = 1_000_000
 TWO_RESULTS = "select 1 union select 2; select 'three'"
 
 
 @pytest.fixture
-def ground(my: Database) -> Iterator[Ground]:
-    """On MySQL alone."""
-    with ground_on(my) as ground:
-        yield ground
-
-
-@pytest.fixture
-def pool(ground: Ground) -> lambda_pool.AsyncPool:
-    """One connection, so that whoever borrows next has the one of before."""
-    return ground.pool(max_size=1)
+def database(my: Database) -> Database:
+    """MySQL alone."""
+    return my
 
 
 def several(ground: Ground) -> lambda_pool.AsyncPool:

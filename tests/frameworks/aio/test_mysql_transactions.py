@@ -1,7 +1,6 @@
 """Transactions on PyMySQL's methods as coroutines: who ends them, and what is saved."""
 
 import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pymysql
@@ -11,21 +10,14 @@ import lambda_pool
 from lambda_pool import DeadlineExceeded, NotCommitted
 from tests.contract.conftest import Database
 from tests.frameworks.aio.borrowed import borrow, one
-from tests.frameworks.aio.conftest import Ground, at_rest, ground_on, query
+from tests.frameworks.aio.conftest import Ground, at_rest, query
 from tests.support.invoked import invoked
 
 
 @pytest.fixture
-def ground(my: Database) -> Iterator[Ground]:
-    """On MySQL alone."""
-    with ground_on(my) as ground:
-        yield ground
-
-
-@pytest.fixture
-def pool(ground: Ground) -> lambda_pool.AsyncPool:
-    """One connection, so that whoever borrows next has the one of before."""
-    return ground.pool(max_size=1)
+def database(my: Database) -> Database:
+    """MySQL alone."""
+    return my
 
 
 def test_begin_commit_and_rollback(ground: Ground, pool: lambda_pool.AsyncPool) -> None:

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -16,21 +16,14 @@ import lambda_pool
 from lambda_pool import NotCommitted
 from tests.contract.conftest import Database
 from tests.frameworks.aio.borrowed import borrow, one
-from tests.frameworks.aio.conftest import Ground, at_rest, ground_on, query
+from tests.frameworks.aio.conftest import Ground, at_rest, query
 from tests.support.invoked import invoked
 
 
 @pytest.fixture
-def ground(pg: Database) -> Iterator[Ground]:
-    """On PostgreSQL alone."""
-    with ground_on(pg) as ground:
-        yield ground
-
-
-@pytest.fixture
-def pool(ground: Ground) -> lambda_pool.AsyncPool:
-    """One connection, so that whoever borrows next has the one of before."""
-    return ground.pool(max_size=1)
+def database(pg: Database) -> Database:
+    """PostgreSQL alone."""
+    return pg
 
 
 # --- rows one by one --------------------------------------------------------------------------------------------------

@@ -21,9 +21,6 @@ from lambda_pool.testing.processes import command_line, is_alive, stop_family
 from lambda_pool.testing.runtime import LambdaRuntime, find_emulator
 from lambda_pool.testing.server import ServerError
 
-ROOT_ALONE = pytest.mark.skipif(os.geteuid() != 0, reason="only root runs servers as somebody else")
-
-
 # --- servers ----------------------------------------------------------------------------------------------------------
 
 
@@ -50,11 +47,11 @@ def test_no_folder_for_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
         PostgresServer(tls=False).start()
 
 
-@ROOT_ALONE
-def test_no_account_to_run_a_server_as() -> None:
+def test_no_account_to_run_a_server_as(monkeypatch: pytest.MonkeyPatch) -> None:
     class Homeless(PostgresServer):
         accounts = ("no-such-account", "nor-this-one")
 
+    monkeypatch.setattr(os, "geteuid", lambda: 0)
     with pytest.raises(ServerError, match="none of the accounts no-such-account, nor-this-one exists"):
         Homeless()
 
@@ -215,23 +212,15 @@ def test_the_machines_own_mysql_is_used(genuine_mysql: MySqlServer, no_unpacked_
         assert server.execute("select count(*) from kept") == [(0,)]
 
 
-@ROOT_ALONE
-def test_an_unpacked_mysql_that_only_root_can_reach_runs_as_root(genuine_mysql: MySqlServer, tmp_path: Path) -> None:
-    unpacked = MySqlServer.find_root()
-    if unpacked is None:
-        pytest.skip("this machine has a MySQL of its own")
+def test_an_unpacked_mysql_that_only_its_owner_can_reach_runs_as_its_owner(tmp_path: Path) -> None:
+    """And not as the account that servers of root's run as otherwise."""
     tmp_path.chmod(0o700)
-
-    def link(source: str, target: str) -> None:
-        try:
-            os.link(source, target)
-        except OSError:  # another file system
-            shutil.copy2(source, target)
-
-    shutil.copytree(unpacked, tmp_path / "root", symlinks=True, copy_function=link)
-    with MySqlServer(root=tmp_path / "root") as server:
-        assert server.execute("select 1") == [(1,)]
-        assert Path(f"/proc/{server.pid}").stat().st_uid == 0
+    libraries = tmp_path / "usr" / "lib" / "machine"
+    libraries.mkdir(parents=True)
+    program(libraries / "ld-linux-machine.so.2", 'echo "as $(id -u): $*"\nexit 7')
+    as_root = ".*--user=root" if os.geteuid() == 0 else ""
+    with pytest.raises(ServerError, match=f"as {os.geteuid()}: --library-path{as_root}"):
+        MySqlServer(root=tmp_path).start()
 
 
 def test_an_unpacked_mysql_is_found_from_anywhere(
