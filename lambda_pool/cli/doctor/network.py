@@ -69,7 +69,7 @@ def look_up(host: str, port: int, seconds: float) -> list[Address]:
 
 
 def dial(address: Address, seconds: float) -> socket.socket:
-    """A connection to one address. Raises OSError."""
+    """A connection to one address. Raises OSError, or StrangerError where it is taken and reset at once."""
     family, where, port = address
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -77,6 +77,9 @@ def dial(address: Address, seconds: float) -> socket.socket:
         if where.startswith("@"):  # how everybody writes the NUL that an abstract socket's name begins with
             where = "\0" + where[1:]
         sock.connect(where if family == socket.AF_UNIX else (where, port))
+    except ConnectionResetError as error:  # a port without a listener refuses: something listens there
+        sock.close()
+        raise StrangerError(of_error(error)) from error
     except BaseException:
         sock.close()
         raise
@@ -95,6 +98,8 @@ def first_to_answer(
     for number, address in enumerate(addresses):
         try:
             dial(address, (end - time.monotonic()) / (len(addresses) - number)).close()
+        except StrangerError:
+            return address, problems
         except OSError as error:
             problems.append((address, error))
         else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import ssl
@@ -206,6 +207,20 @@ def test_a_stranger_that_resets_the_connection(engine: str, greeting: bytes) -> 
     assert found.status("tls") == "failed"
     assert f"what listens there does not answer like {engine} (Connection reset by peer)" in found.said("tls")
     assert "A load balancer without a healthy target does this too" in found.said("tls")
+
+
+def test_a_connection_that_is_reset_while_it_is_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The stranger of the test before, where its RST comes sooner than the system can say that it is connected."""
+
+    def connect(*_: object) -> None:
+        raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET))
+
+    with once(lambda client: client.close()) as port:
+        monkeypatch.setattr(socket.socket, "connect", connect)
+        found = Found(f"mysql://app@127.0.0.1:{port}/d?sslmode=require")
+    assert (found.status("tcp"), found.said("tcp")) == ("ok", f"127.0.0.1:{port} answers")
+    assert found.status("tls") == "failed"
+    assert "what listens there does not answer like mysql (Connection reset by peer)" in found.said("tls")
 
 
 # --- login ------------------------------------------------------------------------------------------------------------
