@@ -185,6 +185,7 @@ OF_ENGINE = {
         "lambda_pool.engines.psycopg.shared",
         "lambda_pool.engines.psycopg.statements",
         "lambda_pool.engines.psycopg.timer",
+        "lambda_pool.engines.psycopg.tracking",
     },
     "mysql": {
         "lambda_pool.engines.pymysql",

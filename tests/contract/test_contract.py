@@ -20,6 +20,7 @@ from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 from tests.support.core import entries, release
 from tests.support.invoked import invoked
+from tests.support.line import Line
 from tests.support.speed import FULL
 
 DRIVER_ERRORS = (psycopg.Error, pymysql.MySQLError)
@@ -758,16 +759,15 @@ class TestCommitUncertain:
     @pytest.mark.parametrize(("how", "reset"), [("run", "transaction"), ("connection", "session")])
     def test_it_was_cancelled_before_it_was_answered(self, database: Database, how: str, reset: str) -> None:
         """As at the end of an invocation, on another thread: what was sent may be saved all the same."""
-        with FaultyProxy("127.0.0.1", database.server.port) as proxy:
-            url = database.url.replace(f":{database.server.port}/", f":{proxy.port}/")
+        with Line(database.server.port) as line:
+            url = database.url.replace(f":{database.server.port}/", f":{line.port}/")
             pool = database.pool(url, reset=reset)
             calls: list[int] = []
 
             def work(conn: Any) -> None:
                 calls.append(1)
                 database.insert(conn, 1)
-                proxy.swallow("to_client", new=False)
-                threading.Timer(0.3, entries(pool)[0].link.abort, kwargs={"cancelled": True}).start()
+                line.lose(pool)
 
             with pytest.raises(lambda_pool.CommitUncertain):
                 if how == "run":

@@ -1,7 +1,6 @@
 """A COMMIT of the borrower's own whose answer is lost: nobody knows what is saved. Who writes again may write twice."""
 
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -11,29 +10,17 @@ import pytest
 from pymysql.constants import CLIENT
 
 import lambda_pool
-from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 from tests.contract.test_contract import DRIVER_ERRORS, wait_for_goodbye
-from tests.support.core import end_invocation, entries
+from tests.support.core import end_invocation
+from tests.support.line import Line
 
 
 @contextmanager
-def through(database: Database, **options: Any) -> Iterator[tuple[lambda_pool.Pool, FaultyProxy]]:
+def through(database: Database, **options: Any) -> Iterator[tuple[lambda_pool.Pool, Line]]:
     """A pool whose server can be silenced."""
-    with FaultyProxy("127.0.0.1", database.server.port) as proxy:
-        yield database.pool(database.url.replace(f":{database.server.port}/", f":{proxy.port}/"), **options), proxy
-
-
-@contextmanager
-def silenced(pool: lambda_pool.Pool, proxy: FaultyProxy) -> Iterator[None]:
-    """What is sent in this block arrives, and is never answered: the deadline ends it."""
-    proxy.swallow("to_client", new=False)
-    cut = threading.Timer(0.2, entries(pool)[0].link.abort, kwargs={"cancelled": True})
-    cut.start()
-    try:
-        yield
-    finally:
-        cut.join()
+    with Line(database.server.port) as line:
+        yield database.pool(database.url.replace(f":{database.server.port}/", f":{line.port}/"), **options), line
 
 
 Lose = Callable[[], None]
@@ -134,16 +121,10 @@ OPTIONS = {"postgresql": {}, "mysql": {"connect_args": {"client_flag": CLIENT.MU
 
 
 def lost(database: Database, autocommit: bool, idiom: Idiom) -> None:
-    with through(database, autocommit=autocommit, **OPTIONS[database.engine]) as (pool, proxy):
+    with through(database, autocommit=autocommit, **OPTIONS[database.engine]) as (pool, line):
         with pytest.raises(lambda_pool.CommitUncertain), pool.connection() as conn:
-            cut: list[threading.Timer] = []
-
-            def lose() -> None:
-                proxy.swallow("to_client", new=False)
-                cut.append(threading.Timer(0.2, entries(pool)[0].link.abort, kwargs={"cancelled": True}))
-                cut[0].start()
-
-            idiom(database, conn, lose)
+            cut: list[threading.Thread] = []
+            idiom(database, conn, lambda: cut.append(line.lose(pool)))
         cut[0].join()
         assert pool.stats().size == 0
 
@@ -161,10 +142,10 @@ def test_the_deadline_came_first_on_mysql(my: Database, idiom: str) -> None:
 @pytest.mark.parametrize("how", ["commit()", "COMMIT"])
 def test_the_connection_was_lost_after_it_was_sent(database: Database, how: str) -> None:
     """And who swallows that is told again: nothing is known to be unsaved."""
-    with through(database) as (pool, proxy):
+    with through(database) as (pool, line):
         with pytest.raises(lambda_pool.CommitUncertain), pool.connection() as conn:
             database.insert(conn, 1)
-            proxy.cut(after=0, direction="to_client")
+            line.cut(after=0, direction="to_client")
             with pytest.raises(lambda_pool.CommitUncertain) as caught:
                 conn.commit() if how == "commit()" else database.query(conn, "commit")
             assert isinstance(caught.value.__cause__, DRIVER_ERRORS)
@@ -187,12 +168,13 @@ def test_what_saves_nothing_is_no_commit(database: Database, what: str) -> None:
     """A statement, a ROLLBACK, and what would commit if anything were open."""
     if database.engine == "postgresql" and what in {"begin", "commit"}:
         what = "rollback"  # its driver then sends nothing
-    with through(database) as (pool, proxy):
+    with through(database) as (pool, line):
         with pytest.raises(lambda_pool.DeadlineExceeded), pool.connection() as conn:
             if what == "rollback":
                 database.insert(conn, 1)
-            with silenced(pool, proxy):
-                database.insert(conn, 2) if what == "insert" else getattr(conn, what)()
+            cut = line.lose(pool)
+            database.insert(conn, 2) if what == "insert" else getattr(conn, what)()
+        cut.join()
 
 
 def test_a_refusal_is_the_drivers_error(pg: Database) -> None:
@@ -225,20 +207,20 @@ def test_a_commit_in_a_pipeline_behind_what_failed_saves_nothing(pg: Database) -
 @pytest.mark.parametrize("sent", [True, False])
 def test_a_thread_that_is_still_at_it_when_the_invocation_ends(database: Database, sent: bool) -> None:
     """What it had sent may be saved; what it had not is not."""
-    with through(database) as (pool, proxy):
+    with through(database) as (pool, line):
         ready = threading.Event()
 
         def left_behind() -> None:
             with suppress(lambda_pool.LambdaPoolError, *DRIVER_ERRORS), pool.connection() as conn:
                 database.insert(conn, 1)
-                proxy.swallow("to_client", new=False)
+                line.silence()
                 ready.set()
                 conn.commit() if sent else database.insert(conn, 2)
 
         thread = threading.Thread(target=left_behind)
         thread.start()
         ready.wait(10)
-        time.sleep(0.2)
+        line.wait_for_what_is_sent()
         problem = end_invocation(pool)
         thread.join(10)
         assert isinstance(problem, lambda_pool.CommitUncertain if sent else lambda_pool.NotCommitted)
