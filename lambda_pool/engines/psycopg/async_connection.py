@@ -22,9 +22,9 @@ from ...aio.waits import Unbroken, is_unbroken, ready, spawn
 from ...waiting import WRITE, finish, poll
 from ..bounded_socket import shut_down
 from .async_cursors import tracked
-from .cursors import NOTHING_SAVED
 from .libpq import NoAnswerError, exchange, request_cancel
 from .shared import COMMITTING, BusyError, Shared
+from .tracking import NOTHING_SAVED
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult

@@ -3,36 +3,19 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
-
-import psycopg
-from psycopg.errors import InFailedSqlTransaction
-from psycopg.pq import ConnStatus
 
 from ...aio.waits import Unbroken
-from ...errors import DeadlineExceeded
 from ..slow import timed
-from .cursors import NOTHING_SAVED
-from .statements import asks_to_commit, commits, may_commit, statement
+from .statements import may_commit, statement
+from .tracking import Said, in_front
 
 if TYPE_CHECKING:
     from .async_connection import AsyncPooledConnection
 
-_IDLE, _IN_ERROR = psycopg.pq.TransactionStatus.IDLE, psycopg.pq.TransactionStatus.INERROR
-
-_made: WeakValueDictionary[type, type] = WeakValueDictionary()
-
 
 def tracked(base: Any) -> Any:
-    """The same cursor class, with AsyncTracked before it. See `cursors.tracked`."""
-    if not isinstance(base, type) or issubclass(base, AsyncTracked):
-        return base
-    made = _made.get(base)
-    if made is None:
-        mixin = AsyncTrackedServer if issubclass(base, psycopg.AsyncServerCursor) else AsyncTracked
-        names = {"__slots__": (), "__module__": base.__module__, "__qualname__": base.__qualname__}
-        made = _made[base] = type(base.__name__, (mixin, base), names)
-    return made
+    """The same cursor class, with AsyncTracked before it. See `in_front`."""
+    return in_front(base, AsyncTracked, AsyncTrackedServer)
 
 
 class AsyncTracked:
@@ -78,36 +61,16 @@ class AsyncTracked:
                 yield copy
 
     async def _say(self, say: Any, query: Any, args: Any, named: Any) -> Any:
-        conn = self.connection
-        status = conn.pgconn.transaction_status
-        failed, alive = status == _IN_ERROR, conn.pgconn.status == ConnStatus.OK
-        if status == _IDLE:
-            conn.pooled.ended = True  # what `AsyncPool.run` had begun, if it did
-        waits = conn.pooled.waits
+        said = Said(self.connection, query)
         try:
-            with conn.announced():
+            with self.connection.announced():
                 answer = await self._timed(say, query, args, named)
         except BaseException as error:
-            conn.note(query, None)
-            if alive and not failed and isinstance(error, psycopg.Error | DeadlineExceeded):
-                conn.tell_of_statement(query, error)
+            said.raised(error)
             raise
-        if conn.pooled.waits == waits:
-            conn.not_called("wait")
-        result = self.pgresult
-        if result is None or conn.pgconn.pipeline_status:  # its answer is yet to come, or was not kept
-            conn.note(query, None)
-            if conn.pgconn.pipeline_status and commits(query):
-                conn.pooled.saving = conn.me()
-        elif conn.pooled.noting or failed:
-            tags = [result.command_status or b""]
-            while self.nextset():  # type: ignore[attr-defined]
-                tags.append(self.pgresult.command_status or b"")
-            if len(tags) > 1:
-                await self.set_result(0)  # type: ignore[attr-defined]
-            conn.note(query, tags)
-            if failed and tags[0] == b"ROLLBACK" and asks_to_commit(query):
-                raise InFailedSqlTransaction(NOTHING_SAVED)
+        if said.answered(self):
+            await self.set_result(0)  # type: ignore[attr-defined]
+        said.check()
         return answer
 
     async def _timed(self, say: Any, query: Any, args: Any, named: Any) -> Any:

@@ -13,10 +13,11 @@ from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 
 from ... import invocation
-from .cursors import NOTHING_SAVED, tracked
+from .cursors import tracked
 from .libpq import LOOK, NoAnswerError, exchange
 from .notes import Notes
 from .shared import COMMITTING, BusyError, Shared
+from .tracking import NOTHING_SAVED
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult

@@ -3,34 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
-from weakref import WeakValueDictionary
 
-import psycopg
-from psycopg.errors import InFailedSqlTransaction
-from psycopg.pq import ConnStatus
-
-from ...errors import DeadlineExceeded
 from ..slow import timed
-from .statements import asks_to_commit, commits, statement
+from .statements import statement
+from .tracking import Said, in_front
 
 if TYPE_CHECKING:
     from .connection import PooledConnection
 
-_IDLE, _IN_ERROR = psycopg.pq.TransactionStatus.IDLE, psycopg.pq.TransactionStatus.INERROR
-
-_made: WeakValueDictionary[type, type] = WeakValueDictionary()
-
 
 def tracked(base: Any) -> Any:
-    """The same cursor class, with Tracked before it; what the cursors of a factory that is no class say is unknown."""
-    if not isinstance(base, type) or issubclass(base, Tracked):
-        return base
-    made = _made.get(base)
-    if made is None:
-        mixin = TrackedServer if issubclass(base, psycopg.ServerCursor) else Tracked
-        names = {"__slots__": (), "__module__": base.__module__, "__qualname__": base.__qualname__}
-        made = _made[base] = type(base.__name__, (mixin, base), names)
-    return made
+    """The same cursor class, with Tracked before it. See `in_front`."""
+    return in_front(base, Tracked, TrackedServer)
 
 
 class Tracked:
@@ -65,42 +49,23 @@ class Tracked:
             yield copy
 
     def _say(self, say: Any, query: Any, args: Any, named: Any) -> Any:
-        conn = self.connection
-        status = conn.pgconn.transaction_status
-        failed, alive = status == _IN_ERROR, conn.pgconn.status == ConnStatus.OK
-        if status == _IDLE:
-            conn.pooled.ended = True  # what `Pool.run` had begun, if it did
-        waits = conn.pooled.waits
-        known, conn.pooled.known = conn.pooled.known, True
+        noted = self.connection.pooled
+        said = Said(self.connection, query)
+        known, noted.known = noted.known, True
         try:
-            if conn.pooled.on_slow is None:
+            if noted.on_slow is None:
                 answer = say(query, *args, **named)
             else:
-                with timed(conn.pooled.slow_query, conn.pooled.on_slow, lambda: statement(query)):
+                with timed(noted.slow_query, noted.on_slow, lambda: statement(query)):
                     answer = say(query, *args, **named)
         except BaseException as error:
-            conn.note(query, None)
-            if alive and not failed and isinstance(error, psycopg.Error | DeadlineExceeded):
-                conn.tell_of_statement(query, error)
+            said.raised(error)
             raise
         finally:
-            conn.pooled.known = known
-        if conn.pooled.waits == waits:
-            conn.not_called("wait")
-        result = self.pgresult
-        if result is None or conn.pgconn.pipeline_status:  # its answer is yet to come, or was not kept
-            conn.note(query, None)
-            if conn.pgconn.pipeline_status and commits(query):
-                conn.pooled.saving = conn.me()
-        elif conn.pooled.noting or failed:
-            tags = [result.command_status or b""]
-            while self.nextset():  # type: ignore[attr-defined]
-                tags.append(self.pgresult.command_status or b"")
-            if len(tags) > 1:
-                self.set_result(0)  # type: ignore[attr-defined]
-            conn.note(query, tags)
-            if failed and tags[0] == b"ROLLBACK" and asks_to_commit(query):
-                raise InFailedSqlTransaction(NOTHING_SAVED)
+            noted.known = known
+        if said.answered(self):
+            self.set_result(0)  # type: ignore[attr-defined]
+        said.check()
         return answer
 
 
@@ -132,9 +97,3 @@ class TrackedServer(Tracked):
     fetchall: Any = _announced("fetchall")
     scroll: Any = _announced("scroll")
     close: Any = _announced("close")
-
-
-NOTHING_SAVED = (
-    "COMMIT came after a statement of this transaction had failed, so the server rolled it back: nothing of it is "
-    "saved. Let that statement's error out, roll back yourself, or put what may fail into `with conn.transaction():`"
-)
