@@ -134,6 +134,8 @@ class LambdaPool(Pool):
     ) -> None:
         """Invalidate one connection alone: which others a failure condemns, the pool itself decides."""
         if _checkin and connection.is_valid:
+            if connection.is_detached:  # SQLAlchemy only lets go of it, and its room would stay taken
+                self._lent.do_terminate(connection.dbapi_connection)
             connection.invalidate(exception)
 
     # --- the pool as a whole ------------------------------------------------------------------------------------------

@@ -272,6 +272,17 @@ def test_a_detached_connection_still_counts_and_comes_back(engine: Engine) -> No
         assert conn.execute(text("select 1")).scalar() == 1
 
 
+def test_a_detached_connection_that_is_lost_gives_its_room_back(database: Database, engine: Engine) -> None:
+    with pytest.raises(DBAPIError), engine.connect() as conn:
+        its_own = backend(conn)
+        conn.detach()
+        database.kill(its_own)
+        conn.execute(text("select 1"))
+    assert pool_of(engine).stats().size == 0
+    with engine.connect() as conn:
+        assert conn.execute(text("select 1")).scalar() == 1
+
+
 def test_raw_connections_work_and_are_rolled_back(database: Database, engine: Engine) -> None:
     for commit in (True, False):
         raw = engine.raw_connection()
