@@ -103,6 +103,14 @@ class Borrowed:
             if self.broken:
                 link.discard()
 
+    def break_off(self, error: BaseException) -> None:
+        """Let go of the connection, on which what was set for this borrow cannot be taken back."""
+        self.broken = True
+        log.debug("pool %s: taking back a setting failed, the connection is closed: %s", self.pool.name, error)
+        self.note_failure(error)
+        if not self.foreign:
+            self.entry.link.discard()
+
     def give_back(self) -> None:
         """Return it to its pool. What is open is rolled back, and told: nobody has asked for that."""
         pool, entry = self.pool, self.entry

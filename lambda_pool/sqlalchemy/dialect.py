@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 from weakref import WeakKeyDictionary
 
 from sqlalchemy.engine import URL, Engine, make_url
@@ -16,11 +16,7 @@ from ..invocation import Deadline
 from ..pool import ConnectionPool
 from ..waiting import current_borrower
 from .borrowed import Borrowed
-
-if TYPE_CHECKING:
-    from sqlalchemy.engine.default import DefaultDialect as _Dialect
-else:
-    _Dialect = object
+from .settings import SettingDialect
 
 _GONE = frozenset({Failure.LOST, Failure.SHUTDOWN})
 
@@ -29,7 +25,7 @@ _SHARED = ("json_serializer", "json_deserializer", "isolation_level", "client_en
 _shared: "WeakKeyDictionary[ConnectionPool, dict[str, Any]]" = WeakKeyDictionary()
 
 
-class PooledDialect(_Dialect):
+class PooledDialect(SettingDialect):
     """In front of one of SQLAlchemy's own dialects, which it changes where the pool knows better."""
 
     pool: ConnectionPool
@@ -226,15 +222,6 @@ class PooledDialect(_Dialect):
             if self.pool.classify(e) in _GONE:
                 return True
         return bool(super().is_disconnect(e, connection, cursor))
-
-    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
-        """SQLAlchemy takes it back itself, so that it is no change that the pool would have to undo."""
-        borrowed = self._borrowed.get(dbapi_connection)
-        if borrowed is None or not borrowed.set_up:  # as a part of the set-up it is there to stay
-            super().set_isolation_level(dbapi_connection, level)
-            return
-        with borrowed.entry.link.uncounted():
-            super().set_isolation_level(dbapi_connection, level)
 
 
 def password_shown(url: URL) -> str:

@@ -1,6 +1,7 @@
 """The dialect of `postgresql+lambda_pool://`."""
 
-from typing import ClassVar
+from contextlib import nullcontext
+from typing import Any, ClassVar
 
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
@@ -18,3 +19,13 @@ class PostgresDialect(PooledDialect, PGDialect_psycopg):
     def load_provisioning(cls) -> None:
         """What SQLAlchemy's compliance suite prepares a database with."""
         PGDialect_psycopg.load_provisioning()  # type: ignore[no-untyped-call]
+
+    def set_readonly(self, connection: Any, value: Any) -> None:
+        """As its base. That it is not read-only is also how SQLAlchemy takes that back."""
+        with nullcontext() if value else self.taking_back(connection):
+            super().set_readonly(connection, value)  # type: ignore[no-untyped-call]
+
+    def set_deferrable(self, connection: Any, value: Any) -> None:
+        """The same."""
+        with nullcontext() if value else self.taking_back(connection):
+            super().set_deferrable(connection, value)  # type: ignore[no-untyped-call]

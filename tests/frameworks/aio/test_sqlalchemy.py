@@ -100,6 +100,27 @@ def test_read_only(ground: Ground) -> None:
     assert ground.rows() == []
 
 
+def test_a_level_that_cannot_be_taken_back_hides_nothing(ground: Ground) -> None:
+    pool = ground.pool(max_size=1)
+    engine = create_async_engine(pool)
+
+    async def work() -> None:
+        async with engine.connect() as conn:
+            await conn.execution_options(isolation_level="SERIALIZABLE")
+            await conn.execute(text("select 1"))
+            ground.database.kill(ground.backend((await conn.get_raw_connection()).driver_connection))
+            raise ZeroDivisionError
+
+    async def again() -> None:
+        async with engine.connect() as conn:
+            assert await numbers(conn, ground) == []
+
+    with pytest.raises(ZeroDivisionError):
+        asyncio.run(work())
+    assert at_rest(pool)
+    asyncio.run(again())
+
+
 def test_killed_while_idle(ground: Ground) -> None:
     pool = ground.pool()
     engine = create_async_engine(pool)

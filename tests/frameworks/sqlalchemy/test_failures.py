@@ -201,6 +201,39 @@ def test_rolling_back_on_a_dead_connection_does_not_hide_the_handlers_error(data
     assert database.rows() == []
 
 
+OPTIONS: tuple[dict[str, Any], ...] = (
+    {"isolation_level": "AUTOCOMMIT"},
+    {"isolation_level": "SERIALIZABLE"},
+    {"postgresql_readonly": True},
+    {"postgresql_deferrable": True},
+)
+
+
+@pytest.mark.parametrize("options", OPTIONS, ids="".join)
+def test_what_cannot_be_taken_back_on_a_dead_connection_hides_nothing(
+    database: Database, engine: Engine, options: dict[str, Any]
+) -> None:
+    with pytest.raises(RuntimeError, match="half way"), engine.connect().execution_options(**options) as conn:
+        conn.execute(text("select 1"))
+        database.kill(backend(conn))
+        raise RuntimeError("half way")
+    assert pool_of(engine).stats().in_use == 0
+    use(engine)
+
+
+def test_an_interrupt_while_a_setting_is_taken_back(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    conn = engine.connect().execution_options(isolation_level="SERIALIZABLE")
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(engine.dialect, "set_isolation_level", interrupted)
+        conn.close()
+    assert pool_of(engine).stats().size == 0
+    use(engine)
+
+
 def test_a_server_that_does_not_answer_holds_nobody_beyond_the_end(database: Database, make: Make) -> None:
     server = database.server
     engine = make(options={"timeout": 1, "ping_timeout": 0.3})

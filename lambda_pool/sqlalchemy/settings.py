@@ -1,0 +1,53 @@
+"""What SQLAlchemy sets on a connection for one borrow, and takes back at its end: an isolation level and the like."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from .borrowed import Borrowed
+
+if TYPE_CHECKING:
+    from sqlalchemy.engine.default import DefaultDialect as _Dialect
+else:
+    _Dialect = object
+
+
+class SettingDialect(_Dialect):
+    """The part of `PooledDialect` that sets."""
+
+    _borrowed: dict[Any, Borrowed]
+
+    def do_terminate(self, dbapi_connection: Any) -> None:
+        """Close what is broken."""
+        raise NotImplementedError
+
+    def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
+        """SQLAlchemy takes it back itself, so that it is no change that the pool would have to undo."""
+        borrowed = self._borrowed.get(dbapi_connection)
+        if borrowed is None or not borrowed.set_up:  # as a part of the set-up it is there to stay
+            super().set_isolation_level(dbapi_connection, level)
+            return
+        with borrowed.entry.link.uncounted():
+            super().set_isolation_level(dbapi_connection, level)
+
+    def reset_isolation_level(self, dbapi_conn: Any) -> None:
+        """As `taking_back` says."""
+        with self.taking_back(dbapi_conn):
+            super().reset_isolation_level(dbapi_conn)  # type: ignore[no-untyped-call]
+
+    @contextmanager
+    def taking_back(self, conn: Any) -> Iterator[None]:
+        """Where what is done in this block fails, the connection is closed, with the same effect.
+
+        SQLAlchemy would raise that in place of the borrower's own error, and not give the connection back.
+        """
+        try:
+            yield
+        except BaseException as error:
+            borrowed = self._borrowed.get(conn)
+            if borrowed is None:
+                raise
+            borrowed.break_off(error)
+            if not isinstance(error, Exception):
+                self.do_terminate(conn)
+                raise
