@@ -124,7 +124,8 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
                 return await super().wait(gen, max(interval, _LOOK), timeout)
             # A pipeline's COMMIT is answered after its statement.
             with Unbroken(noted.patience) if noted.saving == self.me() else nullcontext():
-                return await self._listen(_Talk(gen, self.pgconn.socket))
+                amid = self.pgconn.transaction_status == _ACTIVE
+                return await self._listen(_Talk(gen, self.pgconn.socket, amid=amid))
         except psycopg.Error as error:
             self.tell(error)
             raise
@@ -140,7 +141,10 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             try:
                 return await talk.go_on(monotonic() + remaining)
             except NoAnswerError:
-                noted.cancelled = True
+                asked, noted.cancelled = noted.cancelled, True
+                if asked:  # amid rows that still come
+                    shut_down(self.pgconn.socket)
+                    raise
             patience = invocation.reserve.seconds / 3
             return await self._end_statement(talk, patience)
         except asyncio.CancelledError:
@@ -354,11 +358,15 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
 
 
 class _Talk:
-    """One of psycopg's generators, which may be gone on with after a wait that ended early."""
+    """One of psycopg's generators, which may be gone on with after a wait that ended early.
 
-    def __init__(self, gen: Generator[Any, Any, Any], fd: int) -> None:
+    `amid` an answer, that more of it is there does not mean that it comes in time.
+    """
+
+    def __init__(self, gen: Generator[Any, Any, Any], fd: int, *, amid: bool) -> None:
         self._gen = gen
         self._fd = fd
+        self._amid = amid
         self._wanted: int | None = None
 
     async def go_on(self, until: float | None) -> Any:
@@ -371,7 +379,9 @@ class _Talk:
                 got = poll(self._fd, self._wanted) if self._wanted & WRITE else 0
                 if not got:
                     left = None if until is None else max(until - monotonic(), 0.0)
-                    got = await ready(self._fd, self._wanted, left)
+                    if left != 0.0 or not self._amid:
+                        got = await ready(self._fd, self._wanted, left)
+                        self._amid = True
                 if not got:
                     raise NoAnswerError("no answer in time")
                 self._wanted = self._gen.send(got)

@@ -24,7 +24,10 @@ class _Waiting:
 
     line: Line
     patience: float | None
-    _asked = False
+    _asked = _stopped = False
+    """A command went out whose answer has not begun; the server was asked to end it."""
+    _waited = 0.0
+    """When the other tasks had their turn last (monotonic)."""
 
     if TYPE_CHECKING:
         fileno: Any
@@ -44,11 +47,13 @@ class _Waiting:
             raise OverdueError("no answer in time")
 
     def recv_into(self, buffer: Any, *arguments: Any) -> int:
-        """As the socket's. The first piece of an answer is waited for in any case: the other tasks get their turn."""
-        if self._asked:
-            self._asked = False
-            if not self._decrypted():
-                self._wait(READ)
+        """As the socket's. The first piece of an answer is waited for in any case: the other tasks get their turn.
+
+        So they do, and the deadline is looked at, amid rows that come as fast as they are read.
+        """
+        first, self._asked = self._asked, False
+        if (first or monotonic() - self._waited > _A_MOMENT) and not self._decrypted():
+            self._wait(READ, amid=not first)
         while True:
             try:
                 return super().recv_into(buffer, *arguments)  # type: ignore[misc, no-any-return]
@@ -63,7 +68,7 @@ class _Waiting:
 
     def sendall(self, data: Any, *arguments: Any) -> None:
         """As the socket's."""
-        self._asked = True
+        self._asked, self._stopped = True, False
         left = memoryview(data).cast("B")
         while left:
             try:
@@ -94,8 +99,17 @@ class _Waiting:
             else:
                 return
 
-    def _wait(self, events: int) -> None:
-        """Wait for the server. Raises OverdueError, and CancelledError with the statement ended."""
+    def _wait(self, events: int, *, amid: bool = False) -> None:
+        """Wait for the server. Raises OverdueError, and CancelledError with the statement ended.
+
+        `amid` an answer, that more of it is there does not mean that it comes in time.
+        """
+        try:
+            self._wait_for(events, amid=amid)
+        finally:
+            self._waited = monotonic()
+
+    def _wait_for(self, events: int, *, amid: bool) -> None:
         line = self.line
         left = self.patience
         if line.deadline is not None:
@@ -109,15 +123,17 @@ class _Waiting:
             if remaining is None or (left is not None and left < remaining):
                 self._ready(events, left)
                 return
-            if ready(self.fileno(), events, max(remaining, 0.0)):
+            if not (amid and remaining <= 0) and ready(self.fileno(), events, max(remaining, 0.0)):
                 return
         except BaseException:
             with unbroken(_ASKING):
                 line.stop(_ASKING)  # the server is to know that nobody wants its answer
             raise
         patience = invocation.reserve.seconds / 3
-        line.stop(patience)
-        if not ready(self.fileno(), events, patience):
+        stopped, self._stopped = self._stopped, True
+        if not stopped:
+            line.stop(patience)
+        if stopped or not ready(self.fileno(), events, patience):
             shut_down(self.fileno())
             raise OverdueError("no answer in time")
 
@@ -127,6 +143,7 @@ class _Waiting:
 
 
 _ASKING = 1.0  # seconds
+_A_MOMENT = 0.01  # seconds that a task may read what is there, while the others wait
 
 
 class _PlainSocket(_Waiting, socket.socket):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from pymysql.constants import CLIENT
+from pymysql.cursors import SSCursor
 
 import lambda_pool
 from lambda_pool import CommitUncertain, DeadlineExceeded
@@ -306,4 +307,55 @@ def test_a_deadline_ends_a_statement_without_a_signal(ground: Ground, swallowed:
     assert len(caught) == 1
     assert ground.rows() == []
     assert ground.sleepers() == 0
+    assert at_rest(pool)
+
+
+MANY = 1_000_000
+
+
+async def count_rows(ground: Ground, conn: Any, seen: list[int]) -> None:
+    """Read a stream of many rows, which the server has ready faster than they are read."""
+    if ground.engine == "postgresql":
+        async with conn.cursor() as cursor:
+            async for _ in cursor.stream(f"select generate_series(1, {MANY})"):
+                seen[0] += 1
+        return
+    async with conn.cursor(SSCursor) as cursor:
+        await cursor.execute(
+            f"select 1 from {', '.join(f'information_schema.collations {name}' for name in 'abc')} limit {MANY}"
+        )
+        while await cursor.fetchone():
+            seen[0] += 1
+
+
+def test_a_deadline_ends_rows_that_never_let_it_wait(ground: Ground) -> None:
+    pool = ground.pool(cancel_before_deadline=0.6, max_size=1)
+    seen = [0]
+
+    @pool.handler
+    async def handler(event: Any, context: Any, conn: Any) -> None:
+        await count_rows(ground, conn, seen)
+
+    with pytest.raises(DeadlineExceeded):
+        handler({}, Ending(1.2))
+    assert 0 < seen[0] < MANY
+    assert at_rest(pool)
+
+
+def test_rows_that_never_let_it_wait_leave_other_tasks_their_turn(ground: Ground) -> None:
+    pool = ground.pool(max_size=1)
+    seen = [0]
+
+    async def borrow() -> None:
+        async with pool.connection() as conn:
+            await count_rows(ground, conn, seen)
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(borrow(), 0.5)
+        async with pool.connection() as conn:
+            assert await query(conn, "select 1") == [(1,)]
+
+    asyncio.run(main())
+    assert 0 < seen[0] < MANY
     assert at_rest(pool)
