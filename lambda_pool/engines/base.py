@@ -9,7 +9,7 @@ from time import monotonic
 from typing import Any, Protocol
 
 from ..auth.base import Credentials
-from ..errors import CommitUncertain, DeadlineExceeded
+from ..errors import CommitUncertain, DeadlineExceeded, NotCommitted
 from ..record import Record
 from ..request import note_failure
 from ..secret import SecretMapping
@@ -361,6 +361,19 @@ def uncertain(error: BaseException) -> CommitUncertain:
     found = CommitUncertain(
         f"COMMIT was sent and its answer was lost ({type(error).__name__}: {error}): "
         "the transaction may or may not be saved; look before you write it again"
+    )
+    note_failure(found)
+    return found
+
+
+def at_work(users: str, *, saving: bool) -> CommitUncertain | NotCommitted:
+    """The error for a connection that is given back while it is used. `saving`: what runs may commit by itself."""
+    end = f"the connection was still at work when it was given back: {users} before its block ends"
+    if not saving:
+        return NotCommitted(f"{end}; nothing was committed")
+    found = CommitUncertain(
+        f"{end}; a COMMIT, or a statement in autocommit mode, was not answered yet, which may or may not be saved: "
+        "look before you write it again"
     )
     note_failure(found)
     return found

@@ -224,3 +224,28 @@ def test_a_thread_that_is_still_at_it_when_the_invocation_ends(database: Databas
         problem = end_invocation(pool)
         thread.join(10)
         assert isinstance(problem, lambda_pool.CommitUncertain if sent else lambda_pool.NotCommitted)
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_a_thread_that_is_still_at_it_when_its_block_ends(database: Database, autocommit: bool) -> None:
+    failed: list[Exception] = []
+    with through(database, autocommit=autocommit) as (pool, proxy):
+
+        def save(conn: Any) -> None:
+            try:
+                database.insert(conn, 2) if autocommit else conn.commit()
+            except Exception as error:
+                failed.append(error)
+
+        with pytest.raises(lambda_pool.CommitUncertain), pool.connection() as conn:
+            database.insert(conn, 1)
+            proxy.swallow("to_client", new=False)
+            thread = threading.Thread(target=save, args=(conn,))
+            thread.start()
+            until = time.monotonic() + 5
+            while database.rows() != ([1, 2] if autocommit else [1]) and time.monotonic() < until:
+                time.sleep(0.01)
+        thread.join(5)
+        assert not thread.is_alive()
+        assert failed
+        assert pool.stats().size == 0

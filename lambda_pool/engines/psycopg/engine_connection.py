@@ -10,9 +10,20 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
-from ...errors import CommitUncertain, DeadlineExceeded, NotCommitted
+from ...errors import CommitUncertain, DeadlineExceeded
 from ...waiting import FreeCheck
-from ..base import Condition, EngineConnection, Facts, Outcome, Status, cause, rest, uncertain, warn_left_prepared
+from ..base import (
+    Condition,
+    EngineConnection,
+    Facts,
+    Outcome,
+    Status,
+    at_work,
+    cause,
+    rest,
+    uncertain,
+    warn_left_prepared,
+)
 from ..bounded_socket import dead_end, shut_down
 
 if TYPE_CHECKING:
@@ -39,10 +50,7 @@ _DRAIN_TIMEOUT = 30.0
 # The same where the block was interrupted while it waited: nothing is lost if the connection is closed instead.
 _INTERRUPTED_TIMEOUT = 1.0
 
-_AT_WORK = (
-    "the connection was still at work when it was given back: finish or close a cursor.stream(), a conn.notifies(), "
-    "a conn.pipeline() or a thread before its block ends; nothing was committed"
-)
+_USERS = "finish or close a cursor.stream(), a conn.notifies(), a conn.pipeline(), a task or a thread"
 # DISCARD ALL without DEALLOCATE ALL: what psycopg has prepared stays, and psycopg knows it. In one message with COMMIT,
 # where DISCARD ALL itself is not allowed.
 _RESET = (
@@ -195,14 +203,15 @@ class PostgresConnection:
                 raise CommitUncertain(conn.pooled.lost_commit)
             return Outcome.FAILED
         if pgconn.pipeline_status != _NO_PIPELINE:
-            raise NotCommitted(_AT_WORK)
+            raise at_work(_USERS, saving=False)
         if conn.pooled.left_prepared:
             warn_left_prepared(conn.pooled.left_prepared, "tpc_commit() or tpc_rollback()")
             conn.pooled.left_prepared = ""
         if pgconn.transaction_status == _IDLE:
             return Outcome.NONE
         if conn.lock.locked():
-            raise NotCommitted(_AT_WORK)
+            own = conn.pooled.saving is not None or (conn.autocommit and not conn.pooled.blocks)
+            raise at_work(_USERS, saving=commit and own)
         deadline = None if timeout is None else monotonic() + timeout
         if pgconn.transaction_status == _ACTIVE:  # a COPY cannot be read to its end
             bound = _DRAIN_TIMEOUT if commit else _INTERRUPTED_TIMEOUT

@@ -104,9 +104,11 @@ class _Waiting:
 
         `amid` an answer, that more of it is there does not mean that it comes in time.
         """
+        self.line.attended = True
         try:
             self._wait_for(events, amid=amid)
         finally:
+            self.line.attended = False
             self._waited = monotonic()
 
     def _wait_for(self, events: int, *, amid: bool) -> None:

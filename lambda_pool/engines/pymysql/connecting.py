@@ -150,9 +150,9 @@ class ConnectingConnection(_Connection):
         return self.noted.transaction_unknown or bool(self.server_status & IN_TRANSACTION)
 
     def abandon(self) -> None:
-        """Close this process's end, without a word to the server."""
+        """Close this process's end, without a word to the server. A task that waits on it does so, once it is woken."""
         self.line.silent = True
-        if self.open:
+        if self.open and not self.line.attended:
             with suppress(pymysql.Error):  # close() had begun already
                 super().close()
 

@@ -16,6 +16,7 @@ from ..base import (
     Outcome,
     OverdueError,
     Status,
+    at_work,
     rest,
     uncertain,
     warn_left_prepared,
@@ -234,9 +235,13 @@ class MysqlConnection:
             warn_left_prepared(noted.left_prepared, "XA COMMIT or XA ROLLBACK")
             noted.left_prepared = ""
         if conn.line.response_pending:
+            own = noted.saving or bool(conn.server_status & _AUTOCOMMIT and not conn.in_transaction)
+            used = own or conn.line.attended
             self.abort()  # first: another thread may wait for the answer
             conn.abandon()
-        if not conn.open:
+            if commit and used and not noted.lost_commit:
+                raise at_work("let each task and thread that uses it end", saving=own)
+        if conn.line.silent or not conn.open:
             if commit and noted.lost_commit:
                 raise CommitUncertain(noted.lost_commit)
             return Outcome.FAILED
@@ -412,7 +417,7 @@ class MysqlConnection:
         """COM_QUIT."""
         conn = self.driver_connection
         self.driver_connection.drop_result()
-        if not conn.open:
+        if conn.line.silent or not conn.open:
             return
         try:
             with conn.bounded(timeout):

@@ -37,6 +37,7 @@ class Line:
 
     __slots__ = (
         "ahead",
+        "attended",
         "deadline",
         "dry",
         "encrypt",
@@ -70,6 +71,8 @@ class Line:
         """What the driver is about to send, and was sent already."""
         self.tail: bytes = b""
         """The last bytes that were received."""
+        self.attended: bool = False
+        """A task waits on the socket: a descriptor that is closed would leave it waiting for ever."""
         self.stop: Callable[[float], object] | None = None
         """Where sockets wait for an event loop: asks the server, in so many seconds, to end what runs."""
         self.watched: bool = False

@@ -6,12 +6,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import psycopg
+import pymysql
 import pytest
 from pymysql.constants import CLIENT
 from pymysql.cursors import SSCursor
 
 import lambda_pool
-from lambda_pool import CommitUncertain, DeadlineExceeded
+from lambda_pool import CommitUncertain, DeadlineExceeded, NotCommitted
 from lambda_pool.testing.network import FaultyProxy
 from tests.frameworks.aio.conftest import Ground, at_rest, query
 from tests.support.context import LambdaContext
@@ -359,3 +361,44 @@ def test_rows_that_never_let_it_wait_leave_other_tasks_their_turn(ground: Ground
     asyncio.run(main())
     assert 0 < seen[0] < MANY
     assert at_rest(pool)
+
+
+def test_a_task_that_still_uses_the_connection_when_its_block_ends(ground: Ground) -> None:
+    """Nothing is committed around its statement, and its wait ends at once."""
+    pool = ground.pool(max_size=1)
+
+    async def main() -> None:
+        with pytest.raises(NotCommitted, match="still at work"):
+            async with pool.connection() as conn:
+                await ground.insert(conn, 1)
+                left = asyncio.create_task(query(conn, ground.slow))
+                await asyncio.sleep(0.1)
+        with pytest.raises((psycopg.Error, pymysql.MySQLError)):
+            await asyncio.wait_for(left, 5)
+        async with pool.connection() as conn:
+            await ground.insert(conn, 2)
+
+    asyncio.run(main())
+    assert ground.rows() == [2]
+    assert at_rest(pool)
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_a_task_that_still_commits_when_its_block_ends(ground: Ground, proxy: FaultyProxy, autocommit: bool) -> None:
+    """Nobody may say that nothing is saved."""
+    pool = through(proxy, ground, autocommit=autocommit)
+
+    async def main() -> None:
+        with pytest.raises(CommitUncertain):
+            async with pool.connection() as conn:
+                await ground.insert(conn, 1)
+                proxy.swallow("to_client", new=False)
+                left = asyncio.create_task(ground.insert(conn, 2) if autocommit else conn.commit())
+                until = time.monotonic() + 5
+                while ground.rows() != ([1, 2] if autocommit else [1]) and time.monotonic() < until:
+                    await asyncio.sleep(0.01)
+        with pytest.raises((CommitUncertain, psycopg.Error, pymysql.MySQLError)):
+            await asyncio.wait_for(left, 5)
+
+    asyncio.run(main())
+    assert pool.stats().size == 0
