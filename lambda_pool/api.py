@@ -1,6 +1,6 @@
 """The public `Pool` and `handler`: the one place that puts engine, credentials, endpoint and observers together."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from . import config as configuration
@@ -168,8 +168,11 @@ class Pool(Generic[Conn]):
                 # Not shown: it may be a password.
                 given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
                 raise ConfigError(f"{option} is not valid: it must be an object such as {example}, not {given}")
-        if observers is not None and not all(hasattr(each, "on_event") for each in observers):
-            raise ConfigError("observers is not valid: it must be a list of objects with a method on_event(event)")
+        if observers is not None:
+            # Kept: a generator would have none the second time.
+            observers = tuple(observers) if isinstance(observers, Iterable) else None
+            if observers is None or any(isinstance(each, type) or not hasattr(each, "on_event") for each in observers):
+                raise ConfigError("observers is not valid: it must be a list of objects with a method on_event(event)")
         if endpoint is None:
             endpoint, proxy = _endpoint_at(config)
             if proxy and not config.url.pooled:

@@ -78,7 +78,7 @@ def step(pool: ConnectionPool, context: Any, name: str, work: Callable[[Any], An
     if not isinstance(name, str) or not name:
         raise ConfigError(f"name={name!r} is not valid: it must be a text that is not empty")
     if not callable(work):
-        raise ConfigError(f"work is not valid: it must be a function of the connection, not {type(work).__name__}")
+        raise replay.not_callable(work)
     once = _Once(pool, context, name, work)
     return context.step(once.run, name=name, **({} if config is None else {"config": config}))
 

@@ -27,6 +27,8 @@ def run(
     """
     if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
         raise ConfigError(f"attempts={attempts!r} is not valid: it must be a whole number of at least 1")
+    if not callable(work):
+        raise not_callable(work)
     attempt = 1
     while True:
         deadline = Deadline(pool.config.timeout, wake=pool.config.wake_timeout)
@@ -55,6 +57,11 @@ def run(
                 return result
         pause(delay)
         attempt += 1
+
+
+def not_callable(work: object) -> ConfigError:
+    """The error for work that nobody can call."""
+    return ConfigError(f"work is not valid: it must be a function of the connection, not {type(work).__name__}")
 
 
 def _may_replay(pool: ConnectionPool, entry: Entry, error: BaseException) -> bool:

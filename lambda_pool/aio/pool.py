@@ -97,6 +97,8 @@ class AsyncPool:
         """Await `work(conn)` in one transaction and return its result. See `Pool.run`."""
         require_loop("AsyncPool.run()")
         lent = self._lent
+        if not callable(work):
+            raise replay.not_callable(work)
 
         def call(conn: Any) -> R:
             doing = work(lent(conn))

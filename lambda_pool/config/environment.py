@@ -60,6 +60,8 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
     that is not given.
     """
     environ = os.environ if environ is None else environ
+    if not isinstance(prefix, str):
+        raise ConfigError(f"prefix is not valid: it must be a text such as DB_, not {type(prefix).__name__}")
     found = {key[len(prefix) :].lower(): value for key, value in environ.items() if key.startswith(prefix)}
     _check_prefix(prefix, environ)
     _check_names(found, prefix)

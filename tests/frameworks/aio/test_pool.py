@@ -135,6 +135,8 @@ def test_run_commits_itself(ground: Ground) -> None:
     assert ground.rows() == [1]
     with pytest.raises(ConfigError, match="must be async def"):
         asyncio.run(pool.run(lambda conn: 1))  # type: ignore[arg-type, return-value]
+    with pytest.raises(ConfigError, match="work is not valid"):
+        asyncio.run(pool.run("work"))  # type: ignore[arg-type]
     with pytest.raises(ConfigError, match="attempts"):
         asyncio.run(pool.run(work, attempts=0))
 

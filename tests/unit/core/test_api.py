@@ -29,9 +29,28 @@ def test_a_class_is_no_source_yet(option: str, given: type) -> None:
         lambda_pool.Pool(URL, **{option: given})  # type: ignore[call-overload]
 
 
-def test_observers_that_observe_nothing_are_refused() -> None:
-    with pytest.raises(lambda_pool.ConfigError, match="observers"):
-        lambda_pool.Pool(URL, observers=[print])  # type: ignore[list-item]
+class _Listening:
+    """An observer, which is not a list of them."""
+
+    def on_event(self, event: object) -> None:
+        """Hear nothing."""
+
+
+@pytest.mark.parametrize("observers", [[print], _Listening(), [_Listening], False, 1])
+def test_observers_that_observe_nothing_are_refused(observers: Any) -> None:
+    with pytest.raises(lambda_pool.ConfigError, match="observers is not valid: it must be a list of objects"):
+        lambda_pool.Pool(URL, observers=observers)
+
+
+def test_observers_may_come_one_by_one() -> None:
+    pool = lambda_pool.Pool(URL, observers=iter([_Listening()]))  # type: ignore[call-overload]
+    assert len(core_of(pool).events.observers) == 1
+
+
+@pytest.mark.parametrize("prefix", [None, 1, b"DB_"])
+def test_a_prefix_that_is_no_text(prefix: Any) -> None:
+    with pytest.raises(lambda_pool.ConfigError, match="prefix is not valid: it must be a text"):
+        lambda_pool.Pool.from_env(prefix)
 
 
 SECRET_URL = "postgresql://u:c4n4ry@h/d"

@@ -679,6 +679,12 @@ class TestRun:
         with pytest.raises(lambda_pool.ConfigError, match="attempts="):
             pool.run(lambda conn: None, attempts=attempts)
 
+    def test_work_that_nobody_can_call(self, pool: lambda_pool.Pool) -> None:
+        wrong: Any = "work"
+        with pytest.raises(lambda_pool.ConfigError, match=r"work is not valid: .* not str"):
+            pool.run(wrong)
+        assert pool.stats().opened == 0
+
 
 class TestWarm:
     def test_opens_min_size(self, driver: FakeDriver) -> None:
