@@ -21,6 +21,7 @@ Unavailable = Callable[[Environ, Exception], App]
 
 __all__ = ["Middleware"]
 
+_NO_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _REFUSED = f"503 {HTTPStatus.SERVICE_UNAVAILABLE.phrase}"
 
 
@@ -98,9 +99,12 @@ class _Answer:
         if self._ended or not isinstance(wrapper, type) or not isinstance(self._body, wrapper):
             return None
         body = self._body
-        self._tell_start()
-        self._end(None)
-        return body
+        try:
+            self._finish(self._end(None))
+        except BaseException:
+            self._close_body()
+            raise
+        return body if self._body is body else None
 
     def __iter__(self) -> Iterator[bytes]:
         """The pieces."""
@@ -132,16 +136,21 @@ class _Answer:
     def _whole(self, piece: bytes) -> bytes:
         """The one piece of an answer that may still change: once everything is cleaned up."""
         self._close_body()
-        problem = self._end(None)
-        refused = self._served.unavailable(problem, self._status())
-        if refused is not None:
-            self._answer_refused(refused)
-            return next(self._pieces)
-        if problem is not None:
-            raise problem
-        self._tell_start()
         self._pieces = iter(())
-        return piece
+        refused = self._finish(self._end(None))
+        return next(self._pieces) if refused else piece
+
+    def _finish(self, problem: BaseException | None) -> bool:
+        """Everything is cleaned up, which ended with this problem. Out: True if the answer is 503 therefore."""
+        refused = None if self._begun else self._served.unavailable(problem, self._status())
+        if refused is not None:
+            self._close_body()
+            self._answer_refused(refused)
+        elif problem is not None:
+            raise problem
+        else:
+            self._tell_start()
+        return refused is not None
 
     def _may_change(self, piece: bytes | None) -> bool:
         if not self._start:
@@ -149,12 +158,14 @@ class _Answer:
         status = self._status()
         if status == 500:
             return self._served.request.failure is not None
+        return status < 400 and self._is_whole(piece, status) and self._served.holds_transaction()
+
+    def _is_whole(self, piece: bytes | None, status: int) -> bool:
+        """True if behind this piece nothing comes: by the length that is told, or because there is no body at all."""
+        if piece is None or status in _NO_BODY or (isinstance(self._body, list | tuple) and len(self._body) == 1):
+            return True
         headers = {name.lower(): value for name, value in self._start[1]}
-        return (
-            status < 400
-            and headers.get("content-length") == str(len(piece or b""))
-            and self._served.holds_transaction()
-        )
+        return headers.get("content-length") == str(len(piece))
 
     def _fail(self, error: BaseException) -> None:
         """The application has raised. Answers with 503, or raises it."""

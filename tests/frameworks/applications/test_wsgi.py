@@ -1,5 +1,6 @@
 """The WSGI middleware: what each request has, what it leaves, and what it is answered with."""
 
+import contextlib
 import io
 import threading
 import time
@@ -245,6 +246,51 @@ def test_a_file_stays_a_file(pool: lambda_pool.Pool, ended: Ended) -> None:
     found = Middleware(app, pool)({"wsgi.file_wrapper": FileWrapper, **_REST}, lambda *_: None)
     assert found is file
     assert ended.failed == [False]
+
+
+@pytest.mark.parametrize(
+    ("status", "headers", "body"),
+    [
+        ("204 No Content", [], lambda: []),
+        ("204 No Content", [], lambda: iter([b""])),
+        ("302 Found", [("Location", "/")], lambda: iter([])),
+        ("200 OK", [("Content-Length", "5")], lambda: [b"saved"]),
+        ("200 OK", [], lambda: [b"saved"]),
+        ("200 OK", [], lambda: FileWrapper(io.BytesIO(b"saved"))),
+    ],
+)
+def test_no_complete_answer_says_that_what_is_lost_is_saved(
+    pool: lambda_pool.Pool, server: Server, status: str, headers: list[Any], body: Any
+) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        insert(pool.connection().__enter__(), 1)  # in a transaction that nobody ends
+        start_response(status, headers)
+        return body()
+
+    started: list[Any] = []
+    with pytest.raises(lambda_pool.NotCommitted):
+        list(Middleware(app, pool)({"wsgi.file_wrapper": FileWrapper, **_REST}, lambda *args: started.append(args)))
+    assert started == []
+    assert saved(server) == []
+    assert pool.stats().size == 0
+
+
+def test_a_file_in_place_of_what_was_not_available(pool: lambda_pool.Pool) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        with contextlib.suppress(lambda_pool.PoolTimeout), pool.connection(timeout=0.1):
+            pass
+        start_response("500 Internal Server Error", [])
+        return FileWrapper(io.BytesIO(b"page"))
+
+    started: list[Any] = []
+
+    def start(*args: Any) -> None:
+        started.append(args[0])
+
+    with pool.connection(), pool.connection():
+        body = b"".join(Middleware(app, pool)({"wsgi.file_wrapper": FileWrapper, **_REST}, start))
+    assert b"not available" in body
+    assert started == ["503 Service Unavailable"]
 
 
 @pytest.mark.parametrize("body", [[], [b""], [b"a", b"b"]])
