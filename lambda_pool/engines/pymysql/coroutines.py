@@ -89,6 +89,10 @@ class AsyncConnection:
         """Read the next result of a statement that has several."""
         return await self._do(self.driver_connection.next_result, unbuffered)
 
+    async def kill(self, thread_id: int) -> None:
+        """End another session."""
+        await self._do(self.driver_connection.kill, thread_id)
+
     async def close(self) -> None:
         """Tell the server, and close."""
         await self._do(self.driver_connection.close)
@@ -123,6 +127,18 @@ class AsyncConnection:
     def get_server_info(self) -> str:
         """The server's version."""
         return str(self.driver_connection.get_server_info())  # type: ignore[no-untyped-call]
+
+    def get_host_info(self) -> str:
+        """Where the server is."""
+        return str(self.driver_connection.get_host_info())
+
+    def get_proto_info(self) -> int:
+        """The protocol's version."""
+        return int(self.driver_connection.get_proto_info())  # type: ignore[no-untyped-call]
+
+    def character_set_name(self) -> str:
+        """What statements and rows are encoded in."""
+        return str(self.driver_connection.character_set_name())  # type: ignore[no-untyped-call]
 
     def escape(self, obj: Any, mapping: Any = None) -> str:
         """A value as SQL."""
@@ -193,6 +209,21 @@ class AsyncCursor:
     def description(self) -> Any:
         """The columns of the result; None without one."""
         return self.driver_cursor.description
+
+    def setinputsizes(self, *args: Any) -> None:
+        """Nothing, as the driver's."""
+
+    def setoutputsizes(self, *args: Any) -> None:
+        """Nothing, as the driver's."""
+
+    def fetchall_unbuffered(self) -> "AsyncCursor":
+        """The rows of a streamed result, for `async for`."""
+        return self
+
+    @property
+    def warning_count(self) -> int:
+        """Warnings of the last statement."""
+        return int(self.driver_cursor.warning_count)
 
     @property
     def rowcount(self) -> int:

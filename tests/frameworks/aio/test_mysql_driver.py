@@ -17,6 +17,7 @@ from tests.frameworks.aio.borrowed import borrow, one
 from tests.frameworks.aio.conftest import Ground, at_rest, query
 
 MEGABYTE = 1_000_000
+TWO_ROWS = "select 1 union select 2"
 TWO_RESULTS = "select 1 union select 2; select 'three'"
 
 
@@ -273,6 +274,7 @@ def test_what_the_connection_tells_of_itself(ground: Ground, pool: lambda_pool.A
             await cursor.execute(f"insert into {name} (v) values (8)")
             assert cursor.lastrowid == 2
             await cursor.execute("select 1 / 0")
+            assert cursor.warning_count == 1
         assert [warning[1] for warning in await conn.show_warnings()] == [1365]
         await conn.ping()
         assert conn.open
@@ -281,6 +283,31 @@ def test_what_the_connection_tells_of_itself(ground: Ground, pool: lambda_pool.A
     assert ground.database.execute(f"select v from {name} order by id") == [(7,), (8,)]
     assert pool.stats().opened == 1
     ground.database.execute(f"drop table {name}")
+
+
+# What is refused amid a block, or deprecated, or works below the statements.
+NOT_OFFERED = {"connect", "set_charset", "write_packet", "max_stmt_length", "read_next"}
+
+
+def test_no_public_method_of_the_drivers_is_missing(ground: Ground, pool: lambda_pool.AsyncPool) -> None:
+    async def work(conn: Any) -> None:
+        async with conn.cursor(SSCursor) as cursor:
+            await cursor.execute(TWO_ROWS)
+            assert [row async for row in cursor.fetchall_unbuffered()] == [(1,), (2,)]
+            cursor.setinputsizes()
+            cursor.setoutputsizes()
+            for driver, own in ((pymysql.connections.Connection, conn), (SSCursor, cursor)):
+                public = {each for each in dir(driver) if each[0].islower()} - NOT_OFFERED
+                assert public <= set(dir(own))
+        assert (conn.character_set_name(), conn.get_proto_info()) == ("utf8mb4", 10)
+        assert conn.get_host_info() == f"socket {conn.driver_connection.host}:{ground.database.server.port}"
+        with pytest.raises(pymysql.OperationalError):
+            async with ground.pool().connection() as other:
+                await conn.kill(other.thread_id())
+                await other.ping()
+
+    borrow(pool, work)
+    assert at_rest(pool)
 
 
 def test_where_the_session_was_moved_to_is_not_where_the_next_one_is(pool: lambda_pool.AsyncPool) -> None:
