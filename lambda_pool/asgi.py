@@ -113,8 +113,8 @@ class _Answer:
         if kind == "http.response.start":
             self.status = message["status"]
             return
-        whole = kind == "http.response.body" and not message.get("more_body") and not self._kept[0].get("trailers")
-        if not (whole and self._may_change()):
+        last = kind == "http.response.pathsend" or (kind == "http.response.body" and not message.get("more_body"))
+        if not (last and not self._kept[0].get("trailers") and self._may_change()):
             await self.pass_on()
 
     async def pass_on(self) -> None:

@@ -16,6 +16,7 @@ from .request import UNAVAILABLE, Request, begin, current_request
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
+_ANSWERED = (*UNAVAILABLE, CommitUncertain)
 _DEEPEST = 10  # causes of an error that are looked at
 _RETRY_AFTER = "5"  # seconds that a client is asked to wait: about as long as a failover's second half
 
@@ -73,15 +74,21 @@ class Served:
         noted = self.request.failure
         seen: BaseException | None = error
         for _ in range(_DEEPEST):
-            if isinstance(seen, BaseExceptionGroup) and len(seen.exceptions) == 1:
-                seen = seen.exceptions[0]
-            elif seen is None or isinstance(seen, (*UNAVAILABLE, CommitUncertain)):
+            if isinstance(seen, BaseExceptionGroup) and _is_of_one_kind(seen):
+                # Of several tasks', the one after which nobody may simply try again.
+                seen = max(seen.exceptions, key=lambda each: isinstance(each, CommitUncertain))
+            elif seen is None or isinstance(seen, _ANSWERED):
                 break
             else:
                 seen = seen.__cause__ or seen.__context__
-        if isinstance(seen, (*UNAVAILABLE, CommitUncertain)):
+        if isinstance(seen, _ANSWERED):
             return seen
         return noted if error is None and status == 500 else None
+
+
+def _is_of_one_kind(group: BaseExceptionGroup[BaseException]) -> bool:
+    """True for a group of one error, or of those that are answered with 503 alone."""
+    return len(group.exceptions) == 1 or all(isinstance(each, _ANSWERED) for each in group.exceptions)
 
 
 def refusal(error: LambdaPoolError) -> tuple[list[tuple[str, str]], bytes]:

@@ -378,6 +378,36 @@ class TestAnswers:
         assert (answer.status, answer.body) == (200, b'{"saved":true}')
         assert saved(server) == [1]
 
+    def test_a_file_that_the_server_sends_is_a_complete_answer(self, pool: lambda_pool.Pool, server: Server) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            insert(pool.connection().__enter__(), 1)  # in a transaction that nobody ends
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.pathsend", "path": __file__})
+
+        answer = ask(Middleware(app, pool))
+        assert answer.status == 0
+        assert isinstance(answer.error, lambda_pool.NotCommitted)
+        assert saved(server) == []
+
+    @pytest.mark.parametrize(
+        ("errors", "said"),
+        [
+            ([lambda_pool.ConnectError("away"), lambda_pool.PoolTimeout("busy")], b"not available"),
+            ([lambda_pool.ConnectError("away"), lambda_pool.CommitUncertain("sent")], b"look before you send it again"),
+            ([lambda_pool.ConnectError("away"), ValueError("mine")], None),
+        ],
+    )
+    def test_several_tasks_that_fail_at_once(
+        self, pool: lambda_pool.Pool, errors: list[Exception], said: bytes | None
+    ) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            raise ExceptionGroup("unhandled errors in a TaskGroup", errors)
+
+        answer = ask(Middleware(app, pool))
+        assert answer.status == (503 if said else 0)
+        assert (said or b"") in answer.body
+        assert isinstance(answer.error, ExceptionGroup) is (said is None)
+
     def test_a_stream_is_passed_on_piece_by_piece(self, pool: lambda_pool.Pool, wrap: Wrap) -> None:
         async def rows() -> AsyncIterator[bytes]:
             with pool.connection() as conn:
