@@ -24,6 +24,7 @@ Lend = Callable[[Signature], Awaitable[tuple[Any, Callable[[BaseException | None
 # Seconds that cancelled tasks get to end, where the invocation has so much time left.
 _PATIENCE = 1.0
 _MIN_PATIENCE = 0.05
+_CLOSES_GENERATOR = "async_generator_athrow"  # what aclose() gives, for which no module has a name
 
 
 class _Mine(local):
@@ -124,10 +125,16 @@ async def _result(value: Any) -> Any:
 
 
 def end_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel what tasks are left when the handler has ended, and warn of them: frozen, they would go on much later."""
+    """Cancel what tasks are left when the handler has ended, and warn of them: frozen, they would go on much later.
+
+    Not those by which the loop closes an async generator that was not read to its end: they give back what it borrowed.
+    """
     if loop.is_closed() or loop.is_running():
         return
-    left = [task for task in asyncio.all_tasks(loop) if not task.done()]
+    closing = [task for task in _left(loop) if type(task.get_coro()).__name__ == _CLOSES_GENERATOR]
+    if closing:
+        _wait(loop, closing, "closing an async generator failed")
+    left = _left(loop)
     if not left:
         return
     names = ", ".join(sorted(_named(task) for task in left))
@@ -139,14 +146,24 @@ def end_tasks(loop: asyncio.AbstractEventLoop) -> None:
     )
     for task in left:
         task.cancel()
-    remaining = invocation.remaining()
-    patience = _PATIENCE if remaining is None else max(min(remaining, _PATIENCE), _MIN_PATIENCE)
-    done, stubborn = loop.run_until_complete(asyncio.wait(left, timeout=patience))
-    for task in done:
-        if not task.cancelled() and (error := task.exception()) is not None:
-            log.warning("a task that was cancelled failed: %s: %s", type(error).__name__, error)
+    stubborn = _wait(loop, left, "a task that was cancelled failed")
     if stubborn:
         log.warning("tasks that were cancelled did not end: %s", ", ".join(sorted(_named(task) for task in stubborn)))
+
+
+def _left(loop: asyncio.AbstractEventLoop) -> list["asyncio.Task[Any]"]:
+    return [task for task in asyncio.all_tasks(loop) if not task.done()]
+
+
+def _wait(loop: asyncio.AbstractEventLoop, tasks: list["asyncio.Task[Any]"], failed: str) -> set["asyncio.Task[Any]"]:
+    """Let tasks end, for a moment. Out: those that did not."""
+    remaining = invocation.remaining()
+    patience = _PATIENCE if remaining is None else max(min(remaining, _PATIENCE), _MIN_PATIENCE)
+    done, stubborn = loop.run_until_complete(asyncio.wait(tasks, timeout=patience))
+    for task in done:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.warning("%s: %s: %s", failed, type(error).__name__, error)
+    return stubborn
 
 
 def _named(task: "asyncio.Task[Any]") -> str:

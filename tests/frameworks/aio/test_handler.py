@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
@@ -85,6 +86,37 @@ def test_what_is_left_open_is_not_reported_as_saved(ground: Ground) -> None:
 
     with pytest.raises(NotCommitted):
         handler(1, LambdaContext())
+    assert ground.rows() == []
+    assert at_rest(pool)
+
+
+def test_a_generator_that_is_not_read_to_its_end_is_closed_like_any_other(
+    ground: Ground, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The loop does that in a task of its own, which is no task that was forgotten."""
+    pool = ground.pool(max_size=1)
+
+    async def numbers(fails: bool) -> AsyncIterator[int]:
+        async with pool.connection() as conn:
+            await ground.insert(conn, 1)
+            try:
+                while True:
+                    yield len(await query(conn, "select 1"))
+            finally:
+                if fails:
+                    raise LookupError("mine")
+
+    @pool.handler
+    async def handler(event: Any, context: Any) -> int | None:
+        async for number in numbers(event):
+            return number
+        return None
+
+    assert [handler(False, LambdaContext()) for _ in range(3)] == [1, 1, 1]
+    assert not caplog.text
+    assert pool.stats().opened == 1
+    assert handler(True, LambdaContext()) == 1
+    assert "closing an async generator failed: LookupError: mine" in caplog.text
     assert ground.rows() == []
     assert at_rest(pool)
 
