@@ -84,11 +84,12 @@ class PostgresEngine:
         )
 
     def cursor(self, conn: Any) -> "AbstractContextManager[Any]":
-        """The driver's own, with tuples."""
+        """The driver's own, with tuples; tracked, or nothing might be done again, and the session would be reset."""
         from psycopg import Cursor
         from psycopg.rows import tuple_row
 
-        return Cursor(conn, row_factory=tuple_row)
+        made: AbstractContextManager[Any] = conn.tracked(Cursor)(conn, row_factory=tuple_row)
+        return made
 
     def _wrap(self, pgconn: Any) -> Any:
         if self.awaited:

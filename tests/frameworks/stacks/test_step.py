@@ -405,6 +405,33 @@ def test_work_that_ends_its_transaction_is_not_reported_as_done(pool: lambda_poo
     assert kept(server) == []
 
 
+def test_work_whose_connection_is_lost_is_done_again(pool: lambda_pool.Pool, server: Server) -> None:
+    """As by `Pool.run`, and within one run of the step."""
+    calls = []
+
+    def work(conn: Any) -> int:
+        calls.append(insert(conn, 1))
+        if len(calls) == 1:
+            end_session(server, conn)
+            conn.cursor().execute("select 1")
+        return len(calls)
+
+    @pool.handler
+    @durable_execution
+    def handler(event: Any, context: DurableContext) -> Any:
+        return pool.step(context, "save", work, config=NEVER)
+
+    assert run_durable(handler).result == "2"
+    assert kept(server) == [1]
+
+
+def end_session(server: Server, conn: Any) -> None:
+    if isinstance(server, PostgresServer):
+        server.execute("select pg_terminate_backend(%s, 5000)", conn.info.backend_pid)
+    else:
+        server.execute(f"kill {conn.thread_id()}")
+
+
 def test_a_role_that_may_not_make_the_table_is_told_the_statement(server: Server) -> None:
     if isinstance(server, PostgresServer):
         server.execute("drop role if exists shop")
