@@ -116,11 +116,19 @@ class _Once:
         for last in (False, False, True):
             self._claimed = False
             try:
-                return json.loads(replay.run(self._pool, self._once, _ATTEMPTS, readonly=False))
+                ended = f"{self._called()} ended its transaction itself{_ENDED}"
+                return json.loads(replay.run(self._pool, self._once, _ATTEMPTS, readonly=False, ended=ended))
             except CommitUncertain:
                 if last:  # else the row tells what became of it
                     raise
             except Exception as error:
+                if not self._claimed and _has_code(error, self._said.forbidden):
+                    # MySQL says so of a table that is missing, too.
+                    raise ConfigError(
+                        f"pool {self._pool.name}: this role may not write into the table {_TABLE}, which records the "
+                        f"steps: let the owner of the database run this once: {self._said.create}; and grant the role "
+                        "select, insert, update and delete on it"
+                    ) from error
                 if created or self._claimed or not _has_code(error, self._said.missing):
                     raise
                 self._create()

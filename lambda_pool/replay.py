@@ -9,7 +9,7 @@ from . import borrower, invocation
 from .backoff import backoff
 from .core import policy
 from .core.entry import Entry
-from .errors import ConfigError
+from .errors import ConfigError, NotCommitted
 from .finished import finished
 from .invocation import Deadline
 from .pool import ConnectionPool
@@ -19,11 +19,18 @@ T = TypeVar("T")
 
 
 def run(
-    pool: ConnectionPool, work: Callable[[Any], T], attempts: int, *, readonly: bool, frame: FrameType | None = None
+    pool: ConnectionPool,
+    work: Callable[[Any], T],
+    attempts: int,
+    *,
+    readonly: bool,
+    frame: FrameType | None = None,
+    ended: str = "",
 ) -> T:
     """Call `work(conn)` in one transaction, at most `attempts` times. See `Pool.run`.
 
-    `frame`: whose call it is; None for the caller's caller.
+    `frame`: whose call it is; None for the caller's caller. `ended`: what NotCommitted says where the work ended its
+    transaction by itself; empty where it may.
     """
     if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
         raise ConfigError(f"attempts={attempts!r} is not valid: it must be a whole number of at least 1")
@@ -38,6 +45,8 @@ def run(
         again = attempt < attempts
         try:
             result = finished("work", _named(work), work(entry.link.driver_connection))
+            if ended and entry.link.inspect().ended:
+                raise NotCommitted(ended)
         except BaseException as error:
             again = again and _may_replay(pool, entry, error) and _lasts(delay)
             with unbroken(pool.config.timeout):

@@ -165,6 +165,7 @@ class Facts:
         "closed_by_user",
         "closed_in_transaction",
         "condition",
+        "ended",
         "own_transaction",
         "read_only",
         "refused_write",
@@ -178,6 +179,7 @@ class Facts:
         read_only: bool,
         refused_write: bool,
         own_transaction: bool,
+        ended: bool = False,
     ) -> None:
         self.condition: Condition = condition
         """CLEAN: open, no transaction, no unfinished result, no changed setting."""
@@ -191,6 +193,8 @@ class Facts:
         """The server is known to have refused to write, though the borrower hid or swallowed that error."""
         self.own_transaction: bool = own_transaction
         """False once guarded work may have ended its own transaction."""
+        self.ended: bool = ended
+        """It surely is not, and not only for all that is known."""
 
 
 class EngineConnection(Protocol):

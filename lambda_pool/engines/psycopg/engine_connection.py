@@ -137,7 +137,7 @@ class PostgresConnection:
         if readonly:
             conn.put("read_only", True)
         if guarded:
-            conn.pooled.ended = False
+            conn.pooled.ended = conn.pooled.unheard = False
             conn.pooled.guarded = conn.pooled.noting = True
             try:
                 conn.within(timeout, conn.begin)
@@ -160,6 +160,7 @@ class PostgresConnection:
             status == _IN_ERROR and pgconn.error_message.partition(b"\n")[0].endswith(b" in a read-only transaction"),
             # A COMMIT whose own answer is lost is noted too.
             not (noted.ended or (alive and status == _IDLE)),
+            noted.ended and not noted.unheard,
         )
 
     def _condition(self) -> Condition:

@@ -34,6 +34,8 @@ class Notes:
         """In `Pool.run`: the transaction is not the borrower's to end."""
         self.ended = False
         """It may have been ended all the same."""
+        self.unheard = False
+        """A cursor said something that nobody knows."""
         self.noting = False
         """What outlives a transaction is of interest, or what ends it."""
         self.changed = self.prepared = False

@@ -115,6 +115,7 @@ class Shared(_Connection):
 
     def _unknown(self) -> None:
         """A cursor that this connection did not make: nobody knows what it said."""
+        self.pooled.unheard = self.pooled.unheard or not self.pooled.ended
         self.pooled.ended = self.pooled.changed = self.pooled.prepared = True
 
     # --- transactions -------------------------------------------------------------------------------------------------

@@ -128,6 +128,7 @@ class MysqlConnection:
             noted.read_only or self._always_read_only,
             is_read_only(noted.failed_with),
             not noted.ended and (not noted.unsure or (ask and self._is_marked())),
+            noted.ended,
         )
 
     def _condition(self) -> Condition:

@@ -5,6 +5,8 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+import psycopg
+import pymysql
 import pytest
 from aws_durable_execution_sdk_python import DurableContext, durable_execution
 from aws_durable_execution_sdk_python.config import Duration, MapConfig, StepConfig
@@ -430,6 +432,54 @@ def end_session(server: Server, conn: Any) -> None:
         server.execute("select pg_terminate_backend(%s, 5000)", conn.info.backend_pid)
     else:
         server.execute(f"kill {conn.thread_id()}")
+
+
+def test_work_with_a_cursor_that_the_connection_did_not_make(pool: lambda_pool.Pool, server: Server) -> None:
+    """Nobody knows what that said, so it is not taken for a COMMIT."""
+    cursor = psycopg.Cursor if isinstance(server, PostgresServer) else pymysql.cursors.Cursor
+
+    @pool.handler
+    @durable_execution
+    def handler(event: Any, context: DurableContext) -> Any:
+        def work(conn: Any) -> int:
+            cursor(conn).execute("insert into kept values (1)")
+            return 1
+
+        return pool.step(context, "save", work, config=NEVER)
+
+    assert run_durable(handler).result == "1"
+    assert kept(server) == [1]
+
+
+def test_a_step_that_committed_by_itself_fails_and_says_so(pool: lambda_pool.Pool, server: Server) -> None:
+    """Interrupted behind that, it could neither be done again nor be told as done."""
+    calls: list[int] = []
+    ending = ["commit"]
+    if not isinstance(server, PostgresServer):  # where that is a part of the transaction
+        ending.append("create table if not exists made_by_a_step (id int)")
+    for statement in ending:
+
+        def work(conn: Any, statement: str = statement) -> None:
+            calls.append(insert(conn, len(calls)))
+            conn.cursor().execute(statement)
+
+        assert "ended its transaction itself: what it saved stays" in failure(pool, work)
+    assert kept(server) == calls == list(range(len(ending)))
+
+
+def test_a_role_that_may_not_write_into_the_table_is_told_so(server: Server) -> None:
+    if isinstance(server, PostgresServer):
+        server.execute("create table lambda_pool_steps (step char(64) primary key, execution text, name text)")
+        server.execute("drop role if exists shop")
+        server.execute("create role shop login password 'shop'")
+    else:
+        server.execute("create or replace user shop identified by 'shop'")
+        server.execute("grant select, insert on app.kept to shop")
+    pool = lambda_pool.Pool(server.url(user="shop", password="shop"))
+    text = failure(pool, lambda conn: 1)
+    assert "this role may not write into the table lambda_pool_steps" in text
+    assert "create table if not exists lambda_pool_steps (step char(64)" in text
+    pool.close()
 
 
 def test_a_role_that_may_not_make_the_table_is_told_the_statement(server: Server) -> None:
