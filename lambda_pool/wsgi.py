@@ -158,7 +158,12 @@ class _Answer:
         status = self._status()
         if status == 500:
             return self._served.request.failure is not None
-        return status < 400 and self._is_whole(piece, status) and self._served.holds_transaction()
+        return (
+            status < 400
+            and self._is_whole(piece, status)
+            # Asked last: it looks at each connection.
+            and self._served.holds_transaction()
+        )
 
     def _is_whole(self, piece: bytes | None, status: int) -> bool:
         """True if behind this piece nothing comes: by the length that is told, or because there is no body at all."""

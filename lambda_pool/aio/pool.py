@@ -20,7 +20,7 @@ from ..signature import Signature
 from ..waiting import finish
 from ..warming import warm
 from .loop import EnvironmentLoop
-from .waits import Unbroken, require_loop, spawn
+from .waits import Unbroken, loop_runs, require_loop, spawn
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -210,6 +210,10 @@ class AsyncPooledContext:
 
 async def release(pool: ConnectionPool, entry: Entry, error: BaseException | None) -> None:
     """Take a connection back, whoever cancels the task meanwhile."""
+    if not loop_runs():
+        # A generator or a coroutine that outlived its loop is collected: nobody could await anything any more.
+        pool.release(entry, error)
+        return
     with Unbroken(pool.config.timeout):
         await spawn(pool.release, entry, error)
 

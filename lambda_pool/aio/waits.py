@@ -67,6 +67,15 @@ def require_loop(what: str) -> asyncio.AbstractEventLoop:
     )
 
 
+def loop_runs() -> bool:
+    """True if an event loop of asyncio's runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 # --- a descriptor -----------------------------------------------------------------------------------------------------
 
 

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import contextvars
+import gc
 import subprocess
 import sys
 import threading
+from collections.abc import AsyncIterator
 from typing import Any
 
 import psycopg
@@ -152,6 +154,25 @@ def test_a_new_loop_each_time_costs_no_reconnect(ground: Ground) -> None:
     for _ in range(5):
         asyncio.run(work())
     assert pool.stats().opened == 1
+
+
+def test_a_generator_that_outlives_its_loop_gives_its_connection_back(ground: Ground) -> None:
+    pool = ground.pool(max_size=1)
+
+    async def numbers() -> AsyncIterator[int]:
+        async with pool.connection() as conn:
+            await ground.insert(conn, 1)
+            yield 1
+
+    loop = asyncio.new_event_loop()
+    left = numbers()
+    assert loop.run_until_complete(anext(left)) == 1
+    loop.close()
+    assert pool.stats().in_use == 1
+    del left
+    gc.collect()
+    assert ground.rows() == []
+    assert at_rest(pool)
 
 
 def test_loops_in_threads_share_a_pool(ground: Ground) -> None:
