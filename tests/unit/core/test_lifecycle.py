@@ -29,6 +29,12 @@ from tests.support.invoked import invoked
 from tests.support.recorder import Recorder
 
 
+@pytest.fixture(autouse=True)
+def no_other_pools(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those that other tests have left: a shutdown would say good-bye on them too, and an invocation look at them."""
+    monkeypatch.setattr(lifecycle, "_pools", [])
+
+
 @pytest.fixture
 def driver() -> FakeDriver:
     return FakeDriver()
