@@ -1,6 +1,7 @@
 """A COMMIT of the borrower's own whose answer is lost: nobody knows what is saved. Who writes again may write twice."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -229,7 +230,7 @@ def test_a_thread_that_is_still_at_it_when_the_invocation_ends(database: Databas
 @pytest.mark.parametrize("autocommit", [False, True])
 def test_a_thread_that_is_still_at_it_when_its_block_ends(database: Database, autocommit: bool) -> None:
     failed: list[Exception] = []
-    with through(database, autocommit=autocommit) as (pool, proxy):
+    with through(database, autocommit=autocommit) as (pool, line):
 
         def save(conn: Any) -> None:
             try:
@@ -239,7 +240,7 @@ def test_a_thread_that_is_still_at_it_when_its_block_ends(database: Database, au
 
         with pytest.raises(lambda_pool.CommitUncertain), pool.connection() as conn:
             database.insert(conn, 1)
-            proxy.swallow("to_client", new=False)
+            line.silence()
             thread = threading.Thread(target=save, args=(conn,))
             thread.start()
             until = time.monotonic() + 5
