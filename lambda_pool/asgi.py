@@ -85,7 +85,7 @@ class Middleware:
             answer = self._on_unavailable(scope, error)
             if inspect.isawaitable(answer):
                 answer = await answer
-            await answer(scope, receive, send)
+            await serving.check_own_answer(answer, "an ASGI")(scope, receive, send)
             return
         headers, body = serving.refusal(error)
         raw = [(name.encode(), value.encode()) for name, value in headers]

@@ -75,8 +75,8 @@ def step(pool: ConnectionPool, context: Any, name: str, work: Callable[[Any], An
         raise ConfigError(
             f"context is not valid: step() takes the DurableContext of a durable function, not {type(context).__name__}"
         )
-    if not isinstance(name, str) or not name:
-        raise ConfigError(f"name={name!r} is not valid: it must be a text that is not empty")
+    if not isinstance(name, str) or not name or "\0" in name or name != name.encode("utf-8", "replace").decode():
+        raise ConfigError(f"name={name!r} is not valid: it must be a text that is not empty and can be stored")
     if not callable(work):
         raise replay.not_callable(work)
     once = _Once(pool, context, name, work)

@@ -103,6 +103,15 @@ def refusal(error: LambdaPoolError) -> tuple[list[tuple[str, str]], bytes]:
     return [*headers, ("content-type", "application/json"), ("content-length", str(len(body)))], body
 
 
+def check_own_answer(answer: Any, kind: str) -> Any:
+    """What `on_unavailable` has returned. Raises ConfigError if that is no application of this kind."""
+    if not callable(answer):
+        raise ConfigError(
+            f"on_unavailable returned an object of type {type(answer).__name__}: it must return {kind} application"
+        )
+    return answer
+
+
 def log_refused(method: str, path: str, error: LambdaPoolError) -> None:
     """Say in the log why a request is answered with 503."""
     log.error("%s %s is answered with 503: %s: %s", method, path, type(error).__name__, error)

@@ -62,7 +62,8 @@ class Middleware:
         """The body of the answer 503."""
         serving.log_refused(str(environ.get("REQUEST_METHOD")), str(environ.get("PATH_INFO")), error)
         if self._on_unavailable is not None:
-            return self._on_unavailable(environ, error)(environ, start_response)
+            answer: App = serving.check_own_answer(self._on_unavailable(environ, error), "a WSGI")
+            return answer(environ, start_response)
         headers, body = serving.refusal(error)
         start_response(_REFUSED, headers)
         return [b"" if environ.get("REQUEST_METHOD") == "HEAD" else body]

@@ -326,6 +326,14 @@ class TestAnswers:
             assert (answer.status, answer.body, answer.error) == (503, b"closed", None)
         assert seen == [("/orders", lambda_pool.PoolTimeout)] * 2
 
+    def test_an_answer_of_ones_own_that_is_none(self, pool: lambda_pool.Pool, wrap: Wrap) -> None:
+        def route(request: Request) -> Response:
+            raise lambda_pool.PoolTimeout("busy")
+
+        answer = ask(wrap(route, pool, on_unavailable=lambda scope, error: {"statusCode": 503}), "/orders")
+        assert isinstance(answer.error, lambda_pool.ConfigError)
+        assert str(answer.error) == "on_unavailable returned an object of type dict: it must return an ASGI application"
+
     def test_another_error_is_the_frameworks(self, pool: lambda_pool.Pool, wrap: Wrap) -> None:
         def route(request: Request) -> Response:
             raise ValueError("mine")

@@ -193,6 +193,15 @@ def test_an_answer_of_ones_own(pool: lambda_pool.Pool) -> None:
     assert seen == [("/orders", lambda_pool.PoolTimeout)]
 
 
+def test_an_answer_of_ones_own_that_is_none(pool: lambda_pool.Pool) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        raise lambda_pool.PoolTimeout("busy")
+
+    answer = wsgi(Middleware(app, pool, on_unavailable=lambda environ, error: None), "/orders")  # type: ignore[arg-type, return-value]
+    assert isinstance(answer.error, lambda_pool.ConfigError)
+    assert str(answer.error) == "on_unavailable returned an object of type NoneType: it must return a WSGI application"
+
+
 def test_another_error_comes_out_as_it_is(pool: lambda_pool.Pool, ended: Ended) -> None:
     def app(environ: Any, start_response: Any) -> Any:
         raise ValueError("mine")

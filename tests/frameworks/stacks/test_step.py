@@ -522,6 +522,8 @@ def test_old_rows_are_deleted(pool: lambda_pool.Pool, server: Server) -> None:
     [
         ((None, "save", print), r"context is not valid: step\(\) takes the DurableContext .* not NoneType"),
         ((..., "", print), "name='' is not valid"),
+        ((..., "a\0b", print), r"name='a\\x00b' is not valid"),
+        ((..., "a\ud800", print), r"name='a\\ud800' is not valid"),
         ((..., "save", 7), "work is not valid"),
     ],
 )
