@@ -341,11 +341,12 @@ class Connector:
             if deadline.by_invocation:
                 make = DeadlineExceeded
                 text += "; the invocation had no more time"
-        if kind is Failure.RESUMING and refused is None:
-            from .hints import asleep
+        from .hints import asleep, of_refusal
 
+        earlier = of_refusal(before, self._config.url.engine, request)
+        if kind is Failure.RESUMING and refused is None and not earlier:
             return make(f"{text}. {asleep(deadline)}")
-        hint = self._hint(error, kind, request, endpoint, refused)
+        hint = self._hint(error, kind, request, endpoint, refused) or earlier
         return make(text + (hint and f". {hint}"))
 
     def _hint(

@@ -404,10 +404,11 @@ class TestConnect:
         with pytest.raises(lambda_pool.ConnectError, match=expected), driver.pool(timeout=0.5).connection():
             pass
 
+    @pytest.mark.parametrize("kind", [Failure.TOO_MANY, Failure.UNREACHABLE])
     def test_a_refusal_is_explained_though_the_last_attempt_ran_out_of_time(
-        self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+        self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, kind: Failure
     ) -> None:
-        refused = FakeError(Failure.TOO_MANY, "a startup parameter takes the room")
+        refused = FakeError(kind, "a startup parameter takes the room")
         _fail_then_wait(driver, monkeypatch, refused, Failure.RESUMING)
         with pytest.raises(lambda_pool.ConnectError) as caught, driver.pool(timeout=0.5).connection():
             pass
@@ -737,7 +738,7 @@ class TestObservers:
                 if thread.is_alive():
                     stuck.append(event)
 
-        asked = driver.pool(max_size=1, timeout=0.05, leak_after=0.001, observers=[Asking()])
+        asked = driver.pool(max_size=1, timeout=0.5, leak_after=0.001, observers=[Asking()])
         driver.fail("connect", FakeError(Failure.UNREACHABLE))
         with asked.connection() as conn:
             conn.execute("select 1")
