@@ -1,7 +1,9 @@
 """uvicorn and gunicorn on loopback, with an application that a test wrote."""
 
+import contextlib
 import http.client
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -31,7 +33,9 @@ class Running:
             "uvicorn-worker": [*gunicorn, "served:asgi_app", "--worker-class", "uvicorn_worker.UvicornWorker"],
         }[server]
         with self.log.open("wb") as log:
-            self.process = subprocess.Popen(command, env=env, cwd=folder, stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                command, env=env, cwd=folder, stdout=log, stderr=log, start_new_session=True
+            )
         until = time.monotonic() + 60
         while True:
             try:
@@ -62,6 +66,7 @@ class Running:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        if self.process.poll() is None:
-            self.process.kill()
+        # With its workers, which do not all look whether their parent is there.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)
