@@ -41,7 +41,6 @@ _UNDONE = (
     "after that. Call conn.rollback() before you try again"
 )
 
-
 _COMMIT = look("COMMIT", several=False)
 _BEGIN = look("BEGIN", several=False)
 
@@ -74,6 +73,7 @@ class BoundedConnection(ConnectingConnection):
         self.cancelled = False  # said on another thread of a command that had just ended
         line.response_pending = True
         try:
+            self._check_it_is_open()
             answer = call(*arguments)
         except BaseException as error:
             self._failed(error, before)
@@ -82,6 +82,11 @@ class BoundedConnection(ConnectingConnection):
         self.noted.transaction_unknown = self.noted.streams = False
         self.noted.saving = saving and self.unfinished
         return answer
+
+    def _check_it_is_open(self) -> None:
+        """Raise psycopg's error where the connection was lost, or the pool has closed it: PyMySQL's say nothing."""
+        if not (self.open or self.closed_by_user):
+            raise pymysql.OperationalError(CR.CR_SERVER_LOST, "the connection is closed")
 
     def _check_it_lives(self) -> None:
         """Raise the driver's error where the connection is lost already, so that a COMMIT is never sent.

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, PendingRollbackError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from lambda_pool import CommitUncertain, NotCommitted
@@ -136,6 +136,31 @@ def test_streams(database: Database, engine: Engine, option: dict[str, Any], end
     assert idle(engine)
     with engine.connect() as conn:
         assert conn.execute(sqlalchemy.select(sqlalchemy.func.count()).select_from(table)).scalar() in {1000, 999}
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # psycopg says so of a cursor that is left open
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+def test_what_a_rollback_closed_is_told_by_the_next_statement(database: Database, engine: Engine) -> None:
+    table = table_of(database)
+    with engine.begin() as conn:
+        conn.execute(table.insert(), [{"id": number} for number in range(5000)])
+    with engine.connect() as conn:
+        if database.engine == "mysql":  # more than can be read in the time for that
+            other = table.alias()
+            stream = sqlalchemy.select(table.c.id).join(other, sqlalchemy.true())
+            result = conn.execute(stream, execution_options={"stream_results": True})
+            assert result.fetchone()
+        else:
+            conn.execute(table.delete())
+            driver: Any = conn.connection.driver_connection
+            database.kill(database.backend(driver))
+        conn.rollback()
+        with pytest.raises(OperationalError, match="the connection is closed") as caught:
+            conn.execute(text("select 1"))
+        assert caught.value.connection_invalidated
+        conn.rollback()
+        assert conn.execute(text("select 1")).scalar() == 1
+    assert idle(engine)
 
 
 # --- what comes back in a transaction ---------------------------------------------------------------------------------
