@@ -6,7 +6,7 @@ connection is opened: importing it imports PyMySQL.
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import pymysql
 from pymysql.constants import CLIENT, CR, SERVER_STATUS
@@ -41,6 +41,10 @@ _UNDONE = (
     "after that. Call conn.rollback() before you try again"
 )
 
+_WAITED_FOR = (
+    "another task waits for an answer on this connection: let that end first, or give each task a session of its own"
+)
+
 _COMMIT = look("COMMIT", several=False)
 _BEGIN = look("BEGIN", several=False)
 
@@ -63,6 +67,8 @@ class BoundedConnection(ConnectingConnection):
         One that was left unanswered ends the connection, because its answer would be taken for the next one's.
         """
         line = self.line
+        if line.attended:
+            self._refuse_another_task()
         self.noted.saving = False
         if line.response_pending:
             self.abandon()
@@ -73,7 +79,8 @@ class BoundedConnection(ConnectingConnection):
         self.cancelled = False  # said on another thread of a command that had just ended
         line.response_pending = True
         try:
-            self._check_it_is_open()
+            if not (self.open or self.closed_by_user):
+                self._refuse_a_closed_one()
             answer = call(*arguments)
         except BaseException as error:
             self._failed(error, before)
@@ -83,10 +90,13 @@ class BoundedConnection(ConnectingConnection):
         self.noted.saving = saving and self.unfinished
         return answer
 
-    def _check_it_is_open(self) -> None:
-        """Raise psycopg's error where the connection was lost, or the pool has closed it: PyMySQL's say nothing."""
-        if not (self.open or self.closed_by_user):
-            raise pymysql.OperationalError(CR.CR_SERVER_LOST, "the connection is closed")
+    def _refuse_another_task(self) -> NoReturn:
+        """SQLAlchemy lets tasks share this; while one waits for an answer, both would read at once."""
+        raise pymysql.InterfaceError(_WAITED_FOR)
+
+    def _refuse_a_closed_one(self) -> NoReturn:
+        """As psycopg, where it was lost or the pool has closed it: PyMySQL's own errors say nothing."""
+        raise pymysql.OperationalError(CR.CR_SERVER_LOST, "the connection is closed")
 
     def _check_it_lives(self) -> None:
         """Raise the driver's error where the connection is lost already, so that a COMMIT is never sent.
@@ -196,6 +206,8 @@ class BoundedConnection(ConnectingConnection):
 
     def next_result(self, unbuffered: bool = False) -> int:
         """Read the next result of a statement that has several."""
+        if self.line.attended:
+            self._refuse_another_task()
         # Inside of another command, which reads what is left of the statement before, its own is unanswered.
         nested, self.line.response_pending = self.line.response_pending, True
         try:
@@ -209,6 +221,8 @@ class BoundedConnection(ConnectingConnection):
 
     def read_next_by(self, read: Callable[[], T]) -> T:
         """Read the next row of a streamed result."""
+        if self.line.attended:
+            self._refuse_another_task()
         try:
             return read()
         except BaseException as error:

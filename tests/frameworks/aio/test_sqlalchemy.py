@@ -188,6 +188,38 @@ def test_cancelled_in_commit_and_in_a_statement(ground: Ground) -> None:
         assert at_rest(pool)
 
 
+def test_tasks_that_share_a_connection_do_no_harm(ground: Ground) -> None:
+    """On PostgreSQL they take turns, on MySQL the second is refused; what is read stays in step."""
+    pool = ground.pool(max_size=1)
+    engine = create_async_engine(pool)
+
+    async def one(conn: AsyncConnection, number: int) -> int | None:
+        return (await conn.execute(text(f"select {number}"))).scalar()
+
+    async def row_by_row(conn: AsyncConnection) -> list[int]:
+        async with conn.stream(text(f"select id from {ground.table}")) as rows:
+            return [row.id async for row in rows]
+
+    async def work() -> None:
+        async with engine.begin() as conn:
+            await add(conn, ground, 1)
+            first, *others = await asyncio.gather(*(one(conn, number) for number in range(4)), return_exceptions=True)
+            assert first == 0
+            if ground.engine == "postgresql":
+                assert others == [1, 2, 3]
+            else:
+                assert all("another task waits" in str(error) for error in others)
+                assert {type(error) for error in others} == {sqlalchemy.exc.InterfaceError}
+        async with engine.connect() as conn:
+            assert await numbers(conn, ground) == [1]
+            await asyncio.gather(row_by_row(conn), one(conn, 2), return_exceptions=True)
+            assert await one(conn, 3) == 3
+        assert pool.stats().opened == 1
+
+    asyncio.run(work())
+    assert at_rest(pool)
+
+
 def test_a_lost_commit_is_uncertain(ground: Ground) -> None:
     with FaultyProxy("localhost", ground.database.server.port) as proxy:
         url = ground.database.url.replace(f":{ground.database.server.port}/", f":{proxy.port}/")
