@@ -101,7 +101,7 @@ class Borrowed:
             self.note_failure(error)
         finally:
             if self.broken:
-                link.discard()
+                link.close(MIN_IO_TIMEOUT)  # or aborted, where another task or thread still waits on it
 
     def break_off(self, error: BaseException) -> None:
         """Let go of the connection, on which what was set for this borrow cannot be taken back."""
@@ -109,7 +109,7 @@ class Borrowed:
         log.debug("pool %s: taking back a setting failed, the connection is closed: %s", self.pool.name, error)
         self.note_failure(error)
         if not self.foreign:
-            self.entry.link.discard()
+            self.entry.link.close(MIN_IO_TIMEOUT)
 
     def give_back(self) -> None:
         """Return it to its pool. What is open is rolled back, and told: nobody has asked for that."""

@@ -423,6 +423,7 @@ class MysqlConnection:
         try:
             with conn.bounded(timeout):
                 conn.close()
+            conn.closed_by_user = False
         except Exception:  # noqa: BLE001 - a connection that cannot be closed politely is dropped
             self.discard()
 

@@ -220,6 +220,26 @@ def test_tasks_that_share_a_connection_do_no_harm(ground: Ground) -> None:
     assert at_rest(pool)
 
 
+def test_a_task_that_still_waits_is_woken_when_the_block_ends(ground: Ground) -> None:
+    pool = ground.pool(max_size=1)
+    engine = create_async_engine(pool)
+
+    async def work() -> None:
+        with contextlib.suppress(ZeroDivisionError):
+            async with engine.connect() as conn:
+                task = asyncio.create_task(conn.execute(text(ground.slow)))
+                while not ground.sleepers():
+                    await asyncio.sleep(0.02)
+                raise ZeroDivisionError
+        async with engine.connect() as conn:
+            assert await numbers(conn, ground) == []
+        with pytest.raises(sqlalchemy.exc.OperationalError):
+            await asyncio.wait_for(task, 5)
+
+    asyncio.run(work())
+    assert at_rest(pool)
+
+
 def test_a_lost_commit_is_uncertain(ground: Ground) -> None:
     with FaultyProxy("localhost", ground.database.server.port) as proxy:
         url = ground.database.url.replace(f":{ground.database.server.port}/", f":{proxy.port}/")
