@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from collections.abc import Callable
 from typing import Any
 
 from .. import borrower, invocation
@@ -28,7 +29,7 @@ class LeftOpenError(Exception):
 class Borrowed:
     """One entry of a pool, lent to SQLAlchemy."""
 
-    __slots__ = ("broken", "conn", "entry", "pool", "set_up")
+    __slots__ = ("broken", "conn", "detached", "entry", "holder", "pool", "set_up")
 
     def __init__(self, pool: ConnectionPool, entry: Entry, conn: Any) -> None:
         self.pool: ConnectionPool = pool
@@ -39,6 +40,17 @@ class Borrowed:
         """What SQLAlchemy and its user set when it was opened has become its baseline."""
         self.broken: bool = False
         """The answer to COMMIT or to ROLLBACK was lost: it may still come, and would be taken for another one's."""
+        self.detached: bool = False
+        self.holder: Callable[[], Any] | None = None
+        """A weak reference to what SQLAlchemy gave out for it."""
+
+    @property
+    def dropped(self) -> bool:
+        """Whether it was detached, and then invalidated or lost sight of: of that SQLAlchemy tells nobody."""
+        if not self.detached or self.holder is None:
+            return False
+        held = self.holder()
+        return held is None or not held.is_valid
 
     @property
     def foreign(self) -> bool:

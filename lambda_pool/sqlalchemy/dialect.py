@@ -138,6 +138,7 @@ class PooledDialect(SettingDialect):
 
     def borrow(self, deadline: Deadline) -> Borrowed:
         """Borrow from the pool. Raises what `Pool.connection()` raises."""
+        self._take_back_dropped()
         entry = self.pool.acquire(self.pool.role(readonly=self.readonly), deadline)
         borrowed = Borrowed(self.pool, entry, self.adapt(entry.link))
         self._borrowed[borrowed.conn] = borrowed
@@ -167,6 +168,12 @@ class PooledDialect(SettingDialect):
     def forget(self, conn: Any) -> Borrowed | None:
         """It is lent no longer. Out: what it stood for, None if that was known."""
         return self._borrowed.pop(conn, None)
+
+    def _take_back_dropped(self) -> None:
+        """Close what was detached and then dropped: its room would stay taken."""
+        for conn, borrowed in self._borrowed.copy().items():
+            if borrowed.dropped:
+                self.do_terminate(conn)
 
     # --- opening and closing ------------------------------------------------------------------------------------------
 

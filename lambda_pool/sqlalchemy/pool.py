@@ -6,7 +6,9 @@ long as the connection. Private names of SQLAlchemy's that this file stands on: 
 tests/frameworks/sqlalchemy/test_private.py fails when one of them changes.
 """
 
+from contextlib import suppress
 from typing import Any, cast
+from weakref import ref
 
 from sqlalchemy import event
 from sqlalchemy.pool import Pool, PoolProxiedConnection
@@ -65,9 +67,17 @@ class LambdaPool(Pool):
         )
         self._lent = cast(PooledDialect, dialect)
         event.listen(self, "connect", self._check)  # before any other listener
+        event.listen(self, "detach", self._note_detached)
         self._records: dict[Any, _ConnectionRecord] = {}
 
     # --- what a pool class is asked for -------------------------------------------------------------------------------
+
+    def connect(self) -> PoolProxiedConnection:
+        """As its base's. Who holds a connection is remembered, for one that is detached."""
+        held = super().connect()
+        with suppress(ConfigError):  # taken away already, as at the end of an invocation
+            self._lent.borrowed(held.dbapi_connection).holder = ref(held)
+        return held
 
     def _do_get(self) -> _ConnectionRecord:
         """Borrow. Raises what `Pool.connection()` raises, or what a listener of `connect` raises."""
@@ -110,6 +120,11 @@ class LambdaPool(Pool):
     def _check(self, conn: Any, record: Any) -> None:
         """Raises ConfigError for a connection that is not the pool's."""
         self._lent.borrowed(conn)
+
+    def _note_detached(self, conn: Any, record: Any) -> None:
+        """No record of SQLAlchemy's sees to this connection any more."""
+        with suppress(ConfigError):
+            self._lent.borrowed(conn).detached = True
 
     def _forget_gone(self) -> None:
         """Forget the records of connections that the pool has closed."""

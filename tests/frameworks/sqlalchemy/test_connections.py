@@ -1,5 +1,6 @@
 """One record for each physical connection: set-up once, nothing lost at the return, no statement too many."""
 
+import gc
 import json
 import threading
 from collections.abc import Callable
@@ -281,6 +282,20 @@ def test_a_detached_connection_that_is_lost_gives_its_room_back(database: Databa
     assert pool_of(engine).stats().size == 0
     with engine.connect() as conn:
         assert conn.execute(text("select 1")).scalar() == 1
+
+
+def test_a_detached_connection_that_is_dropped_gives_its_room_back(engine: Engine) -> None:
+    with engine.connect() as conn:
+        conn.detach()
+        conn.invalidate()
+    raw = engine.raw_connection()  # which finds the room of the one before
+    raw.detach()
+    del raw
+    gc.collect()
+    with engine.connect() as conn:
+        assert conn.execute(text("select 1")).scalar() == 1
+    assert pool_of(engine).stats().size == 1
+    assert pool_of(engine).stats().opened == 3
 
 
 def test_raw_connections_work_and_are_rolled_back(database: Database, engine: Engine) -> None:
