@@ -81,7 +81,9 @@ class ConnectingConnection(_Connection):
                 plain = self._dial(deadline)
                 self.connect(plain)
                 # As the driver notes it of a socket that it opens itself.
-                self.host_info = "Localhost via UNIX socket" if self.unix_socket else f"socket {self.host}:{self.port}"
+                self.host_info: str = (
+                    "Localhost via UNIX socket" if self.unix_socket else f"socket {self.host}:{self.port}"
+                )
                 self.sock = (wrapping and wrapping.wrapped) or plain
                 self.line.response_pending, self._connected = False, True
                 self.init_command, self.sql_mode = setup
