@@ -33,8 +33,8 @@ class Middleware:
     it, else none); `on_unavailable(environ, error)`, which gives a WSGI application that answers in place of the
     middleware's own 503 when no connection can be had, or after CommitUncertain. Raises ConfigError.
 
-    An answer whose length is known is held back while the request has a transaction open, so that a COMMIT that fails
-    can still change it.
+    An answer that is complete with one piece, as its length or its kind tells, is held back while the request has a
+    transaction open, so that a COMMIT that fails can still change it.
     """
 
     def __init__(
