@@ -233,28 +233,59 @@ def test_a_lock_that_did_not_come_in_time() -> None:
         pool.close()
 
 
-def test_a_thread_that_is_still_at_work_when_the_block_ends(my: Database) -> None:
+@pytest.mark.parametrize("streams", [False, True])
+def test_a_thread_that_is_still_at_work_when_the_block_ends(my: Database, streams: bool) -> None:
     pool = my.pool()
 
     ended: list[Exception] = []
 
     def late(conn: Any) -> None:
         try:
-            my.query(conn, "select sleep(10)")
+            if streams:
+                cursor = conn.cursor(SSCursor)
+                cursor.execute(f"select repeat('x', 20000), sleep({my.table}.id) from {my.table}")
+                cursor.fetchall()
+            else:
+                my.query(conn, "select sleep(10)")
         except Exception as error:
             ended.append(error)
 
-    with pytest.raises(lambda_pool.LambdaPoolError, match="nothing of the transaction is saved"):
-        with pool.connection() as conn:
-            my.insert(conn, 1)
-            thread = threading.Thread(target=late, args=(conn,))
-            thread.start()
-            time.sleep(0.3)
+    began = time.monotonic()
+    with pytest.raises(lambda_pool.NotCommitted, match="still at work"), pool.connection() as conn:
+        my.insert(conn, 0)
+        my.insert(conn, 10)
+        thread = threading.Thread(target=late, args=(conn,))
+        thread.start()
+        time.sleep(0.3)
+    assert time.monotonic() - began < 5
     thread.join(5)
     assert not thread.is_alive()
     assert [isinstance(error, pymysql.MySQLError) for error in ended] == [True], ended
     assert my.rows() == []
     assert pool.stats().size == 0
+
+
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_a_second_thread_amid_the_firsts_statement_is_refused_and_harms_nothing(my: Database, autocommit: bool) -> None:
+    pool = my.pool(autocommit=autocommit)
+    ended: list[Any] = []
+
+    def slow(conn: Any) -> None:
+        ended.extend(my.query(conn, "select sleep(0.5)"))
+
+    with pool.connection() as conn:
+        my.insert(conn, 1)
+        thread = threading.Thread(target=slow, args=(conn,))
+        thread.start()
+        time.sleep(0.2)
+        for use in (conn.commit, conn.rollback, lambda: my.insert(conn, 2)):
+            with pytest.raises(pymysql.InterfaceError, match="another task or thread waits"):
+                use()
+        thread.join(5)
+        my.insert(conn, 3)
+    assert ended == [(0,)]
+    assert my.rows() == [1, 3]
+    assert pool.stats().idle == pool.stats().opened == 1
 
 
 def test_a_streamed_result_that_failed_halfway(my: Database) -> None:

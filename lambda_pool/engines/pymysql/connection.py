@@ -6,6 +6,7 @@ connection is opened: importing it imports PyMySQL.
 
 from collections.abc import Callable
 from contextlib import suppress
+from threading import get_ident
 from typing import Any, NoReturn, TypeVar
 
 import pymysql
@@ -42,7 +43,8 @@ _UNDONE = (
 )
 
 _WAITED_FOR = (
-    "another task waits for an answer on this connection: let that end first, or give each task a session of its own"
+    "another task or thread waits for an answer on this connection: let that end first, or give each a connection of "
+    "its own"
 )
 
 _COMMIT = look("COMMIT", several=False)
@@ -67,8 +69,8 @@ class BoundedConnection(ConnectingConnection):
         One that was left unanswered ends the connection, because its answer would be taken for the next one's.
         """
         line = self.line
-        if line.attended:
-            self._refuse_another_task()
+        if line.is_taken():
+            self._refuse_another()
         self.noted.saving = False
         if line.response_pending:
             self.abandon()
@@ -78,6 +80,7 @@ class BoundedConnection(ConnectingConnection):
         before = self._status_before()
         self.cancelled = False  # said on another thread of a command that had just ended
         line.response_pending = True
+        line.thread = get_ident()
         try:
             if not (self.open or self.closed_by_user):
                 self._refuse_a_closed_one()
@@ -85,13 +88,15 @@ class BoundedConnection(ConnectingConnection):
         except BaseException as error:
             self._failed(error, before)
             raise
+        finally:
+            line.thread = None
         line.response_pending = False
         self.noted.transaction_unknown = self.noted.streams = False
         self.noted.saving = saving and self.unfinished
         return answer
 
-    def _refuse_another_task(self) -> NoReturn:
-        """SQLAlchemy lets tasks share this; while one waits for an answer, both would read at once."""
+    def _refuse_another(self) -> NoReturn:
+        """Tasks share this by SQLAlchemy, and threads by mistake; while one waits for an answer, both would read it."""
         raise pymysql.InterfaceError(_WAITED_FOR)
 
     def _refuse_a_closed_one(self) -> NoReturn:
@@ -206,28 +211,34 @@ class BoundedConnection(ConnectingConnection):
 
     def next_result(self, unbuffered: bool = False) -> int:
         """Read the next result of a statement that has several."""
-        if self.line.attended:
-            self._refuse_another_task()
+        if self.line.is_taken():
+            self._refuse_another()
         # Inside of another command, which reads what is left of the statement before, its own is unanswered.
         nested, self.line.response_pending = self.line.response_pending, True
+        outer, self.line.thread = self.line.thread, get_ident()
         try:
             affected = super().next_result(unbuffered)
         except BaseException as error:
             self._failed(error, self.server_status)
             raise
+        finally:
+            self.line.thread = outer
         self.line.response_pending = nested
         self._note_answer()
         return affected
 
     def read_next_by(self, read: Callable[[], T]) -> T:
         """Read the next row of a streamed result."""
-        if self.line.attended:
-            self._refuse_another_task()
+        if self.line.is_taken():
+            self._refuse_another()
+        self.line.thread = get_ident()
         try:
             return read()
         except BaseException as error:
             self._failed(error, self._status_before())
             raise
+        finally:
+            self.line.thread = None
 
     def cursor(self, cursor: Any = None) -> Any:
         """A new cursor of the given class, or of the connection's."""

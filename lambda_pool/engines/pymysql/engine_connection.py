@@ -133,6 +133,8 @@ class MysqlConnection:
 
     def _condition(self) -> Condition:
         conn = self.driver_connection
+        if conn.line.thread is not None:  # who waits for a row holds what the rest would be looked for in
+            return _CHANGED
         conn.settle_stream()
         noted = conn.noted
         if (
@@ -235,12 +237,12 @@ class MysqlConnection:
         if noted.left_prepared:
             warn_left_prepared(noted.left_prepared, "XA COMMIT or XA ROLLBACK")
             noted.left_prepared = ""
-        if conn.line.response_pending:
+        taken = conn.line.is_taken()
+        if conn.line.response_pending or taken:
             own = noted.saving or bool(conn.server_status & _AUTOCOMMIT and not conn.in_transaction)
-            used = own or conn.line.attended
             self.abort()  # first: another thread may wait for the answer
             conn.abandon()
-            if commit and used and not noted.lost_commit:
+            if commit and (own or taken) and not noted.lost_commit:
                 raise at_work("let each task and thread that uses it end", saving=own)
         if conn.line.silent or not conn.open:
             if commit and noted.lost_commit:

@@ -10,6 +10,7 @@ import struct
 import weakref
 from collections import deque
 from collections.abc import Callable, Sequence
+from threading import get_ident
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -49,6 +50,7 @@ class Line:
         "silent",
         "stop",
         "tail",
+        "thread",
         "watched",
     )
 
@@ -73,12 +75,18 @@ class Line:
         """The last bytes that were received."""
         self.attended: bool = False
         """A task waits on the socket: a descriptor that is closed would leave it waiting for ever."""
+        self.thread: int | None = None
+        """The thread that is inside of a command."""
         self.stop: Callable[[float], object] | None = None
         """Where sockets wait for an event loop: asks the server, in so many seconds, to end what runs."""
         self.watched: bool = False
         """What runs is to be ended before the invocation is."""
         self.reader: Callable[[], Any] = _nobody
         """A weak reference to what the driver reads by."""
+
+    def is_taken(self) -> bool:
+        """True if another task or thread is inside of a command."""
+        return self.attended or self.thread not in {None, get_ident()}
 
     def leftover(self) -> bool:
         """True if the driver's reader holds something that was received and not asked for."""

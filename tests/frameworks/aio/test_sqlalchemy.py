@@ -208,7 +208,7 @@ def test_tasks_that_share_a_connection_do_no_harm(ground: Ground) -> None:
             if ground.engine == "postgresql":
                 assert others == [1, 2, 3]
             else:
-                assert all("another task waits" in str(error) for error in others)
+                assert all("another task or thread waits" in str(error) for error in others)
                 assert {type(error) for error in others} == {sqlalchemy.exc.InterfaceError}
         async with engine.connect() as conn:
             assert await numbers(conn, ground) == [1]
