@@ -4,6 +4,7 @@ import sys
 import threading
 from contextlib import suppress
 from typing import Any
+from weakref import ref
 
 from ..core.entry import Entry, State
 from ..engines.base import AT_REST, Condition
@@ -14,7 +15,10 @@ from .pools import AliasPool
 
 
 class _Held:
-    """What a thread has borrowed. It goes with the thread, and gives back what that has left."""
+    """What a thread has borrowed. It goes with the thread, and gives back what that has left.
+
+    Nothing but the thread may keep it: what waits for the garbage collector keeps others from the connection.
+    """
 
     def __init__(self) -> None:
         self.borrowed: set[Borrowed] = set()
@@ -38,7 +42,7 @@ _here = _Local()
 class Borrowed:
     """A lent connection. Raises what `Pool.connection()` raises."""
 
-    __slots__ = ("_holder", "entry", "failure", "home", "link", "streams")
+    __slots__ = ("_holder", "entry", "failure", "given_back", "home", "link", "streams")
 
     def __init__(self, home: AliasPool, alias: str) -> None:
         self.home: AliasPool = home
@@ -50,8 +54,10 @@ class Borrowed:
         self.link: Any = self.entry.link
         self.streams: set[str] = set()
         """Names of the server's cursors that are open."""
-        self._holder = _here.held
-        self._holder.borrowed.add(self)
+        self.given_back: bool = False
+        held = _here.held
+        self._holder = ref(held)
+        held.borrowed.add(self)
 
     @property
     def conn(self) -> Any:
@@ -75,6 +81,8 @@ class Borrowed:
 
     def taken(self) -> bool:
         """True if it is this borrower's no more: an ended invocation took it away, or it stayed with a parent."""
+        if self.given_back:  # by the end of a thread: the entry may be lent to another one by now
+            return True
         return self.entry.state is not State.LENT or self.entry.pid != self.home.core.pid
 
     def lost(self) -> bool:
@@ -88,8 +96,13 @@ class Borrowed:
         end_transaction(core, self.entry, commit=commit, strict=strict, last=False)
 
     def give_back(self, error: BaseException | None = None) -> None:
-        """Give it back. What is not committed is rolled back."""
-        self._holder.borrowed.discard(self)
+        """Give it back, once. What is not committed is rolled back."""
+        if self.given_back:  # by the end of the thread that borrowed it, where threads share a wrapper
+            return
+        self.given_back = True
+        held = self._holder()
+        if held is not None:
+            held.borrowed.discard(self)
         link, core = self.link, self.home.core
         error = error or self.failure
         if error is None and link.status() not in AT_REST:

@@ -5,6 +5,7 @@ import os
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -301,9 +302,12 @@ def test_taken_away_in_a_transaction_it_does_not_go_on(connection: Any, database
 
 def in_a_thread(work: Callable[[], object]) -> None:
     thread = threading.Thread(target=work)
-    thread.start()
-    thread.join()
-    gc.collect()
+    gc.disable()  # which a borrower that waits for the connection would not wait for either
+    try:
+        thread.start()
+        thread.join()
+    finally:
+        gc.enable()
 
 
 def test_a_thread_that_ends_gives_back(connection: Any) -> None:
@@ -322,6 +326,24 @@ def test_a_thread_that_ends_saves_nothing_more(connection: Any, database: Databa
     in_a_thread(work)
     assert names(database) == []
     assert stats(connection).in_use == 0
+
+
+def test_a_thread_that_borrowed_for_a_shared_connection_ends(use: Use) -> None:
+    """Who shares it borrows anew, and does not give back what is lent to somebody else by now."""
+    connection = use(max_size=2)
+    connection.inc_thread_sharing()
+    try:
+        in_a_thread(lambda: backend_of(connection))
+        assert stats(connection).in_use == 0
+        with ThreadPoolExecutor(1) as executor:
+            theirs = executor.submit(lambda: backend_of(connections["default"])).result()
+            connection.cursor().close()
+            assert backend_of(connection) != theirs
+            assert stats(connection).in_use == 2
+            connection.close()
+            assert stats(connection).in_use == 1
+    finally:
+        connection.dec_thread_sharing()
 
 
 def test_threads_have_connections_of_their_own(use: Use, database: Database) -> None:
