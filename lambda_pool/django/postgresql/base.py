@@ -1,6 +1,7 @@
 """Where Django looks for an engine's DatabaseWrapper."""
 
 from collections.abc import Callable
+from inspect import unwrap
 from types import SimpleNamespace
 from typing import Any
 
@@ -79,7 +80,8 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
         """What Django makes of a new connection."""
         self.Database: Any = _Lending(connection)
         try:
-            return base.DatabaseWrapper.get_new_connection(self, {})
+            # Nothing is sent, so that an event loop may do it too: the first use in Lambda may be on one.
+            return unwrap(base.DatabaseWrapper.get_new_connection)(self, {})
         finally:
             del self.Database
 

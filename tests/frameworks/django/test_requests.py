@@ -103,6 +103,19 @@ def test_the_asynchronous_orm(connection: Any, database: Database) -> None:
     assert stats(connection).opened == 1
 
 
+def test_the_first_use_in_lambda_is_on_an_event_loop(use: Use, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`aiterator()` looks at the settings of its alias, and a wrapper looks at its pool, before a thread is used."""
+    use()
+    Order.objects.create(name="one")
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "function")
+    monkeypatch.setenv("LAMBDA_POOL_GRACEFUL_SHUTDOWN", "false")
+
+    async def work() -> list[str]:
+        return [order.name async for order in Order.objects.aiterator()]
+
+    assert async_to_sync(work)() == ["one"]
+
+
 # --- without HTTP -----------------------------------------------------------------------------------------------------
 
 
