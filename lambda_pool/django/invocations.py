@@ -4,6 +4,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any, NoReturn, TypeVar
 
 from django.db import connections, reset_queries
@@ -15,6 +16,9 @@ from .wrapper import PooledWrapper
 
 R = TypeVar("R")
 log: logging.Logger = logging.getLogger("lambda_pool")
+
+_amid: set[int] = set()
+"""The threads that are inside of a decorated handler."""
 
 
 def handler(fn: Callable[..., R]) -> Callable[..., R]:
@@ -28,13 +32,19 @@ def handler(fn: Callable[..., R]) -> Callable[..., R]:
     _open_ahead()
 
     def run(event: Any, context: Any) -> R:
+        me = get_ident()
+        if me in _amid:  # another decorated handler calls this one, has its transactions open, and does the rest
+            return fn(event, context)
         _give_back()
         reset_queries()
         try:
+            _amid.add(me)
             result = fn(event, context)
         except BaseException:
             _give_back()
             raise
+        finally:
+            _amid.discard(me)
         left_open = _give_back()
         if left_open:
             raise NotCommitted(

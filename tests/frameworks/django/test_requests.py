@@ -174,6 +174,30 @@ def test_a_function_that_leaves_a_transaction_open(use: Use, database: Database,
     assert Order.objects.count() == 0
 
 
+def test_a_handler_that_another_one_calls_leaves_its_transaction_alone(connection: Any, database: Database) -> None:
+    @handler
+    def helper(event: Any, context: Any) -> str:
+        return "nothing to do"
+
+    @handler
+    def work(event: Any, context: Any) -> str:
+        with transaction.atomic():
+            Order.objects.create(name="one")
+            answer = helper(event, context)
+            Order.objects.create(name="two")
+            helper(event, context)
+        return answer
+
+    for _ in range(2):
+        assert work({}, CONTEXT) == "nothing to do"
+        assert names(database) == ["one", "two"]
+        assert stats(connection).in_use == 0
+        Order.objects.all().delete()
+        with pytest.raises(LookupError):
+            handler(lambda event, context: helper(event, context)[event["missing"]])({}, CONTEXT)
+    assert stats(connection).opened == 1
+
+
 def test_what_was_open_before_is_given_back(connection: Any, database: Database) -> None:
     """Whatever was asked while the module was imported."""
     transaction.set_autocommit(False)
