@@ -23,6 +23,7 @@ from .errors import (
 )
 from .events import ConnectFailed, CredentialsRefreshed, EndpointRefreshed, Opened, Server, SlowQuery, TimedOut
 from .invocation import Deadline, time_out
+from .secret import Secret
 from .tls import advice, choose, with_certificate
 from .waiting import aside, pause
 
@@ -171,12 +172,17 @@ class Connector:
 
     def _request(self, endpoint: Endpoint, deadline: Deadline, *, others: int = 0) -> ConnectRequest:
         user = self._config.url.user
-        credentials = self._asked(self.auth.credentials, endpoint, user, max(deadline.left(), _SHORTEST))
+        credentials = self._asked(Credentials, deadline, self.auth.credentials, endpoint, user)
+        if not isinstance(credentials.password, Secret | None):
+            # Not shown: it is a password, and nothing hides it.
+            raise ConfigError(
+                f"pool {self._events.name}: {self.auth!r} gave a password that is not wrapped in a Secret"
+            )
         return self.request(endpoint, credentials, deadline, others=others)
 
     def resolve(self, role: Role, deadline: Deadline) -> Endpoint:
         """Where to. Raises EndpointError, also for an endpoint of another engine than the URL's."""
-        endpoint = self._asked(self.endpoint.resolve, role, max(deadline.left(), _SHORTEST))
+        endpoint = self._asked(Endpoint, deadline, self.endpoint.resolve, role)
         engine = self._config.url.engine
         if endpoint.engine and endpoint.engine != engine:
             raise EndpointError(
@@ -188,16 +194,36 @@ class Connector:
             self._events.emit(EndpointRefreshed(self._events.name, endpoint.host))
         return endpoint
 
-    def _asked(self, method: Callable[..., T], *arguments: Any) -> T:
-        """What a source says. One that may have to ask somebody does so without holding up an event loop."""
-        return method(*arguments) if isinstance(method.__self__, _AT_HAND) else aside(method, *arguments)  # type: ignore[attr-defined]
+    def _asked(self, kind: type[T], deadline: Deadline, method: Callable[..., T], *arguments: Any) -> T:
+        """What a source says, which must be of this kind, and said in time.
+
+        One that may have to ask somebody does so without holding up an event loop.
+        """
+        source, start = method.__self__, monotonic()  # type: ignore[attr-defined]
+        left = max(deadline.left(), _SHORTEST)
+        if isinstance(source, _AT_HAND):
+            return method(*arguments, left)
+        answer: object = aside(method, *arguments, left)
+        if not isinstance(answer, kind):
+            raise ConfigError(
+                f"pool {self._events.name}: {source!r} gave an object of the type {type(answer).__name__}, and must "
+                f"give {kind.__name__}"
+            )
+        if left > _SHORTEST and deadline.left() <= 0:
+            # Else the connect, for which nothing is left, would be blamed on the server.
+            late = CredentialsError if kind is Credentials else EndpointError
+            raise (DeadlineExceeded if deadline.by_invocation else late)(
+                f"pool {self._events.name}: {source!r} answered only after {monotonic() - start:.1f} s, which left no "
+                "time to connect: raise the option timeout"
+            )
+        return answer
 
     def _where(self, role: Role, deadline: Deadline) -> Endpoint | None:
         """Where the next attempt would lead to; None if that is not known, or no time is left to find out."""
         if deadline.left() <= 0:
             return None
         try:
-            return self._asked(self.endpoint.resolve, role, deadline.left())
+            return self._asked(Endpoint, deadline, self.endpoint.resolve, role)
         except LambdaPoolError:
             return None
 

@@ -1,19 +1,21 @@
 """Where a connect leads to when an endpoint moves, and what a refused login is told. No server, no network."""
 
 import logging
+import time
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 import lambda_pool
-from lambda_pool import ConfigError, ConnectError, CredentialsError, EndpointError
+from lambda_pool import ConfigError, ConnectError, CredentialsError, DeadlineExceeded, EndpointError
 from lambda_pool.auth.base import Credentials
 from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.engines.base import Failure
 from lambda_pool.events import ConnectFailed, EndpointRefreshed
 from lambda_pool.secret import Secret
 from lambda_pool.testing import FakeDriver, FakeError
+from tests.support.context import LambdaContext
 from tests.support.core import entries
 from tests.support.invoked import invoked
 from tests.support.recorder import Recorder
@@ -148,6 +150,77 @@ class TestMoved:
         borrow(pool)
         assert hosts(driver) == ["a", "b"]
         assert [event.host for event in seen.of(EndpointRefreshed)] == ["b.example"]
+
+
+class Answering:
+    """A source that gives whatever it is made with, after some seconds."""
+
+    needs_tls = has_reader = False
+
+    def __init__(self, answer: object, seconds: float = 0.0) -> None:
+        self.answer = answer
+        self.seconds = seconds
+
+    def credentials(self, endpoint: Endpoint, user: str, timeout: float) -> Any:
+        time.sleep(self.seconds)
+        return self.answer
+
+    def resolve(self, role: Role, timeout: float) -> Any:
+        time.sleep(self.seconds)
+        return self.answer
+
+    def rejected(self, credentials: Credentials) -> None:
+        pass
+
+    def failed(self, endpoint: Endpoint) -> None:
+        pass
+
+    def forget(self) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        return "Answering()"
+
+
+class TestOddSources:
+    """Sources of the user's own: what is wrong with them is said of them, not of the server or of lambda_pool."""
+
+    @pytest.mark.parametrize("answer", [None, ("app", "canary"), Credentials("app", "canary"), A])  # type: ignore[arg-type]
+    def test_credentials_that_are_none(self, driver: FakeDriver, seen: Recorder, answer: object) -> None:
+        pool = driver.pool(auth=Answering(answer), observers=[seen])
+        with pytest.raises(ConfigError, match=r"Answering\(\) gave .*(must give Credentials|not wrapped)") as caught:
+            borrow(pool)
+        assert "canary" not in str(caught.value)
+        assert driver.requests == []
+        assert pool.stats().size == 0
+        assert [event.kind for event in seen.of(ConnectFailed)] == ["ConfigError"]
+
+    @pytest.mark.parametrize("answer", [None, "a.example", ("a.example", 5432), Credentials("app", None)])
+    def test_an_endpoint_that_is_none(self, driver: FakeDriver, answer: object) -> None:
+        with pytest.raises(ConfigError, match=r"Answering\(\) gave .* must give Endpoint"):
+            borrow(driver.pool(endpoint=Answering(answer)))
+
+    def test_one_that_takes_all_the_time(self, driver: FakeDriver) -> None:
+        """The server, which nobody asked, is not said to be asleep."""
+        cases: list[tuple[dict[str, Any], type[Exception]]] = [
+            ({"auth": Answering(Credentials("app", None), 0.02)}, CredentialsError),
+            ({"endpoint": Answering(A, 0.02)}, EndpointError),
+        ]
+        for source, error in cases:
+            pool = driver.pool(timeout=0.01, **source)
+            with pytest.raises(error, match=r"Answering\(\) answered only after 0.0 s, which left no time to connect"):
+                borrow(pool)
+            assert pool.stats().size == 0
+        assert driver.requests == []
+
+    def test_one_that_takes_all_that_the_invocation_has(self, driver: FakeDriver) -> None:
+        pool = driver.pool(auth=Answering(Credentials("app", None), 0.05))
+
+        @pool.handler
+        def handler(event: Any, context: Any, conn: Any) -> None: ...
+
+        with pytest.raises(DeadlineExceeded, match="answered only after"):
+            handler({}, LambdaContext(130))  # of which a tenth of a second is kept for the answer
 
 
 class TestRefusedLogin:
