@@ -77,7 +77,7 @@ class _Discovered:
         self._api.forget()
 
     def failed(self, endpoint: Endpoint) -> None:
-        """Look this endpoint up anew at the next `resolve`, unless that was done less than 10 seconds ago."""
+        """Look this endpoint up anew at the next `resolve`, unless that was done less than 10 s (or `max_age`) ago."""
         for known in list(self._known.values()):
             if known.endpoint == endpoint:
                 known.failed = True
@@ -109,7 +109,8 @@ class _Discovered:
     def _good(self, known: _Known) -> bool:
         if not known.failed and known.born.age(self._clock) <= self._max_age:
             return True
-        return self._asked is not None and self._asked.age(self._clock) < _REFRESH_EVERY
+        # A `max_age` below that is the user's own wish to ask more often.
+        return self._asked is not None and self._asked.age(self._clock) < min(_REFRESH_EVERY, self._max_age)
 
     def _ask(self, role: Role, known: _Known | None, timeout: float) -> Endpoint:
         problem = self._problems.get(role)

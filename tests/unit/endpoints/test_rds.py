@@ -332,6 +332,22 @@ def test_the_answer_is_kept_until_it_is_too_old(stubber: Stubber) -> None:
     assert source.resolve(Role.WRITER, 5.0).host == PROXY_HOST
 
 
+def test_an_answer_that_may_be_kept_for_a_second_only(stubber: Stubber, caplog: pytest.LogCaptureFixture) -> None:
+    clock = Clock()
+    source = AuroraCluster("orders", max_age=1.0, clock=clock)
+    say_clusters(stubber, cluster())
+    old = source.resolve(Role.WRITER, 5.0)
+    clock.now += 2
+    say_clusters(stubber, cluster(Endpoint="new" + old.host))
+    assert source.resolve(Role.WRITER, 5.0).host == "new" + old.host
+    # While the API fails, it is not asked for each connect either.
+    clock.now += 2
+    stubber.add_client_error("describe_db_clusters", "AccessDenied")
+    for _ in range(3):
+        assert source.resolve(Role.WRITER, 5.0).host == "new" + old.host
+    stubber.assert_no_pending_responses()
+
+
 def test_a_failed_connect_looks_again_but_not_more_than_every_ten_seconds(stubber: Stubber) -> None:
     clock = Clock()
     source = RdsProxy("orders", clock=clock)
