@@ -150,6 +150,10 @@ class LambdaRuntime:
         """
         if timeout != int(timeout) or timeout < 1:
             raise ValueError(f"timeout={timeout!r}: Lambda takes whole seconds, at least 1")
+        for name, value in (env or {}).items():
+            if not isinstance(value, str | bytes | os.PathLike):
+                # Not shown: it may be a password.
+                raise TypeError(f"env[{name!r}] is of the type {type(value).__name__}: a variable's value is text")
         self.handler = handler
         self.code_dir: Path = Path(code_dir).resolve()
         self.timeout: int = int(timeout)

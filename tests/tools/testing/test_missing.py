@@ -247,6 +247,12 @@ def test_a_timeout_that_lambda_does_not_take(code_dir: Path, timeout: int) -> No
         LambdaRuntime("plain.handler", code_dir=code_dir, timeout=timeout)
 
 
+@pytest.mark.parametrize("value", [5432, None], ids=["a port", "unset"])
+def test_a_variable_that_is_no_text_is_named(code_dir: Path, value: object) -> None:
+    with pytest.raises(TypeError, match=rf"env\['DB_PORT'\] is of the type {type(value).__name__}: a variable's value"):
+        LambdaRuntime("plain.handler", code_dir=code_dir, env={"DB_HOST": "127.0.0.1", "DB_PORT": value})  # type: ignore[dict-item]
+
+
 def start(code_dir: Path, *, python: str = sys.executable, command_prefix: tuple[str, ...] = ()) -> None:
     LambdaRuntime("plain.handler", code_dir=code_dir, python=python, command_prefix=command_prefix).start()
 
