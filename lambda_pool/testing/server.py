@@ -341,8 +341,14 @@ class Server(abc.ABC):
     @property
     def _error_log_path(self) -> Path:
         if self._folder is None:
-            raise ServerError("not started yet")
+            raise ServerError("not started yet" if not self.port else "the server was closed, and its log with it")
         return self._folder / "error.log"
+
+    @property
+    def _known_port(self) -> int:
+        if not self.port:
+            raise ServerError("not started yet")
+        return self.port
 
     @property
     def error_log(self) -> str:
@@ -362,7 +368,7 @@ class Server(abc.ABC):
         """
         values = {
             "HOST": "127.0.0.1",
-            "PORT": str(self.port),
+            "PORT": str(self._known_port),
             "USER": self.user,
             "PASSWORD": self.password,
             "NAME": self.database,
@@ -392,4 +398,4 @@ class Server(abc.ABC):
         if self._tls if tls is None else tls:
             query = {"sslmode": "verify-full", "sslrootcert": str(self.ca_path), **query}
         tail = f"?{urlencode(query)}" if query else ""
-        return f"{self.scheme}://{login}@{host}:{port or self.port}/{quote(database or self.database)}{tail}"
+        return f"{self.scheme}://{login}@{host}:{port or self._known_port}/{quote(database or self.database)}{tail}"

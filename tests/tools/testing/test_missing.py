@@ -35,10 +35,18 @@ def test_what_is_asked_of_a_server_too_early_is_told() -> None:
     server.kill()
     server.pause()
     server.resume()
-    for ask in (lambda: server.log, lambda: server.ca_path):
+    plain = PostgresServer(tls=False)
+    for ask in (lambda: server.log, lambda: server.ca_path, server.environment, plain.url, lambda: plain.execute("")):
         with pytest.raises(ServerError, match="not started yet"):
             ask()
     assert server.pid is None
+
+
+def test_a_log_that_is_gone_is_told() -> None:
+    with PostgresServer(tls=False) as server:
+        assert "ready to accept connections" in server.log
+    with pytest.raises(ServerError, match="the server was closed, and its log with it"):
+        _ = server.log
 
 
 def test_no_folder_for_the_data(monkeypatch: pytest.MonkeyPatch) -> None:
