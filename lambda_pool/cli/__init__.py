@@ -125,10 +125,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
         mine.error(f"unrecognized arguments: {' '.join(unknown)}{f': did you mean {near[0]}?' if near else ''}")
     assert command is not None  # argparse refused every other word
-    # What a pool logs on the way, the command itself says at its end; without a handler Python would print it as well.
-    logger = logging.getLogger("lambda_pool")
-    if not logger.handlers:
-        logger.addHandler(logging.NullHandler())
+    # What pool and driver log on the way, the command itself says at its end; without a handler Python would print it.
+    for logger in map(logging.getLogger, ("lambda_pool", "psycopg")):
+        if not logger.handlers:
+            logger.addHandler(logging.NullHandler())
     try:
         code = command.run(args)
         sys.stdout.flush()  # here, where a reader that has gone is expected, and not at exit

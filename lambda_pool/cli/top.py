@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from lambda_pool import LambdaPoolError
+from lambda_pool import DeadlineExceeded, LambdaPoolError
 from lambda_pool.cli import arguments
 from lambda_pool.cli.database import add_database, pool_of
 from lambda_pool.cli.rows import as_text
@@ -18,6 +18,14 @@ from lambda_pool.cli.terminal import Progress, clip, columns, complain, duration
 
 _NAME = "lambda-pool top"
 _CLEAR = "\x1b[H\x1b[J"
+_PATIENCE = 8.0
+"""Seconds for one look. A server that hangs still acknowledges each packet, and no driver would ever give up."""
+_OPTIONS = {
+    "autocommit": "true",
+    "metrics": "off",
+    "cancel_before_deadline": "1",
+    "keep_below": "1",  # this one connection stays, however full the server is: that is what is to be seen
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -47,6 +55,17 @@ class Session(NamedTuple):
     statement: str
 
 
+class _Look:
+    """The context of one look, which ends a statement without an answer as Lambda's ends one of a function."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + _PATIENCE
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds until nobody waits any more."""
+        return int(1000 * (self._until - time.monotonic()))
+
+
 class View(NamedTuple):
     """The server at one moment."""
 
@@ -60,14 +79,18 @@ def run(args: argparse.Namespace) -> int:
     """Show views until interrupted. Returns 2 if the server cannot be asked."""
     live = sys.stdout.isatty() and not args.once
     try:
-        pool = pool_of(args.url, args.prefix, name=_NAME, options={"autocommit": "true", "metrics": "off"})
+        pool = pool_of(args.url, args.prefix, name=_NAME, options=_OPTIONS)
         title = f"{pool.config.url.engine} {pool.config.url.hosts or 'local socket'}/{pool.config.url.database}"
         with Progress() as waiting:
             waiting(f"connecting to {title}")
             pool.warm()
+
+        def read(event: object, context: object, conn: Any) -> View:
+            return _read(conn, pool.config.url.engine)
+
+        look: Callable[[None, _Look], View] = pool.handler(read)
         while True:
-            with pool.connection() as conn:
-                view = _read(conn, pool.config.url.engine)
+            view = look(None, _Look())
             lines = _render(view, title, args, columns())
             # A line more than fits would scroll the first ones away.
             text = _CLEAR + "\n".join(lines[: shutil.get_terminal_size().lines - 1]) if live else "\n".join(lines)
@@ -108,6 +131,8 @@ select processlist_id, attr_value from performance_schema.session_connect_attrs 
 def _read(conn: Any, engine: str) -> View:
     try:
         return _READERS[engine](conn)
+    except DeadlineExceeded as error:
+        raise LambdaPoolError("the server did not answer in time") from error
     except Exception as error:
         raise LambdaPoolError(f"the server cannot be asked: {error}") from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -146,6 +147,25 @@ def test_ctrl_c_while_nobody_answers() -> None:
         peer.close()
     assert [line for line in screen.lines() if line][-1].endswith("interrupted")
     assert "Traceback" not in screen.text
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_top_ends_when_the_server_falls_silent(interrupted: bool) -> None:
+    """A server that hangs acknowledges what is sent to it, so that a driver waits for ever, even after a Ctrl-C."""
+    with PostgresServer(tls=False) as server:
+        screen = Screen(12, 80, "top", server.url(), "--interval", "0.1")
+        screen.read_until(r"(?s)(connections.*){3}")
+        server.pause()
+        if interrupted:
+            time.sleep(0.3)  # until a statement waits
+            screen.interrupt()
+        code = screen.end(20)
+        server.resume()
+    said = [line for line in screen.lines() if line][-1]
+    assert (code, said.removeprefix("^C")) == (
+        (130, "interrupted") if interrupted else (2, "lambda-pool top: the server did not answer in time")
+    )
+    assert "cancellation" not in screen.text  # psycopg's log
 
 
 def test_the_doctor_writes_for_the_terminal_it_has(postgres: PostgresServer) -> None:
