@@ -236,7 +236,8 @@ class Connector:
         """
         url, defaults = self._config.url, self._defaults
         host, hostaddr = endpoint.host or credentials.host or "", url.hostaddr
-        port = endpoint.port or credentials.port
+        # A proxy listens on its engine's usual port; a secret tells of the database behind it, which may have another.
+        port = endpoint.port or (None if endpoint.proxy else credentials.port)
         if not host and not hostaddr:  # as libpq itself would go on
             host, hostaddr, port = defaults.host, defaults.hostaddr, port or defaults.port
         proxy = _is_proxy(endpoint, host)

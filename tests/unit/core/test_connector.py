@@ -370,6 +370,18 @@ class TestPooled:
         with pytest.raises(ConfigError, match=r"reset='session'.*Leave reset out"):
             borrow(driver.pool("postgresql:///orders", auth=Vault(iam=False), reset="session"))
 
+    def test_a_proxy_before_a_database_with_a_port_of_its_own(self, driver: FakeDriver) -> None:
+        """The secret that RDS made for the database names the database's port, which no proxy listens on."""
+
+        class Vault(Login):
+            def credentials(self, endpoint: Endpoint, user: str, timeout: float) -> Credentials:
+                return Credentials("app", Secret("canary"), host="db.example", port=6543)
+
+        proxy = "orders.proxy-c0ffee123456.eu-central-1.rds.amazonaws.com"
+        for host in (proxy, f"{proxy}:5433", "", "reader.example"):
+            borrow(driver.pool(f"postgresql://{host}/orders", auth=Vault(iam=False)))
+        assert [request.port for request in driver.requests] == [5432, 5433, 6543, 6543]
+
     def test_a_session_reset_is_refused_as_early_as_possible(self, driver: FakeDriver) -> None:
         with pytest.raises(ConfigError, match=r"reset='session'.*Leave reset out"):
             driver.pool("postgresql://fake@fake.example/fake?pooled=true", reset="session")
