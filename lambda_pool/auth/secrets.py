@@ -173,6 +173,11 @@ class SecretsManager:
             )
         if not (login.user or user):
             raise CredentialsError(f"{self} has no key 'username': add it to the secret, or a user to the URL")
+        if login.host and not endpoint.host and not _is_host(login.host):
+            raise CredentialsError(
+                f"{self} has a key 'host' that is not the name or address of one host alone: write the port under "
+                "'port', or a host into the URL"
+            )
         # A version staged as AWSPENDING may be the one that the database knows by now.
         pending = not cached and self._stage == _CURRENT and login.version != ""
         where = (login.host, login.port, login.database)
@@ -308,6 +313,13 @@ def _client(session: Any, region: str, credentials: AwsCredentials, deadline: fl
     # Each address of the host gets its share of one half; each wait for the answer, a single packet, gets the other.
     half = max(0.01, (deadline - time.monotonic()) / 2)
     return create_client(session, _SERVICE, region, credentials, max(0.01, half / addresses), half)
+
+
+def _is_host(text: str) -> bool:
+    """False for a host with its port, a list, a URL: errors show the host, and a URL may hold the password."""
+    if text.startswith("/"):  # a Unix socket
+        return True
+    return text.count(":") != 1 and not any(character in "@/,?" or not character.isprintable() for character in text)
 
 
 def _parse(answer: _Answer) -> _Login | str:

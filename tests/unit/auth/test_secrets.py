@@ -106,6 +106,24 @@ def test_the_secrets_user_beats_the_urls(vault: Any) -> None:
         SecretsManager("bare").credentials(ANYWHERE, "", 5.0)
 
 
+@pytest.mark.parametrize("host", ["db.example.", "my_db", "10.0.0.7", "fd00::7", "[fd00::7]", "/run/postgresql"])
+def test_what_a_host_may_be(vault: Any, host: str) -> None:
+    store(vault, {**RDS, "host": host})
+    assert SecretsManager("orders").credentials(ANYWHERE, "", 5.0).host == host
+
+
+@pytest.mark.parametrize(
+    "host", ["postgresql://app:hunter2@db", "app:hunter2@db", "db:5432", "a.example,b.example", "db\n"]
+)
+def test_what_is_no_host_is_not_shown_and_matters_only_where_it_is_used(vault: Any, host: str) -> None:
+    store(vault, {**RDS, "host": host})
+    auth = SecretsManager("orders")
+    with pytest.raises(CredentialsError, match="'host' that is not the name or address of one") as caught:
+        auth.credentials(ANYWHERE, "", 5.0)
+    assert "hunter2" not in str(caught.value)
+    assert auth.credentials(Endpoint("db.example", 5432), "", 5.0).user == "app"
+
+
 @pytest.mark.parametrize("port", [3306, "3306"])
 def test_a_port_is_a_number_or_its_text(vault: Any, port: object) -> None:
     store(vault, {**RDS, "port": port})
