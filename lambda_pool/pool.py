@@ -292,7 +292,7 @@ class ConnectionPool:
         if returned is not None:
             self.events.emit(returned)
         if outdated:
-            self._close_outdated(Reason.GENERATION)
+            self._close_outdated()
 
     def _returned(self, entry: Entry, mono: float) -> Returned | None:
         """The event for a borrow that ends; None if it was told of already, or nobody listens."""
@@ -349,9 +349,9 @@ class ConnectionPool:
         with self.lock:
             self.state.free(entry)
 
-    def _close_outdated(self, reason: Reason) -> None:
+    def _close_outdated(self) -> None:
         """Close every idle connection that is not of this generation."""
-        self.close_each(lambda: self.state.retire_idle(current_borrower()), lambda entry: reason)
+        self.close_each(lambda: self.state.retire_idle(current_borrower()), self.state.why_outdated)
 
     def close_each(self, find: Callable[[], Entry | None], reason: Callable[[Entry], Reason]) -> None:
         """Close what `find`, called with the lock held, takes out of the pool, until it finds nothing."""
@@ -416,8 +416,8 @@ class ConnectionPool:
     def close(self) -> None:
         """Close every connection: idle ones now, lent ones when they are returned. A later checkout opens a new one."""
         with self.lock:
-            self.state.generation += 1
-        self._close_outdated(Reason.POOL_CLOSED)
+            self.state.close()
+        self._close_outdated()
 
     def forget(self) -> None:
         """Close every idle connection, and forget every token, secret and address (around a snapshot)."""

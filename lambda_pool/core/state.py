@@ -9,6 +9,7 @@ from collections import deque
 from typing import Protocol
 
 from ..endpoints.base import Role
+from ..events import Reason
 from .entry import Entry, State
 
 _IDLE, _LENT, _GONE = State.IDLE, State.LENT, State.GONE
@@ -36,6 +37,7 @@ class PoolState:
         self.entries: list[Entry] = []
         self.queue: deque[Turn] = deque()
         self.generation = 0
+        self._closed = 0  # what is older was there when the pool was closed
         self._returns = 0
         self.reused: int = 0  # by entries that are gone; the living count their own
 
@@ -137,6 +139,15 @@ class PoolState:
                 entry.state = _GONE
                 return entry
         return None
+
+    def close(self) -> None:
+        """Make every entry outdated."""
+        self.generation += 1
+        self._closed = self.generation
+
+    def why_outdated(self, entry: Entry) -> Reason:
+        """Why an entry is not of this generation."""
+        return Reason.POOL_CLOSED if entry.generation < self._closed else Reason.GENERATION
 
     def reclaim(self, owner: int, *, alone: bool, since: float) -> list[Entry]:
         """Take out what was lent since then (monotonic, seconds), and what was left half open or half closed.

@@ -573,6 +573,18 @@ class TestReturn:
         with pool.connection(readonly=True) as conn:
             assert conn.number == 1
 
+    def test_one_that_is_lent_meanwhile_is_closed_for_the_same_reason(
+        self, pool: lambda_pool.Pool, driver: FakeDriver, seen: Recorder
+    ) -> None:
+        with pool.connection():
+            pool.close()
+        assert [event.reason for event in seen.of(Closed)] == [Reason.POOL_CLOSED]
+        # What ends after that, ends for reasons of its own.
+        driver.fail("execute", FakeError(Failure.SHUTDOWN))
+        with pytest.raises(FakeError), pool.connection() as conn:
+            conn.execute("select 1")
+        assert seen.of(Closed)[-1].reason is Reason.BROKEN
+
     def test_close_closes_and_a_later_checkout_opens_anew(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
         with pool.connection():
             pool.close()
