@@ -227,6 +227,36 @@ def test_a_thread_that_is_still_at_it_when_the_invocation_ends(database: Databas
         assert isinstance(problem, lambda_pool.CommitUncertain if sent else lambda_pool.NotCommitted)
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_a_transaction_that_was_begun_by_hand_and_left_open_is_undone(database: Database, elsewhere: bool) -> None:
+    """With autocommit too: no statement of it was on its way, and no COMMIT."""
+    pool = database.pool(autocommit=True)
+    ready, over = threading.Event(), threading.Event()
+    left = pool.connection()
+
+    def leave() -> None:
+        conn = left.__enter__()
+        database.query(conn, "begin")
+        database.insert(conn, 1)
+        ready.set()
+        over.wait(10)
+
+    thread = threading.Thread(target=leave)
+    if elsewhere:
+        thread.start()
+        assert ready.wait(10)
+    else:
+        over.set()
+        leave()
+    problem = end_invocation(pool)
+    over.set()
+    if elsewhere:
+        thread.join(10)
+    assert isinstance(problem, lambda_pool.NotCommitted)
+    assert database.rows() == []
+    assert pool.stats().size == 0
+
+
 @pytest.mark.parametrize("autocommit", [False, True])
 def test_a_thread_that_is_still_at_it_when_its_block_ends(database: Database, autocommit: bool) -> None:
     failed: list[Exception] = []

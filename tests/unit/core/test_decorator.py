@@ -13,7 +13,7 @@ from aws_lambda_powertools.utilities.data_classes import SQSEvent, event_source
 
 import lambda_pool
 from lambda_pool import api, invocation, lifecycle, reclaim
-from lambda_pool.engines.base import Failure
+from lambda_pool.engines.base import Failure, Status
 from lambda_pool.events import InvocationEnded
 from lambda_pool.testing import FakeDriver, FakeError
 from lambda_pool.testing.fakes import FakeEngineConnection
@@ -341,6 +341,8 @@ class TestEndOfInvocation:
         def slowly(link: FakeEngineConnection, name: str) -> None:
             if name == where:
                 link.in_transaction = name != "reset"
+                if name == "execute":
+                    monkeypatch.setattr(link, "status", lambda: Status.BUSY)
                 inside.set()
                 go.wait(10)
             do(link, name)
