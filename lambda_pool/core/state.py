@@ -36,8 +36,8 @@ class PoolState:
         self.max_size = max_size
         self.entries: list[Entry] = []
         self.queue: deque[Turn] = deque()
-        self.generation = 0
-        self._closed = 0  # what is older was there when the pool was closed
+        self.generation: int = 0
+        self._closed: int = 0  # what is older was there when the pool was closed
         self._returns = 0
         self.reused: int = 0  # by entries that are gone; the living count their own
 
