@@ -176,7 +176,7 @@ class Connector:
         if not isinstance(credentials.password, Secret | None):
             # Not shown: it is a password, and nothing hides it.
             raise ConfigError(
-                f"pool {self._events.name}: {self.auth!r} gave a password that is not wrapped in a Secret"
+                f"pool {self._events.name}: {type(self.auth).__name__} gave a password that is not wrapped in a Secret"
             )
         return self.request(endpoint, credentials, deadline, others=others)
 
@@ -200,20 +200,21 @@ class Connector:
         One that may have to ask somebody does so without holding up an event loop.
         """
         source, start = method.__self__, monotonic()  # type: ignore[attr-defined]
+        who = type(source).__name__  # not its repr: that of a user's own may show a password
         left = max(deadline.left(), _SHORTEST)
         if isinstance(source, _AT_HAND):
             return method(*arguments, left)
         answer: object = aside(method, *arguments, left)
         if not isinstance(answer, kind):
             raise ConfigError(
-                f"pool {self._events.name}: {source!r} gave an object of the type {type(answer).__name__}, and must "
+                f"pool {self._events.name}: {who} gave an object of the type {type(answer).__name__}, and must "
                 f"give {kind.__name__}"
             )
         if left > _SHORTEST and deadline.left() <= 0:
             # Else the connect, for which nothing is left, would be blamed on the server.
             late = CredentialsError if kind is Credentials else EndpointError
             raise (DeadlineExceeded if deadline.by_invocation else late)(
-                f"pool {self._events.name}: {source!r} answered only after {monotonic() - start:.1f} s, which left no "
+                f"pool {self._events.name}: {who} answered only after {monotonic() - start:.1f} s, which left no "
                 "time to connect: raise the option timeout"
             )
         return answer

@@ -179,7 +179,7 @@ class Answering:
         pass
 
     def __repr__(self) -> str:
-        return "Answering()"
+        return f"Answering({self.answer!r})"
 
 
 class TestOddSources:
@@ -188,7 +188,7 @@ class TestOddSources:
     @pytest.mark.parametrize("answer", [None, ("app", "canary"), Credentials("app", "canary"), A])  # type: ignore[arg-type]
     def test_credentials_that_are_none(self, driver: FakeDriver, seen: Recorder, answer: object) -> None:
         pool = driver.pool(auth=Answering(answer), observers=[seen])
-        with pytest.raises(ConfigError, match=r"Answering\(\) gave .*(must give Credentials|not wrapped)") as caught:
+        with pytest.raises(ConfigError, match=r"Answering gave .*(must give Credentials|not wrapped)") as caught:
             borrow(pool)
         assert "canary" not in str(caught.value)
         assert driver.requests == []
@@ -197,7 +197,7 @@ class TestOddSources:
 
     @pytest.mark.parametrize("answer", [None, "a.example", ("a.example", 5432), Credentials("app", None)])
     def test_an_endpoint_that_is_none(self, driver: FakeDriver, answer: object) -> None:
-        with pytest.raises(ConfigError, match=r"Answering\(\) gave .* must give Endpoint"):
+        with pytest.raises(ConfigError, match=r"Answering gave .* must give Endpoint"):
             borrow(driver.pool(endpoint=Answering(answer)))
 
     def test_one_that_takes_all_the_time(self, driver: FakeDriver) -> None:
@@ -208,7 +208,7 @@ class TestOddSources:
         ]
         for source, error in cases:
             pool = driver.pool(timeout=0.01, **source)
-            with pytest.raises(error, match=r"Answering\(\) answered only after 0.0 s, which left no time to connect"):
+            with pytest.raises(error, match=r"Answering answered only after 0.0 s, which left no time to connect"):
                 borrow(pool)
             assert pool.stats().size == 0
         assert driver.requests == []
