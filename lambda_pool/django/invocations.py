@@ -4,6 +4,7 @@ import functools
 import inspect
 import logging
 from collections.abc import Callable
+from os import getpid
 from threading import get_ident
 from typing import Any, NoReturn, TypeVar
 
@@ -17,8 +18,8 @@ from .wrapper import PooledWrapper
 R = TypeVar("R")
 log: logging.Logger = logging.getLogger("lambda_pool")
 
-_amid: set[int] = set()
-"""The threads that are inside of a decorated handler."""
+_amid: set[tuple[int, int]] = set()
+"""The processes and threads that are inside of a decorated handler. A child of a fork is not."""
 
 
 def handler(fn: Callable[..., R]) -> Callable[..., R]:
@@ -32,7 +33,7 @@ def handler(fn: Callable[..., R]) -> Callable[..., R]:
     _open_ahead()
 
     def run(event: Any, context: Any) -> R:
-        me = get_ident()
+        me = getpid(), get_ident()
         if me in _amid:  # another decorated handler calls this one, has its transactions open, and does the rest
             return fn(event, context)
         _give_back()
