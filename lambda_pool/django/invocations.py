@@ -26,8 +26,9 @@ def handler(fn: Callable[..., R]) -> Callable[..., R]:
     """Decorate a Lambda handler that uses Django: deadline, clean-up, metrics. Its connections are Django's own.
 
     In: a function of (event, context), or an adapter such as `Mangum(application)`. When it ends, its connections go
-    back to their pools. Raises ConfigError for what is no handler. The handler raises NotCommitted if it ended well and
-    left a transaction open, which is rolled back.
+    back to their pools; one that its caller uses inside of atomic(), as a TestCase does, stays the caller's. Raises
+    ConfigError for what is no handler. The handler raises NotCommitted if it ended well and left a transaction open,
+    which is rolled back; and, in Lambda, ConfigError if it is called inside of atomic().
     """
     _check(fn)
     _open_ahead()
@@ -36,17 +37,18 @@ def handler(fn: Callable[..., R]) -> Callable[..., R]:
         me = getpid(), get_ident()
         if me in _amid:  # another decorated handler calls this one, has its transactions open, and does the rest
             return fn(event, context)
-        _give_back()
+        callers = _in_callers_block()
+        _give_back(callers)
         reset_queries()
         try:
             _amid.add(me)
             result = fn(event, context)
         except BaseException:
-            _give_back()
+            _give_back(callers)
             raise
         finally:
             _amid.discard(me)
-        left_open = _give_back()
+        left_open = _give_back(callers)
         if left_open:
             raise NotCommitted(
                 f"the handler ended normally with a transaction still open on Django's {', '.join(left_open)}, which "
@@ -90,20 +92,39 @@ def _open_ahead() -> None:
                 log.warning("DATABASES[%r]: could not be warmed; the first use tries again: %s", alias, error)
 
 
-def _give_back() -> list[str]:
-    """Give back what this thread has borrowed.
+def _in_callers_block() -> set[str]:
+    """The aliases that whoever calls the handler uses inside of atomic(). Raises ConfigError in Lambda."""
+    found = {
+        wrapper.alias
+        for wrapper in connections.all(initialized_only=True)
+        if isinstance(wrapper, PooledWrapper) and wrapper.in_atomic_block and wrapper.has_borrowed()
+    }
+    # One that was entered while the module was imported never ends, and would save nothing of any invocation.
+    if found and lambda_initialization():
+        raise ConfigError(
+            f"the handler was called inside of atomic() on Django's {', '.join(map(repr, sorted(found)))}, whose end "
+            "decides what is saved: enter atomic() in the handler"
+        )
+    return found
+
+
+def _give_back(callers: set[str]) -> list[str]:
+    """Give back what this thread has borrowed, but for `callers`, the aliases that the caller is using.
 
     Out: the aliases whose transaction was open, and is rolled back, where the option `unsaved` asks for an error.
     """
     left_open = []
     for wrapper in connections.all(initialized_only=True):
+        if wrapper.alias in callers:
+            continue
         if isinstance(wrapper, PooledWrapper) and wrapper.is_in_transaction():
             if wrapper.home().core.config.unsaved == "raise":
                 left_open.append(repr(wrapper.alias))
             else:
                 log.warning("Django's %r was left in a transaction, which is rolled back", wrapper.alias)
         if isinstance(wrapper, PooledWrapper):
-            wrapper.give_back()  # also inside of an atomic() that never ends
+            wrapper.give_back()
+            wrapper.forget_blocks()  # of an atomic() that never ends
         else:
             wrapper.close_if_unusable_or_obsolete()
     return left_open

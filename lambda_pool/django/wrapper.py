@@ -140,10 +140,8 @@ class PooledWrapper:
     def _resume(self, borrowed: Borrowed) -> None:
         """What Django's connect() does for its own part."""
         self.check_settings()  # type: ignore[attr-defined]
-        self.in_atomic_block = self.closed_in_transaction = self.errors_occurred = False
-        self.savepoint_ids: list[Any] = []
-        self.atomic_blocks: list[Any] = []
-        self.needs_rollback = False
+        self.forget_blocks()
+        self.errors_occurred = False
         self._never_obsolete()
         self._borrowed = borrowed
         self.connection = self.get_new_connection({})
@@ -199,6 +197,12 @@ class PooledWrapper:
         if self.closed_in_transaction:
             self.connection = None  # somebody else may have it by now
 
+    def forget_blocks(self) -> None:
+        """Be outside of each atomic() again: its connection was given back."""
+        self.in_atomic_block = self.closed_in_transaction = self.needs_rollback = False
+        self.savepoint_ids: list[Any] = []
+        self.atomic_blocks: list[Any] = []
+
     def _close(self) -> None:
         borrowed, self._borrowed = self._borrowed, None
         if borrowed is None:
@@ -211,6 +215,10 @@ class PooledWrapper:
     def is_usable(self) -> bool:
         """As Django's."""
         return self._borrowed is not None and bool(super().is_usable())  # type: ignore[misc]
+
+    def has_borrowed(self) -> bool:
+        """True if it has a connection, which is still its own."""
+        return self._borrowed is not None and not self._borrowed.taken()
 
     def is_in_transaction(self) -> bool:
         """True if it has a connection whose transaction is open."""

@@ -20,7 +20,9 @@ import urllib.request
 from django.db import connection, connections, transaction
 from django.test import LiveServerTestCase, TestCase, TransactionTestCase
 
+from lambda_pool.django import handler
 from tests.frameworks.django.shop.models import Order
+from tests.support.context import LambdaContext
 
 
 class Quick(TestCase):
@@ -39,6 +41,30 @@ class Quick(TestCase):
 
     def test_client(self):
         self.assertEqual(self.client.get("/place/by-client").json()["count"], 2)
+
+
+class Function(TestCase):
+    @staticmethod
+    @handler
+    def function(event, context):
+        Order.objects.create(name=event["name"])
+        with transaction.atomic():
+            Order.objects.create(name="second")
+        return Order.objects.count()
+
+    @classmethod
+    def setUpTestData(cls):
+        Order.objects.create(name="given")
+
+    def test_one(self):
+        self.assertEqual(self.function({"name": "one"}, LambdaContext()), 3)
+        with self.assertRaises(KeyError):
+            self.function({}, LambdaContext())
+        self.assertEqual(self.function({"name": "two"}, LambdaContext()), 5)
+        self.assertEqual(Order.objects.count(), 5)
+
+    def test_two(self):
+        self.assertEqual(self.function({"name": "one"}, LambdaContext()), 3)
 
 
 class Whole(TransactionTestCase):
@@ -137,7 +163,7 @@ def test_migrate_check_and_flush(project: Project, database: Database) -> None:
 @pytest.mark.sampled(2, "creates Django's test database")
 def test_djangos_test_cases(project: Project, parallel: str) -> None:
     said = project.manage("test", "shoptests", "--noinput", "--parallel", parallel)
-    assert "Ran 6 tests" in said
+    assert "Ran 8 tests" in said
     assert "\nOK" in said
     project.manage("test", "shoptests.test_shop.Quick", "--noinput", "--keepdb")
     project.manage("test", "shoptests.test_shop.Quick", "--noinput")

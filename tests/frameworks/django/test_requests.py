@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import time
 from typing import Any
 
@@ -196,6 +197,83 @@ def test_a_handler_that_another_one_calls_leaves_its_transaction_alone(connectio
         with pytest.raises(LookupError):
             handler(lambda event, context: helper(event, context)[event["missing"]])({}, CONTEXT)
     assert stats(connection).opened == 1
+
+
+def test_a_child_of_a_fork_that_calls_a_handler_begins_anew(connection: Any, database: Database) -> None:
+    @handler
+    def child(event: Any, context: Any) -> None:
+        Order.objects.create(name="child")
+
+    @handler
+    def parent(event: Any, context: Any) -> int:
+        with transaction.atomic():
+            Order.objects.create(name="parent")
+            process = os.fork()
+            if process == 0:  # pragma: no cover - measured in the parent
+                status = 1
+                try:
+                    child({}, CONTEXT)
+                    status = 0
+                finally:
+                    os._exit(status)
+            return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+    assert parent({}, CONTEXT) == 0
+    assert names(database) == ["child", "parent"]
+    assert stats(connection).in_use == 0
+
+
+def test_a_block_that_never_ends_is_over_with_its_invocation(connection: Any, database: Database) -> None:
+    left: list[Any] = []
+
+    @handler
+    def function(event: Any, context: Any) -> None:
+        Order.objects.create(name=event["kept"])
+        if event["leave"]:
+            left.append(transaction.atomic())
+            left[0].__enter__()
+            Order.objects.create(name="lost")
+
+    with pytest.raises(lambda_pool.NotCommitted):
+        function({"kept": "one", "leave": True}, CONTEXT)
+    for name in ("two", "three"):
+        function({"kept": name, "leave": False}, CONTEXT)
+    left[0].__exit__(None, None, None)
+    function({"kept": "four", "leave": False}, CONTEXT)
+    assert names(database) == ["four", "one", "three", "two"]
+    assert (stats(connection).opened, stats(connection).in_use) == (1, 0)
+
+
+def test_a_callers_block_decides_what_is_saved(connection: Any, database: Database) -> None:
+    @handler
+    def function(event: Any, context: Any) -> int:
+        Order.objects.create(name=event["name"])
+        return int(event["count"])
+
+    with transaction.atomic():
+        assert function({"name": "one", "count": 1}, CONTEXT) == 1
+        with pytest.raises(KeyError):
+            function({"name": "two"}, CONTEXT)
+        assert names(database) == []
+    assert names(database) == ["one", "two"]
+    with pytest.raises(KeyError), transaction.atomic():
+        function({"name": "three"}, CONTEXT)
+    assert names(database) == ["one", "two"]
+    assert stats(connection).opened == 1
+
+
+def test_in_lambda_a_callers_block_is_refused(
+    connection: Any, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It could be one that was entered in Init and never ends; nothing of any invocation would be saved."""
+    function = handler(lambda event, context: Order.objects.create(name="one"))
+    monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
+    with transaction.atomic():
+        Order.objects.create(name="zero")
+        with pytest.raises(lambda_pool.ConfigError, match=r"inside of atomic\(\) on Django's 'default'"):
+            function({}, CONTEXT)
+    function({}, CONTEXT)
+    assert names(database) == ["one", "zero"]
 
 
 def test_what_was_open_before_is_given_back(connection: Any, database: Database) -> None:
