@@ -258,8 +258,8 @@ class Connector:
         )
         if needs_tls and not tls.required:
             raise ConfigError(
-                f"sslmode={tls.mode!r} is not valid with {self.auth!r}: its password must never travel unencrypted; "
-                "leave sslmode out, or make it 'verify-full'"
+                f"sslmode={tls.mode!r} is not valid with {_source(self.auth)}: its password must never travel "
+                "unencrypted; leave sslmode out, or make it 'verify-full'"
             )
         if url.sslcert is not None:
             tls = with_certificate(tls, url.sslcert, url.sslkey or "", url.sslpassword)
@@ -358,7 +358,7 @@ class Connector:
         if kind is Failure.REJECTED:
             make = CredentialsError
             login = "no password" if request.credentials.password is None else "the password that was given"
-            login = login if isinstance(self.auth, UrlAuth) else repr(self.auth)
+            login = login if isinstance(self.auth, UrlAuth) else _source(self.auth)
             text += f" (user {request.credentials.user!r}, {login})"
         elif kind in TRANSIENT:
             waited = deadline.elapsed()
@@ -405,6 +405,12 @@ def _is_proxy(endpoint: Endpoint, host: str) -> bool:
 def _wait(kind: Failure, attempt: int, left: float) -> float:
     """Seconds until the next attempt, with `left` to go."""
     return crowded_backoff(left) if kind is Failure.TOO_MANY else backoff(attempt)
+
+
+def _source(source: object) -> str:
+    """A source in an error. What a user's own would say of itself may hold its password."""
+    ours = getattr(type(source).__repr__, "__module__", "").partition(".")[0] == __package__
+    return repr(source) if ours else type(source).__name__
 
 
 def contradiction(credentials: Credentials, endpoint: Endpoint) -> str:

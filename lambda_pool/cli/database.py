@@ -1,14 +1,23 @@
-"""Which database a command talks to: a URL on its command line, or what the environment describes under a prefix."""
+"""Which database a command talks to, by a URL or by the variables under a prefix, and one look at it."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
-from typing import Any
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from lambda_pool import config as configuration
 from lambda_pool.api import Pool
+from lambda_pool.errors import DeadlineExceeded, LambdaPoolError
 from lambda_pool.secret import SecretMapping
+
+T = TypeVar("T")
+
+_PATIENCE = 8.0
+"""Seconds for one look. A server that hangs still acknowledges each packet, and no driver would ever give up."""
+LOOKING = {"metrics": "off", "cancel_before_deadline": "1"}
+"""Options of a pool that is for `look`."""
 
 
 def add_database(parser: argparse._ActionsContainer, text: str) -> None:
@@ -42,6 +51,35 @@ def pool_of(
         environment = typed.replace(options=environment.options)
     together = SecretMapping({**environment.options, **(options or {})})
     return Pool._of_environment(environment.replace(name=name or environment.name, options=together), prefix)
+
+
+def look(pool: Pool[Any], read: Callable[[Any], T]) -> Callable[[], T]:
+    """A function that gives what `read(conn)` reads from the server, within seconds.
+
+    Raises as a checkout does, and LambdaPoolError for a server that falls silent or refuses the statements.
+    """
+
+    def ask(event: object, context: object, conn: Any) -> T:
+        try:
+            return read(conn)
+        except DeadlineExceeded as error:
+            raise LambdaPoolError("the server did not answer in time") from error
+        except Exception as error:
+            raise LambdaPoolError(f"the server cannot be asked: {error}") from error
+
+    asked: Callable[[None, _Look], T] = pool.handler(ask)
+    return lambda: asked(None, _Look())
+
+
+class _Look:
+    """The context of one look, which ends a statement without an answer as Lambda's ends one of a function."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + _PATIENCE
+
+    def get_remaining_time_in_millis(self) -> int:
+        """Milliseconds until nobody waits any more."""
+        return int(1000 * (self._until - time.monotonic()))
 
 
 def _flag(name: str) -> str:

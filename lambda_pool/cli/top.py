@@ -10,20 +10,17 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from lambda_pool import DeadlineExceeded, LambdaPoolError
+from lambda_pool import LambdaPoolError
 from lambda_pool.cli import arguments
-from lambda_pool.cli.database import add_database, pool_of
+from lambda_pool.cli.database import LOOKING, add_database, look, pool_of
 from lambda_pool.cli.rows import as_text
 from lambda_pool.cli.terminal import Progress, clip, columns, complain, duration, printable, table, table_rows
 
 _NAME = "lambda-pool top"
 _CLEAR = "\x1b[H\x1b[J"
-_PATIENCE = 8.0
-"""Seconds for one look. A server that hangs still acknowledges each packet, and no driver would ever give up."""
 _OPTIONS = {
+    **LOOKING,
     "autocommit": "true",
-    "metrics": "off",
-    "cancel_before_deadline": "1",
     "keep_below": "1",  # this one connection stays, however full the server is: that is what is to be seen
 }
 
@@ -55,17 +52,6 @@ class Session(NamedTuple):
     statement: str
 
 
-class _Look:
-    """The context of one look, which ends a statement without an answer as Lambda's ends one of a function."""
-
-    def __init__(self) -> None:
-        self._until = time.monotonic() + _PATIENCE
-
-    def get_remaining_time_in_millis(self) -> int:
-        """Milliseconds until nobody waits any more."""
-        return int(1000 * (self._until - time.monotonic()))
-
-
 class View(NamedTuple):
     """The server at one moment."""
 
@@ -84,13 +70,9 @@ def run(args: argparse.Namespace) -> int:
         with Progress() as waiting:
             waiting(f"connecting to {title}")
             pool.warm()
-
-        def read(event: object, context: object, conn: Any) -> View:
-            return _read(conn, pool.config.url.engine)
-
-        look: Callable[[None, _Look], View] = pool.handler(read)
+        view_of = look(pool, _READERS[pool.config.url.engine])
         while True:
-            view = look(None, _Look())
+            view = view_of()
             lines = _render(view, title, args, columns())
             # A line more than fits would scroll the first ones away.
             text = _CLEAR + "\n".join(lines[: shutil.get_terminal_size().lines - 1]) if live else "\n".join(lines)
@@ -126,15 +108,6 @@ where p.id <> connection_id() and p.command not in ('Daemon', 'Binlog Dump')
 _MYSQL_PROGRAMS = """
 select processlist_id, attr_value from performance_schema.session_connect_attrs where attr_name = 'program_name'
 """
-
-
-def _read(conn: Any, engine: str) -> View:
-    try:
-        return _READERS[engine](conn)
-    except DeadlineExceeded as error:
-        raise LambdaPoolError("the server did not answer in time") from error
-    except Exception as error:
-        raise LambdaPoolError(f"the server cannot be asked: {error}") from error
 
 
 def _rows(conn: Any, sql: str) -> list[tuple[Any, ...]]:

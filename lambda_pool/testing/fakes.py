@@ -11,6 +11,20 @@ if TYPE_CHECKING:
     from ..api import Pool
 
 
+_MAY_FAIL = (
+    "connect",
+    "sessions",
+    "ping",
+    "begin",
+    "commit",
+    "rollback",
+    "reset",
+    "cancel",
+    "execute",
+    "set_baseline",
+)
+
+
 class FakeError(Exception):
     """What the scripted database raises. `failure` is what the pool takes it for."""
 
@@ -201,7 +215,8 @@ class FakeDriver:
             assert conn.execute("select 1").fetchone() == (1,)
 
     `links` are the connections it opened, oldest first. `fail(name, error, …)` orders what the next calls of one of the
-    driver's methods raise (`connect`, `ping`, `begin`, `commit`, `rollback`, `reset`, `execute`, …).
+    driver's methods raise: `connect`, `sessions`, `ping`, `begin`, `commit`, `rollback`, `reset`, `cancel`, `execute`,
+    `set_baseline`.
     `sessions` is how many connections the database has, and may have.
     """
 
@@ -228,7 +243,9 @@ class FakeDriver:
         return FakePool(url, **arguments)
 
     def fail(self, name: str, *errors: BaseException | None) -> None:
-        """Order what the next calls of `name` raise, one each; None lets a call pass."""
+        """Order what the next calls of `name` raise, one each; None lets a call pass. Raises ValueError for another."""
+        if name not in _MAY_FAIL:
+            raise ValueError(f"the driver has no {name!r} that could fail: it must be one of {', '.join(_MAY_FAIL)}")
         self._orders.setdefault(name, []).extend(errors)
 
     def obey(self) -> None:

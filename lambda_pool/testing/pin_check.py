@@ -56,17 +56,21 @@ class PinCheck:
 
     In: the URL of the database. `url` leads through the check, unencrypted and with `pooled=true`; `pins` is what was
     found so far. At the end of the block everything found is raised as PinnedError, unless the block itself raised.
-    Raises ValueError for a URL that names several hosts.
+    Raises ValueError for a URL that names several hosts, or its host among the parameters.
     """
 
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if "," in parts.netloc.rpartition("@")[2]:
             raise ValueError("PinCheck stands before one server: give a URL with one host")
+        asked = parse_qsl(parts.query)
+        around = {"host", "hostaddr", "port", "unix_socket"}.intersection(key for key, _ in asked)
+        if around:  # the driver would follow it, and nothing would be checked
+            raise ValueError(f"PinCheck does not follow {min(around)}= in a URL: write it as //user@host:port/database")
         self._engine = "mysql" if parts.scheme.startswith(("mysql", "mariadb")) else "postgresql"
         port = parts.port or (3306 if self._engine == "mysql" else 5432)
         self._proxy = FaultyProxy(parts.hostname or "localhost", port, listen=self._listen)
-        kept = [(key, value) for key, value in parse_qsl(parts.query) if not key.startswith("ssl") and key != "pooled"]
+        kept = [(key, value) for key, value in asked if not key.startswith("ssl") and key != "pooled"]
         query = urlencode([*kept, ("sslmode", "disable"), ("pooled", "true")])
         login = f"{parts.netloc.rpartition('@')[0]}@" if "@" in parts.netloc else ""
         self.url: str = parts._replace(netloc=f"{login}127.0.0.1:{self._proxy.port}", query=query).geturl()

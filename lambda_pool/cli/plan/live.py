@@ -49,27 +49,32 @@ where id <> connection_id() and command <> 'Daemon' and user not in ('system use
 
 
 def ask_database(url: str | None, prefix: str) -> Server:
-    """Ask the server at the URL, or at what the environment describes under `prefix`. Raises LambdaPoolError, Unknown,
-    or what the driver raises.
-    """
-    from lambda_pool.cli.database import pool_of
+    """Ask the server at the URL, or at what the environment describes under `prefix`. Raises LambdaPoolError."""
+    from lambda_pool.cli.database import LOOKING, look, pool_of
 
-    pool = pool_of(url, prefix, name="lambda-pool plan", options={"metrics": "off"})
+    pool = pool_of(url, prefix, name="lambda-pool plan", options=LOOKING)
     try:
-        with pool.connection() as conn, conn.cursor() as cursor:
-            if pool.config.url.engine == "postgresql":
-                cursor.execute(_POSTGRES_SETTINGS)
-                limit, reserved = cursor.fetchone()
-                cursor.execute(_POSTGRES_OTHERS)
-            else:
-                cursor.execute(_MYSQL_LIMIT)
-                (limit,) = cursor.fetchone()
-                reserved = 0
-                cursor.execute(_MYSQL_OTHERS)
-            (others,) = cursor.fetchone()
-            return Server(int(limit), int(reserved), int(others))
+        return look(pool, _read_postgres if pool.config.url.engine == "postgresql" else _read_mysql)()
     finally:
         pool.close()
+
+
+def _read_postgres(conn: Any) -> Server:
+    with conn.cursor() as cursor:
+        cursor.execute(_POSTGRES_SETTINGS)
+        limit, reserved = cursor.fetchone()
+        cursor.execute(_POSTGRES_OTHERS)
+        (others,) = cursor.fetchone()
+    return Server(int(limit), int(reserved), int(others))
+
+
+def _read_mysql(conn: Any) -> Server:
+    with conn.cursor() as cursor:
+        cursor.execute(_MYSQL_LIMIT)
+        (limit,) = cursor.fetchone()
+        cursor.execute(_MYSQL_OTHERS)
+        (others,) = cursor.fetchone()
+    return Server(int(limit), 0, int(others))
 
 
 @dataclass(frozen=True)

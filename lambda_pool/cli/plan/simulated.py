@@ -14,6 +14,8 @@ from lambda_pool.cli.terminal import duration, fold
 _MOST_AT_ONCE = 50
 """Environments that one function starts at once, where nobody says how many functions there are."""
 _ROUNDS = 3
+_MOST_INVOCATIONS = 3_000_000
+"""About a minute, and as many gigabytes as a laptop can spare."""
 _BUSY = 0.25
 """Part of the time in which as many run as may."""
 _WIDTH, _HEIGHT = 720, 320
@@ -33,16 +35,23 @@ def traffic(plan: Plan, *, functions: int | None, duration: float | None) -> Tra
     if not 0 < median < 900:
         raise ValueError(f"--duration {duration} is not valid: a simulation needs seconds from above 0 to 900")
     period = size * median * _MEAN / running / _BUSY
+    trickle, seconds = running * 0.04 / median, 1 + _ROUNDS * count * period
+    invocations = _ROUNDS * count * size + trickle * seconds
+    if invocations > _MOST_INVOCATIONS:
+        raise ValueError(
+            f"--simulate would try {invocations:,.0f} invocations, and at most {_MOST_INVOCATIONS:,} are possible: "
+            "give a smaller --environments"
+        )
     return Traffic(
         functions=count,
         size=size,
         burst=size,
         period=period,
-        trickle=running * 0.04 / median,
+        trickle=trickle,
         running=running,
         median=median,
         longest=12 * median,
-        seconds=1 + _ROUNDS * count * period,
+        seconds=seconds,
     )
 
 

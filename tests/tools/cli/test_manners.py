@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from lambda_pool.testing import PostgresServer
+from lambda_pool.cli import database, main
+from lambda_pool.testing import FaultyProxy, PostgresServer
 from tests.tools.cli.screen import CLI, Screen
 
 PLAN = ["plan", "--max-connections", "100", "--environments", "3"]
@@ -166,6 +167,26 @@ def test_top_ends_when_the_server_falls_silent(interrupted: bool) -> None:
         (130, "interrupted") if interrupted else (2, "lambda-pool top: the server did not answer in time")
     )
     assert "cancellation" not in screen.text  # psycopg's log
+
+
+@pytest.mark.parametrize("engine", ["postgres", "mariadb"])
+def test_a_plan_ends_when_the_server_falls_silent(
+    engine: str,
+    request: pytest.FixtureRequest,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    server = request.getfixturevalue(engine)
+    monkeypatch.setattr(database, "_PATIENCE", 1.3)
+
+    def heard(data: bytes) -> None:
+        if b"max_connections" in data:
+            proxy.swallow("to_client", new=False)
+
+    with FaultyProxy("127.0.0.1", server.port, listen=lambda _: heard) as proxy:
+        url = server.url(port=proxy.port, tls=False, sslmode="disable")
+        assert main(["plan", "--environments", "10", "--live", "--url", url]) == 2
+    assert capsys.readouterr().err.endswith("lambda-pool plan: the server did not answer in time\n")
 
 
 def test_the_doctor_writes_for_the_terminal_it_has(postgres: PostgresServer) -> None:

@@ -502,6 +502,7 @@ def test_a_simulation_says_if_somebody_fails(capsys: pytest.CaptureFixture[str])
         (["--functions", "0"], "--functions 0 is not valid"),
         (["--duration", "0"], "--duration 0.0 is not valid"),
         (["--proxy-percent", "90"], "for environments that freeze"),
+        (["--environments", "2000000"], "give a smaller --environments"),
     ],
 )
 def test_a_simulation_of_what_cannot_be(arguments: list[str], said: str, capsys: pytest.CaptureFixture[str]) -> None:

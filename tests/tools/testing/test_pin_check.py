@@ -117,6 +117,21 @@ def test_several_hosts_are_refused() -> None:
     PinCheck("postgresql://app:a,b@one/orders")
 
 
+@pytest.mark.parametrize(
+    ("url", "named"),
+    [
+        ("postgresql://app:secret@/orders?host=one:5432&host=two:5432", "host="),
+        ("postgresql://app@one/orders?hostaddr=192.0.2.1", "hostaddr="),
+        ("mysql://app@one/orders?unix_socket=/run/mysqld/mysqld.sock", "unix_socket="),
+    ],
+)
+def test_a_host_among_the_parameters_is_refused(url: str, named: str) -> None:
+    """The driver would go there, past the check."""
+    with pytest.raises(ValueError, match=f"does not follow {named} in a URL") as caught:
+        PinCheck(url)
+    assert "secret" not in str(caught.value)
+
+
 def test_a_long_statement(server: Server) -> None:
     with pytest.raises(PinnedError, match="it is longer than 16 KiB"):
         with PinCheck(server.url()) as check:

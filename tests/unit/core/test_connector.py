@@ -233,6 +233,13 @@ class TestRefusedLogin:
         assert "canary" not in str(caught.value) + caplog.text
         return str(caught.value)
 
+    def test_what_a_users_own_source_says_of_itself_is_not_shown(
+        self, driver: FakeDriver, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It may hold its password."""
+        text = self.refused(driver, caplog, auth=Answering(Credentials("app", Secret("secret"), host="canary")))
+        assert "(user 'app', Answering)" in text
+
     def test_a_password_where_only_iam_is_allowed(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
         source = Scripted(A.replace(iam=True))
         text = self.refused(driver, caplog, endpoint=source, auth=Advisor(iam=False))
@@ -389,3 +396,8 @@ class TestPooled:
         with pytest.raises(ConfigError, match=r"reset='session'.*Leave reset out"):
             borrow(pool)
         assert driver.requests == []
+
+
+def test_an_order_that_the_scripted_driver_could_never_obey_is_refused(driver: FakeDriver) -> None:
+    with pytest.raises(ValueError, match=r"no 'conect' that could fail: it must be one of connect, "):
+        driver.fail("conect", FakeError(Failure.LOST))
