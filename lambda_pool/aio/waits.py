@@ -160,11 +160,6 @@ class Unbroken:
 _unbroken: WeakKeyDictionary["asyncio.Task[Any]", Unbroken] = WeakKeyDictionary()
 
 
-def is_unbroken() -> bool:
-    """True if the running task's cancellation waits."""
-    return asyncio.current_task() in _unbroken
-
-
 def _put_off(loop: asyncio.AbstractEventLoop, until: float | None) -> float:
     """In the handler of CancelledError: raise that anew, but in a block that is unbroken. Out: until when to wait."""
     block = _unbroken.get(asyncio.current_task())  # type: ignore[arg-type]

@@ -18,7 +18,7 @@ from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 
 from ... import invocation
-from ...aio.waits import Unbroken, is_unbroken, ready, spawn
+from ...aio.waits import Unbroken, ready, spawn
 from ...waiting import WRITE, finish, poll
 from ..bounded_socket import shut_down
 from .async_cursors import tracked
@@ -133,8 +133,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
     async def _listen(self, talk: "_Talk") -> Any:
         """Hear the server out; but end what runs when the task is cancelled, and before the invocation is over."""
         noted = self.pooled
-        ours = noted.unasked.own or is_unbroken()
-        remaining = invocation.remaining() if noted.watched and not ours else None
+        remaining = invocation.remaining() if noted.watched and not noted.unasked.own else None
         try:
             if remaining is None:
                 return await talk.go_on(noted.until)

@@ -252,6 +252,7 @@ def test_a_commit_of_the_borrowers_own_that_is_not_answered(ground: Ground, prox
     end = time.monotonic() + 0.6
     with invoked(lambda: int((end - time.monotonic()) * 1000), reserve=0.3), pytest.raises(CommitUncertain):
         asyncio.run(asyncio.wait_for(main(), 20))
+    assert time.monotonic() < end + 5  # and not when somebody cancels it
     assert at_rest(pool)
 
 
