@@ -14,7 +14,7 @@ from . import unavailable
 from .errors import ConfigError
 from .invocation import Deadline
 from .pool import ConnectionPool
-from .sqlalchemy.sessions import check_engine, check_options, lender
+from .sqlalchemy.sessions import check_engine, check_options, is_begun, lender
 
 __all__ = ["session"]
 
@@ -135,7 +135,8 @@ def _async_session(engine: Any, options: dict[str, Any]) -> Callable[..., Any]:
         try:
             async with lent:
                 yield lent
-                await lent.commit()  # not reached after an error, and then nothing is saved
+                if is_begun(lent.sync_session):  # not reached after an error, and then nothing is saved
+                    await lent.commit()
         finally:
             end(lent)
 

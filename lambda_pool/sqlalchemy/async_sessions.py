@@ -10,7 +10,7 @@ from .. import config as configuration
 from ..aio.loop import EnvironmentLoop, environment_loop
 from ..errors import ConfigError
 from ..signature import Signature
-from .sessions import ONCE, once
+from .sessions import ONCE, is_begun, once
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
@@ -47,7 +47,8 @@ def loop_of(engine: AsyncEngine, options: dict[str, Any], *, eager: bool) -> Env
         async def give_back(error: BaseException | None) -> None:
             try:
                 if error is None:
-                    await session.commit()
+                    if is_begun(session.sync_session):
+                        await session.commit()
                     return
                 try:
                     await session.rollback()

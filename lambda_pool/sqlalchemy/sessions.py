@@ -168,7 +168,8 @@ def lender(engine: Engine, options: dict[str, Any], *, eager: bool, called: str 
         def give_back(error: BaseException | None) -> None:
             try:
                 if error is None:
-                    session.commit()
+                    if is_begun(session):
+                        session.commit()
                     return
                 try:
                     session.rollback()
@@ -196,6 +197,11 @@ def once(kind: Any) -> Any:
         kind.close(self)
 
     return type(kind.__name__, (kind,), {"__module__": kind.__module__, "close": close, "end": end})
+
+
+def is_begun(session: Session) -> bool:
+    """False if there is nothing to commit, and commit() would raise: with `autobegin=False`, after the last block."""
+    return session.autobegin or session.in_transaction()
 
 
 def _warm_ahead(engine: Engine) -> None:

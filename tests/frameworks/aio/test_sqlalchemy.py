@@ -279,6 +279,26 @@ def test_the_handler_gives_a_session(ground: Ground) -> None:
         handler(engine, lambda event, context, session: None)
 
 
+def test_without_autobegin(ground: Ground) -> None:
+    pool = ground.pool()
+
+    @handler(create_async_engine(pool), autobegin=False)
+    async def function(event: Any, context: Any, session: AsyncSession) -> str:
+        async with session.begin():
+            await add(session, ground, 1)
+        if event == "begins":
+            await session.begin()
+            await add(session, ground, 2)
+        return "saved"
+
+    assert function("a block", None) == "saved"
+    assert ground.rows() == [1]
+    ground.database.execute(f"delete from {ground.database.table}")
+    assert function("begins", None) == "saved"
+    assert ground.rows() == [1, 2]
+    assert at_rest(pool)
+
+
 def test_on_unavailable_answers_before_the_handler_runs(ground: Ground) -> None:
     nobody = create_async_engine(ground.pool(url=ground.database.server.url(port=1), timeout=0.2))
     ran = []

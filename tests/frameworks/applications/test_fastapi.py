@@ -163,6 +163,37 @@ def test_an_async_engine(server: Server, route: str, status: int, rows: list[int
     gc.collect()
 
 
+@pytest.mark.parametrize("awaited", [False, True])
+def test_without_autobegin(engine: Engine, server: Server, awaited: bool) -> None:
+    """A route whose own block has committed is answered as saved."""
+    pool = lambda_pool.AsyncPool(server.url(), max_size=2, timeout=10)
+    app = FastAPI()
+    options: dict[str, Any] = {"autobegin": False}
+
+    @app.post("/plain")
+    def plain(session: Annotated[Session, Depends(fastapi.session(engine, **options), scope="function")]) -> None:
+        with session.begin():
+            session.execute(INSERT, {"id": 1})
+
+    @app.post("/awaited")
+    async def on_the_loop(
+        session: Annotated[
+            AsyncSession, Depends(fastapi.session(create_async_engine(pool), **options), scope="function")
+        ],
+    ) -> None:
+        async with session.begin():
+            await session.execute(INSERT, {"id": 1})
+
+    async def main() -> None:
+        answer = await asgi(app, "/awaited" if awaited else "/plain", method="POST")
+        assert answer.status == 200, answer
+        await pool.close()
+
+    asyncio.run(main())
+    assert saved(server) == [1]
+    gc.collect()
+
+
 def test_what_a_task_leaves_of_an_async_pool_is_taken_back(server: Server) -> None:
     pool = lambda_pool.AsyncPool(server.url(), max_size=1, timeout=10)
     left: list[Any] = []

@@ -142,6 +142,26 @@ def test_the_handler_may_commit_and_roll_back_itself(
     assert database.rows() == [1, 2, 4, 5]
 
 
+def test_without_autobegin(database: Database, engine: Engine, table: sqlalchemy.Table) -> None:
+    """What stands in blocks is saved by their ends, and what was begun otherwise by the handler's."""
+
+    @handler(engine, autobegin=False)
+    def function(event: Any, context: Any, session: Session) -> str:
+        for number in event["blocks"]:
+            with session.begin():
+                session.execute(table.insert().values(id=number))
+        if event["begun"]:
+            session.begin()
+            session.execute(table.insert().values(id=event["begun"]))
+        return "saved"
+
+    assert function({"blocks": [], "begun": None}, CONTEXT) == "saved"
+    assert function({"blocks": [1, 2], "begun": None}, CONTEXT) == "saved"
+    assert function({"blocks": [3], "begun": 4}, CONTEXT) == "saved"
+    assert database.rows() == [1, 2, 3, 4]
+    assert pool_of(engine).stats().in_use == 0
+
+
 def test_a_unit_test_may_pass_its_own_session(engine: Engine) -> None:
     @handler(engine)
     def function(event: Any, context: Any, session: Any) -> Any:
