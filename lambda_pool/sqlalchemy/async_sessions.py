@@ -27,6 +27,12 @@ def end(session: AsyncSession) -> None:
     ended.end()
 
 
+def begin_ahead(session: AsyncSession) -> None:
+    """Begin the transaction that the handler's own begin() takes."""
+    begun: Any = session.sync_session
+    begun.begin_ahead()
+
+
 def loop_of(engine: AsyncEngine, options: dict[str, Any], *, eager: bool) -> EnvironmentLoop:
     """What runs handlers with a session. `eager`: it borrows before they run. Raises ConfigError."""
     try:
@@ -39,6 +45,7 @@ def loop_of(engine: AsyncEngine, options: dict[str, Any], *, eager: bool) -> Env
         session = make()
         if eager:
             try:
+                begin_ahead(session)
                 await session.connection(bind_arguments={"bind": engine.sync_engine})
             except BaseException:
                 await session.close()

@@ -160,6 +160,7 @@ def lender(engine: Engine, options: dict[str, Any], *, eager: bool, called: str 
         session = make()
         if eager:
             try:
+                session.begin_ahead()
                 session.connection(bind_arguments={"bind": engine})
             except BaseException:
                 session.close()
@@ -188,7 +189,10 @@ ONCE = {"close_resets_only": False}
 
 
 def once(kind: Any) -> Any:
-    """The same class of sessions, which may be closed and used again until `end` is called. TypeError for no class."""
+    """The same class of sessions, which may be closed and used again until `end` is called. TypeError for no class.
+
+    The handler's own begin() takes what `begin_ahead` has begun.
+    """
 
     def close(self: Any) -> None:
         self.reset()
@@ -196,7 +200,17 @@ def once(kind: Any) -> Any:
     def end(self: Any) -> None:
         kind.close(self)
 
-    return type(kind.__name__, (kind,), {"__module__": kind.__module__, "close": close, "end": end})
+    def begin_ahead(self: Any) -> None:
+        self.begun_ahead = kind.begin(self)
+
+    def begin(self: Any, nested: bool = False) -> Any:
+        ahead, self.begun_ahead = self.begun_ahead, None
+        if ahead is not None and not nested and ahead is self.get_transaction():
+            return ahead
+        return kind.begin(self, nested)
+
+    own = {"close": close, "end": end, "begin": begin, "begin_ahead": begin_ahead, "begun_ahead": None}
+    return type(kind.__name__, (kind,), {"__module__": kind.__module__, **own})
 
 
 def is_begun(session: Session) -> bool:

@@ -311,6 +311,28 @@ def test_on_unavailable_answers_before_the_handler_runs(ground: Ground) -> None:
     assert ran == []
 
 
+@pytest.mark.parametrize("autobegin", [True, False])
+def test_with_on_unavailable_the_handler_may_begin_itself(ground: Ground, autobegin: bool) -> None:
+    pool = ground.pool()
+
+    @handler(create_async_engine(pool), on_unavailable=lambda *_: "unavailable", autobegin=autobegin)
+    async def function(event: Any, context: Any, session: AsyncSession) -> str:
+        async with session.begin():
+            await add(session, ground, event)
+            if event == 2:
+                raise KeyError(event)
+        async with session.begin():
+            await add(session, ground, event + 1)
+        return "saved"
+
+    with pytest.raises(KeyError):
+        function(2, None)
+    assert function(1, None) == "saved"
+    assert ground.rows() == [1, 2]
+    assert pool.stats().opened == 1
+    assert at_rest(pool)
+
+
 def test_with_on_unavailable_the_connection_is_there_already(ground: Ground) -> None:
     """So that nothing that the handler itself raises is taken for it."""
     pool = ground.pool()

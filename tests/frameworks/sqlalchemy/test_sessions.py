@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InvalidRequestError, PendingRollbackError
 from sqlalchemy.orm import Session
 
 from lambda_pool import ConfigError, ConnectError, NotCommitted, PoolTimeout
@@ -283,6 +283,45 @@ def test_on_unavailable_is_not_for_errors_of_the_handler(engine: Engine) -> None
     with pytest.raises(PoolTimeout, match="own"):
         function({}, CONTEXT)
     assert pool_of(engine).stats().in_use == 0
+
+
+@pytest.mark.parametrize("autobegin", [True, False])
+def test_with_on_unavailable_the_handler_may_begin_itself(
+    database: Database, engine: Engine, table: sqlalchemy.Table, autobegin: bool
+) -> None:
+    @handler(engine, on_unavailable=lambda *_: "unavailable", autobegin=autobegin)
+    def function(event: Any, context: Any, session: Session) -> str:
+        for number in event["numbers"]:
+            with session.begin():
+                session.execute(table.insert().values(id=number))
+                if number == event["bad"]:
+                    raise KeyError(number)
+                with pytest.raises(InvalidRequestError, match="already begun"):
+                    session.begin()
+        return "saved"
+
+    assert function({"numbers": [1, 2], "bad": None}, CONTEXT) == "saved"
+    with pytest.raises(KeyError):
+        function({"numbers": [3, 4], "bad": 4}, CONTEXT)
+    with pytest.raises(KeyError):
+        function({"numbers": [5], "bad": 5}, CONTEXT)
+    assert database.rows() == [1, 2, 3]
+    assert pool_of(engine).stats().opened == 1
+    assert pool_of(engine).stats().in_use == 0
+
+
+def test_with_on_unavailable_a_savepoint_is_one(database: Database, engine: Engine, table: sqlalchemy.Table) -> None:
+    @handler(engine, on_unavailable=lambda *_: "unavailable")
+    def function(event: Any, context: Any, session: Session) -> None:
+        session.execute(table.insert().values(id=1))
+        with session.begin_nested() as inner:
+            session.execute(table.insert().values(id=2))
+            inner.rollback()
+        with pytest.raises(InvalidRequestError, match="already begun"):
+            session.begin()
+
+    function({}, CONTEXT)
+    assert database.rows() == [1]
 
 
 def test_with_on_unavailable_the_connection_is_there_already(
