@@ -11,6 +11,8 @@ from asgiref.sync import async_to_sync
 from django.core.asgi import get_asgi_application
 from django.core.wsgi import get_wsgi_application
 from django.db import OperationalError, connections, transaction
+from django.test import override_settings
+from django.test.utils import CaptureQueriesContext
 from mangum import Mangum
 
 import lambda_pool
@@ -260,6 +262,19 @@ def test_a_callers_block_decides_what_is_saved(connection: Any, database: Databa
         function({"name": "three"}, CONTEXT)
     assert names(database) == ["one", "two"]
     assert stats(connection).opened == 1
+
+
+@override_settings(DEBUG=True)
+def test_whoever_counts_queries_counts_a_handlers_too(connection: Any) -> None:
+    function = handler(lambda event, context: Order.objects.count())
+    Order.objects.count()
+    for _ in range(2):
+        with CaptureQueriesContext(connection) as asked:
+            Order.objects.count()
+            function({}, CONTEXT)
+        assert len(asked) == 2
+    function({}, CONTEXT)
+    assert len(connection.queries_log) == 1, "what nobody counts is forgotten with each invocation"
 
 
 def test_in_lambda_a_callers_block_is_refused(
