@@ -27,8 +27,9 @@ def handler(fn: Callable[..., R]) -> Callable[..., R]:
 
     In: a function of (event, context), or an adapter such as `Mangum(application)`. When it ends, its connections go
     back to their pools; one that its caller uses inside of atomic(), as a TestCase does, stays the caller's. Raises
-    ConfigError for what is no handler. The handler raises NotCommitted if it ended well and left a transaction open,
-    which is rolled back; and, in Lambda, ConfigError if it is called inside of atomic().
+    ConfigError for what is no handler. The handler raises NotCommitted if it ended well and left a transaction open, or
+    closed a connection inside of atomic(), which is rolled back; and, in Lambda, ConfigError if it is
+    called inside of atomic().
     """
     _check(fn)
     _open_ahead()
@@ -51,8 +52,9 @@ def handler(fn: Callable[..., R]) -> Callable[..., R]:
         left_open = _give_back(callers)
         if left_open:
             raise NotCommitted(
-                f"the handler ended normally with a transaction still open on Django's {', '.join(left_open)}, which "
-                "was rolled back: nothing of it is saved; commit it, or use transaction.atomic()"
+                f"the handler ended normally with a transaction still open on Django's {', '.join(left_open)}, or "
+                "closed inside of atomic(), which was rolled back: nothing of it is saved; commit it, or use "
+                "transaction.atomic(), and close() after it"
             )
         return result
 
@@ -111,20 +113,22 @@ def _in_callers_block() -> set[str]:
 def _give_back(callers: set[str]) -> list[str]:
     """Give back what this thread has borrowed, but for `callers`, the aliases that the caller is using.
 
-    Out: the aliases whose transaction was open, and is rolled back, where the option `unsaved` asks for an error.
+    Out: the aliases whose transaction was open, or was closed inside of atomic(), and is rolled back, where the option
+    `unsaved` asks for an error.
     """
     left_open = []
     for wrapper in connections.all(initialized_only=True):
         if wrapper.alias in callers:
             continue
-        if isinstance(wrapper, PooledWrapper) and wrapper.is_in_transaction():
+        if isinstance(wrapper, PooledWrapper) and (wrapper.is_in_transaction() or wrapper.closed_amid):
             if wrapper.home().core.config.unsaved == "raise":
                 left_open.append(repr(wrapper.alias))
-            else:
+            elif not wrapper.closed_amid:  # which was told
                 log.warning("Django's %r was left in a transaction, which is rolled back", wrapper.alias)
         if isinstance(wrapper, PooledWrapper):
             wrapper.give_back()
             wrapper.forget_blocks()  # of an atomic() that never ends
+            wrapper.closed_amid = False
         else:
             wrapper.close_if_unusable_or_obsolete()
     return left_open

@@ -246,6 +246,37 @@ def test_a_block_that_never_ends_is_over_with_its_invocation(connection: Any, da
     assert (stats(connection).opened, stats(connection).in_use) == (1, 0)
 
 
+@pytest.mark.parametrize("unsaved", ["raise", "warn"])
+def test_a_handler_that_closes_inside_of_atomic_has_saved_nothing(
+    use: Use, database: Database, caplog: pytest.LogCaptureFixture, unsaved: str
+) -> None:
+    connection = use(unsaved=unsaved)
+
+    @handler
+    def function(event: Any, context: Any) -> str:
+        with transaction.atomic():
+            Order.objects.create(name=event["name"])
+            if event["close"]:
+                connection.close()
+        return "saved"
+
+    if unsaved == "raise":
+        with pytest.raises(lambda_pool.NotCommitted, match="closed inside of atomic"):
+            function({"name": "lost", "close": True}, CONTEXT)
+    else:
+        assert function({"name": "lost", "close": True}, CONTEXT) == "saved"
+    assert [record.message for record in caplog.records if "rolled back" in record.message] == [
+        "Django's 'default' was closed inside of atomic(), whose transaction is rolled back: nothing of it is saved. "
+        "Call close() after the block"
+    ]
+    assert function({"name": "kept", "close": False}, CONTEXT) == "saved"
+    with transaction.atomic():  # a request's, say
+        connection.close()
+    assert function({"name": "kept too", "close": False}, CONTEXT) == "saved"
+    assert names(database) == ["kept", "kept too"]
+    assert stats(connection).in_use == 0
+
+
 def test_a_callers_block_decides_what_is_saved(connection: Any, database: Database) -> None:
     @handler
     def function(event: Any, context: Any) -> int:
