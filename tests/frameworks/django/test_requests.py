@@ -313,13 +313,23 @@ def test_in_lambda_a_callers_block_is_refused(
 ) -> None:
     """It could be one that was entered in Init and never ends; nothing of any invocation would be saved."""
     function = handler(lambda event, context: Order.objects.create(name="one"))
-    monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
+    monkeypatch.setenv("AWS_LAMBDA_RUNTIME_API", "127.0.0.1:9001")
     with transaction.atomic():
         Order.objects.create(name="zero")
         with pytest.raises(lambda_pool.ConfigError, match=r"inside of atomic\(\) on Django's 'default'"):
             function({}, CONTEXT)
     function({}, CONTEXT)
     assert names(database) == ["one", "zero"]
+
+
+def test_a_test_may_set_what_lambda_sets(connection: Any, database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_NAME", "orders")
+    monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "on-demand")
+    function = handler(lambda event, context: Order.objects.create(name="one"))
+    with transaction.atomic():
+        function({}, CONTEXT)
+        transaction.set_rollback(True)  # as a TestCase's end
+    assert names(database) == []
 
 
 def test_what_was_open_before_is_given_back(connection: Any, database: Database) -> None:
