@@ -113,8 +113,7 @@ class _Answer:
         if kind == "http.response.start":
             self.status = message["status"]
             return
-        last = kind == "http.response.pathsend" or (kind == "http.response.body" and not message.get("more_body"))
-        if not (last and not self._kept[0].get("trailers") and self._may_change()):
+        if not (self._is_whole(message) and not self._kept[0].get("trailers") and self._may_change()):
             await self.pass_on()
 
     async def pass_on(self) -> None:
@@ -123,6 +122,19 @@ class _Answer:
         self.passed_on = self.passed_on or bool(kept)
         for message in kept:
             await self._send(message)
+
+    def _is_whole(self, message: Message) -> bool:
+        """True if nothing of the body comes after this message: it says so, or the length that was told is reached.
+
+        What is written on Starlette's BaseHTTPMiddleware sends a complete answer as a stream of one piece.
+        """
+        if message["type"] != "http.response.body":
+            return bool(message["type"] == "http.response.pathsend")
+        if not message.get("more_body"):
+            return True
+        sent = sum(len(each.get("body", b"")) for each in self._kept)
+        headers = self._kept[0].get("headers", ())
+        return (b"content-length", str(sent).encode()) in [(name.lower(), value) for name, value in headers]
 
     def _may_change(self) -> bool:
         # Behind a 500, Starlette raises the error that it was made of.

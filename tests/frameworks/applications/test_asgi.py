@@ -11,6 +11,7 @@ from starlette.applications import Starlette
 from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware as Configured
+from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route
@@ -384,6 +385,32 @@ class TestAnswers:
         assert saved(server) == []
         answer = ask(Middleware(app, pool), "/good")
         assert (answer.status, answer.body) == (200, b'{"saved":true}')
+        assert saved(server) == [1]
+
+    def test_one_that_passes_through_a_middleware_of_starlettes_is_complete_too(
+        self, pool: lambda_pool.Pool, server: Server
+    ) -> None:
+        """It sends a complete answer as a stream of one piece."""
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            with pool.connection() as conn:
+                insert(conn, 1)
+                await JSONResponse({"saved": True})(scope, receive, send)
+                if scope["path"] == "/bad":
+                    raise ValueError("COMMIT failed")
+
+        async def timed(request: Request, call_next: Any) -> Response:
+            response: Response = await call_next(request)
+            response.headers["x-took"] = "1"
+            return response
+
+        wrapped = Middleware(BaseHTTPMiddleware(app, timed), pool)
+        answer = ask(wrapped, "/bad")
+        assert answer.status == 0
+        assert isinstance(answer.error, ValueError)
+        assert saved(server) == []
+        answer = ask(wrapped, "/good")
+        assert (answer.status, answer.body, answer.headers["x-took"]) == (200, b'{"saved":true}', "1")
         assert saved(server) == [1]
 
     def test_a_file_that_the_server_sends_is_a_complete_answer(self, pool: lambda_pool.Pool, server: Server) -> None:
