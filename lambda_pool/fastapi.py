@@ -1,10 +1,11 @@
 """`session`: a FastAPI dependency that gives each request a session of SQLAlchemy's, and commits before the answer."""
 
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
-from anyio import CancelScope, CapacityLimiter, move_on_after
+from anyio import CancelScope, CapacityLimiter, get_current_task, move_on_after
 from anyio.lowlevel import RunVar
 from anyio.to_thread import run_sync
 from fastapi import Depends
@@ -53,35 +54,47 @@ def session(engine: Any, **session_options: Any) -> Callable[..., Any]:
 
 
 class _Gate:
-    """Lets as many sessions of one pool begin as there are connections, and has threads to end them in.
+    """Lets as many requests begin a session of one pool as there are connections, and has threads to end them in.
 
-    Whoever waits for a connection waits here, on the loop. In one of the framework's few threads it would wait for
-    sessions whose routes have returned, and which need such a thread to go on.
+    The next session of a request that is inside does not wait here: that would be for its own end. Whoever waits for a
+    connection waits here, on the loop. In one of the framework's few threads it would wait for sessions whose routes
+    have returned, and which need such a thread to go on.
     """
 
     def __init__(self, size: int) -> None:
         self._room = CapacityLimiter(size)
         self._threads = CapacityLimiter(size)
+        self._sessions: Counter[int] = Counter()  # of each request's task that is inside
 
-    async def enter(self, pool: ConnectionPool, lent: Session) -> None:
-        """Wait for room. Raises PoolTimeout or DeadlineExceeded."""
+    async def enter(self, pool: ConnectionPool) -> int:
+        """Wait for room. Out: the task that is to leave. Raises PoolTimeout or DeadlineExceeded."""
+        task = get_current_task().id
+        if not self._sessions[task]:
+            await self._wait(pool, task)
+        self._sessions[task] += 1
+        return task
+
+    async def _wait(self, pool: ConnectionPool, task: int) -> None:
         deadline = Deadline(pool.config.timeout, wake=pool.config.wake_timeout)
         left = deadline.left()
         while True:
             with move_on_after(max(left, 0.0)):
-                await self._room.acquire_on_behalf_of(lent)
+                await self._room.acquire_on_behalf_of(task)
                 return
             if (left := pool.connector.left(deadline)) <= 0:
                 break
         raise unavailable.timed_out(pool, deadline)
 
-    async def leave(self, lent: Session, give_back: Callable[[BaseException | None], None], error: Any) -> None:
+    async def leave(self, task: int, give_back: Callable[[BaseException | None], None], error: Any) -> None:
         """End a session, whoever is cancelled meanwhile. Raises what its COMMIT raises."""
         try:
             with CancelScope(shield=True):
                 await run_sync(give_back, error, limiter=self._threads)
         finally:
-            self._room.release_on_behalf_of(lent)
+            self._sessions[task] -= 1
+            if not self._sessions[task]:
+                del self._sessions[task]
+                self._room.release_on_behalf_of(task)
 
 
 _gates: RunVar[WeakKeyDictionary[ConnectionPool, _Gate]] = RunVar("lambda_pool_gates")
@@ -106,13 +119,13 @@ def _session(engine: Any, options: dict[str, Any]) -> Callable[..., Any]:
     async def opened(scope: _Scope) -> AsyncIterator[Session]:
         lent, give_back = lend()
         gate = _gate(pool)
-        await gate.enter(pool, lent)
+        task = await gate.enter(pool)
         try:
             yield lent
         except BaseException as error:
-            await gate.leave(lent, give_back, error)
+            await gate.leave(task, give_back, error)
             raise
-        await gate.leave(lent, give_back, None)
+        await gate.leave(task, give_back, None)
 
     opened.__name__ = _NAME
     return opened

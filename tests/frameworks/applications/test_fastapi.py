@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import time
 from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
@@ -328,6 +329,37 @@ def test_one_dependency_for_an_engine_and_its_options(engine: Engine) -> None:
     assert fastapi.session(engine) is fastapi.session(engine)
     assert fastapi.session(engine) is not fastapi.session(engine, expire_on_commit=False)
     assert fastapi.session(engine, info={"a": 1}) is not fastapi.session(engine)
+
+
+@pytest.mark.parametrize(("uses", "status", "rows"), [("one", 200, [1]), ("both", 503, [])])
+def test_two_sessions_of_one_request_on_the_only_connection(
+    server: Server, uses: str, status: int, rows: list[int]
+) -> None:
+    """The second one does not wait for the end of the first, which comes after the route."""
+    pool = lambda_pool.Pool(server.url(), timeout=30)
+    engine = create_engine(pool)
+    app = FastAPI()
+
+    @app.get("/")
+    async def route(
+        one: Annotated[Session, Depends(fastapi.session(engine), scope="function")],
+        other: Annotated[Session, Depends(fastapi.session(engine, expire_on_commit=False), scope="function")],
+    ) -> None:
+        other.execute(INSERT, {"id": 1})
+        if uses == "both":
+            one.execute(INSERT, {"id": 2})
+
+    wrapped = Middleware(app, pool)
+    began = time.monotonic()
+    for _ in range(2):
+        server.execute("delete from served")
+        assert ask(wrapped).status == status
+        assert saved(server) == rows
+    assert time.monotonic() - began < 10
+    assert pool.stats().in_use == 0
+    pool.close()
+    del engine
+    gc.collect()
 
 
 def test_options_of_the_session(engine: Engine) -> None:
