@@ -135,7 +135,11 @@ class _Answer:
             raise problem
 
     def _whole(self, piece: bytes) -> bytes:
-        """The one piece of an answer that may still change: once everything is cleaned up."""
+        """The one piece of an answer that may still change: once everything is cleaned up.
+
+        A generator that was closed where it yields would roll back: it goes on to its end first.
+        """
+        piece += b"".join(self._pieces)
         self._close_body()
         self._pieces = iter(())
         refused = self._finish(self._end(None))

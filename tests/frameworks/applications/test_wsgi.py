@@ -284,6 +284,30 @@ def test_no_complete_answer_says_that_what_is_lost_is_saved(
     assert pool.stats().size == 0
 
 
+@pytest.mark.parametrize("length", ["2", None])
+@pytest.mark.parametrize("status", ["200 OK", "204 No Content"])
+def test_a_generator_comes_to_its_end(pool: lambda_pool.Pool, server: Server, status: str, length: str | None) -> None:
+    """Closed where it yields, its block would be left with GeneratorExit, and nothing saved of what is answered."""
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response(status, [("Content-Length", length)] if length else [])
+        with pool.connection() as conn:
+            insert(conn, 1)
+            yield b"ok" if status.startswith("200") else b""
+            insert(conn, 2)
+            if environ["PATH_INFO"] == "/bad":
+                raise ValueError("mine")
+
+    answer = wsgi(Middleware(app, pool))
+    assert (answer.status, answer.error) == (int(status[:3]), None)
+    assert saved(server) == [1, 2]
+    server.execute("delete from served")
+    answer = wsgi(Middleware(app, pool), "/bad")
+    assert isinstance(answer.error, ValueError)
+    assert answer.status == (200 if status.startswith("200") and length is None else 0)  # a stream was sent by then
+    assert saved(server) == []
+
+
 def test_a_file_in_place_of_what_was_not_available(pool: lambda_pool.Pool) -> None:
     def app(environ: Any, start_response: Any) -> Any:
         with contextlib.suppress(lambda_pool.PoolTimeout), pool.connection(timeout=0.1):
