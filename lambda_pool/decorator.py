@@ -36,8 +36,8 @@ class Loop(Protocol):
     ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any] | None:
         """What calls the handler with what it is lent, in a coroutine; None if it takes nothing. Raises ConfigError."""
 
-    def run(self, result: Any) -> Any:
-        """What a handler returned; where that is to be awaited, its result. Ends what tasks it left."""
+    def run(self, start: Callable[[], Any]) -> Any:
+        """What a handler returns; where that is to be awaited, its result. Ends what tasks it left."""
 
 
 _WRITER = Role.WRITER
@@ -84,7 +84,7 @@ def decorate(
                     disarm = lifecycle.arm()
             if call is None or (not plain and signature.given(args, kwargs)):
                 result = (
-                    fn(*args, **kwargs)
+                    loop.run(functools.partial(fn, *args, **kwargs))
                     if loop is not None
                     else finished("handler", signature.name, fn(*args, **kwargs))
                 )
@@ -93,9 +93,7 @@ def decorate(
 
                 raise refused_durable(signature.name)
             else:
-                result = call(args, kwargs)
-            if loop is not None:
-                result = loop.run(result)
+                result = call(args, kwargs) if loop is None else loop.run(functools.partial(call, args, kwargs))
             failed = False
         except TypeError as error:
             explained = signature.explain(error)

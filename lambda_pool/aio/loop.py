@@ -96,28 +96,28 @@ class EnvironmentLoop:
 
         return call
 
-    def run(self, result: Any) -> Any:
-        """See `decorator.Loop`."""
-        if not inspect.isawaitable(result):
-            if _mine.loop is not None:
-                end_tasks(_mine.loop)
-            return result
+    def run(self, start: Callable[[], Any]) -> Any:
+        """See `decorator.Loop`. A plain function may have left tasks as well, on a loop that it ran itself."""
         try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            pass
-        else:
-            if inspect.iscoroutine(result):
-                result.close()
-            raise ConfigError(
-                "this handler runs its own event loop, but another one is already running here: call it from plain "
-                "code, as Lambda does, or await the function that it wraps (handler.__wrapped__)"
-            )
-        loop = environment_loop()
-        try:
-            return loop.run_until_complete(_result(result))
+            result = start()
+            if not inspect.isawaitable(result):
+                return result
+            try:
+                asyncio.get_running_loop()
+            except RuntimeError:
+                pass
+            else:
+                if inspect.iscoroutine(result):
+                    result.close()
+                raise ConfigError(
+                    "this handler runs its own event loop, but another one is already running here: call it from plain "
+                    "code, as Lambda does, or await the function that it wraps (handler.__wrapped__)"
+                )
+            return environment_loop().run_until_complete(_result(result))
         finally:
-            end_tasks(loop)
+            for loop in {_mine.loop, _current()}:
+                if loop is not None:
+                    end_tasks(loop)
 
 
 async def _result(value: Any) -> Any:

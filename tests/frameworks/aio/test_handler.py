@@ -72,6 +72,51 @@ def test_tasks_that_are_left_are_cancelled_with_a_warning(ground: Ground, caplog
     assert at_rest(pool)
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_plain_function_leaves_no_task_on_a_loop_of_its_own(ground: Ground, fails: bool) -> None:
+    """It would go on in the next invocation, and spoil what that one answers."""
+    pool = ground.pool(max_size=2)
+    own = asyncio.new_event_loop()
+    asyncio.set_event_loop(own)
+    tasks = []
+
+    async def left() -> None:
+        await asyncio.sleep(0.05)
+        async with pool.connection() as conn:
+            await ground.insert(conn, 1)
+            await asyncio.sleep(10)
+
+    async def work(event: int) -> str:
+        if event == 1:
+            tasks.append(asyncio.create_task(left()))
+            await asyncio.sleep(0)
+            if fails:
+                raise ValueError("mine")
+            return "done"
+        async with pool.connection() as conn:
+            await ground.insert(conn, event)
+        await asyncio.sleep(0.2)
+        return "done"
+
+    @pool.handler
+    def handler(event: int, context: Any) -> str:
+        return own.run_until_complete(work(event))
+
+    try:
+        if fails:
+            with pytest.raises(ValueError, match="mine"):
+                handler(1, LambdaContext())
+        else:
+            assert handler(1, LambdaContext()) == "done"
+        assert tasks[0].cancelled()
+        assert handler(2, LambdaContext()) == "done"
+    finally:
+        own.close()
+        asyncio.set_event_loop(None)
+    assert ground.rows() == [2]
+    assert at_rest(pool)
+
+
 def test_what_is_left_open_is_not_reported_as_saved(ground: Ground) -> None:
     """A connection that was entered and never left, with work on it."""
     pool = ground.pool()
