@@ -26,6 +26,9 @@ of one."""
 
 __all__ = ["Middleware"]
 
+_BESIDE = frozenset({"http.response.debug", "http.response.early_hint", "http.response.push"})
+"""Messages that are no part of the answer."""
+
 
 class Middleware:
     """Around an ASGI application: a deadline for each request, clean-up of what it borrowed and left, metrics, and 503.
@@ -106,7 +109,7 @@ class _Answer:
     async def send(self, message: Message) -> None:
         """Take a message of the application's, and pass it on, or keep it."""
         kind = message["type"]
-        if self.passed_on or kind == "http.response.debug":
+        if self.passed_on or kind in _BESIDE:
             await self._send(message)
             return
         self._kept.append(message)

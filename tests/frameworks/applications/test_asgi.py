@@ -413,6 +413,30 @@ class TestAnswers:
         assert (answer.status, answer.body, answer.headers["x-took"]) == (200, b'{"saved":true}', "1")
         assert saved(server) == [1]
 
+    def test_an_early_hint_is_no_part_of_the_answer(self, pool: lambda_pool.Pool, server: Server) -> None:
+        sent: list[str] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.early_hint", "links": [b"</style.css>; rel=preload"]})
+            assert sent == ["http.response.early_hint"]
+            with pool.connection() as conn:
+                insert(conn, 1)
+                await JSONResponse({"saved": True})(scope, receive, send)
+                raise ValueError("COMMIT failed")
+
+        async def noting(scope: Any, receive: Any, send: Any) -> None:
+            async def note(message: Any) -> None:
+                sent.append(message["type"])
+                await send(message)
+
+            await Middleware(app, pool)(scope, receive, note)
+
+        answer = ask(noting)
+        assert answer.status == 0
+        assert isinstance(answer.error, ValueError)
+        assert sent == ["http.response.early_hint"]
+        assert saved(server) == []
+
     def test_a_file_that_the_server_sends_is_a_complete_answer(self, pool: lambda_pool.Pool, server: Server) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             insert(pool.connection().__enter__(), 1)  # in a transaction that nobody ends
