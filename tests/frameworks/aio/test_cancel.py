@@ -242,16 +242,18 @@ def test_an_answer_to_commit_that_never_comes(ground: Ground, proxy: FaultyProxy
 def test_a_commit_of_the_borrowers_own_that_is_not_answered(ground: Ground, proxy: FaultyProxy, how: str) -> None:
     """The invocation ends first, and nobody knows what is saved."""
     pool = through(proxy, ground, cancel_before_deadline=0.3)
+    end = time.monotonic() + 15
 
     async def main() -> None:
+        nonlocal end
         async with pool.connection() as conn:
             await ground.insert(conn, 1)
             proxy.swallow("to_client", new=False)
+            end = time.monotonic() + 0.6
             await (conn.commit() if how == "commit()" else query(conn, "commit"))
 
-    end = time.monotonic() + 0.6
     with invoked(lambda: int((end - time.monotonic()) * 1000), reserve=0.3), pytest.raises(CommitUncertain):
-        asyncio.run(asyncio.wait_for(main(), 20))
+        asyncio.run(asyncio.wait_for(main(), 10))
     assert time.monotonic() < end + 5  # and not when somebody cancels it
     assert at_rest(pool)
 
