@@ -66,7 +66,7 @@ class PooledWrapper:
         self._asked_to_roll_back = self._hid_an_error = False
         self._entered_amid: BaseException | None = None
         """What was being handled where that atomic() began."""
-        self.closed_amid = False
+        self.closed_amid: bool = False
         """It was closed inside of an atomic(), which Django ends without a word, since an invocation began."""
         if in_lambda() and alias != NO_DB_ALIAS:
             # A wrong setting then fails the deployment and not the first user, and the shutdown can still be prepared.
