@@ -47,8 +47,8 @@ _SAID = {
 _STATEMENTS = {
     "postgresql": _Statements(
         create=f"create table if not exists {_TABLE} (step char(64) primary key, execution text not null, "
-        "name text not null, result text, done timestamptz not null default now()); "
-        f"create index if not exists {_TABLE}_done on {_TABLE} (done)",
+        # The index by age as a constraint: one statement, which may be a prepared one, too.
+        "name text not null, result text, done timestamptz not null default now(), unique (done, step))",
         claim=f"insert into {_TABLE} (step, execution, name) values (%s, %s, %s) on conflict (step) do nothing",  # noqa: S608
         trim=f"delete from {_TABLE} where step in (select step from {_TABLE} "  # noqa: S608
         f"where done < now() - interval '{_DAYS} days' limit {_AT_ONCE} for update skip locked)",

@@ -209,6 +209,22 @@ def test_rows_that_are_dictionaries_do_not_matter(server: Server) -> None:
     pool.close()
 
 
+def test_the_table_is_made_with_its_index_where_each_statement_is_prepared(postgres: PostgresServer) -> None:
+    postgres.execute("drop table if exists lambda_pool_steps")
+    pool = lambda_pool.Pool(postgres.url(), connect_args={"prepare_threshold": 0})
+
+    @pool.handler
+    @durable_execution
+    def handler(event: Any, context: DurableContext) -> Any:
+        return pool.step(context, "save", lambda conn: 1, config=NEVER)
+
+    result = run_durable(handler)
+    assert result.result == "1", result.error
+    indexes = postgres.execute("select indexdef from pg_indexes where tablename = 'lambda_pool_steps'")
+    assert any("(done" in definition for (definition,) in indexes)
+    pool.close()
+
+
 # --- interruptions ----------------------------------------------------------------------------------------------------
 
 
