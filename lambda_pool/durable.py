@@ -6,7 +6,8 @@ Here a row says the same, and is committed with the work: who finds it gives the
 
 import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from inspect import isawaitable
 from time import monotonic
@@ -30,11 +31,14 @@ _TABLE = "lambda_pool_steps"
 
 
 class _Statements(Record):
-    """What is said to one kind of server. `missing` and `forbidden`: its codes for a table, and for a right."""
+    """What is said to one kind of server. `missing` and `forbidden`: its codes for a table, and for a right.
+
+    `old`: which rows may be deleted. It waits for no lock: a step at work holds one on its row until it ends.
+    """
 
     create: str
     claim: str
-    trim: str
+    old: str
     missing: tuple[object, ...]
     forbidden: tuple[object, ...]
 
@@ -50,8 +54,8 @@ _STATEMENTS = {
         # The index by age as a constraint: one statement, which may be a prepared one, too.
         "name text not null, result text, done timestamptz not null default now(), unique (done, step))",
         claim=f"insert into {_TABLE} (step, execution, name) values (%s, %s, %s) on conflict (step) do nothing",  # noqa: S608
-        trim=f"delete from {_TABLE} where step in (select step from {_TABLE} "  # noqa: S608
-        f"where done < now() - interval '{_DAYS} days' limit {_AT_ONCE} for update skip locked)",
+        old=f"select step from {_TABLE} where done < now() - interval '{_DAYS} days' "  # noqa: S608
+        f"limit {_AT_ONCE} for update skip locked",
         missing=("42P01",),
         forbidden=("42501",),
     ),
@@ -60,7 +64,7 @@ _STATEMENTS = {
         "execution text not null, name text not null, result longtext character set utf8mb4, "
         "done timestamp not null default current_timestamp, index (done)) engine=innodb",
         claim=f"insert ignore into {_TABLE} (step, execution, name) values (%s, %s, %s)",  # noqa: S608
-        trim=f"delete from {_TABLE} where done < now() - interval {_DAYS} day limit {_AT_ONCE}",  # noqa: S608
+        old=f"select step from {_TABLE} where done < now() - interval {_DAYS} day limit {_AT_ONCE}",  # noqa: S608
         missing=(1146,),
         forbidden=(1044, 1142),
     ),
@@ -174,7 +178,8 @@ class _Once:
     def _create(self) -> None:
         """Make the table. Raises ConfigError where the role may not."""
         try:
-            self._execute(self._said.create)
+            with self._cursor() as cursor:
+                cursor.execute(self._said.create)
         except Exception as error:
             if _has_code(error, self._said.forbidden):
                 raise ConfigError(
@@ -189,14 +194,19 @@ class _Once:
             return
         _trimmed.add(self._pool)
         try:
-            self._execute(self._said.trim)
+            with self._cursor() as cursor:
+                cursor.execute(self._said.old)
+                if old := [row[0] for row in cursor.fetchall()]:
+                    cursor.execute(f"delete from {_TABLE} where step in ({', '.join(['%s'] * len(old))})", old)  # noqa: S608
         except Exception as error:  # noqa: BLE001 - the next environment deletes them
             log.debug("pool %s: trimming %s failed: %s", self._pool.name, _TABLE, error)
 
-    def _execute(self, statement: str) -> None:
+    @contextmanager
+    def _cursor(self) -> Iterator[Any]:
+        """A cursor in a transaction of its own."""
         borrow = PooledContext(self._pool, None, readonly=False)
         with borrow as conn, self._pool.connector.engine.cursor(conn) as cursor:
-            cursor.execute(statement)
+            yield cursor
 
 
 _ENDED = ": what it saved stays, and its result is not known; leave COMMIT, ROLLBACK and DDL out of a step's work"

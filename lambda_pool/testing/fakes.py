@@ -81,10 +81,12 @@ class FakeStepCursor:
     def __init__(self, conn: FakeConnection) -> None:
         self._conn = conn
         self.fetchone: Callable[[], Any] = lambda: None
+        self.fetchall: Callable[[], list[Any]] = list
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> None:
         """Run a statement, as `FakeConnection.execute`."""
-        self.fetchone = self._conn.execute(statement, parameters).fetchone
+        cursor = self._conn.execute(statement, parameters)
+        self.fetchone, self.fetchall = cursor.fetchone, cursor.fetchall
 
 
 class FakeEngineConnection:

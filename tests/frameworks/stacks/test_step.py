@@ -2,6 +2,7 @@
 
 import itertools
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -530,6 +531,30 @@ def test_old_rows_are_deleted(pool: lambda_pool.Pool, server: Server) -> None:
     assert run_durable(handler).result == "1"
     left = [row[0].strip() for row in server.execute("select step from lambda_pool_steps where execution = 'e'")]
     assert left == ["new"]
+    fresh.close()
+
+
+def test_deleting_old_rows_waits_for_no_step_at_work(pool: lambda_pool.Pool, server: Server) -> None:
+    """The only row may be that of a step at work in another environment, which holds a lock on it."""
+    assert failure(pool, lambda conn: 1 / 0)  # the table is there
+    fresh = lambda_pool.Pool(server.url())
+    claim = "insert into lambda_pool_steps (step, execution, name) values ('at work', 'e', 'n')"
+
+    @fresh.handler
+    @durable_execution
+    def handler(event: Any, context: DurableContext) -> Any:
+        return fresh.step(context, "save", lambda conn: 1)
+
+    since = time.monotonic()
+    with pool.connection() as conn:
+        conn.cursor().execute(claim)
+        end = threading.Timer(20, end_session, (server, conn))
+        end.start()
+        try:
+            assert run_durable(handler).result == "1"
+        finally:
+            end.cancel()
+    assert time.monotonic() - since < 15
     fresh.close()
 
 
