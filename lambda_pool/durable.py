@@ -15,7 +15,7 @@ from typing import Any
 from weakref import WeakSet
 
 from . import lifecycle, replay
-from .errors import CommitUncertain, ConfigError, NotCommitted
+from .errors import CommitUncertain, ConfigError, LambdaPoolError, NotCommitted
 from .pool import ConnectionPool
 from .pooled_context import PooledContext
 from .record import Record
@@ -117,6 +117,7 @@ class _Once:
 
     def _committed(self) -> Any:
         created = False
+        refused: Exception | None = None
         for last in (False, False, True):
             self._claimed = False
             try:
@@ -133,9 +134,18 @@ class _Once:
                         f"steps: let the owner of the database run this once: {self._said.create}; and grant the role "
                         "select, insert, update and delete on it"
                     ) from error
-                if created or self._claimed or not _has_code(error, self._said.missing):
+                if self._claimed or not _has_code(error, self._said.missing):
                     raise
-                self._create()
+                if isinstance(refused, LambdaPoolError):  # such as that no connection could be had
+                    raise refused from error
+                if refused is not None:
+                    raise ConfigError(
+                        f"pool {self._pool.name}: the table {_TABLE}, which records the steps, is missing, and could "
+                        f"not be made ({refused}): correct that, or run this once: {self._said.create}"
+                    ) from refused
+                if created:
+                    raise
+                refused = self._create()
                 created = True
         raise AssertionError("unreachable")
 
@@ -175,8 +185,8 @@ class _Once:
     def _called(self) -> str:
         return f"the step {self._name!r} of pool {self._pool.name}"
 
-    def _create(self) -> None:
-        """Make the table. Raises ConfigError where the role may not."""
+    def _create(self) -> Exception | None:
+        """Make the table. Out: why that failed; another may have made it. Raises ConfigError for no right."""
         try:
             with self._cursor() as cursor:
                 cursor.execute(self._said.create)
@@ -186,7 +196,8 @@ class _Once:
                     f"pool {self._pool.name}: the table {_TABLE}, which records the steps, is missing, and this role "
                     f"may not create it: let the owner of the database run this once: {self._said.create}"
                 ) from error
-            log.debug("pool %s: making %s failed, another may have made it: %s", self._pool.name, _TABLE, error)
+            return error
+        return None
 
     def _trim(self) -> None:
         """Delete old rows, once in each environment."""

@@ -516,6 +516,16 @@ def test_a_role_that_may_not_make_the_table_is_told_the_statement(server: Server
     pool.close()
 
 
+def test_a_table_that_cannot_be_made_for_another_reason_is_told_with_the_reason(postgres: PostgresServer) -> None:
+    """Such as that there is no schema in the search path, where every statement of the application names its own."""
+    postgres.execute("drop table if exists lambda_pool_steps")
+    pool = lambda_pool.Pool(postgres.url(), connect_args={"options": "-c search_path="})
+    text = failure(pool, lambda conn: 1)
+    assert "lambda_pool_steps, which records the steps, is missing, and could not be made (no schema has been" in text
+    assert "create table if not exists lambda_pool_steps (step char(64)" in text
+    pool.close()
+
+
 def test_old_rows_are_deleted(pool: lambda_pool.Pool, server: Server) -> None:
     assert failure(pool, lambda conn: 1 / 0)  # the table is there
     old = "now() - interval '400 days'" if isinstance(server, PostgresServer) else "now() - interval 400 day"
