@@ -5,8 +5,42 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import subprocess
 import time
 from pathlib import Path
+
+# Its input ends without a line when the process that started it is gone, however that went. What has the number by then
+# must still be what was guarded, as its working directory tells.
+_GUARD = """
+trap '' HUP INT TERM
+read -r ended && exit
+case $(readlink "/proc/$1/cwd") in "$3"|"$3"/*) ;; *) rm -rf "$4"; exit ;; esac
+kill -s "$2" "$1"
+kill -s CONT "$1"
+left=100
+while kill -0 "$1" && [ "$left" -gt 0 ]; do sleep 0.1; left=$((left - 1)); done
+kill -s KILL "$1"
+rm -rf "$4"
+"""
+
+
+class Guard:
+    """Ends a process should this one end first: by a signal, as from a time limit or a closed terminal."""
+
+    def __init__(self, pid: int, how: signal.Signals, inside: Path, folder: Path) -> None:
+        """how: what ends it. inside: where it works. folder: what is to be removed after it."""
+        arguments = [str(pid), how.name.removeprefix("SIG"), str(inside), str(folder)]
+        self._shell = subprocess.Popen(
+            ["/bin/sh", "-c", _GUARD, "guard", *arguments],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+
+    def end(self) -> None:
+        """The process has ended, and needs no guard any more."""
+        self._shell.communicate(b"\n")
 
 
 def listening_ports(root: int) -> set[int]:

@@ -34,6 +34,7 @@ from lambda_pool.testing.answers import (
 )
 from lambda_pool.testing.ports import free_ports
 from lambda_pool.testing.processes import (
+    Guard,
     command_line,
     descendants,
     is_alive,
@@ -168,6 +169,7 @@ class LambdaRuntime:
         self._emulator: subprocess.Popen[bytes] | None = None
         self._port = 0
         self._api_port = 0
+        self._guard: Guard | None = None
         self._frozen: list[int] = []
 
     def __enter__(self) -> LambdaRuntime:
@@ -234,6 +236,7 @@ class LambdaRuntime:
         }
 
     def _start_once(self, emulator: Path, environment: dict[str, str]) -> bool:
+        assert self._folder is not None
         self._port, self._api_port = free_ports(2)
         command = [
             *self._prefix,
@@ -261,6 +264,8 @@ class LambdaRuntime:
                 )
             except OSError as error:
                 raise LambdaRuntimeError(f"{command[0]!r} cannot be run: {error}") from error
+        # The emulator ends what it started, frozen or not.
+        self._guard = Guard(self._emulator.pid, signal.SIGTERM, self.code_dir, self._folder)
         until = time.monotonic() + _START_SECONDS
         while time.monotonic() < until and self._emulator.poll() is None:
             # Its own sockets, not just any: a port may have been taken meanwhile, and the emulator then ends.
@@ -414,6 +419,9 @@ class LambdaRuntime:
         # The emulator first: it would start nothing new. SIGKILL also ends a stopped process.
         self._emulator.kill()
         self._emulator.wait()
+        if self._guard is not None:
+            self._guard.end()
+            self._guard = None
         ours = [*dict.fromkeys([*ours, *self._processes()])]
         ours = [pid for pid in ours if is_alive(pid)]
         send(ours, signal.SIGKILL)

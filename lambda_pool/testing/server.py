@@ -25,7 +25,7 @@ from urllib.parse import quote, urlencode
 
 from lambda_pool.testing.certificates import Certificates, make_certificates
 from lambda_pool.testing.ports import free_ports
-from lambda_pool.testing.processes import descendants, send, stop_family, wait_gone
+from lambda_pool.testing.processes import Guard, descendants, send, stop_family, wait_gone
 
 StopMode = Literal["smart", "fast", "immediate"]
 
@@ -92,6 +92,7 @@ class Server(abc.ABC):
         self._tls = tls
         self._certificates: Certificates | None = None
         self._process: subprocess.Popen[bytes] | None = None
+        self._guard: Guard | None = None
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} on 127.0.0.1:{self.port}, pid {self.pid}>"
@@ -211,11 +212,14 @@ class Server(abc.ABC):
             raise ServerError(f"{command[0]} failed:\n{done.stdout[-_TAIL_CHARACTERS:]}")
 
     def _start_once(self) -> bool:
+        assert self._folder is not None
         offset = len(self.error_log)
         with self._error_log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command(), stdout=log, stderr=subprocess.STDOUT, process_group=0, **self._as_account
             )
+        self._end_guard()
+        self._guard = Guard(self._process.pid, self._stop_signal("immediate"), self._folder, self._folder)
         until = time.monotonic() + _START_SECONDS
         while time.monotonic() < until:
             ended = self._process.poll() is not None
@@ -235,6 +239,11 @@ class Server(abc.ABC):
             time.sleep(0.01)
         self.kill()
         raise ServerError(f"the server was not ready in time:\n{self.error_log[offset:][-_TAIL_CHARACTERS:]}")
+
+    def _end_guard(self) -> None:
+        guard, self._guard = self._guard, None
+        if guard is not None:
+            guard.end()
 
     @property
     def pid(self) -> int | None:
@@ -263,6 +272,7 @@ class Server(abc.ABC):
             self._process.wait(timeout)
         except subprocess.TimeoutExpired as error:
             raise TimeoutError(f"the server did not stop ({mode}) within {timeout} s") from error
+        self._end_guard()
         left = wait_gone(pids, timeout=5.0)
         send(left, signal.SIGKILL)
 
@@ -277,6 +287,7 @@ class Server(abc.ABC):
             return
         send(pids, signal.SIGKILL)
         self._process.wait()
+        self._end_guard()
         wait_gone(pids, timeout=5.0)
 
     def restart(self, mode: StopMode = "fast") -> None:
@@ -316,6 +327,7 @@ class Server(abc.ABC):
         if self._process is not None:
             self.kill()
             self._process = None
+        self._end_guard()
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None

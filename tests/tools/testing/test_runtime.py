@@ -15,7 +15,7 @@ import pytest
 
 from lambda_pool.testing.answers import InvocationError, LambdaInitError, LambdaRuntimeError
 from lambda_pool.testing.ports import free_ports
-from lambda_pool.testing.processes import is_alive
+from lambda_pool.testing.processes import is_alive, wait_gone
 from lambda_pool.testing.runtime import LambdaRuntime, find_emulator
 
 pytestmark = pytest.mark.runtime
@@ -181,6 +181,25 @@ def test_nothing_is_left_running(code_dir: Path, frozen: bool, leave: bool) -> N
             runtime.freeze()
     assert not is_alive(pid)
     assert not is_alive(child)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_nothing_is_left_running_after_a_test_run_that_a_signal_ended(code_dir: Path, frozen: bool) -> None:
+    program = (
+        "from lambda_pool.testing import LambdaRuntime\n"
+        f"with LambdaRuntime('plain.handler', code_dir={str(code_dir)!r}) as runtime:\n"
+        "    runtime.invoke()\n"
+        "    print(runtime.pid, flush=True)\n"
+        f"    {'runtime.freeze()' if frozen else 'pass'}\n"
+        "    print('ready', flush=True)\n"
+        "    input()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        pid = int(run.stdout.readline())
+        assert run.stdout.readline() == b"ready\n"
+        run.kill()
+    assert not wait_gone([pid], timeout=20.0)
 
 
 @pytest.mark.parametrize("frozen", [False, True])

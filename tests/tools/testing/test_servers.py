@@ -5,9 +5,13 @@ from __future__ import annotations
 import importlib.util
 import os
 import shutil
+import signal
 import socket
 import ssl
+import subprocess
+import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
@@ -20,7 +24,7 @@ import pytest
 import lambda_pool
 from lambda_pool.testing import MariaDbServer, PostgresServer
 from lambda_pool.testing.certificates import make_certificates
-from lambda_pool.testing.processes import descendants, is_alive
+from lambda_pool.testing.processes import descendants, is_alive, wait_gone
 from lambda_pool.testing.server import ServerError
 
 Server = PostgresServer | MariaDbServer
@@ -230,6 +234,28 @@ def test_nothing_is_left_after_close(kind: type[Server], state: str) -> None:
     assert not [pid for pid in pids if is_alive(pid)]
     assert not folder.exists()
     server.close()
+
+
+@pytest.mark.sampled(4, "starts a server")
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_after_a_test_run_that_a_signal_ended(kind: type[Server], signum: signal.Signals) -> None:
+    """As where a time limit, an editor or a closed terminal ends pytest, which then tidies nothing up."""
+    program = (
+        f"from lambda_pool.testing import {kind.__name__}\n"
+        f"with {kind.__name__}() as server:\n"
+        "    print(server.pid, server.ca_path.parent.parent, flush=True)\n"
+        "    input()\n"
+    )
+    with subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as run:
+        assert run.stdout is not None
+        pid, folder = run.stdout.readline().decode().split()
+        run.send_signal(signum)
+    assert not wait_gone([int(pid)], timeout=20.0)
+    until = time.monotonic() + 20
+    while Path(folder).exists() and time.monotonic() < until:
+        time.sleep(0.01)
+    assert not Path(folder).exists()
 
 
 @pytest.mark.parametrize(
