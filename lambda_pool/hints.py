@@ -12,6 +12,7 @@ _SETTINGS = ("1064", "1115", "1193", "1227", "1229", "1231", "1238", "1253", "12
 FULL = "The server is full: `lambda-pool doctor` looks from here, `lambda-pool plan` says how many connections fit"
 ASLEEP = "It may be asleep, as Aurora is at 0 ACU: it takes about 15 seconds to resume, and 30 or more after a day"
 _BY_THE_HOUR = ("max_questions", "max_updates", "max_connections_per_hour")
+_WRONG_PASSWORD = ("no password supplied", "password authentication failed", "(1045,")
 
 
 def asleep(deadline: Deadline) -> str:
@@ -105,5 +106,19 @@ def _of_login(text: str, request: ConnectRequest) -> str:
         return (
             "No password was given: write it into the URL, name a secret (LAMBDA_POOL_SECRET_ID), or use IAM "
             "(LAMBDA_POOL_AUTH=iam)"
+        )
+    if password is not None and any(wrong in text for wrong in _WRONG_PASSWORD):
+        return _odd(password.reveal())
+    return ""
+
+
+def _odd(password: str) -> str:
+    """What is to be seen of a password that is refused, without saying anything of what it is."""
+    if not password:
+        return "The password that was given is empty: see where it comes from, such as a variable that is not set"
+    if password != password.strip():
+        return (
+            "The password that was given begins or ends with white space, such as the line break that echo writes: if "
+            "that is not a part of it, store it without"
         )
     return ""

@@ -102,6 +102,17 @@ def test_no_password(server: PostgresServer | MariaDbServer, user: str) -> None:
     Refused(server.url(user)).once(CredentialsError, "No password was given: write it into the URL")
 
 
+def test_an_empty_password(server: PostgresServer | MariaDbServer, user: str) -> None:
+    """As of a URL that is put together with a variable that is not set."""
+    Refused(server.url(user, "")).once(CredentialsError, "The password that was given is empty: see where")
+
+
+def test_a_password_with_a_line_break(server: PostgresServer | MariaDbServer, user: str) -> None:
+    refused = Refused(server.url(user, "x\n"))
+    refused.once(CredentialsError, "begins or ends with white space, such as the line break")
+    assert "white space" not in Refused(server.url(user, "y")).text
+
+
 def test_a_role_that_may_not_log_in(postgres: PostgresServer) -> None:
     postgres.execute("create role grouped password 'x'")
     refused = Refused(postgres.url("grouped", "x"))
