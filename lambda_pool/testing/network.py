@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 Direction = Literal["to_server", "to_client"]
 
@@ -157,11 +157,17 @@ def _end(end: socket.socket) -> None:
     end.close()
 
 
+def _check(direction: Direction) -> None:
+    """Raise ValueError for what is none: its fault would never come, and a test of it would prove nothing."""
+    if direction not in get_args(Direction):
+        raise ValueError(f"direction={direction!r} is not valid: it must be 'to_server' or 'to_client'")
+
+
 class FaultyProxy:
     """Listens on 127.0.0.1:`port` and carries bytes to and from `host:target_port` until told otherwise.
 
-    Each fault strikes the connections that exist (`existing`), those to come (`new`), or both. Use it as a context
-    manager: leaving closes every connection.
+    Each fault strikes the connections that exist (`existing`), those to come (`new`), or both; in one `direction`,
+    `"to_server"` or `"to_client"`, where it has one. Use it as a context manager: leaving closes every connection.
     """
 
     def __init__(
@@ -233,6 +239,7 @@ class FaultyProxy:
 
     def swallow(self, direction: Direction, *, after: int = 0, existing: bool = True, new: bool = True) -> None:
         """Lose every byte of one direction from now on, or once so many more were carried."""
+        _check(direction)
         for fault in self._faults(existing=existing, new=new):
             if after:
                 fault.left, fault.hang = fault.left | {direction: after}, True
@@ -241,6 +248,7 @@ class FaultyProxy:
 
     def halve(self, direction: Direction, *, pause: float = 0.01, existing: bool = True, new: bool = True) -> None:
         """Carry each piece of one direction in two halves, with a pause of so many seconds between them."""
+        _check(direction)
         for fault in self._faults(existing=existing, new=new):
             fault.halve = fault.halve | {direction: pause}
 
@@ -251,6 +259,7 @@ class FaultyProxy:
 
     def cut(self, *, after: int, direction: Direction, existing: bool = True, new: bool = False) -> None:
         """Carry so many bytes more in one direction, then reset the connection."""
+        _check(direction)
         for fault in self._faults(existing=existing, new=new):
             fault.left, fault.hang = fault.left | {direction: after}, False
 

@@ -148,6 +148,14 @@ def test_cut_after_so_many_bytes(proxy: FaultyProxy, after: int) -> None:
         assert received == b"hello"[:after] or received == b""
 
 
+def test_a_direction_that_is_none_is_refused(proxy: FaultyProxy) -> None:
+    with pytest.raises(ValueError, match=r"direction='up' is not valid: it must be 'to_server' or 'to_client'"):
+        proxy.cut(after=0, direction="up")  # type: ignore[arg-type]
+    for strike in (proxy.swallow, proxy.halve):
+        with pytest.raises(ValueError, match="direction='up' is not valid"):
+            strike("up")  # type: ignore[arg-type]
+
+
 def test_it_leads_elsewhere(proxy: FaultyProxy) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other, connect(proxy) as old:
         assert ask(old, b"a") == b"a"
