@@ -218,6 +218,40 @@ def test_notifies_ends_with_the_invocation(pg: Database, timeout: float | None) 
     assert (pool.stats().opened, pool.stats().idle) == (1, 1)
 
 
+def leave_a_copy(conn: Any) -> None:
+    with (
+        contextlib.suppress(KeyError),
+        conn.cursor().copy("copy (select generate_series(1, 9)) to stdout") as copy,
+    ):
+        copy.read()
+        raise KeyError
+
+
+CANCELS: dict[str, Callable[[Any], object]] = {
+    "cancel()": lambda conn: conn.cancel(),
+    "cancel_safe()": lambda conn: conn.cancel_safe(),
+    "a stream that is left": lambda conn: next(conn.cursor().stream("select generate_series(1, 9)")),
+    "a copy that fails": leave_a_copy,
+}
+
+
+@pytest.mark.parametrize("how", CANCELS)
+def test_a_cancel_that_is_not_answered_ends_with_the_invocation(pg: Database, how: str) -> None:
+    """The borrower's own, and the driver's: it goes over a connection of its own, which no other deadline ends."""
+    with FaultyProxy("127.0.0.1", pg.server.port) as proxy:
+        pool = pg.pool(pg.url.replace(f":{pg.server.port}/", f":{proxy.port}/"))
+        end = time.monotonic() + 1.0
+        with pool.connection() as conn, invoked(lambda: int((end - time.monotonic()) * 1000), reserve=0.5):
+            proxy.swallow("to_client", existing=False)
+            with contextlib.suppress(psycopg.OperationalError):
+                CANCELS[how](conn)
+            assert 0.1 < end - time.monotonic() < 0.6  # it waited, and no longer
+            proxy.heal()
+        with pool.connection() as conn:
+            assert conn.execute("select 1").fetchone() == (1,)
+        assert pool.stats().in_use == 0
+
+
 # --- whose exception it is --------------------------------------------------------------------------------------------
 
 

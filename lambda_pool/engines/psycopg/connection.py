@@ -230,7 +230,11 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
 
     def stop(self, timeout: float) -> None:
         """Ask the server to end the running statement. Raises what the driver raises."""
-        self.cancel_safe(timeout=timeout)
+        super().cancel_safe(timeout=timeout)
+
+    def cancel_safe(self, *, timeout: float = 30.0) -> None:
+        """As the driver's, which calls it too, and it ends when the invocation has no more time."""
+        super().cancel_safe(timeout=self.patience_for(timeout))
 
     @contextmanager
     def pipeline(self) -> Iterator[Any]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from math import inf
 from operator import attrgetter
 from time import monotonic
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -10,10 +11,12 @@ import psycopg
 from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, TransactionStatus
 
+from ... import invocation
 from ...errors import CommitUncertain
 from ...waiting import READ, poll
-from ..base import cancelled, cause, uncertain
+from ..base import MIN_IO_TIMEOUT, cancelled, cause, uncertain
 from .fitness import unfit
+from .libpq import request_cancel
 from .notes import Notes
 from .statements import changes_session, commits, ends_transaction, prepared_by, prepares
 
@@ -91,6 +94,18 @@ class Shared(_Connection):
         finally:
             self.pooled.unasked.own = self.pooled.known = False
             self.pooled.until = None
+
+    def patience_for(self, timeout: float) -> float:
+        """Seconds that a cancel of the borrower's may wait: `timeout` (0: no bound), cut to the invocation's end."""
+        left = invocation.remaining()
+        return timeout if left is None else max(min(timeout or left, left), MIN_IO_TIMEOUT)
+
+    def cancel(self) -> None:
+        """As the driver's, but it ends when the invocation has no more time, and other threads go on meanwhile."""
+        if self.closed or (self.pooled.two_phase and self.pooled.left_prepared):
+            super().cancel()  # which sends nothing
+            return
+        request_cancel(self.pgconn, monotonic() + (self.patience_for(0) or inf))
 
     def not_called(self, name: str) -> NoReturn:
         """The driver went another way than the one that is overridden here."""

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
@@ -14,6 +15,7 @@ from psycopg.rows import dict_row
 
 import lambda_pool
 from lambda_pool import NotCommitted
+from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 from tests.frameworks.aio.borrowed import borrow, one
 from tests.frameworks.aio.conftest import Ground, at_rest, query
@@ -399,6 +401,52 @@ def test_waiting_for_notifications_ends_with_the_invocation(pool: lambda_pool.As
     with invoked(lambda: left[0]):
         borrow(pool, work)
     assert pool.stats().opened == 1
+
+
+async def leave_a_stream(conn: Any) -> None:
+    async with contextlib.aclosing(conn.cursor().stream("select generate_series(1, 9)")) as rows:
+        await anext(rows)
+
+
+async def leave_a_copy(conn: Any) -> None:
+    with contextlib.suppress(KeyError):
+        async with conn.cursor().copy("copy (select generate_series(1, 9)) to stdout") as copy:
+            await copy.read()
+            raise KeyError
+
+
+async def cancel(conn: Any) -> None:
+    conn.cancel()
+
+
+async def cancel_safe(conn: Any) -> None:
+    await conn.cancel_safe()
+
+
+@pytest.mark.parametrize("how", [cancel, cancel_safe, leave_a_stream, leave_a_copy])
+def test_a_cancel_that_is_not_answered_ends_with_the_invocation(
+    ground: Ground, how: Callable[[Any], Awaitable[None]]
+) -> None:
+    """The borrower's own, and the driver's: it goes over a connection of its own, which no other deadline ends."""
+    server = ground.database.server
+    with FaultyProxy("127.0.0.1", server.port) as proxy:
+        pool = ground.pool(url=ground.database.url.replace(f":{server.port}/", f":{proxy.port}/"))
+        end = time.monotonic() + 60
+
+        async def work(conn: Any) -> None:
+            nonlocal end
+            proxy.swallow("to_client", existing=False)
+            end = time.monotonic() + 1.0
+            with contextlib.suppress(psycopg.OperationalError):
+                await how(conn)
+            assert 0.1 < end - time.monotonic() < 0.6  # it waited, and no longer
+            proxy.heal()
+            end += 60
+            assert await one(conn) == [(1,)]
+
+        with invoked(lambda: int((end - time.monotonic()) * 1000), reserve=0.5):
+            borrow(pool, work)
+        assert at_rest(pool)
 
 
 @pytest.mark.parametrize("handled", [False, True])
