@@ -81,6 +81,12 @@ def remaining() -> float | None:
     return left / 1000 - reserve.seconds if -_FAR < left < _FAR else None
 
 
+def at_most(seconds: float) -> float:
+    """So many seconds, or as long as the invocation lasts; where it has no more time, a third of its reserve."""
+    left = remaining()
+    return seconds if left is None else min(seconds, max(left, reserve.seconds / 3))
+
+
 def time_out() -> float:
     """Seconds that an invocation may last: the function's time-out, or LONGEST where that is not known."""
     left = remaining()

@@ -149,7 +149,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         except asyncio.CancelledError:
             # Heard to its end, the connection can be kept; and the server is not left at work for nobody.
             with Unbroken(_ASKING), suppress(psycopg.Error):
-                await self._end_statement(talk, _ASKING)
+                await self._end_statement(talk, invocation.at_most(_ASKING))
             raise
 
     async def _end_statement(self, talk: "_Talk", patience: float) -> Any:
@@ -161,7 +161,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             return None
         try:
             await spawn(request_cancel, self.pgconn, monotonic() + patience)
-            return await talk.go_on(monotonic() + patience)
+            return await talk.go_on(monotonic() + invocation.at_most(patience))
         except NoAnswerError:
             shut_down(self.pgconn.socket)
             raise

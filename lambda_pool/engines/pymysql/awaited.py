@@ -129,7 +129,7 @@ class _Waiting:
                 return
         except BaseException:
             with unbroken(_ASKING):
-                line.stop(_ASKING)  # the server is to know that nobody wants its answer
+                line.stop(invocation.at_most(_ASKING))  # the server is to know that nobody wants its answer
             raise
         patience = invocation.reserve.seconds / 3
         stopped, self._stopped = self._stopped, True

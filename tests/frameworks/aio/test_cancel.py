@@ -258,6 +258,26 @@ def test_a_commit_of_the_borrowers_own_that_is_not_answered(ground: Ground, prox
     assert at_rest(pool)
 
 
+@pytest.mark.parametrize("new", [False, True])
+def test_a_task_that_is_cancelled_just_before_the_deadline(ground: Ground, proxy: FaultyProxy, new: bool) -> None:
+    """A server that is silent is not waited for any longer than the invocation lasts; nor where `new` sessions hang."""
+    pool = through(proxy, ground, cancel_before_deadline=0.1)
+    end = time.monotonic() + 60
+
+    async def main() -> None:
+        nonlocal end
+        async with pool.connection() as conn:
+            await ground.insert(conn, 1)
+            proxy.swallow("to_client", new=new)
+            end = time.monotonic() + 0.4
+            await asyncio.wait_for(query(conn, "select 1"), 0.2)
+
+    with invoked(lambda: int((end - time.monotonic()) * 1000), reserve=0.1), pytest.raises(TimeoutError):
+        asyncio.run(main())
+    assert time.monotonic() < end + 0.5
+    assert at_rest(pool)
+
+
 def test_twice(ground: Ground) -> None:
     """Once in a statement, and again while that is undone."""
     pool = ground.pool(max_size=1)
