@@ -229,6 +229,26 @@ def test_also_what_the_drivers_methods_wait_for(database: Database, method: str)
         assert pool.stats().size == 0
 
 
+def test_whether_work_may_be_done_again_is_asked_no_longer_than_the_invocation_lasts(my: Database) -> None:
+    """Work that failed after a statement which may have saved it: the server knows, and is silent."""
+    with FaultyProxy("127.0.0.1", my.server.port) as proxy:
+        pool = my.pool(my.url.replace(f":{my.server.port}/", f":{proxy.port}/"))
+        end = time.monotonic() + 60
+
+        def work(conn: Any) -> None:
+            nonlocal end
+            my.query(conn, "prepare it from 'select 1'")
+            my.query(conn, "execute it")
+            proxy.black_hole()
+            end = time.monotonic() + 0.3
+            raise KeyError("of the work itself")
+
+        with invoked(lambda: int((end - time.monotonic()) * 1000)), pytest.raises(KeyError):
+            pool.run(work)
+        assert time.monotonic() < end + 0.4
+        assert pool.stats().size == 0
+
+
 @pytest.mark.parametrize("how", ["run", "run on autocommit", "readonly"])
 def test_a_begin_that_is_not_answered_is_the_pools_to_replace(database: Database, how: str) -> None:
     """Nobody has seen the connection yet; and the wait is the pool's own, so it is bounded."""

@@ -7,6 +7,7 @@ from time import monotonic
 import pymysql
 from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
+from ... import invocation
 from ...errors import CommitUncertain, LambdaPoolError
 from ...waiting import FreeCheck
 from ..base import (
@@ -213,7 +214,7 @@ class MysqlConnection:
             return False
         kept = conn.noted.failed_with
         try:
-            with conn.bounded(_ASKING):
+            with conn.bounded(invocation.at_most(_ASKING)):
                 conn.query(_IS_IT_THERE)
         except pymysql.MySQLError:
             return False
