@@ -16,6 +16,7 @@ from weakref import WeakKeyDictionary
 from .. import waiting
 from ..endpoints.base import Role
 from ..errors import ConfigError
+from ..invocation import at_most
 from ..waiting import READ, WRITE
 
 try:
@@ -141,7 +142,7 @@ class Unbroken:
     def put_off(self, now: float, until: float | None) -> float:
         """A cancellation came, or one more. Out: until when to wait from now on."""
         if self.limit is None:
-            self.limit = now + self._seconds
+            self.limit = now + at_most(self._seconds)
         return self.limit if until is None else min(until, self.limit)
 
     def __exit__(

@@ -258,6 +258,26 @@ def test_a_commit_of_the_borrowers_own_that_is_not_answered(ground: Ground, prox
     assert at_rest(pool)
 
 
+@pytest.mark.parametrize("how", ["commit()", "COMMIT"])
+def test_a_commit_that_was_cancelled_is_heard_until_the_deadline(ground: Ground, proxy: FaultyProxy, how: str) -> None:
+    """Where no option ends statements, too: the wait is the pool's own by then."""
+    pool = through(proxy, ground)
+    end = time.monotonic() + 60
+
+    async def main() -> None:
+        nonlocal end
+        async with pool.connection() as conn:
+            await ground.insert(conn, 1)
+            proxy.swallow("to_client", new=False)
+            end = time.monotonic() + 0.6
+            await asyncio.wait_for(conn.commit() if how == "commit()" else query(conn, "commit"), 0.2)
+
+    with invoked(lambda: int((end - time.monotonic()) * 1000)), pytest.raises(CommitUncertain):
+        asyncio.run(main())
+    assert time.monotonic() < end + 2
+    assert at_rest(pool)
+
+
 @pytest.mark.parametrize("new", [False, True])
 def test_a_task_that_is_cancelled_just_before_the_deadline(ground: Ground, proxy: FaultyProxy, new: bool) -> None:
     """A server that is silent is not waited for any longer than the invocation lasts; nor where `new` sessions hang."""
