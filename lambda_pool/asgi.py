@@ -155,7 +155,7 @@ async def _end(served: serving.Served, error: BaseException | None) -> BaseExcep
         if pool.awaited:
             from .aio.waits import spawn
 
-            await spawn(lifecycle.ask, pool)
+            await spawn(served.ask, pool)
         else:
-            await loop.run_in_executor(None, lifecycle.ask, pool)
+            await loop.run_in_executor(None, served.ask, pool)
     return ended

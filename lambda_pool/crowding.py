@@ -27,22 +27,23 @@ AGAIN = 30.0
 """Seconds until the same connection asks again."""
 
 
-def settle(pool: "ConnectionPool") -> None:
+def settle(pool: "ConnectionPool", until: float | None = None) -> None:
     """At the end of an invocation, or of the only request that runs: ask what is due, and close what is not to be kept.
 
     One round trip for each role (writer, reader) of which a connection is new or has not asked for 30 s, in at most
-    `ping_timeout` seconds and what the invocation has left. Where it has nothing left, the next one asks.
+    `ping_timeout` seconds and what the invocation has left, or by `until` (monotonic) the request, which is over.
+    Where it has nothing left, the next one asks.
     """
     try:
-        _keep_or_close(pool)
+        _keep_or_close(pool, until)
     except BaseException:  # a signal's handler may raise anywhere: nothing stays lent to this borrower
         end_invocation(pool, 0.0, alone=False)
         raise
 
 
-def _keep_or_close(pool: "ConnectionPool") -> None:
+def _keep_or_close(pool: "ConnectionPool", until: float | None) -> None:
     while pool.to_ask:
-        left = invocation.remaining()
+        left = invocation.remaining() if until is None else until - monotonic()
         bound = pool.config.ping_timeout if left is None else min(pool.config.ping_timeout, left)
         if pool.config.keep_below > 0 and bound < MIN_IO_TIMEOUT:
             return

@@ -69,6 +69,11 @@ class Served:
         problem = lifecycle.end_request(self.request, failed=error is not None, counted=self._counted)
         return error or problem
 
+    def ask(self, pool: ConnectionPool) -> None:
+        """Let a pool ask how crowded its server is, before this request's deadline: its answer waits for that."""
+        deadline = self.request.deadline
+        lifecycle.ask(pool, None if deadline is None else deadline - reserve.seconds)
+
     def unavailable(self, error: BaseException | None, status: int) -> LambdaPoolError | None:
         """The pool's error that is to be answered with 503, in place of an `error` or an answer of this `status`."""
         noted = self.request.failure

@@ -200,7 +200,7 @@ class _Answer:
         self._ended = True
         ended = self._served.end(error)
         for pool in lifecycle.due_to_ask():
-            lifecycle.ask(pool)
+            self._served.ask(pool)
         return ended
 
     def _close_body(self) -> None:

@@ -142,11 +142,11 @@ def due_to_ask() -> list[ConnectionPool]:
     return [] if unfinished or running else [pool for pool in pools() if pool.to_ask]
 
 
-def ask(pool: ConnectionPool) -> None:
-    """Let a pool ask, in at most `ping_timeout` seconds. See `crowding.settle`."""
+def ask(pool: ConnectionPool, until: float | None = None) -> None:
+    """Let a pool ask, in at most `ping_timeout` seconds, and `until` then (monotonic). See `crowding.settle`."""
     from .. import crowding
 
-    crowding.settle(pool)
+    crowding.settle(pool, until)
 
 
 def end_invocation(context: Any, since: float, *, failed: bool) -> None:

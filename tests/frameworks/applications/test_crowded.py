@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 import lambda_pool
 from lambda_pool import asgi, wsgi
 from lambda_pool.events import Crowded
+from lambda_pool.testing import FaultyProxy
 from tests.support import web
 from tests.support.core import entries
 
@@ -86,6 +88,44 @@ def test_where_it_is_crowded_the_connections_are_closed(server: Server, pool: la
     for _ in range(2):
         assert ask("/").status == 200
         assert pool.stats().size == 0
+
+
+@pytest.mark.parametrize("kind", ["asgi", "wsgi"])
+@pytest.mark.parametrize("made", [lambda_pool.Pool, lambda_pool.AsyncPool])
+def test_a_server_that_is_silent_is_not_asked_past_the_requests_deadline(
+    server: Server, kind: str, made: Callable[..., Any]
+) -> None:
+    """Its answer waits for that."""
+    with FaultyProxy("127.0.0.1", server.port) as proxy:
+        url = server.url().replace(f":{server.port}/", f":{proxy.port}/")
+        pool = made(url, observers=(), ping_timeout=3)
+
+        async def warm() -> None:
+            await pool.warm(strict=True)
+
+        async def close() -> None:
+            await pool.close()
+
+        asyncio.run(warm()) if made is lambda_pool.AsyncPool else pool.warm(strict=True)
+        proxy.black_hole()
+
+        async def asgi_app(scope: Any, receive: Any, send: Any) -> None:
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"done"})
+
+        def wsgi_app(environ: Any, start_response: Any) -> list[bytes]:
+            start_response("200 OK", [("content-length", "4")])
+            return [b"done"]
+
+        start = time.monotonic()
+        if kind == "asgi":
+            answer = web.ask(asgi.Middleware(asgi_app, pool, request_timeout=0.5), "/")
+        else:
+            answer = web.wsgi(wsgi.Middleware(wsgi_app, pool, request_timeout=0.5), "/")
+        assert time.monotonic() - start < 2
+        assert answer.status == 200
+        assert pool.stats().in_use == 0
+        asyncio.run(close()) if made is lambda_pool.AsyncPool else pool.close()
 
 
 def test_while_another_request_runs_nobody_asks(pool: lambda_pool.Pool, seen: Threads) -> None:
