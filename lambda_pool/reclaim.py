@@ -9,7 +9,7 @@ from .core.entry import UNOPENED, Entry, State, Work
 from .engines.base import AT_REST, MIN_IO_TIMEOUT, RUNNING, EngineConnection, Status
 from .errors import CommitUncertain, LambdaPoolError, NotCommitted
 from .events import Reason
-from .invocation import Deadline
+from .invocation import Deadline, reserve
 from .pool import ConnectionPool
 from .request import Request
 from .waiting import current_borrower
@@ -61,7 +61,7 @@ def _take_back(pool: ConnectionPool, held: list[Entry], request: Request | None 
             if entry.borrowed_mono:  # else nobody had it yet, or any more
                 borrower.emit_leaked(pool.events, entry, mono - entry.borrowed_mono)
                 pool.emit_returned(entry)
-            work = _revoke(pool, entry)
+            work = _revoke(pool, entry, _patience(pool, request))
             if work is not Work.ENDED:
                 (unsaved if work is Work.OPEN else unknown).append(borrower.describe(entry)[0])
     finally:
@@ -108,8 +108,18 @@ def _close_left_open(pool: ConnectionPool, request: Request | None = None) -> li
     return found
 
 
-def _revoke(pool: ConnectionPool, entry: Entry) -> Work:
-    """Close it, or cancel and abort it. Out: OPEN or COMMITTING if work is lost or may be, else ENDED."""
+def _patience(pool: ConnectionPool, request: Request | None) -> float:
+    """Seconds to ask a server to stop: of a request that is over, its deadline still counts."""
+    left = None if request is None else request.left()
+    within = pool.config.ping_timeout
+    return within if left is None else max(min(within, left - reserve.seconds), 0.0)
+
+
+def _revoke(pool: ConnectionPool, entry: Entry, within: float) -> Work:
+    """Close it; or cancel, in at most `within` seconds, and abort it.
+
+    Out: OPEN or COMMITTING if work is lost or may be, else ENDED.
+    """
     link = entry.link
     if link is UNOPENED:  # its borrower is just replacing it, and will find that the entry is gone
         return Work.ENDED
@@ -119,7 +129,7 @@ def _revoke(pool: ConnectionPool, entry: Entry) -> Work:
     else:
         # Its borrower may be inside the driver, where closing would pull the memory from under it. Cut first, and then
         # looked at: from now on nothing more is sent.
-        cancel_and_abort(pool, entry, pool.config.ping_timeout)
+        cancel_and_abort(pool, entry, within)
         now = link.status()
         pool.emit_closed(entry, Reason.LEAKED)
     # It may be at rest because its own borrower has meanwhile rolled back what was cancelled here.

@@ -1,9 +1,12 @@
 """The ASGI middleware: what each request has, what it leaves, and what it is answered with."""
 
 import asyncio
+import contextlib
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from typing import Any
 
 import pytest
@@ -22,6 +25,7 @@ from lambda_pool.api import core_of
 from lambda_pool.asgi import Middleware
 from lambda_pool.endpoints.base import Role
 from lambda_pool.request import current_request
+from lambda_pool.testing import FaultyProxy, PostgresServer
 from tests.support.context import LambdaContext
 from tests.support.core import entries
 from tests.support.invoked import invoked
@@ -158,6 +162,33 @@ class TestCleanUp:
         assert (pool.stats().in_use, pool.stats().leaked) == (0, 1)
         assert ended.failed == [True]
         assert "a connection was held for" in caplog.text
+
+    def test_a_silent_server_is_not_told_to_stop_past_the_deadline(self, server: Server, wrap: Wrap) -> None:
+        """What a thread of the request left at work is ended, but the answer waits for that."""
+        sleep = "select pg_sleep(20)" if isinstance(server, PostgresServer) else "select sleep(20)"
+        begun = threading.Event()
+
+        def left() -> None:
+            with contextlib.suppress(Exception), pool.connection() as conn:
+                begun.set()
+                conn.cursor().execute(sleep)
+
+        def route(request: Request) -> Response:
+            threads.submit(copy_context().run, left)
+            assert begun.wait(5)
+            time.sleep(0.1)
+            proxy.black_hole()
+            return JSONResponse({})
+
+        with FaultyProxy("127.0.0.1", server.port) as proxy, ThreadPoolExecutor() as threads:
+            url = server.url().replace(f":{server.port}/", f":{proxy.port}/")
+            pool = lambda_pool.Pool(url, observers=(), ping_timeout=5)
+            pool.warm(strict=True)
+            start = time.monotonic()
+            ask(wrap(route, pool, request_timeout=1.0))
+            assert time.monotonic() - start < 3
+            assert pool.stats().in_use == 0
+            pool.close()
 
     def test_a_read_that_was_left_is_answered(self, pool: lambda_pool.Pool, wrap: Wrap) -> None:
         left: list[Any] = []
