@@ -119,6 +119,6 @@ def _odd(password: str) -> str:
     if password != password.strip():
         return (
             "The password that was given begins or ends with white space, such as the line break that echo writes: if "
-            "that is not a part of it, store it without"
+            "that is not a part of it, store the password without it"
         )
     return ""
