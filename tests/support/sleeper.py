@@ -21,7 +21,7 @@ class Sleeper:
     def __init__(self, server: Server, *, resume: float = 1.0, pause: float = 0.5) -> None:
         self._server = server
         self._resume = resume
-        self._pause = pause
+        self.pause: float = pause
         self._lock = threading.Lock()
         self._sessions = 0
         self._left = time.monotonic()
@@ -61,7 +61,7 @@ class Sleeper:
         while not self._over:
             time.sleep(0.05)
             with self._lock:
-                if not self.asleep and not self._sessions and time.monotonic() - self._left > self._pause:
+                if not self.asleep and not self._sessions and time.monotonic() - self._left > self.pause:
                     self._server.stop()
 
     def _serve(self, client: socket.socket) -> None:

@@ -23,6 +23,9 @@ LABELS = (
 
 _KEEPS = "it wants Django to keep a connection and to check it; the pool does both, and close() gives back"
 _OWN_POOL = "it asks for Django's own pool, which is refused"
+_ENDED = (
+    "it wants two threads that have ended to hold a connection each; here it is given back at the end of the thread"
+)
 _TOLD = "it catches an error inside of atomic(), and wants the rollback at the end to be silent; here that raises"
 EXPECTED = {
     "both": {
@@ -30,6 +33,7 @@ EXPECTED = {
         "backends.base.test_base.ConnectionHealthChecksTests.test_health_checks_enabled": _KEEPS,
         "backends.base.test_base.ConnectionHealthChecksTests.test_health_checks_enabled_errors_occurred": _KEEPS,
         "backends.base.test_base.ConnectionHealthChecksTests.test_set_autocommit_health_checks_enabled": _KEEPS,
+        "backends.tests.ThreadTests.test_default_connection_thread_local": _ENDED,
         "transactions.tests.AtomicErrorsTests.test_atomic_prevents_queries_in_broken_transaction": _TOLD,
         "transactions.tests.AtomicMiscTests.test_mark_for_rollback_on_error_in_transaction": _TOLD,
         "transactions.tests.AtomicTests.test_merged_commit_rollback": _TOLD,

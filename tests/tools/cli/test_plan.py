@@ -260,13 +260,13 @@ def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str], arguments:
 # --- real servers -----------------------------------------------------------------------------------------------------
 
 
-def test_a_postgresql_tells_its_limits(postgres: PostgresServer, capsys: pytest.CaptureFixture[str]) -> None:
-    postgres.execute("drop role if exists planner")
-    postgres.execute("create role planner login password 'planner'")
-    url = postgres.url(user="planner", password="planner")
-    [(limit,)] = postgres.execute("select current_setting('max_connections')::int")
-    with psycopg.connect(postgres.url()), psycopg.connect(url):  # somebody else's, and one of the function's own
-        code, out, _ = command(capsys, url, "--environments", "1", "--json")
+def test_a_postgresql_tells_its_limits(capsys: pytest.CaptureFixture[str]) -> None:
+    with PostgresServer() as postgres:  # its own: nobody else's sessions are to be counted
+        postgres.execute("create role planner login password 'planner'")
+        url = postgres.url(user="planner", password="planner")
+        [(limit,)] = postgres.execute("select current_setting('max_connections')::int")
+        with psycopg.connect(postgres.url()), psycopg.connect(url):  # somebody else's, and one of the function's own
+            code, out, _ = command(capsys, url, "--environments", "1", "--json")
     answer = json.loads(out)
     assert code == 0
     assert answer["figures"]["max_connections"] == limit
