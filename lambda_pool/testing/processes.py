@@ -35,6 +35,7 @@ class Guard:
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
+            env={"PATH": os.environ.get("PATH", os.defpath)},  # nothing of what the tests are told in secret
             start_new_session=True,
         )
 
