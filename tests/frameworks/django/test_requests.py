@@ -201,6 +201,23 @@ def test_a_handler_that_another_one_calls_leaves_its_transaction_alone(connectio
     assert stats(connection).opened == 1
 
 
+def test_nor_does_it_end_one_that_was_begun_without_a_block(connection: Any, database: Database) -> None:
+    helper = handler(lambda event, context: "nothing to do")
+
+    @handler
+    def work(event: Any, context: Any) -> str:
+        transaction.set_autocommit(False)
+        Order.objects.create(name="one")
+        answer = str(helper(event, context))
+        transaction.commit()
+        transaction.set_autocommit(True)
+        return answer
+
+    assert work({}, CONTEXT) == "nothing to do"
+    assert names(database) == ["one"]
+    assert stats(connection).opened == 1
+
+
 def test_a_child_of_a_fork_that_calls_a_handler_begins_anew(connection: Any, database: Database) -> None:
     @handler
     def child(event: Any, context: Any) -> None:
