@@ -39,8 +39,8 @@ def describe(entry: Entry) -> tuple[str, str]:
 
 def place(code: CodeType, instruction: int = 0) -> str:
     """`file:line in function` of an instruction."""
-    lines = (line for start, end, line in code.co_lines() if line and start <= instruction < end)
-    return f"{code.co_filename}:{next(lines, code.co_firstlineno)} in {code.co_name}"
+    lines = [line for start, end, line in code.co_lines() if line and start <= instruction < end]
+    return f"{code.co_filename}:{(lines or [code.co_firstlineno])[0]} in {code.co_name}"
 
 
 def places(entries: Iterable[Entry]) -> list[str]:
