@@ -27,9 +27,9 @@ def handler(fn: Callable[..., R]) -> Callable[..., R]:
 
     In: a function of (event, context), or an adapter such as `Mangum(application)`. When it ends, its connections go
     back to their pools; one that its caller uses inside of atomic(), as a TestCase does, stays the caller's. Raises
-    ConfigError for what is no handler. The handler raises NotCommitted if it ended well and left a transaction open, or
-    closed a connection inside of atomic(), which is rolled back; and, in Lambda, ConfigError if it is
-    called inside of atomic().
+    ConfigError for what is no handler. The handler raises NotCommitted if it ended well and something was rolled back:
+    it left a transaction open, or closed a connection inside of atomic(). In Lambda, calling it inside of atomic()
+    raises ConfigError.
     """
     _check(fn)
     _open_ahead()

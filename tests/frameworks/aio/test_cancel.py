@@ -3,7 +3,7 @@
 import asyncio
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import psycopg
@@ -13,7 +13,7 @@ from pymysql.constants import CLIENT
 from pymysql.cursors import SSCursor
 
 import lambda_pool
-from lambda_pool import CommitUncertain, DeadlineExceeded, NotCommitted
+from lambda_pool import CommitUncertain, DeadlineExceeded, NotCommitted, invocation
 from lambda_pool.testing.network import FaultyProxy
 from tests.frameworks.aio.conftest import Ground, at_rest, query
 from tests.support.context import LambdaContext
@@ -238,50 +238,21 @@ def test_an_answer_to_commit_that_never_comes(ground: Ground, proxy: FaultyProxy
     assert at_rest(pool)
 
 
-@pytest.mark.parametrize("how", ["commit()", "COMMIT"])
-def test_a_commit_of_the_borrowers_own_that_is_not_answered(ground: Ground, proxy: FaultyProxy, how: str) -> None:
-    """The invocation ends first, and nobody knows what is saved."""
-    pool = through(proxy, ground, cancel_before_deadline=0.3)
-    end = time.monotonic() + 15
+def in_silence(
+    ground: Ground,
+    proxy: FaultyProxy,
+    work: Callable[[Any], Awaitable[object]],
+    *,
+    left: float,
+    reserve: float = invocation.RESERVE,
+    new: bool = False,
+    **options: Any,
+) -> tuple[BaseException, float]:
+    """Insert a row, lose what the server says from now on, and do some work with so many seconds to go.
 
-    async def main() -> None:
-        nonlocal end
-        async with pool.connection() as conn:
-            await ground.insert(conn, 1)
-            proxy.swallow("to_client", new=False)
-            end = time.monotonic() + 0.6
-            await (conn.commit() if how == "commit()" else query(conn, "commit"))
-
-    with invoked(lambda: int((end - time.monotonic()) * 1000), reserve=0.3), pytest.raises(CommitUncertain):
-        asyncio.run(asyncio.wait_for(main(), 10))
-    assert time.monotonic() < end + 5  # and not when somebody cancels it
-    assert at_rest(pool)
-
-
-@pytest.mark.parametrize("how", ["commit()", "COMMIT"])
-def test_a_commit_that_was_cancelled_is_heard_until_the_deadline(ground: Ground, proxy: FaultyProxy, how: str) -> None:
-    """Where no option ends statements, too: the wait is the pool's own by then."""
-    pool = through(proxy, ground)
-    end = time.monotonic() + 60
-
-    async def main() -> None:
-        nonlocal end
-        async with pool.connection() as conn:
-            await ground.insert(conn, 1)
-            proxy.swallow("to_client", new=False)
-            end = time.monotonic() + 0.6
-            await asyncio.wait_for(conn.commit() if how == "commit()" else query(conn, "commit"), 0.2)
-
-    with invoked(lambda: int((end - time.monotonic()) * 1000)), pytest.raises(CommitUncertain):
-        asyncio.run(main())
-    assert time.monotonic() < end + 2
-    assert at_rest(pool)
-
-
-@pytest.mark.parametrize("new", [False, True])
-def test_a_task_that_is_cancelled_just_before_the_deadline(ground: Ground, proxy: FaultyProxy, new: bool) -> None:
-    """A server that is silent is not waited for any longer than the invocation lasts; nor where `new` sessions hang."""
-    pool = through(proxy, ground, cancel_before_deadline=0.1)
+    Out: what that raised, and when: in seconds after the deadline.
+    """
+    pool = through(proxy, ground, **options)
     end = time.monotonic() + 60
 
     async def main() -> None:
@@ -289,13 +260,55 @@ def test_a_task_that_is_cancelled_just_before_the_deadline(ground: Ground, proxy
         async with pool.connection() as conn:
             await ground.insert(conn, 1)
             proxy.swallow("to_client", new=new)
-            end = time.monotonic() + 0.4
-            await asyncio.wait_for(query(conn, "select 1"), 0.2)
+            end = time.monotonic() + left
+            await work(conn)
 
-    with invoked(lambda: int((end - time.monotonic()) * 1000), reserve=0.1), pytest.raises(TimeoutError):
-        asyncio.run(main())
-    assert time.monotonic() < end + 0.5
+    with (
+        invoked(lambda: int((end - time.monotonic()) * 1000), reserve=reserve),
+        pytest.raises((CommitUncertain, TimeoutError)) as caught,
+    ):
+        asyncio.run(asyncio.wait_for(main(), 10))
+    late = time.monotonic() - end
     assert at_rest(pool)
+    return caught.value, late
+
+
+async def commit(conn: Any, how: str) -> None:
+    await (conn.commit() if how == "commit()" else query(conn, "commit"))
+
+
+@pytest.mark.parametrize("how", ["commit()", "COMMIT"])
+def test_a_commit_of_the_borrowers_own_that_is_not_answered(ground: Ground, proxy: FaultyProxy, how: str) -> None:
+    """The invocation ends first, and nobody knows what is saved."""
+    error, late = in_silence(
+        ground, proxy, lambda conn: commit(conn, how), left=0.6, reserve=0.3, cancel_before_deadline=0.3
+    )
+    assert isinstance(error, CommitUncertain)
+    assert late < 5  # and not when somebody cancels it
+
+
+@pytest.mark.parametrize("how", ["commit()", "COMMIT"])
+def test_a_commit_that_was_cancelled_is_heard_until_the_deadline(ground: Ground, proxy: FaultyProxy, how: str) -> None:
+    """Where no option ends statements, too: the wait is the pool's own by then."""
+    error, late = in_silence(ground, proxy, lambda conn: asyncio.wait_for(commit(conn, how), 0.2), left=0.6)
+    assert isinstance(error, CommitUncertain)
+    assert late < 2
+
+
+@pytest.mark.parametrize("new", [False, True])
+def test_a_task_that_is_cancelled_just_before_the_deadline(ground: Ground, proxy: FaultyProxy, new: bool) -> None:
+    """A server that is silent is not waited for any longer than the invocation lasts; nor where `new` sessions hang."""
+    error, late = in_silence(
+        ground,
+        proxy,
+        lambda conn: asyncio.wait_for(query(conn, "select 1"), 0.2),
+        left=0.4,
+        reserve=0.1,
+        new=new,
+        cancel_before_deadline=0.1,
+    )
+    assert isinstance(error, TimeoutError)
+    assert late < 0.5
 
 
 def test_twice(ground: Ground) -> None:

@@ -301,6 +301,19 @@ class TestCleanUp:
         assert saved(server) == []
 
 
+def answering_before_commit(pool: lambda_pool.Pool) -> Any:
+    """An application that answers inside of the block, whose end fails for /bad."""
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with pool.connection() as conn:
+            insert(conn, 1)
+            await JSONResponse({"saved": True})(scope, receive, send)
+            if scope["path"] == "/bad":
+                raise ValueError("COMMIT failed")
+
+    return app
+
+
 class TestAnswers:
     def test_no_connection_is_503(
         self, pool: lambda_pool.Pool, wrap: Wrap, ended: Ended, caplog: pytest.LogCaptureFixture
@@ -402,14 +415,7 @@ class TestAnswers:
         self, pool: lambda_pool.Pool, server: Server, wrap: Wrap
     ) -> None:
         """What FastAPI does with a dependency of the default scope."""
-
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            with pool.connection() as conn:
-                insert(conn, 1)
-                await JSONResponse({"saved": True})(scope, receive, send)
-                if scope["path"] == "/bad":
-                    raise ValueError("COMMIT failed")
-
+        app = answering_before_commit(pool)
         answer = ask(Middleware(app, pool), "/bad")
         assert answer.status == 0  # the server makes a 500 of the error
         assert isinstance(answer.error, ValueError)
@@ -423,19 +429,12 @@ class TestAnswers:
     ) -> None:
         """It sends a complete answer as a stream of one piece."""
 
-        async def app(scope: Any, receive: Any, send: Any) -> None:
-            with pool.connection() as conn:
-                insert(conn, 1)
-                await JSONResponse({"saved": True})(scope, receive, send)
-                if scope["path"] == "/bad":
-                    raise ValueError("COMMIT failed")
-
         async def timed(request: Request, call_next: Any) -> Response:
             response: Response = await call_next(request)
             response.headers["x-took"] = "1"
             return response
 
-        wrapped = Middleware(BaseHTTPMiddleware(app, timed), pool)
+        wrapped = Middleware(BaseHTTPMiddleware(answering_before_commit(pool), timed), pool)
         answer = ask(wrapped, "/bad")
         assert answer.status == 0
         assert isinstance(answer.error, ValueError)
