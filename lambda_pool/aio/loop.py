@@ -98,10 +98,12 @@ class EnvironmentLoop:
 
     def run(self, start: Callable[[], Any]) -> Any:
         """See `decorator.Loop`. A plain function may have left tasks as well, on a loop that it ran itself."""
+        is_plain = True
         try:
             result = start()
             if not inspect.isawaitable(result):
                 return result
+            is_plain = False
             try:
                 asyncio.get_running_loop()
             except RuntimeError:
@@ -115,7 +117,7 @@ class EnvironmentLoop:
                 )
             return environment_loop().run_until_complete(_result(result))
         finally:
-            for loop in {_mine.loop, _current()}:
+            for loop in {_mine.loop, _current() if is_plain else None}:
                 if loop is not None:
                     end_tasks(loop)
 
