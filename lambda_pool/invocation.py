@@ -68,6 +68,11 @@ def remaining() -> float | None:
     if request is not None and not request.over:
         left = request.left()
         return None if left is None else left - reserve.seconds
+    return _of_invocation()
+
+
+def _of_invocation() -> float | None:
+    """The same of the invocation alone."""
     if not running:
         return None
     context = running.get(get_ident()) or current()
@@ -88,8 +93,11 @@ def at_most(seconds: float) -> float:
 
 
 def time_out() -> float:
-    """Seconds that an invocation may last: the function's time-out, or LONGEST where that is not known."""
-    left = remaining()
+    """Seconds that an invocation may last: the function's time-out, or LONGEST where that is not known.
+
+    A request's end says nothing of it: the connection is lent to others later, and to what outlives a request.
+    """
+    left = _of_invocation()
     if left is None or len(running) > 1:
         return LONGEST
     return left + reserve.seconds + monotonic() - begun.at

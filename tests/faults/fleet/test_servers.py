@@ -11,7 +11,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from lambda_pool import Pool
+from lambda_pool import Pool, wsgi
 from lambda_pool.engines.base import Condition, Status
 from lambda_pool.events import Crowded, Reason, Replaced
 from lambda_pool.testing import MariaDbServer, PostgresServer
@@ -224,6 +224,20 @@ def test_the_timer_is_set_and_outlives_a_reset(server: Server, options: dict[str
     unit = 1 if server.scheme == "mysql" else 1000
     assert pool.stats().opened == 1
     assert [number / unit for number in found] == pytest.approx([35] * 3, abs=1)
+    pool.close()
+
+
+def test_the_end_of_a_request_is_no_time_out(server: Server) -> None:
+    """Its connection is lent to later requests, and to a WebSocket or a task that has no end."""
+    pool = Pool(server.url())
+
+    def application(environ: object, start_response: Any) -> list[bytes]:
+        with pool.connection() as conn:
+            start_response("200 OK", [])
+            return [str(one(conn, TIMER[server.scheme])).encode()]
+
+    answer = b"".join(wsgi.Middleware(application, pool, request_timeout=20)({}, lambda *_: None))
+    assert answer in {b"905500", b"906"}
     pool.close()
 
 
