@@ -234,6 +234,17 @@ def test_every_part_and_every_option_of_a_url_is_on_the_page() -> None:
         assert f"`LAMBDA_POOL_{name}`" in page
 
 
+def test_every_variable_that_is_read_is_on_some_page() -> None:
+    """But those that Lambda sets, or that every SDK of AWS's reads."""
+    package = ROOT / "lambda_pool"
+    apart = (package / "testing", package / "cli" / "demo")
+    source = "".join(path.read_text() for path in package.rglob("*.py") if not set(apart) & set(path.parents))
+    read = set(re.findall(r"\bos\.environ(?:\.get\(|\[)[\"'](\w+)", source))
+    pages = "".join(page.read_text() for page in DOCS.glob("*.md"))
+    assert {"SSL_CERT_FILE", "NO_COLOR"} < read
+    assert [name for name in sorted(read) if not name.startswith("AWS_") and f"`{name}" not in pages] == []
+
+
 # --- the demo ---------------------------------------------------------------------------------------------------------
 
 
