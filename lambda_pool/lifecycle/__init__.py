@@ -17,7 +17,7 @@ from ..errors import LambdaPoolError
 from ..events import InvocationEnded
 from ..invocation import RESERVE, remaining, reserve, running
 from ..pool import ConnectionPool
-from ..request import Request, unfinished
+from ..request import Request, asking, unfinished
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
@@ -132,8 +132,14 @@ def end_request(request: Request, *, failed: bool, counted: bool) -> LambdaPoolE
     for pool in pools():
         found = reclaim.end_request(pool, request)
         problem = problem or found
-        if counted and pool.events.observers:
-            pool.events.emit(InvocationEnded(pool.name, failed or problem is not None, cold, ""))
+    ended_badly = failed or problem is not None
+    asked = asking.set(Request(request.deadline))  # the answer may wait for what observers do
+    try:
+        for pool in pools():
+            if counted and pool.events.observers:
+                pool.events.emit(InvocationEnded(pool.name, ended_badly, cold, ""))
+    finally:
+        asking.reset(asked)
     return problem
 
 

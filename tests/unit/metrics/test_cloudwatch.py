@@ -16,10 +16,12 @@ from botocore.exceptions import ClientError, EndpointConnectionError, NoCredenti
 from botocore.session import get_session
 from moto.server import ThreadedMotoServer
 
+from lambda_pool import Pool, wsgi
 from lambda_pool.errors import ConfigError
 from lambda_pool.events import Closing, Event, Forked, InvocationEnded, Opened, Returned, TimedOut, Waited
 from lambda_pool.metrics import cloudwatch
 from lambda_pool.metrics.cloudwatch import PutMetrics
+from lambda_pool.testing import PostgresServer
 from tests.support.invoked import invoked
 
 from .conftest import Clock
@@ -295,6 +297,26 @@ def test_a_cloudwatch_that_never_answers_costs_an_invocation_its_rest_at_most(
         tell(put, borrow(), ended(cold=True))
     assert time.monotonic() - begin < 10
     assert "did not take" in caplog.text
+
+
+@pytest.mark.parametrize(("seconds", "calls"), [(30.0, 1), (0.7, 0)])
+def test_nor_does_it_cost_a_request_more(
+    postgres: PostgresServer, api: Any, monkeypatch: pytest.MonkeyPatch, seconds: float, calls: int
+) -> None:
+    """Its answer may wait for the report."""
+    sent = watch(monkeypatch)
+    pool = Pool(postgres.url(), observers=[PutMetrics(interval=0)])
+
+    def application(environ: object, start_response: Any) -> list[bytes]:
+        with pool.connection():
+            start_response("200 OK", [])
+        return [b""]
+
+    answer = wsgi.Middleware(application, pool, request_timeout=seconds)({}, lambda *_: None)
+    list(answer)
+    answer.close()  # type: ignore[attr-defined]
+    assert len(sent) == calls
+    pool.close()
 
 
 def test_many_addresses_share_the_time_for_connecting(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
