@@ -180,7 +180,8 @@ class ConnectionPool:
             self._tell_unknown_deadline = False
             log.warning(
                 "pool %s: cancel_before_deadline has no effect here, because it is not known when the invocation ends: "
-                "decorate the function that Lambda calls, with @pool.handler or handler = pool.handler(adapter)",
+                "decorate the function that Lambda calls, with @pool.handler or handler = pool.handler(adapter); in a "
+                "server, give the middleware a request_timeout",
                 self.name,
             )
         entry.fresh = fresh
