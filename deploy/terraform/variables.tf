@@ -35,7 +35,7 @@ variable "subnet_ids" {
 }
 
 variable "security_group_id" {
-  description = "The function's security group. It must let out to the database's port, and the database's must let it in."
+  description = "The function's security group. It must allow connections out to the database's port, and the database's must let it in."
   type        = string
 }
 
