@@ -18,7 +18,7 @@ class Reason(StrEnum):
     LIFETIME = "lifetime"
     """Older than `max_lifetime`."""
     IDLE = "idle"
-    """Idle for longer than `max_idle`."""
+    """Idle for longer than `max_idle`, or so long that the server is about to end it (`session_idle`)."""
     GENERATION = "generation"
     """Opened before a server shutdown, a failover or a restore that another connection ran into."""
     FORKED = "forked"
@@ -174,7 +174,7 @@ class SlowQuery(Event):
 
 
 class InvocationEnded(Event):
-    """A decorated handler returned or (`failed`) raised. `cold`: it was the environment's first invocation."""
+    """A decorated handler, or a middleware's request, returned or (`failed`) raised. `cold`: the first one here."""
 
     failed: bool
     cold: bool
