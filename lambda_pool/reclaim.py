@@ -21,8 +21,8 @@ def end_invocation(pool: ConnectionPool, since: float, *, alone: bool = True) ->
     """Take back what was borrowed since then (monotonic, seconds) and is still held.
 
     An environment is never frozen with an open transaction. Not `alone`: other invocations go on in this process, so
-    that only what this borrower holds is known to be left behind. Out: what a handler that ended well must raise,
-    because its work is not saved, or nobody knows; None where that is all right, or only warned of.
+    that only what this borrower holds is known to be left behind. Out: what a handler that ended well must be told,
+    because its work is not saved, or nobody knows; None where all is well.
     """
     with pool.lock:
         if not pool.state.queue and all(
@@ -68,8 +68,6 @@ def _take_back(pool: ConnectionPool, held: list[Entry], request: Request | None 
         for entry in held:
             pool.free(entry)
     unsaved += _close_left_open(pool, request)
-    if pool.config.unsaved != "raise":
-        return None
     if unknown:
         return CommitUncertain(
             f"pool {pool.name}: the {who} ended before the answer to a COMMIT, or to a statement in autocommit mode, "

@@ -131,7 +131,8 @@ def end_request(request: Request, *, failed: bool, counted: bool) -> LambdaPoolE
         process.cold = False
     for pool in pools():
         found = reclaim.end_request(pool, request)
-        problem = problem or found
+        told = _to_raise(pool, found, failed=failed)
+        problem = problem or told
     ended_badly = failed or problem is not None
     asked = asking.set(Request(request.deadline))  # the answer may wait for what observers do
     try:
@@ -141,6 +142,14 @@ def end_request(request: Request, *, failed: bool, counted: bool) -> LambdaPoolE
     finally:
         asking.reset(asked)
     return problem
+
+
+def _to_raise(pool: ConnectionPool, found: LambdaPoolError | None, *, failed: bool) -> LambdaPoolError | None:
+    """What was found, unless it ended well and the option `unsaved` asks for a warning alone, which is given here."""
+    if found is None or failed or pool.config.unsaved == "raise":
+        return found
+    log.warning("%s", found)
+    return None
 
 
 def due_to_ask() -> list[ConnectionPool]:
@@ -165,7 +174,8 @@ def end_invocation(context: Any, since: float, *, failed: bool) -> None:
     problem: LambdaPoolError | None = None
     for pool in pools():
         found = reclaim.end_invocation(pool, since, alone=len(running) < 2)
-        problem = problem or found
+        told = _to_raise(pool, found, failed=failed)
+        problem = problem or told
         if pool.to_ask:
             ask(pool)
         if pool.events.observers:

@@ -445,6 +445,31 @@ def test_bringing_a_connection_back_takes_no_longer_than_the_invocation_lasts(da
         assert pool.stats().size == 0
 
 
+# --- what is left open ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fails", [False, True])
+@pytest.mark.parametrize("unsaved", ["raise", "warn"])
+def test_a_transaction_that_a_handler_leaves_open_is_told_of(
+    database: Database, unsaved: str, fails: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    pool = database.pool(unsaved=unsaved)
+    left: list[Any] = []
+
+    @pool.handler
+    def handler(event: Any, context: Any) -> None:
+        left.append(pool.connection())
+        database.insert(left[0].__enter__(), 1)
+        if fails:
+            raise ZeroDivisionError
+
+    told = ZeroDivisionError if fails else lambda_pool.NotCommitted
+    with pytest.raises(told) if fails or unsaved == "raise" else contextlib.nullcontext():
+        handler({}, None)
+    assert ("nothing of it is saved" in caplog.text) == (unsaved == "warn" and not fails)
+    assert database.rows() == []
+
+
 # --- what is begun too late -------------------------------------------------------------------------------------------
 
 
