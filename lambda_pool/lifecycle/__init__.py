@@ -189,6 +189,8 @@ def _after_fork() -> None:
     me = get_ident()
     for thread in running.keys() - {me}:  # they stayed with the parent, and a new one may get the number of one of them
         del running[thread]
+    while unfinished:  # so did the requests, of which nobody here would learn that they are over
+        unfinished.pop().over = True
     if "lambda_pool.lifecycle.watch" in sys.modules:
         from . import watch
 

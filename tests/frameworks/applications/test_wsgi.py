@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -353,6 +354,28 @@ def test_a_second_start_after_an_error(pool: lambda_pool.Pool) -> None:
         return [b"away"]
 
     assert wsgi(Middleware(app, pool)).status == 404
+
+
+def test_a_child_of_a_fork_outlives_the_request(pool: lambda_pool.Pool, server: Server) -> None:
+    """Of whose end it would never learn."""
+    codes: list[int] = []
+
+    def route() -> Any:
+        child = os.fork()
+        if child == 0:  # pragma: no cover - measured in the parent
+            try:
+                time.sleep(0.6)
+                with pool.connection() as conn:
+                    insert(conn, 1)
+            except BaseException:
+                os._exit(1)
+            os._exit(0)
+        codes.append(os.waitpid(child, 0)[1])
+        return "done"
+
+    assert wsgi(Middleware(application(route), pool, request_timeout=0.5)).status == 200
+    assert codes == [0]
+    assert saved(server) == [1]
 
 
 def test_one_inside_of_another_does_nothing(pool: lambda_pool.Pool, ended: Ended) -> None:
