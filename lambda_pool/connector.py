@@ -373,8 +373,9 @@ class Connector:
 
         earlier = of_refusal(before, self._config.url.engine, request)
         if kind is Failure.RESUMING and refused is None and not earlier:
-            return make(f"{text}. {asleep(deadline)}")
-        hint = self._hint(error, kind, request, endpoint, refused) or earlier
+            hint = asleep(deadline)
+        else:
+            hint = self._hint(error, kind, request, endpoint, refused) or earlier
         return make(text + (hint and f". {hint}"))
 
     def _hint(

@@ -11,12 +11,15 @@ from .tls import advice_on_own_certificate
 _SETTINGS = ("1064", "1115", "1193", "1227", "1229", "1231", "1238", "1253", "1273")
 FULL = "The server is full: `lambda-pool doctor` looks from here, `lambda-pool plan` says how many connections fit"
 ASLEEP = "It may be asleep, as Aurora is at 0 ACU: it takes about 15 seconds to resume, and 30 or more after a day"
+_LOGIN = 0.2  # seconds that a login may take where the server is awake
 _BY_THE_HOUR = ("max_questions", "max_updates", "max_connections_per_hour")
 _WRONG_PASSWORD = ("no password supplied", "password authentication failed", "(1045,")
 
 
 def asleep(deadline: Deadline) -> str:
-    """What to do about a database that was reached and not ready before `deadline`."""
+    """What to do about a database that was reached and not ready before `deadline`; empty if that came too soon."""
+    if deadline.at - deadline.start < _LOGIN:
+        return ""
     if not deadline.wake:
         return f"{ASLEEP}. Set wake_timeout (LAMBDA_POOL_WAKE_TIMEOUT) to 40, and the function's timeout above it"
     if deadline.by_invocation:

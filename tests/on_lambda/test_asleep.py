@@ -1,6 +1,7 @@
 """A database that sleeps while nobody is connected: functions wait for it, and a frozen one lets it sleep."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from lambda_pool.testing import MariaDbServer, MySqlServer, PostgresServer
 from lambda_pool.testing.server import Server
 from tests.on_lambda.conftest import FUNCTION, Start
 from tests.on_lambda.databases import until
+from tests.support.invoked import invoked
 from tests.support.recorder import Recorder
 from tests.support.sleeper import Sleeper
 
@@ -46,6 +48,17 @@ def test_without_the_option_the_error_says_what_to_set(server: Server, sleeper: 
     pool = lambda_pool.Pool(url_of(server, sleeper), timeout=0.5, connect_timeout=0.3)
     with pytest.raises(lambda_pool.ConnectError, match=r"accepted the connection .*asleep.* Set wake_timeout"):
         pool.connection().__enter__()
+
+
+def test_of_an_invocation_without_time_for_a_login_nothing_is_said_of_sleep(server: Server, sleeper: Sleeper) -> None:
+    pool = lambda_pool.Pool(url_of(server, sleeper))
+    end = time.monotonic() + 0.2
+    with (
+        invoked(lambda: (end - time.monotonic()) * 1000),
+        pytest.raises(lambda_pool.DeadlineExceeded, match="no more time") as caught,
+    ):
+        pool.connection().__enter__()
+    assert "asleep" not in str(caught.value)
 
 
 def test_with_it_a_checkout_waits_until_it_is_awake(server: Server, sleeper: Sleeper) -> None:
