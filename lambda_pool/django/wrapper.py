@@ -285,6 +285,11 @@ class PooledWrapper:
         super().set_rollback(rollback)  # type: ignore[misc]
         self._asked_to_roll_back = rollback
 
+    def savepoint_rollback(self, sid: str) -> None:
+        """As Django's. The rollback that an inner atomic() was asked for goes no further."""
+        self._asked_to_roll_back = False
+        super().savepoint_rollback(sid)  # type: ignore[misc]
+
     def _switch_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool) -> None:
         self.close_if_health_check_failed()
         if self.connection is not None or not (autocommit and self.settings_dict["AUTOCOMMIT"]):

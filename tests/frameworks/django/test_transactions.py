@@ -254,6 +254,28 @@ def test_a_rollback_that_was_asked_for_is_no_error(use: Use, database: Database)
     assert names(database) == ["saved"]
 
 
+def test_a_rollback_that_an_inner_block_asked_for_is_over_with_it(use: Use, database: Database) -> None:
+    """It explains no error that the outer block hides later."""
+    use()
+    with transaction.atomic():
+        Order.objects.create(name="saved")
+        with transaction.atomic():
+            Order.objects.create(name="tried")
+            transaction.set_rollback(True)
+    with pytest.raises(OperationalError, match="caught"), transaction.atomic():
+        Order.objects.create(name="lost")
+        with transaction.atomic():
+            Order.objects.create(name="tried")
+            transaction.set_rollback(True)
+        with suppress(IntegrityError):
+            Order.objects.create(name="saved")
+    with transaction.atomic():
+        Order.objects.create(name="taken back")
+        with transaction.atomic(savepoint=False):
+            transaction.set_rollback(True)
+    assert names(database) == ["saved"]
+
+
 def test_a_deadline_ends_the_statement(use: Use, database: Database) -> None:
     """Django's error, whose cause says why."""
     connection = use(cancel_before_deadline=0.3)
