@@ -243,7 +243,9 @@ def names_a_host(url: URL) -> bool:
 
 def without_a_host(url: URL) -> None:
     """Raises ConfigError for a URL that names no host, and something else."""
-    if url.username or url.database or url.query:
+    # Each connection has it, and Flask-SQLAlchemy writes it into each URL of MySQL's.
+    harmless = {"charset": "utf8mb4"} if url.get_backend_name() == "mysql" else {}
+    if url.username or url.database or url.query.items() - harmless.items():
         raise ConfigError(
             f"{url.drivername}:// is not valid with a user, a database or parameters but without a host: add the host, "
             "or remove them to use the pool that the environment describes"

@@ -51,6 +51,9 @@ class LambdaPool(Pool):
         max_overflow: Any = None,
     ) -> None:
         """SQLAlchemy's own arguments. Raises ConfigError for those that another pool class has."""
+        self._lent = cast(PooledDialect, dialect)
+        if isinstance(recycle, int | float) and recycle >= self._lent.pool.config.max_lifetime:
+            recycle = -1  # our pool is sooner; Flask-SQLAlchemy asks for two hours on MySQL by itself
         for option, value, default in (
             ("pool_size", pool_size, None),
             ("max_overflow", max_overflow, None),
@@ -65,7 +68,6 @@ class LambdaPool(Pool):
         super().__init__(
             creator, echo=echo, logging_name=logging_name, events=events, dialect=dialect, reset_on_return=None
         )
-        self._lent = cast(PooledDialect, dialect)
         event.listen(self, "connect", self._check)  # before any other listener
         event.listen(self, "detach", self._note_detached)
         self._records: dict[Any, _ConnectionRecord] = {}

@@ -54,6 +54,22 @@ def test_what_changes_nothing_may_stay(options: dict[str, Any]) -> None:
     create_engine(Pool(PG), **options, echo=False, future=True, isolation_level="REPEATABLE READ")
 
 
+def test_a_recycling_that_the_pool_does_sooner_may_stay() -> None:
+    create_engine(Pool(PG, max_lifetime=300), pool_recycle=300)
+    with pytest.raises(ConfigError, match=r"pool_recycle=7200 .* max_lifetime"):
+        create_engine(Pool(PG, max_lifetime=7201), pool_recycle=7200)
+
+
+@pytest.mark.parametrize("where", ["app@h.example/orders", ""])
+def test_what_flask_sqlalchemy_adds_for_mysql(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself, so that nobody can take it out."""
+    monkeypatch.setenv("LAMBDA_POOL_URL", "mysql://app@h.example/orders")
+    monkeypatch.setattr(api._Default, "pool", None)
+    url = make_url(f"mysql+lambda_pool://{where}").update_query_dict({"charset": "utf8mb4"})
+    engine = sqlalchemy.engine_from_config({"url": url, "pool_recycle": 7200}, prefix="")
+    assert engine.dialect.pool.config.url.host == "h.example"  # type: ignore[attr-defined]
+
+
 @pytest.mark.parametrize("pool", ["postgresql://app:canary@h/d", 5, Pool, object()])
 def test_what_is_no_pool(pool: Any) -> None:
     with pytest.raises(ConfigError, match=r"must be a lambda_pool\.Pool") as caught:
@@ -113,7 +129,14 @@ def test_without_any_url(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql+lambda_pool://user@", "mysql+lambda_pool:///orders", "mysql+lambda_pool://?a=b"]
+    "url",
+    [
+        "postgresql+lambda_pool://user@",
+        "mysql+lambda_pool:///orders",
+        "mysql+lambda_pool://?a=b",
+        "postgresql+lambda_pool://?charset=utf8mb4",
+        "mysql+lambda_pool://?charset=latin1",
+    ],
 )
 def test_a_url_with_half_of_it(url: str) -> None:
     with pytest.raises(ConfigError, match="add the host"):
