@@ -160,8 +160,8 @@ class PooledDialect(SettingDialect):
         found = self._borrowed.get(getattr(conn, "dbapi_connection", conn))
         if found is None:
             raise ConfigError(
-                f"pool {self.pool.name}: SQLAlchemy has a connection that is not the pool's: a listener of do_connect "
-                "must return None, and a connection must not be used after its invocation"
+                f"pool {self.pool.name}: SQLAlchemy has a connection that is not the pool's: leave creator out, a "
+                "listener of do_connect must return None, and a connection must not be used after its invocation"
             )
         return found
 

@@ -214,6 +214,14 @@ def test_a_listener_of_do_connect_may_not_open_its_own(engine: Engine) -> None:
     assert pool_of(engine).stats().in_use == 0
 
 
+def test_a_creator_beside_a_url_is_named(database: Database) -> None:
+    pool = database.pool()
+    url = f"{database.engine}+lambda_pool://"
+    with pytest.raises(lambda_pool.ConfigError, match="leave creator out"):
+        sqlalchemy.create_engine(url, lambda_pool=pool, creator=object).connect()
+    assert pool.stats().in_use == 0
+
+
 # --- the pool's figures, dispose, detach, NullPool --------------------------------------------------------------------
 
 
