@@ -17,8 +17,9 @@ log: logging.Logger = logging.getLogger("lambda_pool")
 
 def once_awaited(engine: AsyncEngine, options: dict[str, Any]) -> async_sessionmaker[AsyncSession]:
     """What makes sessions that `end` ends. Raises TypeError for an option that is not valid."""
-    kind = once(options.get("sync_session_class", AsyncSession.sync_session_class))
-    return async_sessionmaker(engine, **{**ONCE, **options, "sync_session_class": kind})
+    asked = options.get("sync_session_class")
+    kind = getattr(options.get("class_"), "sync_session_class", AsyncSession.sync_session_class)
+    return async_sessionmaker(engine, **{**ONCE, **options, "sync_session_class": once(asked or kind)})
 
 
 def end(session: AsyncSession) -> None:

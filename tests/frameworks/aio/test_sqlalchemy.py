@@ -9,6 +9,7 @@ import sqlalchemy
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.ext.asyncio import create_async_engine as plain_create
+from sqlalchemy.orm import Session
 
 import lambda_pool
 from lambda_pool import CommitUncertain, ConfigError, ConnectError, PoolTimeout
@@ -277,6 +278,28 @@ def test_the_handler_gives_a_session(ground: Ground) -> None:
         handler(engine, nonsense=1)
     with pytest.raises(ConfigError, match="plain function"):
         handler(engine, lambda event, context, session: None)
+
+
+class Half(Session):
+    """As SQLModel's is."""
+
+    def number_of(self, statement: Any) -> Any:
+        return self.execute(statement).scalar()
+
+
+class Mine(AsyncSession):
+    sync_session_class = Half
+
+
+@pytest.mark.parametrize("options", [{"class_": Mine}, {"sync_session_class": Half}])
+def test_another_class_has_its_own_synchronous_half(ground: Ground, options: dict[str, Any]) -> None:
+    @handler(create_async_engine(ground.pool()), **options)
+    async def function(event: Any, context: Any, session: Any) -> Any:
+        assert isinstance(session, options.get("class_", AsyncSession))
+        await add(session, ground, 1)
+        return await session.run_sync(lambda half: half.number_of(text(f"select id from {ground.table}")))
+
+    assert function({}, None) == 1
 
 
 def test_without_autobegin(ground: Ground) -> None:
