@@ -137,9 +137,15 @@ def check_engine(engine: Any, *, also_awaited: bool = False) -> Any:
 
 
 def check_options(options: dict[str, Any], called: str = "handler()") -> None:
-    """Raise ConfigError for an option that says which engine."""
+    """Raise ConfigError for an option that says which engine, and for a class of sessions that is none."""
     if "bind" in options:
         raise ConfigError(f"bind is not valid in {called}: the engine is its first argument; for others, see binds")
+    for name in ("class_", "sync_session_class"):
+        if not isinstance(options.get(name, Session), type):
+            raise ConfigError(
+                f"{name} is not valid in {called}: it must be a class of sessions, not {type(options[name]).__name__}; "
+                f"give the options of a sessionmaker to {called} itself"
+            )
 
 
 def _shown(engine: Any) -> str:

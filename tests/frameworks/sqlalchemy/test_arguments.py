@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy
 from sqlalchemy.engine import make_url
 from sqlalchemy.ext.asyncio import create_async_engine
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.pool import NullPool, QueuePool, StaticPool
 
 import lambda_pool
@@ -223,6 +223,7 @@ def test_a_bad_engine_is_named() -> None:
     [
         ({"expire_on_comit": False}, "expire_on_comit"),
         ({"bind": None}, "bind is not valid"),
+        ({"class_": sessionmaker()}, r"class_ is not valid in handler\(\): .* not sessionmaker"),
         ({"inject": "no name"}, "inject='no name'"),
         ({"inject": "event"}, "too early"),
         ({"on_unavailable": 5}, "on_unavailable=5"),
