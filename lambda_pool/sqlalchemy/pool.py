@@ -6,7 +6,9 @@ long as the connection. Private names of SQLAlchemy's that this file stands on: 
 tests/frameworks/sqlalchemy/test_private.py fails when one of them changes.
 """
 
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from threading import Lock
 from typing import Any, cast
 from weakref import ref
 
@@ -14,13 +16,16 @@ from sqlalchemy import event
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 from sqlalchemy.pool.base import _ConnectionRecord
 
+from .. import unavailable
 from ..core.entry import UNOPENED
 from ..engines.base import TRANSIENT
 from ..errors import ConfigError
 from ..invocation import Deadline
+from ..waiting import pause
 from .borrowed import Borrowed
 from .dialect import PooledDialect
 
+_GLANCE = 0.005  # seconds between two looks whether the first connection is set up
 _INSTEAD = {
     "pool_size": "write Pool(…, max_size=…)",
     "max_overflow": "write Pool(…, max_size=…)",
@@ -71,6 +76,7 @@ class LambdaPool(Pool):
         event.listen(self, "connect", self._check)  # before any other listener
         event.listen(self, "detach", self._note_detached)
         self._records: dict[Any, _ConnectionRecord] = {}
+        self._first, self._had_first = Lock(), False
 
     # --- what a pool class is asked for -------------------------------------------------------------------------------
 
@@ -88,7 +94,7 @@ class LambdaPool(Pool):
         for last in (False, True):
             borrowed = self._lent.borrow(deadline)
             try:
-                record, borrowed = self._record(borrowed)
+                record, borrowed = self._record(borrowed, deadline)
                 if readonly:
                     borrowed.begin_read_only()
             except BaseException as error:
@@ -101,14 +107,14 @@ class LambdaPool(Pool):
                 return record
         raise AssertionError("unreachable")
 
-    def _record(self, borrowed: Borrowed) -> tuple[_ConnectionRecord, Borrowed]:
+    def _record(self, borrowed: Borrowed, deadline: Deadline) -> tuple[_ConnectionRecord, Borrowed]:
         """The record of a connection, and what it then stands for: SQLAlchemy may have wanted another one."""
         conn = borrowed.conn
         record = self._records.get(conn)
         if record is None or record.dbapi_connection is None:
             self._forget_gone()
             record = _ConnectionRecord(self, connect=False)
-            with self._lent.connects(borrowed):
+            with self._one_at_first(deadline), self._lent.connects(borrowed):
                 conn = record.get_connection()
         else:
             borrowed.set_up = True
@@ -118,6 +124,27 @@ class LambdaPool(Pool):
         if not borrowed.set_up:
             borrowed.settle()
         return record, borrowed
+
+    @contextmanager
+    def _one_at_first(self, deadline: Deadline) -> Iterator[None]:
+        """Let one alone in until a connection is set up. Raises what a full pool raises.
+
+        SQLAlchemy's own lock for that belongs to one event loop: those of other threads would get an error, or never
+        be woken.
+        """
+        pool = self._lent.pool
+        while not self._had_first:
+            if self._first.acquire(blocking=False):
+                try:
+                    yield
+                    self._had_first = True
+                finally:
+                    self._first.release()
+                return
+            if pool.connector.left(deadline) <= 0:
+                raise unavailable.timed_out(pool, deadline)
+            pause(_GLANCE)
+        yield
 
     def _check(self, conn: Any, record: Any) -> None:
         """Raises ConfigError for a connection that is not the pool's."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from sqlalchemy.ext.asyncio import create_async_engine as plain_create
 from sqlalchemy.orm import Session
 
 import lambda_pool
-from lambda_pool import CommitUncertain, ConfigError, ConnectError, PoolTimeout
+from lambda_pool import CommitUncertain, ConfigError, ConnectError, PoolTimeout, waiting
 from lambda_pool.aio.pool import core_of_async
 from lambda_pool.sqlalchemy import create_async_engine, create_engine, handler
 from lambda_pool.testing.network import FaultyProxy
@@ -62,6 +63,28 @@ def test_a_new_loop_each_time(ground: Ground) -> None:
         asyncio.run(work(number))
     assert ground.rows() == list(range(5))
     assert pool.stats().opened == 1
+
+
+def test_the_first_connections_of_several_loops_at_once(ground: Ground) -> None:
+    """SQLAlchemy sets up one at a time, behind a lock that knows one event loop only."""
+    pool = ground.pool(max_size=3)
+    engine = create_async_engine(pool)
+
+    @sqlalchemy.event.listens_for(engine.sync_engine, "connect")
+    def listen(connection: Any, record: Any) -> None:
+        while pool.stats().opened < 3:
+            waiting.pause(0.01)
+        waiting.pause(0.05)
+
+    async def work(number: int) -> None:
+        async with asyncio.timeout(20), engine.begin() as conn:
+            await add(conn, ground, number)
+
+    with ThreadPoolExecutor(3) as threads:
+        for done in [threads.submit(asyncio.run, work(number)) for number in range(3)]:
+            done.result()
+    assert ground.rows() == [0, 1, 2]
+    assert at_rest(pool)
 
 
 def test_streams(ground: Ground) -> None:
