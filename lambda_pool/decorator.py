@@ -36,8 +36,11 @@ class Loop(Protocol):
     ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any] | None:
         """What calls the handler with what it is lent, in a coroutine; None if it takes nothing. Raises ConfigError."""
 
-    def run(self, start: Callable[[], Any]) -> Any:
-        """What a handler returns; where that is to be awaited, its result. Ends what tasks it left."""
+    def run(self, start: Callable[[], Any], *, nested: bool) -> Any:
+        """What a handler returns; where that is to be awaited, its result. Ends what tasks it left.
+
+        `nested`: inside of another decorated handler, which may be on a loop, and then awaits it.
+        """
 
 
 _WRITER = Role.WRITER
@@ -84,7 +87,7 @@ def decorate(
                     disarm = lifecycle.arm()
             if call is None or (not plain and signature.given(args, kwargs)):
                 result = (
-                    loop.run(functools.partial(fn, *args, **kwargs))
+                    loop.run(functools.partial(fn, *args, **kwargs), nested=not outermost)
                     if loop is not None
                     else finished("handler", signature.name, fn(*args, **kwargs))
                 )
@@ -93,7 +96,8 @@ def decorate(
 
                 raise refused_durable(signature.name)
             else:
-                result = call(args, kwargs) if loop is None else loop.run(functools.partial(call, args, kwargs))
+                start = functools.partial(call, args, kwargs)
+                result = start() if loop is None else loop.run(start, nested=not outermost)
             failed = False
         except TypeError as error:
             explained = signature.explain(error)

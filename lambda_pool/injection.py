@@ -8,7 +8,7 @@ of its closure, or an attribute of its object. This file is all there is of it.
 
 import functools
 from collections.abc import Callable, Iterator
-from threading import get_ident
+from contextvars import ContextVar
 from types import CellType, MethodType
 from typing import Any
 
@@ -30,7 +30,7 @@ def injector(signature: Signature) -> Call:
     if signature.handler_at:
         bound = _Bound(signature)
         if bound.take_its_place():
-            return bound.call_chain
+            return bound.await_chain if signature.is_coroutine else bound.call_chain
         if signature.by_position or not all(accepts(layer, name) for layer in signature.chain[:-1]):
             raise ConfigError(signature.not_passed_on())
     if signature.by_position:
@@ -55,21 +55,38 @@ class _Bound:
         self.handler = signature.chain[signature.handler_at]
         self.place = signature.place - signature.filled_at_handler
         self.pending: dict[int, Any] = {}
-        """The connection of each call that runs now, by its thread."""
+        """The connection of each call that runs now, by its identity."""
+        self.mine: ContextVar[Any] = ContextVar("lambda_pool_connection", default=None)
+        """The connection of the call that runs here, in this thread or task."""
         functools.update_wrapper(self, self.handler)
 
     def call_chain(self, conn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the outermost decorator; the handler gets `conn`."""
-        me = get_ident()
-        outer = self.pending.get(me)  # of a handler that calls itself
-        self.pending[me] = conn
+        outer = self._lend(conn)  # of a handler that calls itself
         try:
             return self.signature.chain[0](*args, **kwargs)
         finally:
-            if outer is None:
-                self.pending.pop(me, None)
-            else:
-                self.pending[me] = outer
+            self._take_back(conn, outer)
+
+    async def await_chain(self, conn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The same for an `async def`, whose decorators call it only while they are awaited."""
+        outer = self._lend(conn)
+        try:
+            result = self.signature.chain[0](*args, **kwargs)
+            # A decorator may answer by itself.
+            return await result if hasattr(result, "__await__") else result
+        finally:
+            self._take_back(conn, outer)
+
+    def _lend(self, conn: Any) -> Any:
+        outer = self.mine.get()
+        self.pending[id(conn)] = conn
+        self.mine.set(conn)
+        return outer
+
+    def _take_back(self, conn: Any, outer: Any) -> None:
+        self.pending.pop(id(conn), None)
+        self.mine.set(outer)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         name = self.signature.inject
@@ -82,10 +99,10 @@ class _Bound:
         return self.handler(*args, **kwargs)
 
     def _mine(self) -> Any:
-        """The connection for the thread that calls the handler now; None outside of an invocation."""
-        me, signature = get_ident(), self.signature
-        if me in self.pending:
-            return self.pending[me]
+        """The connection for whoever calls the handler now; None outside of an invocation."""
+        signature, mine = self.signature, self.mine.get()
+        if id(mine) in self.pending:
+            return mine
         running = list(self.pending.values())
         if len(running) > 1:
             raise ConfigError(

@@ -96,7 +96,7 @@ class EnvironmentLoop:
 
         return call
 
-    def run(self, start: Callable[[], Any]) -> Any:
+    def run(self, start: Callable[[], Any], *, nested: bool) -> Any:
         """See `decorator.Loop`. A plain function may have left tasks as well, on a loop that it ran itself."""
         is_plain = True
         try:
@@ -109,6 +109,8 @@ class EnvironmentLoop:
             except RuntimeError:
                 pass
             else:
+                if nested:
+                    return result
                 if inspect.iscoroutine(result):
                     result.close()
                 raise ConfigError(

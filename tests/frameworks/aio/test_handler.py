@@ -1,8 +1,9 @@
 """Handlers that are `async def`, and those that run a loop of their own."""
 
 import asyncio
+import functools
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
@@ -32,6 +33,105 @@ def test_one_loop_for_all_invocations(ground: Ground) -> None:
     assert len(set(map(id, loops))) == 1
     assert ground.rows() == [1, 3]
     assert pool.stats().opened == 1
+
+
+def wraps(fn: Any) -> Any:
+    @functools.wraps(fn)
+    async def around(event: Any, context: Any) -> Any:
+        await asyncio.sleep(0)
+        return await fn(event, context)
+
+    return around
+
+
+def hides(fn: Any) -> Any:
+    async def around(*args: Any, **kwargs: Any) -> Any:
+        return await fn(*args, **kwargs)
+
+    return around
+
+
+def begins_a_task(fn: Any) -> Any:
+    @functools.wraps(fn)
+    async def around(event: Any, context: Any) -> Any:
+        return await asyncio.create_task(fn(event, context))
+
+    return around
+
+
+def answers_itself(fn: Any) -> Any:
+    @functools.wraps(fn)
+    def around(event: Any, context: Any) -> Any:
+        return "ping" if event == 0 else fn(event, context)
+
+    return around
+
+
+@pytest.mark.parametrize("between", [wraps, hides, begins_a_task, answers_itself])
+def test_a_decorator_below_keeps_no_connection_back(ground: Ground, between: Callable[[Any], Any]) -> None:
+    pool = ground.pool()
+
+    @pool.handler
+    @between
+    async def handler(event: Any, context: Any, conn: Any) -> str:
+        await ground.insert(conn, event)
+        return "saved"
+
+    assert handler(1, LambdaContext()) == "saved"
+    if between is answers_itself:
+        assert handler(0, LambdaContext()) == "ping"
+    assert handler(2, LambdaContext()) == "saved"
+    assert ground.rows() == [1, 2]
+    assert at_rest(pool)
+
+
+def test_calls_at_once_behind_a_decorator_have_a_connection_each(ground: Ground) -> None:
+    pool = ground.pool(max_size=2)
+    outer = ground.pool()
+    both = asyncio.Barrier(2)
+
+    def meet(fn: Any) -> Any:
+        @functools.wraps(fn)
+        async def around(event: Any, context: Any) -> Any:
+            await both.wait()
+            return await fn(event, context)
+
+        return around
+
+    @pool.handler
+    @meet
+    async def each(event: Any, context: Any, conn: Any) -> int:
+        await ground.insert(conn, event)
+        return ground.backend(conn)
+
+    @outer.handler
+    async def handler(event: Any, context: Any) -> tuple[int, int]:
+        return await asyncio.gather(each(1, context), each(2, context))
+
+    assert len(set(handler({}, LambdaContext()))) == 2
+    assert sorted(ground.rows()) == [1, 2]
+    assert at_rest(pool)
+
+
+def test_two_pools_for_one_handler(ground: Ground) -> None:
+    """As it is with two of Pool's."""
+    first, second = ground.pool(), ground.pool()
+
+    @first.handler(inject="one")
+    @second.handler(inject="two")
+    async def handler(event: Any, context: Any, one: Any, two: Any) -> None:
+        await ground.insert(one, event)
+        await ground.insert(two, event + 1)
+        if event == 3:
+            raise ValueError("mine")
+
+    handler(1, LambdaContext())
+    with pytest.raises(ValueError, match="mine"):
+        handler(3, LambdaContext())
+    handler(5, LambdaContext())
+    assert sorted(ground.rows()) == [1, 2, 5, 6]
+    assert at_rest(first)
+    assert at_rest(second)
 
 
 def test_a_handler_that_borrows_itself(ground: Ground) -> None:
