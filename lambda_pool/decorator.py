@@ -131,18 +131,22 @@ def _mark(wrapper: Any, signature: Signature, whose: object) -> None:
 
 
 def _lends_below(signature: Signature, whose: object) -> bool:
-    """True if what the handler calls gets its connection from the same pool by itself.
+    """True if what the handler calls gets its connection from a pool by itself.
 
     Raises ConfigError if that is the handler itself, decorated twice: it would take two connections, and use one.
     """
     for at, layer in enumerate(signature.chain):
-        if not isinstance(layer, FunctionType) or _lent_by.get(layer) != (whose, signature.inject):
+        lender, inject = _lent_by.get(layer, (None, "")) if isinstance(layer, FunctionType) else (None, "")
+        if inject != signature.inject:
             continue
         # Else a function calls it that is no decorator, perhaps: one that chooses among handlers.
         if all(isinstance(each, _SEE_THROUGH) or hasattr(each, "__wrapped__") for each in signature.chain[:at]):
             raise ConfigError(
                 f"the handler {signature.name} is decorated twice by the same pool, and would take two connections for "
-                f"one {signature.inject!r}: remove one of the two decorators"
+                f"one {inject!r}: remove one of the two decorators"
+                if lender == whose
+                else f"the handler {signature.name} is decorated by two pools, and would take two connections for one "
+                f"{inject!r}: write two parameters, and inject='…' in one of the two decorators"
             )
         return True
     return False

@@ -722,6 +722,23 @@ def test_by_two_pools_or_for_two_parameters_it_is_decorated_once_each() -> None:
     assert pool.handler(inject="db")(pool.handler(handler))({}, LambdaContext())
 
 
+@pytest.mark.parametrize("between", [None, passes_on, functools.partial])
+def test_two_pools_for_one_parameter(pool: lambda_pool.Pool, between: Any) -> None:
+    """Only one connection would arrive, and what the handler means by its name could be the other database."""
+    once = FakeDriver().pool().handler(plain)
+    with pytest.raises(lambda_pool.ConfigError, match=r"is decorated by two pools.*two parameters, and inject="):
+        pool.handler(between(once) if between else once)
+
+
+def test_a_function_that_calls_another_pools_handler_leaves_it_its_connection(pool: lambda_pool.Pool) -> None:
+    """It looks like a decorator without functools.wraps, and what it calls must not write to its database."""
+    other = FakeDriver().pool()
+    inner = other.handler(passes_on(plain))
+    handler = pool.handler(lambda event, context: inner(event or {}, context))
+    assert handler({}, LambdaContext()) is not None
+    assert (pool.stats().opened, other.stats().opened) == (0, 1)
+
+
 def test_a_function_that_chooses_among_decorated_ones_takes_nothing(pool: lambda_pool.Pool) -> None:
     """It looks like a decorator without functools.wraps. Whatever it is, one connection is taken."""
     route = pool.handler(plain)
