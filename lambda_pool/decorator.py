@@ -130,13 +130,18 @@ def _mark(wrapper: Any, signature: Signature, whose: object) -> None:
         wrapper.__dict__ = Attributes(wrapper.__dict__, signature.name)
 
 
+def is_lent(handler: Any) -> bool:
+    """True for what a pool's decorator has made of a handler that takes its connection."""
+    return isinstance(handler, FunctionType) and handler in _lent_by
+
+
 def _lends_below(signature: Signature, whose: object) -> bool:
     """True if what the handler calls gets its connection from a pool by itself.
 
     Raises ConfigError if that is the handler itself, decorated twice: it would take two connections, and use one.
     """
     for at, layer in enumerate(signature.chain):
-        lender, inject = _lent_by.get(layer, (None, "")) if isinstance(layer, FunctionType) else (None, "")
+        lender, inject = _lent_by[layer] if is_lent(layer) else (None, "")
         if inject != signature.inject:
             continue
         # Else a function calls it that is no decorator, perhaps: one that chooses among handlers.

@@ -11,7 +11,7 @@ from typing import Any, NoReturn, TypeVar
 from django.db import connections
 
 from ..config import lambda_initialization, runtime_api
-from ..decorator import decorate
+from ..decorator import decorate, is_lent
 from ..errors import ConfigError, NotCommitted
 from .wrapper import PooledWrapper
 
@@ -70,6 +70,8 @@ def _check(fn: Any) -> None:
     name = getattr(fn, "__name__", type(fn).__name__)
     if inspect.iscoroutinefunction(fn) or inspect.isgeneratorfunction(fn):
         raise ConfigError(f"the handler {name} is 'async def' or holds a yield: Lambda calls plain functions only")
+    if is_lent(inspect.unwrap(fn, stop=is_lent)):  # by another pool, which has looked at it
+        return
     try:
         inspect.signature(fn).bind(None, None)
     except TypeError as error:

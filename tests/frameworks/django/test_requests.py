@@ -371,6 +371,26 @@ def test_the_handlers_name_and_its_keywords(connection: Any) -> None:
     assert function({}, CONTEXT) == {}
 
 
+def test_another_pools_connection_beside_djangos(connection: Any, database: Database) -> None:
+    other = database.pool()
+
+    @handler
+    @other.handler
+    def function(event: Any, context: Any, conn: Any) -> None:
+        Order.objects.create(name=str(event))
+        database.insert(conn, event)
+        if event == 2:
+            raise LookupError("mine")
+
+    function(1, CONTEXT)
+    with pytest.raises(LookupError, match="mine"):
+        function(2, CONTEXT)
+    assert names(database) == ["1", "2"]  # in autocommit mode, as Django is
+    assert database.rows() == [1]
+    assert stats(connection).in_use == other.stats().in_use == 0
+    other.close()
+
+
 def test_too_little_time_is_an_operational_error(connection: Any) -> None:
     @handler
     def function(event: Any, context: Any) -> int:
