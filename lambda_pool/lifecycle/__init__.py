@@ -6,14 +6,14 @@ The only place that installs signal handlers or fork hooks.
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from threading import current_thread, get_ident, main_thread
 from typing import Any, ClassVar
 from weakref import ReferenceType, ref
 
 from .. import config as configuration
 from .. import reclaim
-from ..errors import LambdaPoolError
+from ..errors import CommitUncertain, LambdaPoolError
 from ..events import InvocationEnded
 from ..invocation import RESERVE, remaining, reserve, running
 from ..pool import ConnectionPool
@@ -125,31 +125,33 @@ def end_request(request: Request, *, failed: bool, counted: bool) -> LambdaPoolE
     """
     request.over = True
     unfinished.discard(request)
-    problem: LambdaPoolError | None = None
-    cold = process.cold
+    problem = _gravest([(pool, reclaim.end_request(pool, request)) for pool in pools()], failed=failed)
     if counted:
-        process.cold = False
-    for pool in pools():
-        found = reclaim.end_request(pool, request)
-        told = _to_raise(pool, found, failed=failed)
-        problem = problem or told
-    ended_badly = failed or problem is not None
-    asked = asking.set(Request(request.deadline))  # the answer may wait for what observers do
-    try:
-        for pool in pools():
-            if counted and pool.events.observers:
-                pool.events.emit(InvocationEnded(pool.name, ended_badly, cold, ""))
-    finally:
-        asking.reset(asked)
+        cold, process.cold = process.cold, False
+        asked = asking.set(Request(request.deadline))  # the answer may wait for what observers do
+        try:
+            for pool in pools():
+                if pool.events.observers:
+                    pool.events.emit(InvocationEnded(pool.name, failed or problem is not None, cold, ""))
+        finally:
+            asking.reset(asked)
     return problem
 
 
-def _to_raise(pool: ConnectionPool, found: LambdaPoolError | None, *, failed: bool) -> LambdaPoolError | None:
-    """What was found, unless it ended well and the option `unsaved` asks for a warning alone, which is given here."""
-    if found is None or failed or pool.config.unsaved == "raise":
-        return found
-    log.warning("%s", found)
-    return None
+def _gravest(
+    found: Iterable[tuple[ConnectionPool, LambdaPoolError | None]], *, failed: bool
+) -> LambdaPoolError | None:
+    """Of what pools found, the problem after which nobody may simply try again, if there is one.
+
+    If all ended well and the option `unsaved` of a pool asks for a warning alone, that is given here.
+    """
+    problems = []
+    for pool, problem in found:
+        if problem is not None and (failed or pool.config.unsaved == "raise"):
+            problems.append(problem)
+        elif problem is not None:
+            log.warning("%s", problem)
+    return max(problems, key=lambda each: isinstance(each, CommitUncertain), default=None)
 
 
 def due_to_ask() -> list[ConnectionPool]:
@@ -171,11 +173,10 @@ def end_invocation(context: Any, since: float, *, failed: bool) -> None:
     else.
     """
     cold, process.cold = process.cold, False
-    problem: LambdaPoolError | None = None
-    for pool in pools():
-        found = reclaim.end_invocation(pool, since, alone=len(running) < 2)
-        told = _to_raise(pool, found, failed=failed)
-        problem = problem or told
+    problem = _gravest(
+        [(pool, reclaim.end_invocation(pool, since, alone=len(running) < 2)) for pool in pools()], failed=failed
+    )
+    for pool in pools():  # only when each has taken back what is its own, however long a server is silent
         if pool.to_ask:
             ask(pool)
         if pool.events.observers:

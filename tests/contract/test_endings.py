@@ -13,10 +13,14 @@ from pymysql.constants import CLIENT
 from pymysql.cursors import SSCursor
 
 import lambda_pool
+from lambda_pool.api import core_of
+from lambda_pool.engines.base import Status
+from lambda_pool.events import InvocationEnded
 from lambda_pool.lifecycle import arm
 from lambda_pool.testing import FaultyProxy, PostgresServer
 from tests.contract.conftest import Database
 from tests.contract.test_contract import DRIVER_ERRORS, wait_for_goodbye
+from tests.support.context import LambdaContext
 from tests.support.invoked import invoked
 
 
@@ -505,3 +509,41 @@ def test_used_after_its_return_it_is_not_frozen(database: Database, caplog: pyte
     with pool.connection() as conn:
         database.insert(conn, 2)  # which the other's lock would not let in
     assert database.rows() == [1, 2]
+
+
+def test_what_one_pool_does_not_know_no_other_calls_undone(database: Database) -> None:
+    """Whoever is told that nothing is saved does it again, and so what another pool may have saved, too."""
+    ended: list[InvocationEnded] = []
+
+    class Observer:
+        def on_event(self, event: Any) -> None:
+            if isinstance(event, InvocationEnded):
+                ended.append(event)
+
+    tidy, undone, unknown = (
+        database.pool(observers=[Observer()], autocommit=autocommit) for autocommit in (False, False, True)
+    )
+    postgres = database.engine == "postgresql"
+    begins, left = threading.Event(), undone.connection()
+
+    def straggler() -> None:
+        with contextlib.suppress(lambda_pool.LambdaPoolError), unknown.connection() as conn:
+            begins.set()
+            database.query(conn, f"select {'pg_sleep' if postgres else 'sleep'}(30)")
+
+    thread = threading.Thread(target=straggler)
+
+    @tidy.handler
+    def handler(event: Any, context: Any) -> None:
+        database.insert(left.__enter__(), 1)
+        thread.start()
+        assert begins.wait(10)
+        entry = core_of(unknown).state.entries[0]
+        while entry.link.status() is not Status.BUSY:
+            time.sleep(0.01)
+
+    with pytest.raises(lambda_pool.CommitUncertain, match="in autocommit mode, which may or may not be saved"):
+        handler({}, LambdaContext())
+    thread.join(10)
+    assert [event.failed for event in ended] == [True, True, True]
+    assert database.rows() == []
