@@ -68,6 +68,12 @@ def decorate(
     signature = Signature(fn, inject)
     signature.check(awaited=loop is not None)
     call = _caller(find_pool, signature, on_unavailable, lend, loop, whose)
+    if call is None and on_unavailable is not None:
+        raise ConfigError(
+            f"on_unavailable=… would never be called for the handler {signature.name}, because nothing is borrowed "
+            f"before it runs: take the parameter {inject!r}, or leave on_unavailable out and catch the pool's errors "
+            "where you borrow"
+        )
 
     @functools.wraps(fn)
     def wrapper(*args: Any, **kwargs: Any) -> R:

@@ -163,6 +163,16 @@ class TestInjection:
         with pytest.raises(lambda_pool.ConfigError, match="on_unavailable=5"):
             pool.handler(on_unavailable=5)(lambda event, context: None)  # type: ignore[call-overload]
 
+    def test_an_answer_that_nobody_would_ask_for(self, pool: lambda_pool.Pool) -> None:
+        """What borrows by itself has its errors itself, and 503 was hoped for."""
+
+        @pool.handler
+        def borrows(event: Any, context: Any, conn: Any) -> None: ...
+
+        for handler in (lambda event, context: None, lambda event, context: borrows(event or {}, context)):
+            with pytest.raises(lambda_pool.ConfigError, match=r"on_unavailable=… would never be called.*'conn'"):
+                pool.handler(on_unavailable=lambda *_: "busy")(handler)
+
 
 class TestPowertools:
     @pytest.mark.parametrize("outside", [True, False])
