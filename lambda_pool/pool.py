@@ -378,8 +378,8 @@ class ConnectionPool:
         A write refused by its own read-only transaction is no failover.
         """
         kind, facts = Failure.OTHER if error is None else self.classify(error), entry.link.inspect()
-        if kind in {Failure.OTHER, Failure.FOREIGN} and facts.refused_write:
-            kind = Failure.READ_ONLY
+        if kind in {Failure.OTHER, Failure.FOREIGN}:
+            kind = facts.hidden
         return Failure.OTHER if kind is Failure.READ_ONLY and facts.read_only else kind
 
     def note_failover(self, entry: Entry, kind: Failure) -> bool:

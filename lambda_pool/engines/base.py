@@ -166,9 +166,9 @@ class Facts:
         "closed_in_transaction",
         "condition",
         "ended",
+        "hidden",
         "own_transaction",
         "read_only",
-        "refused_write",
     )
 
     def __init__(
@@ -177,7 +177,7 @@ class Facts:
         closed_by_user: bool,
         closed_in_transaction: bool,
         read_only: bool,
-        refused_write: bool,
+        hidden: Failure,
         own_transaction: bool,
         ended: bool = False,
     ) -> None:
@@ -189,8 +189,8 @@ class Facts:
         """The borrower closed it before its transaction was ended, so that the server rolled back."""
         self.read_only: bool = read_only
         """The borrower's own transaction is a read-only one, so that a refused write is no failover."""
-        self.refused_write: bool = refused_write
-        """The server is known to have refused to write, though the borrower hid or swallowed that error."""
+        self.hidden: Failure = hidden
+        """What the server's error means for every connection, though the borrower hid or swallowed it; else OTHER."""
         self.own_transaction: bool = own_transaction
         """False once guarded work may have ended its own transaction."""
         self.ended: bool = ended

@@ -150,7 +150,7 @@ class FakeEngineConnection:
             condition = Condition.CHANGED
         else:
             condition = Condition.UNCOMMITTED if self.in_transaction else Condition.CLEAN
-        return Facts(condition, closed, closed and self.in_transaction, self.readonly, False, True)
+        return Facts(condition, closed, closed and self.in_transaction, self.readonly, Failure.OTHER, True)
 
     def ping(self, timeout: float) -> None:
         """See `EngineConnection`."""

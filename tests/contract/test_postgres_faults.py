@@ -305,3 +305,54 @@ def test_an_exception_of_the_users_own_passes_at_once(pg: Database, how: str) ->
         proxy.heal()
         with pool.connection() as conn:
             assert pg.query(conn, "select 1") == [(1,)]
+
+
+@pytest.mark.parametrize("how", ["rolls back", "in a block of its own", "autocommit", "COPY"])
+def test_a_handled_refusal_to_write_is_a_failover_all_the_same(pg: Database, how: str) -> None:
+    """Who answers with status 500 instead of raising would else meet the same server again, until it is too old."""
+    pool = pg.pool(max_size=2, autocommit=how == "autocommit")
+    with pool.connection() as conn, pool.connection() as other:
+        first = {pg.backend(conn), pg.backend(other)}
+    with pool.connection() as conn:
+        conn.execute("set session characteristics as transaction read only")
+        conn.commit()
+        with contextlib.suppress(psycopg.errors.ReadOnlySqlTransaction):
+            if how == "in a block of its own":
+                with conn.transaction():
+                    pg.insert(conn, 1)
+            elif how == "COPY":
+                with conn.cursor().copy(f"copy {pg.table} from stdin") as copy:
+                    copy.write("1\n")
+            else:
+                pg.insert(conn, 1)
+        conn.rollback()
+    with pool.connection() as conn, pool.connection() as other:
+        assert first.isdisjoint({pg.backend(conn), pg.backend(other)})
+        pg.insert(conn, 2)
+    assert pg.rows() == [2]
+
+
+def test_what_a_readers_own_block_is_refused_is_none(pg: Database) -> None:
+    pool = pg.pool()
+    for _ in range(2):
+        with pool.connection(readonly=True) as conn:
+            with contextlib.suppress(psycopg.errors.ReadOnlySqlTransaction):
+                pg.insert(conn, 1)
+            conn.rollback()
+    assert pool.stats().opened == 1
+
+
+def test_a_plan_that_became_stale_fails_once_where_that_is_handled(pg: Database) -> None:
+    """Outside of a transaction nothing else makes the driver prepare it anew."""
+    pool = pg.pool(autocommit=True)
+    failed = []
+    for number in range(3):
+        with pool.connection() as conn:
+            try:
+                for _ in range(7):
+                    conn.execute(f"select * from {pg.table}")
+            except psycopg.errors.FeatureNotSupported:
+                failed.append(number)
+        if number == 0:
+            pg.execute(f"alter table {pg.table} add name text")
+    assert failed == [1]

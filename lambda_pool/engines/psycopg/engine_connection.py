@@ -16,6 +16,7 @@ from ..base import (
     Condition,
     EngineConnection,
     Facts,
+    Failure,
     Outcome,
     Status,
     at_work,
@@ -156,8 +157,7 @@ class PostgresConnection:
             not alive and not conn.broken,
             noted.closed_in_transaction,
             bool(conn.read_only),
-            # libpq's last message (English, as on RDS): outside of a transaction nothing else is left of an error.
-            status == _IN_ERROR and pgconn.error_message.partition(b"\n")[0].endswith(b" in a read-only transaction"),
+            noted.hidden,
             # A COMMIT whose own answer is lost is noted too.
             not (noted.ended or (alive and status == _IDLE)),
             noted.ended and not noted.unheard,
@@ -175,6 +175,7 @@ class PostgresConnection:
             and not conn.pooled.blocks
             and not conn.pooled.two_phase
             and not conn.pooled.left_prepared
+            and conn.pooled.hidden is Failure.OTHER
         ):
             if status == _IN_TRANSACTION:
                 return Condition.UNCOMMITTED
@@ -294,6 +295,7 @@ class PostgresConnection:
         ):
             return False
         conn.pooled.guarded = False
+        conn.pooled.hidden = Failure.OTHER
         conn.pooled.noting = self._resets
         conn.put_back(wholly=False)
         if self._after == "changed" and (

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from psycopg.adapt import AdaptersMap
 
+from ..base import Failure
 from ..slow import OnSlow
 from .libpq import Unasked
 
@@ -44,6 +45,8 @@ class Notes:
         """A setting of the driver's may have been changed; one may that only a reset of the session puts back."""
         self.was_reset = False
         """The server's half of a reset is done."""
+        self.hidden: Failure = Failure.OTHER
+        """What an error means for every connection of the pool; its borrower may have swallowed it."""
         self.closed_in_transaction = False
         self.blocks = 0
         self.two_phase = ""
@@ -57,10 +60,8 @@ class Notes:
         self.cursor_class: tuple[Any, Any] = (None, None)
         self.server_cursor_class: tuple[Any, Any] = (None, None)
         """The factory that the borrower knows, and the one that makes tracked cursors."""
-        self.commenting = False
-        """Their statements end with a comment."""
-        self.making = False
-        """The driver makes a cursor."""
+        self.commenting = self.making = False
+        """Their statements end with a comment; the driver makes one."""
         self.handlers: list[tuple[str, Any]] = []
         self.unasked: Unasked = Unasked()
         self.baseline: Baseline | None = None

@@ -14,7 +14,8 @@ from psycopg.pq import ConnStatus, TransactionStatus
 from ... import invocation
 from ...errors import CommitUncertain
 from ...waiting import READ, poll
-from ..base import MIN_IO_TIMEOUT, cancelled, cause, uncertain
+from ..base import INVALIDATES_POOL, MIN_IO_TIMEOUT, Failure, cancelled, cause, uncertain
+from .errors import classify
 from .fitness import unfit
 from .libpq import request_cancel
 from .notes import Notes
@@ -199,7 +200,10 @@ class Shared(_Connection):
         return len(state) == 5 and not state.startswith("08") and state != "40003"  # these say that nobody knows
 
     def tell(self, error: psycopg.Error) -> None:
-        """Raise what a wait that failed with `error` stands for: CommitUncertain, or DeadlineExceeded."""
+        """Note what an error of a wait means, and raise what it stands for: CommitUncertain, or DeadlineExceeded."""
+        kind = classify(error)
+        if kind in INVALIDATES_POOL and not (kind is Failure.READ_ONLY and self.read_only):
+            self.pooled.hidden = kind
         if self.pooled.saving is not None and self.pooled.saving == self.me() and not self.answered(error):
             self._doubt(error)
         if self.pooled.cancelled:

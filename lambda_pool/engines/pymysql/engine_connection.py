@@ -14,6 +14,7 @@ from ..base import (
     Condition,
     EngineConnection,
     Facts,
+    Failure,
     Outcome,
     OverdueError,
     Status,
@@ -127,7 +128,7 @@ class MysqlConnection:
             conn.closed_by_user,
             conn.closed_in_transaction,
             noted.read_only or self._always_read_only,
-            is_read_only(noted.failed_with),
+            Failure.READ_ONLY if is_read_only(noted.failed_with) else Failure.OTHER,
             not noted.ended and (not noted.unsure or (ask and self._is_marked())),
             noted.ended,
         )

@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
-from django.db import InterfaceError, OperationalError, ProgrammingError, connections, transaction
+from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError, connections, transaction
 from django.db.backends.signals import connection_created
 
 from lambda_pool import lifecycle
@@ -232,6 +233,20 @@ def test_killed_in_a_transaction_whose_error_is_swallowed(connection: Any, datab
             with pytest.raises(GONE):
                 insert(name)
     assert names(database) == []
+
+
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+@pytest.mark.parametrize("swallowed", [False, True])
+def test_a_writer_that_became_a_reader_is_left(connection: Any, database: Database, swallowed: bool) -> None:
+    """Also where its refusal was caught, and the block failed only because nothing of it is saved."""
+    first = backend_of(connection)
+    with pytest.raises(DatabaseError), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("set transaction read only")
+        with suppress(*[DatabaseError] if swallowed else []):
+            cursor.execute("insert into shop_order (name, placed) values ('refused', now())")
+    request_ends()
+    assert backend_of(connection) != first
+    assert not database.alive(first)
 
 
 def test_a_manual_transaction_does_not_go_on_elsewhere(connection: Any, database: Database) -> None:
