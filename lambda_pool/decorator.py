@@ -91,19 +91,17 @@ def decorate(
                 begun.at = since
                 if lifecycle.process.cancel_before:
                     disarm = lifecycle.arm()
+            seen = loop is not None and not outermost  # it may be what the outer one awaits, and looks at
             if call is None or (not plain and signature.given(args, kwargs)):
-                result = (
-                    loop.run(functools.partial(fn, *args, **kwargs), nested=not outermost)
-                    if loop is not None
-                    else finished("handler", signature.name, fn(*args, **kwargs))
-                )
+                start = functools.partial(fn, *args, **kwargs)
             elif durable:
                 from .stacking import refused_durable
 
                 raise refused_durable(signature.name)
             else:
-                start = functools.partial(call, args, kwargs)
-                result = start() if loop is None else loop.run(start, nested=not outermost)
+                start, seen = functools.partial(call, args, kwargs), True
+            result = start() if loop is None else loop.run(start, nested=not outermost)
+            result = result if seen else finished("handler", signature.name, result)
             failed = False
         except TypeError as error:
             explained = signature.explain(error)

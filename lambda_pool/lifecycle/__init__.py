@@ -138,9 +138,7 @@ def end_request(request: Request, *, failed: bool, counted: bool) -> LambdaPoolE
     return problem
 
 
-def _gravest(
-    found: Iterable[tuple[ConnectionPool, LambdaPoolError | None]], *, failed: bool
-) -> LambdaPoolError | None:
+def _gravest(found: Iterable[tuple[ConnectionPool, LambdaPoolError | None]], *, failed: bool) -> LambdaPoolError | None:
     """Of what pools found, the problem after which nobody may simply try again, if there is one.
 
     If all ended well and the option `unsaved` of a pool asks for a warning alone, that is given here.

@@ -366,6 +366,13 @@ def test_what_cannot_work_is_told(ground: Ground) -> None:
         lazy({}, None)
 
     @pool.handler
+    async def forgets_to_await(event: Any, context: Any) -> Any:
+        return lazy(event, context)
+
+    with pytest.raises(ConfigError, match="returned a coroutine"):
+        forgets_to_await({}, None)
+
+    @pool.handler
     async def handler(event: Any, context: Any, conn: Any) -> str:
         return "fine"
 
