@@ -360,10 +360,10 @@ def rest(deadline: float | None) -> float | None:
     return None if deadline is None else max(deadline - monotonic(), MIN_IO_TIMEOUT)
 
 
-def uncertain(error: BaseException) -> CommitUncertain:
-    """The error for a COMMIT whose answer was lost."""
+def uncertain(error: BaseException, perhaps: str = "") -> CommitUncertain:
+    """The error for a COMMIT whose answer was lost. `perhaps`: what stands before that where nobody knows."""
     found = CommitUncertain(
-        f"COMMIT was sent and its answer was lost ({type(error).__name__}: {error}): "
+        f"{perhaps}COMMIT was sent and its answer was lost ({type(error).__name__}: {error}): "
         "the transaction may or may not be saved; look before you write it again"
     )
     note_failure(found)

@@ -153,6 +153,27 @@ def test_the_connection_was_lost_after_it_was_sent(database: Database, how: str)
         assert pool.stats().size == 0
 
 
+@pytest.mark.parametrize("kind", [psycopg.Cursor, psycopg.ClientCursor])
+@pytest.mark.parametrize("in_run", [True, False])
+def test_a_cursor_that_was_made_by_hand_said_it(pg: Database, kind: Any, in_run: bool) -> None:
+    """Nobody knows what it says, so that what it loses may be saved."""
+
+    def work(conn: Any) -> None:
+        pg.insert(conn, 1)
+        line.cut(after=0, direction="to_client")
+        kind(conn).execute("commit")
+
+    with through(pg) as (pool, line):
+        with pytest.raises(lambda_pool.CommitUncertain, match="did not make"):
+            if in_run:
+                pool.run(work)
+            else:
+                with pool.connection() as conn:
+                    work(conn)
+        assert pool.stats().size == 0
+    assert pg.rows() == [1]
+
+
 def test_it_was_lost_before_it_was_sent(database: Database) -> None:
     """Then it is the driver's own error, and surely nothing is saved."""
     pool = database.pool()

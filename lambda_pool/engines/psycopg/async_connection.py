@@ -117,8 +117,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         noted.waits += 1
         if noted.cancelled and self.pgconn.transaction_status != _ACTIVE:
             noted.cancelled = False  # said of a statement that had just ended
-        if not (noted.known or noted.piped or asyncio.current_task() in self._knowing):
-            self._unknown()
+        unheard = not (noted.known or noted.piped or asyncio.current_task() in self._knowing) and self._unknown()
         try:
             if timeout is not None:  # of notifies(), which knows psycopg's own error for it
                 return await super().wait(gen, max(interval, _LOOK), timeout)
@@ -127,7 +126,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
                 amid = self.pgconn.transaction_status == _ACTIVE
                 return await self._listen(_Talk(gen, self.pgconn.socket, amid=amid))
         except psycopg.Error as error:
-            self.tell(error)
+            self.tell(error, unheard=unheard)
             raise
 
     async def _listen(self, talk: "_Talk") -> Any:

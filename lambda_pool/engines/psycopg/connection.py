@@ -103,8 +103,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
         self.pooled.waits += 1
         if self.pooled.cancelled and self.pgconn.transaction_status != _ACTIVE:
             self.pooled.cancelled = False  # said on another thread of a statement that had just ended
-        if not (self.pooled.known or self.pooled.piped):
-            self._unknown()
+        unheard = not (self.pooled.known or self.pooled.piped) and self._unknown()
         until = self.pooled.until
         if until is not None:
             left = max(until - monotonic(), 0.0)
@@ -112,7 +111,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
         try:
             return super().wait(gen, min(interval, LOOK), timeout)
         except psycopg.Error as error:
-            self.tell(error)
+            self.tell(error, unheard=unheard)
             if until is not None and error.sqlstate is None and monotonic() >= until:
                 raise NoAnswerError("no answer in time") from error
             raise

@@ -26,6 +26,7 @@ _MAY_SAVE = frozenset({TransactionStatus.INTRANS, TransactionStatus.ACTIVE})  # 
 _LOOKS = 3  # at a socket that has more to say, before COMMIT is sent: a FATAL message, and the end
 _TWO_PHASES = frozenset({b"PREPARE TRANSACTION", b"COMMIT PREPARED", b"ROLLBACK PREPARED"})
 _ENDING = frozenset({b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"})
+_PERHAPS = "a cursor that conn.cursor() did not make was at work, so perhaps a "
 
 COMMITTING = frozenset({"tpc_prepare", "tpc_commit"})
 """Methods that the server answers with ROLLBACK, and no error, if the transaction has failed."""
@@ -129,10 +130,11 @@ class Shared(_Connection):
             if tag in _TWO_PHASES:
                 self.pooled.left_prepared = prepared_by(query) if tag == b"PREPARE TRANSACTION" else ""
 
-    def _unknown(self) -> None:
-        """A cursor that this connection did not make: nobody knows what it said."""
+    def _unknown(self) -> bool:
+        """A cursor that this connection did not make: nobody knows what it says. Out: whether that may be a COMMIT."""
         self.pooled.unheard = self.pooled.unheard or not self.pooled.ended
         self.pooled.ended = self.pooled.changed = self.pooled.prepared = True
+        return self.pgconn.transaction_status in _MAY_SAVE
 
     # --- transactions -------------------------------------------------------------------------------------------------
 
@@ -199,13 +201,17 @@ class Shared(_Connection):
             return False
         return len(state) == 5 and not state.startswith("08") and state != "40003"  # these say that nobody knows
 
-    def tell(self, error: psycopg.Error) -> None:
-        """Note what an error of a wait means, and raise what it stands for: CommitUncertain, or DeadlineExceeded."""
+    def tell(self, error: psycopg.Error, *, unheard: bool = False) -> None:
+        """Note what an error of a wait means, and raise what it stands for: CommitUncertain, or DeadlineExceeded.
+
+        `unheard`: what was waited for may be a COMMIT, and nobody knows.
+        """
         kind = classify(error)
         if kind in INVALIDATES_POOL and not (kind is Failure.READ_ONLY and self.read_only):
             self.pooled.hidden = kind
-        if self.pooled.saving is not None and self.pooled.saving == self.me() and not self.answered(error):
-            self._doubt(error)
+        own = self.pooled.saving is not None and self.pooled.saving == self.me()
+        if (own or unheard) and not self.answered(error):
+            self._doubt(error, "" if own else _PERHAPS)
         if self.pooled.cancelled:
             raise cancelled(error) from error
 
@@ -214,9 +220,9 @@ class Shared(_Connection):
         if not self.answered(cause(error)) and commits(query):
             self._doubt(cause(error))
 
-    def _doubt(self, error: BaseException) -> NoReturn:
+    def _doubt(self, error: BaseException, perhaps: str = "") -> NoReturn:
         # Only the words are kept: the error knows the frames that it came by, and so this connection.
-        self.pooled.lost_commit = str(uncertain(error))
+        self.pooled.lost_commit = str(uncertain(error, perhaps))
         raise CommitUncertain(self.pooled.lost_commit) from error
 
     # --- settings -----------------------------------------------------------------------------------------------------

@@ -287,6 +287,21 @@ def test_a_commit_of_the_borrowers_own_that_is_not_answered(ground: Ground, prox
     assert late < 5  # and not when somebody cancels it
 
 
+@pytest.mark.parametrize("database", ["postgresql"], indirect=True)
+def test_a_commit_of_a_cursor_that_was_made_by_hand(ground: Ground, proxy: FaultyProxy) -> None:
+    """Nobody knows what it says, so that what it loses may be saved."""
+    pool = through(proxy, ground)
+
+    async def work(conn: Any) -> None:
+        await ground.insert(conn, 1)
+        proxy.cut(after=0, direction="to_client")
+        await psycopg.AsyncClientCursor(conn).execute("commit")
+
+    with pytest.raises(CommitUncertain, match="did not make"):
+        asyncio.run(pool.run(work))
+    assert ground.database.rows() == [1]
+
+
 @pytest.mark.parametrize("how", ["commit()", "COMMIT"])
 def test_a_commit_that_was_cancelled_is_heard_until_the_deadline(ground: Ground, proxy: FaultyProxy, how: str) -> None:
     """Where no option ends statements, too: the wait is the pool's own by then."""
