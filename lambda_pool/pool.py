@@ -187,7 +187,9 @@ class ConnectionPool:
         entry.fresh = fresh
         entry.work = Work.OPEN
         entry.condemned = False
-        entry.request = asking.get()
+        entry.request = request = asking.get()
+        if request is not None:
+            request.note_lent()
         entry.borrowed_mono = monotonic()
         entry.checkout = entry.borrowed_mono - deadline.start
         if self.events.observers:

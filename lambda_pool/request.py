@@ -29,12 +29,17 @@ class Request:
 
     def __init__(self, deadline: float | None) -> None:
         self.deadline: float | None = deadline
-        self.failure: LambdaPoolError | None = None  # what a pool raised last in it, of UNAVAILABLE and CommitUncertain
+        self.failure: LambdaPoolError | None = None  # what a pool raised last in it, of _NOTED, and lent nothing since
         self.over: bool = False
 
     def left(self) -> float | None:
         """Seconds until the deadline; negative when it has passed, None where there is none."""
         return None if self.deadline is None else self.deadline - monotonic()
+
+    def note_lent(self) -> None:
+        """It got a connection: what it could not have before, it has handled. Nothing makes up for CommitUncertain."""
+        if isinstance(self.failure, UNAVAILABLE):
+            self.failure = None
 
 
 asking: ContextVar[Request | None] = ContextVar("lambda_pool_request", default=None)

@@ -85,7 +85,8 @@ class Served:
             elif seen is None or isinstance(seen, _ANSWERED):
                 break
             else:
-                seen = seen.__cause__ or seen.__context__
+                # Raised amid the handling of what is noted no longer, it has a reason of its own.
+                seen = seen.__cause__ or (seen.__context__ if noted else None)
         if isinstance(seen, _ANSWERED):
             return seen
         return noted if error is None and status == 500 else None

@@ -156,6 +156,33 @@ def test_no_connection_is_503_though_flask_makes_a_500_of_it(
     assert ended.failed == [False]  # nobody but the framework knew of the error
 
 
+@pytest.mark.parametrize("amid", [True, False])
+@pytest.mark.parametrize("flask", [True, False])
+def test_one_that_was_handled_is_not_what_the_request_failed_for(
+    pool: lambda_pool.Pool, server: Server, amid: bool, flask: bool
+) -> None:
+    """The other pool lent a connection, and what failed then is the route's own."""
+    other = lambda_pool.Pool(server.url())
+
+    def fall_back() -> Any:
+        with other.connection():
+            raise ValueError("mine")
+
+    def route(*_: Any) -> Any:
+        try:
+            with pool.connection(timeout=0.1):
+                return "saved"
+        except lambda_pool.PoolTimeout:
+            if amid:
+                fall_back()
+        return fall_back()
+
+    with pool.connection(), pool.connection():
+        answer = ask_in_a_thread(Middleware(application(route) if flask else route, pool))
+    assert answer.status == 500 if flask else isinstance(answer.error, ValueError)
+    other.close()
+
+
 def test_an_error_that_comes_out_is_503_too(pool: lambda_pool.Pool, ended: Ended) -> None:
     def app(environ: Any, start_response: Any) -> Any:
         raise lambda_pool.CommitUncertain("COMMIT was sent")
