@@ -12,10 +12,9 @@ from fastapi import Depends
 from sqlalchemy.orm import Session
 
 from . import unavailable
-from .errors import ConfigError
 from .invocation import Deadline
 from .pool import ConnectionPool
-from .sqlalchemy.sessions import check_engine, check_options, is_begun, lender
+from .sqlalchemy.sessions import check_engine, is_begun, lender
 
 __all__ = ["session"]
 
@@ -136,12 +135,7 @@ def _async_session(engine: Any, options: dict[str, Any]) -> Callable[..., Any]:
 
     from .sqlalchemy.async_sessions import end, once_awaited
 
-    check_options(options, "session()")
-    make = once_awaited(engine, options)
-    try:
-        make()
-    except TypeError as error:
-        raise ConfigError(f"session() was given an option that is not valid for a session: {error}") from error
+    make = once_awaited(engine, options, "session()")
 
     async def opened(scope: _Scope) -> AsyncIterator[AsyncSession]:
         lent = make()

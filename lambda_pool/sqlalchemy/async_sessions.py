@@ -4,22 +4,26 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
 from .. import config as configuration
 from ..aio.loop import EnvironmentLoop, environment_loop
-from ..errors import ConfigError
 from ..signature import Signature
-from .sessions import ONCE, is_begun, once
+from .sessions import ONCE, is_begun, once, valid
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
 
-def once_awaited(engine: AsyncEngine, options: dict[str, Any]) -> async_sessionmaker[AsyncSession]:
-    """What makes sessions that `end` ends. Raises TypeError for an option that is not valid."""
-    asked = options.get("sync_session_class")
-    kind = getattr(options.get("class_"), "sync_session_class", AsyncSession.sync_session_class)
-    return async_sessionmaker(engine, **{**ONCE, **options, "sync_session_class": once(asked or kind)})
+def once_awaited(
+    engine: AsyncEngine, options: dict[str, Any], called: str = "handler()"
+) -> async_sessionmaker[AsyncSession]:
+    """What makes sessions that `end` ends. Raises ConfigError for an option that is not valid."""
+    with valid(options, called, (AsyncEngine, AsyncConnection)):
+        asked = options.get("sync_session_class")
+        kind = getattr(options.get("class_"), "sync_session_class", AsyncSession.sync_session_class)
+        make = async_sessionmaker(engine, **{**ONCE, **options, "sync_session_class": once(asked or kind)})
+        make()
+    return make
 
 
 def end(session: AsyncSession) -> None:
@@ -36,11 +40,7 @@ def begin_ahead(session: AsyncSession) -> None:
 
 def loop_of(engine: AsyncEngine, options: dict[str, Any], *, eager: bool) -> EnvironmentLoop:
     """What runs handlers with a session. `eager`: it borrows before they run. Raises ConfigError."""
-    try:
-        make = once_awaited(engine, options)
-        make()
-    except TypeError as error:
-        raise ConfigError(f"handler() was given an option that is not valid for a session: {error}") from error
+    make = once_awaited(engine, options)
 
     async def lend(signature: Signature) -> tuple[AsyncSession, Callable[[BaseException | None], Awaitable[None]]]:
         session = make()

@@ -2,10 +2,12 @@
 
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session, sessionmaker
 
 from .. import config as configuration
@@ -118,7 +120,6 @@ def handler(
     else:
         from .async_sessions import loop_of, warm_ahead
 
-        check_options(session_options)
         loop = loop_of(engine, session_options, eager=eager)
         warm_ahead(engine)
     if fn is None:
@@ -136,8 +137,13 @@ def check_engine(engine: Any, *, also_awaited: bool = False) -> Any:
     return engine
 
 
-def check_options(options: dict[str, Any], called: str = "handler()") -> None:
-    """Raise ConfigError for an option that says which engine, and for a class of sessions that is none."""
+@contextmanager
+def valid(options: dict[str, Any], called: str, binds: tuple[type, ...] = (Engine, Connection)) -> Iterator[None]:
+    """In this block a session is made with these options. `binds`: what it can work on.
+
+    Raises ConfigError for an option that says which engine, for a class of sessions that is none, and for what
+    SQLAlchemy refuses.
+    """
     if "bind" in options:
         raise ConfigError(f"bind is not valid in {called}: the engine is its first argument; for others, see binds")
     for name in ("class_", "sync_session_class"):
@@ -146,6 +152,16 @@ def check_options(options: dict[str, Any], called: str = "handler()") -> None:
                 f"{name} is not valid in {called}: it must be a class of sessions, not {type(options[name]).__name__}; "
                 f"give the options of a sessionmaker to {called} itself"
             )
+    given = options.get("binds") or {}
+    # Not shown: it may be a URL with a password.
+    if not isinstance(given, Mapping) or not all(isinstance(each, binds) for each in given.values()):
+        raise ConfigError(
+            f"binds is not valid in {called}: it must be a dict whose values are each an {binds[0].__name__}"
+        )
+    try:
+        yield
+    except (TypeError, ArgumentError) as error:
+        raise ConfigError(f"{called} was given an option that is not valid for a session: {error}") from error
 
 
 def _shown(engine: Any) -> str:
@@ -154,13 +170,10 @@ def _shown(engine: Any) -> str:
 
 def lender(engine: Engine, options: dict[str, Any], *, eager: bool, called: str = "handler()") -> Lend:
     """What makes a session for each invocation, and ends it."""
-    check_options(options, called)
-    try:
+    with valid(options, called):
         kind = once(options.get("class_", Session))
         make: sessionmaker[Any] = sessionmaker(engine, **{**ONCE, **options, "class_": kind})
         make().close()
-    except TypeError as error:
-        raise ConfigError(f"{called} was given an option that is not valid for a session: {error}") from error
 
     def lend() -> tuple[Any, Callable[[BaseException | None], None]]:
         session = make()

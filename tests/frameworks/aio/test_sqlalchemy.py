@@ -299,6 +299,8 @@ def test_the_handler_gives_a_session(ground: Ground) -> None:
     assert at_rest(pool)
     with pytest.raises(ConfigError, match="not valid for a session"):
         handler(engine, nonsense=1)
+    with pytest.raises(ConfigError, match=r"binds is not valid in handler\(\): .* an AsyncEngine$"):
+        handler(engine, binds={int: engine.sync_engine})
     with pytest.raises(ConfigError, match="plain function"):
         handler(engine, lambda event, context, session: None)
 

@@ -382,6 +382,7 @@ def test_options_of_the_session(engine: Engine) -> None:
     [
         ("postgresql://app:hush@h/d", {}, r"engine is not valid: it must be made by .* and not str"),
         (None, {"bind": None}, r"bind is not valid in session\(\)"),
+        (None, {"binds": {int: 5}}, r"binds is not valid in session\(\): .* an Engine"),
         (None, {"class_": 5}, r"class_ is not valid in session\(\): .* not int"),
         (None, {"colour": 1}, r"session\(\) was given an option that is not valid for a session"),
     ],
