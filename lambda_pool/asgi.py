@@ -59,7 +59,7 @@ class Middleware:
         if scope["type"] == "lifespan":
             shutdown.in_server()
         http = scope["type"] == "http"
-        served = self._requests.begin(bounded=http) if http or scope["type"] == "websocket" else None
+        served = self._requests.begin(lasting=not http) if http or scope["type"] == "websocket" else None
         if served is None:
             await self.app(scope, receive, send)
             return

@@ -25,9 +25,10 @@ _NOTED = (*UNAVAILABLE, CommitUncertain)
 class Request:
     """One request. `deadline` (monotonic, seconds): until when it must be answered; None where nobody said."""
 
-    __slots__ = ("deadline", "failure", "over")
+    __slots__ = ("deadline", "failure", "lasting", "over")
 
-    def __init__(self, deadline: float | None) -> None:
+    def __init__(self, deadline: float | None, *, lasting: bool = False) -> None:
+        self.lasting: bool = lasting  # as a WebSocket, which stays open, and mostly waits
         self.deadline: float | None = deadline
         self.failure: LambdaPoolError | None = None  # what a pool raised last in it, of _NOTED, and lent nothing since
         self.over: bool = False
@@ -56,9 +57,9 @@ def current_request() -> Request | None:
     return None if request is None or request.over else request
 
 
-def begin(deadline: float | None) -> Request:
+def begin(deadline: float | None, *, lasting: bool = False) -> Request:
     """A request begins, and all that is called from here on, or started, belongs to it."""
-    request = Request(deadline)
+    request = Request(deadline, lasting=lasting)
     unfinished.add(request)
     asking.set(request)
     return request

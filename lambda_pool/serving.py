@@ -37,13 +37,13 @@ class Requests:
             self._timeout = configuration.seconds("request_timeout", request_timeout)
         shutdown.in_server()
 
-    def begin(self, *, bounded: bool = True) -> "Served | None":
-        """A request begins, with a deadline if it is to be `bounded`. None inside of another middleware's request."""
+    def begin(self, *, lasting: bool = False) -> "Served | None":
+        """A request begins, with a deadline unless it is a `lasting` one. None inside of another middleware's one."""
         if current_request() is not None:
             return None
         left = remaining() if running else None
         ends = [seconds for seconds in (self._timeout, None if left is None else left + reserve.seconds) if seconds]
-        return Served(begin(monotonic() + min(ends) if ends and bounded else None))
+        return Served(begin(monotonic() + min(ends) if ends and not lasting else None, lasting=lasting))
 
 
 class Served:

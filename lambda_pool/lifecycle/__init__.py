@@ -153,8 +153,12 @@ def _gravest(found: Iterable[tuple[ConnectionPool, LambdaPoolError | None]], *, 
 
 
 def due_to_ask() -> list[ConnectionPool]:
-    """The pools that are to ask how crowded their server is, when a request has ended and nothing else runs here."""
-    return [] if unfinished or running else [pool for pool in pools() if pool.to_ask]
+    """The pools that are to ask how crowded their server is, when a request has ended and no other runs here.
+
+    A WebSocket that is open is not in the way: there may always be one.
+    """
+    busy = running or any(not each.lasting for each in list(unfinished))
+    return [] if busy else [pool for pool in pools() if pool.to_ask]
 
 
 def ask(pool: ConnectionPool, until: float | None = None) -> None:

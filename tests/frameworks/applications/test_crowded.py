@@ -156,6 +156,31 @@ def test_while_another_request_runs_nobody_asks(pool: lambda_pool.Pool, seen: Th
     assert seen.found[0] != threading.get_ident()
 
 
+def test_a_websocket_that_stays_open_is_not_in_the_way(pool: lambda_pool.Pool, seen: Threads) -> None:
+    inside, leave = asyncio.Event(), asyncio.Event()
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        with pool.connection() as conn:
+            conn.cursor().execute("select 1")
+        if scope["type"] == "websocket":
+            inside.set()
+            await leave.wait()
+            return
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async def both() -> None:
+        served: Any = asgi.Middleware(app, pool)
+        socket = asyncio.create_task(served({"type": "websocket"}, None, None))
+        await inside.wait()
+        assert (await web.asgi(served, "/")).status == 200
+        assert len(seen.found) == 1
+        leave.set()
+        await socket
+
+    asyncio.run(both())
+
+
 def test_an_async_pool_asks_on_its_loop(server: Server, seen: Threads) -> None:
     pool = lambda_pool.AsyncPool(server.url(), observers=[seen])
 
