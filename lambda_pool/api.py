@@ -317,7 +317,7 @@ def pool_at(
     endpoint: EndpointSource | None,
     name: str | None,
     observers: Sequence[Observer] | None,
-    options: Mapping[str, object],
+    options: Mapping[str, Any],
 ) -> Pool[Any]:
     """A pool for a framework that has a way of its own to say where the database is.
 
@@ -327,7 +327,10 @@ def pool_at(
     prefix = configuration.DEFAULT_PREFIX
     found: configuration.Url | str | None = where
     variable = None
+    pool: Pool[Any] = Pool.__new__(Pool)
     if where is None:
+        # Such as a service of libpq's: it is refused by its name, and not for the URL that is missing because of it.
+        pool._engine_for(engine).arguments({}, options["connect_args"], pooled=False)
         auth, endpoint = auth or _auth_of(environment), endpoint or _endpoint_of(environment)
         name, variable = name or environment.name, environment.url_variable
         found = configuration.url_of(environment, prefix)
@@ -338,7 +341,6 @@ def pool_at(
         )
     if database is not None:
         config = config.replace(url=config.url.replace(database=database))
-    pool: Pool[Any] = Pool.__new__(Pool)
     pool._assemble(config, auth, endpoint, observers)
     return pool
 

@@ -55,6 +55,14 @@ WRONG = [
     ({"OPTIONS": {"nonsense": 1}}, "nonsense"),
     ({"OPTIONS": {"ssl": {"ca": "/ca.pem"}}}, "ssl"),
     ({"OPTIONS": {"service": "x"}}, "service"),
+    (
+        {"HOST": "", "USER": "", "PASSWORD": "", "OPTIONS": {"service": "x"}},
+        "'service': a service would lead elsewhere",
+    ),
+    (
+        {**MYSQL, "HOST": "", "USER": "", "PASSWORD": "", "OPTIONS": {"read_default_file": "/etc/my.cnf"}},
+        "'read_default_file'",
+    ),
     ({**MYSQL, "OPTIONS": {"ssl": {"cipher": "x"}}}, "ssl"),
     ({**MYSQL, "OPTIONS": {"ssl": True}}, "ssl"),
     ({**MYSQL, "OPTIONS": {"read_default_file": "/etc/my.cnf"}}, "read_default_file"),
