@@ -77,6 +77,11 @@ def loop_runs() -> bool:
     return True
 
 
+def in_greenlet() -> bool:
+    """True if this code runs in a greenlet whose waits go to the event loop."""
+    return bool(getattr(getcurrent(), _PROVIDER, False))
+
+
 # --- a descriptor -----------------------------------------------------------------------------------------------------
 
 
@@ -261,7 +266,7 @@ class _LoopWaits:
     """How code in a greenlet waits. See `waiting`, whose functions these are."""
 
     def here(self) -> bool:
-        return bool(getattr(getcurrent(), _PROVIDER, False))
+        return in_greenlet()
 
     def current_borrower(self) -> int:
         # Not `id`: the next task may get that of one that is gone.

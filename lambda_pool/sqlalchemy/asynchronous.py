@@ -10,14 +10,21 @@ from weakref import WeakKeyDictionary
 from sqlalchemy.dialects.mysql.mariadb import MariaDBDialect
 from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_connection, PGDialectAsync_psycopg
 from sqlalchemy.engine import URL, AdaptedConnection
+from sqlalchemy.exc import MissingGreenlet
 
 from ..aio.pool import AsyncPool, core_of_async
+from ..aio.waits import in_greenlet
 from ..engines.base import FrameworkConnection
 from ..errors import ConfigError
 from ..pool import ConnectionPool
 from .dialect import PooledDialect, names_a_host, password_shown, without_a_host
 from .mysql import MysqlDialect
 from .postgresql import PostgresDialect
+
+_NO_GREENLET = (
+    "a statement was to be sent outside of await, as by an attribute that is loaded when it is read: load it before, "
+    "or await AsyncAttrs.awaitable_attrs"
+)
 
 if TYPE_CHECKING:
     _Dialect = PooledDialect
@@ -125,6 +132,12 @@ def _closable(base: Any) -> Any:
     class Closable(base):  # type: ignore[misc]
         async def _async_soft_close(self) -> None:
             """Its rows were read already."""
+
+        def execute(self, query: Any, args: Any = None) -> Any:
+            """As the driver's. Raises MissingGreenlet where it would keep the event loop waiting."""
+            if not in_greenlet():
+                raise MissingGreenlet(_NO_GREENLET, code="xd2s")
+            return super().execute(query, args)
 
     Closable.__name__ = Closable.__qualname__ = base.__name__
     return Closable

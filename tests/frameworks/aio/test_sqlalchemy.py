@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 import sqlalchemy
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.ext.asyncio import create_async_engine as plain_create
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, registry
 
 import lambda_pool
 from lambda_pool import CommitUncertain, ConfigError, ConnectError, PoolTimeout, waiting
@@ -48,6 +49,33 @@ def test_transactions_and_sessions_share_the_pools_connection(ground: Ground) ->
 
     asyncio.run(work())
     assert pool.stats().opened == 1
+    assert at_rest(pool)
+
+
+def test_an_attribute_that_would_be_loaded_without_await(ground: Ground) -> None:
+    """It would keep the event loop waiting."""
+
+    class Row:
+        id: int
+
+    table = sqlalchemy.Table(
+        ground.table, sqlalchemy.MetaData(), sqlalchemy.Column("id", sqlalchemy.Integer, primary_key=True)
+    )
+    registry().map_imperatively(Row, table)
+    pool = ground.pool()
+    engine = create_async_engine(pool)
+
+    async def work() -> None:
+        async with AsyncSession(engine) as session:
+            await add(session, ground, 1)
+            row = (await session.execute(sqlalchemy.select(Row))).scalar_one()
+            await session.commit()
+            with pytest.raises(SQLAlchemyError, match="xd2s"):  # MissingGreenlet, or wrapped around it
+                _ = row.id
+            await session.refresh(row)
+            assert row.id == 1
+
+    asyncio.run(work())
     assert at_rest(pool)
 
 
