@@ -369,11 +369,11 @@ class Connector:
             if deadline.by_invocation:
                 make = DeadlineExceeded
                 text += "; the invocation had no more time"
-        from .hints import asleep, of_refusal
+        from .hints import of_refusal, silent
 
         earlier = of_refusal(before, self._config.url.engine, request)
         if kind is Failure.RESUMING and refused is None and not earlier:
-            hint = asleep(deadline)
+            hint = silent(self._config.url.engine, request.port, deadline)
         else:
             hint = self._hint(error, kind, request, endpoint, refused) or earlier
         return make(text + (hint and f". {hint}"))

@@ -3,6 +3,7 @@
 Loaded only when there is something to explain.
 """
 
+from .config.parts import ENGINE_AT
 from .engines.base import ConnectRequest
 from .invocation import Deadline
 from .tls import advice_on_own_certificate
@@ -27,6 +28,15 @@ def asleep(deadline: Deadline) -> str:
     return f"It did not wake within wake_timeout={deadline.wake:g} s: look at its events, or raise wake_timeout"
 
 
+def silent(engine: str, port: int, deadline: Deadline) -> str:
+    """What to do about a server that was reached, and did not answer a login before `deadline`."""
+    usual = ENGINE_AT.get(port, engine)
+    if usual == engine:
+        return asleep(deadline)
+    # MySQL's server speaks first, PostgreSQL's waits to be spoken to.
+    return f"Port {port} is usually one of {usual}://, and the URL begins with {engine}://: change one of them"
+
+
 def of_refusal(text: str, engine: str, request: ConnectRequest) -> str:
     """What to do, by the words of the driver's error; empty where they say it themselves."""
     found = _of_mysql(text, request) if engine == "mysql" else _of_postgres(text, request)
@@ -47,6 +57,8 @@ def _of_postgres(text: str, request: ConnectRequest) -> str:
             "Only PostgreSQL 17 and later speak TLS from the first byte, and few poolers do: take "
             "sslnegotiation=direct out of the URL"
         )
+    if "invalid response to SSL negotiation" in text or "expected authentication request" in text:
+        return "What answers there is no PostgreSQL: correct host and port, or write mysql:// for MySQL and MariaDB"
     if "no pg_hba.conf entry" in text:
         encrypted = "no encryption" not in text
         return "The server has no rule that lets this user into this database from here: " + (

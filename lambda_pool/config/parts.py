@@ -13,7 +13,8 @@ from .values import is_sendable
 PARTS = ("host", "port", "user", "password", "database", "engine", *synonyms.OWN)
 """Keywords of Pool, and names of variables behind the prefix. None of them may stand beside a URL."""
 
-_ENGINE_AT = {5432: "postgresql", 3306: "mysql"}
+ENGINE_AT = {5432: "postgresql", 3306: "mysql"}
+"""Which engine's usual port it is."""
 
 
 def from_parts(parts: Mapping[str, object], called: Callable[[str], str], *, needs_host: bool) -> Url:
@@ -90,8 +91,8 @@ def _port(name: str, value: object) -> int | None:
 def engine_of(name: str, value: object, port: int | None) -> str:
     """The engine that a setting or, where there is none, the port says. Raises ConfigError."""
     if value is None:
-        if port in _ENGINE_AT:
-            return _ENGINE_AT[port]
+        if port in ENGINE_AT:
+            return ENGINE_AT[port]
         raise ConfigError(f"{name} is missing: give 'postgresql' or 'mysql' (or the port 5432 or 3306)")
     engine = ENGINES.get(value.lower()) if isinstance(value, str) else None
     if engine is None:

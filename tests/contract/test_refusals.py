@@ -63,6 +63,12 @@ def test_a_pooler_that_refuses_start_up_options() -> None:
         Refused(url).once(ConnectError, "add pooled=true to the URL, and take 'options' out")
 
 
+@pytest.mark.parametrize("sslmode", ["disable", "prefer", "require"])
+def test_a_postgresql_url_that_leads_to_mysql(mariadb: MariaDbServer, sslmode: str) -> None:
+    url = f"postgresql://app:x@127.0.0.1:{mariadb.port}/orders?sslmode={sslmode}"
+    Refused(url).once(ConnectError, "What answers there is no PostgreSQL: correct host and port, or write mysql://")
+
+
 # --- databases and accounts -------------------------------------------------------------------------------------------
 
 

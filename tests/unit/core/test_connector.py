@@ -223,6 +223,17 @@ class TestOddSources:
             handler({}, LambdaContext(130))  # of which a tenth of a second is kept for the answer
 
 
+@pytest.mark.parametrize("port", [3306, 5432, 6432])
+def test_a_server_without_an_answer_at_the_other_engines_port(driver: FakeDriver, port: int) -> None:
+    """It is not said to be asleep."""
+    driver.fail("connect", *[FakeError(Failure.RESUMING, "no answer in time")] * 100)
+    with pytest.raises(ConnectError) as caught:
+        borrow(driver.pool(f"postgresql://app@db.example:{port}/orders", timeout=0.3))
+    other = f"Port {port} is usually one of mysql://, and the URL begins with postgresql://: change one of them"
+    assert (other in str(caught.value)) is (port == 3306)
+    assert ("asleep" in str(caught.value)) is (port != 3306)
+
+
 class TestRefusedLogin:
     def refused(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture, **arguments: Any) -> str:
         caplog.set_level(logging.DEBUG)
