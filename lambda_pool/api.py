@@ -235,12 +235,12 @@ class Pool(Generic[Conn]):
     def step(self, context: Any, name: str, work: Callable[[Any], R], *, config: Any = None) -> R:
         """Run `work(conn)` as a step of a durable function: exactly once, however often it is interrupted.
 
-        In: the function's DurableContext; the step's name; what is to be done, in one transaction; and the SDK's
-        `StepConfig`, None for its default. A row of the table lambda_pool_steps, which is made at its first use, is
-        written with the work: a replay finds it, and returns the stored result. Out: the result, as JSON gives it back.
+        In: the function's DurableContext; the step's name, in ASCII; what is to be done, in one transaction; and the
+        SDK's `StepConfig`, None for its default. A row of the table lambda_pool_steps, made at first use, is written
+        with the work: a replay finds it, and returns the stored result. Out: the result, as JSON gives it back.
         Raises what `context.step()` raises. Within the step, and so in what the SDK records of a failure: ConfigError
-        if the result is not JSON or the table may not be made, NotCommitted if the work ended its transaction itself,
-        else what `Pool.run` raises.
+        if the result cannot be recorded or the table may not be made, NotCommitted if the work ended its transaction
+        itself, else what `Pool.run` raises.
         """
         from . import durable
 

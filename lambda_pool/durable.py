@@ -6,6 +6,7 @@ Here a row says the same, and is committed with the work: who finds it gives the
 
 import json
 import logging
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
@@ -28,6 +29,10 @@ _DAYS = 366
 """Age at which a row is deleted: no durable execution lives for longer, so that none can still ask for it."""
 _AT_ONCE = 1000  # rows that one environment deletes
 _TABLE = "lambda_pool_steps"
+# Of a step's name, and bytes of its result, as Lambda takes them:
+# https://docs.aws.amazon.com/lambda/latest/api/API_OperationUpdate.html
+_NAME = re.compile(r"[\x20-\x7e]{1,256}")
+_LARGEST = 6 << 20
 
 
 class _Statements(Record):
@@ -79,24 +84,28 @@ def step(pool: ConnectionPool, context: Any, name: str, work: Callable[[Any], An
         raise ConfigError(
             f"context is not valid: step() takes the DurableContext of a durable function, not {type(context).__name__}"
         )
-    if not isinstance(name, str) or not name or "\0" in name or name != name.encode("utf-8", "replace").decode():
-        raise ConfigError(f"name={name!r} is not valid: it must be a text that is not empty and can be stored")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        # Lambda says so too late: the SDK does not wait for its answer before it calls the work.
+        raise ConfigError(f"name={name!r} is not valid: Lambda takes 1 to 256 printable ASCII characters")
     if not callable(work):
         raise replay.not_callable(work)
-    once = _Once(pool, context, name, work)
+    once = _Once(pool, context, name, work, getattr(config, "serdes", None))
     return context.step(once.run, name=name, **({} if config is None else {"config": config}))
 
 
 class _Once:
     """One step, which the SDK may run more than once."""
 
-    def __init__(self, pool: ConnectionPool, context: Any, name: str, work: Callable[[Any], Any]) -> None:
+    def __init__(
+        self, pool: ConnectionPool, context: Any, name: str, work: Callable[[Any], Any], serdes: object
+    ) -> None:
         self._pool = pool
         self._said = _STATEMENTS[pool.config.url.engine]
         self._execution = str(context.execution_context.durable_execution_arn)
         self._lambda_context = context.lambda_context
         self._name = name
         self._work = work
+        self._serdes = serdes
         self._key = ""
         self._claimed = False
 
@@ -175,6 +184,8 @@ class _Once:
             raise ConfigError(f"{self._called()} is 'async def': a step's work must be a plain function")
         try:
             stored = json.dumps(result, allow_nan=False)
+            if self._serdes is None:  # else the function's own says what it can hold
+                _check_recordable(json.loads(stored))
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(
                 f"the result of {self._called()} cannot be stored, so nothing of it is saved ({error}): return what "
@@ -232,6 +243,17 @@ def _bounded_by(context: Any) -> Request:
     except (AttributeError, TypeError):
         deadline = None if outer is None else outer.deadline
     return Request(deadline)
+
+
+def _check_recordable(result: Any) -> None:
+    """Raise ValueError or RecursionError for a result that the SDK could not record, once the work is committed."""
+    from aws_durable_execution_sdk_python.serdes import EXTENDED_TYPES_SERDES, SerDesContext
+
+    context = SerDesContext("", "")
+    recorded = EXTENDED_TYPES_SERDES.serialize(result, context)
+    if len(recorded) > _LARGEST:
+        raise ValueError(f"the SDK records it in {len(recorded)} bytes, and Lambda takes {_LARGEST}")
+    EXTENDED_TYPES_SERDES.deserialize(recorded, context)
 
 
 def _operation(step_context: Any) -> str:

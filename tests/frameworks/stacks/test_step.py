@@ -399,8 +399,17 @@ def failure(pool: lambda_pool.Pool, work: Callable[[Any], Any]) -> str:
     return str(result.error.message)
 
 
-@pytest.mark.parametrize("bad", [object(), float("nan"), {1, 2}, b"bytes", {(1, 2): 3}])
-def test_a_result_that_is_not_json_saves_nothing(pool: lambda_pool.Pool, server: Server, bad: Any) -> None:
+def nested(depth: int) -> Any:
+    return {"inner": nested(depth - 1)} if depth else 1
+
+
+# The last three are JSON, but the SDK would fail to record them once they are committed.
+@pytest.mark.parametrize(
+    "bad",
+    [object(), float("nan"), {1, 2}, b"", {(1, 2): 3}, nested(400), "x" * (6 << 20), dict.fromkeys(range(1 << 18))],
+    ids=lambda bad: type(bad).__name__,
+)
+def test_a_result_that_cannot_be_recorded_saves_nothing(pool: lambda_pool.Pool, server: Server, bad: Any) -> None:
     def work(conn: Any) -> Any:
         insert(conn, 1)
         return bad
@@ -575,6 +584,8 @@ def test_deleting_old_rows_waits_for_no_step_at_work(pool: lambda_pool.Pool, ser
         ((..., "", print), "name='' is not valid"),
         ((..., "a\0b", print), r"name='a\\x00b' is not valid"),
         ((..., "a\ud800", print), r"name='a\\ud800' is not valid"),
+        ((..., "zahlung prüfen", print), "Lambda takes 1 to 256 printable ASCII characters"),
+        ((..., "a" * 257, print), "Lambda takes 1 to 256 printable ASCII characters"),
         ((..., "save", 7), "work is not valid"),
     ],
 )
