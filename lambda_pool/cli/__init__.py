@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
+from io import TextIOWrapper
 from typing import NoReturn, Protocol, cast
 
 import lambda_pool
@@ -129,6 +130,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for logger in map(logging.getLogger, ("lambda_pool", "psycopg")):
         if not logger.handlers:
             logger.addHandler(logging.NullHandler())
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # what a server sends may not be in the terminal's encoding
     try:
         code = command.run(args)
         sys.stdout.flush()  # here, where a reader that has gone is expected, and not at exit

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+import lambda_pool
 from lambda_pool.cli import database, main
 from lambda_pool.testing import FaultyProxy, PostgresServer
 from tests.tools.cli.screen import CLI, Screen
@@ -22,7 +23,9 @@ def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
     ours = ("LAMBDA_POOL", "DATABASE_URL", "AWS_", "POWERTOOLS_")
     environment = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
     environment |= {"AWS_EC2_METADATA_DISABLED": "true", "HOME": "/nonexistent", **changes}
-    return subprocess.run([CLI, *arguments], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(
+        [CLI, *arguments], env=environment, capture_output=True, text=True, errors="replace", timeout=60, check=False
+    )
 
 
 @pytest.mark.parametrize(
@@ -136,6 +139,16 @@ def test_top_fits_the_screen_and_ends_with_ctrl_c(postgres: PostgresServer) -> N
         assert max(map(len, view)) <= 40
     assert "Traceback" not in screen.text
     assert screen.text.splitlines()[-1].endswith("interrupted")
+
+
+def test_a_terminal_that_is_not_utf_8_gets_question_marks(postgres: PostgresServer) -> None:
+    pool = lambda_pool.Pool(postgres.url(), observers=())
+    with pool.connection() as conn:
+        conn.execute("select 'größe →' as seen")
+        top = run("top", postgres.url(), "--once", "--limit", "1000", PYTHONIOENCODING="latin-1")
+    pool.close()
+    assert (top.returncode, top.stderr) == (0, "")
+    assert " ?' as seen" in top.stdout
 
 
 def test_ctrl_c_while_nobody_answers() -> None:
