@@ -249,6 +249,10 @@ def test_the_chart_goes_to_a_file(capsys: pytest.CaptureFixture[str], tmp_path: 
         (["--max-connections", "10"], "--environments, or --rate and --duration"),
         (["--max-connections", "10", "--environments", "0"], "environments=0"),
         (["--live", "--url", "oracle://db", "--environments", "1"], "postgresql:// or mysql://"),
+        (
+            ["--max-connections", "10", "--environments", "2", "--rate", "100", "--query-time", "1e308"],
+            "rate=100.0 with query_seconds=1e+308",
+        ),
     ],
 )
 def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str], arguments: list[str], fix: str) -> None:
