@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
         title = f"{pool.config.url.engine} {pool.config.url.hosts or 'local socket'}/{pool.config.url.database}"
         with Progress() as waiting:
             waiting(f"connecting to {title}")
-            pool.warm()
+            pool.warm(strict=True)
         view_of = look(pool, _READERS[pool.config.url.engine])
         while True:
             view = view_of()
