@@ -1,5 +1,6 @@
 """One pool on each engine, and what the contract needs to know of a server: how to count, kill and read its log."""
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,10 +66,17 @@ class Database:
         else:
             self.execute(f"kill {backend}")
 
-    def alive(self, backend: int) -> bool:
-        if self.engine == "postgresql":
-            return bool(self.execute(f"select 1 from pg_stat_activity where pid = {backend}"))
-        return bool(self.execute(f"select 1 from information_schema.processlist where id = {backend}"))
+    def is_gone(self, backend: int) -> bool:
+        """Whether a session has ended, or ends within 5 s: a server takes a moment to notice."""
+        sessions = (
+            "pg_stat_activity where pid" if self.engine == "postgresql" else "information_schema.processlist where id"
+        )
+        end = time.monotonic() + 5
+        while self.execute(f"select 1 from {sessions} = {backend}"):
+            if time.monotonic() > end:
+                return False
+            time.sleep(0.01)
+        return True
 
     def query(self, conn: Any, sql: str) -> list[tuple[Any, ...]]:
         """Run one statement on a borrowed connection, as each driver's users do."""

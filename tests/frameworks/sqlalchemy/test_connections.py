@@ -236,12 +236,12 @@ def test_dispose_closes_what_is_idle_and_the_next_checkout_works(database: Datab
         first = backend(conn)
     engine.dispose()
     assert pool_of(engine).stats().size == 0
-    assert not database.alive(first)
+    assert database.is_gone(first)
     with engine.connect() as conn:
         second = backend(conn)
         engine.dispose()  # amid its use: it is closed when it comes back
         assert conn.execute(text("select 1")).scalar() == 1
-    assert not database.alive(second)
+    assert database.is_gone(second)
     engine.dispose(close=False)
     with engine.connect() as conn:
         assert conn.execute(text("select 1")).scalar() == 1

@@ -179,7 +179,7 @@ def test_a_writer_that_became_a_reader_is_left(pg: Database) -> None:
         conn.execute(table_of(pg).insert().values(id=1))
     with engine.connect() as conn:
         assert backend(conn) != first
-    assert not pg.alive(first)
+    assert pg.is_gone(first)
 
 
 def test_what_a_read_only_engine_is_refused_is_no_failover(database: Database, make: Make) -> None:
