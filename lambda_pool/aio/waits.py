@@ -265,8 +265,7 @@ async def _awaited(awaitable: Awaitable[T]) -> T:
 class _LoopWaits:
     """How code in a greenlet waits. See `waiting`, whose functions these are."""
 
-    def here(self) -> bool:
-        return in_greenlet()
+    here = staticmethod(in_greenlet)
 
     def current_borrower(self) -> int:
         # Not `id`: the next task may get that of one that is gone.
