@@ -157,6 +157,15 @@ def _no_pool_of_an_earlier_test() -> None:
         lifecycle.look_at_deadlines()
 
 
+@pytest.fixture(autouse=True)
+def _no_request_is_left() -> Iterator[None]:
+    """One that a test does not end would be that of each later test, and its deadline theirs."""
+    yield
+    from lambda_pool.request import current_request
+
+    assert current_request() is None, "this test did not end its request: close() what a WSGI application returns"
+
+
 @pytest.fixture(scope="session")
 def lambda_rie() -> Path:
     """The Runtime Interface Emulator, named by AWS_LAMBDA_RIE; `make test` sets it."""
