@@ -11,7 +11,7 @@ import time
 from . import results
 from .report import goals, page
 
-NAMES = ("checkout", "invocation", "cold", "recovery", "contention", "server", "round_trips", "log_cost")
+NAMES = ("checkout", "invocation", "network", "cold", "recovery", "contention", "server", "round_trips", "log_cost")
 FLEET = "fleet"
 """Half an hour, with runs and a page of its own: `python -m benchmarks fleet [RUN…]`."""
 _ONE = "--one"

@@ -96,13 +96,10 @@ def compare_closely(server: Any) -> dict[str, dict[str, dict[str, Figure]]]:
     }
 
 
-def compare_framework(
-    server: Any, names: Sequence[str], sets: int = FRAMEWORK_SETS, rounds: int = CLOSE_ROUNDS
+def compare_peers(
+    engine: str, url: str, names: Sequence[str], sets: int = FRAMEWORK_SETS, rounds: int = CLOSE_ROUNDS
 ) -> dict[str, Any]:
-    """A framework on our pool, the first of `names`, over the same on others, by fresh sets of environments.
-
-    And their cold starts.
-    """
+    """Our own way, the first of `names`, over the others, by fresh sets of environments. And their cold starts."""
     mine, *others = names
     ratios: dict[str, dict[str, list[float]]] = {work: {name: [] for name in others} for work in FRAMEWORK_WORKS}
     cold: dict[str, list[float]] = {name: [] for name in names}
@@ -110,7 +107,7 @@ def compare_framework(
         with contextlib.ExitStack() as stack:
             runtimes = {}
             for name in shuffled(list(names)):
-                runtimes[name] = stack.enter_context(environment(name, server.scheme, server.url()))
+                runtimes[name] = stack.enter_context(environment(name, engine, url))
                 cold[name].append(answer_of(runtimes[name], {"work": "one"}))
             for work in FRAMEWORK_WORKS:
                 in_turns(runtimes, work, WARM_UP)
@@ -140,5 +137,5 @@ def measure() -> dict[str, Any]:
                 server.execute(statement)
             found[server.scheme] = compare(server)
             for name, of_engine in frameworks.items():
-                found[name][server.scheme] = compare_framework(server, of_engine[server.scheme])
+                found[name][server.scheme] = compare_peers(server.scheme, server.url(), of_engine[server.scheme])
     return found

@@ -16,7 +16,7 @@ from lambda_pool.testing import MariaDbServer, PostgresServer
 from . import ways
 from .carried_begin import CarryingCursor
 from .rounds import figure, in_turns, ratio
-from .turns import Relay
+from .turns import ONE_WAY, Relay
 
 NAME = "round_trips"
 WARM_UP = 8
@@ -28,8 +28,6 @@ SITUATIONS = {
     "one SELECT, transaction": ("one", False),
     "three statements, transaction": ("three", False),
 }
-ONE_WAY = 0.00025
-"""Seconds: a round trip of half a millisecond, as within one availability zone."""
 
 # PostgreSQL: "… LOG:  statement: BEGIN", "… LOG:  execute <unnamed>: select 42". Empty queries count.
 _POSTGRES = re.compile(r"LOG:  (?:statement|execute [^:]*): ?(.*)")

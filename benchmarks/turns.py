@@ -7,6 +7,9 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
+ONE_WAY = 0.00025
+"""Seconds: a round trip of half a millisecond, as within one availability zone."""
+
 
 class Relay:
     """Between clients and 127.0.0.1:`target`, for as long as the context lasts; also for encrypted ones.

@@ -103,13 +103,25 @@ def invocation(found: Results, plots: Plots) -> dict[str, str]:
                 title = f"One SELECT in a transaction, whole invocation, {name}"
                 text = plot(plots, f"invocation-{engine}", title, "milliseconds", times, logarithmic=False) + text
             blocks[f"{engine} {work}"] = text
-    return blocks | frameworks(found)
+    return blocks | peers(found, FRAMEWORKS)
 
 
-def frameworks(found: Results) -> dict[str, str]:
-    """Each framework on lambda_pool, over the same framework on others."""
+FRAMEWORKS = ("sessions", "django", "async", "async_sessions")
+
+
+def network(found: Results, plots: Plots) -> dict[str, str]:
+    """The network, and what lambda_pool takes over others on it."""
+    blocks = {key: str(found[key]) for key in ("sets", "rounds")}
+    blocks["round trip"] = " and ".join(
+        f"{spread(found['round_trip_ms'][engine])} ms ({name})" for engine, name in ENGINES.items()
+    )
+    return blocks | peers(found, ("drivers", *FRAMEWORKS))
+
+
+def peers(found: Results, parts: Iterable[str]) -> dict[str, str]:
+    """What lambda_pool takes, over the same on others."""
     blocks = {}
-    for part in ("sessions", "django", "async", "async_sessions"):
+    for part in parts:
         rows = [
             (
                 peer,
@@ -323,6 +335,7 @@ def log_cost(found: Results, plots: Plots) -> dict[str, str]:
 PARTS: dict[str, Callable[[Results, Plots], dict[str, str]]] = {
     "checkout": checkout,
     "invocation": invocation,
+    "network": network,
     "cold": cold,
     "recovery": recovery,
     "contention": contention,

@@ -22,6 +22,7 @@ def goals(results: Results) -> list[Goal]:
     for name, of_part in (
         ("checkout", checkout),
         ("invocation", invocation),
+        ("network", network),
         ("cold", cold),
         ("server", server),
         ("round_trips", round_trips),
@@ -71,12 +72,12 @@ _FRAMEWORKS = {
 }
 
 
-def frameworks(found: Results) -> list[Goal]:
-    """Whole warm invocations with SQLAlchemy, with Django, and on an event loop."""
+def frameworks(found: Results, where: str = "") -> list[Goal]:
+    """Whole warm invocations with SQLAlchemy, with Django, and on an event loop. `where`: on which network."""
     works = {"one": "one SELECT", "three": "a transaction of three statements"}
     return [
         _ratio(
-            f"whole warm invocation, {ENGINES[engine]}, {words}, {what} on lambda_pool over {peer}",
+            f"whole warm invocation{where}, {ENGINES[engine]}, {words}, {what} on lambda_pool over {peer}",
             bound,
             found[part][engine][work][peer],
         )
@@ -96,6 +97,21 @@ def invocation(found: Results) -> list[Goal]:
             f"whole warm invocation with metrics, {engine_name}, {words}, over a bare global",
             1.05,
             found[engine][work][METRICS]["over_bare"],
+        )
+        for engine, engine_name in ENGINES.items()
+        for work, words in works.items()
+    ]
+
+
+def network(found: Results) -> list[Goal]:
+    """The same goals, where a round trip takes as long as it does between AWS's machines."""
+    works = {"one": "one SELECT in a transaction", "three": "a transaction of three statements"}
+    where = " at 0.5 ms a round trip"
+    return frameworks(found, where) + [
+        _ratio(
+            f"whole warm invocation with metrics{where}, {engine_name}, {words}, over a bare global",
+            1.05,
+            found["drivers"][engine][work][BARE],
         )
         for engine, engine_name in ENGINES.items()
         for work, words in works.items()

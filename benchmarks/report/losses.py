@@ -62,9 +62,8 @@ def frameworks(found: Results) -> list[str]:
         if max(ratios) > 1:
             lines.append(
                 f"**{words}**: a warm invocation on lambda_pool takes {number(min(ratios))} to "
-                f"{number(max(ratios))} times as long. On loopback a check by a round trip costs nearly "
-                "nothing. Where it takes half a millisecond, doing "
-                "without it outweighs the rest."
+                f"{number(max(ratios))} times as long on loopback, where a check by a round trip costs "
+                "next to nothing ([with a network between](#where-a-round-trip-takes-half-a-millisecond))."
             )
     return lines
 
