@@ -259,7 +259,8 @@ def test_a_full_pooler_is_waited_for_and_then_said(server: PostgresServer) -> No
         first = pool_of(bouncer.url())
         with first.connection() as conn:
             conn.execute("select 1")
-        with pytest.raises(ConnectError, match=r"no more connections allowed.*attempts in"):
+        with pytest.raises(ConnectError, match="attempts in") as full:
             with pool_of(bouncer.url(), timeout=0.3).connection():
                 pass
+        assert "no more connections allowed" in str(full.value)  # maybe the last attempt had no time to hear it
         first.close()
