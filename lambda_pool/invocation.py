@@ -68,13 +68,11 @@ def remaining() -> float | None:
     if request is not None and not request.over:
         left = request.left()
         return None if left is None else left - reserve.seconds
-    return _of_invocation()
+    return _of_invocation() if running else None
 
 
 def _of_invocation() -> float | None:
-    """The same of the invocation alone."""
-    if not running:
-        return None
+    """The same of the invocation that runs, whatever request does."""
     context = running.get(get_ident()) or current()
     try:
         left = context.get_remaining_time_in_millis()
@@ -97,8 +95,8 @@ def time_out() -> float:
 
     A request's end says nothing of it: the connection is lent to others later, and to what outlives a request.
     """
-    left = _of_invocation()
-    if left is None or len(running) > 1:
+    left = _of_invocation() if len(running) == 1 else None
+    if left is None:
         return LONGEST
     return left + reserve.seconds + monotonic() - begun.at
 

@@ -23,6 +23,9 @@ from .words import (
 Plots = dict[str, str]
 """SVG by file name."""
 
+FRAMEWORKS = ("sessions", "django", "async", "async_sessions")
+"""Parts of the results of `invocation` and `network`."""
+
 
 def plot(plots: Plots, name: str, title: str, unit: str, figures: dict[str, Figure], *, logarithmic: bool) -> str:
     """Draw one, and return the line that shows it."""
@@ -104,9 +107,6 @@ def invocation(found: Results, plots: Plots) -> dict[str, str]:
                 text = plot(plots, f"invocation-{engine}", title, "milliseconds", times, logarithmic=False) + text
             blocks[f"{engine} {work}"] = text
     return blocks | peers(found, FRAMEWORKS)
-
-
-FRAMEWORKS = ("sessions", "django", "async", "async_sessions")
 
 
 def network(found: Results, plots: Plots) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """What is to be reached, and what was."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 from benchmarks import async_ways, django_ways, served, session_ways
@@ -89,33 +90,29 @@ def frameworks(found: Results, where: str = "") -> list[Goal]:
     ]
 
 
-def invocation(found: Results) -> list[Goal]:
-    """Whole warm invocations."""
+def over_bare(ratio: Callable[[str, str], Figure], where: str = "") -> list[Goal]:
+    """The same on a driver. `ratio`: of an engine and a kind of work."""
     works = {"one": "one SELECT in a transaction", "three": "a transaction of three statements"}
-    return frameworks(found) + [
+    return [
         _ratio(
-            f"whole warm invocation with metrics, {engine_name}, {words}, over a bare global",
+            f"whole warm invocation with metrics{where}, {engine_name}, {words}, over a bare global",
             1.05,
-            found[engine][work][METRICS]["over_bare"],
+            ratio(engine, work),
         )
         for engine, engine_name in ENGINES.items()
         for work, words in works.items()
     ]
+
+
+def invocation(found: Results) -> list[Goal]:
+    """Whole warm invocations."""
+    return frameworks(found) + over_bare(lambda engine, work: found[engine][work][METRICS]["over_bare"])
 
 
 def network(found: Results) -> list[Goal]:
     """The same goals, where a round trip takes as long as it does between AWS's machines."""
-    works = {"one": "one SELECT in a transaction", "three": "a transaction of three statements"}
     where = " at 0.5 ms a round trip"
-    return frameworks(found, where) + [
-        _ratio(
-            f"whole warm invocation with metrics{where}, {engine_name}, {words}, over a bare global",
-            1.05,
-            found["drivers"][engine][work][BARE],
-        )
-        for engine, engine_name in ENGINES.items()
-        for work, words in works.items()
-    ]
+    return frameworks(found, where) + over_bare(lambda engine, work: found["drivers"][engine][work][BARE], where)
 
 
 def cold(found: Results) -> list[Goal]:

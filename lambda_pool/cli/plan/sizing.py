@@ -195,7 +195,8 @@ def _check(figures: Figures) -> None:
         if value is not None and not 0 <= value < float("inf"):
             raise ValueError(f"{name}={value} is not valid: it must not be negative")
     if figures.rate is not None and not figures.rate * (figures.query_seconds or 0) < 1e9:
-        raise ValueError(f"rate={figures.rate} with query_seconds={figures.query_seconds} is no number of connections")
+        both = f"rate={figures.rate} with query_seconds={figures.query_seconds}"
+        raise ValueError(f"{both} is not a number of connections")
     if not 0 <= figures.headroom < 1:
         raise ValueError(f"headroom={figures.headroom} is not valid: it must be a part from 0 to below 1, such as 0.2")
     if figures.proxy_percent is not None and not 1 <= figures.proxy_percent <= 100:
