@@ -138,6 +138,12 @@ def leave_to_the_full_run(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.slow(f"not in the sample of the day: {why}"))
 
 
+def pytest_collection_finish() -> None:
+    """Some 8,000 collected tests are most of a process's objects: no later `gc.collect()` looks at them again."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_report_header() -> str:
     """How a seeded part is tried again."""
     return f"speed: {'full' if FULL else 'quick'}; TEST_SEED={SEED}"

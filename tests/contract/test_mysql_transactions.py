@@ -414,10 +414,12 @@ def test_a_prepared_transaction_that_is_left_behind_is_told(
             f"XA PREPARE {xid}",
         ):
             my.query(conn, statement)
+        backend = my.backend(conn)
         if raises:
             1 / 0  # noqa: B018
     assert f"left the prepared transaction {xid} behind" in caplog.text
     assert "until XA COMMIT or XA ROLLBACK with its xid" in caplog.text
+    assert my.is_gone(backend)  # until then only its own session may end it
     my.execute(f"xa rollback {xid}")
     caplog.clear()
     with pool.connection() as conn:

@@ -82,11 +82,8 @@ def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
-def test_what_cannot_be_done_is_one_line_and_exit_code_2(
-    arguments: list[str], says: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("LAMBDA_POOL_TIMEOUT", "1")
-    done = run(*arguments)
+def test_what_cannot_be_done_is_one_line_and_exit_code_2(arguments: list[str], says: str) -> None:
+    done = run(*arguments, LAMBDA_POOL_TIMEOUT="1")
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     [line] = done.stderr.splitlines()
     assert line.startswith(f"lambda-pool {arguments[0]}: ")
