@@ -76,14 +76,10 @@ make_venv() { # make_venv FOLDER [PYTHON]
     python=${2:-$(find_python)}
     set -- "$1" "$python"
     rm -rf "$1"
-    if ! "$2" -m venv "$1" >/dev/null 2>&1; then
-        rm -rf "$1"
-        # Debian keeps ensurepip in a package of its own.
-        local version
-        version=$("$2" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
-        install_packages "python$version-venv"
-        "$2" -m venv "$1" >/dev/null || fail "$2 cannot make a virtual environment in $1"
-    fi
+    # Debian keeps ensurepip in a package of its own.
+    "$2" -c 'import ensurepip' 2>/dev/null ||
+        install_packages "python$("$2" -c 'import sys; print("%d.%d" % sys.version_info[:2])')-venv"
+    "$2" -m venv "$1" >/dev/null || fail "$2 cannot make a virtual environment in $1"
     "$1/bin/pip" install -q --disable-pip-version-check --upgrade 'pip>=25.1' || fail "pip could not upgrade itself in $1"
 }
 

@@ -46,6 +46,7 @@ from lambda_pool.testing.processes import (
 )
 
 _INVOKE_PATH = "/2015-03-31/functions/function/invocations"
+_NO_EVENT: dict[str, object] = {}
 _START_SECONDS = 10.0
 _START_ATTEMPTS = 5
 # The emulator writes the END line just before or just after it answers.
@@ -315,9 +316,10 @@ class LambdaRuntime:
                 return pid
         return None
 
-    def invoke(self, event: object = None, timeout: float | None = None) -> Invocation:
-        """Send one event and return the answer; a handler's exception is in `Invocation.error`.
+    def invoke(self, event: object = _NO_EVENT, timeout: float | None = None) -> Invocation:
+        """Send one event, as JSON, and return the answer; a handler's exception is in `Invocation.error`.
 
+        event: by default an empty object, as Lambda sends it where the caller gives none.
         timeout: longest wait for the answer in seconds; by default twice the function's timeout (Init and
             handler) and ten seconds.
 
@@ -329,7 +331,7 @@ class LambdaRuntime:
             raise LambdaRuntimeError("the environment is not running: start it first")
         if self._frozen:
             raise LambdaRuntimeError("the environment is frozen: Lambda thaws it before an invocation, call thaw()")
-        body = json.dumps({} if event is None else event).encode()
+        body = json.dumps(event).encode()
         wait = timeout if timeout is not None else 2 * self.timeout + 10.0
         offset = self._log_size()
         connection = http.client.HTTPConnection(self.address, self._port, timeout=wait)

@@ -27,7 +27,7 @@ print("init of", os.getpid())
 
 def handler(event, context):
     print("event is", event)
-    action = event.get("action")
+    action = (event or {}).get("action")
     if action == "raise":
         raise ValueError("no such order")
     if action == "exit":
@@ -69,6 +69,12 @@ def test_answers_and_stays_warm(code_dir: Path) -> None:
     assert "event is {'n': 2}" in second.log
     assert "init of" not in second.log
     assert "event is {'n': 1}" not in second.log
+
+
+def test_no_event_is_an_empty_one_and_none_is_none(code_dir: Path) -> None:
+    with LambdaRuntime("plain.handler", code_dir=code_dir) as runtime:
+        assert "event is {}" in runtime.invoke().log
+        assert "event is None" in runtime.invoke(None).log
 
 
 def test_pid_is_the_python_process(code_dir: Path) -> None:
