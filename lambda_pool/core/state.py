@@ -101,10 +101,10 @@ class PoolState:
             self._pass_over_abandoned()
 
     def wake(self) -> None:
-        """Let the first in the queue look again."""
+        """Let the first in the queue look again, where there is something to be found."""
         if self.queue:
             self._pass_over_abandoned()
-        if self.queue:
+        if self.queue and (len(self.entries) < self.max_size or any(entry.state is _IDLE for entry in self.entries)):
             self.queue[0].wake()
 
     def _pass_over_abandoned(self) -> None:

@@ -14,7 +14,9 @@ import pytest
 
 import lambda_pool
 from lambda_pool.api import core_of
-from lambda_pool.core.entry import Entry
+from lambda_pool.core.entry import Entry, State
+from lambda_pool.core.state import PoolState
+from lambda_pool.endpoints.base import Role
 from lambda_pool.engines.base import ConnectRequest, Failure, Outcome
 from lambda_pool.events import (
     CheckedOut,
@@ -213,6 +215,30 @@ class TestQueue:
                 order.append("who came back")
             thread.join(10)
             assert order == ["who waited", "who came back"]
+
+    def test_who_waits_is_woken_only_for_something(self) -> None:
+        """Each wake-up for nothing is a switch of threads, or a round of the event loop."""
+
+        class Waiting:
+            role, abandoned = Role.WRITER, False
+
+            def __init__(self, owner: int) -> None:
+                self.owner, self.woken = owner, 0
+
+            def wake(self) -> None:
+                self.woken += 1
+
+        state, first, second = PoolState(max_size=1), Waiting(2), Waiting(3)
+        entry = state.acquire(Role.WRITER, 1)
+        assert entry is not None
+        entry.state = State.LENT
+        state.queue.extend((first, second))
+        state.give_back(entry)
+        assert state.acquire(Role.WRITER, first.owner, first) is entry
+        state.leave(first)
+        assert (first.woken, second.woken) == (1, 0)
+        state.give_back(entry)
+        assert (first.woken, second.woken) == (1, 1)
 
     def test_a_waiter_times_out_with_stats_and_the_last_cause(self, driver: FakeDriver, seen: Recorder) -> None:
         pool = driver.pool(max_size=1, timeout=0.05, observers=[seen])
