@@ -22,9 +22,8 @@ _NAME = "lambda_pool.fastapi.session: write Depends(session(engine), scope='func
 """What FastAPI calls the dependency when it refuses it."""
 
 
-async def _before_the_answer() -> AsyncIterator[None]:
-    """Ends before the answer is sent. FastAPI lets nothing depend on it that ends later."""
-    yield
+async def _before_the_answer() -> None:
+    """Nothing: FastAPI lets nothing depend on it that ends after the answer."""
 
 
 _Scope = Annotated[None, Depends(_before_the_answer, scope="function")]

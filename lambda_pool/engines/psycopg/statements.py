@@ -61,7 +61,10 @@ def asks_to_commit(query: Any) -> bool:
 
 def may_commit(query: Any) -> bool:
     """True if one of its statements does, be it the first of two phases."""
-    return bool(re.search(_MAY_COMMIT, _bare(statement(query).lower())))
+    text = statement(query).lower()
+    if not ("commit" in text or "end" in text or "prepare" in text):  # nearly none has one of these words
+        return False
+    return bool(re.search(_MAY_COMMIT, _bare(text)))
 
 
 def commits(query: Any) -> bool:
