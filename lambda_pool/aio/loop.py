@@ -135,10 +135,11 @@ def end_tasks(loop: asyncio.AbstractEventLoop) -> None:
     """
     if loop.is_closed() or loop.is_running():
         return
-    closing = [task for task in _left(loop) if type(task.get_coro()).__name__ == _CLOSES_GENERATOR]
+    left = _left(loop)
+    closing = [task for task in left if type(task.get_coro()).__name__ == _CLOSES_GENERATOR]
     if closing:
         _wait(loop, closing, "closing an async generator failed")
-    left = _left(loop)
+        left = _left(loop)
     if not left:
         return
     names = ", ".join(sorted(_named(task) for task in left))
