@@ -9,7 +9,8 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import pytest
@@ -17,7 +18,7 @@ from psycopg import pq
 from psycopg.waiting import wait
 
 from lambda_pool import ConfigError, LambdaPoolError
-from lambda_pool.engines.psycopg.libpq import Unasked, connect, exchange, request_cancel
+from lambda_pool.engines.psycopg.libpq import NoAnswerError, Unasked, connect, exchange, request_cancel
 from lambda_pool.testing import FaultyProxy, PostgresServer
 from tests.contract.conftest import Database
 
@@ -94,6 +95,28 @@ def test_a_cancel_that_reaches_nobody_says_why(postgres: PostgresServer) -> None
         with pytest.raises(psycopg.OperationalError, match=r"Connection refused|error 111"):
             request_cancel(pgconn, time.monotonic() + 20)
         pgconn.finish()
+
+
+def test_a_cancel_that_nobody_answers_ends_in_time(postgres: PostgresServer) -> None:
+    with FaultyProxy("127.0.0.1", postgres.port) as proxy:
+        pgconn = opened(postgres.url(port=proxy.port))
+        proxy.swallow("to_client", existing=False)
+        start = time.monotonic()
+        with pytest.raises(NoAnswerError):
+            request_cancel(pgconn, start + 0.3)
+        assert time.monotonic() < start + 5
+        pgconn.finish()
+
+
+def test_so_does_one_of_a_libpq_that_waits_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pq, "version", lambda: 160_008)
+    over = threading.Event()
+    pgconn: Any = SimpleNamespace(get_cancel=lambda: SimpleNamespace(cancel=lambda: over.wait(20)))
+    start = time.monotonic()
+    with pytest.raises(NoAnswerError):
+        request_cancel(pgconn, start + 0.3)
+    assert time.monotonic() < start + 5
+    over.set()
 
 
 # --- logins -----------------------------------------------------------------------------------------------------------

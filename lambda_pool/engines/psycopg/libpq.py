@@ -4,8 +4,10 @@ import logging
 import os
 import socket
 import sys
+from _thread import TIMEOUT_MAX, start_new_thread
 from collections.abc import Callable, Generator
 from fcntl import ioctl
+from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -16,7 +18,7 @@ from psycopg.pq import ConnStatus, ExecStatus, PollingStatus, TransactionStatus
 from psycopg.waiting import Ready, Wait
 
 from ...errors import ConfigError
-from ...waiting import READ, WRITE, aside, ready
+from ...waiting import READ, WRITE, aside, hold, ready
 from ..base import SILENT
 from .arguments import NO_OPTIONS
 
@@ -124,7 +126,7 @@ def _connect(pgconn: "PGconn", deadline: float, *, pooled: bool) -> None:
 def request_cancel(pgconn: "PGconn", deadline: float) -> None:
     """Ask the server, over a connection of its own, to end what runs on this one. Raises OperationalError."""
     if pq.version() < _CANCELS_SAFELY:
-        pgconn.get_cancel().cancel()
+        _within(pgconn.get_cancel().cancel, deadline)
         return
     cancel = pgconn.cancel_conn()
     cancel.start()
@@ -135,6 +137,25 @@ def request_cancel(pgconn: "PGconn", deadline: float) -> None:
         if state == PollingStatus.FAILED:
             raise OperationalError(cancel.get_error_message())
         ready(cancel.socket, READ if state == PollingStatus.READING else WRITE, _left(deadline))
+
+
+def _within(call: Callable[[], object], deadline: float) -> None:
+    """Make a call that waits without a bound, in a thread, which is left to itself at the deadline: NoAnswerError."""
+    ended, failed = Lock(), []
+
+    def run() -> None:
+        try:
+            call()
+        except Exception as error:  # noqa: BLE001 - raised below, where somebody still waits
+            failed.append(error)
+        ended.release()
+
+    ended.acquire()
+    start_new_thread(run, ())
+    if not aside(hold, ended, min(_left(deadline), TIMEOUT_MAX)):
+        raise NoAnswerError("no answer in time")
+    if failed:
+        raise failed[0]
 
 
 def _left(deadline: float, otherwise: str = "no answer in time") -> float:
