@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -89,10 +90,18 @@ class Database:
         self.query(conn, f"insert into {self.table} values ({number})")
 
 
+@cache
+def _bound_locks(server: Any) -> None:
+    """A test that failed may have left a lock on its table: MySQL would wait for a year to drop that."""
+    server.execute("set global lock_wait_timeout = 20")
+
+
 def _database(engine: str, server: Any, url: str) -> Iterator[Database]:
     table = "t" + uuid4().hex[:12]
     found = Database(engine, server, url, table, [], isinstance(server, MySqlServer))
     innodb = "" if engine == "postgresql" else " engine=innodb"
+    if engine == "mysql":
+        _bound_locks(server)
     found.execute(f"create table {table} (id int primary key){innodb}")
     yield found
     for pool in found.pools:

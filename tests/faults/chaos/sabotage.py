@@ -14,6 +14,7 @@ from lambda_pool.core.policy import REUSE
 from lambda_pool.engines.base import Facts, Failure, Outcome
 from lambda_pool.engines.psycopg import engine as postgres_engine
 from lambda_pool.engines.psycopg import engine_connection as postgres
+from lambda_pool.engines.psycopg import shared as postgres_shared
 from lambda_pool.engines.psycopg.connection import PooledConnection
 from lambda_pool.engines.pymysql import engine as mysql_engine
 from lambda_pool.engines.pymysql import engine_connection as mysql
@@ -300,7 +301,7 @@ def takes_from_the_block_around() -> None:
 
 def keeps_old_plans() -> None:
     """Sees no changed schema: connections stay, and `run` does not replay."""
-    for module in (postgres_engine, mysql_engine):
+    for module in (postgres_engine, postgres_shared, mysql_engine):
         genuine = module.classify
 
         def classify(error: BaseException, genuine: Any = genuine) -> Failure:
