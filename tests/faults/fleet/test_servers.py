@@ -45,9 +45,34 @@ def server(request: pytest.FixtureRequest) -> Server:
     return found
 
 
-@pytest.fixture(scope="module")
-def small() -> Iterator[PostgresServer]:
+def alone(server: Server, others: str) -> Server:
+    """The same server, once the sessions of earlier tests have ended. `others`: counts those that are left."""
+    until = time.monotonic() + 10
+    while server.execute(others) != [(0,)]:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    return server
+
+
+@pytest.fixture
+def small(small_postgres: PostgresServer) -> Server:
     """A PostgreSQL of its own: nobody else's sessions are counted."""
+    return alone(
+        small_postgres,
+        "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()",
+    )
+
+
+@pytest.fixture
+def small_mysql(small_mariadb: MariaDbServer) -> Server:
+    return alone(
+        small_mariadb,
+        "select count(*) from information_schema.processlist where id <> connection_id() and command <> 'Daemon'",
+    )
+
+
+@pytest.fixture(scope="module")
+def small_postgres() -> Iterator[PostgresServer]:
     with PostgresServer(
         tls=False, max_connections=100, log_statements=True, hba=["host all app 127.0.0.1/32 trust"]
     ) as found:
@@ -56,7 +81,7 @@ def small() -> Iterator[PostgresServer]:
 
 
 @pytest.fixture(scope="module")
-def small_mysql() -> Iterator[MariaDbServer]:
+def small_mariadb() -> Iterator[MariaDbServer]:
     with MariaDbServer(max_connections=120, log_statements=True) as found:
         yield found
 
