@@ -23,7 +23,7 @@ _NAME = "lambda_pool.fastapi.session: write Depends(session(engine), scope='func
 
 
 async def _before_the_answer() -> None:
-    """Nothing: FastAPI lets nothing depend on it that ends after the answer."""
+    """Does nothing. FastAPI refuses each dependency on it that would end after the answer."""
 
 
 _Scope = Annotated[None, Depends(_before_the_answer, scope="function")]

@@ -296,10 +296,6 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             return
         closing.close()
 
-    def stop(self, timeout: float) -> None:
-        """Ask the server to end the running statement. Raises what the driver raises."""
-        request_cancel(self.pgconn, monotonic() + timeout)
-
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:
         """As the driver's, which calls it too, and it ends when the invocation has no more time."""
         await super().cancel_safe(timeout=self.patience_for(timeout))

@@ -14,7 +14,7 @@ from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 
 from ... import invocation
 from .cursors import tracked
-from .libpq import LOOK, NoAnswerError, exchange, request_cancel
+from .libpq import LOOK, NoAnswerError, exchange
 from .notes import Notes
 from .shared import COMMITTING, BusyError, Shared
 from .tracking import NOTHING_SAVED
@@ -226,10 +226,6 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
     def shut(self) -> None:
         """The driver's own close()."""
         super().close()
-
-    def stop(self, timeout: float) -> None:
-        """Ask the server to end the running statement. Raises what the driver raises."""
-        request_cancel(self.pgconn, monotonic() + timeout)
 
     def cancel_safe(self, *, timeout: float = 30.0) -> None:
         """As the driver's, which calls it too, and it ends when the invocation has no more time."""

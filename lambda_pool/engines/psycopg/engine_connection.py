@@ -26,6 +26,7 @@ from ..base import (
     warn_left_prepared,
 )
 from ..bounded_socket import dead_end, shut_down
+from .libpq import request_cancel
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -322,7 +323,7 @@ class PostgresConnection:
         """PostgreSQL's own cancel request."""
         self.driver_connection.pooled.cancelled = True
         try:
-            self.driver_connection.stop(timeout)
+            request_cancel(self._libpq, monotonic() + timeout)
         except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to abort
             return False
         return True

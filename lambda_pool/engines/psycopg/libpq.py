@@ -140,7 +140,7 @@ def request_cancel(pgconn: "PGconn", deadline: float) -> None:
 
 
 def _within(call: Callable[[], object], deadline: float) -> None:
-    """Make a call that waits without a bound, in a thread, which is left to itself at the deadline: NoAnswerError."""
+    """Make a call that waits without a bound, in a thread, which may outlast the deadline: then NoAnswerError."""
     ended, failed = Lock(), []
 
     def run() -> None:

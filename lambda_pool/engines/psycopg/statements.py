@@ -62,7 +62,7 @@ def asks_to_commit(query: Any) -> bool:
 def may_commit(query: Any) -> bool:
     """True if one of its statements does, be it the first of two phases."""
     text = statement(query).lower()
-    if not ("commit" in text or "end" in text or "prepare" in text):  # nearly none has one of these words
+    if not ("commit" in text or "end" in text or "prepare" in text):  # as in most statements
         return False
     return bool(re.search(_MAY_COMMIT, _bare(text)))
 
