@@ -3,11 +3,14 @@
 import asyncio
 import inspect
 from collections.abc import Awaitable, Callable, MutableMapping
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from . import lifecycle, serving
+from .aio import threads
 from .errors import LambdaPoolError
 from .lifecycle import shutdown
+from .waiting import result_of
 
 if TYPE_CHECKING:
     from .aio.pool import AsyncPool
@@ -147,15 +150,19 @@ class _Answer:
 async def _end(served: serving.Served, error: BaseException | None) -> BaseException | None:
     """Clean up, and let pools ask how crowded their server is: where that may take a while, other requests go on."""
     try:
-        loop = asyncio.get_running_loop()
+        asyncio.get_running_loop()
     except RuntimeError:  # of another kind of loop, which no question may hold up
         return served.end(error)
-    ended = await loop.run_in_executor(None, served.end, error) if served.holds_any() else served.end(error)
+    ended = await _aside(served.end, error) if served.holds_any() else served.end(error)
     for pool in lifecycle.due_to_ask():
         if pool.awaited:
             from .aio.waits import spawn
 
             await spawn(served.ask, pool)
         else:
-            await loop.run_in_executor(None, served.ask, pool)
+            await _aside(served.ask, pool)
     return ended
+
+
+async def _aside(call: Callable[..., Any], *arguments: Any) -> Any:
+    return result_of(await threads.begin(partial(call, *arguments)))

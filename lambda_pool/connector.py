@@ -25,7 +25,7 @@ from .events import ConnectFailed, CredentialsRefreshed, EndpointRefreshed, Open
 from .invocation import Deadline, time_out
 from .secret import Secret
 from .tls import advice, choose, with_certificate
-from .waiting import aside, pause
+from .waiting import OverdueError, aside, pause
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
@@ -49,6 +49,7 @@ _NO_IAM = (
 # A timeout of 0 would mean "no bound" to a driver.
 _SHORTEST = 0.001
 # Seconds that the last of several attempts keeps, however long its backoff would be.
+_GRACE = 0.05  # seconds beyond its own time that a source gets, so that its own error is heard
 _LAST_TRY = 0.25
 
 
@@ -156,9 +157,12 @@ class Connector:
         finally:  # a user's own may fail
             self.endpoint.forget()
 
-    def open_aside(self, endpoint: Endpoint, deadline: Deadline) -> FleetConnection:
-        """One attempt at a connection that does not belong to the pool. Raises as `open`, or what the driver raises."""
-        return self.engine.connect(self._request(endpoint, deadline))
+    def open_aside(self, endpoint: Endpoint, deadline: Deadline, address: str) -> FleetConnection:
+        """One attempt at a connection that does not belong to the pool. Raises as `open`, or what the driver raises.
+
+        `address`: where to go, so that no name is looked up; empty for a socket of this machine.
+        """
+        return self.engine.connect(self._request(endpoint, deadline).replace(hostaddr=address))
 
     def _prepare(self, role: Role, deadline: Deadline, attempt: int) -> tuple[ConnectRequest, Endpoint]:
         """Resolve everything that one attempt needs; nothing of it is kept for the next."""
@@ -204,7 +208,15 @@ class Connector:
         left = max(deadline.left(), _SHORTEST)
         if isinstance(source, _AT_HAND):
             return method(*arguments, left)
-        answer: object = aside(method, *arguments, left)
+        late: type[LambdaPoolError] = CredentialsError if kind is Credentials else EndpointError
+        late = DeadlineExceeded if deadline.by_invocation else late
+        try:
+            answer: object = aside(left + _GRACE, method, *arguments, left)
+        except OverdueError:
+            raise late(
+                f"pool {self._events.name}: {who} gave no answer in {monotonic() - start:.1f} s: raise the option "
+                "timeout, or give it a time-out of its own"
+            ) from None
         if not isinstance(answer, kind):
             raise ConfigError(
                 f"pool {self._events.name}: {who} gave an object of the type {type(answer).__name__}, and must "
@@ -212,8 +224,7 @@ class Connector:
             )
         if left > _SHORTEST and deadline.left() <= 0:
             # Else the connect, for which nothing is left, would be blamed on the server.
-            late = CredentialsError if kind is Credentials else EndpointError
-            raise (DeadlineExceeded if deadline.by_invocation else late)(
+            raise late(
                 f"pool {self._events.name}: {who} answered only after {monotonic() - start:.1f} s, which left no "
                 "time to connect: raise the option timeout"
             )
@@ -279,7 +290,7 @@ class Connector:
             arguments=self._arguments,
             watched=self._config.cancel_before_deadline > 0,
             # An RDS Proxy passes no cancel on, but ends the statement of a client that is gone.
-            aside=None if proxy else lambda within: self.open_aside(endpoint, Deadline(within, uncut=True)),
+            aside=None if proxy else lambda most, at: self.open_aside(endpoint, Deadline(most, uncut=True), at),
             patience=self._config.timeout,
             slow_query=self._config.slow_query,
             on_slow=self._slow if self._config.slow_query else None,

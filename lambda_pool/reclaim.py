@@ -154,26 +154,26 @@ def cancel_and_abort(pool: ConnectionPool, entry: Entry, within: float) -> None:
 def cancel(pool: ConnectionPool, entry: Entry, link: EngineConnection, within: float) -> bool:
     """Ask the server, in at most so many seconds, to end what runs on this link. False if it did not work."""
 
-    def aside() -> EngineConnection:
-        return pool.connector.open_aside(entry.endpoint, Deadline(within, uncut=True))
+    def aside(address: str) -> EngineConnection:
+        return pool.connector.open_aside(entry.endpoint, Deadline(within, uncut=True), address)
 
     # An RDS Proxy passes no cancel on, but ends the statement of a client that is gone.
     return not entry.endpoint.proxy and link.cancel(within, aside)
 
 
-def cancel_running(pool: ConnectionPool, within: float) -> None:
+def cancel_running(pool: ConnectionPool, until: float) -> None:
     """In a signal handler, shortly before the invocation ends: make the server end what runs now.
 
-    The first call asks the server, in at most `within` seconds; a statement that still runs at a later call loses its
-    connection. Takes no lock that the interrupted code may hold.
+    The first call asks the server, for all that runs, until then (monotonic, seconds). A statement that still runs at a
+    later call, and after that time, loses its connection. Takes no lock that the interrupted code may hold.
     """
     for entry in list(pool.state.entries):
         link = entry.link  # another borrower may replace it meanwhile
         if entry.state is State.LENT and link is not UNOPENED and link.status() in RUNNING:
-            _cancel_once(pool, entry, link, within)
+            _cancel_once(pool, entry, link, until)
 
 
-def cancel_running_of(pool: ConnectionPool, within: float, concerned: Callable[[Entry], bool]) -> None:
+def cancel_running_of(pool: ConnectionPool, until: float, concerned: Callable[[Entry], bool]) -> None:
     """The same from another thread than the borrower's, for the entries that are `concerned`.
 
     They are marked first: what the server hears late must not meet the next borrower's statement.
@@ -184,17 +184,18 @@ def cancel_running_of(pool: ConnectionPool, within: float, concerned: Callable[[
         for entry, _ in running:
             entry.condemned = True
     for entry, link in running:
-        _cancel_once(pool, entry, link, within)
+        _cancel_once(pool, entry, link, until)
 
 
-def _cancel_once(pool: ConnectionPool, entry: Entry, link: EngineConnection, within: float) -> None:
+def _cancel_once(pool: ConnectionPool, entry: Entry, link: EngineConnection, until: float) -> None:
     now = monotonic()
     asked = entry.cancel_mono >= entry.borrowed_mono
     if not asked:
-        entry.cancel_mono = now
-        if cancel(pool, entry, link, within):
+        entry.cancel_mono = max(until, now)
+        # Others may have used up the time, of a server that answers none of them.
+        if now < until and cancel(pool, entry, link, until - now):
             return
-    if not asked or now - entry.cancel_mono > within:
+    if not asked or now > entry.cancel_mono:
         link.abort(cancelled=True)
 
 

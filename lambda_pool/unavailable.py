@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from . import borrower
 from .core.entry import State
-from .errors import DeadlineExceeded, LambdaPoolError, PoolTimeout
+from .errors import ConnectError, DeadlineExceeded, LambdaPoolError, PoolTimeout
 from .events import TimedOut
 from .invocation import Deadline
 from .request import note_failure
@@ -47,6 +47,19 @@ def timed_out(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
     if deadline.by_invocation:
         return _noted(DeadlineExceeded, f"{text}; the invocation had no more time")
     return _noted(PoolTimeout, text)
+
+
+def not_set_up(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
+    """The error for a connection that a framework could not set up in time: for what it asks, the server is silent."""
+    waited = deadline.elapsed()
+    pool.events.emit(TimedOut(pool.name, waited, pool.connector.server()))
+    text = (
+        f"pool {pool.name}: the server let us in, and did not answer what is asked of each new connection within "
+        f"{waited:.2f} s"
+    )
+    if deadline.by_invocation:
+        return _noted(DeadlineExceeded, f"{text}; the invocation had no more time")
+    return _noted(ConnectError, f"{text}: a proxy or a pooler may have no backend free; raise the option timeout")
 
 
 def _noted(make: type[LambdaPoolError], text: str) -> LambdaPoolError:

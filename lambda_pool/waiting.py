@@ -5,6 +5,7 @@ another pool. A thread waits by itself, unless `aio.waits` was loaded and the co
 """
 
 import select
+from _thread import TIMEOUT_MAX, start_new_thread
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -21,6 +22,10 @@ T = TypeVar("T")
 READ, WRITE = 1, 2
 _LONGEST = 2**31 - 1
 _MASKS = {READ: select.POLLIN, WRITE: select.POLLOUT, READ | WRITE: select.POLLIN | select.POLLOUT}
+
+
+class OverdueError(TimeoutError):
+    """A bound of the pool's own has passed. Of its own type, because a borrower may raise TimeoutError as well."""
 
 
 class Turn(Protocol):
@@ -60,7 +65,7 @@ class Waits(Protocol):
     def finish_alone(self, awaitable: Awaitable[T]) -> T:
         """See `finish`: where no loop runs."""
 
-    def aside(self, call: Callable[[], T]) -> T: ...
+    def within(self, seconds: float, call: Callable[[], T]) -> T: ...
 
     def unbroken(self, seconds: float) -> AbstractContextManager[None]: ...
 
@@ -155,7 +160,7 @@ def turn(owner: int, role: "Role") -> Turn:
 
 def hold(lock: Any, seconds: float) -> bool:
     """Acquire a lock of threads, in at most so many seconds. False if that did not work."""
-    return bool(lock.acquire(timeout=max(0.0, seconds)))
+    return bool(lock.acquire(timeout=min(max(0.0, seconds), TIMEOUT_MAX)))
 
 
 def finish(awaitable: Awaitable[T]) -> T:
@@ -171,10 +176,57 @@ def finish(awaitable: Awaitable[T]) -> T:
     return _Seam.other.finish_alone(awaitable)
 
 
-def aside(call: Callable[..., T], *arguments: Any, **named: Any) -> T:
-    """Make a call that waits by itself, such as one of a library's, without keeping an event loop from its others."""
+def within(seconds: float, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    """Make a call that nothing else bounds, in at most so many seconds. Raises what it raises, or OverdueError.
+
+    It is made in a thread of its own, which may outlast that time. So signals are handled meanwhile, and the other
+    tasks of an event loop go on.
+    """
+    if seconds <= 0:
+        raise OverdueError("no answer in time")
+    made, other = partial(call, *arguments, **named), _Seam.other and _other()
+    return other.within(seconds, made) if other else _in_a_thread(seconds, made)
+
+
+def aside(seconds: float, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    """Make a call that bounds itself, and waits by itself: on an event loop as `within`, so that its others go on."""
     other = _Seam.other and _other()
-    return other.aside(partial(call, *arguments, **named)) if other else call(*arguments, **named)
+    return other.within(seconds, partial(call, *arguments, **named)) if other else call(*arguments, **named)
+
+
+def _in_a_thread(seconds: float, call: Callable[[], T]) -> T:
+    ended = Lock()
+    outcome: list[tuple[Any, BaseException | None]] = []
+
+    def run() -> None:
+        outcome.append(outcome_of(call))
+        ended.release()
+
+    ended.acquire()
+    start_new_thread(run, ())
+    if not hold(ended, seconds):
+        raise OverdueError("no answer in time")
+    return result_of(outcome.pop())  # type: ignore[no-any-return]
+
+
+def outcome_of(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
+    """Make a call. Out: its result, or what it raised, for the thread that wants it."""
+    try:
+        return call(), None
+    except BaseException as error:  # noqa: BLE001 - raised by `result_of`
+        return None, error
+
+
+def result_of(outcome: tuple[Any, BaseException | None]) -> Any:
+    """The result of a call that another thread made. Raises what it raised."""
+    value, error = outcome
+    del outcome
+    try:
+        if error is not None:
+            raise error
+        return value
+    finally:
+        del error  # it knows this frame
 
 
 def unbroken(seconds: float) -> AbstractContextManager[None]:

@@ -10,14 +10,15 @@ from contextlib import suppress
 from itertools import count
 from threading import get_ident
 from types import FrameType, TracebackType
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, overload
 from weakref import WeakKeyDictionary
 
 from .. import waiting
 from ..endpoints.base import Role
 from ..errors import ConfigError
 from ..invocation import at_most
-from ..waiting import READ, WRITE
+from ..waiting import READ, WRITE, OverdueError
+from . import threads
 
 try:
     from greenlet import getcurrent, greenlet
@@ -89,8 +90,8 @@ async def ready(fd: int, events: int, timeout: float | None) -> int:
     """See `waiting.ready`."""
     loop = asyncio.get_running_loop()
     until = None if timeout is None else loop.time() + timeout
-    if _unbroken and (block := _unbroken.get(asyncio.current_task())) is not None and block.limit is not None:  # type: ignore[arg-type]
-        until = block.limit if until is None else min(until, block.limit)
+    if _unbroken:
+        until = _limited(until)
     while True:
         found = 0
         woken = loop.create_future()
@@ -164,6 +165,22 @@ class Unbroken:
 
 
 _unbroken: WeakKeyDictionary["asyncio.Task[Any]", Unbroken] = WeakKeyDictionary()
+
+
+@overload
+def _limited(until: float) -> float: ...
+
+
+@overload
+def _limited(until: float | None) -> float | None: ...
+
+
+def _limited(until: float | None) -> float | None:
+    """Until when to wait, in a block that is unbroken and was cancelled."""
+    block = _unbroken.get(asyncio.current_task())  # type: ignore[arg-type]
+    if block is None or block.limit is None:
+        return until
+    return block.limit if until is None else min(until, block.limit)
 
 
 def _put_off(loop: asyncio.AbstractEventLoop, until: float | None) -> float:
@@ -245,17 +262,19 @@ _numbers: WeakKeyDictionary["asyncio.Task[Any]", int] = WeakKeyDictionary()
 _next = count(1)
 
 
-async def _aside(call: Callable[[], T]) -> T:
-    """Make a call in a thread of the loop's own."""
+async def _within(seconds: float, call: Callable[[], T]) -> T:
+    """See `waiting.within`."""
     loop = asyncio.get_running_loop()
-    answer = loop.run_in_executor(None, call)
-    while True:
+    until = _limited(loop.time() + seconds)
+    outcome = threads.begin(call)
+    while not outcome.done() and (left := until - loop.time()) > 0:
         try:
-            return await asyncio.shield(answer)
+            await asyncio.wait((outcome,), timeout=left)
         except asyncio.CancelledError:
-            if answer.cancelled():
-                raise
-            _put_off(loop, None)
+            until = _put_off(loop, until)
+    if not outcome.done():
+        raise OverdueError("no answer in time")
+    return waiting.result_of(outcome.result())  # type: ignore[no-any-return]
 
 
 async def _awaited(awaitable: Awaitable[T]) -> T:
@@ -296,8 +315,8 @@ class _LoopWaits:
     def turn(self, owner: int, role: Role) -> TaskTurn:
         return TaskTurn(owner, role)
 
-    def aside(self, call: Callable[[], T]) -> T:
-        return self.finish(_aside(call))
+    def within(self, seconds: float, call: Callable[[], T]) -> T:
+        return self.finish(_within(seconds, call))
 
     def unbroken(self, seconds: float) -> Unbroken:
         return Unbroken(seconds)

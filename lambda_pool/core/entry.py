@@ -119,7 +119,7 @@ class Entry:
         self.borrowed_mono: float = 0.0
         self.checkout: float = 0.0
         self.fresh: bool = False
-        self.cancel_mono: float = -1.0  # when its statement was cancelled last
+        self.cancel_mono: float = -1.0  # until when its statement, cancelled last, was to end
         self.condemned: bool = False  # its statement was cancelled by another thread: it must not be lent again
         self.request: object = None  # the one that it was borrowed for, of a server that has many at once
         self.where: object = None

@@ -2,12 +2,12 @@
 
 import sys
 import threading
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 from weakref import ref
 
 from ..core.entry import Entry, State
-from ..engines.base import AT_REST, Condition
+from ..engines.base import AT_REST, MIN_IO_TIMEOUT, Condition
 from ..errors import LambdaPoolError
 from ..invocation import Deadline
 from ..release import end_transaction
@@ -42,14 +42,16 @@ _here = _Local()
 class Borrowed:
     """A lent connection. Raises what `Pool.connection()` raises."""
 
-    __slots__ = ("_holder", "entry", "failure", "given_back", "home", "link", "streams")
+    __slots__ = ("_holder", "deadline", "entry", "failure", "given_back", "home", "link", "streams")
 
-    def __init__(self, home: AliasPool, alias: str) -> None:
+    def __init__(self, home: AliasPool, alias: str, deadline: Deadline | None = None) -> None:
         self.home: AliasPool = home
         self.failure: BaseException | None = None
         """The error that says that this connection, or its server, is not what it was."""
         config = home.core.config
-        self.entry: Entry = home.core.acquire(home.role, Deadline(config.timeout, wake=config.wake_timeout))
+        self.deadline: Deadline = deadline or Deadline(config.timeout, wake=config.wake_timeout)
+        """Until when it is to be borrowed, and as Django wants it."""
+        self.entry: Entry = home.core.acquire(home.role, self.deadline)
         self.entry.where = f"Django's connection {alias!r}"
         self.link: Any = self.entry.link
         self.streams: set[str] = set()
@@ -73,6 +75,11 @@ class Borrowed:
     def prepared(self) -> bool:
         """True if it is as Django wants it."""
         return self.link in self.home.prepared
+
+    def limited(self, seconds: float) -> AbstractContextManager[None]:
+        """In this block, what Django asks of its own accord is answered in so many seconds, or the connection fails."""
+        limited: AbstractContextManager[None] = self.link.limited(max(seconds, MIN_IO_TIMEOUT))
+        return limited
 
     def set_prepared(self) -> None:
         """What it is now is what it is lent as from now on."""

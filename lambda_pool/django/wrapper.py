@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
@@ -12,9 +13,10 @@ from django.db.backends.signals import connection_created
 from django.db.backends.utils import debug_transaction
 from django.utils.asyncio import async_unsafe
 
-from .. import errors
+from .. import errors, unavailable
 from ..config import in_lambda
 from ..engines.base import AT_REST, INVALIDATES_POOL, TRANSIENT
+from ..invocation import at_most
 from . import pools
 from .borrowed import Borrowed
 from .errors import ErrorWrapper
@@ -114,18 +116,24 @@ class PooledWrapper:
     @async_unsafe
     def connect(self) -> None:
         """Borrow a connection. Django's own set-up runs once for each physical one, and is what it is lent as."""
+        deadline = None
         for last in (False, True):
-            borrowed = Borrowed(self.home(), self.alias)
+            borrowed = Borrowed(self.home(), self.alias, deadline)
+            deadline, core = borrowed.deadline, borrowed.home.core
             try:
-                if borrowed.prepared:
-                    self._resume(borrowed)
-                else:
-                    self._prepare(borrowed)
+                with borrowed.limited(deadline.left()):
+                    if borrowed.prepared:
+                        self._resume(borrowed)
+                    else:
+                        self._prepare(borrowed)
             except BaseException as error:
                 self._borrowed = self.connection = None
                 borrowed.give_back(error.__cause__ or error)
+                transient = core.classify(error.__cause__ or error) in TRANSIENT
+                if transient and deadline.left() <= 0:
+                    raise unavailable.not_set_up(core, deadline) from error
                 # Nobody has used this connection yet: it may still be replaced by one that lives.
-                if last or borrowed.home.core.classify(error.__cause__ or error) not in TRANSIENT:
+                if last or not transient:
                     raise
             else:
                 return
@@ -308,7 +316,8 @@ class PooledWrapper:
             self._commit()  # which the server would do by itself, and not tell if its answer is lost
             open_before = False
         try:
-            super()._set_autocommit(autocommit)  # type: ignore[misc]
+            with nullcontext() if borrowed is None else borrowed.limited(at_most(borrowed.home.core.config.timeout)):
+                super()._set_autocommit(autocommit)  # type: ignore[misc]
         except DatabaseError as error:
             if borrowed is None or open_before or not (autocommit and self.settings_dict["AUTOCOMMIT"]):
                 raise

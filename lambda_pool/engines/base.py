@@ -106,8 +106,8 @@ class ConnectRequest(Record):
     `arguments`: what `Engine.arguments` made of the URL's query and of `connect_args`.
     `watched`, `aside` and `patience` are for connections that wait on an event loop: they end what runs by themselves,
     before the invocation is over if it is watched, and when their task is cancelled, over a second connection that
-    `aside` opens in at most so many seconds (None: there can be none). `patience`: seconds that the answer to a COMMIT
-    is waited for after that.
+    `aside` opens in at most so many seconds to the address that it is given (None: there can be none). `patience`:
+    seconds that the answer to a COMMIT is waited for after that.
     `trace_comment`: each statement of a borrower ends with a comment that names the current trace.
     `on_slow` is told of statements that take longer than `slow_query` seconds; None: nobody wants to know.
     """
@@ -242,11 +242,12 @@ class EngineConnection(Protocol):
     def reset(self, timeout: float | None) -> bool:
         """Bring it back to how it was lent, as the option `reset` says. False if it cannot be, and must be closed."""
 
-    def cancel(self, timeout: float, aside: "Callable[[], EngineConnection]") -> bool:
+    def cancel(self, timeout: float, aside: "Callable[[str], EngineConnection]") -> bool:
         """Ask the server to end the running statement, over a second connection, in at most `timeout` seconds.
 
-        `aside` opens one, where the driver has no cancel of its own. False if it did not work. Callable from a signal
-        handler that interrupted the statement itself, which then raises DeadlineExceeded.
+        `aside` opens one to the address that it is given, where the driver has no cancel of its own. False if it did
+        not work. Callable from a signal handler that interrupted the statement itself, which then raises
+        DeadlineExceeded.
         """
 
     def close(self, timeout: float) -> None:
@@ -271,6 +272,9 @@ class FrameworkConnection(EngineConnection, Protocol):
     def uncounted(self) -> AbstractContextManager[None]:
         """Whoever sets something in this block undoes it: it is not taken for a borrower's change."""
 
+    def limited(self, timeout: float) -> AbstractContextManager[None]:
+        """What a framework asks in this block, to set it up, is answered in `timeout` seconds, or the driver raises."""
+
     def read_rest(self, timeout: float | None) -> None:
         """Read what the borrower left unread of a streamed result, in at most `timeout` seconds (None: no bound).
 
@@ -292,7 +296,7 @@ class FleetConnection(FrameworkConnection, Protocol):
         """
 
 
-Aside = Callable[[float], EngineConnection]
+Aside = Callable[[float, str], EngineConnection]
 
 
 class Engine(Protocol):
@@ -326,10 +330,6 @@ class Engine(Protocol):
 
     def classify(self, error: BaseException) -> Failure:
         """What an error, of the driver or the operating system, means."""
-
-
-class OverdueError(TimeoutError):
-    """A bound of the pool's own has passed. Of its own type, because a borrower may raise TimeoutError as well."""
 
 
 # The packages that an error of a driver comes by: its own, what it stands on, and ours.

@@ -72,7 +72,7 @@ class Alarm:
             signal.setitimer(signal.ITIMER_REAL, max(delay - (monotonic() - self._armed), _SOON), interval)
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
-        left = remaining()
+        left, now = remaining(), monotonic()
         for pool in pools():
             before = pool.config.cancel_before_deadline
             # The timer rings for the pool that asks for it first; the others' time comes later.
@@ -80,6 +80,6 @@ class Alarm:
                 continue
             try:
                 with plainly():
-                    cancel_running(pool, before / 3)
+                    cancel_running(pool, now + before / 3)
             except Exception as error:  # noqa: BLE001 - it would come out of the handler's code, wherever that is
                 log.debug("pool %s: cancelling before the deadline failed: %s", pool.name, error)

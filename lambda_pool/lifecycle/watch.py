@@ -37,10 +37,11 @@ class _Watched:
         self.next = now + _AGAIN
         for pool in pools():
             before = pool.config.cancel_before_deadline
-            if not before or self.at - before - now > _AGAIN / 2:
+            if not before or pool.awaited or self.at - before - now > _AGAIN / 2:
                 continue
             try:
-                cancel_running_of(pool, before / 3, self.concerns)
+                # One thread asks for all: those whose turn comes late find the time used up by those before them.
+                cancel_running_of(pool, min(now, self.at - before * 2 / 3) + before / 3, self.concerns)
             except Exception as error:  # noqa: BLE001 - the next one deserves its look too
                 log.debug("pool %s: cancelling before the deadline failed: %s", pool.name, error)
 
@@ -61,11 +62,10 @@ def watch(left: float, before: float, concerned: Callable[[Entry], bool]) -> Cal
     watched = _Watched(monotonic() + left, before, concerned)
     with _Thread.changed:
         _Thread.watched.add(watched)
-        if not _Thread.runs:
-            _Thread.runs = True
-            threading.Thread(target=_run, name="lambda_pool deadlines", daemon=True).start()
-        else:
+        if _Thread.runs:
             _Thread.changed.notify()
+        else:
+            _start()
 
     def stop() -> None:
         watched.stopped = True
@@ -74,6 +74,15 @@ def watch(left: float, before: float, concerned: Callable[[Entry], bool]) -> Cal
             _Thread.changed.notify()
 
     return stop
+
+
+def _start() -> None:
+    try:
+        threading.Thread(target=_run, name="lambda_pool deadlines", daemon=True).start()
+    except RuntimeError as error:  # there are as many as may be; the next request tries again
+        log.warning("no thread can be started, so cancel_before_deadline has no effect now: %s", error)
+    else:
+        _Thread.runs = True
 
 
 def start_afresh() -> None:

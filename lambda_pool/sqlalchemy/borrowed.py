@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from typing import Any
 
 from .. import borrower, invocation
@@ -63,6 +64,10 @@ class Borrowed:
         while (caller := outer(frame)) and frame.f_globals.get("__name__", "").partition(".")[0] in _MACHINERY:
             frame = caller
         borrower.note(self.entry, frame, deep=self.pool.config.leak_after > 0)
+
+    def limited(self, deadline: invocation.Deadline | None = None) -> AbstractContextManager[None]:
+        """In this block, what SQLAlchemy asks is answered until then, or the connection fails."""
+        return self.entry.link.limited(self._bound() if deadline is None else max(deadline.left(), MIN_IO_TIMEOUT))
 
     def settle(self) -> None:
         """Take what the `connect` event made of it for what it is lent with; what it left open is committed."""

@@ -100,8 +100,11 @@ class LambdaPool(Pool):
             except BaseException as error:
                 if self._lent.forget(borrowed.conn) is not None:  # else SQLAlchemy has closed it
                     borrowed.fail(error)
+                transient = pool.classify(error) in TRANSIENT
+                if transient and deadline.left() <= 0:
+                    raise unavailable.not_set_up(pool, deadline) from error
                 # Nobody has seen this connection yet: it may still be replaced by one that lives.
-                if last or pool.classify(error) not in TRANSIENT:
+                if last or not transient:
                     raise
             else:
                 return record
@@ -114,7 +117,7 @@ class LambdaPool(Pool):
         if record is None or record.dbapi_connection is None:
             self._forget_gone()
             record = _ConnectionRecord(self, connect=False)
-            with self._one_at_first(deadline), self._lent.connects(borrowed):
+            with self._one_at_first(deadline), self._lent.connects(borrowed), borrowed.limited(deadline):
                 conn = record.get_connection()
         else:
             borrowed.set_up = True

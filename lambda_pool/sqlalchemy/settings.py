@@ -1,7 +1,7 @@
 """What SQLAlchemy sets on a connection for one borrow, and takes back at its end: an isolation level and the like."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from .borrowed import Borrowed
@@ -32,7 +32,8 @@ class SettingDialect(_Dialect):
 
     def reset_isolation_level(self, dbapi_conn: Any) -> None:
         """As `taking_back` says."""
-        with self.taking_back(dbapi_conn):
+        borrowed = self._borrowed.get(dbapi_conn)
+        with self.taking_back(dbapi_conn), nullcontext() if borrowed is None else borrowed.limited():
             super().reset_isolation_level(dbapi_conn)  # type: ignore[no-untyped-call]
 
     @contextmanager

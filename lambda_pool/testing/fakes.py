@@ -128,6 +128,10 @@ class FakeEngineConnection:
         """See `FrameworkConnection`."""
         self.do("set_baseline")
 
+    def limited(self, timeout: float) -> AbstractContextManager[None]:
+        """Nobody asks it anything."""
+        return nullcontext()
+
     def uncounted(self) -> AbstractContextManager[None]:
         """See `FrameworkConnection`."""
         return nullcontext()
@@ -188,7 +192,7 @@ class FakeEngineConnection:
         self.readonly = False
         return self.inspect().condition is Condition.CLEAN
 
-    def cancel(self, timeout: float, aside: "Callable[[], EngineConnection]") -> bool:
+    def cancel(self, timeout: float, aside: "Callable[[str], EngineConnection]") -> bool:
         """See `EngineConnection`."""
         self.do("cancel")
         return True

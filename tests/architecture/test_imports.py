@@ -19,7 +19,7 @@ LEVELS = [
     {"age", "aws"},
     {"config", "events", "tls", "endpoints.base", "auth.base", "engines.base", "engines.slow", "stats", "certs"},
     {"backoff", "invocation"},
-    {"aio.waits"},
+    {"aio.waits", "aio.threads"},
     {"core"},
     {"borrower"},
     {"hints"},

@@ -15,10 +15,8 @@ import pytest
 from pymysql.constants import CLIENT
 
 import lambda_pool
-from lambda_pool import lifecycle, reclaim
-from lambda_pool.api import core_of
+from lambda_pool import lifecycle
 from lambda_pool.engines.base import Status
-from lambda_pool.invocation import Deadline
 from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 from tests.support.core import cancel_running, entries
@@ -330,16 +328,3 @@ def test_the_pools_own_commit_is_not_struck(pg: Database) -> None:
     assert pg.rows() == [1]
     assert pool.stats().idle == 1
     pg.execute(f"drop function {pg.table}_wait() cascade")
-
-
-def test_a_name_that_leads_elsewhere_by_now(my: Database) -> None:
-    """As that of a failed over writer, or of readers by turns: each server counts its threads for itself."""
-    pool = my.pool()
-    with FaultyProxy("127.0.0.1", my.server.port) as proxy:
-        there = my.pool(my.url.replace(f":{my.server.port}", f":{proxy.port}"))
-        with pool.connection(), there.connection():
-            link, endpoint = entries(pool)[0].link, entries(there)[0].endpoint
-            connector = core_of(there).connector
-            assert not link.cancel(1.0, lambda: connector.open_aside(endpoint, Deadline(1.0, uncut=True)))
-        with pool.connection():
-            assert reclaim.cancel(core_of(pool), entries(pool)[0], entries(pool)[0].link, 1.0)

@@ -1,5 +1,6 @@
 """What stands behind a pool, for tests of its inside."""
 
+from time import monotonic
 from typing import Any
 
 from lambda_pool import LambdaPoolError, Pool
@@ -53,4 +54,4 @@ def take_away(pool: Pool) -> list[Entry]:
 
 def cancel_running(pool: Pool, within: float) -> None:
     """What the alarm before the deadline does."""
-    cancel(core_of(pool), within)
+    cancel(core_of(pool), monotonic() + within)

@@ -23,6 +23,7 @@ from ...waiting import WRITE, finish, poll
 from ..bounded_socket import shut_down
 from .async_cursors import tracked
 from .libpq import NoAnswerError, exchange, request_cancel
+from .notes import Notes
 from .shared import COMMITTING, BusyError, Shared
 from .tracking import NOTHING_SAVED
 
@@ -59,16 +60,31 @@ def _announced(name: str, then: Any = None) -> Any:
 
 
 class OwnedLock(asyncio.Lock):
-    """The lock of one connection. Raises BusyError where the task that wants it has it."""
+    """The lock of one connection. Raises BusyError where the task that wants it has it.
+
+    The pool waits for it no longer than for an answer: NoAnswerError.
+    """
 
     _owner: object = None
+
+    def __init__(self, notes: Notes) -> None:
+        super().__init__()
+        self._notes = notes
 
     async def acquire(self) -> Any:
         """As any lock of asyncio's."""
         task = asyncio.current_task()
         if self.locked() and self._owner is task:
             raise BusyError
-        await super().acquire()
+        until = self._notes.until
+        if until is None or not self.locked():
+            await super().acquire()
+        else:
+            try:
+                async with asyncio.timeout(until - monotonic()):
+                    await super().acquire()
+            except TimeoutError:
+                raise NoAnswerError("another task is at work on the connection") from None
         self._owner = task
         return True
 
@@ -103,7 +119,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         except RuntimeError:
             return self._lock
         if self._lock_of() is not loop:
-            self._lock, self._lock_of = OwnedLock(), ref(loop)
+            self._lock, self._lock_of = OwnedLock(self.pooled), ref(loop)
         return self._lock
 
     @lock.setter
@@ -133,11 +149,12 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         """Hear the server out; but end what runs when the task is cancelled, and before the invocation is over."""
         noted = self.pooled
         remaining = invocation.remaining() if noted.watched and not noted.unasked.own else None
+        end = None if remaining is None else monotonic() + remaining
         try:
-            if remaining is None:
+            if end is None or (noted.until is not None and noted.until < end):
                 return await talk.go_on(noted.until)
             try:
-                return await talk.go_on(monotonic() + remaining)
+                return await talk.go_on(end)
             except NoAnswerError:
                 asked, noted.cancelled = noted.cancelled, True
                 if asked:  # amid rows that still come

@@ -13,6 +13,7 @@ from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 
 from ... import invocation
+from ...waiting import hold
 from .cursors import tracked
 from .libpq import LOOK, NoAnswerError, exchange
 from .notes import Notes
@@ -29,17 +30,25 @@ log: logging.Logger = logging.getLogger("lambda_pool")
 
 
 class OwnedLock:
-    """The lock of one connection. Raises BusyError where the thread that wants it has it."""
+    """The lock of one connection. Raises BusyError where the thread that wants it has it.
 
-    def __init__(self) -> None:
+    The pool waits for it no longer than for an answer: NoAnswerError.
+    """
+
+    def __init__(self, notes: Notes) -> None:
         self._lock = Lock()
         self._owner = 0
+        self._notes = notes
 
     def __enter__(self) -> None:
         if not self._lock.acquire(blocking=False):
             if self._owner == get_ident():
                 raise BusyError
-            self._lock.acquire()
+            until = self._notes.until
+            if until is None:
+                self._lock.acquire()
+            elif not hold(self._lock, until - monotonic()):
+                raise NoAnswerError("another thread is at work on the connection")
         self._owner = get_ident()
 
     def __exit__(self, *_: object) -> None:
@@ -94,7 +103,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
 
     def __init__(self, pgconn: Any) -> None:
         super().__init__(pgconn)
-        self.lock: Any = OwnedLock()
+        self.lock: Any = OwnedLock(self.pooled)
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 

@@ -103,6 +103,16 @@ class PostgresConnection:
         yield
         noted.changed, noted.prepared = before
 
+    @contextmanager
+    def limited(self, timeout: float) -> Iterator[None]:
+        """What waits in the block raises NoAnswerError then."""
+        noted = self.driver_connection.pooled
+        before, noted.until = noted.until, monotonic() + timeout
+        try:
+            yield
+        finally:
+            noted.until = before
+
     def read_rest(self, timeout: float | None) -> None:
         """`rollback` does that."""
 
@@ -319,7 +329,7 @@ class PostgresConnection:
 
     # --- the end ------------------------------------------------------------------------------------------------------
 
-    def cancel(self, timeout: float, aside: Callable[[], EngineConnection]) -> bool:
+    def cancel(self, timeout: float, aside: Callable[[str], EngineConnection]) -> bool:
         """PostgreSQL's own cancel request."""
         self.driver_connection.pooled.cancelled = True
         try:

@@ -4,10 +4,8 @@ import logging
 import os
 import socket
 import sys
-from _thread import TIMEOUT_MAX, start_new_thread
 from collections.abc import Callable, Generator
 from fcntl import ioctl
-from threading import Lock
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -18,7 +16,7 @@ from psycopg.pq import ConnStatus, ExecStatus, PollingStatus, TransactionStatus
 from psycopg.waiting import Ready, Wait
 
 from ...errors import ConfigError
-from ...waiting import READ, WRITE, aside, hold, ready
+from ...waiting import READ, WRITE, OverdueError, ready, within
 from ..base import SILENT
 from .arguments import NO_OPTIONS
 
@@ -61,7 +59,7 @@ def connect(conninfo: str, deadline: float, *, pooled: bool) -> "PGconn":
     Raises OperationalError, NoAnswerError at the deadline, or ConfigError.
     """
     parameters = conninfo_to_dict(conninfo)
-    places = _places({key: str(value) for key, value in parameters.items() if value is not None})
+    places = _places({key: str(value) for key, value in parameters.items() if value is not None}, deadline)
     while True:
         if places:
             hosts, addresses, ports = (",".join(column) for column in zip(*places, strict=True))
@@ -85,14 +83,21 @@ def connect(conninfo: str, deadline: float, *, pooled: bool) -> "PGconn":
             return pgconn
 
 
-def _places(parameters: dict[str, str]) -> list[tuple[str, str, str]]:
-    """Host, address and port, for each address of the host; none where libpq is to find its own way."""
+def _places(parameters: dict[str, str], deadline: float) -> list[tuple[str, str, str]]:
+    """Host, address and port, for each address of the host; none where libpq is to find its own way.
+
+    Libpq itself would look a name up without any bound, and stop every thread of the process meanwhile.
+    """
     host, port = parameters.get("host", ""), parameters.get("port", "5432")
     if parameters.get("hostaddr") or not host or host.startswith(("/", "@")):
         return []
     try:
-        found = aside(socket.getaddrinfo, host, int(port), type=socket.SOCK_STREAM)
-    except (socket.gaierror, ValueError):  # libpq says what is wrong with it
+        found = within(_left(deadline), socket.getaddrinfo, host, int(port), type=socket.SOCK_STREAM)
+    except socket.gaierror as error:
+        raise OperationalError(f'could not translate host name "{host}" to address: {error.strerror}') from error
+    except OverdueError:
+        raise NoAnswerError(f'the host name "{host}" was not translated to an address in time') from None
+    except ValueError:  # libpq says what is wrong with it
         return []
     return list(dict.fromkeys((host, str(address[4][0]), port) for address in found))
 
@@ -126,7 +131,10 @@ def _connect(pgconn: "PGconn", deadline: float, *, pooled: bool) -> None:
 def request_cancel(pgconn: "PGconn", deadline: float) -> None:
     """Ask the server, over a connection of its own, to end what runs on this one. Raises OperationalError."""
     if pq.version() < _CANCELS_SAFELY:
-        _within(pgconn.get_cancel().cancel, deadline)
+        try:
+            within(_left(deadline), pgconn.get_cancel().cancel)
+        except OverdueError:
+            raise NoAnswerError("no answer in time") from None
         return
     cancel = pgconn.cancel_conn()
     cancel.start()
@@ -137,25 +145,6 @@ def request_cancel(pgconn: "PGconn", deadline: float) -> None:
         if state == PollingStatus.FAILED:
             raise OperationalError(cancel.get_error_message())
         ready(cancel.socket, READ if state == PollingStatus.READING else WRITE, _left(deadline))
-
-
-def _within(call: Callable[[], object], deadline: float) -> None:
-    """Make a call that waits without a bound, in a thread, which may outlast the deadline: then NoAnswerError."""
-    ended, failed = Lock(), []
-
-    def run() -> None:
-        try:
-            call()
-        except Exception as error:  # noqa: BLE001 - raised below, where somebody still waits
-            failed.append(error)
-        ended.release()
-
-    ended.acquire()
-    start_new_thread(run, ())
-    if not aside(hold, ended, min(_left(deadline), TIMEOUT_MAX)):
-        raise NoAnswerError("no answer in time")
-    if failed:
-        raise failed[0]
 
 
 def _left(deadline: float, otherwise: str = "no answer in time") -> float:

@@ -89,13 +89,14 @@ class Shared(_Connection):
 
     def within(self, timeout: float | None, work: Callable[[], object]) -> None:
         """Do some work of the pool's own, in at most `timeout` seconds (None: no bound). Raises NoAnswerError too."""
+        before = self.pooled.until
         self.pooled.unasked.own = self.pooled.known = True
         self.pooled.until = None if timeout is None else monotonic() + timeout
         try:
             work()
         finally:
             self.pooled.unasked.own = self.pooled.known = False
-            self.pooled.until = None
+            self.pooled.until = before
 
     def patience_for(self, timeout: float) -> float:
         """Seconds that a cancel of the borrower's may wait: `timeout` (0: no bound), cut to the invocation's end."""

@@ -11,8 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from ... import invocation
-from ...waiting import READ, WRITE, ready, unbroken
-from ..base import OverdueError
+from ...waiting import READ, WRITE, OverdueError, ready, unbroken
 from ..bounded_socket import shut_down
 from .wire import BoundedSocket, BoundedTlsSocket, Line
 
@@ -117,7 +116,7 @@ class _Waiting:
         if line.deadline is not None:
             bound = max(line.deadline - monotonic(), 0.0)
             left = bound if left is None else min(left, bound)
-        if line.ours or line.stop is None:
+        if line.ours or line.deadline is not None or line.stop is None:
             self._ready(events, left)
             return
         remaining = invocation.remaining() if line.watched else None

@@ -14,7 +14,7 @@ from pymysql.connections import Connection
 from pymysql.constants import CR, SERVER_STATUS
 
 from ...errors import ConfigError
-from ...waiting import aside
+from ...waiting import within
 from ..base import SILENT, from_elsewhere
 from . import private
 from .noted import Noted
@@ -45,6 +45,7 @@ class ConnectingConnection(_Connection):
     sock: BoundedSocket | BoundedTlsSocket
     wanted: bool  # whether autocommit is on where nobody changed it
     session_idle: int = 0  # see ConnectRequest
+    address: str = ""  # where to go, whatever the host's name leads to by now
     sockets: tuple[type[BoundedSocket], type[BoundedTlsSocket]] = BoundedSocket, BoundedTlsSocket  # without, with TLS
     stand_in: Any = None  # see `patched`
     cancelled: bool = False  # somebody asked the server to end the running statement, or aborted the connection for it
@@ -113,7 +114,9 @@ class ConnectingConnection(_Connection):
                 private.note_unix_socket(self)
                 addresses: Sequence[Any] = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", path)]
             else:
-                addresses = aside(socket.getaddrinfo, self.host, self.port, 0, socket.SOCK_STREAM)
+                host = self.address or self.host
+                left = deadline - monotonic()
+                addresses = within(left, socket.getaddrinfo, host, self.port, 0, socket.SOCK_STREAM)
             return dial(addresses, deadline, self.line, self.sockets[0], self.bind_address)
         except OSError as error:
             if from_elsewhere(error):

@@ -73,6 +73,7 @@ class MysqlEngine:
             # The argument's name is in the text, its value is not.
             raise ConfigError(f"connect_args or the URL's query is not valid for PyMySQL: {error}") from None
         conn.session_idle = 0 if request.pooled else ceil(request.session_idle)
+        conn.address = request.hostaddr
         if self.awaited:
             from .awaited import SOCKETS
 

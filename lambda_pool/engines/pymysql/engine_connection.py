@@ -9,14 +9,13 @@ from pymysql.constants import COMMAND, CR, SERVER_STATUS
 
 from ... import invocation
 from ...errors import CommitUncertain, LambdaPoolError
-from ...waiting import FreeCheck
+from ...waiting import FreeCheck, OverdueError
 from ..base import (
     Condition,
     EngineConnection,
     Facts,
     Failure,
     Outcome,
-    OverdueError,
     Status,
     at_work,
     rest,
@@ -30,7 +29,7 @@ from .errors import is_read_only, is_refusal
 from .killing import kill_query
 from .noted import Noted, again
 from .statements import look
-from .wire import Following, command, query
+from .wire import Bounds, Following, command, query
 
 _CLEAN, _UNCOMMITTED, _CHANGED = Condition.CLEAN, Condition.UNCOMMITTED, Condition.CHANGED
 _IN_TRANSACTION, _AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_IN_TRANS, SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
@@ -86,6 +85,10 @@ class MysqlConnection:
         before = noted.isolation_changed, noted.changed
         yield
         noted.isolation_changed, noted.changed = before
+
+    def limited(self, timeout: float) -> Bounds:
+        """By the socket."""
+        return Bounds(self.driver_connection, timeout, float("inf"), ours=False)
 
     def read_rest(self, timeout: float | None) -> None:
         """Of all results of the last statement."""
@@ -414,7 +417,7 @@ class MysqlConnection:
 
     # --- ending it ----------------------------------------------------------------------------------------------------
 
-    def cancel(self, timeout: float, aside: Callable[[], EngineConnection]) -> bool:
+    def cancel(self, timeout: float, aside: Callable[[str], EngineConnection]) -> bool:
         """KILL QUERY, which needs a second login. Not through a pooler, where the number may be somebody else's."""
         return not self._pooled and kill_query(self.driver_connection, self.backend_id, timeout, aside)
 
@@ -423,6 +426,9 @@ class MysqlConnection:
         conn = self.driver_connection
         self.driver_connection.drop_result()
         if conn.line.silent or not conn.open:
+            return
+        if conn.line.is_taken():  # another thread or task waits on the descriptor, which must not be closed under it
+            self.abort()
             return
         try:
             with conn.bounded(timeout):

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from ..base import AUTO_PAUSED, SILENT, Failure, OverdueError, from_elsewhere
+from ...waiting import OverdueError
+from ..base import AUTO_PAUSED, SILENT, Failure, from_elsewhere
 
 # Error numbers: https://dev.mysql.com/doc/mysql-errors/8.4/en/ (server from 1000, client from 2000) and
 # https://mariadb.com/kb/en/mariadb-error-code-reference/ (from 1900, and from 4000); 9501 is RDS Proxy's.

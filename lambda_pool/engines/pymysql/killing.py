@@ -1,6 +1,7 @@
 """Ending a statement from outside: KILL QUERY, over a second connection."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import ref
 
@@ -10,16 +11,17 @@ if TYPE_CHECKING:
     from .connection import BoundedConnection
 
 
-def kill_query(conn: "BoundedConnection", number: int, timeout: float, aside: Callable[[], EngineConnection]) -> bool:
+def kill_query(
+    conn: "BoundedConnection", number: int, timeout: float, aside: Callable[[str], EngineConnection]
+) -> bool:
     """Ask the server to end what runs on `conn`, in at most `timeout` seconds. False if it did not work."""
     conn.cancelled = True
     try:
-        helper = aside()
+        peer = conn.sock.getpeername()
+        # By its address: the name may lead to another server by now, where the number is somebody else's.
+        helper = aside("" if isinstance(peer, str | bytes) else peer[0])
         try:
             other: Any = helper.driver_connection
-            if other.sock.getpeername() != conn.sock.getpeername():
-                # The name leads to another server by now, where the number is somebody else's.
-                return False
             with other.bounded(timeout):
                 # Without parameters PyMySQL sends it as it is; the number is the server's own.
                 other.query(f"KILL QUERY {number:d}")
@@ -40,6 +42,6 @@ def stopper(conn: "BoundedConnection", aside: Aside | None) -> Callable[[float],
             found.cancelled = True
         elif found is not None and aside is not None:
             number = int(found.thread_id())  # type: ignore[no-untyped-call]
-            kill_query(found, number, seconds, lambda: aside(seconds))
+            kill_query(found, number, seconds, partial(aside, seconds))
 
     return stop

@@ -19,8 +19,8 @@ import pymysql
 from pymysql.constants import CLIENT, COMMAND, CR
 
 from ...errors import ConfigError
-from ...waiting import READ, ready
-from ..base import OverdueError, from_elsewhere
+from ...waiting import READ, OverdueError, ready
+from ..base import from_elsewhere
 from ..bounded_socket import UNACKNOWLEDGED
 
 Following = tuple[bytes, bytes]
@@ -93,6 +93,8 @@ class Line:
         reader = self.reader()
         if reader is None or reader.closed:
             return False
+        if self.is_taken():  # another thread waits in it for what comes, and nobody could look before that
+            return True
         self.dry = True
         try:
             return bool(reader.peek(1))
@@ -242,29 +244,31 @@ _GARBLED = (
 
 
 class Bounds:
-    """A `with` block whose reads and writes, together, are bounded in seconds and bytes."""
+    """A `with` block whose reads and writes, together, are bounded in seconds and bytes. `ours`: the pool asks."""
 
     # No generator: a signal's exception would leave that suspended, to be ended at some later time.
-    __slots__ = ("_conn", "_deadline", "_most")
+    __slots__ = ("_before", "_conn", "_deadline", "_most", "_ours")
 
-    def __init__(self, conn: Any, timeout: float | None, most: float) -> None:
+    def __init__(self, conn: Any, timeout: float | None, most: float, *, ours: bool = True) -> None:
         self._conn = conn
+        self._ours = ours
         self._deadline = None if timeout is None else monotonic() + timeout
         self._most = most
 
     def __enter__(self) -> None:
         line = self._conn.line
-        line.ours = True
+        line.ours = self._ours
+        self._before = line.deadline
         line.deadline, line.room = self._deadline, self._most
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         line = self._conn.line
-        line.deadline, line.room = None, float("inf")
+        line.deadline, line.room = self._before, float("inf")
         line.ours = False
         garbled = type(error) is Exception or (isinstance(error, _GARBLED) and not isinstance(error, ConfigError))
-        if error is not None and garbled and not from_elsewhere(error):
+        if self._ours and error is not None and garbled and not from_elsewhere(error):
             self._conn.abandon()
             raise pymysql.OperationalError(
                 CR.CR_MALFORMED_PACKET, f"the server's answer cannot be read ({type(error).__name__}: {error})"

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -486,3 +487,28 @@ def test_a_url_alone(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
 
         asyncio.run(work())
         assert isinstance(core_of_async(lambda_pool.AsyncPool(ground.database.url)).config.url.host, str)
+
+
+def test_what_a_new_connection_is_asked_is_answered_in_time(ground: Ground) -> None:
+    """As behind a proxy that has no backend free: the login is its own."""
+    port = ground.database.server.port
+    with FaultyProxy("localhost", port) as proxy:
+        engine = create_async_engine(
+            ground.pool(url=ground.database.url.replace(f":{port}/", f":{proxy.port}/"), timeout=1.0)
+        )
+
+        @sqlalchemy.event.listens_for(engine.sync_engine, "connect")
+        def ask(conn: Any, record: Any) -> None:
+            proxy.swallow("to_client", new=False)
+            cursor = conn.cursor()
+            cursor.execute("select 1")
+
+        async def main() -> None:
+            with pytest.raises(ConnectError, match="let us in, and did not answer what is asked"):
+                async with engine.connect():
+                    pass
+
+        began = time.monotonic()
+        asyncio.run(main())
+        assert time.monotonic() - began < 10
+    assert (ground.pools[0].stats().in_use, ground.pools[0].stats().size) == (0, 0)

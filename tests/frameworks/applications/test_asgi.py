@@ -130,6 +130,42 @@ class TestDeadline:
         pool.close()
 
 
+@pytest.mark.parametrize("how", ["ends", "is cancelled"])
+def test_it_is_cleaned_up_though_the_loops_threads_are_all_taken(server: Server, how: str) -> None:
+    """Calls that never end have them, as those of an HTTP client without a time-out."""
+    over = threading.Event()
+    pool = lambda_pool.Pool(server.url(), max_size=1)
+    left: list[Any] = []
+
+    async def route(request: Request) -> Response:
+        left.append(pool.connection())
+        insert(left[-1].__enter__(), 1)
+        return JSONResponse({})
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        loop.run_in_executor(None, over.wait, 30)
+        task = asyncio.create_task(asgi(around(route, pool, request_timeout=2)))
+        if how == "ends":
+            assert isinstance((await task).error, lambda_pool.NotCommitted)
+        else:
+            while not left:
+                await asyncio.sleep(0.001)
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        until = time.monotonic() + 10
+        while pool.stats().in_use:
+            assert time.monotonic() < until, "nobody cleaned up"
+            await asyncio.sleep(0.01)
+        over.set()
+
+    asyncio.run(main())
+    assert saved(server) == []
+    pool.close()
+
+
 def ask_in_a_thread(app: Any) -> Any:
     """As `ask`, by another thread than the test's, which holds connections."""
     found: list[Any] = []

@@ -13,7 +13,7 @@ import pytest
 from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError, connections, transaction
 from django.db.backends.signals import connection_created
 
-from lambda_pool import lifecycle
+from lambda_pool import ConnectError, lifecycle
 from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 from tests.frameworks.django.conftest import Statements, Use, backend_of, names, request_ends, stats
@@ -418,3 +418,29 @@ def test_nobody_can_be_reached(use: Use, database: Database) -> None:
         assert type(caught.value.__cause__).__name__ == "ConnectError"
         proxy.listen()
         assert Order.objects.count() == 0
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+def test_what_a_new_connection_is_asked_is_answered_in_time(use: Use, database: Database, prepared: bool) -> None:
+    """As behind a proxy that has no backend free: the login is its own."""
+    with FaultyProxy("localhost", database.server.port) as proxy:
+        connection = use(port=proxy.port, timeout=1.0)
+        if prepared:
+            connection.ensure_connection()
+            connection.close()
+
+        def ask(connection: Any, **_: Any) -> None:
+            proxy.swallow("to_client", new=False)
+            connection.cursor().execute("select 1")
+
+        connection_created.connect(ask)
+        began = time.monotonic()
+        try:
+            with pytest.raises(OperationalError, match="let us in, and did not answer what is asked") as raised:
+                connection.ensure_connection()
+        finally:
+            connection_created.disconnect(ask)
+        assert time.monotonic() - began < 10
+        assert isinstance(raised.value.__cause__, ConnectError)
+        assert (stats(connection).in_use, stats(connection).size) == (0, 0)
+        connection.ensure_connection()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
@@ -18,6 +18,7 @@ from lambda_pool.endpoints.base import Endpoint
 from lambda_pool.events import Reason, Replaced
 from lambda_pool.lifecycle import arm
 from lambda_pool.sqlalchemy import create_engine
+from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 from tests.frameworks.sqlalchemy.conftest import pool_of, table_of
 from tests.frameworks.sqlalchemy.test_connections import backend
@@ -320,3 +321,33 @@ def test_a_forked_child_does_not_commit_what_the_parent_began(database: Database
     held.commit()
     held.close()
     assert database.rows() == [1]
+
+
+# --- a server that lets us in, and says no more -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", ["invocation", "timeout"])
+def test_what_a_new_connection_is_asked_is_answered_in_time(make: Make, database: Database, by: str) -> None:
+    """As behind a proxy that has no backend free: the login is its own."""
+    with FaultyProxy("localhost", database.server.port) as proxy:
+        url = database.url.replace(f":{database.server.port}/", f":{proxy.port}/")
+        engine = make(database.pool(url, timeout=1.0 if by == "timeout" else 20.0))
+        silent = [True]
+
+        @event.listens_for(engine, "connect")
+        def ask(conn: Any, record: Any) -> None:
+            if silent:
+                proxy.swallow("to_client", new=False)
+            cursor = conn.cursor()
+            cursor.execute("select 1")
+            cursor.close()
+
+        kind, left = (ConnectError, 60_000) if by == "timeout" else (DeadlineExceeded, 1_500)
+        began = time.monotonic()
+        with invoked(lambda: left), pytest.raises(kind, match="let us in, and did not answer what is asked"):
+            engine.connect()
+        assert time.monotonic() - began < 10
+        stats = pool_of(engine).stats()
+        assert (stats.in_use, stats.size) == (0, 0)
+        silent.clear()
+        use(engine)
