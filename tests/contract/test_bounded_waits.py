@@ -223,9 +223,7 @@ def test_one_that_a_left_thread_waits_on_is_replaced_in_time(database: Database)
     conn = context.__enter__()
     with used_elsewhere(database, conn):
         entry = entries(pool)[0]
-        with core_of(pool).lock:
-            entry.idle_mono = entry.idle_wall = 0.0
-            core_of(pool).state.give_back(entry)
+        core_of(pool).give_back(entry)
         began = time.monotonic()
         with pool.connection() as other:
             assert other is not conn
