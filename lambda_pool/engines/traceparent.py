@@ -4,6 +4,8 @@ Imported only with `trace_comment`. Of the trace only its `traceparent` is said,
 a caller may have put into it does not get into SQL.
 """
 
+from typing import Any
+
 from ..errors import ConfigError
 
 try:
@@ -22,13 +24,12 @@ def comment() -> str:
     return f" /*{_KEY}='{found[_KEY]}'*/" if found else ""
 
 
-def with_comment(statement: str) -> str:
-    """The statement and the comment, before its semicolon; as it is where an instrumentor has said it before."""
-    said = "" if f"{_KEY}=" in statement else comment()
-    bare = statement.rstrip("; \t\r\n")
-    return bare + said + statement[len(bare) :] if said else statement
-
-
-def with_comment_in_bytes(statement: bytes) -> bytes:
-    """The same for a statement in an encoding that has ASCII in it, as each does that a server takes."""
-    return with_comment(statement.decode("latin1")).encode("latin1")
+def with_comment(statement: Any) -> Any:
+    """The statement (text or bytes) and the comment, before its semicolon; as it is where it has one already."""
+    # Each encoding of bytes that a server takes has ASCII in it.
+    text = statement if isinstance(statement, str) else statement.decode("latin1")
+    said = "" if f"{_KEY}=" in text else comment()
+    if not said:
+        return statement
+    end = len(text.rstrip("; \t\r\n"))
+    return statement[:end] + (said if isinstance(statement, str) else said.encode()) + statement[end:]

@@ -192,6 +192,7 @@ OF_ENGINE = {
         "lambda_pool.engines.pymysql.arguments",
         "lambda_pool.engines.pymysql.connecting",
         "lambda_pool.engines.pymysql.connection",
+        "lambda_pool.engines.pymysql.cursors",
         "lambda_pool.engines.pymysql.engine",
         "lambda_pool.engines.pymysql.errors",
         "lambda_pool.engines.pymysql.killing",
@@ -200,7 +201,6 @@ OF_ENGINE = {
         "lambda_pool.engines.pymysql.occupancy",
         "lambda_pool.engines.pymysql.private",
         "lambda_pool.engines.pymysql.statements",
-        "lambda_pool.engines.pymysql.streaming",
         "lambda_pool.engines.pymysql.wire",
     },
 }

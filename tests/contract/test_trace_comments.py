@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import psycopg
+import pymysql
 import pytest
 from opentelemetry.context import attach, detach
 from opentelemetry.instrumentation.psycopg import PsycopgInstrumentor
@@ -24,7 +25,9 @@ from lambda_pool import AsyncPool, Pool
 from lambda_pool.endpoints.base import Endpoint
 from lambda_pool.engines.traceparent import with_comment
 from lambda_pool.errors import ConfigError
+from lambda_pool.events import Crowded
 from lambda_pool.testing import FakeDriver
+from tests.support.recorder import Recorder
 from tests.unit.core.test_connector import Scripted
 
 # What a statement is that is at work, by its server's own word.
@@ -184,10 +187,69 @@ def test_rows_that_pymysql_puts_together_stay_one_statement(mariadb: Any, curren
     pool.close()
 
 
+# Each says its statement in its own way, and all of PyMySQL's go through one method of the connection.
+PYMYSQL: dict[str, Callable[[Any, str], Any]] = {
+    "bytes": lambda conn, itself: _row(conn.cursor(), itself.encode()),
+    "bytearray": lambda conn, itself: _row(conn.cursor(), bytearray(itself.encode())),
+    "unbuffered": lambda conn, itself: _row(conn.cursor(pymysql.cursors.SSCursor), itself),
+    "dictionary": lambda conn, itself: _row(conn.cursor(pymysql.cursors.SSDictCursor), itself)["info"],
+}
+
+
+def _row(cursor: Any, statement: Any) -> Any:
+    with cursor:
+        cursor.execute(statement)
+        row = cursor.fetchone()
+        return row[0] if isinstance(row, tuple) else row
+
+
+@pytest.mark.parametrize("slow_query", [0, 10], ids=["untimed", "timed"])
+@pytest.mark.parametrize("way", PYMYSQL)
+def test_each_way_of_pymysql_to_say_something(mariadb: Any, current: str, way: str, slow_query: float) -> None:
+    pool: Pool[Any] = Pool(mariadb.url(), trace_comment=True, slow_query=slow_query)
+    with pool.connection() as conn:
+        assert PYMYSQL[way](conn, ITSELF["mysql"]) == f"{ITSELF['mysql']} {current}"
+    pool.close()
+
+
+def test_what_the_pool_says_itself_goes_out_as_it_is(server: Any, pool: Pool[Any], current: str) -> None:
+    """Several of its statements may go out in one write, and each must then be the very one that was announced."""
+    itself = ITSELF[server.scheme]
+
+    def work(conn: Any) -> Any:
+        with conn.cursor() as cursor:
+            cursor.execute(itself)
+            return cursor.fetchone()
+
+    offset = len(server.log)
+    assert pool.run(work) == (f"{itself} {current}",)
+    assert pool.run(work, readonly=True) == (f"{itself} {current}",)
+    assert pool.stats().opened == 1
+    said = server.log[offset:]
+    assert said.count(current) >= 2
+    assert not re.search(r"(?i)(begin|start transaction.*|savepoint \w+) ?/\*", said)
+
+
+def test_the_pool_may_ask_how_full_the_server_is(server: Any, current: str) -> None:
+    seen = Recorder()
+    pool: Pool[Any] = Pool(server.url(), trace_comment=True, keep_below=0.99, observers=[seen])
+
+    @pool.handler
+    def handler(event: object, context: object, conn: Any) -> None:
+        conn.cursor().execute(ITSELF[server.scheme])
+
+    for _ in range(2):
+        handler({}, None)
+    assert len(seen.of(Crowded)) == 1
+    assert pool.stats().opened == 1
+    pool.close()
+
+
 def test_what_is_said_and_where(current: str) -> None:
     assert with_comment("select 1") == f"select 1 {current}"
     assert with_comment("select 1 ;\n") == f"select 1 {current} ;\n"
     assert with_comment("select 1 /*traceparent='…'*/") == "select 1 /*traceparent='…'*/"
+    assert with_comment("select 'ß' ;".encode()) == f"select 'ß' {current} ;".encode()
 
 
 def test_only_digits_of_what_a_caller_sent_get_into_sql() -> None:

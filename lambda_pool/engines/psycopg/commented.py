@@ -7,7 +7,7 @@ from weakref import WeakValueDictionary
 import psycopg
 from psycopg import sql
 
-from ..traceparent import comment, with_comment, with_comment_in_bytes
+from ..traceparent import comment, with_comment
 
 _GENUINE = (psycopg.ServerCursor, psycopg.AsyncServerCursor, psycopg.Cursor, psycopg.AsyncCursor)
 
@@ -54,10 +54,8 @@ def _last(genuine: Any) -> Any:
 
 
 def _commented(query: Any) -> Any:
-    if isinstance(query, str):
+    if isinstance(query, str | bytes):
         return with_comment(query)
-    if isinstance(query, bytes):
-        return with_comment_in_bytes(query)
     said = comment()
     if not said:
         return query

@@ -4,7 +4,7 @@ Imported only when the first connection is opened: importing it imports PyMySQL.
 """
 
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import TYPE_CHECKING, Any
@@ -16,6 +16,7 @@ from pymysql.constants import CR, SERVER_STATUS
 from ...errors import ConfigError
 from ...waiting import within
 from ..base import SILENT, from_elsewhere
+from ..slow import OnSlow
 from . import private
 from .noted import Noted
 from .wire import BoundedSocket, BoundedTlsSocket, Bounds, Line, Wrapping, dial
@@ -48,6 +49,9 @@ class ConnectingConnection(_Connection):
     address: str = ""  # where to go, whatever the host's name leads to by now
     sockets: tuple[type[BoundedSocket], type[BoundedTlsSocket]] = BoundedSocket, BoundedTlsSocket  # without, with TLS
     stand_in: Any = None  # see `patched`
+    slow_query: float = 0.0  # see ConnectRequest, as `on_slow` is
+    on_slow: OnSlow | None = None
+    comment: Callable[[Any], Any] | None = None  # what `trace_comment` makes of a borrower's statement
     cancelled: bool = False  # somebody asked the server to end the running statement, or aborted the connection for it
     # close() was called while it was open; and before its transaction was ended.
     closed_by_user: bool = False

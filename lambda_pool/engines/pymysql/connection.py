@@ -18,10 +18,10 @@ from ...waiting import READ, poll
 from ..base import cancelled, uncertain
 from . import private
 from .connecting import IN_TRANSACTION, ConnectingConnection
+from .cursors import streaming, watching
 from .errors import is_answer, is_refusal
 from .noted import again, reported
 from .statements import Look, look, prepared_by
-from .streaming import streaming
 from .wire import BoundedTlsSocket
 
 T = TypeVar("T")
@@ -149,6 +149,9 @@ class BoundedConnection(ConnectingConnection):
 
     def query(self, sql: Any, unbuffered: bool = False) -> int:
         """Run one statement (every cursor's way to the server)."""
+        # Here, in the last moment: `executemany` looks at how a statement ends. What the pool sends goes as announced.
+        if self.comment is not None and not self.line.ours:
+            sql = self.comment(sql)
         self.ask_if_undone()
         seen = look(sql, several=bool(self.client_flag & CLIENT.MULTI_STATEMENTS))
         if self.noted.incomplete or self.noted.undone is not None:
@@ -246,9 +249,10 @@ class BoundedConnection(ConnectingConnection):
         return made if self.stand_in is None else self.stand_in.cursor(lambda _: made)
 
     def cursor_type(self, asked: Any) -> Any:
-        """The class of a new cursor: one that streams tells its connection of errors."""
+        """The class of a new cursor: one that streams tells its connection of errors, and each of slow statements."""
         streams = isinstance(asked, type) and issubclass(asked, SSCursor)
-        return streaming(asked) if streams else asked
+        made = streaming(asked) if streams else asked
+        return made if self.on_slow is None else watching(made)
 
     # --- transactions -------------------------------------------------------------------------------------------------
 

@@ -56,22 +56,17 @@ class MysqlEngine:
             arguments = pymysql_arguments(request)
             if not request.pooled:
                 arguments["client_flag"] = arguments.get("client_flag", 0) | SESSION_TRACK
-            make: Any = BoundedConnection
-            if request.on_slow is not None:
-                from .slow import WatchedConnection
-
-                make = WatchedConnection
-            if request.trace_comment:
-                from .commented import commented
-
-                make = commented(make)
-            conn = make(**arguments, defer_connect=True)
-            conn.slow_query, conn.on_slow = request.slow_query, request.on_slow
+            conn = BoundedConnection(**arguments, defer_connect=True)
         except UnicodeError:  # this error quotes the whole text
             raise ConfigError("connect_args holds a text with characters that cannot be encoded") from None
         except (TypeError, ValueError, NotImplementedError) as error:
             # The argument's name is in the text, its value is not.
             raise ConfigError(f"connect_args or the URL's query is not valid for PyMySQL: {error}") from None
+        conn.slow_query, conn.on_slow = request.slow_query, request.on_slow
+        if request.trace_comment:
+            from ..traceparent import with_comment
+
+            conn.comment = with_comment
         conn.session_idle = 0 if request.pooled else ceil(request.session_idle)
         conn.address = request.hostaddr
         if self.awaited:

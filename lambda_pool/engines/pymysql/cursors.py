@@ -1,28 +1,34 @@
-"""A connection of PyMySQL whose cursors tell of slow statements. Imported only with `slow_query`.
-
-Timed at the cursor, where a statement and its parameters are still two things: `Connection.query` sees one text.
-"""
+"""What is put in front of PyMySQL's cursors: they tell of errors among streamed rows, and of slow statements."""
 
 from functools import cache
 from typing import Any
 
-from ..slow import OnSlow, timed
-from .connection import BoundedConnection
-
-
-class WatchedConnection(BoundedConnection):
-    """A BoundedConnection that is told at once after it was made what `slow_query` and `on_slow` are."""
-
-    slow_query: float
-    on_slow: OnSlow
-
-    def cursor_type(self, asked: Any) -> Any:
-        """The class of a new cursor, which tells of slow statements."""
-        return _watching(super().cursor_type(asked))
+from ..slow import timed
 
 
 @cache
-def _watching(base: Any) -> Any:
+def streaming(base: Any) -> Any:
+    """A cursor's class that reads its rows one by one, and whose connection learns of the errors among them."""
+
+    class Streaming(base):  # type: ignore[misc]
+        def read_next(self) -> Any:
+            conn = self.connection
+            return conn.read_next_by(super().read_next) if conn is not None else super().read_next()
+
+        def close(self) -> None:
+            # On a lost connection the error of reading on would hide why it was lost.
+            if self.connection is not None and not self.connection.open:
+                self.connection.drop_result()
+            super().close()
+
+    Streaming.__name__ = Streaming.__qualname__ = base.__name__
+    return Streaming
+
+
+@cache
+def watching(base: Any) -> Any:
+    """A cursor's class that tells of slow statements. Here a statement and its parameters are still two things."""
+
     class Watching(base):  # type: ignore[misc]
         _watched = False
         """`executemany` runs through `execute`, with the parameters already in the text."""
