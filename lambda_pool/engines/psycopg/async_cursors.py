@@ -1,7 +1,7 @@
 """What `cursors` does, for the cursors of psycopg's asyncio half."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ...aio.waits import Unbroken
@@ -75,12 +75,11 @@ class AsyncTracked:
 
     async def _timed(self, say: Any, query: Any, args: Any, named: Any) -> Any:
         noted = self.connection.pooled
-        if may_commit(query):
-            with Unbroken(noted.patience):
-                return await say(query, *args, **named)
+        heard = Unbroken(noted.patience) if may_commit(query) else nullcontext()
         if noted.on_slow is None:
-            return await say(query, *args, **named)
-        with timed(noted.slow_query, noted.on_slow, lambda: statement(query)):
+            with heard:
+                return await say(query, *args, **named)
+        with timed(noted.slow_query, noted.on_slow, lambda: statement(query)), heard:
             return await say(query, *args, **named)
 
 

@@ -266,7 +266,7 @@ def test_however_a_session_is_changed_the_next_borrower_finds_it_as_it_was(
     assert pool.stats().opened == 1
 
 
-@pytest.mark.parametrize("text", ["select pg_sleep(0.02)", "commit"])
+@pytest.mark.parametrize("text", ["select pg_sleep(0.02)", "commit", "select pg_sleep(0.02); commit"])
 def test_a_slow_statement_is_told_and_a_commit_is_heard(
     ground: Ground, caplog: pytest.LogCaptureFixture, text: str
 ) -> None:
