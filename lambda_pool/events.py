@@ -143,7 +143,7 @@ class Returned(Event):
 
 
 class RolledBack(Event):
-    """A transaction was rolled back at return. `cause`: `error`, `failed transaction` or `leaked`."""
+    """A transaction was rolled back at return. `cause`: `error` or `failed transaction`."""
 
     cause: str
 
