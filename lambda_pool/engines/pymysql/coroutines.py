@@ -4,7 +4,9 @@ The driver's own code runs, in a greenlet over the sockets of `awaited`. Tasks t
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
+from contextlib import nullcontext
+from operator import attrgetter
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -17,6 +19,31 @@ from .statements import look
 T = TypeVar("T")
 
 
+def _awaited(name: str, doc: str, *, ends: bool = False) -> Any:
+    """The driver's method of that name, as a coroutine. `ends`: it may end a transaction."""
+
+    async def method(self: Any, *args: Any, **named: Any) -> Any:
+        return await self._do(getattr(self._driver, name), *args, ends=ends, **named)
+
+    method.__name__, method.__doc__ = name, doc
+    return method
+
+
+def _known(name: str, doc: str) -> Any:
+    """The driver's method of that name, which asks nobody."""
+
+    def method(self: Any, *args: Any, **named: Any) -> Any:
+        return getattr(self._driver, name)(*args, **named)
+
+    method.__name__, method.__doc__ = name, doc
+    return method
+
+
+def _attribute(name: str, doc: str) -> Any:
+    """The driver's attribute of that name."""
+    return property(attrgetter(f"_driver.{name}"), doc=doc)
+
+
 class AsyncConnection:
     """A `pymysql.connections.Connection` whose methods are awaited. `driver_connection` is the driver's own.
 
@@ -25,27 +52,23 @@ class AsyncConnection:
 
     def __init__(self, conn: BoundedConnection, patience: float) -> None:
         """`patience`: seconds that the answer to COMMIT is waited for after its task was cancelled."""
-        self.driver_connection = conn
+        self.driver_connection = self._driver = conn
         self._patience = patience
         self._turn = asyncio.Lock()
 
     def __repr__(self) -> str:
         return f"<AsyncConnection of {self.driver_connection!r}>"
 
-    async def _do(self, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    async def _do(self, call: Callable[..., T], *arguments: Any, ends: bool = False, **named: Any) -> T:
+        """`ends`: it may commit, so its answer is heard whoever cancels the task."""
         async with self._turn:
-            return await spawn(call, *arguments, **named)
-
-    async def _end(self, call: Callable[..., T], *arguments: Any) -> T:
-        """The same for what may commit, whose answer is heard whoever cancels the task."""
-        async with self._turn:
-            with Unbroken(self._patience):
-                return await spawn(call, *arguments)
+            with Unbroken(self._patience) if ends else nullcontext():
+                return await spawn(call, *arguments, **named)
 
     async def _say(self, sql: str | bytes, call: Callable[..., T], *arguments: Any) -> T:
         """The same for a statement."""
         seen = look(sql, several=bool(self.driver_connection.client_flag & CLIENT.MULTI_STATEMENTS))
-        return await (self._end if seen.begins_anew or seen.commits else self._do)(call, *arguments)
+        return await self._do(call, *arguments, ends=seen.begins_anew or seen.commits)
 
     # --- what talks to the server -------------------------------------------------------------------------------------
 
@@ -53,49 +76,21 @@ class AsyncConnection:
         """Run one statement. Out: the number of rows."""
         return await self._say(sql, self.driver_connection.query, sql, unbuffered)
 
-    async def begin(self) -> None:
-        """BEGIN; refused inside `AsyncPool.run`."""
-        await self._end(self.driver_connection.begin)
-
-    async def commit(self) -> None:
-        """COMMIT; refused inside `AsyncPool.run`. A cancellation of the task waits for the answer."""
-        await self._end(self.driver_connection.commit)
-
-    async def rollback(self) -> None:
-        """ROLLBACK."""
-        await self._do(self.driver_connection.rollback)
-
-    async def autocommit(self, value: bool) -> None:
-        """SET autocommit."""
-        await self._end(self.driver_connection.autocommit, value)
-
-    async def ping(self) -> None:
-        """COM_PING."""
-        await self._do(self.driver_connection.ping)
-
-    async def select_db(self, db: str) -> None:
-        """USE."""
-        await self._do(self.driver_connection.select_db, db)
-
-    async def set_character_set(self, charset: str, collation: str | None = None) -> None:
-        """SET NAMES."""
-        await self._do(self.driver_connection.set_character_set, charset, collation)
-
-    async def show_warnings(self) -> Any:
-        """SHOW WARNINGS."""
-        return await self._do(self.driver_connection.show_warnings)
-
-    async def next_result(self, unbuffered: bool = False) -> int:
-        """Read the next result of a statement that has several."""
-        return await self._do(self.driver_connection.next_result, unbuffered)
-
-    async def kill(self, thread_id: int) -> None:
-        """End another session."""
-        await self._do(self.driver_connection.kill, thread_id)
-
-    async def close(self) -> None:
-        """Tell the server, and close."""
-        await self._do(self.driver_connection.close)
+    begin: Any = _awaited("begin", "BEGIN; refused inside `AsyncPool.run`.", ends=True)
+    commit: Any = _awaited(
+        "commit",
+        "COMMIT; refused inside `AsyncPool.run`. A cancellation of the task waits for the answer.",
+        ends=True,
+    )
+    rollback: Any = _awaited("rollback", "ROLLBACK.")
+    autocommit: Any = _awaited("autocommit", "SET autocommit.", ends=True)
+    ping: Any = _awaited("ping", "COM_PING.")
+    select_db: Any = _awaited("select_db", "USE.")
+    set_character_set: Any = _awaited("set_character_set", "SET NAMES.")
+    show_warnings: Any = _awaited("show_warnings", "SHOW WARNINGS.")
+    next_result: Any = _awaited("next_result", "Read the next result of a statement that has several.")
+    kill: Any = _awaited("kill", "End another session.")
+    close: Any = _awaited("close", "Tell the server, and close.")
 
     # --- what does not ------------------------------------------------------------------------------------------------
 
@@ -103,50 +98,17 @@ class AsyncConnection:
         """A new cursor of the given class of PyMySQL's, or of the connection's."""
         return AsyncCursor(self, self.driver_connection.cursor(cursor))
 
-    @property
-    def open(self) -> bool:
-        """True if it is connected."""
-        return self.driver_connection.open
-
-    def get_autocommit(self) -> bool:
-        """Whether the server said that autocommit is on."""
-        return bool(self.driver_connection.get_autocommit())
-
-    def affected_rows(self) -> int:
-        """Rows of the last statement."""
-        return int(self.driver_connection.affected_rows())  # type: ignore[no-untyped-call]
-
-    def insert_id(self) -> int:
-        """The last statement's generated number."""
-        return int(self.driver_connection.insert_id())  # type: ignore[no-untyped-call]
-
-    def thread_id(self) -> int:
-        """The server's number for this session."""
-        return int(self.driver_connection.thread_id())  # type: ignore[no-untyped-call]
-
-    def get_server_info(self) -> str:
-        """The server's version."""
-        return str(self.driver_connection.get_server_info())  # type: ignore[no-untyped-call]
-
-    def get_host_info(self) -> str:
-        """Where the server is."""
-        return str(self.driver_connection.get_host_info())
-
-    def get_proto_info(self) -> int:
-        """The protocol's version."""
-        return int(self.driver_connection.get_proto_info())  # type: ignore[no-untyped-call]
-
-    def character_set_name(self) -> str:
-        """What statements and rows are encoded in."""
-        return str(self.driver_connection.character_set_name())  # type: ignore[no-untyped-call]
-
-    def escape(self, obj: Any, mapping: Any = None) -> str:
-        """A value as SQL."""
-        return str(self.driver_connection.escape(obj, mapping))
-
-    def literal(self, obj: Any) -> str:
-        """A value as SQL."""
-        return str(self.driver_connection.literal(obj))
+    open: Any = _attribute("open", "True if it is connected.")
+    get_autocommit: Any = _known("get_autocommit", "Whether the server said that autocommit is on.")
+    affected_rows: Any = _known("affected_rows", "Rows of the last statement.")
+    insert_id: Any = _known("insert_id", "The last statement's generated number.")
+    thread_id: Any = _known("thread_id", "The server's number for this session.")
+    get_server_info: Any = _known("get_server_info", "The server's version.")
+    get_host_info: Any = _known("get_host_info", "Where the server is.")
+    get_proto_info: Any = _known("get_proto_info", "The protocol's version.")
+    character_set_name: Any = _known("character_set_name", "What statements and rows are encoded in.")
+    escape: Any = _known("escape", "A value as SQL.")
+    literal: Any = _known("literal", "A value as SQL.")
 
     async def __aenter__(self) -> "AsyncConnection":
         return self
@@ -155,7 +117,7 @@ class AsyncConnection:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Commit on success, roll back on error; the connection stays open for its pool."""
-        await self._end(self.driver_connection.__exit__, kind, error, trace)
+        await self._do(self.driver_connection.__exit__, kind, error, trace, ends=True)
 
 
 class AsyncCursor:
@@ -163,82 +125,31 @@ class AsyncCursor:
 
     def __init__(self, conn: AsyncConnection, cursor: Any) -> None:
         self.connection = conn
-        self.driver_cursor = cursor
+        self.driver_cursor = self._driver = cursor
+        self._do = conn._do
 
     async def execute(self, query: str | bytes, args: Any = None) -> int:
         """Run one statement. Out: the number of rows."""
         return int(await self.connection._say(query, self.driver_cursor.execute, query, args))
 
-    async def executemany(self, query: str | bytes, args: Iterable[Any]) -> int | None:
-        """Run one statement with several sets of parameters. Out: the number of rows."""
-        return await self.connection._do(self.driver_cursor.executemany, query, args)
-
-    async def callproc(self, procname: str, args: Sequence[Any] = ()) -> Any:
-        """Call a stored procedure."""
-        return await self.connection._do(self.driver_cursor.callproc, procname, args)
-
-    async def fetchone(self) -> Any:
-        """The next row; None behind the last one."""
-        return await self.connection._do(self.driver_cursor.fetchone)
-
-    async def fetchmany(self, size: int | None = None) -> Any:
-        """The next rows."""
-        return await self.connection._do(self.driver_cursor.fetchmany, size)
-
-    async def fetchall(self) -> Any:
-        """All rows that are left."""
-        return await self.connection._do(self.driver_cursor.fetchall)
-
-    async def scroll(self, value: int, mode: str = "relative") -> None:
-        """Move to another row."""
-        await self.connection._do(self.driver_cursor.scroll, value, mode)
-
-    async def nextset(self) -> bool | None:
-        """Go on to the next result."""
-        return await self.connection._do(self.driver_cursor.nextset)
-
-    async def close(self) -> None:
-        """Read what is left, and close."""
-        await self.connection._do(self.driver_cursor.close)
-
-    def mogrify(self, query: str | bytes, args: Any = None) -> str:
-        """The statement as it would be sent."""
-        return str(self.driver_cursor.mogrify(query, args))
-
-    @property
-    def description(self) -> Any:
-        """The columns of the result; None without one."""
-        return self.driver_cursor.description
-
-    def setinputsizes(self, *args: Any) -> None:
-        """Nothing, as the driver's."""
-
-    def setoutputsizes(self, *args: Any) -> None:
-        """Nothing, as the driver's."""
-
-    def fetchall_unbuffered(self) -> "AsyncCursor":
-        """The rows of a streamed result, for `async for`."""
-        return self
-
-    @property
-    def warning_count(self) -> int:
-        """Warnings of the last statement."""
-        return int(self.driver_cursor.warning_count)
-
-    @property
-    def rowcount(self) -> int:
-        """Rows of the last statement."""
-        return int(self.driver_cursor.rowcount)
-
-    @property
-    def rownumber(self) -> int | None:
-        """The current row."""
-        return self.driver_cursor.rownumber  # type: ignore[no-any-return]
-
-    @property
-    def lastrowid(self) -> int | None:
-        """The last statement's generated number."""
-        return self.driver_cursor.lastrowid  # type: ignore[no-any-return]
+    executemany: Any = _awaited(
+        "executemany", "Run one statement with several sets of parameters. Out: the number of rows."
+    )
+    callproc: Any = _awaited("callproc", "Call a stored procedure.")
+    fetchone: Any = _awaited("fetchone", "The next row; None behind the last one.")
+    fetchmany: Any = _awaited("fetchmany", "The next rows.")
+    fetchall: Any = _awaited("fetchall", "All rows that are left.")
+    scroll: Any = _awaited("scroll", "Move to another row.")
+    nextset: Any = _awaited("nextset", "Go on to the next result.")
+    close: Any = _awaited("close", "Read what is left, and close.")
+    mogrify: Any = _known("mogrify", "The statement as it would be sent.")
+    setinputsizes: Any = _known("setinputsizes", "Nothing, as the driver's.")
+    setoutputsizes: Any = _known("setoutputsizes", "Nothing, as the driver's.")
+    description: Any = _attribute("description", "The columns of the result; None without one.")
+    warning_count: Any = _attribute("warning_count", "Warnings of the last statement.")
+    rowcount: Any = _attribute("rowcount", "Rows of the last statement.")
+    rownumber: Any = _attribute("rownumber", "The current row.")
+    lastrowid: Any = _attribute("lastrowid", "The last statement's generated number.")
 
     @property
     def arraysize(self) -> int:
@@ -248,6 +159,10 @@ class AsyncCursor:
     @arraysize.setter
     def arraysize(self, value: int) -> None:
         self.driver_cursor.arraysize = value
+
+    def fetchall_unbuffered(self) -> "AsyncCursor":
+        """The rows of a streamed result, for `async for`."""
+        return self
 
     def __aiter__(self) -> "AsyncCursor":
         return self
