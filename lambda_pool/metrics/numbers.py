@@ -55,24 +55,6 @@ class Numbers:
     these lists but append, and `take` cuts off what it saw: that needs no lock.
     """
 
-    __slots__ = (
-        "_details",
-        "_most_open",
-        "_most_used",
-        "_open",
-        "_reused_before",
-        "_times",
-        "due_mono",
-        "due_wall",
-        "fresh",
-        "held",
-        "most_in_use",
-        "reported_wall",
-        "reused",
-        "stirred",
-        "urgent",
-    )
-
     def __init__(self) -> None:
         self.reported_wall: float = 0.0
         self.due_wall: float = 0.0

@@ -36,24 +36,6 @@ _EOF = 9
 class Line:
     """What a connection's sockets have in common: the plain one, and the one of TLS that takes its place."""
 
-    __slots__ = (
-        "ahead",
-        "attended",
-        "deadline",
-        "dry",
-        "encrypt",
-        "following",
-        "ours",
-        "reader",
-        "response_pending",
-        "room",
-        "silent",
-        "stop",
-        "tail",
-        "thread",
-        "watched",
-    )
-
     def __init__(self) -> None:
         self.response_pending: bool = False
         """A command was announced, and its answer was not read to the end: an exception came between."""
