@@ -20,7 +20,7 @@ from .config import Config, in_lambda, never_frozen
 from .connector import Connector
 from .core.dispatch import EventDispatcher
 from .core.entry import UNOPENED, Entry, State, Work
-from .core.policy import PING, REUSE, Ping, Replace, Reuse, at_checkout, replace
+from .core.policy import Verdict, at_checkout
 from .core.state import PoolState
 from .endpoints.base import EndpointSource, Role
 from .engines.base import AT_REST, INVALIDATES_POOL, MIN_IO_TIMEOUT, TRANSIENT, Engine, Failure, Status
@@ -163,14 +163,14 @@ class ConnectionPool:
         fresh = entry.state is State.CONNECTING
         if not fresh:
             decision = self._decide(entry, role)
-            if decision is PING:
+            if decision is Verdict.PING:
                 decision = self._ping(entry, deadline)
-            if isinstance(decision, Replace):
+            if isinstance(decision, Reason):
                 with self.lock:
                     if entry.state is not State.LENT:
                         return False
                     entry.state = State.CONNECTING
-                self._replace(entry, role, decision.reason)
+                self._replace(entry, role, decision)
                 fresh = True
         if fresh:
             self.open(entry, deadline)
@@ -196,7 +196,7 @@ class ConnectionPool:
             self.events.emit((CheckedOut if fresh else Reused)(self.name, entry.checkout))
         return True
 
-    def _decide(self, entry: Entry, role: Role) -> Reuse | Ping | Replace:
+    def _decide(self, entry: Entry, role: Role) -> Verdict | Reason:
         return at_checkout(
             entry,
             time(),
@@ -209,11 +209,11 @@ class ConnectionPool:
             self._max_idle,
         )
 
-    def _ping(self, entry: Entry, deadline: Deadline) -> Reuse | Replace:
-        """One bounded round trip: REUSE, or Replace if no good answer came."""
+    def _ping(self, entry: Entry, deadline: Deadline) -> Verdict | Reason:
+        """One bounded round trip: REUSE, or the reason to replace it if no good answer came."""
         if entry.link.status() not in AT_REST:
             borrower.warn_used_after_return(self.events, entry)
-            return replace(Reason.BROKEN)
+            return Reason.BROKEN
         start = monotonic()
         try:
             entry.link.ping(max(min(self.config.ping_timeout, deadline.left()), 0.001))
@@ -224,10 +224,10 @@ class ConnectionPool:
             if kind is Failure.FOREIGN:
                 raise
             self.note_failover(entry, kind)
-            return replace(Reason.DEAD)
+            return Reason.DEAD
         entry.heard(time(), monotonic())
         self.events.emit(Pinged(self.name, monotonic() - start, True))
-        return REUSE
+        return Verdict.REUSE
 
     def _replace(self, entry: Entry, role: Role, reason: Reason) -> None:
         """Close what the entry holds and make it ready for a new connection."""

@@ -15,35 +15,13 @@ TIMER_MARGIN = 5.5
 answer on its way, so that the timer gives no other reason to ping."""
 
 
-class Reuse:
+class Verdict(Enum):
+    """What to do with a cached connection that need not be replaced."""
+
+    REUSE = "reuse"
     """Lend it as it is: no round trip."""
-
-    __slots__ = ()
-
-
-class Ping:
+    PING = "ping"
     """One bounded round trip decides."""
-
-    __slots__ = ()
-
-
-class Replace:
-    """Close it and open another."""
-
-    __slots__ = ("reason",)
-
-    def __init__(self, reason: Reason) -> None:
-        self.reason: Reason = reason
-
-
-REUSE = Reuse()
-PING = Ping()
-_REPLACE = {reason: Replace(reason) for reason in Reason}
-
-
-def replace(reason: Reason) -> Replace:
-    """The decision to replace for `reason`."""
-    return _REPLACE[reason]
 
 
 def at_checkout(
@@ -56,30 +34,30 @@ def at_checkout(
     silent: bool,
     ping_after: float,
     max_idle: float,
-) -> Reuse | Ping | Replace:
+) -> Verdict | Reason:
     """Decide on one cached connection.
 
     In: the entry, both clocks now (seconds), the pool's generation, this process's id, the role that is asked for,
     whether the free check found the socket `silent`, and two options in seconds: `ping_after`, and `max_idle`, infinite
-    where it is off. Out: REUSE, PING or Replace with its reason.
+    where it is off. Out: a verdict, or the reason to close it and open another.
     """
     if entry.pid != pid:
-        return replace(Reason.FORKED)
+        return Reason.FORKED
     if entry.generation != generation:
-        return replace(Reason.GENERATION)
+        return Reason.GENERATION
     # The last use is never before the opening, so these two also catch every clock that went backwards.
     if wall < entry.idle_wall or mono < entry.idle_mono:
-        return replace(Reason.CLOCK)
+        return Reason.CLOCK
     if wall > entry.expires_wall or mono > entry.expires_mono:
-        return replace(Reason.LIFETIME)
+        return Reason.LIFETIME
     idle = max(wall - entry.idle_wall, mono - entry.idle_mono)
     if idle > max_idle or idle > entry.lasts:
-        return replace(Reason.IDLE)
+        return Reason.IDLE
     if entry.role is not role:
-        return replace(Reason.ROLE)
+        return Reason.ROLE
     # Where the server has heard nothing for so long, its timer could end the session in the middle of the borrow.
     heard = wall <= entry.silent_wall and mono <= entry.silent_mono
-    return REUSE if silent and heard and idle <= ping_after else PING
+    return Verdict.REUSE if silent and heard and idle <= ping_after else Verdict.PING
 
 
 def keep(count: int, limit: int, part: float) -> bool:

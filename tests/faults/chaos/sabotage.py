@@ -10,7 +10,7 @@ import pymysql
 
 from lambda_pool import CommitUncertain, LambdaPoolError, api, invocation, lifecycle, pool, reclaim
 from lambda_pool.core.entry import Work
-from lambda_pool.core.policy import REUSE
+from lambda_pool.core.policy import Verdict
 from lambda_pool.engines.base import Facts, Failure, Outcome
 from lambda_pool.engines.psycopg import engine as postgres_engine
 from lambda_pool.engines.psycopg import engine_connection as postgres
@@ -97,7 +97,7 @@ def forgets_the_deadline() -> None:
 
 def trusts_what_was_frozen() -> None:
     """Lends what it has without a look."""
-    vars(pool)["at_checkout"] = lambda *facts, **named: REUSE
+    vars(pool)["at_checkout"] = lambda *facts, **named: Verdict.REUSE
 
 
 # --- the idioms -------------------------------------------------------------------------------------------------------

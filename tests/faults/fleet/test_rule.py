@@ -13,7 +13,7 @@ from lambda_pool.api import core_of
 from lambda_pool.backoff import crowded_backoff
 from lambda_pool.core import policy
 from lambda_pool.core.entry import Entry
-from lambda_pool.core.policy import PING, REUSE, Replace
+from lambda_pool.core.policy import Verdict
 from lambda_pool.endpoints.base import Endpoint, FixedEndpoint, Role
 from lambda_pool.engines.base import Failure, tightest
 from lambda_pool.events import Closed, Crowded, Reason
@@ -371,18 +371,16 @@ def decide(entry: Entry, ping_after: float = 5.0) -> object:
 
 
 def test_it_is_replaced_a_second_before_the_server_ends_it() -> None:
-    assert decide(timed(used=58.9, heard=58.9)) is PING
-    decision = decide(timed(used=59.1, heard=59.1))
-    assert isinstance(decision, Replace)
-    assert decision.reason is Reason.IDLE
+    assert decide(timed(used=58.9, heard=58.9)) is Verdict.PING
+    assert decide(timed(used=59.1, heard=59.1)) is Reason.IDLE
 
 
 def test_a_session_that_could_end_in_the_middle_of_the_borrow_is_pinged() -> None:
     """Borrowers who say nothing, or end their transactions themselves, let the server's timer run on."""
-    assert decide(timed(used=1, heard=29.4)) is REUSE
-    assert decide(timed(used=1, heard=29.6)) is PING
-    assert decide(timed(used=20, heard=20), ping_after=3600) is REUSE
-    assert decide(timed(used=40, heard=40), ping_after=3600) is PING
+    assert decide(timed(used=1, heard=29.4)) is Verdict.REUSE
+    assert decide(timed(used=1, heard=29.6)) is Verdict.PING
+    assert decide(timed(used=20, heard=20), ping_after=3600) is Verdict.REUSE
+    assert decide(timed(used=40, heard=40), ping_after=3600) is Verdict.PING
 
 
 @pytest.mark.parametrize("longest", [3, 60, 900])
@@ -390,11 +388,11 @@ def test_a_session_that_could_end_in_the_middle_of_the_borrow_is_pinged() -> Non
 def test_at_the_default_options_the_timer_costs_no_ping(longest: float, used: float) -> None:
     """However long an invocation may last, which is not known outside of one."""
     timer = policy.session_timer(60.0, longest)
-    assert decide(timed(used=used, heard=used, timer=timer, longest=longest)) is REUSE
+    assert decide(timed(used=used, heard=used, timer=timer, longest=longest)) is Verdict.REUSE
 
 
 def test_a_connection_without_a_timer_is_pinged_by_its_option_alone() -> None:
-    assert decide(timed(used=100, heard=200, timer=0), ping_after=3600) is REUSE
+    assert decide(timed(used=100, heard=200, timer=0), ping_after=3600) is Verdict.REUSE
 
 
 def test_what_is_told_depends_on_the_invocation() -> None:
