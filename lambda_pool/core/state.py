@@ -6,27 +6,16 @@ and `reclaim` finds what such an exception left behind.
 """
 
 from collections import deque
-from typing import Protocol
+from typing import TYPE_CHECKING
 
 from ..endpoints.base import Role
 from ..events import Reason
 from .entry import Entry, State
 
+if TYPE_CHECKING:
+    from ..waiting import Turn
+
 _IDLE, _LENT, _GONE = State.IDLE, State.LENT, State.GONE
-
-
-class Turn(Protocol):
-    """One borrower's place in the queue."""
-
-    owner: int
-    role: Role
-
-    @property
-    def abandoned(self) -> bool:
-        """True if nobody will ever wait there again."""
-
-    def wake(self) -> None:
-        """Let the borrower look again. Harmless when it is called twice."""
 
 
 class PoolState:
@@ -49,7 +38,7 @@ class PoolState:
 
     # --- taking -------------------------------------------------------------------------------------------------------
 
-    def acquire(self, role: Role, owner: int, turn: Turn | None = None) -> Entry | None:
+    def acquire(self, role: Role, owner: int, turn: "Turn | None" = None) -> Entry | None:
         """The idle entry of this role that was used last; else room for a new one; else the oldest idle one of all.
 
         None if there is nothing, or if others wait and it is not this `turn`.
@@ -87,7 +76,7 @@ class PoolState:
 
     # --- the queue ----------------------------------------------------------------------------------------------------
 
-    def leave(self, turn: Turn) -> None:
+    def leave(self, turn: "Turn") -> None:
         """Leave the queue. Whoever is first now may find something."""
         if turn in self.queue:
             self.queue.remove(turn)

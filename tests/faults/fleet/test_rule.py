@@ -298,6 +298,9 @@ def test_it_does_not_take_what_somebody_waits_for() -> None:
         role = Role.WRITER
         abandoned = False
 
+        def wait(self, seconds: float) -> bool:
+            raise AssertionError("nobody waits here")
+
         def wake(self) -> None: ...
 
     with fleet.pool.connection():

@@ -225,6 +225,9 @@ class TestQueue:
             def __init__(self, owner: int) -> None:
                 self.owner, self.woken = owner, 0
 
+            def wait(self, seconds: float) -> bool:
+                raise AssertionError("nobody waits here")
+
             def wake(self) -> None:
                 self.woken += 1
 
