@@ -6,7 +6,7 @@ from collections.abc import Callable
 from threading import get_ident
 from time import monotonic
 from types import FunctionType, MethodType
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from . import lifecycle
@@ -20,27 +20,15 @@ from .pool import ConnectionPool
 from .request import UNAVAILABLE
 from .signature import DURABLE_SDK, EVENT_AND_CONTEXT, Signature
 
+if TYPE_CHECKING:
+    from .aio.loop import EnvironmentLoop as Loop
+
 R = TypeVar("R")
 Unavailable = Callable[[Any, Any, Exception], Any]
 """`on_unavailable(event, context, error)`: its answer becomes the invocation's."""
 
 Lend = Callable[[], tuple[Any, Callable[[BaseException | None], None]]]
 """What a handler gets, and what is to be called with the handler's error, None if it ended well."""
-
-
-class Loop(Protocol):
-    """What runs handlers on an event loop."""
-
-    def lending(
-        self, signature: Signature, on_unavailable: Unavailable | None
-    ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any] | None:
-        """What calls the handler with what it is lent, in a coroutine; None if it takes nothing. Raises ConfigError."""
-
-    def run(self, start: Callable[[], Any], *, nested: bool) -> Any:
-        """What a handler returns; where that is to be awaited, its result. Ends what tasks it left.
-
-        `nested`: inside of another decorated handler, which may be on a loop, and then awaits it.
-        """
 
 
 _WRITER = Role.WRITER
@@ -55,7 +43,7 @@ def decorate(
     inject: str,
     on_unavailable: Unavailable | None,
     lend: Lend | None = None,
-    loop: Loop | None = None,
+    loop: "Loop | None" = None,
     *,
     whose: object = None,
 ) -> Callable[..., R]:
@@ -166,7 +154,7 @@ def _caller(
     signature: Signature,
     on_unavailable: Unavailable | None,
     lend: Lend | None,
-    loop: Loop | None,
+    loop: "Loop | None",
     whose: object,
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any] | None:
     """What calls the handler with what it is lent; None if it takes nothing."""
@@ -176,47 +164,28 @@ def _caller(
         return loop.lending(signature, on_unavailable)
     if not signature.wanted:
         return None
-    if lend is not None:
-        return _lending(lend, signature, on_unavailable)
-    return _borrowing(find_pool, signature, on_unavailable)
+    return _lending(lend or _connections(find_pool, place(signature.code)), signature, on_unavailable)
 
 
-def _borrowing(
-    find_pool: Callable[[], ConnectionPool], signature: Signature, on_unavailable: Unavailable | None
-) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
-    """What calls the handler with a connection. Raises ConfigError where that cannot be, or must not."""
-    call_with = handing_over(signature)
-    where = place(signature.code)
+def _connections(find_pool: Callable[[], ConnectionPool], where: object) -> Lend:
+    """What lends a handler a connection. `where`: the handler's place, which is said of one that it keeps."""
     pool: ConnectionPool | None = None
 
-    def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def lend() -> tuple[Any, Callable[[BaseException | None], None]]:
         nonlocal pool
         if pool is None:
             pool = find_pool()
-        try:
-            entry = pool.acquire(_WRITER, Deadline(pool.config.timeout, wake=pool.config.wake_timeout))
-        except UNAVAILABLE as error:
-            if on_unavailable is None:
-                raise
-            return on_unavailable(*event_and_context(args, kwargs), error)
+        entry = pool.acquire(_WRITER, Deadline(pool.config.timeout, wake=pool.config.wake_timeout))
         entry.where = where
-        conn = entry.link.driver_connection
-        try:
-            result = call_with(conn, args, kwargs)
-            finished("handler", signature.name, result)
-        except BaseException as error:
-            pool.release(entry, error)
-            raise
-        pool.release(entry)
-        return result
+        return entry.link.driver_connection, functools.partial(pool.release, entry)
 
-    return call
+    return lend
 
 
 def _lending(
     lend: Lend, signature: Signature, on_unavailable: Unavailable | None
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
-    """The same for what stands on top of a pool, such as a session."""
+    """What calls the handler with what it is lent. Raises ConfigError where that cannot be, or must not."""
     call_with = handing_over(signature)
 
     def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

@@ -67,7 +67,7 @@ class EnvironmentLoop:
     def lending(
         self, signature: Signature, on_unavailable: Unavailable | None
     ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any] | None:
-        """See `decorator.Loop`."""
+        """What calls the handler with what it is lent, in a coroutine; None if it takes nothing. Raises ConfigError."""
         if not signature.is_coroutine:
             if signature.named:
                 raise ConfigError(
@@ -97,7 +97,11 @@ class EnvironmentLoop:
         return call
 
     def run(self, start: Callable[[], Any], *, nested: bool) -> Any:
-        """See `decorator.Loop`. A plain function may have left tasks as well, on a loop that it ran itself."""
+        """What a handler returns; where that is to be awaited, its result. Ends what tasks it left.
+
+        A plain function may have left tasks as well, on a loop that it ran itself. `nested`: inside of another
+        decorated handler, which may be on a loop, and then awaits it.
+        """
         is_plain = True
         try:
             result = start()
