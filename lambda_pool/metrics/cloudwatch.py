@@ -148,7 +148,7 @@ class PutMetrics(Collector):
 
                 self._session = get_session()
             # Then look again: to make one takes time.
-            self._clients[timeouts] = _client(_Wanted(self._session, region, timeouts))
+            self._clients[timeouts] = _client(self._session, region, timeouts)
         return None
 
 
@@ -175,29 +175,21 @@ def _data(metric: str, counts: Counter[int], dimensions: dict[str, str], now: fl
     ]
 
 
-class _Wanted(NamedTuple):
-    """What a client is made of."""
-
-    session: Any
-    region: str | None
-    timeouts: _Timeouts
-
-
-def _client(wanted: _Wanted) -> Any:
+def _client(session: Any, region: str | None, timeouts: _Timeouts) -> Any:
     from botocore.config import Config
 
     def make(connect: float) -> Any:
         config = Config(
             connect_timeout=connect,
-            read_timeout=wanted.timeouts.read,
+            read_timeout=timeouts.read,
             retries={"mode": "standard", "total_max_attempts": 1},
         )
-        return wanted.session.create_client("cloudwatch", region_name=wanted.region, config=config)
+        return session.create_client("cloudwatch", region_name=region, config=config)
 
-    client = make(wanted.timeouts.connect)
+    client = make(timeouts.connect)
     # botocore tries each address for its connect_timeout; VPC endpoints have one in each zone.
     addresses = count_addresses(client)
-    return client if addresses == 1 else make(wanted.timeouts.connect / addresses)
+    return client if addresses == 1 else make(timeouts.connect / addresses)
 
 
 def _not_taken(error: Exception) -> bool:

@@ -147,11 +147,11 @@ def watch(monkeypatch: pytest.MonkeyPatch, *errors: Exception) -> list[list[dict
     """Every batch that is sent. The first calls raise `errors`."""
     calls: list[list[dict[str, Any]]] = []
     left = list(errors)
-    real: Callable[[cloudwatch._Wanted], Any] = cloudwatch._client
+    real: Callable[..., Any] = cloudwatch._client
 
     class Client:
-        def __init__(self, wanted: cloudwatch._Wanted) -> None:
-            self._real = real(wanted)
+        def __init__(self, *wanted: Any) -> None:
+            self._real = real(*wanted)
 
         def put_metric_data(self, **arguments: Any) -> Any:
             calls.append(arguments["MetricData"])
@@ -210,9 +210,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[cloudwatch._Timeouts]:
     found: list[cloudwatch._Timeouts] = []
     real = cloudwatch._client
 
-    def make(wanted: cloudwatch._Wanted) -> Any:
-        found.append(wanted.timeouts)
-        return real(wanted)
+    def make(session: Any, region: str | None, timeouts: cloudwatch._Timeouts) -> Any:
+        found.append(timeouts)
+        return real(session, region, timeouts)
 
     monkeypatch.setattr(cloudwatch, "_client", make)
     return found
@@ -254,10 +254,10 @@ def test_the_time_that_making_a_client_takes_counts(api: Any, monkeypatch: pytes
     left = 5_000
     real = cloudwatch._client
 
-    def make(wanted: cloudwatch._Wanted) -> Any:
+    def make(*wanted: Any) -> Any:
         nonlocal left
         left = 300
-        return real(wanted)
+        return real(*wanted)
 
     monkeypatch.setattr(cloudwatch, "_client", make)
     put = PutMetrics()
@@ -321,7 +321,7 @@ def test_nor_does_it_cost_a_request_more(
 
 def test_many_addresses_share_the_time_for_connecting(api: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cloudwatch, "count_addresses", lambda client: 4)
-    client = cloudwatch._client(cloudwatch._Wanted(get_session(), "eu-central-1", cloudwatch._PATIENT))
+    client = cloudwatch._client(get_session(), "eu-central-1", cloudwatch._PATIENT)
     config = client.meta.config
     assert (config.connect_timeout, config.read_timeout) == (0.25, 2.0)
     assert config.retries == {"mode": "standard", "total_max_attempts": 1}
