@@ -1,6 +1,7 @@
 """The public `Pool` and `handler`: the one place that puts engine, credentials, endpoint and observers together."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from . import config as configuration
@@ -295,17 +296,10 @@ def _warm_ahead(pool: Pool[Any]) -> None:
         pool.warm()
 
 
-class _Default:
-    """The pool behind `lambda_pool.handler`."""
-
-    pool: Pool[Any] | None = None
-
-
+@cache
 def default_pool() -> Pool[Any]:
-    """The module-scoped pool, built from the environment on first use. Raises ConfigError."""
-    if _Default.pool is None:
-        _Default.pool = Pool.from_env()
-    return _Default.pool
+    """The pool behind `lambda_pool.handler`, built from the environment on first use. Raises ConfigError."""
+    return Pool.from_env()
 
 
 @private

@@ -152,8 +152,11 @@ def pytest_report_header() -> str:
 @pytest.fixture(autouse=True)
 def _no_pool_of_an_earlier_test() -> None:
     """Options of one pool hold for all in a process, and a cycle may keep a pool beyond its test."""
-    from lambda_pool import invocation, lifecycle
+    from lambda_pool import api, invocation, lifecycle
 
+    api.default_pool.cache_clear()
+    if awaited := sys.modules.get("lambda_pool.sqlalchemy.asynchronous"):
+        awaited.default_async_pool.cache_clear()
     lifecycle.process.made.clear()
     lifecycle.process.warned.clear()
     if invocation.reserve.seconds != invocation.RESERVE:

@@ -32,17 +32,10 @@ else:
     _Dialect = object
 
 
-class _Default:
-    """The pool behind an async engine without one."""
-
-    pool: AsyncPool | None = None
-
-
+@cache
 def default_async_pool() -> AsyncPool:
-    """The AsyncPool that the environment describes. Raises ConfigError."""
-    if _Default.pool is None:
-        _Default.pool = AsyncPool.from_env()
-    return _Default.pool
+    """The AsyncPool that the environment describes, of each engine without one of its own. Raises ConfigError."""
+    return AsyncPool.from_env()
 
 
 class AsyncDialect(_Dialect):

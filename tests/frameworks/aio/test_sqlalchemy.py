@@ -475,7 +475,6 @@ def test_the_wrong_kind_of_pool_is_told(ground: Ground) -> None:
 def test_a_url_alone(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a host a pool of its own, without one that of the environment."""
     monkeypatch.setenv("LAMBDA_POOL_URL", ground.database.url)
-    monkeypatch.setattr("lambda_pool.sqlalchemy.asynchronous._Default.pool", None)
     scheme, _, rest = ground.database.url.partition("://")
     for url in (f"{scheme}+lambda_pool://{rest}", f"{scheme}+lambda_pool://"):
         engine: AsyncEngine = plain_create(url)

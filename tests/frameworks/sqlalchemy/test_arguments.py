@@ -64,7 +64,6 @@ def test_a_recycling_that_the_pool_does_sooner_may_stay() -> None:
 def test_what_flask_sqlalchemy_adds_for_mysql(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """By itself, so that nobody can take it out."""
     monkeypatch.setenv("LAMBDA_POOL_URL", "mysql://app@h.example/orders")
-    monkeypatch.setattr(api._Default, "pool", None)
     url = make_url(f"mysql+lambda_pool://{where}").update_query_dict({"charset": "utf8mb4"})
     engine = sqlalchemy.engine_from_config({"url": url, "pool_recycle": 7200}, prefix="")
     assert engine.dialect.pool.config.url.host == "h.example"  # type: ignore[attr-defined]
@@ -110,7 +109,6 @@ def test_two_engines_of_one_pool_must_agree_on_what_they_share() -> None:
 
 def test_a_url_without_a_host_is_the_default_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("LAMBDA_POOL_URL", PG)
-    monkeypatch.setattr(api._Default, "pool", None)
     engine = sqlalchemy.create_engine("postgresql+lambda_pool://")
     assert engine.pool.status() == str(api.default_pool().stats())
     assert create_engine().pool.status() == engine.pool.status()
@@ -121,7 +119,6 @@ def test_a_url_without_a_host_is_the_default_pool(monkeypatch: pytest.MonkeyPatc
 def test_without_any_url(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("LAMBDA_POOL_URL", "DATABASE_URL"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(api._Default, "pool", None)
     with pytest.raises(ConfigError, match="LAMBDA_POOL_URL"):
         create_engine()
     with pytest.raises(ConfigError, match="LAMBDA_POOL_URL"):

@@ -170,7 +170,6 @@ def test_a_pool_of_the_users_own(server: Server) -> None:
 
 
 def test_what_the_environment_says(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("lambda_pool.api._Default.pool", None)
     monkeypatch.setenv("LAMBDA_POOL_URL", url_of(server))
     monkeypatch.setenv("LAMBDA_POOL_NAME", "orders")
     found = examine()

@@ -510,8 +510,6 @@ class TestEndOfInvocation:
 
 class TestDefaultPool:
     def test_built_from_the_environment_on_first_use(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(api._Default, "pool", None)
-
         @lambda_pool.handler
         def handler(event: Any, context: Any, conn: Any) -> None: ...
 
