@@ -60,7 +60,7 @@ def _keep_or_close(pool: "ConnectionPool", until: float | None) -> None:
             _put_off(pool, entry)
             turn = entry.returned
             pool.give_back(entry)
-            entry.returned = turn  # who asked is not for that the one that was used last
+            entry.returned = turn  # asking does not count as a use: the order of last use stays as it was
         else:
             pool.discard(entry, Reason.CROWDED)
             role = entry.role

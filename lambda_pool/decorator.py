@@ -50,7 +50,7 @@ def decorate(
     """Wrap a handler. `find_pool` is called at the first invocation, so that a default pool may be built then.
 
     `lend`: what gives the handler something else than a connection. `loop`: what runs an `async def`. `whose`: the
-    pool or engine, for which nobody is decorated twice.
+    pool or engine that decorates; a second decoration by the same one is refused.
     """
     _check(fn, inject, on_unavailable)
     signature = Signature(fn, inject)

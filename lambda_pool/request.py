@@ -30,7 +30,8 @@ class Request:
     def __init__(self, deadline: float | None, *, lasting: bool = False) -> None:
         self.lasting: bool = lasting  # as a WebSocket, which stays open, and mostly waits
         self.deadline: float | None = deadline
-        self.failure: LambdaPoolError | None = None  # what a pool raised last in it, of _NOTED, and lent nothing since
+        # The last error of `_NOTED` that a pool raised in it; cleared when it gets a connection.
+        self.failure: LambdaPoolError | None = None
         self.over: bool = False
 
     def left(self) -> float | None:

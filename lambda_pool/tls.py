@@ -74,7 +74,8 @@ def weaker(mode: str, other: str) -> bool:
 def is_local(host: str, hostaddr: str = "") -> bool:
     """True for a Unix socket (empty or a path) and for loopback names and addresses.
 
-    `hostaddr`: where it leads to, whatever the name says. A name that leads to this machine is no local one by that.
+    `hostaddr`: where it leads to, whatever the name says. A name is not local merely because it resolves to this
+    machine.
     """
     if hostaddr:
         return is_local(host) and is_local(hostaddr)

@@ -28,7 +28,7 @@ except ImportError as _error:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Seconds after which a cancellation is delivered that was put off.
+# Seconds until a postponed cancellation is delivered.
 _A_MOMENT = 0.05
 
 _PROVIDER = "__sqlalchemy_greenlet_provider__"

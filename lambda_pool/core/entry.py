@@ -114,8 +114,8 @@ class Entry:
         self.silent_wall: float = _NEVER
         self.silent_mono: float = _NEVER
         self.answered: bool = False  # the server answered when it was given back
-        # Of the borrow that is on, or was last: since when (0: not lent yet, or told of already), how long its checkout
-        # took in seconds, and whether it opened a connection.
+        # The current or last borrow: its start (0: not lent yet, or already reported), its checkout in seconds, and
+        # whether it opened a connection.
         self.borrowed_mono: float = 0.0
         self.checkout: float = 0.0
         self.fresh: bool = False

@@ -15,7 +15,7 @@ Check = Callable[[object], Any]
 """Makes of a text or an object what the driver takes. Raises ValueError, whose text says what it must be."""
 
 OWN = ("host", "unix_socket", "sslmode", "sslrootcert", "sslcert", "sslkey", "pooled", "connect_timeout")
-"""Words that a URL's query may hold besides the driver's, for whoever misspells one."""
+"""Our own words in a URL's query, suggested when a misspelt one resembles them."""
 
 _LOGIN = "write it in the URL, as user:password@host:port/database, or as Pool(host=…, user=…, password=…)"
 _QUERY = "write it in the URL's query, where it means the same for both engines"

@@ -194,7 +194,7 @@ class Facts:
         self.own_transaction: bool = own_transaction
         """False once guarded work may have ended its own transaction."""
         self.ended: bool = ended
-        """It surely is not, and not only for all that is known."""
+        """True only where it is certain that the transaction was ended."""
 
 
 class EngineConnection(Protocol):
@@ -270,7 +270,7 @@ class FrameworkConnection(EngineConnection, Protocol):
         """Take the settings that it has now for those that it is lent with: a framework has set it up. It is idle."""
 
     def uncounted(self) -> AbstractContextManager[None]:
-        """Whoever sets something in this block undoes it: it is not taken for a borrower's change."""
+        """What is set in this block will be undone by whoever set it, so it does not count as a borrower's change."""
 
     def limited(self, timeout: float) -> AbstractContextManager[None]:
         """What a framework asks in this block, to set it up, is answered in `timeout` seconds, or the driver raises."""
@@ -361,7 +361,10 @@ def rest(deadline: float | None) -> float | None:
 
 
 def uncertain(error: BaseException, perhaps: str = "") -> CommitUncertain:
-    """The error for a COMMIT whose answer was lost. `perhaps`: what stands before that where nobody knows."""
+    """The error for a COMMIT whose answer was lost.
+
+    `perhaps`: a prefix for when it is not known whether COMMIT was sent.
+    """
     found = CommitUncertain(
         f"{perhaps}COMMIT was sent and its answer was lost ({type(error).__name__}: {error}): "
         "the transaction may or may not be saved; look before you write it again"

@@ -19,7 +19,7 @@ log: logging.Logger = logging.getLogger("lambda_pool")
 
 # Seconds to read the rest of a stream, only to roll back. A new connection takes as long.
 _REST = 0.1
-# Between a checkout and whoever asked for it.
+# Packages whose frames stand between a checkout and the user's line.
 _MACHINERY = ("sqlalchemy", "sqlmodel", "lambda_pool", "contextlib", "functools", "weakref")
 
 

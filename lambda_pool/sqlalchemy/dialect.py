@@ -20,7 +20,7 @@ from .settings import SettingDialect
 
 _GONE = frozenset({Failure.LOST, Failure.SHUTDOWN})
 
-# What becomes part of each connection, and can so be only one thing for all engines of one pool.
+# Options built into each connection: all engines of one pool must agree on them.
 _SHARED = ("json_serializer", "json_deserializer", "isolation_level", "client_encoding", "native_inet_types")
 _shared: "WeakKeyDictionary[ConnectionPool, dict[str, Any]]" = WeakKeyDictionary()
 

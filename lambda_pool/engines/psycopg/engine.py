@@ -69,9 +69,11 @@ class PostgresEngine:
         conn = self._wrap(pgconn)
         if request.trace_comment:
             conn.comment_statements()
-            own.setdefault("prepare_threshold", None)  # none is said twice
+            # Statements differ each time, so preparing them would gain nothing.
+            own.setdefault("prepare_threshold", None)
         conn.configure(own)
-        if type(found := type(conn).connect) is not MethodType:  # a proxy of one passes for it
+        # An instrumentor's proxy is an instance of MethodType too, so the exact type is compared.
+        if type(found := type(conn).connect) is not MethodType:
             from .patched import show
 
             show(conn, found, own, awaited=self.awaited)

@@ -59,7 +59,7 @@ _RESET = (
     b"CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); "
     b"DISCARD TEMP; DISCARD SEQUENCES"
 )
-# What the borrower has prepared himself, which `PREPARE` tells from what came over the protocol.
+# Statements that the borrower prepared with SQL's PREPARE; `from_sql` tells them from the protocol's.
 _DEALLOCATE = (
     b"; DO $$ DECLARE name text; BEGIN FOR name IN SELECT p.name FROM pg_catalog.pg_prepared_statements p "
     b"WHERE p.from_sql LOOP EXECUTE pg_catalog.format('DEALLOCATE %I', name); END LOOP; END $$"
@@ -154,7 +154,7 @@ class PostgresConnection:
             try:
                 conn.within(timeout, conn.begin)
             except BaseException:
-                self.abort()  # BEGIN may be answered yet
+                self.abort()  # the answer to BEGIN may still come
                 raise
 
     # --- what is known ------------------------------------------------------------------------------------------------
@@ -190,7 +190,7 @@ class PostgresConnection:
         ):
             if status == _IN_TRANSACTION:
                 return Condition.UNCOMMITTED
-            # Locked it is by a notifies() that waits to go on.
+            # A suspended notifies() holds the lock.
             if status == _IDLE and not self._due() and not conn.lock.locked():
                 return Condition.CLEAN
         return Condition.CHANGED
@@ -262,7 +262,8 @@ class PostgresConnection:
             if pgconn.transaction_status != _IDLE:
                 raise psycopg.OperationalError("the transaction is still open")
         except (psycopg.Error, DeadlineExceeded) as error:
-            if answers and _is_answer(answers[0], b"COMMIT; "):  # saved it is; the connection cannot be kept
+            if answers and _is_answer(answers[0], b"COMMIT; "):
+                # The work is saved, but the connection cannot be kept.
                 log.debug("resetting a session failed: %s", error)
                 return
             said = cause(error)

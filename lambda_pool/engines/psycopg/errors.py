@@ -73,7 +73,7 @@ _BY_TEXT = (
     ("connection is closed", Failure.LOST),
     ("connection is lost", Failure.LOST),
     ("connection pointer is NULL", Failure.LOST),
-    # Psycopg's wait, where a reset is half done: the kernel reports a hang-up, and nothing yet to be read.
+    # Raised by psycopg's wait during a half-done reset: the kernel reports a hang-up but no data.
     ("connection socket closed", Failure.LOST),
     ("connection not open", Failure.LOST),
     ("no connection to the server", Failure.LOST),

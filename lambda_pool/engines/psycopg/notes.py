@@ -19,7 +19,7 @@ class Notes:
         self.waits = 0
         """How often it waited for the server."""
         self.known = False
-        """What it waits for is noted, or the driver's own."""
+        """The current wait belongs to a statement that is noted, or to the driver itself."""
         self.piped = False
         """In the borrower's own pipeline, whose cursors note what they send."""
         self.until: float | None = None
@@ -36,7 +36,7 @@ class Notes:
         self.ended = False
         """It may have been ended all the same."""
         self.unheard = False
-        """A cursor said something that nobody knows."""
+        """A cursor that the pool does not track sent a statement that nobody saw."""
         self.noting = False
         """What outlives a transaction is of interest, or what ends it."""
         self.changed = self.prepared = False

@@ -132,7 +132,7 @@ class Shared(_Connection):
                 self.pooled.left_prepared = prepared_by(query) if tag == b"PREPARE TRANSACTION" else ""
 
     def _unknown(self) -> bool:
-        """A cursor that this connection did not make: nobody knows what it says. Out: whether that may be a COMMIT."""
+        """An untracked cursor waits: its statement is unknown. Out: whether it may be a COMMIT."""
         self.pooled.unheard = self.pooled.unheard or not self.pooled.ended
         self.pooled.ended = self.pooled.changed = self.pooled.prepared = True
         return self.pgconn.transaction_status in _MAY_SAVE

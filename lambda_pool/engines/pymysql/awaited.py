@@ -48,7 +48,8 @@ class _Waiting:
     def recv_into(self, buffer: Any, *arguments: Any) -> int:
         """As the socket's. The first piece of an answer is waited for in any case: the other tasks get their turn.
 
-        So they do, and the deadline is looked at, amid rows that come as fast as they are read.
+        Amid rows that arrive as fast as they are read, it waits now and then too: other tasks get their turn, and the
+        deadline is checked.
         """
         first, self._asked = self._asked, False
         if (first or monotonic() - self._waited > _A_MOMENT) and not self._decrypted():

@@ -141,7 +141,7 @@ class ConnectingConnection(_Connection):
         if self.tracked:
             rest = [mode] if mode else []
             return (", ".join([names, *rest, f"autocommit={int(self.wanted)}", "session_track_state_change=1"]),)
-        # Behind a pooler too: one by one, as it knows them and does not pin for them.
+        # Behind a pooler too: send only statements that it does not pin for, one at a time.
         return (names, f"SET {mode}") if mode else (names,)
 
     def run_setup(self) -> None:
@@ -161,7 +161,10 @@ class ConnectingConnection(_Connection):
         return self.noted.transaction_unknown or bool(self.server_status & IN_TRANSACTION)
 
     def abandon(self) -> None:
-        """Close this process's end, without a word to the server. A task that waits on it does so, once it is woken."""
+        """Close this process's end without a word to the server.
+
+        A task that waits on the socket closes it when it wakes.
+        """
         self.line.silent = True
         if self.open and not self.line.attended:
             with suppress(pymysql.Error):  # close() had begun already
@@ -179,6 +182,6 @@ class ConnectingConnection(_Connection):
         inner = error.__context__
         if not isinstance(error, pymysql.MySQLError) or not isinstance(inner, OSError) or not inner.__traceback__:
             return None
-        # Else the borrower is at work in an `except` block of its own.
+        # Otherwise the error comes from an `except` block of the borrower's.
         caught = str(inner.__traceback__.tb_frame.f_globals.get("__name__", ""))
         return inner if caught.startswith(("pymysql", str(__package__))) and from_elsewhere(inner) else None

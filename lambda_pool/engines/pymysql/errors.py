@@ -9,7 +9,7 @@ from ..base import AUTO_PAUSED, SILENT, Failure, from_elsewhere
 # https://mariadb.com/kb/en/mariadb-error-code-reference/ (from 1900, and from 4000); 9501 is RDS Proxy's.
 _NUMBERS = {
     Failure.TOO_MANY: (1040, 1203, 1226, 1637, 9501),
-    # Of a login that is locked, whose password expired, that may not come from here, or not to this database.
+    # The account is locked, its password has expired, or it may not log in from here or to this database.
     Failure.REJECTED: (1044, 1045, 1130, 1698, 1820, 1862, 3118, 3878, 4151),
     Failure.SHUTDOWN: (1053, 1077, 1079),
     Failure.LOST: (1080, 1152, 1158, 1159, 1160, 1161, 1184, 1927, 2006, 2013, 2027, 2055, 3169, 4031),

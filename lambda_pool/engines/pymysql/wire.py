@@ -228,7 +228,8 @@ _GARBLED = (
 class Bounds:
     """A `with` block whose reads and writes, together, are bounded in seconds and bytes. `ours`: the pool asks."""
 
-    # No generator: a signal's exception would leave that suspended, to be ended at some later time.
+    # A class, not a generator: an exception from a signal handler could leave a generator suspended, and the bounds in
+    # force.
     __slots__ = ("_before", "_conn", "_deadline", "_most", "_ours")
 
     def __init__(self, conn: Any, timeout: float | None, most: float, *, ours: bool = True) -> None:
