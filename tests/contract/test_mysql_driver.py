@@ -326,6 +326,8 @@ def test_a_statement_that_is_too_long_is_told_and_not_sent_again(my: Database, h
                 calls.append(1)
                 my.insert(conn, 1)
                 if how != "said by the server":
+                    my.query(conn, f"select length('{'x' * 1_000_000}')")  # so that it knows what the server takes
+                    proxy.swallow("to_client", new=False)
                     proxy.cut(after=1_000_000, direction="to_server")
                 my.query(conn, f"select length('{'x' * 2_000_000}')")
 
