@@ -381,17 +381,39 @@ def test_a_very_long_comment_is_looked_past_in_no_time() -> None:
         ("set password = 'x'", "may_end"),
         ("xa start 'x'", "may_end"),
         ("", "may_end"),
-        ("select ';' -- commit", "nothing"),
-        ("insert into t values ('; use x')", "nothing"),
+        ("/* x */ ALTER table t add c int", "implicit"),
+        ("create or replace table t (temporary int)", "implicit"),
+        ("analyze local table t", "implicit"),
+        ("set password = 'x'", "implicit"),
+        ("call p()", "opaque"),
+        ("begin not atomic commit; end", "opaque"),
+        ("rollback", "reads"),
+        ("select ';' -- commit", "nothing but reads"),
+        ("insert into t values ('; use x')", "nothing but writes"),
     ],
 )
 def test_what_a_statement_says_of_itself(statement: str, fact: str) -> None:
     for text in (statement, statement.encode()):
         seen = look(text, several=False)
-        if fact == "nothing":
-            assert seen == Look(), seen
+        if fact.startswith("nothing but "):
+            assert seen == Look(**{fact.removeprefix("nothing but "): True}), seen
         else:
             assert getattr(seen, fact), seen
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "create temporary table t (id int)",
+        "create /* x */ or replace /* y */ temporary table t (id int)",
+        "drop temporary table t",
+        "analyze format=json update t set id = 1",
+        "start transaction",
+        "set @a = 1",
+    ],
+)
+def test_what_commits_nothing_by_itself(statement: str) -> None:
+    assert not look(statement, several=False).implicit
 
 
 def test_a_lock_of_the_line_is_no_matter(my: Database) -> None:

@@ -21,7 +21,7 @@ from .connecting import IN_TRANSACTION, ConnectingConnection
 from .cursors import streaming, watching
 from .errors import is_answer, is_refusal
 from .noted import again, reported
-from .statements import Look, look, prepared_by
+from .statements import COMMAND, Look, look, prepared_by
 from .wire import BoundedTlsSocket
 
 T = TypeVar("T")
@@ -37,10 +37,9 @@ _CUT = (
     "the deadline ended a statement of this transaction, and MySQL undid that statement alone: a COMMIT would save the "
     "rest without it. Until conn.rollback(), or ROLLBACK TO SAVEPOINT, nothing else is sent"
 )
-_UNDONE = (
-    "the server undid this transaction when a statement of it failed ({}: {}): a COMMIT would save only what came "
-    "after that. Call conn.rollback() before you try again"
-)
+# What stands before "COMMIT was sent", of statements that do not say so.
+_IMPLICIT = "the statement commits what came before it, so a "
+_PERHAPS = "the statement may commit by itself, so perhaps a "
 
 _WAITED_FOR = (
     "another task or thread waits for an answer on this connection: let that end first, or give each a connection of "
@@ -49,6 +48,7 @@ _WAITED_FOR = (
 
 _COMMIT = look("COMMIT", several=False)
 _BEGIN = look("BEGIN", several=False)
+_ROLLBACK = look("ROLLBACK", several=False)
 
 
 class BoundedConnection(ConnectingConnection):
@@ -63,8 +63,10 @@ class BoundedConnection(ConnectingConnection):
 
     # --- every way to the server --------------------------------------------------------------------------------------
 
-    def _commanded(self, call: Callable[..., T], *arguments: Any, saving: bool = False) -> T:
-        """Let the driver send one command, and note how it was answered. `saving`: it commits what was done before.
+    def _commanded(
+        self, call: Callable[..., T], *arguments: Any, seen: Look = COMMAND, saving: bool = False
+    ) -> T:
+        """Let the driver send one command, and note how it was answered. `saving`: it may commit what was done before.
 
         One that was left unanswered ends the connection, because its answer would be taken for the next one's.
         """
@@ -78,6 +80,7 @@ class BoundedConnection(ConnectingConnection):
             self._check_it_lives()
             self.noted.saving = True
         before = self._status_before()
+        self.noted.seen = seen
         self.cancelled = False  # said on another thread of a command that had just ended
         line.response_pending = True
         line.thread = get_ident()
@@ -91,7 +94,7 @@ class BoundedConnection(ConnectingConnection):
         finally:
             line.thread = None
         line.response_pending = False
-        self.noted.transaction_unknown = self.noted.streams = False
+        self.noted.transaction_unknown = self.noted.streams = self.noted.untold = False
         self.noted.saving = saving and self.unfinished
         return answer
 
@@ -132,11 +135,14 @@ class BoundedConnection(ConnectingConnection):
         self.noted.failed_with = error.args
         if isinstance(error, pymysql.MySQLError) and error.args and is_answer(error.args[0]):
             self.line.response_pending = self.noted.streams = False
-            if before & IN_TRANSACTION:
-                self.noted.doubt = type(error)(*error.args)
+            self.noted.untold |= self.noted.seen.may_end
+            if before & IN_TRANSACTION and self.noted.doubt is None:
+                self.noted.doubt = again(error), self.noted.seen
         if self.noted.saving and isinstance(error, pymysql.MySQLError):
             if not (self.open and is_refusal(error)):
-                self.noted.lost_commit = str(uncertain(error))
+                seen = self.noted.seen
+                perhaps = "" if seen.commits else _IMPLICIT if seen.implicit else _PERHAPS if seen.opaque else ""
+                self.noted.lost_commit = str(uncertain(error, perhaps))
                 raise CommitUncertain(self.noted.lost_commit) from error
             self.noted.saving = False
         if self.cancelled:
@@ -163,7 +169,8 @@ class BoundedConnection(ConnectingConnection):
             self._largest = int(private.result_of(self).rows[0][0])
         try:
             saving = seen.commits and (self.in_transaction or seen.several or seen.elsewhere)
-            affected = self._commanded(super().query, sql, unbuffered, saving=saving)
+            saving = saving or ((seen.implicit or seen.opaque) and not self.alone)
+            affected = self._commanded(super().query, sql, unbuffered, seen=seen, saving=saving)
         except pymysql.MySQLError as error:
             explained = self._explained(error, sql)
             if explained is None:
@@ -191,6 +198,7 @@ class BoundedConnection(ConnectingConnection):
             return
         if result.unbuffered_active:
             self.noted.streams = self.noted.transaction_unknown = True
+            self.noted.untold = self.noted.seen.may_end
         elif result.server_status is None:
             self._note_rows()
         elif result.server_status & _STATE_CHANGED and self.tracked and not self.noted.changed:
@@ -210,7 +218,7 @@ class BoundedConnection(ConnectingConnection):
             self._note_rows()
             if self.noted.transaction_unknown and before & IN_TRANSACTION:  # it ended with an untold error
                 why = "a streamed result ended with an error"
-                self.noted.doubt = pymysql.OperationalError(CR.CR_UNKNOWN_ERROR, why)
+                self.noted.doubt = pymysql.OperationalError(CR.CR_UNKNOWN_ERROR, why), self.noted.seen
 
     def next_result(self, unbuffered: bool = False) -> int:
         """Read the next result of a statement that has several."""
@@ -257,13 +265,15 @@ class BoundedConnection(ConnectingConnection):
     # --- transactions -------------------------------------------------------------------------------------------------
 
     def ask_if_undone(self) -> None:
-        """After a statement failed inside of a transaction: ask whether the server undid the whole of it.
+        """After a statement failed: ask whether a transaction is open, where its error does not tell.
 
-        With autocommit, what the deadline ended may have been all that there was.
+        The server may have undone the whole of it, or the statement have begun one. With autocommit, what the deadline
+        ended may have been all that there was.
         """
         self.settle_stream()
-        alone = self.noted.incomplete and self.server_status & _AUTOCOMMIT and self.noted.transaction_unknown
-        if self.noted.doubt is not None or alone:
+        noted = self.noted
+        unknown = noted.transaction_unknown and not noted.streams and (noted.incomplete or not self.alone)
+        if noted.doubt is not None or (unknown and self.open and not self.server_status & IN_TRANSACTION):
             self.ping()
 
     def _check_whole(self, seen: Look) -> None:
@@ -274,15 +284,16 @@ class BoundedConnection(ConnectingConnection):
         self.ask_if_undone()
         noted = self.noted
         if noted.guarded and noted.undone is not None:
-            raise again(noted.undone)
+            raise noted.failed()
         if not (noted.incomplete or noted.undone) or seen.rolls_back:
             return
         if seen.begins and not self.server_status & IN_TRANSACTION:
             return  # of the old one there is nothing left
         if noted.incomplete and not seen.to_savepoint:
             raise pymysql.InternalError(_CUT)
-        if noted.undone is not None and seen.may_end:
-            raise pymysql.InternalError(_UNDONE.format(type(noted.undone).__name__, noted.undone))
+        # With autocommit, each statement that comes after it would be saved.
+        if noted.undone is not None and (seen.may_end or self.server_status & _AUTOCOMMIT):
+            raise pymysql.InternalError(noted.over())
 
     def _refuse_if_guarded(self, method: str) -> None:
         """`Pool.run` commits itself, and could else not know whether a replay is safe."""
@@ -293,20 +304,20 @@ class BoundedConnection(ConnectingConnection):
         """COMMIT; refused inside `Pool.run`, and where only a part would be saved. Raises CommitUncertain too."""
         self._refuse_if_guarded("commit")
         self._check_whole(_COMMIT)
-        self._commanded(super().commit, saving=self.in_transaction)
+        self._commanded(super().commit, seen=_COMMIT, saving=self.in_transaction)
         self.noted.begin_anew()
 
     def begin(self) -> None:
         """BEGIN, which commits what was before it; refused as `commit` is."""
         self._refuse_if_guarded("begin")
         self._check_whole(_BEGIN)
-        self._commanded(super().begin, saving=self.in_transaction)
+        self._commanded(super().begin, seen=_BEGIN, saving=self.in_transaction)
         self.noted.begin_anew()
 
     def rollback(self) -> None:
         """ROLLBACK."""
         self.noted.ended |= self.noted.guarded
-        self._commanded(super().rollback)
+        self._commanded(super().rollback, seen=_ROLLBACK)
         self.noted.begin_anew()
 
     def autocommit(self, value: bool) -> None:
@@ -315,7 +326,7 @@ class BoundedConnection(ConnectingConnection):
         if saving:
             self._refuse_if_guarded("autocommit")
             self._check_whole(_COMMIT)
-        self._commanded(super().autocommit, value, saving=saving and self.in_transaction)
+        self._commanded(super().autocommit, value, seen=_COMMIT, saving=saving and self.in_transaction)
 
     def __exit__(self, *exc_info: object) -> None:
         """Commit on success, roll back on error; the connection stays open. Inside `Pool.run`, that does both."""
@@ -329,10 +340,11 @@ class BoundedConnection(ConnectingConnection):
                 self.rollback()
         else:
             self.ask_if_undone()
-            undone = self.noted.undone or (self.noted.incomplete and pymysql.InternalError(_CUT))
-            if undone:
+            failed = self.noted.undone and self.noted.failed()
+            failed = failed or (pymysql.InternalError(_CUT) if self.noted.incomplete else None)
+            if failed:
                 self.rollback()
-                raise again(undone)
+                raise failed
             self.commit()
 
     # --- the driver's other commands ----------------------------------------------------------------------------------
@@ -344,7 +356,7 @@ class BoundedConnection(ConnectingConnection):
         if self.server_status & IN_TRANSACTION:
             return
         if doubt is not None:
-            self.noted.undone = doubt
+            self.noted.note_over(*doubt)
         if self.server_status & _AUTOCOMMIT:
             self.noted.incomplete = False
 
@@ -380,6 +392,11 @@ class BoundedConnection(ConnectingConnection):
         result = private.result_of(self)
         if result is not None:
             result.unbuffered_active = result.has_next = False
+
+    @property
+    def alone(self) -> bool:
+        """True in autocommit mode with no transaction open, by the server's last word: each statement is one."""
+        return self.server_status & (_AUTOCOMMIT | IN_TRANSACTION) == _AUTOCOMMIT and not self.noted.untold
 
     @property
     def unfinished(self) -> bool:

@@ -27,7 +27,7 @@ from . import private
 from .connection import BoundedConnection
 from .errors import is_read_only, is_refusal
 from .killing import kill_query
-from .noted import Noted, again
+from .noted import Noted
 from .statements import look
 from .wire import Bounds, Following, command, query
 
@@ -262,14 +262,16 @@ class MysqlConnection:
         if commit:
             with conn.bounded(rest(deadline)):
                 conn.ask_if_undone()
-        undone = noted.undone
-        lost = noted.rollback_only or noted.incomplete or undone is not None
-        noted.rollback_only, noted.incomplete, noted.undone = False, False, None
+        lost = noted.rollback_only or noted.incomplete or noted.undone is not None
+        # So that `run` may begin anew, as if the work had not swallowed it.
+        tell = commit and noted.undone is not None and (guarded or noted.unclear)
+        error = noted.failed() if tell else None
+        noted.rollback_only, noted.incomplete, noted.undone, noted.unclear = False, False, None, False
         outcome = self._end(commit=commit and not lost, timeout=rest(deadline), last=last)
         if not lost:
             return outcome
-        if commit and guarded and undone is not None:
-            raise again(undone)  # so that `run` may begin anew, as if the work had not swallowed it
+        if error is not None:
+            raise error
         return Outcome.FAILED
 
     def _end(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:

@@ -5,7 +5,22 @@ from typing import Any
 
 from pymysql.protocol import MysqlPacket
 
-from .statements import Look
+from ...errors import CommitUncertain
+from ...request import note_failure
+from ..base import Failure
+from .errors import classify
+from .statements import COMMAND, Look
+
+_UNDONE = (
+    "the server undid this transaction when a statement of it failed ({}: {}): a COMMIT would save only what came "
+    "after that. Call conn.rollback() before you try again"
+)
+_UNCLEAR = (
+    "a statement failed that may end a transaction by itself ({}: {}), and the transaction is over: what came before "
+    "it may be saved or undone. Call conn.rollback() before you go on, and look before you write it again"
+)
+# By these a COMMIT may have been refused, that of a statement that commits by itself too: by a cluster, or on the way.
+_OF_COMMIT = frozenset({1180, 1213, 3100, 3101})
 
 
 class Noted:
@@ -15,10 +30,16 @@ class Noted:
     """A statement failed or streams, so that the transaction flag of the last answer may be out of date."""
     streams: bool = False
     """The last statement's rows are read one by one: their last packet tells what the statement left behind."""
-    doubt: Exception | None = None
+    seen: Look = COMMAND
+    """The command that was sent last."""
+    untold: bool = False
+    """One failed that may have begun or ended a transaction: its error does not tell whether one is open."""
+    doubt: tuple[Exception, Look] | None = None
     """The error of a statement inside of a transaction that the server may have undone; it was not asked yet."""
     undone: Exception | None = None
     """The error with which the server undid the whole transaction."""
+    unclear: bool = False
+    """Or perhaps the statement that failed had saved what came before it."""
     incomplete: bool = False
     """The deadline ended a statement, and no more than that is undone: the rest must not be committed without it."""
     rollback_only: bool = False
@@ -62,8 +83,35 @@ class Noted:
     def begin_anew(self) -> None:
         """The borrower ended its transaction; one that must not be committed, by a rollback."""
         self.doubt = self.undone = None
+        self.unclear = False
         if not self.guarded:
             self.incomplete = False
+
+    def note_over(self, error: Exception, seen: Look) -> None:
+        """The transaction is over since the statement `seen` in it failed with `error`: note what became of it."""
+        if (seen.implicit or seen.begins) and not seen.several and error.args[0] not in _OF_COMMIT:
+            # It had committed, and only then failed: nothing is lost but what it was to do itself.
+            self.ended |= self.guarded
+            self.incomplete = False
+            return
+        self.undone = error
+        if seen.opaque or seen.several:
+            self.unclear = classify(error) is not Failure.CONFLICT or seen.commits or seen.implicit
+        else:
+            self.unclear = seen.implicit or seen.begins
+
+    def over(self) -> str:
+        """What to say to whoever goes on in a transaction that is over."""
+        return (_UNCLEAR if self.unclear else _UNDONE).format(type(self.undone).__name__, self.undone)
+
+    def failed(self) -> Exception:
+        """What is raised where nothing can be saved any more: the error that undid all, or that nobody knows."""
+        assert self.undone is not None
+        if not self.unclear:
+            return again(self.undone)
+        found = CommitUncertain(self.over())
+        note_failure(found)
+        return found
 
 
 def again(error: Exception) -> Exception:

@@ -25,6 +25,16 @@ _STAYING = (
     | {"values", "table", "do", "use", "savepoint", "release", "show", "explain", "describe", "desc"}
     | {"prepare", "deallocate"}
 )
+# First words of what commits by itself before it is done, and stays committed if it fails.
+_IMPLICIT = frozenset(
+    {"alter", "create", "drop", "truncate", "rename", "grant", "revoke", "lock", "unlock", "flush", "reset", "optimize"}
+    | {"repair", "check", "cache", "install", "uninstall", "change", "stop"}
+)
+# Of what runs statements that are not seen: a procedure, a prepared statement, a block of MariaDB's.
+_OPAQUE = frozenset({"call", "execute", "if", "case", "loop", "while", "repeat", "for", "declare"})
+# Of what saves nothing, whether it succeeds or fails.
+_READS = frozenset({"select", "show", "explain", "describe", "desc", "values", "table", "use", "savepoint", "release"})
+_WRITES = frozenset({"insert", "update", "delete", "replace"})
 # These are compiled where they are needed first, and looked for in small letters.
 _ENDING_SET = r"autocommit|password|statement"
 _AUTOCOMMIT_ON = r"\bautocommit\W*=\s*(?:1|on|true)\b"
@@ -38,6 +48,7 @@ _VARIABLE = rf"(?s)@[\w.$`'\"]+{_BETWEEN}:=|\binto{_BETWEEN}@"
 _TRANSACTION = r"transaction|\btx_|@tx_"
 _READ_ONLY = r"read[\s_]+only"
 _TEMPORARY = r"\btemporary\b"
+_TEMPORARY_ANEW = rf"(?s)\bor{_BETWEEN}replace{_BETWEEN}temporary\b"
 _READ_LOCK = r"with\s+read\s+lock|for\s+export"
 
 
@@ -60,6 +71,14 @@ class Look(Record):
     """It ends the first of two phases."""
     xa_ends: bool = False
     """It ends the second."""
+    implicit: bool = False
+    """It commits what is open before it does what it says, as DDL."""
+    opaque: bool = False
+    """It runs statements that are not seen, as CALL: they may commit, roll back or begin."""
+    reads: bool = False
+    """It saves nothing by itself, in autocommit mode either."""
+    writes: bool = False
+    """It changes rows: an answer without an error says that all of them are."""
     several: bool = False
     """It is more than one statement."""
     elsewhere: bool = False
@@ -83,6 +102,9 @@ class Look(Record):
 
 
 _NOTHING = Look()
+_READING, _WRITING = Look(reads=True), Look(writes=True)
+COMMAND: Look = _READING
+"""A command of the driver's own, such as a ping."""
 
 
 def look(statement: str | bytes, *, several: bool) -> Look:
@@ -92,21 +114,23 @@ def look(statement: str | bytes, *, several: bool) -> Look:
         parts = [_look(part) for part in text.split(";")]
         found = Look(*(any(getattr(part, name) for part in parts) for name in Look._fields))
         first = {name: getattr(parts[0], name) for name in ("begins", "rolls_back", "to_savepoint")}
-        return found.replace(may_end=True, changes=True, several=True, **first)
+        reads = all(part.reads for part in parts)
+        return found.replace(may_end=True, changes=True, several=True, reads=reads, writes=False, **first)
     return _look(text)
 
 
 def _look(text: str) -> Look:
     match = _WORDS.match(text)
     if match is None:
-        return Look(may_end=True, changes=True)
+        return Look(may_end=True, opaque=True, changes=True)
     first, second = match[1].lower(), match[2].lower()
     text = text[:_LOOKED_AT].lower()
     named_lock = "get_lock" in text and bool(re.search(_NAMED_LOCK, text))
     if first in _PLAIN:
+        reads, writes = first in _READS, first in _WRITES
         if named_lock or ("@" in text and re.search(_VARIABLE, text)):
-            return Look(named_lock=named_lock, changes=True)
-        return _NOTHING
+            return Look(named_lock=named_lock, changes=True, reads=reads, writes=writes)
+        return _READING if reads else _WRITING if writes else _NOTHING
     locks = (
         first in {"lock", "handler"}
         or (first == "backup" and second != "unlock")
@@ -120,16 +144,21 @@ def _look(text: str) -> Look:
     # MariaDB's BEGIN NOT ATOMIC is a block of statements.
     begins = first == "start" or (first == "begin" and second != "not")
     elsewhere = first == "xa" and second == "commit"
+    commits = begins or elsewhere or first == "commit" or (first == "set" and bool(re.search(_AUTOCOMMIT_ON, text)))
+    stays = _stays(first, second, text)
     made = first == "create" and second in {"temporary", "or"} and bool(re.search(_TEMPORARY, text))
     return Look(
-        may_end=not _stays(first, second, text),
+        may_end=not stays,
         begins_anew=rolls_back or begins or first == "commit",
         begins=begins,
-        commits=begins or elsewhere or first == "commit" or (first == "set" and bool(re.search(_AUTOCOMMIT_ON, text))),
+        commits=commits,
         rolls_back=rolls_back,
         to_savepoint=to_savepoint,
         xa_prepares=first == "xa" and second == "prepare",
         xa_ends=first == "xa" and second in {"commit", "rollback"},
+        implicit=_is_implicit(first, second, text),
+        opaque=first in _OPAQUE or (first, second) in {("begin", "not"), ("set", "statement")},
+        reads=first in _READS or rolls_back or (first == "set" and stays) or (commits and not elsewhere),
         elsewhere=elsewhere,
         transaction=transaction,
         read_only=(transaction or first == "start") and bool(re.search(_READ_ONLY, text)),
@@ -156,3 +185,12 @@ def _stays(first: str, second: str, text: str) -> bool:
     if first == "rollback":
         return bool(re.search(_TO_SAVEPOINT, text))
     return first in _STAYING or (first in {"create", "drop"} and second == "temporary")
+
+
+def _is_implicit(first: str, second: str, text: str) -> bool:
+    if first in {"create", "drop"} and (second == "temporary" or re.search(_TEMPORARY_ANEW, text)):
+        return False
+    if first == "analyze":  # MariaDB's `ANALYZE UPDATE …` is no other than UPDATE
+        return second in {"table", "tables", "local", "no_write_to_binlog"}
+    named = (first, second) in {("set", "password"), ("load", "index"), ("start", "replica"), ("start", "slave")}
+    return first in _IMPLICIT or named
