@@ -134,10 +134,7 @@ def _revoke(pool: ConnectionPool, entry: Entry, within: float) -> Work:
     if now in AT_REST and entry.work is not Work.UNDONE:
         return Work.ENDED
     work = Work.OPEN if entry.work is Work.UNDONE else entry.work
-    # With autocommit, what was at work was its own COMMIT; but not inside of a transaction that was begun by hand.
-    begun = {before, now} <= {Status.IN_TRANSACTION, Status.FAILED}
-    own = (pool.config.autocommit and not begun) or Status.COMMITTING in {before, now}
-    return Work.COMMITTING if own and work is Work.OPEN else work
+    return Work.COMMITTING if Status.COMMITTING in {before, now} and work is Work.OPEN else work
 
 
 def cancel_and_abort(pool: ConnectionPool, entry: Entry, within: float) -> None:

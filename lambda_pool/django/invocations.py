@@ -12,7 +12,7 @@ from django.db import connections
 
 from ..config import lambda_initialization, runtime_api
 from ..decorator import decorate, is_lent
-from ..errors import ConfigError, NotCommitted
+from ..errors import CommitUncertain, ConfigError, NotCommitted
 from .wrapper import PooledWrapper
 
 R = TypeVar("R")
@@ -40,6 +40,7 @@ def handler(fn: Callable[..., R]) -> Callable[..., R]:
             return fn(event, context)
         callers = _in_callers_block()
         _give_back(callers)
+        _forget_lost_answers()
         _forget_queries()
         try:
             _amid.add(me)
@@ -50,6 +51,12 @@ def handler(fn: Callable[..., R]) -> Callable[..., R]:
         finally:
             _amid.discard(me)
         left_open = _give_back(callers)
+        unsure = _forget_lost_answers()
+        if unsure:
+            raise CommitUncertain(
+                f"the handler ended normally, but the answer to a statement on Django's {', '.join(unsure)} was lost, "
+                "and the error was swallowed: it may or may not be saved; look before you write it again"
+            )
         if left_open:
             raise NotCommitted(
                 f"the handler ended normally with a transaction still open on Django's {', '.join(left_open)}, or "
@@ -135,6 +142,16 @@ def _give_back(callers: set[str]) -> list[str]:
         else:
             wrapper.close_if_unusable_or_obsolete()
     return left_open
+
+
+def _forget_lost_answers() -> list[str]:
+    """Out: the aliases on which the answer to what may be saved was lost, since it was asked last."""
+    found = []
+    for wrapper in connections.all(initialized_only=True):
+        if isinstance(wrapper, PooledWrapper) and wrapper.lost_an_answer:
+            wrapper.lost_an_answer = False
+            found.append(repr(wrapper.alias))
+    return found
 
 
 def _forget_queries() -> None:

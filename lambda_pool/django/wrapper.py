@@ -15,7 +15,7 @@ from django.utils.asyncio import async_unsafe
 
 from .. import errors, unavailable
 from ..config import in_lambda
-from ..engines.base import AT_REST, INVALIDATES_POOL, TRANSIENT
+from ..engines.base import AT_REST, INVALIDATES_POOL, TRANSIENT, Status
 from ..invocation import at_most
 from . import pools
 from .borrowed import Borrowed
@@ -70,6 +70,8 @@ class PooledWrapper:
         """What was being handled where that atomic() began."""
         self.closed_amid: bool = False
         """It was closed inside of an atomic(), which Django ends without a word, since an invocation began."""
+        self.lost_an_answer: bool = False
+        """Since then, to what may be saved; and whoever sent it handled the error."""
         if in_lambda() and alias != NO_DB_ALIAS:
             # A wrong setting then fails the deployment and not the first user, and the shutdown can still be prepared.
             self.home()
@@ -218,6 +220,7 @@ class PooledWrapper:
         borrowed, self._borrowed = self._borrowed, None
         if borrowed is None:
             return
+        self.lost_an_answer |= not borrowed.taken() and borrowed.link.status() is Status.COMMITTING
         with self.wrap_database_errors:
             borrowed.give_back()
             if self.alias == NO_DB_ALIAS:
@@ -234,7 +237,11 @@ class PooledWrapper:
     def is_in_transaction(self) -> bool:
         """True if it has a connection whose transaction is open."""
         borrowed = self._borrowed
-        return borrowed is not None and not borrowed.taken() and borrowed.link.status() not in AT_REST
+        if borrowed is None or borrowed.taken():
+            return False
+        status = borrowed.link.status()
+        alone = status is Status.COMMITTING and self.autocommit and not self.in_atomic_block
+        return status not in AT_REST and not alone
 
     # --- transactions -------------------------------------------------------------------------------------------------
 

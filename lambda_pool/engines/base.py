@@ -143,7 +143,7 @@ class Status(Enum):
     BUSY = "busy"
     """A borrower's statement is on the wire, or its result is read within a transaction."""
     COMMITTING = "committing"
-    """A COMMIT of the borrower's own is on the wire, or its answer was lost."""
+    """A COMMIT of the borrower's own, or a statement in autocommit mode, is on the wire, or its answer was lost."""
     STREAMING = "streaming"
     """A borrower's result is being read, and no transaction is open."""
     ENDING = "ending"
@@ -360,15 +360,26 @@ def rest(deadline: float | None) -> float | None:
     return None if deadline is None else max(deadline - monotonic(), MIN_IO_TIMEOUT)
 
 
-def uncertain(error: BaseException, perhaps: str = "") -> CommitUncertain:
-    """The error for a COMMIT whose answer was lost.
+AUTOCOMMITTED = "autocommit mode was on, so with the statement a "
+"""What stands before that of a statement that was its own transaction."""
 
-    `perhaps`: a prefix for when it is not known whether COMMIT was sent.
-    """
-    found = CommitUncertain(
+
+def lost_answer(error: BaseException, perhaps: str = "") -> str:
+    """What to say of a COMMIT whose answer was lost. `perhaps`: what stands before that where it was not said."""
+    return (
         f"{perhaps}COMMIT was sent and its answer was lost ({type(error).__name__}: {error}): "
         "the transaction may or may not be saved; look before you write it again"
     )
+
+
+def uncertain(error: BaseException, perhaps: str = "") -> CommitUncertain:
+    """The error for that."""
+    return unsure(lost_answer(error, perhaps))
+
+
+def unsure(text: str) -> CommitUncertain:
+    """The error for what may or may not be saved."""
+    found = CommitUncertain(text)
     note_failure(found)
     return found
 
@@ -378,12 +389,10 @@ def at_work(users: str, *, saving: bool) -> CommitUncertain | NotCommitted:
     end = f"the connection was still at work when it was given back: {users} before its block ends"
     if not saving:
         return NotCommitted(f"{end}; nothing was committed")
-    found = CommitUncertain(
+    return unsure(
         f"{end}; a COMMIT, or a statement in autocommit mode, was not answered yet, which may or may not be saved: "
         "look before you write it again"
     )
-    note_failure(found)
-    return found
 
 
 def warn_left_prepared(xid: str, by: str) -> None:

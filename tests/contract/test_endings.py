@@ -541,7 +541,7 @@ def test_what_one_pool_does_not_know_no_other_calls_undone(database: Database, m
         thread.start()
         assert begins.wait(10)
         entry = core_of(unknown).state.entries[0]
-        while entry.link.status() is not Status.BUSY:
+        while entry.link.status() is not Status.COMMITTING:
             time.sleep(0.01)
 
     with pytest.raises(lambda_pool.CommitUncertain, match="in autocommit mode, which may or may not be saved"):

@@ -388,6 +388,7 @@ def test_a_very_long_comment_is_looked_past_in_no_time() -> None:
         ("call p()", "opaque"),
         ("begin not atomic commit; end", "opaque"),
         ("rollback", "reads"),
+        ("load data infile 'x' into table t", "writes"),
         ("select ';' -- commit", "nothing but reads"),
         ("insert into t values ('; use x')", "nothing but writes"),
     ],

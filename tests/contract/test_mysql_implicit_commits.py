@@ -12,6 +12,7 @@ import pytest
 import lambda_pool
 from tests.contract.conftest import Database
 from tests.contract.test_own_commits import through
+from tests.support.deadlock import Deadlock
 
 Statement = Callable[[Database], str]
 
@@ -47,9 +48,7 @@ def swallow(my: Database, conn: Any, sql: str) -> None:
 
 @pytest.mark.parametrize("end", ["block", "commit()", "with conn", "run", "COMMIT"])
 @pytest.mark.parametrize("more", [True, False])
-def test_what_came_before_it_is_saved_and_so_is_what_follows(
-    my: Database, refused: str, end: str, more: bool
-) -> None:
+def test_what_came_before_it_is_saved_and_so_is_what_follows(my: Database, refused: str, end: str, more: bool) -> None:
     pool = my.pool()
     calls: list[int] = []
 
@@ -184,39 +183,6 @@ def test_a_procedure_that_failed_and_ended_nothing_costs_nothing(my: Database) -
 # --- what a failed procedure began ------------------------------------------------------------------------------------
 
 
-class Deadlock:
-    """Two rows, locked in opposite order: the server undoes the whole transaction of the smaller one."""
-
-    def __init__(self, my: Database) -> None:
-        self._my, self._table = my, f"{my.table}_l"
-        my.execute(f"drop table if exists {self._table}")
-        my.execute(f"create table {self._table} (id int primary key, n int default 0) engine=innodb")
-        my.execute(f"insert into {self._table} (id) values (1), (2)")
-        self._pool = my.pool(name="other")
-
-    def swallow(self, conn: Any) -> None:
-        """In a single statement, so that none of the transaction's own came right before it."""
-        ready = threading.Event()
-        my, table = self._my, self._table
-
-        def other() -> None:
-            with suppress(pymysql.MySQLError), self._pool.connection() as theirs:
-                heavy = ",".join(f"({each})" for each in range(1000, 1100))
-                my.query(theirs, f"insert into {table} (id) values {heavy}")
-                my.query(theirs, f"update {table} set n = 1 where id = 2")
-                ready.set()
-                time.sleep(0.5)
-                my.query(theirs, f"update {table} set n = 1 where id = 1")
-                theirs.rollback()
-
-        thread = threading.Thread(target=other)
-        thread.start()
-        assert ready.wait(10)
-        with pytest.raises(pymysql.OperationalError, match="1213"):
-            my.query(conn, f"update {table} set n = 2 where id in (1, 2) order by id")
-        thread.join()
-
-
 @pytest.fixture
 def deadlock(my: Database) -> Any:
     yield Deadlock(my)
@@ -271,9 +237,7 @@ def test_two_errors_before_anything_was_begun_undo_nothing(my: Database) -> None
         ("create table {table}_m (id int)", "commits what came before it, so a COMMIT was sent"),
         ("/* x */ alter table {table}_a add column more int", "commits what came before it, so a COMMIT was sent"),
         ("call it_commits()", "may commit by itself, so perhaps a COMMIT was sent"),
-        pytest.param(
-            "begin not atomic commit; end", "may commit by itself, so perhaps", marks=pytest.mark.mariadb
-        ),
+        pytest.param("begin not atomic commit; end", "may commit by itself, so perhaps", marks=pytest.mark.mariadb),
     ],
 )
 def test_what_came_before_it_may_be_saved(my: Database, statement: str, words: str, in_run: bool) -> None:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
 _IDLE, _ACTIVE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.ACTIVE, TransactionStatus.INERROR
+_AT_WORK_OR_LOST = (_ACTIVE, TransactionStatus.UNKNOWN)
 _NO_PIPELINE = PipelineStatus.OFF
 _SETTERS = frozenset({"autocommit", "isolation_level", "read_only", "deferrable"})
 # Seconds after which psycopg's wait looks up. A signal ends a wait of the event loop's anyway.
@@ -131,7 +132,10 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         """As the driver's, bounded where the pool waits. Raises NoAnswerError too, DeadlineExceeded after a cancel."""
         noted = self.pooled
         noted.waits += 1
-        if noted.cancelled and self.pgconn.transaction_status != _ACTIVE:
+        status = self.pgconn.transaction_status
+        if status not in _AT_WORK_OR_LOST:
+            noted.before = status
+        if noted.cancelled and status != _ACTIVE:
             noted.cancelled = False  # said of a statement that had just ended
         unheard = not (noted.known or noted.piped or asyncio.current_task() in self._knowing) and self._unknown()
         try:

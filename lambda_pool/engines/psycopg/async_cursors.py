@@ -56,9 +56,13 @@ class AsyncTracked:
         """As the driver's. It has the connection to itself until it ends."""
         conn = self.connection
         conn.note(query, None)
-        with conn.announced():
-            async with super().copy(query, *args, **named) as copy:  # type: ignore[misc]
-                yield copy
+        try:
+            with conn.announced():
+                async with super().copy(query, *args, **named) as copy:  # type: ignore[misc]
+                    yield copy
+        except BaseException as error:
+            conn.tell_of_statement(query, error)
+            raise
 
     async def _say(self, say: Any, query: Any, args: Any, named: Any) -> Any:
         said = Said(self.connection, query)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
 _IDLE, _ACTIVE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.ACTIVE, TransactionStatus.INERROR
+_AT_WORK_OR_LOST = (_ACTIVE, TransactionStatus.UNKNOWN)
 _NO_PIPELINE = PipelineStatus.OFF
 
 log: logging.Logger = logging.getLogger("lambda_pool")
@@ -110,7 +111,10 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
     def wait(self, gen: Any, interval: float = LOOK, timeout: float | None = None) -> Any:
         """As the driver's, bounded where the pool waits. Raises NoAnswerError too, DeadlineExceeded after a cancel."""
         self.pooled.waits += 1
-        if self.pooled.cancelled and self.pgconn.transaction_status != _ACTIVE:
+        status = self.pgconn.transaction_status
+        if status not in _AT_WORK_OR_LOST:
+            self.pooled.before = status
+        if self.pooled.cancelled and status != _ACTIVE:
             self.pooled.cancelled = False  # said on another thread of a statement that had just ended
         unheard = not (self.pooled.known or self.pooled.piped) and self._unknown()
         until = self.pooled.until

@@ -45,8 +45,12 @@ class Tracked:
         """As the driver's. It has the connection to itself until it ends."""
         conn = self.connection
         conn.note(query, None)
-        with conn.announced(), super().copy(query, *args, **named) as copy:  # type: ignore[misc]
-            yield copy
+        try:
+            with conn.announced(), super().copy(query, *args, **named) as copy:  # type: ignore[misc]
+                yield copy
+        except BaseException as error:
+            conn.tell_of_statement(query, error)
+            raise
 
     def _say(self, say: Any, query: Any, args: Any, named: Any) -> Any:
         noted = self.connection.pooled

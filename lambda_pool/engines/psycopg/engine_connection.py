@@ -126,9 +126,13 @@ class PostgresConnection:
         """By libpq's word for the transaction."""
         status, noted = self._libpq.transaction_status, self.driver_connection.pooled
         if status == _ACTIVE:
-            own = Status.COMMITTING if noted.saving is not None else Status.BUSY
-            return Status.ENDING if noted.unasked.own else own
-        return Status.COMMITTING if noted.lost_commit else _STATUS[status]
+            own = noted.saving is not None or noted.alone(self.driver_connection.autocommit)
+            return Status.ENDING if noted.unasked.own else Status.COMMITTING if own else Status.BUSY
+        if noted.lost_commit:
+            return Status.COMMITTING
+        # Lost where nothing was open.
+        lost = status == TransactionStatus.UNKNOWN and noted.alone(self.driver_connection.autocommit)
+        return Status.IDLE if lost else _STATUS[status]
 
     def ping(self, timeout: float) -> None:
         """An empty query: what every server and pooler answers, and nothing that a proxy would pin for."""
@@ -214,7 +218,8 @@ class PostgresConnection:
         if pgconn.status != _OK:
             if commit and conn.pooled.lost_commit:
                 raise CommitUncertain(conn.pooled.lost_commit)
-            return Outcome.FAILED
+            # Where nothing was open, all that was answered is saved.
+            return Outcome.NONE if conn.pooled.alone(conn.autocommit) else Outcome.FAILED
         if pgconn.pipeline_status != _NO_PIPELINE:
             raise at_work(_USERS, saving=False)
         if conn.pooled.left_prepared:
@@ -223,8 +228,9 @@ class PostgresConnection:
         if pgconn.transaction_status == _IDLE:
             return Outcome.NONE
         if conn.lock.locked():
-            own = conn.pooled.saving is not None or (conn.autocommit and not conn.pooled.blocks)
-            raise at_work(_USERS, saving=commit and own)
+            raise at_work(
+                _USERS, saving=commit and (conn.pooled.saving is not None or conn.pooled.alone(conn.autocommit))
+            )
         deadline = None if timeout is None else monotonic() + timeout
         if pgconn.transaction_status == _ACTIVE:  # a COPY cannot be read to its end
             bound = _DRAIN_TIMEOUT if commit else _INTERRUPTED_TIMEOUT

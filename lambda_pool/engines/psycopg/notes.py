@@ -16,8 +16,8 @@ class Notes:
     """What the pool knows of a connection. In an object of its own: the connection's attributes are the borrower's."""
 
     def __init__(self) -> None:
-        self.waits = 0
-        """How often it waited for the server."""
+        self.waits = self.before = 0
+        """How often it waited for the server; its transaction when it last sent something, by libpq."""
         self.known = False
         """The current wait belongs to a statement that is noted, or to the driver itself."""
         self.piped = False
@@ -65,3 +65,7 @@ class Notes:
         self.handlers: list[tuple[str, Any]] = []
         self.unasked: Unasked = Unasked()
         self.baseline: Baseline | None = None
+
+    def alone(self, autocommit: bool) -> bool:
+        """True in autocommit mode where nothing was open when something was last sent: that is its own transaction."""
+        return autocommit and not self.before and not self.blocks

@@ -12,14 +12,14 @@ from psycopg.adapt import AdaptersMap
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from ... import invocation
-from ...errors import CommitUncertain
+from ...errors import CommitUncertain, DeadlineExceeded
 from ...waiting import READ, poll
-from ..base import INVALIDATES_POOL, MIN_IO_TIMEOUT, Failure, cancelled, cause, uncertain
+from ..base import AUTOCOMMITTED, INVALIDATES_POOL, MIN_IO_TIMEOUT, Failure, cancelled, cause, lost_answer, uncertain
 from .errors import classify
 from .fitness import unfit
 from .libpq import request_cancel
 from .notes import Notes
-from .statements import changes_session, commits, ends_transaction, prepared_by, prepares
+from .statements import changes_session, commits, ends_transaction, prepared_by, prepares, saves_nothing
 
 _IDLE = TransactionStatus.IDLE
 _MAY_SAVE = frozenset({TransactionStatus.INTRANS, TransactionStatus.ACTIVE})  # the latter in a pipeline
@@ -135,7 +135,7 @@ class Shared(_Connection):
         """An untracked cursor waits: its statement is unknown. Out: whether it may be a COMMIT."""
         self.pooled.unheard = self.pooled.unheard or not self.pooled.ended
         self.pooled.ended = self.pooled.changed = self.pooled.prepared = True
-        return self.pgconn.transaction_status in _MAY_SAVE
+        return self.pgconn.transaction_status in _MAY_SAVE or self.pooled.alone(self.autocommit)
 
     # --- transactions -------------------------------------------------------------------------------------------------
 
@@ -211,15 +211,32 @@ class Shared(_Connection):
         if kind in INVALIDATES_POOL and not (kind is Failure.READ_ONLY and self.read_only):
             self.pooled.hidden = kind
         own = self.pooled.saving is not None and self.pooled.saving == self.me()
-        if (own or unheard) and not self.answered(error):
+        if (own or (unheard and self._is_unanswered())) and not self.answered(error):
             self._doubt(error, "" if own else _PERHAPS)
         if self.pooled.cancelled:
             raise cancelled(error) from error
 
-    def tell_of_statement(self, query: Any, error: Exception) -> None:
-        """Raise CommitUncertain if a statement that failed with `error` commits, and its answer was lost."""
-        if not self.answered(cause(error)) and commits(query):
-            self._doubt(cause(error))
+    def tell_of_statement(self, query: Any, error: BaseException) -> None:
+        """Raise CommitUncertain if a statement that failed with `error` commits, and its answer was lost.
+
+        In autocommit mode each may have been saved. Then the driver's own error stays, and whoever swallows it is told.
+        """
+        said = cause(error)
+        if isinstance(said, psycopg.Error) and not self.answered(said) and commits(query):
+            self._doubt(said)
+        if (
+            self._is_unanswered()
+            and not self.pooled.lost_commit
+            and self.pooled.alone(self.autocommit)
+            and not saves_nothing(query)
+        ):
+            if isinstance(error, DeadlineExceeded):
+                self._doubt(said, AUTOCOMMITTED)
+            self.pooled.lost_commit = lost_answer(said, AUTOCOMMITTED)
+
+    def _is_unanswered(self) -> bool:
+        """Whether the answer to what was sent last is lost, or may still come."""
+        return self.pgconn.status != ConnStatus.OK or self.pgconn.transaction_status == TransactionStatus.ACTIVE
 
     def _doubt(self, error: BaseException, perhaps: str = "") -> NoReturn:
         # Only the words are kept: the error knows the frames that it came by, and so this connection.

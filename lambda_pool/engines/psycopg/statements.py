@@ -21,6 +21,12 @@ _ENDS = (
 _COMMITS = r"\s*(?:commit|end|prepare\s+transaction)\b"
 _MAY_COMMIT = rf"(?:^|;){_COMMITS}"
 _COMMIT = r"(?:^|;)\s*(?:commit|end)\b"
+# Of what saves nothing: its first word, and what may stand in it all the same.
+_HARMLESS = (
+    r"[\s(]*(?:select|with|values|table|show|explain|fetch|declare|close|set|reset|begin|start|rollback|abort|savepoint|"
+    r"release|listen|unlisten|discard|deallocate|copy\b.*\bto\s+stdout)\b"
+)
+_WRITES = r"\b(?:insert|update|delete|merge|into)\b"
 _PREPARED_BY = r"(?i)prepare\s+transaction\s+\w?'([^']*)'"
 _SETS = r"(?:^|;)\s*set\s+(?!\s|(?:local|transaction|constraints)\b)"
 _LEAVES = r"(?:^|;)\s*(?:reset|listen|prepare|discard|deallocate|declare|load|do|call)\b"
@@ -70,6 +76,12 @@ def may_commit(query: Any) -> bool:
 def commits(query: Any) -> bool:
     """True if one of its statements commits, in so many words; also what another session prepared."""
     return bool(re.search(_COMMIT, _bare(statement(query).lower())))
+
+
+def saves_nothing(query: Any) -> bool:
+    """True if its words say that it saves nothing, in autocommit mode either. What functions do is not seen."""
+    parts = [part for part in _bare(statement(query).lower()).split(";") if part.strip()]
+    return all(re.match(_HARMLESS, part, re.DOTALL) and not re.search(_WRITES, part) for part in parts)
 
 
 def prepares(query: Any) -> bool:

@@ -7,8 +7,7 @@ import psycopg
 from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import ConnStatus, TransactionStatus
 
-from ...errors import DeadlineExceeded
-from .statements import asks_to_commit, commits
+from .statements import asks_to_commit, commits, saves_nothing
 
 if TYPE_CHECKING:
     from .shared import Shared
@@ -56,7 +55,7 @@ class Said:
     def raised(self, error: BaseException) -> None:
         """It failed. Raises CommitUncertain if it commits, and its answer was lost."""
         self.conn.note(self.query, None)
-        if self._alive and not self._failed and isinstance(error, psycopg.Error | DeadlineExceeded):
+        if self._alive and not self._failed:
             self.conn.tell_of_statement(self.query, error)
 
     def answered(self, cursor: Any) -> bool:
@@ -66,8 +65,10 @@ class Said:
             conn.not_called("wait")
         if result is None or conn.pgconn.pipeline_status:  # its answer is yet to come, or was not kept
             conn.note(self.query, None)
-            if conn.pgconn.pipeline_status and commits(self.query):
-                conn.pooled.saving = conn.me()
+            if conn.pgconn.pipeline_status:
+                alone = conn.pooled.alone(conn.autocommit)
+                if commits(self.query) or (alone and not saves_nothing(self.query)):
+                    conn.pooled.saving = conn.me()
         elif conn.pooled.noting or self._failed:
             tags.append(result.command_status or b"")
             while cursor.nextset():

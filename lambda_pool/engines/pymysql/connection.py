@@ -15,11 +15,11 @@ from pymysql.cursors import SSCursor
 
 from ...errors import CommitUncertain, DeadlineExceeded
 from ...waiting import READ, poll
-from ..base import cancelled, uncertain
+from ..base import AUTOCOMMITTED, cancelled, lost_answer, uncertain
 from . import private
 from .connecting import IN_TRANSACTION, ConnectingConnection
 from .cursors import streaming, watching
-from .errors import is_answer, is_refusal
+from .errors import is_answer, is_refusal, too_long
 from .noted import again, reported
 from .statements import COMMAND, Look, look, prepared_by
 from .wire import BoundedTlsSocket
@@ -63,9 +63,7 @@ class BoundedConnection(ConnectingConnection):
 
     # --- every way to the server --------------------------------------------------------------------------------------
 
-    def _commanded(
-        self, call: Callable[..., T], *arguments: Any, seen: Look = COMMAND, saving: bool = False
-    ) -> T:
+    def _commanded(self, call: Callable[..., T], *arguments: Any, seen: Look = COMMAND, saving: bool = False) -> T:
         """Let the driver send one command, and note how it was answered. `saving`: it may commit what was done before.
 
         One that was left unanswered ends the connection, because its answer would be taken for the next one's.
@@ -80,7 +78,8 @@ class BoundedConnection(ConnectingConnection):
             self._check_it_lives()
             self.noted.saving = True
         before = self._status_before()
-        self.noted.seen = seen
+        if self.open:  # else nothing is sent
+            self.noted.seen = seen
         self.cancelled = False  # said on another thread of a command that had just ended
         line.response_pending = True
         line.thread = get_ident()
@@ -129,28 +128,37 @@ class BoundedConnection(ConnectingConnection):
         if raised is not None:
             self.abandon()
             raise raised from None
-        self.noted.transaction_unknown = True
+        noted, seen = self.noted, self.noted.seen
+        answered = isinstance(error, pymysql.MySQLError) and bool(error.args) and is_answer(error.args[0])
+        noted.untold |= answered and seen.may_end
+        noted.transaction_unknown = not self.alone
         if not isinstance(error, Exception):
             return
-        self.noted.failed_with = error.args
-        if isinstance(error, pymysql.MySQLError) and error.args and is_answer(error.args[0]):
-            self.line.response_pending = self.noted.streams = False
-            self.noted.untold |= self.noted.seen.may_end
-            if before & IN_TRANSACTION and self.noted.doubt is None:
-                self.noted.doubt = again(error), self.noted.seen
-        if self.noted.saving and isinstance(error, pymysql.MySQLError):
+        noted.failed_with = error.args
+        if answered:
+            self.line.response_pending = noted.streams = False
+            if before & IN_TRANSACTION and noted.doubt is None:
+                noted.doubt = again(error), seen
+        if noted.saving and isinstance(error, pymysql.MySQLError):
             if not (self.open and is_refusal(error)):
-                seen = self.noted.seen
                 perhaps = "" if seen.commits else _IMPLICIT if seen.implicit else _PERHAPS if seen.opaque else ""
-                self.noted.lost_commit = str(uncertain(error, perhaps))
-                raise CommitUncertain(self.noted.lost_commit) from error
-            self.noted.saving = False
+                self._doubt(error, perhaps)
+            noted.saving = False
+        elif self.line.response_pending and self.saves and not noted.lost_commit:
+            if self.cancelled:
+                self._doubt(error, AUTOCOMMITTED)
+            noted.lost_commit = lost_answer(error, AUTOCOMMITTED)  # for whoever swallows the driver's error
         if self.cancelled:
             raise self._given_up(error) from error
 
+    def _doubt(self, error: BaseException, perhaps: str) -> NoReturn:
+        self.cancelled = False
+        self.noted.lost_commit = str(uncertain(error, perhaps))
+        raise CommitUncertain(self.noted.lost_commit) from error
+
     def _given_up(self, error: BaseException) -> DeadlineExceeded:
         self.cancelled = False
-        self.noted.incomplete = True
+        self.noted.incomplete = not self.alone  # of a transaction
         return cancelled(error)
 
     def query(self, sql: Any, unbuffered: bool = False) -> int:
@@ -172,14 +180,15 @@ class BoundedConnection(ConnectingConnection):
             saving = saving or ((seen.implicit or seen.opaque) and not self.alone)
             affected = self._commanded(super().query, sql, unbuffered, seen=seen, saving=saving)
         except pymysql.MySQLError as error:
-            explained = self._explained(error, sql)
+            size = len(sql.encode(self.encoding) if isinstance(sql, str) else sql) + 1 if self._largest else 0
+            explained = too_long(error, size, self._largest)
             if explained is None:
                 raise
+            self.noted.ended = True  # it would fail again
             raise explained from error
         self._note_answer()
-        ended = seen.begins_anew and not seen.several
-        if self.cancelled and not ended:  # SLEEP() and the like return early instead of failing
-            self.noted.transaction_unknown = True
+        if self.cancelled and not self._is_done(seen):  # SLEEP() and the like return early instead of failing
+            self.noted.transaction_unknown = not self.alone
             raise self._given_up(TimeoutError("the statement returned early"))
         if seen.begins_anew:
             self.noted.begin_anew()
@@ -190,6 +199,14 @@ class BoundedConnection(ConnectingConnection):
         if self.noted.guarded and not self.in_transaction:
             self.noted.ended = True
         return affected
+
+    def _is_done(self, seen: Look) -> bool:
+        """Whether what was answered without an error is done, though somebody asked the server to end it."""
+        if seen.several:
+            return False
+        result = private.result_of(self)
+        whole = result is not None and result.server_status is not None  # else rows came, perhaps not all
+        return seen.begins_anew or (whole and (seen.implicit or (seen.writes and self.alone)))
 
     def _note_answer(self) -> None:
         """Note what the answer to a statement said of transaction and session."""
@@ -267,12 +284,11 @@ class BoundedConnection(ConnectingConnection):
     def ask_if_undone(self) -> None:
         """After a statement failed: ask whether a transaction is open, where its error does not tell.
 
-        The server may have undone the whole of it, or the statement have begun one. With autocommit, what the deadline
-        ended may have been all that there was.
+        The server may have undone the whole of it, or the statement have begun one.
         """
         self.settle_stream()
         noted = self.noted
-        unknown = noted.transaction_unknown and not noted.streams and (noted.incomplete or not self.alone)
+        unknown = noted.transaction_unknown and not noted.streams
         if noted.doubt is not None or (unknown and self.open and not self.server_status & IN_TRANSACTION):
             self.ping()
 
@@ -340,11 +356,12 @@ class BoundedConnection(ConnectingConnection):
                 self.rollback()
         else:
             self.ask_if_undone()
-            failed = self.noted.undone and self.noted.failed()
-            failed = failed or (pymysql.InternalError(_CUT) if self.noted.incomplete else None)
-            if failed:
+            failure: Exception | None = pymysql.InternalError(_CUT) if self.noted.incomplete else None
+            if self.noted.undone is not None:
+                failure = self.noted.failed()
+            if failure is not None:
                 self.rollback()
-                raise failed
+                raise failure
             self.commit()
 
     # --- the driver's other commands ----------------------------------------------------------------------------------
@@ -380,7 +397,8 @@ class BoundedConnection(ConnectingConnection):
         if self.line.silent and not self.open:
             return  # given up by the pool, which is no error of the borrower's
         if self.open:
-            self.closed_by_user, self.closed_in_transaction = True, self.in_transaction
+            self.closed_by_user = True
+            self.closed_in_transaction = self.in_transaction or self.line.response_pending
         self.line.response_pending = True
         self.line.ahead.clear()
         super().close()
@@ -399,6 +417,12 @@ class BoundedConnection(ConnectingConnection):
         return self.server_status & (_AUTOCOMMIT | IN_TRANSACTION) == _AUTOCOMMIT and not self.noted.untold
 
     @property
+    def saves(self) -> bool:
+        """True if what is not answered, or what was lost, saves something by itself: it may be saved or not."""
+        noted = self.noted
+        return noted.saving or bool(noted.lost_commit) or (self.alone and not noted.seen.reads)
+
+    @property
     def unfinished(self) -> bool:
         """True if a result waits on the wire."""
         result = private.result_of(self)
@@ -411,18 +435,3 @@ class BoundedConnection(ConnectingConnection):
             return False
         more = self.server_status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS or self.line.leftover()
         return bool(more or (isinstance(self.sock, BoundedTlsSocket) and self.sock.pending()))
-
-    def _explained(self, error: Exception, sql: Any) -> Exception | None:
-        """An error that says that the statement was too long: the server's own word is often lost on the way."""
-        number = error.args[0] if error.args else None
-        if number not in {1153, CR.CR_SERVER_GONE_ERROR, CR.CR_SERVER_LOST} or not self._largest:
-            return None
-        size = len(sql.encode(self.encoding) if isinstance(sql, str) else sql) + 1
-        if size <= self._largest:
-            return None
-        self.noted.ended = True  # it would fail again
-        return type(error)(
-            number,
-            f"{error.args[1]} (the statement is {size} bytes long, and the server takes {self._largest}: send it in "
-            "parts, or raise max_allowed_packet)",
-        )

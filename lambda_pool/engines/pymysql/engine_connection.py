@@ -115,7 +115,9 @@ class MysqlConnection:
         if conn.line.ours:
             return Status.ENDING
         if conn.line.response_pending:
-            return Status.COMMITTING if conn.noted.saving else Status.BUSY
+            if conn.alone and not conn.open and not conn.saves:
+                return Status.IDLE  # lost amid a statement that saves nothing
+            return Status.COMMITTING if conn.alone or conn.saves else Status.BUSY
         in_transaction = conn.server_status & _IN_TRANSACTION
         result = private.result_of(conn)
         if result is not None and result.unbuffered_active:
@@ -236,15 +238,14 @@ class MysqlConnection:
 
     def _finish(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
         conn = self.driver_connection
-        deadline = None if timeout is None else monotonic() + timeout
-        noted = conn.noted
+        deadline, noted = None if timeout is None else monotonic() + timeout, conn.noted
         guarded, noted.guarded = noted.guarded, False
         if noted.left_prepared:
             warn_left_prepared(noted.left_prepared, "XA COMMIT or XA ROLLBACK")
             noted.left_prepared = ""
-        taken = conn.line.is_taken()
+        taken, alone = conn.line.is_taken(), conn.alone
         if conn.line.response_pending or taken:
-            own = noted.saving or bool(conn.server_status & _AUTOCOMMIT and not conn.in_transaction)
+            own = conn.saves or (alone and taken)
             self.abort()  # first: another thread may wait for the answer
             conn.abandon()
             if commit and (own or taken) and not noted.lost_commit:
@@ -252,7 +253,10 @@ class MysqlConnection:
         if conn.line.silent or not conn.open:
             if commit and noted.lost_commit:
                 raise CommitUncertain(noted.lost_commit)
-            return Outcome.FAILED
+            if commit and noted.unclear:
+                raise noted.failed()
+            # Where nothing was open, all that was answered is saved.
+            return Outcome.NONE if alone and noted.undone is None else Outcome.FAILED
         if conn.unfinished:
             if not commit:
                 # Reading what may be a million rows, only to roll back, is dearer than a new connection.
@@ -268,11 +272,9 @@ class MysqlConnection:
         error = noted.failed() if tell else None
         noted.rollback_only, noted.incomplete, noted.undone, noted.unclear = False, False, None, False
         outcome = self._end(commit=commit and not lost, timeout=rest(deadline), last=last)
-        if not lost:
-            return outcome
-        if error is not None:
+        if lost and error is not None:
             raise error
-        return Outcome.FAILED
+        return Outcome.FAILED if lost else outcome
 
     def _end(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
         """Send COMMIT or ROLLBACK where it is due, and with it a reset where one is."""

@@ -62,6 +62,21 @@ def is_read_only(args: tuple[Any, ...]) -> bool:
     return number in {1792, 1836} or (number == 1290 and "read-only" in str(args).replace("_", "-"))
 
 
+def too_long(error: Exception, size: int, most: int | None) -> Exception | None:
+    """An error that says that a statement was too long: the server's own word is often lost on the way.
+
+    `most`: the bytes that the server takes, where that is known.
+    """
+    number = error.args[0] if error.args else None
+    if number not in {1153, 2006, CR_SERVER_LOST} or not most or size <= most:
+        return None
+    return type(error)(
+        number,
+        f"{error.args[1]} (the statement is {size} bytes long, and the server takes {most}: send it in "
+        "parts, or raise max_allowed_packet)",
+    )
+
+
 def is_answer(number: object) -> bool:
     """True for a server's own error number; from 2000 on come those of clients: not, or not well, answered."""
     return isinstance(number, int) and number >= 1000 and not 2000 <= number < 3000

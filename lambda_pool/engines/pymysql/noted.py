@@ -5,9 +5,7 @@ from typing import Any
 
 from pymysql.protocol import MysqlPacket
 
-from ...errors import CommitUncertain
-from ...request import note_failure
-from ..base import Failure
+from ..base import Failure, unsure
 from .errors import classify
 from .statements import COMMAND, Look
 
@@ -107,11 +105,7 @@ class Noted:
     def failed(self) -> Exception:
         """What is raised where nothing can be saved any more: the error that undid all, or that nobody knows."""
         assert self.undone is not None
-        if not self.unclear:
-            return again(self.undone)
-        found = CommitUncertain(self.over())
-        note_failure(found)
-        return found
+        return unsure(self.over()) if self.unclear else again(self.undone)
 
 
 def again(error: Exception) -> Exception:

@@ -34,7 +34,7 @@ _IMPLICIT = frozenset(
 _OPAQUE = frozenset({"call", "execute", "if", "case", "loop", "while", "repeat", "for", "declare"})
 # Of what saves nothing, whether it succeeds or fails.
 _READS = frozenset({"select", "show", "explain", "describe", "desc", "values", "table", "use", "savepoint", "release"})
-_WRITES = frozenset({"insert", "update", "delete", "replace"})
+_WRITES = frozenset({"insert", "update", "delete", "replace", "with"})  # where no rows come
 # These are compiled where they are needed first, and looked for in small letters.
 _ENDING_SET = r"autocommit|password|statement"
 _AUTOCOMMIT_ON = r"\bautocommit\W*=\s*(?:1|on|true)\b"
@@ -159,6 +159,7 @@ def _look(text: str) -> Look:
         implicit=_is_implicit(first, second, text),
         opaque=first in _OPAQUE or (first, second) in {("begin", "not"), ("set", "statement")},
         reads=first in _READS or rolls_back or (first == "set" and stays) or (commits and not elsewhere),
+        writes=first == "load",
         elsewhere=elsewhere,
         transaction=transaction,
         read_only=(transaction or first == "start") and bool(re.search(_READ_ONLY, text)),

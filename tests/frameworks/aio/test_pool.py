@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
+from contextlib import nullcontext
 from typing import Any
 
 import psycopg
@@ -17,7 +18,9 @@ import lambda_pool
 from lambda_pool import ConfigError, NotCommitted, PoolTimeout
 from lambda_pool.aio.pool import core_of_async
 from tests.contract.conftest import Database
+from tests.contract.test_contract import DRIVER_ERRORS
 from tests.frameworks.aio.conftest import Ground, at_rest, query
+from tests.support.line import Line
 
 
 def test_commit_on_success_roll_back_on_error(ground: Ground) -> None:
@@ -393,3 +396,42 @@ def test_a_turn_is_a_tasks_own(ground: Ground) -> None:
     asyncio.run(main())
     assert len(numbers) == 50
     assert all(number < 0 for number in numbers)
+
+
+# --- autocommit -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("what", ["select 1", "insert into {table} values (2)"])
+@pytest.mark.parametrize("how", ["kill", "deadline"])
+def test_in_autocommit_mode_only_the_statement_whose_answer_is_lost_is_in_doubt(
+    ground: Ground, what: str, how: str
+) -> None:
+    with Line(ground.database.server.port) as line:
+        url = ground.database.url.replace(f":{ground.database.server.port}/", f":{line.port}/")
+        pool = ground.pool(url=url, autocommit=True)
+        cut: list[Any] = []
+
+        def abort() -> None:
+            line.wait_for_what_is_sent()
+            core_of_async(pool).state.entries[0].link.abort(cancelled=True)
+
+        async def main() -> None:
+            async with pool.connection() as conn:
+                await ground.insert(conn, 1)
+                if how == "kill":
+                    line.cut(after=0, direction="to_client")
+                else:
+                    line.silence()
+                    cut.append(threading.Thread(target=abort))
+                    cut[0].start()
+                try:
+                    await query(conn, what.format(table=ground.table))
+                except (lambda_pool.LambdaPoolError, *DRIVER_ERRORS) as error:
+                    uncertain = isinstance(error, lambda_pool.CommitUncertain)
+                    assert uncertain is (how == "deadline" and "insert" in what)
+
+        with pytest.raises(lambda_pool.CommitUncertain) if "insert" in what else nullcontext():
+            asyncio.run(main())
+        for thread in cut:
+            thread.join()
+    assert 1 in ground.rows()

@@ -16,6 +16,7 @@ from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 from tests.frameworks.django.conftest import Statements, Use, backend_of, names, request_ends, stats
 from tests.frameworks.django.shop.models import Order
+from tests.support.context import LambdaContext
 from tests.support.invoked import invoked
 
 POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -460,3 +461,59 @@ def test_a_set_autocommit_that_commits(use: Use, proxy: FaultyProxy) -> None:
     proxy.cut(after=0, direction="to_client")
     with pytest.raises(CommitUncertain):
         transaction.set_autocommit(True)
+
+
+# --- what autocommit mode has saved -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_lost_after_it_was_saved_is_no_error_of_the_handlers(use: Use, database: Database, again: bool) -> None:
+    connection = use()
+
+    def work(event: Any, context: Any) -> str:
+        Order.objects.create(name="saved")
+        database.kill(backend_of(connection))
+        with suppress(OperationalError):
+            Order.objects.count()
+        if again:
+            Order.objects.count()
+        return "ok"
+
+    assert handler(work)({}, LambdaContext()) == "ok"
+    assert names(database) == ["saved"]
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_the_lost_answer_to_a_statement_is_uncertain(
+    use: Use, proxy: FaultyProxy, database: Database, again: bool
+) -> None:
+    connection = use(port=proxy.port)
+
+    def work(event: Any, context: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("select 1")
+            proxy.cut(after=0, direction="to_client")
+            with suppress(OperationalError):
+                cursor.execute("insert into shop_order (name, placed) values ('perhaps', now())")
+        if again:
+            Order.objects.count()
+
+    with pytest.raises(lambda_pool.CommitUncertain, match="the answer to a statement on Django's 'default' was lost"):
+        handler(work)({}, LambdaContext())
+    assert handler(lambda event, context: "ok")({}, LambdaContext()) == "ok"
+
+
+# --- what MySQL does by itself ----------------------------------------------------------------------------------------
+
+
+@MYSQL
+def test_a_statement_that_committed_and_failed_undoes_nothing(connection: Any, database: Database) -> None:
+    def work(event: Any, context: Any) -> None:
+        with transaction.atomic():
+            Order.objects.create(name="one")
+            with suppress(OperationalError), connection.cursor() as cursor:
+                cursor.execute("create table shop_order (id int)")
+            Order.objects.create(name="two")
+
+    handler(work)({}, LambdaContext())
+    assert names(database) == ["one", "two"]

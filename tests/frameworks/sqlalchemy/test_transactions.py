@@ -407,3 +407,16 @@ def test_events_of_the_engine_see_each_end(engine: Engine) -> None:
     with engine.connect() as conn:
         conn.execute(text("select 1"))
     assert told == ["begin", "commit", "begin", "rollback"]
+
+
+@pytest.mark.parametrize("database", ["mysql"], indirect=True)
+def test_a_statement_that_committed_and_failed_undoes_nothing(database: Database, engine: Engine) -> None:
+    """DDL commits what came before it, also where it is refused."""
+    table = table_of(database)
+    with Session(engine) as session:
+        session.execute(table.insert().values(id=1))
+        with pytest.raises(OperationalError):
+            session.execute(text(f"create table {database.table} (id int)"))
+        session.execute(table.insert().values(id=2))
+        session.commit()
+    assert database.rows() == [1, 2]

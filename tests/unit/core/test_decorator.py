@@ -352,7 +352,8 @@ class TestEndOfInvocation:
             if name == where:
                 link.in_transaction = name != "reset"
                 if name == "execute":
-                    monkeypatch.setattr(link, "status", lambda: Status.BUSY)
+                    at_work = Status.COMMITTING if autocommit else Status.BUSY
+                    monkeypatch.setattr(link, "status", lambda: at_work)
                 inside.set()
                 go.wait(10)
             do(link, name)
