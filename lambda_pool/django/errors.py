@@ -27,14 +27,15 @@ class ErrorWrapper(DatabaseErrorWrapper):  # type: ignore[misc]
             # It may be one already, from a connection that was borrowed inside of this.
             if not issubclass(exc_type, SettingsError | CommitUncertain):
                 self.wrapper.errors_occurred = True
-                raise _as_django(exc_value).with_traceback(traceback) from exc_value
+                raise as_django(exc_value).with_traceback(traceback) from exc_value
             return
         if issubclass(exc_type, self.wrapper.Database.Error):
             self.wrapper.note_error(exc_value)
         super().__exit__(exc_type, exc_value, traceback)
 
 
-def _as_django(error: errors.LambdaPoolError) -> Exception:
+def as_django(error: errors.LambdaPoolError) -> Exception:
+    """The same as an error of Django's."""
     if isinstance(error, errors.ConfigError):
         return SettingsError(str(error))
     kind = CommitUncertain if isinstance(error, errors.CommitUncertain) else OperationalError

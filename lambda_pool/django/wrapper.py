@@ -19,7 +19,7 @@ from ..engines.base import AT_REST, INVALIDATES_POOL, TRANSIENT, Status
 from ..invocation import at_most
 from . import pools
 from .borrowed import Borrowed
-from .errors import ErrorWrapper
+from .errors import ErrorWrapper, as_django
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
@@ -64,8 +64,11 @@ class PooledWrapper:
         self._borrowed: Borrowed | None = None
         self._found: tuple[pools.Wanted, pools.AliasPool] | None = None
         self._by_atomic = False
-        """The transaction is an outermost atomic()'s, to end; a rollback of it was asked for; it hid an error."""
-        self._asked_to_roll_back = self._hid_an_error = False
+        """The transaction is an outermost atomic()'s, to end; a rollback of it was asked for; what is told where it
+        hid an error.
+        """
+        self._asked_to_roll_back = False
+        self._hid: errors.LambdaPoolError | None = None
         self._entered_amid: BaseException | None = None
         """What was being handled where that atomic() began."""
         self.closed_amid: bool = False
@@ -263,12 +266,17 @@ class PooledWrapper:
             return
         # Django rolls back without a word where the block ended well, and an error was caught inside of it.
         ended_well = self._by_atomic and not self.in_atomic_block and sys.exc_info()[1] is self._entered_amid
+        hid = (self.undone() or errors.NotCommitted(_HIDDEN)) if ended_well else None
         with debug_transaction(self, "ROLLBACK"), self.wrap_database_errors:
             borrowed.end(commit=False)
-        self._hid_an_error = ended_well and not self._asked_to_roll_back
+        self._hid = None if self._asked_to_roll_back else hid
         if borrowed.lost():
             # The server has rolled back; whoever goes on must know that this is not the same connection.
             raise OperationalError("the connection was lost, and its transaction with it") from borrowed.failure
+
+    def undone(self) -> errors.LambdaPoolError | None:
+        """What to tell of a transaction that the server has undone by itself. PostgreSQL keeps its savepoints."""
+        return None
 
     def _drop(self, error: BaseException) -> None:
         """Give a connection back that is of no more use, so that atomic() has none to bring into autocommit again.
@@ -284,16 +292,16 @@ class PooledWrapper:
 
         Raises OperationalError at the end of an atomic() that ended well and was rolled back for a hidden error.
         """
-        hid, self._hid_an_error = self._hid_an_error, False
+        hid, self._hid = self._hid, None
         self._by_atomic = force_begin_transaction_with_broken_autocommit and not autocommit
         self._asked_to_roll_back = False
         # Not kept beyond its block: it knows the frames that it came by.
         self._entered_amid = sys.exc_info()[1] if self._by_atomic else None
         self._switch_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
-        if hid and self.home().core.config.unsaved == "raise":
-            raise OperationalError(_HIDDEN) from errors.NotCommitted(_HIDDEN)
-        if hid:
-            log.warning(_HIDDEN)
+        if hid is not None and self.home().core.config.unsaved == "raise":
+            raise as_django(hid) from hid
+        if hid is not None:
+            log.warning("%s", hid)
 
     def set_rollback(self, rollback: bool) -> None:
         """As Django's."""

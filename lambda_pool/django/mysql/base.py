@@ -10,6 +10,7 @@ from django.utils.asyncio import async_unsafe
 from pymysql.constants import FIELD_TYPE
 from pymysql.converters import conversions
 
+from ...errors import CommitUncertain, LambdaPoolError, NotCommitted
 from ..client import CompletedClient
 from ..creation import ClosingCreation
 from ..mysqldb import import_backend
@@ -25,6 +26,12 @@ else:
     _Cursor, _Wrapper = base.CursorWrapper, base.DatabaseWrapper
     _Client, _Creation = base.DatabaseClient, base.DatabaseCreation
 
+_UNDONE = (
+    "an atomic() block ended normally, but the server had undone all of its transaction when a statement in it failed "
+    "({}), which an atomic() inside of it does not prevent: nothing of it is saved. Let that error leave the outermost "
+    "atomic(), and do all of its work again"
+)
+_DEADLOCK = 1213  # which always undoes the whole transaction
 _CONVERSIONS = {**conversions, FIELD_TYPE.TIME: typecast_time}
 
 
@@ -122,6 +129,18 @@ class DatabaseWrapper(PooledWrapper, _PyMySqlWrapper):
         if session:
             with self.connection.cursor() as cursor:
                 cursor.execute(session)
+
+    def undone(self) -> LambdaPoolError | None:
+        """See PooledWrapper: an atomic() inside of another cannot keep what came before it."""
+        if self._borrowed is None:
+            return None
+        noted = self._borrowed.conn.noted
+        if noted.unclear:
+            return CommitUncertain(noted.over())
+        error = noted.undone
+        if error is None and noted.doubt is not None and noted.doubt[0].args[0] == _DEADLOCK:
+            error = noted.doubt[0]
+        return None if error is None else NotCommitted(_UNDONE.format(f"{type(error).__name__}: {error}"))
 
     @async_unsafe
     def create_cursor(self, name: str | None = None) -> Any:

@@ -17,6 +17,7 @@ from tests.contract.conftest import Database
 from tests.frameworks.django.conftest import Statements, Use, backend_of, names, request_ends, stats
 from tests.frameworks.django.shop.models import Order
 from tests.support.context import LambdaContext
+from tests.support.deadlock import Deadlock
 from tests.support.invoked import invoked
 
 POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
@@ -517,3 +518,20 @@ def test_a_statement_that_committed_and_failed_undoes_nothing(connection: Any, d
 
     handler(work)({}, LambdaContext())
     assert names(database) == ["one", "two"]
+
+
+@MYSQL
+@pytest.mark.parametrize("inner", [True, False])
+def test_a_deadlock_in_an_inner_block_undoes_the_outer_one_too(use: Use, database: Database, inner: bool) -> None:
+    """Who does what Django advises, and catches outside of the inner block, must not be advised the same again."""
+    connection = use()
+    deadlock = Deadlock(database)
+    with pytest.raises(OperationalError, match=r"the server had undone all of its transaction .*1213") as caught:
+        with transaction.atomic():
+            Order.objects.create(name="lost")
+            with suppress(OperationalError), transaction.atomic(savepoint=inner):
+                deadlock.strike(connection)
+    assert isinstance(caught.value.__cause__, lambda_pool.NotCommitted)
+    assert names(database) == []
+    database.execute(f"drop table {database.table}_l")
+    Order.objects.create(name="next")
