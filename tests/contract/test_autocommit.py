@@ -165,7 +165,7 @@ def test_what_the_server_itself_refused_is_not_saved(database: Database) -> None
             def cancel() -> None:
                 time.sleep(0.5)
                 if database.engine == "postgresql":
-                    link.cancel(5.0, lambda: link)
+                    link.cancel(5.0, lambda address: link)
                 else:
                     conn.cancelled = True
                     database.execute(f"kill query {backend}")

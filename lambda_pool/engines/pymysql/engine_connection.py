@@ -266,13 +266,9 @@ class MysqlConnection:
         if commit:
             with conn.bounded(rest(deadline)):
                 conn.ask_if_undone()
-        lost = noted.rollback_only or noted.incomplete or noted.undone is not None
-        # So that `run` may begin anew, as if the work had not swallowed it.
-        tell = commit and noted.undone is not None and (guarded or noted.unclear)
-        error = noted.failed() if tell else None
-        noted.rollback_only, noted.incomplete, noted.undone, noted.unclear = False, False, None, False
+        lost, error = noted.take_failure(told=commit and (guarded or noted.unclear))
         outcome = self._end(commit=commit and not lost, timeout=rest(deadline), last=last)
-        if lost and error is not None:
+        if error is not None:
             raise error
         return Outcome.FAILED if lost else outcome
 

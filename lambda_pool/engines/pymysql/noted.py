@@ -98,6 +98,16 @@ class Noted:
         else:
             self.unclear = seen.implicit or seen.begins
 
+    def take_failure(self, *, told: bool) -> tuple[bool, Exception | None]:
+        """The transaction ends. Out: whether it must not be committed; and what to raise for that, where it is `told`.
+
+        So `run` may begin anew, as if its work had not swallowed the error.
+        """
+        lost = self.rollback_only or self.incomplete or self.undone is not None
+        error = self.failed() if told and self.undone is not None else None
+        self.rollback_only, self.incomplete, self.undone, self.unclear = False, False, None, False
+        return lost, error
+
     def over(self) -> str:
         """What to say to whoever goes on in a transaction that is over."""
         return (_UNCLEAR if self.unclear else _UNDONE).format(type(self.undone).__name__, self.undone)
