@@ -364,24 +364,23 @@ AUTOCOMMITTED = "autocommit mode was on, so with the statement a "
 """What stands before that of a statement that was its own transaction."""
 
 
-def lost_answer(error: BaseException, perhaps: str = "") -> str:
-    """What to say of a COMMIT whose answer was lost. `perhaps`: what stands before that where it was not said."""
-    return (
+def lost_answer(error: BaseException, perhaps: str = "") -> CommitUncertain:
+    """The error for a COMMIT whose answer was lost. `perhaps`: what stands before that where it was not said."""
+    return CommitUncertain(
         f"{perhaps}COMMIT was sent and its answer was lost ({type(error).__name__}: {error}): "
         "the transaction may or may not be saved; look before you write it again"
     )
 
 
 def uncertain(error: BaseException, perhaps: str = "") -> CommitUncertain:
-    """The error for that."""
-    return unsure(lost_answer(error, perhaps))
+    """The same, to be raised now."""
+    return noted(lost_answer(error, perhaps))
 
 
-def unsure(text: str) -> CommitUncertain:
-    """The error for what may or may not be saved."""
-    found = CommitUncertain(text)
-    note_failure(found)
-    return found
+def noted(error: CommitUncertain) -> CommitUncertain:
+    """An error that is raised now: a middleware is to learn of it, whatever a framework makes of it."""
+    note_failure(error)
+    return error
 
 
 def at_work(users: str, *, saving: bool) -> CommitUncertain | NotCommitted:
@@ -389,9 +388,11 @@ def at_work(users: str, *, saving: bool) -> CommitUncertain | NotCommitted:
     end = f"the connection was still at work when it was given back: {users} before its block ends"
     if not saving:
         return NotCommitted(f"{end}; nothing was committed")
-    return unsure(
-        f"{end}; a COMMIT, or a statement in autocommit mode, was not answered yet, which may or may not be saved: "
-        "look before you write it again"
+    return noted(
+        CommitUncertain(
+            f"{end}; a COMMIT, or a statement in autocommit mode, was not answered yet, which may or may not be saved: "
+            "look before you write it again"
+        )
     )
 
 

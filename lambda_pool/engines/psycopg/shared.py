@@ -232,7 +232,7 @@ class Shared(_Connection):
         ):
             if isinstance(error, DeadlineExceeded):
                 self._doubt(said, AUTOCOMMITTED)
-            self.pooled.lost_commit = lost_answer(said, AUTOCOMMITTED)
+            self.pooled.lost_commit = str(lost_answer(said, AUTOCOMMITTED))
 
     def _is_unanswered(self) -> bool:
         """Whether the answer to what was sent last is lost, or may still come."""

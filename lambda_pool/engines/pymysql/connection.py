@@ -147,7 +147,7 @@ class BoundedConnection(ConnectingConnection):
         elif self.line.response_pending and self.saves and not noted.lost_commit:
             if self.cancelled:
                 self._doubt(error, AUTOCOMMITTED)
-            noted.lost_commit = lost_answer(error, AUTOCOMMITTED)  # for whoever swallows the driver's error
+            noted.lost_commit = str(lost_answer(error, AUTOCOMMITTED))  # for whoever swallows the driver's error
         if self.cancelled:
             raise self._given_up(error) from error
 

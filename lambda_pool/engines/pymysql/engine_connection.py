@@ -243,9 +243,9 @@ class MysqlConnection:
         if noted.left_prepared:
             warn_left_prepared(noted.left_prepared, "XA COMMIT or XA ROLLBACK")
             noted.left_prepared = ""
-        taken, alone = conn.line.is_taken(), conn.alone
+        taken = conn.line.is_taken()
         if conn.line.response_pending or taken:
-            own = conn.saves or (alone and taken)
+            own = conn.saves or (conn.alone and taken)
             self.abort()  # first: another thread may wait for the answer
             conn.abandon()
             if commit and (own or taken) and not noted.lost_commit:
@@ -256,7 +256,7 @@ class MysqlConnection:
             if commit and noted.unclear:
                 raise noted.failed()
             # Where nothing was open, all that was answered is saved.
-            return Outcome.NONE if alone and noted.undone is None else Outcome.FAILED
+            return Outcome.NONE if conn.alone and noted.undone is None else Outcome.FAILED
         if conn.unfinished:
             if not commit:
                 # Reading what may be a million rows, only to roll back, is dearer than a new connection.

@@ -5,7 +5,8 @@ from typing import Any
 
 from pymysql.protocol import MysqlPacket
 
-from ..base import Failure, unsure
+from ...errors import CommitUncertain
+from ..base import Failure, noted
 from .errors import classify
 from .statements import COMMAND, Look
 
@@ -115,7 +116,7 @@ class Noted:
     def failed(self) -> Exception:
         """What is raised where nothing can be saved any more: the error that undid all, or that nobody knows."""
         assert self.undone is not None
-        return unsure(self.over()) if self.unclear else again(self.undone)
+        return noted(CommitUncertain(self.over())) if self.unclear else again(self.undone)
 
 
 def again(error: Exception) -> Exception:
