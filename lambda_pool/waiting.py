@@ -203,10 +203,18 @@ def _in_a_thread(seconds: float, call: Callable[[], T]) -> T:
         ended.release()
 
     ended.acquire()
-    start_new_thread(run, ())
+    begin_beside(run)
     if not hold(ended, seconds):
         raise OverdueError("no answer in time")
     return result_of(outcome.pop())  # type: ignore[no-any-return]
+
+
+def begin_beside(run: Callable[[], None]) -> None:
+    """Run it in a thread of its own; at once, where the process has as many threads as it may have."""
+    try:
+        start_new_thread(run, ())
+    except RuntimeError:
+        run()
 
 
 def outcome_of(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:

@@ -1,12 +1,11 @@
 """Calls that wait by themselves, each in a thread of its own: others may keep all those of a loop's executor."""
 
 import asyncio
-from _thread import start_new_thread
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..waiting import outcome_of
+from ..waiting import begin_beside, outcome_of
 
 Outcome = tuple[Any, BaseException | None]
 
@@ -28,5 +27,5 @@ def begin(call: Callable[[], Any]) -> asyncio.Future[Outcome]:
         with suppress(RuntimeError):  # the loop was closed: nobody waits there any more
             loop.call_soon_threadsafe(tell, outcome)
 
-    start_new_thread(run, ())
+    begin_beside(run)
     return ended

@@ -137,3 +137,12 @@ def test_the_outcome_of_a_thread_is_that_of_the_call() -> None:
         waiting.within(20.0, int, "x")
     with pytest.raises(waiting.OverdueError):
         waiting.within(0.0, int, "42")
+
+
+def test_where_no_thread_can_be_started_the_call_is_made_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> int:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(waiting, "start_new_thread", refuse)
+    assert waiting.within(20.0, int, "42") == 42
+    assert asyncio.run(spawn(waiting.within, 20.0, int, "42")) == 42
