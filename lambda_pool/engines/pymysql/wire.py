@@ -75,7 +75,7 @@ class Line:
         reader = self.reader()
         if reader is None or reader.closed:
             return False
-        if self.is_taken():  # another thread waits in it for what comes, and nobody could look before that
+        if (self.thread or self.attended) and self.is_taken():  # another waits in it, and nobody could look before that
             return True
         self.dry = True
         try:
