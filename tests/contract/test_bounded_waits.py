@@ -49,6 +49,7 @@ def test_a_name_that_nobody_looks_up_in_time(database: Database, slow_names: Non
     assert pool.stats().size == 0
 
 
+@pytest.mark.sampled(1, "waits for a time-out")
 def test_signals_are_handled_while_a_name_is_looked_up(database: Database, slow_names: None) -> None:
     """As the alarm before the deadline, and the one with which Lambda ends the environment."""
     pool = database.pool(timeout=2.0, connect_timeout=2.0)

@@ -143,6 +143,7 @@ def test_each_idiom_has_a_broken_pool() -> None:
 
 @pytest.mark.runtime
 @pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.sampled(1, "runs a chaos")
 def test_the_genuine_pool_passes_the_same(engine: str) -> None:
     acts = [
         Act(

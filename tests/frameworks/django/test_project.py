@@ -160,7 +160,7 @@ def test_migrate_check_and_flush(project: Project, database: Database) -> None:
 
 
 @pytest.mark.parametrize("parallel", ["1", "2"])
-@pytest.mark.sampled(2, "creates Django's test database")
+@pytest.mark.sampled(1, "creates Django's test database")
 def test_djangos_test_cases(project: Project, parallel: str) -> None:
     said = project.manage("test", "shoptests", "--noinput", "--parallel", parallel)
     assert "Ran 8 tests" in said

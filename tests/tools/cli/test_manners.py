@@ -161,6 +161,7 @@ def test_ctrl_c_while_nobody_answers() -> None:
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
+@pytest.mark.sampled(1, "waits for a time-out")
 def test_top_ends_when_the_server_falls_silent(interrupted: bool) -> None:
     """A server that hangs acknowledges what is sent to it, so that a driver waits for ever, even after a Ctrl-C."""
     with PostgresServer(tls=False) as server:

@@ -236,7 +236,7 @@ def test_nothing_is_left_after_close(kind: type[Server], state: str) -> None:
     server.close()
 
 
-@pytest.mark.sampled(4, "starts a server")
+@pytest.mark.sampled(2, "starts a server")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_after_a_test_run_that_a_signal_ended(kind: type[Server], signum: signal.Signals) -> None:
