@@ -11,6 +11,7 @@ import pytest
 from pymysql.constants import CLIENT
 
 import lambda_pool
+from lambda_pool.engines.pymysql.statements import look
 from tests.contract.conftest import Database
 from tests.contract.test_contract import DRIVER_ERRORS, wait_for_goodbye
 from tests.support.core import end_invocation
@@ -301,3 +302,12 @@ def test_a_thread_that_is_still_at_it_when_its_block_ends(database: Database, au
         assert not thread.is_alive()
         assert failed
         assert pool.stats().size == 0
+
+
+def test_a_thread_that_has_not_noticed_yet_that_its_block_ended(my: Database) -> None:
+    """It sent a statement, and the connection is cut under it before it could note that the answer is lost."""
+    pool = my.pool(autocommit=True)
+    with pytest.raises(lambda_pool.CommitUncertain, match="was not answered yet"), pool.connection() as conn:
+        conn.noted.seen = look("insert into orders values (1)", several=False)
+        conn.line.response_pending, conn.line.thread = True, -1
+    assert pool.stats().size == 0
