@@ -55,11 +55,11 @@ def test_nothing_of_its_transaction_is_committed(database: Database, how: str) -
 
     def work(conn: object) -> None:
         database.insert(conn, 1)
-        with pytest.raises(lambda_pool.DeadlineExceeded):
+        with alarm(pool, 5.0), pytest.raises(lambda_pool.DeadlineExceeded):
             database.query(conn, sleeper)
 
     start = time.monotonic()
-    with alarm(pool, 5.0), pytest.raises(lambda_pool.NotCommitted, match="nothing of the transaction is saved"):
+    with pytest.raises(lambda_pool.NotCommitted, match="nothing of the transaction is saved"):
         if how == "connection":
             with pool.connection() as conn:
                 work(conn)
