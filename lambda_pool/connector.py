@@ -48,8 +48,9 @@ _NO_IAM = (
 
 # A timeout of 0 would mean "no bound" to a driver.
 _SHORTEST = 0.001
+# Seconds that a source gets beyond its own time, so that its own error is heard.
+_GRACE = 0.05
 # Seconds that the last of several attempts keeps, however long its backoff would be.
-_GRACE = 0.05  # seconds beyond its own time that a source gets, so that its own error is heard
 _LAST_TRY = 0.25
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from .endpoints.base import Role
 
 T = TypeVar("T")
+Outcome = tuple[Any, BaseException | None]
+"""What a call returned, or raised."""
 
 READ, WRITE = 1, 2
 _LONGEST = 2**31 - 1
@@ -196,7 +198,7 @@ def aside(seconds: float, call: Callable[..., T], *arguments: Any, **named: Any)
 
 def _in_a_thread(seconds: float, call: Callable[[], T]) -> T:
     ended = Lock()
-    outcome: list[tuple[Any, BaseException | None]] = []
+    outcome: list[Outcome] = []
 
     def run() -> None:
         outcome.append(outcome_of(call))
@@ -217,15 +219,15 @@ def begin_beside(run: Callable[[], None]) -> None:
         run()
 
 
-def outcome_of(call: Callable[[], Any]) -> tuple[Any, BaseException | None]:
-    """Make a call. Out: its result, or what it raised, for the thread that wants it."""
+def outcome_of(call: Callable[[], Any]) -> Outcome:
+    """Make a call, for another thread that wants its outcome."""
     try:
         return call(), None
     except BaseException as error:  # noqa: BLE001 - raised by `result_of`
         return None, error
 
 
-def result_of(outcome: tuple[Any, BaseException | None]) -> Any:
+def result_of(outcome: Outcome) -> Any:
     """The result of a call that another thread made. Raises what it raised."""
     value, error = outcome
     del outcome

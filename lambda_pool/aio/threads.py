@@ -5,9 +5,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 
-from ..waiting import begin_beside, outcome_of
-
-Outcome = tuple[Any, BaseException | None]
+from ..waiting import Outcome, begin_beside, outcome_of
 
 
 def begin(call: Callable[[], Any]) -> asyncio.Future[Outcome]:

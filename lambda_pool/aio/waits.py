@@ -8,9 +8,10 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from itertools import count
+from math import inf
 from threading import get_ident
 from types import FrameType, TracebackType
-from typing import Any, ParamSpec, TypeVar, overload
+from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
 from .. import waiting
@@ -90,8 +91,8 @@ async def ready(fd: int, events: int, timeout: float | None) -> int:
     """See `waiting.ready`."""
     loop = asyncio.get_running_loop()
     until = None if timeout is None else loop.time() + timeout
-    if _unbroken:
-        until = _limited(until)
+    if (limit := _limit()) != inf:
+        until = limit if until is None else min(until, limit)
     while True:
         found = 0
         woken = loop.create_future()
@@ -167,20 +168,10 @@ class Unbroken:
 _unbroken: WeakKeyDictionary["asyncio.Task[Any]", Unbroken] = WeakKeyDictionary()
 
 
-@overload
-def _limited(until: float) -> float: ...
-
-
-@overload
-def _limited(until: float | None) -> float | None: ...
-
-
-def _limited(until: float | None) -> float | None:
-    """Until when to wait, in a block that is unbroken and was cancelled."""
-    block = _unbroken.get(asyncio.current_task())  # type: ignore[arg-type]
-    if block is None or block.limit is None:
-        return until
-    return block.limit if until is None else min(until, block.limit)
+def _limit() -> float:
+    """Until when a block that is unbroken may wait, once it was cancelled; infinite everywhere else."""
+    block = _unbroken.get(asyncio.current_task()) if _unbroken else None  # type: ignore[arg-type]
+    return inf if block is None or block.limit is None else block.limit
 
 
 def _put_off(loop: asyncio.AbstractEventLoop, until: float | None) -> float:
@@ -265,7 +256,7 @@ _next = count(1)
 async def _within(seconds: float, call: Callable[[], T]) -> T:
     """See `waiting.within`."""
     loop = asyncio.get_running_loop()
-    until = _limited(loop.time() + seconds)
+    until = min(loop.time() + seconds, _limit())
     outcome = threads.begin(call)
     while not outcome.done() and (left := until - loop.time()) > 0:
         try:

@@ -63,18 +63,16 @@ class PooledWrapper:
         super().__init__(settings_dict, alias)  # type: ignore[call-arg]
         self._borrowed: Borrowed | None = None
         self._found: tuple[pools.Wanted, pools.AliasPool] | None = None
-        self._by_atomic = False
-        """The transaction is an outermost atomic()'s, to end; a rollback of it was asked for; what is told where it
-        hid an error.
-        """
-        self._asked_to_roll_back = False
+        self._by_atomic = self._asked_to_roll_back = False
+        """The transaction is an outermost atomic()'s, to end; somebody asked for a rollback of it."""
         self._hid: errors.LambdaPoolError | None = None
+        """What to say at the end of an atomic() in which an error was hidden."""
         self._entered_amid: BaseException | None = None
         """What was being handled where that atomic() began."""
         self.closed_amid: bool = False
         """It was closed inside of an atomic(), which Django ends without a word, since an invocation began."""
         self.lost_an_answer: bool = False
-        """Since then, to what may be saved; and whoever sent it handled the error."""
+        """Since then, the answer to a statement that may be saved was lost, and the code handled that error."""
         if in_lambda() and alias != NO_DB_ALIAS:
             # A wrong setting then fails the deployment and not the first user, and the shutdown can still be prepared.
             self.home()

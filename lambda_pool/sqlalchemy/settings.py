@@ -32,20 +32,20 @@ class SettingDialect(_Dialect):
 
     def reset_isolation_level(self, dbapi_conn: Any) -> None:
         """As `taking_back` says."""
-        borrowed = self._borrowed.get(dbapi_conn)
-        with self.taking_back(dbapi_conn), nullcontext() if borrowed is None else borrowed.limited():
+        with self.taking_back(dbapi_conn):
             super().reset_isolation_level(dbapi_conn)  # type: ignore[no-untyped-call]
 
     @contextmanager
     def taking_back(self, conn: Any) -> Iterator[None]:
-        """Where what is done in this block fails, the connection is closed, with the same effect.
+        """Where what is done in this block fails, or takes too long, the connection is closed, with the same effect.
 
         SQLAlchemy would raise that in place of the borrower's own error, and not give the connection back.
         """
+        borrowed = self._borrowed.get(conn)
         try:
-            yield
+            with nullcontext() if borrowed is None else borrowed.limited():
+                yield
         except BaseException as error:
-            borrowed = self._borrowed.get(conn)
             if borrowed is None:
                 raise
             borrowed.break_off(error)

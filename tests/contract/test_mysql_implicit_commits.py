@@ -4,6 +4,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pymysql
@@ -41,6 +42,29 @@ def refused(request: pytest.FixtureRequest, my: Database) -> Any:
     my.execute(f"drop table if exists {my.table}_c, {my.table}_p")
 
 
+def nothing(conn: Any) -> None:
+    """A block that ends by itself."""
+
+
+def do(pool: lambda_pool.Pool, work: Callable[[Any], None], how: str, end: Callable[[Any], object] = nothing) -> None:
+    """Do the work in `run`, in a block, or in a block `with conn:`, and then end the transaction in that way."""
+    if how == "run":
+        pool.run(work)
+        return
+    with pool.connection() as conn:
+        if how == "with conn":
+            with conn:
+                work(conn)
+        else:
+            work(conn)
+        end(conn)
+
+
+def refuses_to_commit(why: str, conn: Any) -> None:
+    with pytest.raises(pymysql.InternalError, match=why):
+        conn.commit()
+
+
 def swallow(my: Database, conn: Any, sql: str) -> None:
     with pytest.raises(pymysql.MySQLError):
         my.query(conn, sql)
@@ -60,19 +84,8 @@ def test_what_came_before_it_is_saved_and_so_is_what_follows(my: Database, refus
         if more:
             my.insert(conn, 2)
 
-    if end == "run":
-        pool.run(work)
-    else:
-        with pool.connection() as conn:
-            if end == "with conn":
-                with conn:
-                    work(conn)
-            else:
-                work(conn)
-            if end == "commit()":
-                conn.commit()
-            elif end == "COMMIT":
-                my.query(conn, "commit")
+    ends = {"commit()": lambda conn: conn.commit(), "COMMIT": lambda conn: my.query(conn, "commit")}
+    do(pool, work, end, ends.get(end, nothing))
     assert calls == [1]
     assert my.rows() == ([1, 2] if more else [1])
 
@@ -145,18 +158,7 @@ def test_a_procedure_that_ended_the_transaction_and_failed(my: Database, body: s
 
     known = "may be saved or undone"
     with pytest.raises(lambda_pool.CommitUncertain, match=known) as caught:
-        if how == "run":
-            pool.run(work)
-        else:
-            with pool.connection() as conn:
-                if how == "with conn":
-                    with conn:
-                        work(conn)
-                else:
-                    work(conn)
-                if how == "commit()":
-                    with pytest.raises(pymysql.InternalError, match=known):
-                        conn.commit()
+        do(pool, work, how, partial(refuses_to_commit, known) if how == "commit()" else nothing)
     assert "the server undid" not in str(caught.value)
     assert my.rows() == ([1] if body == "commit" else [])
 
@@ -206,15 +208,14 @@ def test_what_it_began_is_undone_by_a_deadlock(my: Database, deadlock: Deadlock,
         with suppress(pymysql.InternalError):
             my.insert(conn, 2)
 
-    with pytest.raises(error), my.pool(autocommit=autocommit).connection() as conn:
-        if how == "with conn":
-            with conn:
-                work(conn)
-        else:
-            work(conn)
-        if how == "commit()":
-            with pytest.raises(pymysql.InternalError, match="the server undid this transaction"):
-                conn.commit()
+    undid = "the server undid this transaction"
+    with pytest.raises(error):
+        do(
+            my.pool(autocommit=autocommit),
+            work,
+            how,
+            partial(refuses_to_commit, undid) if how == "commit()" else nothing,
+        )
     assert my.rows() == []
 
 
@@ -252,11 +253,7 @@ def test_what_came_before_it_may_be_saved(my: Database, statement: str, words: s
                 my.query(conn, statement.format(table=my.table))
 
         with pytest.raises(lambda_pool.CommitUncertain, match=words):
-            if in_run:
-                pool.run(work)
-            else:
-                with pool.connection() as conn:
-                    work(conn)
+            do(pool, work, "run" if in_run else "block")
         assert pool.stats().size == 0
     until = time.monotonic() + 5
     while my.rows() != [1] and time.monotonic() < until:

@@ -18,7 +18,7 @@ _UNCLEAR = (
     "a statement failed that may end a transaction by itself ({}: {}), and the transaction is over: what came before "
     "it may be saved or undone. Call conn.rollback() before you go on, and look before you write it again"
 )
-# By these a COMMIT may have been refused, that of a statement that commits by itself too: by a cluster, or on the way.
+# Errors with which a server refuses a COMMIT, that of DDL too: then nothing was committed.
 _OF_COMMIT = frozenset({1180, 1213, 3100, 3101})
 
 
@@ -32,7 +32,7 @@ class Noted:
     seen: Look = COMMAND
     """The command that was sent last."""
     untold: bool = False
-    """One failed that may have begun or ended a transaction: its error does not tell whether one is open."""
+    """A command failed that may have begun or ended a transaction, and its error does not tell whether one is open."""
     doubt: tuple[Exception, Look] | None = None
     """The error of a statement inside of a transaction that the server may have undone; it was not asked yet."""
     undone: Exception | None = None
@@ -100,9 +100,9 @@ class Noted:
             self.unclear = seen.implicit or seen.begins
 
     def take_failure(self, *, told: bool) -> tuple[bool, Exception | None]:
-        """The transaction ends. Out: whether it must not be committed; and what to raise for that, where it is `told`.
+        """The transaction ends. Out: whether it must not be committed, and the error to raise for that.
 
-        So `run` may begin anew, as if its work had not swallowed the error.
+        The error is None unless it is to be `told`: `run` then begins anew, as if its work had not swallowed it.
         """
         lost = self.rollback_only or self.incomplete or self.undone is not None
         error = self.failed() if told and self.undone is not None else None

@@ -75,7 +75,7 @@ class Line:
         reader = self.reader()
         if reader is None or reader.closed:
             return False
-        if (self.thread or self.attended) and self.is_taken():  # another waits in it, and nobody could look before that
+        if (self.thread or self.attended) and self.is_taken():  # another reads: a look would wait until it has
             return True
         self.dry = True
         try:
