@@ -16,7 +16,7 @@ from tests.support.speed import FULL
 
 ENVIRONMENTS = 100 if FULL else 10
 BATCH = 10
-AT_ONCE = 5  # shut down at the same moment: each then has its share of a small machine, as it has in Lambda
+AT_ONCE = 2  # shut down at the same moment: each then has its share of a small machine, as it has in Lambda
 GOOD_BYE = 0.5  # seconds that Lambda leaves an environment after its signal
 STAY = 2.0  # seconds, four times as long, after which what is still there is said to stay
 

@@ -6,12 +6,14 @@ import json
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lambda_pool import crowding
 from lambda_pool.cli.demo.script import QUICK, steps
 from lambda_pool.testing.processes import descendants, wait_gone
 
@@ -27,6 +29,7 @@ class Demo:
     """One run with --json."""
 
     engine: str
+    seconds: float
     code: int
     progress: str
     answer: dict[str, Any]
@@ -48,11 +51,12 @@ AGAIN = pytest.mark.slow("the same day on the other engine")
 @pytest.fixture(scope="module", params=["postgresql", pytest.param("mysql", marks=AGAIN)])
 def played(request: pytest.FixtureRequest, lambda_rie: Path) -> Demo:
     """The demo's figures."""
+    began = time.monotonic()
     done = subprocess.run(
         [*COMMAND, "--json", "--engine", request.param], capture_output=True, text=True, timeout=TIMEOUT, check=False
     )
     assert done.stdout, done.stderr
-    return Demo(request.param, done.returncode, done.stderr, json.loads(done.stdout))
+    return Demo(request.param, time.monotonic() - began, done.returncode, done.stderr, json.loads(done.stdout))
 
 
 def test_ours_makes_no_error(played: Demo) -> None:
@@ -67,7 +71,9 @@ def test_ours_keeps_one_backend_and_opens_one_for_each_that_the_server_ended(pla
 
 def test_ours_sends_nothing_of_its_own_while_warm(played: Demo) -> None:
     extra = played.column("with_lambda_pool", "extra_statements")
-    assert [extra[1], extra[5]] == [0, 0]
+    # In two statements, a connection asks every 30 s how crowded its server is: only a busy machine gets there.
+    most = 2 * int(played.seconds / crowding.AGAIN)
+    assert max(extra[1], extra[5]) <= most
 
 
 def test_ours_is_never_frozen_in_a_transaction(played: Demo) -> None:
