@@ -62,6 +62,16 @@ def emit_leaked(events: EventDispatcher, entry: Entry, held: float) -> None:
     )
 
 
+def warn_unknown_deadline(pool: str) -> None:
+    """Say that `cancel_before_deadline` cannot work for this borrower."""
+    log.warning(
+        "pool %s: cancel_before_deadline has no effect here, because it is not known when the invocation ends: "
+        "decorate the function that Lambda calls, with @pool.handler or handler = pool.handler(adapter); in a "
+        "server, give the middleware a request_timeout",
+        pool,
+    )
+
+
 def warn_used_after_return(events: EventDispatcher, entry: Entry) -> None:
     """Say that an idle connection is in a transaction, which its last borrower began too late."""
     log.warning(

@@ -313,6 +313,10 @@ class Connector:
         if kind in _MOVES or (kind is Failure.REJECTED and contradiction(credentials, endpoint)):
             self.endpoint.failed(endpoint)
 
+    def is_pooled(self, endpoint: Endpoint) -> bool:
+        """True if a pooler stands there. It answers a statement only once it has a backend free."""
+        return endpoint.proxy or self._config.url.pooled
+
     def server(self, request: ConnectRequest | None = None) -> Server:
         """Where an attempt leads to; without one, what the URL says of it."""
         url = self._config.url

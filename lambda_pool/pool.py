@@ -112,13 +112,18 @@ class ConnectionPool:
         role = self.role(readonly=readonly)
         for last in (False, True):
             entry = self.acquire(role, deadline)
+            # A server answers at once. A pooler first waits for a free backend, as the borrower of a connection does.
+            most = deadline.seconds if self.connector.is_pooled(entry.endpoint) else self.config.ping_timeout
             try:
-                bound = max(min(self.config.ping_timeout, deadline.left()), MIN_IO_TIMEOUT)
+                bound = max(min(most, deadline.left()), MIN_IO_TIMEOUT)
                 entry.link.begin(readonly=readonly, guarded=guarded, timeout=bound)
             except BaseException as error:
                 self.release(entry, error)
+                transient = self.classify(error) in TRANSIENT
+                if transient and deadline.left() <= 0:
+                    raise unavailable.not_answered(self, deadline) from error
                 # Nobody has seen this connection yet: it may still be replaced by one that lives.
-                if last or self.classify(error) not in TRANSIENT:
+                if last or not transient:
                     raise
             else:
                 return entry
@@ -178,12 +183,7 @@ class ConnectionPool:
             entry.reuses += 1
         if self._tell_unknown_deadline and invocation.remaining() is None:
             self._tell_unknown_deadline = False
-            log.warning(
-                "pool %s: cancel_before_deadline has no effect here, because it is not known when the invocation ends: "
-                "decorate the function that Lambda calls, with @pool.handler or handler = pool.handler(adapter); in a "
-                "server, give the middleware a request_timeout",
-                self.name,
-            )
+            borrower.warn_unknown_deadline(self.name)
         entry.fresh = fresh
         entry.work = Work.OPEN
         entry.condemned = False

@@ -49,12 +49,15 @@ def timed_out(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
     return _noted(PoolTimeout, text)
 
 
-def not_set_up(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
-    """The error for a connection that a framework could not set up in time: for what it asks, the server is silent."""
+def not_answered(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
+    """The error where the server lets the pool log in, but does not answer what is to be asked before the checkout.
+
+    That is BEGIN, or how a framework sets a new connection up.
+    """
     waited = deadline.elapsed()
     pool.events.emit(TimedOut(pool.name, waited, pool.connector.server()))
     text = (
-        f"pool {pool.name}: the server let us in, and did not answer what is asked of each new connection within "
+        f"pool {pool.name}: the server let us in, and did not answer what is asked before a connection is lent within "
         f"{waited:.2f} s"
     )
     if deadline.by_invocation:

@@ -69,7 +69,7 @@ class Borrowed:
     @property
     def pooled(self) -> bool:
         """True if a pooler stands between, whose sessions others use too."""
-        return self.entry.endpoint.proxy or self.home.core.config.url.pooled
+        return self.home.core.connector.is_pooled(self.entry.endpoint)
 
     @property
     def prepared(self) -> bool:

@@ -134,7 +134,7 @@ class PooledWrapper:
                 borrowed.give_back(error.__cause__ or error)
                 transient = core.classify(error.__cause__ or error) in TRANSIENT
                 if transient and deadline.left() <= 0:
-                    raise unavailable.not_set_up(core, deadline) from error
+                    raise unavailable.not_answered(core, deadline) from error
                 # Nobody has used this connection yet: it may still be replaced by one that lives.
                 if last or not transient:
                     raise

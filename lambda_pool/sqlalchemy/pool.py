@@ -102,7 +102,7 @@ class LambdaPool(Pool):
                     borrowed.fail(error)
                 transient = pool.classify(error) in TRANSIENT
                 if transient and deadline.left() <= 0:
-                    raise unavailable.not_set_up(pool, deadline) from error
+                    raise unavailable.not_answered(pool, deadline) from error
                 # Nobody has seen this connection yet: it may still be replaced by one that lives.
                 if last or not transient:
                     raise

@@ -264,3 +264,35 @@ def test_a_full_pooler_is_waited_for_and_then_said(server: PostgresServer) -> No
                 pass
         assert "no more connections allowed" in str(full.value)  # maybe the last attempt had no time to hear it
         first.close()
+
+
+@pytest.fixture
+def busy(bouncer: PgBouncer) -> Iterator[psycopg.Connection[Any]]:
+    """Somebody else has the only backend, until this connection commits."""
+    with psycopg.connect(bouncer.url(pooled=False)) as other:
+        other.execute("select 1")
+        yield other
+
+
+def one(conn: Any) -> Any:
+    return conn.execute("select 1").fetchone()[0]
+
+
+def test_begin_waits_for_a_backend_as_long_as_a_checkout_may(bouncer: PgBouncer, busy: psycopg.Connection[Any]) -> None:
+    pool = pool_of(bouncer.url(), ping_timeout=0.1, timeout=20.0)
+    free = threading.Timer(0.6, busy.commit)
+    free.start()
+    assert pool.run(one) == 1
+    free.join()
+    assert (pool.stats().opened, pool.stats().closed) == (1, 0)
+    pool.close()
+
+
+def test_that_no_backend_came_free_is_said_in_time(bouncer: PgBouncer, busy: psycopg.Connection[Any]) -> None:
+    pool = pool_of(bouncer.url(), ping_timeout=0.1, timeout=0.5)
+    with pytest.raises(ConnectError, match=r"let us in, and did not answer what is asked.*raise the option timeout"):
+        pool.run(one)
+    assert (pool.stats().opened, pool.stats().closed) == (1, 1)
+    busy.commit()
+    assert pool.run(one) == 1
+    pool.close()
