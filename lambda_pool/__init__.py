@@ -8,8 +8,8 @@ import os
 
 __version__ = "0.1.0"
 
-# A type checker takes this name for true, and typing itself, which would be most of what importing this package costs
-# (5 of 6 ms), is not loaded.
+# Type checkers treat this name as true. So typing itself is not loaded, which would be most of what importing this
+# package costs (5 of 6 ms).
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -74,7 +74,7 @@ __all__ = [
 
 
 if "AWS_LAMBDA_RUNTIME_API" in os.environ:
-    # Lambda tells an environment of its end only if it asks during Init, which may be over when the first pool is made.
+    # An environment hears of its own end only if it asks during Init, which may be over when the first pool is made.
     from .lifecycle import shutdown
 
     shutdown.install()

@@ -34,22 +34,22 @@ R = TypeVar("R")
 
 
 class Pool(Generic[Conn]):
-    """Connections to one logical database, kept across warm invocations. Made at module scope, it opens nothing.
+    """Connections to one logical database, kept across warm invocations. Make it at module scope: that opens nothing.
 
     In: a URL (`postgresql://…` or `mysql://…`), or its parts: `host`, `port`, `user`, `password` (any characters,
-    none escaped), `database`, `engine` (`postgresql` or `mysql`; known by itself at the ports 5432 and 3306), and
-    `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `sslpassword`, `pooled`, which stand in a URL's query. With neither,
-    the environment is read: LAMBDA_POOL_URL, or the parts as LAMBDA_POOL_HOST and so on, else DATABASE_URL; and who
-    authenticates and where the endpoint is. `auth` (IamToken(), SecretsManager(…); by default the URL's user and
-    password), `endpoint` (RdsProxy(…), AuroraCluster(…); by default the URL's host), `name` for logs and metrics (by
-    default the database's), `observers` (by default CloudWatch metrics inside Lambda), and options, which may also
-    stand in the environment as LAMBDA_POOL_<NAME>; a keyword wins. Raises ConfigError.
+    none escaped), `database`, `engine` (`postgresql` or `mysql`; not needed with the ports 5432 and 3306), and
+    `sslmode`, `sslrootcert`, `sslcert`, `sslkey`, `sslpassword`, `pooled`, which a URL has in its query. With neither,
+    the environment is read: LAMBDA_POOL_URL, or the parts as LAMBDA_POOL_HOST and so on, else DATABASE_URL; it also
+    says how to authenticate and where the endpoint is. Further: `auth` (IamToken(), SecretsManager(…); by default the
+    URL's user and password), `endpoint` (RdsProxy(…), AuroraCluster(…); by default the URL's host), `name` for logs and
+    metrics (by default the database's), `observers` (by default CloudWatch metrics inside Lambda), and options, which
+    may also be set in the environment as LAMBDA_POOL_<NAME>; a keyword wins. Raises ConfigError.
 
-    A type checker learns the type of connections from `engine` (which may stand beside a URL, and must agree with it),
+    A type checker learns the type of connections from `engine` (which may be given with a URL, and must agree with it),
     or from the port 5432 or 3306. Otherwise annotate: `orders: Pool[psycopg.Connection] = Pool(url)`.
     """
 
-    __module__, _awaited = "lambda_pool", False  # AsyncPool's is
+    __module__, _awaited = "lambda_pool", False  # AsyncPool's own is True
 
     @overload
     def __init__(
@@ -142,7 +142,7 @@ class Pool(Generic[Conn]):
 
     @classmethod
     def from_env(cls, prefix: str = configuration.DEFAULT_PREFIX) -> "Pool[Any]":
-        """A pool that is configured by environment variables alone, which begin with `prefix`. Raises ConfigError."""
+        """A pool configured only by environment variables that begin with `prefix`. Raises ConfigError."""
         return cls._of_environment(configuration.read_environment(prefix), prefix)
 
     @classmethod
@@ -170,7 +170,7 @@ class Pool(Generic[Conn]):
                 given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
                 raise ConfigError(f"{option} is not valid: it must be an object such as {example}, not {given}")
         if observers is not None:
-            # Kept: a generator would have none the second time.
+            # Kept as a tuple: a generator would be empty the second time.
             observers = tuple(observers) if isinstance(observers, Iterable) else None
             if observers is None or any(isinstance(each, type) or not hasattr(each, "on_event") for each in observers):
                 raise ConfigError("observers is not valid: it must be a list of objects with a method on_event(event)")
@@ -185,7 +185,7 @@ class Pool(Generic[Conn]):
                 "the connection would not go through that endpoint; keep one"
             )
         if config.trace_comment:
-            from .engines import traceparent  # noqa: F401 - it says what is not installed
+            from .engines import traceparent  # noqa: F401 - raises ConfigError if a package is missing
         engine = self._engine_for(config.url.engine)
         engine.load()
         self._core = ConnectionPool(
@@ -236,12 +236,12 @@ class Pool(Generic[Conn]):
     def step(self, context: Any, name: str, work: Callable[[Any], R], *, config: Any = None) -> R:
         """Run `work(conn)` as a step of a durable function: exactly once, however often it is interrupted.
 
-        In: the function's DurableContext; the step's name, in ASCII; what is to be done, in one transaction; and the
-        SDK's `StepConfig`, None for its default. A row of the table lambda_pool_steps, made at first use, is written
-        with the work: a replay finds it, and returns the stored result. Out: the result, as JSON gives it back.
-        Raises what `context.step()` raises. Within the step, and so in what the SDK records of a failure: ConfigError
-        if the result cannot be recorded or the table may not be made, NotCommitted if the work ended its transaction
-        itself, else what `Pool.run` raises.
+        In: the function's DurableContext; the step's name, in ASCII; the work to do, in one transaction; and the SDK's
+        `StepConfig`, None for its default. The work's transaction also writes a row to the table lambda_pool_steps,
+        which is made at first use. A replay finds the row and returns the stored result. Out: the result, as JSON
+        gives it back. Raises what `context.step()` raises. The step itself raises, and the SDK records: ConfigError if
+        the result cannot be recorded or the table may not be made, NotCommitted if the work ended its transaction
+        itself, otherwise what `Pool.run` raises.
         """
         from . import durable
 
@@ -291,7 +291,7 @@ class Pool(Generic[Conn]):
 
 
 def _warm_ahead(pool: Pool[Any]) -> None:
-    """Under provisioned concurrency Init is paid for and nobody waits: the first caller finds the connection open."""
+    """Under provisioned concurrency nobody waits for Init, so connect now: the first caller finds a connection open."""
     if configuration.lambda_initialization() == "provisioned-concurrency":
         pool.warm()
 
@@ -313,9 +313,9 @@ def pool_at(
     observers: Sequence[Observer] | None,
     options: Mapping[str, Any],
 ) -> Pool[Any]:
-    """A pool for a framework that has a way of its own to say where the database is.
+    """A pool for a framework that has its own way to say where the database is.
 
-    `where` None: as the environment says, but for the `database` (None: that too). Raises ConfigError.
+    If `where` is None, the environment says it, except for the `database` if one is given. Raises ConfigError.
     """
     environment = configuration.read_environment()
     prefix = configuration.DEFAULT_PREFIX
@@ -323,7 +323,7 @@ def pool_at(
     variable = None
     pool: Pool[Any] = Pool.__new__(Pool)
     if where is None:
-        # Such as a service of libpq's: it is refused by its name, and not for the URL that is missing because of it.
+        # So an argument such as libpq's service is refused by its name, and not because it leaves the URL missing.
         pool._engine_for(engine).arguments({}, options["connect_args"], pooled=False)
         auth, endpoint = auth or _auth_of(environment), endpoint or _endpoint_of(environment)
         name, variable = name or environment.name, environment.url_variable
@@ -340,7 +340,7 @@ def pool_at(
 
 
 def core_of(pool: Pool[Any]) -> ConnectionPool:
-    """What stands behind a pool, for the package's own tools."""
+    """The `ConnectionPool` behind a pool, for the package's own tools."""
     return pool._core
 
 
@@ -354,9 +354,9 @@ if TYPE_CHECKING:
 else:
 
     def handler(fn=None, *, inject: str = "conn", on_unavailable: Unavailable | None = None):
-        """`Pool.handler` of a pool that is built from the environment on first use: in Lambda, during Init."""
+        """`Pool.handler` of a pool that is built from the environment on first use; in Lambda, that is during Init."""
         if configuration.in_lambda():
-            # A wrong setting then fails the deployment and not the first user, and shutdown can still be prepared.
+            # So a wrong setting fails the deployment and not the first user, and shutdown can still be prepared.
             _warm_ahead(default_pool())
         return _decorate(_default_core, fn, inject, on_unavailable, whose=_default_core)
 
@@ -368,7 +368,7 @@ def _decorate(find: Callable[[], ConnectionPool], fn: Any, *settings: Any, whose
 
 
 def _check_engine(given: str, config: configuration.Config) -> None:
-    """Raise ConfigError if `engine` is not that of the URL which something else gave."""
+    """Raise ConfigError if `engine` does not agree with the URL, wherever that was given."""
     if configuration.engine_of("engine", given, None) != config.url.engine:
         raise ConfigError(f"engine={given!r} is not valid: the URL is for {config.url.engine}; change one of them")
 
@@ -386,7 +386,7 @@ def _of_parts(
 
 
 def _endpoint_at(config: configuration.Config) -> tuple[EndpointSource, bool]:
-    """The URL's own hosts, and whether one of them takes as little as an RDS Proxy, or is one."""
+    """The URL's own hosts, and whether one of them is an RDS Proxy, or supports as little as one."""
     url = config.url
     endpoints = [_fixed(*address, url.engine) for address in url.addresses]
     spread = {**url.parameters, **config.connect_args}.get("load_balance_hosts") == "random"
@@ -429,7 +429,7 @@ def _endpoint_of(environment: configuration.Environment) -> EndpointSource | Non
 
 
 def _observers(config: configuration.Config) -> Sequence[Observer]:
-    """Who listens when the user names no observers: CloudWatch's metrics inside Lambda, elsewhere nobody."""
+    """The observers when the user names none: by default CloudWatch metrics inside Lambda, and none elsewhere."""
     auto = "emf" if configuration.in_lambda() else "off"
     kind = auto if config.metrics == "auto" else config.metrics
     if kind == "emf":

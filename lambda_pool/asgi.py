@@ -24,25 +24,25 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 Unavailable = Callable[[Scope, Exception], Any]
-"""`on_unavailable(scope, error)`: an ASGI application that answers, such as a response of Starlette's, or an awaitable
-of one."""
+"""`on_unavailable(scope, error)`: returns an ASGI application that answers, such as a Starlette response, or an
+awaitable of one."""
 
 __all__ = ["Middleware"]
 
 _BESIDE = frozenset({"http.response.debug", "http.response.early_hint", "http.response.push"})
-"""Messages that are no part of the answer."""
+"""Messages that are not part of the answer."""
 
 
 class Middleware:
-    """Around an ASGI application: a deadline for each request, clean-up of what it borrowed and left, metrics, and 503.
+    """Wraps an ASGI application: a deadline for each request, clean-up of what it left borrowed, metrics, and 503.
 
-    In: the application; the pool (one middleware serves all pools of the process); `request_timeout`, seconds after
-    which nothing of the pool's waits any more (by default the Web Function's own time-out where the environment tells
-    it, else none); `on_unavailable(scope, error)`, which gives an ASGI application that answers in place of the
-    middleware's own 503 when no connection can be had, or after CommitUncertain. Raises ConfigError.
+    In: the application; the pool (one middleware serves all pools of the process); `request_timeout`, the seconds after
+    which the pool stops waiting (by default the Web Function's own time-out if the environment tells it, otherwise no
+    limit); `on_unavailable(scope, error)`, which returns an ASGI application that answers in place of the middleware's
+    own 503 when no connection is available, or after CommitUncertain. Raises ConfigError.
 
-    An answer that is complete is held back while the request has a transaction open, so that a COMMIT that fails can
-    still change it.
+    A complete answer is held back while the request has an open transaction, so that a failed COMMIT can still change
+    it.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Middleware:
         self._on_unavailable = on_unavailable
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request. What is no request, such as `lifespan`, is passed on as it is."""
+        """Serve one request. Anything else, such as `lifespan`, is passed on as it is."""
         if scope["type"] == "lifespan":
             shutdown.in_server()
         http = scope["type"] == "http"
@@ -84,7 +84,7 @@ class Middleware:
             if error is not None:
                 raise error
         finally:
-            del error  # it knows this frame
+            del error  # it refers to this frame
 
     async def _refuse(self, scope: Scope, receive: Receive, send: Send, error: LambdaPoolError) -> None:
         if self._on_unavailable is not None:
@@ -100,7 +100,7 @@ class Middleware:
 
 
 class _Answer:
-    """An answer on its way: its beginning waits for its first piece, and all of it for what may still change it."""
+    """An answer on its way: its start waits for its first piece, and all of it waits while it may still change."""
 
     def __init__(self, send: Send, served: serving.Served) -> None:
         self._send = send
@@ -110,7 +110,7 @@ class _Answer:
         self.status = 0
 
     async def send(self, message: Message) -> None:
-        """Take a message of the application's, and pass it on, or keep it."""
+        """Take a message from the application, and pass it on or keep it."""
         kind = message["type"]
         if self.passed_on or kind in _BESIDE:
             await self._send(message)
@@ -130,9 +130,9 @@ class _Answer:
             await self._send(message)
 
     def _is_whole(self, message: Message) -> bool:
-        """True if nothing of the body comes after this message: it says so, or the length that was told is reached.
+        """True if this message ends the body: it says so, or the announced length is reached.
 
-        What is written on Starlette's BaseHTTPMiddleware sends a complete answer as a stream of one piece.
+        Middleware built on Starlette's BaseHTTPMiddleware sends a complete answer as a stream of one piece.
         """
         if message["type"] != "http.response.body":
             return bool(message["type"] == "http.response.pathsend")
@@ -143,15 +143,15 @@ class _Answer:
         return (b"content-length", str(sent).encode()) in [(name.lower(), value) for name, value in headers]
 
     def _may_change(self) -> bool:
-        # Behind a 500, Starlette raises the error that it was made of.
+        # After a 500, Starlette raises the error that caused it.
         return self.status == 500 or (self.status < 400 and self._served.holds_transaction())
 
 
 async def _end(served: serving.Served, error: BaseException | None) -> BaseException | None:
-    """Clean up, and let pools ask how crowded their server is: where that may take a while, other requests go on."""
+    """Clean up, and let pools ask how crowded their server is. If that may take a while, other requests go on."""
     try:
         asyncio.get_running_loop()
-    except RuntimeError:  # of another kind of loop, which no question may hold up
+    except RuntimeError:  # another kind of loop, which no question may hold up
         return served.end(error)
     ended = await _aside(served.end, error) if served.holds_any() else served.end(error)
     for pool in lifecycle.due_to_ask():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 # 50 ms, which a server that restarts or sheds connections needs at least; the cap keeps several tries within 5 s.
 _BASE = 0.05
 _CAP = 1.0
-# Where the server has no room: 50 to 500 ms, and the upper bound falls with the last seconds.
+# If the server has no room: 50 to 500 ms, and the upper bound falls in the last seconds.
 _FLOOR = 0.05
 _SPREAD = 0.45
 _SHARES = 8
@@ -21,7 +21,7 @@ def uniform() -> float:
 def crowded_backoff(left: float, chance: Callable[[], float] = uniform) -> float:
     """Seconds to wait after the server had no room, with `left` seconds to go until the caller gives up.
 
-    A refusal costs the server a whole login, so that nobody asks again at once; who has waited longest asks most often.
+    A refusal costs the server a whole login, so nobody asks again at once. Those who waited longest ask most often.
     """
     return _FLOOR + chance() * min(_SPREAD, max(left, 0.0) / _SHARES)
 

@@ -11,11 +11,11 @@ from .events import Leaked
 log: logging.Logger = logging.getLogger("lambda_pool")
 
 _DEEPEST = 25
-"""Calls of a stack that are kept; the outermost of a deeper one belong to the runtime."""
+"""How many calls of a stack are kept; the outermost ones of a deeper stack belong to the runtime."""
 
 
 def note(entry: Entry, frame: FrameType, *, deep: bool) -> None:
-    """Note the line that runs in `frame` as the borrower, and, where that is to be `deep`, the calls that led to it."""
+    """Note the line that runs in `frame` as the borrower, and, if `deep`, also the calls that led to it."""
     entry.where = frame.f_code
     entry.instruction = frame.f_lasti
     if not deep:
@@ -73,7 +73,7 @@ def warn_unknown_deadline(pool: str) -> None:
 
 
 def warn_used_after_return(events: EventDispatcher, entry: Entry) -> None:
-    """Say that an idle connection is in a transaction, which its last borrower began too late."""
+    """Warn that an idle connection is in a transaction: its last borrower used it after giving it back."""
     log.warning(
         "pool %s: a connection was used after it had been given back (last borrowed at %s): it is closed, and what "
         "was not committed is lost; use a connection only inside its block",

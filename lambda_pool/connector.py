@@ -1,4 +1,4 @@
-"""Opens one connection: where to, as whom, how encrypted, how often tried, and what to say when it cannot be had."""
+"""Opens one connection: where to, as which user, how encrypted, how many attempts, and what to say if all fail."""
 
 import logging
 from collections.abc import Callable, Mapping
@@ -31,7 +31,7 @@ log: logging.Logger = logging.getLogger("lambda_pool")
 
 T = TypeVar("T")
 
-# What answers at once.
+# Sources that answer at once.
 _AT_HAND = (UrlAuth, FixedEndpoint)
 
 # Failures that may mean that the endpoint is no longer at this address. The others come from a server that answers.
@@ -48,9 +48,9 @@ _NO_IAM = (
 
 # A timeout of 0 would mean "no bound" to a driver.
 _SHORTEST = 0.001
-# Seconds that a source gets beyond its own time, so that its own error is heard.
+# Seconds that a source gets beyond its time limit, so that its own error is seen.
 _GRACE = 0.05
-# Seconds that the last of several attempts keeps, however long its backoff would be.
+# Seconds that are kept for the last of several attempts, however long the wait before it would be.
 _LAST_TRY = 0.25
 
 
@@ -75,17 +75,17 @@ class Connector:
 
     @property
     def arguments(self) -> Mapping[str, Any]:
-        """What the driver is told of the URL's parameters, of `connect_args`, and of what was required besides."""
+        """What the driver is told: the URL's parameters, `connect_args`, and what `require` added."""
         return self._arguments
 
     def require(self, arguments: Mapping[str, Any]) -> None:
-        """Tell the driver this too, of each connection that is opened from now on. Raises ConfigError."""
+        """Tell the driver this too, for each connection that is opened from now on. Raises ConfigError."""
         url = self._config.url
         given = {**self._config.connect_args, **arguments}
         self._arguments = self.engine.arguments(url.parameters, given, pooled=url.pooled)
 
     def open(self, role: Role, deadline: Deadline) -> tuple[FleetConnection, Endpoint]:
-        """Open one connection, retrying what time heals until the limit.
+        """Open one connection. Until the deadline, it retries after failures that time may heal.
 
         Raises ConnectError, CredentialsError, EndpointError, DeadlineExceeded or ConfigError.
         """
@@ -95,7 +95,7 @@ class Connector:
             self._resuming = False
 
     def left(self, deadline: Deadline) -> float:
-        """Seconds that somebody may still wait for a connection of others, who may be waiting for the database."""
+        """Seconds that a borrower may still wait for others' connections: longer while the database resumes."""
         if self._resuming:
             deadline.extend(patience(Failure.RESUMING, deadline.seconds, deadline.wake))
         return deadline.left()
@@ -145,7 +145,7 @@ class Connector:
                 seconds = monotonic() - start
                 server = self.server(request)
                 self._events.emit(Opened(self._events.name, seconds, attempt, request.host, link.backend_id, server))
-                if not link.session_idle:  # told otherwise, or refused: the next login does not try
+                if not link.session_idle:  # the server refused it, or was told otherwise: the next login does not try
                     self._tells_timer = self._tells_timer and not request.session_idle
                 proxy = _is_proxy(endpoint, request.host)
                 return link, endpoint if proxy is endpoint.proxy else endpoint.replace(proxy=proxy)
@@ -155,11 +155,11 @@ class Connector:
         """Forget every token, secret and address, with the locks that guard them."""
         try:
             self.auth.forget()
-        finally:  # a user's own may fail
+        finally:  # a user's own `auth` may fail
             self.endpoint.forget()
 
     def open_aside(self, endpoint: Endpoint, deadline: Deadline, address: str) -> FleetConnection:
-        """One attempt at a connection that does not belong to the pool. Raises as `open`, or what the driver raises.
+        """Make one attempt at a connection that does not belong to the pool. Raises what `open` or the driver raises.
 
         `address`: where to go, so that no name is looked up; empty for a socket of this machine.
         """
@@ -186,7 +186,7 @@ class Connector:
         return self.request(endpoint, credentials, deadline, others=others)
 
     def resolve(self, role: Role, deadline: Deadline) -> Endpoint:
-        """Where to. Raises EndpointError, also for an endpoint of another engine than the URL's."""
+        """Where to connect. Raises EndpointError, also if the endpoint is for another engine than the URL."""
         endpoint = self._asked(Endpoint, deadline, self.endpoint.resolve, role)
         engine = self._config.url.engine
         if endpoint.engine and endpoint.engine != engine:
@@ -200,12 +200,12 @@ class Connector:
         return endpoint
 
     def _asked(self, kind: type[T], deadline: Deadline, method: Callable[..., T], *arguments: Any) -> T:
-        """What a source says, which must be of this kind, and said in time.
+        """The answer of a source, which must be of this kind and come in time.
 
-        One that may have to ask somebody does so without holding up an event loop.
+        A source that may have to ask somebody does so without holding up an event loop.
         """
         source, start = method.__self__, monotonic()  # type: ignore[attr-defined]
-        who = type(source).__name__  # not its repr: that of a user's own may show a password
+        who = type(source).__name__  # not its repr: that of a user's own class may show a password
         left = max(deadline.left(), _SHORTEST)
         if isinstance(source, _AT_HAND):
             return method(*arguments, left)
@@ -224,7 +224,7 @@ class Connector:
                 f"give {kind.__name__}"
             )
         if left > _SHORTEST and deadline.left() <= 0:
-            # Else the connect, for which nothing is left, would be blamed on the server.
+            # Otherwise the connect, for which no time is left, would fail and the server would be blamed.
             raise late(
                 f"pool {self._events.name}: {who} answered only after {monotonic() - start:.1f} s, which left no "
                 "time to connect: raise the option timeout"
@@ -232,7 +232,7 @@ class Connector:
         return answer
 
     def _where(self, role: Role, deadline: Deadline) -> Endpoint | None:
-        """Where the next attempt would lead to; None if that is not known, or no time is left to find out."""
+        """Where the next attempt would go; None if that is not known, or no time is left to find out."""
         if deadline.left() <= 0:
             return None
         try:
@@ -245,11 +245,11 @@ class Connector:
     ) -> ConnectRequest:
         """Everything that the driver is told for one attempt. Raises ConfigError.
 
-        `others`: hosts of the URL that were not tried yet, so that a silent one leaves them their share of the time.
+        `others`: how many hosts of the URL were not tried yet. A silent host leaves them their share of the time.
         """
         url, defaults = self._config.url, self._defaults
         host, hostaddr = endpoint.host or credentials.host or "", url.hostaddr
-        # A proxy listens on its engine's usual port; a secret tells of the database behind it, which may have another.
+        # A proxy listens on its engine's usual port. A secret describes the database behind it, whose port may differ.
         port = endpoint.port or (None if endpoint.proxy else credentials.port)
         if not host and not hostaddr:  # as libpq itself would go on
             host, hostaddr, port = defaults.host, defaults.hostaddr, port or defaults.port
@@ -290,7 +290,7 @@ class Connector:
             session_idle=self._timer(host, pooled=url.pooled or proxy),
             arguments=self._arguments,
             watched=self._config.cancel_before_deadline > 0,
-            # An RDS Proxy passes no cancel on, but ends the statement of a client that is gone.
+            # An RDS Proxy does not pass a cancel on, but it ends the statement of a client that is gone.
             aside=None if proxy else lambda most, at: self.open_aside(endpoint, Deadline(most, uncut=True), at),
             patience=self._config.timeout,
             slow_query=self._config.slow_query,
@@ -299,7 +299,7 @@ class Connector:
         )
 
     def _timer(self, host: str, *, pooled: bool) -> float:
-        """What the server is told of idle sessions, in seconds; 0 for nothing."""
+        """After how many idle seconds the server is told to end the session; 0 if it is told nothing."""
         if pooled or not self._tells_timer or is_dsql(host):
             return 0.0
         return session_timer(self._config.session_idle, time_out())
@@ -318,7 +318,7 @@ class Connector:
         return endpoint.proxy or self._config.url.pooled
 
     def server(self, request: ConnectRequest | None = None) -> Server:
-        """Where an attempt leads to; without one, what the URL says of it."""
+        """Where an attempt goes to; without one, what the URL says about it."""
         url = self._config.url
         if request is not None:
             return Server(url.engine, request.host or request.hostaddr, request.port, request.database)
@@ -378,7 +378,7 @@ class Connector:
             text += f" (user {request.credentials.user!r}, {login})"
         elif kind in TRANSIENT:
             waited = deadline.elapsed()
-            # The time may have been too short for the last attempt to learn what is wrong; the one before may have.
+            # The last attempt may have had too little time to learn what is wrong; the one before may have learned it.
             earlier = f"; the one before: {before}" if before not in {"", one_line(error)} else ""
             text += f" ({attempt} attempt{'s' if attempt > 1 else ''} in {waited:.2f} s{earlier})"
             self._events.emit(TimedOut(self._events.name, waited, self.server(request)))
@@ -399,7 +399,7 @@ class Connector:
     ) -> str:
         """What to do about a refusal; empty if nobody knows."""
         if kind is Failure.REJECTED:
-            # Said only now, and not instead of the login: the API's word may be an hour old, the server's is the truth.
+            # Said only after a login was tried: the API's answer may be an hour old, and the server's is the truth.
             hint = getattr(self.auth, "hint", None)
             found = contradiction(request.credentials, endpoint) or (
                 hint(request.host, request.credentials.user) if hint else ""
@@ -412,7 +412,7 @@ class Connector:
 
 
 def _is_proxy(endpoint: Endpoint, host: str) -> bool:
-    """Whether an RDS Proxy stands there; of a host that only the secret names, its name tells."""
+    """Whether this is an RDS Proxy. If only the secret names the host, the host's name tells."""
     if endpoint.proxy or endpoint.host:
         return endpoint.proxy
     known = recognise(host)
@@ -425,19 +425,19 @@ def _wait(kind: Failure, attempt: int, left: float) -> float:
 
 
 def _source(source: object) -> str:
-    """A source in an error. What a user's own would say of itself may hold its password."""
+    """How an error names a source. The repr of a user's own class may show its password."""
     ours = getattr(type(source).__repr__, "__module__", "").partition(".")[0] == __package__
     return repr(source) if ours else type(source).__name__
 
 
 def contradiction(credentials: Credentials, endpoint: Endpoint) -> str:
-    """What to do if this kind of login is not accepted there, by what the RDS API says; else empty."""
+    """What to do if the RDS API says that this kind of login is not accepted there; otherwise empty."""
     if endpoint.iam is None or endpoint.iam is credentials.iam:
         return ""
     return _ONLY_IAM if endpoint.iam else _NO_IAM
 
 
 def one_line(error: BaseException, most: int | None = 500) -> str:
-    """An error's text on one line, libpq's lines with "; " in between, cut to `most` characters."""
+    """An error's text on one line, with "; " between libpq's lines, cut to `most` characters."""
     lines = (" ".join(line.split()) for line in str(error).splitlines())
     return "; ".join(filter(None, lines))[:most] or type(error).__name__

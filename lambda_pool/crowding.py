@@ -1,9 +1,9 @@
 """Keep while there is room: whether this environment's idle connections may stay open across a freeze.
 
-A frozen environment holds its session and does nothing with it. A thousand of them would hold a thousand, and those at
-work would find no room. So each asks, at the end of an invocation, how crowded the server is, and closes its own where
-that is more than `keep_below` of what there may be. What is frozen is then at most that part, and no session is
-ever ended but by its owner.
+A frozen environment holds its session and does nothing with it. A thousand of them would hold a thousand sessions, and
+environments at work would find no room. So each asks, at the end of an invocation, how many sessions the server has,
+and closes its own if that is more than `keep_below` of the limit. Frozen sessions are then at most that part, and only
+its owner ever ends a session.
 """
 
 import logging
@@ -28,15 +28,15 @@ AGAIN = 30.0
 
 
 def settle(pool: "ConnectionPool", until: float | None = None) -> None:
-    """At the end of an invocation, or of the only request that runs: ask what is due, and close what is not to be kept.
+    """At the end of an invocation, or of the only request that runs, ask what is due and close what must not be kept.
 
-    One round trip for each role (writer, reader) of which a connection is new or has not asked for 30 s, in at most
-    `ping_timeout` seconds and what the invocation has left, or by `until` (monotonic) the request, which is over.
-    Where it has nothing left, the next one asks.
+    This takes one round trip for each role (writer, reader) that has a connection which is new or has not asked for
+    30 s. It takes at most `ping_timeout` seconds, and no longer than the invocation has left, or, after a request, than
+    `until` (monotonic). If no time is left, the next one asks.
     """
     try:
         _keep_or_close(pool, until)
-    except BaseException:  # a signal's handler may raise anywhere: nothing stays lent to this borrower
+    except BaseException:  # a signal handler may raise anywhere: nothing may stay lent to this borrower
         end_invocation(pool, 0.0, alone=False)
         raise
 
@@ -86,7 +86,7 @@ def _take_idle(pool: "ConnectionPool", role: object) -> Entry | None:
 
 
 def _put_off(pool: "ConnectionPool", asked: Entry) -> None:
-    """The answer is good for every connection to the same server, for a while; for ever where it was refused."""
+    """Do not ask the same server again for a while, by any connection; never again if it refused to answer."""
     now = (time() + AGAIN, monotonic() + AGAIN) if pool.asks else (float("inf"), float("inf"))
     with pool.lock:
         for entry in pool.state.entries:
@@ -95,7 +95,7 @@ def _put_off(pool: "ConnectionPool", asked: Entry) -> None:
 
 
 def _may_stay(pool: "ConnectionPool", entry: Entry, bound: float) -> bool | None:
-    """Ask the server, in at most `bound` seconds. None if the connection is lost, or its answer may still come."""
+    """Ask the server, in at most `bound` seconds. None if the connection is lost, or if the answer may still come."""
     link = entry.link
     try:
         count, limit = link.sessions(bound)

@@ -1,7 +1,7 @@
-"""What a type checker makes of a decorated handler: its own signature, less the connection that it is given.
+"""What a type checker makes of a decorated handler: its own signature, without the connection that it is given.
 
-Nothing here runs. A checker takes the first form that fits. It goes by places, since a signature's names cannot be
-taken apart: the connection (or session) is the parameter after `event` and `context`, or a keyword of its own.
+Nothing here runs. A checker takes the first form that fits. It goes by position, because no name can be taken out of a
+signature: the connection (or session) is the parameter after `event` and `context`, or a keyword of its own.
 """
 
 from collections.abc import Callable
@@ -38,7 +38,7 @@ class TakesSession(Protocol[Event_contra, Context_contra, Given_contra, R_co]):
 
 
 class Decorator(Protocol[Given_co]):
-    """What `handler()`, called without a function, gives: it takes the function."""
+    """What `handler()` returns when it is called without a function: a decorator that takes one."""
 
     @overload
     def __call__(self, fn: Callable[[Event, Context, Given_co], R], /) -> Callable[[Event, Context], R]: ...
@@ -62,7 +62,7 @@ class Decorator(Protocol[Given_co]):
 
 
 class NamedDecorator(Protocol[Given_co]):
-    """The same for an `inject` of one's own: a keyword of that name cannot be told from the others."""
+    """The same for another name in `inject`: a keyword of that name cannot be told from the others."""
 
     @overload
     def __call__(self, fn: Callable[[Event, Context, Given_co], R], /) -> Callable[[Event, Context], R]: ...
@@ -84,7 +84,7 @@ class NamedDecorator(Protocol[Given_co]):
 
 
 class HandlerDecorator(Protocol[Given_co]):
-    """`handler`, of a pool and of the package: with a function, or with settings for one that follows."""
+    """`handler` of a pool or of the package, called with a function, or with settings for one that follows."""
 
     @overload
     def __call__(

@@ -28,13 +28,13 @@ Unavailable = Callable[[Any, Any, Exception], Any]
 """`on_unavailable(event, context, error)`: its answer becomes the invocation's."""
 
 Lend = Callable[[], tuple[Any, Callable[[BaseException | None], None]]]
-"""What a handler gets, and what is to be called with the handler's error, None if it ended well."""
+"""Gives what the handler gets, and a function to call afterwards with the handler's error (None if it ended well)."""
 
 
 _WRITER = Role.WRITER
 _SEE_THROUGH = (MethodType, functools.partial)
 _lent_by: WeakKeyDictionary[Any, tuple[object, str]] = WeakKeyDictionary()
-"""Of each decorated handler: whose connection it is given, and as which parameter."""
+"""For each decorated handler: whose connection it is given, and as which parameter."""
 
 
 def decorate(
@@ -49,8 +49,8 @@ def decorate(
 ) -> Callable[..., R]:
     """Wrap a handler. `find_pool` is called at the first invocation, so that a default pool may be built then.
 
-    `lend`: what gives the handler something else than a connection. `loop`: what runs an `async def`. `whose`: the
-    pool or engine that decorates; a second decoration by the same one is refused.
+    `lend` gives the handler something other than a connection. `loop` runs an `async def`. `whose` is the pool or
+    engine that decorates; a second decoration by the same one is refused.
     """
     _check(fn, inject, on_unavailable)
     signature = Signature(fn, inject)
@@ -66,7 +66,7 @@ def decorate(
     @functools.wraps(fn)
     def wrapper(*args: Any, **kwargs: Any) -> R:
         me = get_ident()
-        outermost = me not in running  # else inside another decorated handler, which does the rest
+        outermost = me not in running  # otherwise inside another decorated handler, which does the rest
         plain = len(args) == EVENT_AND_CONTEXT and not kwargs
         context = args[1] if plain else event_and_context(args, kwargs)[1]
         durable = not hasattr(context, "get_remaining_time_in_millis") and hasattr(context, "lambda_context")
@@ -79,7 +79,7 @@ def decorate(
                 begun.at = since
                 if lifecycle.process.cancel_before:
                     disarm = lifecycle.arm()
-            seen = loop is not None and not outermost  # it may be what the outer one awaits, and looks at
+            seen = loop is not None and not outermost  # the outer one may await it and look at it
             if call is None or (not plain and signature.given(args, kwargs)):
                 start = functools.partial(fn, *args, **kwargs)
             elif durable:
@@ -103,18 +103,18 @@ def decorate(
                         disarm()
                     lifecycle.end_invocation(context, since, failed=failed)
                 finally:
-                    # Whatever a signal handler raises in here: the next invocation must not find this one.
+                    # Even if a signal handler raises in here, the next invocation must not find this one.
                     running.pop(me, None)
         return result
 
     if call is not None:
         _mark(wrapper, signature, whose)
-    # A plain function in a class would take the object it is called on for the event.
+    # A plain function in a class would get the object that it is called on as its event.
     return staticmethod(wrapper) if isinstance(fn, staticmethod) else wrapper
 
 
 def _mark(wrapper: Any, signature: Signature, whose: object) -> None:
-    """Note of a decorated handler what those above it must know."""
+    """Note on a decorated handler what the decorators above it must know."""
     _lent_by[wrapper] = whose, signature.inject
     if DURABLE_SDK in sys.modules:
         from .stacking import Attributes
@@ -123,20 +123,21 @@ def _mark(wrapper: Any, signature: Signature, whose: object) -> None:
 
 
 def is_lent(handler: Any) -> bool:
-    """True for what a pool's decorator has made of a handler that takes its connection."""
+    """True for a decorated handler that gets a connection from the pool of its decorator."""
     return isinstance(handler, FunctionType) and handler in _lent_by
 
 
 def _lends_below(signature: Signature, whose: object) -> bool:
-    """True if what the handler calls gets its connection from a pool by itself.
+    """True if the function that the handler calls is given its connection by a pool's decorator.
 
-    Raises ConfigError if that is the handler itself, decorated twice: it would take two connections, and use one.
+    Raises ConfigError if that function is the handler itself, decorated twice: it would take two connections and use
+    one.
     """
     for at, layer in enumerate(signature.chain):
         lender, inject = _lent_by[layer] if is_lent(layer) else (None, "")
         if inject != signature.inject:
             continue
-        # Else a function calls it that is no decorator, perhaps: one that chooses among handlers.
+        # Otherwise its caller may not be a decorator, but a function that chooses among handlers.
         if all(isinstance(each, _SEE_THROUGH) or hasattr(each, "__wrapped__") for each in signature.chain[:at]):
             raise ConfigError(
                 f"the handler {signature.name} is decorated twice by the same pool, and would take two connections for "
@@ -157,7 +158,7 @@ def _caller(
     loop: "Loop | None",
     whose: object,
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any] | None:
-    """What calls the handler with what it is lent; None if it takes nothing."""
+    """A function that calls the handler with what it is lent; None if it takes nothing."""
     if _lends_below(signature, whose):
         return None
     if loop is not None:
@@ -168,7 +169,7 @@ def _caller(
 
 
 def _connections(find_pool: Callable[[], ConnectionPool], where: object) -> Lend:
-    """What lends a handler a connection. `where`: the handler's place, which is said of one that it keeps."""
+    """A function that lends a handler a connection. `where`: the handler's place, reported if it keeps one."""
     pool: ConnectionPool | None = None
 
     def lend() -> tuple[Any, Callable[[BaseException | None], None]]:
@@ -185,7 +186,7 @@ def _connections(find_pool: Callable[[], ConnectionPool], where: object) -> Lend
 def _lending(
     lend: Lend, signature: Signature, on_unavailable: Unavailable | None
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any]:
-    """What calls the handler with what it is lent. Raises ConfigError where that cannot be, or must not."""
+    """A function that calls the handler with what it is lent. Raises ConfigError if that cannot or must not be done."""
     call_with = handing_over(signature)
 
     def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -207,7 +208,7 @@ def _lending(
 
 
 def handing_over(signature: Signature) -> Call:
-    """A `call(value, args, kwargs)` of the whole chain. Raises ConfigError where that cannot be, or must not."""
+    """A `call(value, args, kwargs)` of the whole chain. Raises ConfigError if that cannot or must not be done."""
     if signature.handler_at:
         from .stacking import refuse
 
@@ -216,7 +217,7 @@ def handing_over(signature: Signature) -> Call:
 
 
 def _check(fn: Any, inject: Any, on_unavailable: Any) -> None:
-    """Raise ConfigError for what is no handler, and for a bad argument of the decorator's own."""
+    """Raise ConfigError if `fn` is not a handler, or for a bad argument of the decorator itself."""
     if not callable(fn):
         hint = ": put @classmethod above the pool's decorator" if isinstance(fn, classmethod) else ""
         raise ConfigError(f"the handler must be a function or another callable, not {type(fn).__name__}{hint}")
@@ -229,7 +230,7 @@ def _check(fn: Any, inject: Any, on_unavailable: Any) -> None:
 
 
 def event_and_context(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
-    """Both of (event, context), of (self, event, context), or given by name."""
+    """The event and the context out of (event, context), (self, event, context) or keywords."""
     for index in (1, 2):
         if len(args) > index and (
             hasattr(args[index], "get_remaining_time_in_millis") or hasattr(args[index], "lambda_context")

@@ -1,7 +1,8 @@
-"""`Pool.step`: a durable function's step that happens once: its work and the record of it are one transaction.
+"""`Pool.step`: a durable function's step that happens once, because its work and its record are one transaction.
 
-The SDK records a step when it has returned, so that a step which was interrupted between COMMIT and that runs again.
-Here a row says the same, and is committed with the work: who finds it gives the stored result, and does nothing else.
+The SDK records a step when it has returned, so a step that is interrupted between its COMMIT and that record runs
+again. Here a row records the same, and is committed with the work. A run that finds the row returns the stored result,
+and does nothing else.
 """
 
 import json
@@ -26,19 +27,19 @@ log: logging.Logger = logging.getLogger("lambda_pool")
 
 _ATTEMPTS = 3
 _DAYS = 366
-"""Age at which a row is deleted: no durable execution lives for longer, so that none can still ask for it."""
+"""Age at which a row is deleted: no durable execution lives longer, so none can still ask for it."""
 _AT_ONCE = 1000  # rows that one environment deletes
 _TABLE = "lambda_pool_steps"
-# Of a step's name, and bytes of its result, as Lambda takes them:
+# Which names Lambda accepts for a step, and how many bytes of result:
 # https://docs.aws.amazon.com/lambda/latest/api/API_OperationUpdate.html
 _NAME = re.compile(r"[\x20-\x7e]{1,256}")
 _LARGEST = 6 << 20
 
 
 class _Statements(Record):
-    """What is said to one kind of server. `missing` and `forbidden`: its codes for a table, and for a right.
+    """The statements for one kind of server, and its error codes for a `missing` table and a `forbidden` action.
 
-    `old`: which rows may be deleted. It waits for no lock: a step at work holds one on its row until it ends.
+    `old` finds rows that may be deleted. It waits for no lock, because a running step holds one on its row to the end.
     """
 
     create: str
@@ -56,7 +57,7 @@ _SAID = {
 _STATEMENTS = {
     "postgresql": _Statements(
         create=f"create table if not exists {_TABLE} (step char(64) primary key, execution text not null, "
-        # The index by age as a constraint: one statement, which may be a prepared one, too.
+        # The index by age is a constraint, so that all of this is one statement, which may be a prepared one, too.
         "name text not null, result text, done timestamptz not null default now(), unique (done, step))",
         claim=f"insert into {_TABLE} (step, execution, name) values (%s, %s, %s) on conflict (step) do nothing",  # noqa: S608
         old=f"select step from {_TABLE} where done < now() - interval '{_DAYS} days' "  # noqa: S608
@@ -85,7 +86,7 @@ def step(pool: ConnectionPool, context: Any, name: str, work: Callable[[Any], An
             f"context is not valid: step() takes the DurableContext of a durable function, not {type(context).__name__}"
         )
     if not isinstance(name, str) or not _NAME.fullmatch(name):
-        # Lambda says so too late: the SDK does not wait for its answer before it calls the work.
+        # Lambda would say so too late: the SDK does not wait for its answer before it calls the work.
         raise ConfigError(f"name={name!r} is not valid: Lambda takes 1 to 256 printable ASCII characters")
     if not callable(work):
         raise replay.not_callable(work)
@@ -110,7 +111,7 @@ class _Once:
         self._claimed = False
 
     def run(self, step_context: Any) -> Any:
-        """What the SDK calls, in a thread of its own. Raises what the work raises, and as `Pool.run`."""
+        """The SDK calls this in a thread of its own. Raises what the work and `Pool.run` raise."""
         self._key = blake2b(f"{self._execution}\n{_operation(step_context)}".encode(), digest_size=32).hexdigest()
         request = _bounded_by(self._lambda_context)
         token = asking.set(request)
@@ -133,11 +134,11 @@ class _Once:
                 ended = f"{self._called()} ended its transaction itself{_ENDED}"
                 return json.loads(replay.run(self._pool, self._once, _ATTEMPTS, readonly=False, ended=ended))
             except CommitUncertain:
-                if last:  # else the row tells what became of it
+                if last:  # otherwise the row tells the next try what became of it
                     raise
             except Exception as error:
                 if not self._claimed and _has_code(error, self._said.forbidden):
-                    # MySQL says so of a table that is missing, too.
+                    # MySQL says the same about a missing table.
                     raise ConfigError(
                         f"pool {self._pool.name}: this role may not write into the table {_TABLE}, which records the "
                         f"steps: let the owner of the database run this once: {self._said.create}; and grant the role "
@@ -145,7 +146,7 @@ class _Once:
                     ) from error
                 if self._claimed or not _has_code(error, self._said.missing):
                     raise
-                if isinstance(refused, LambdaPoolError):  # such as that no connection could be had
+                if isinstance(refused, LambdaPoolError):  # for example, no connection was available
                     raise refused from error
                 if refused is not None:
                     raise ConfigError(
@@ -159,7 +160,7 @@ class _Once:
         raise AssertionError("unreachable")
 
     def _once(self, conn: Any) -> str:
-        """In one transaction: the result, as JSON, of the work or of an earlier run of it."""
+        """Do the work in one transaction, unless an earlier run has done it. Out: its result as JSON."""
         with self._pool.connector.engine.cursor(conn) as cursor:
             # First, so that another run of the same step waits here until this one has ended.
             cursor.execute(self._said.claim, (self._key, self._execution, self._name))
@@ -168,7 +169,7 @@ class _Once:
                 row = cursor.fetchone()
                 if row is None or row[0] is None:
                     raise NotCommitted(f"{self._called()} ended its transaction itself in an earlier run{_ENDED}")
-                # Of a database whose encoding is SQL_ASCII, psycopg gives bytes.
+                # If the database's encoding is SQL_ASCII, psycopg returns bytes.
                 return row[0].decode() if isinstance(row[0], bytes) else str(row[0])
             self._claimed = True
             result = self._work(conn)
@@ -184,7 +185,7 @@ class _Once:
             raise ConfigError(f"{self._called()} is 'async def': a step's work must be a plain function")
         try:
             stored = json.dumps(result, allow_nan=False)
-            if self._serdes is None:  # else the function's own says what it can hold
+            if self._serdes is None:  # otherwise the function's own decides what it can hold
                 _check_recordable(json.loads(stored))
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(
@@ -197,7 +198,7 @@ class _Once:
         return f"the step {self._name!r} of pool {self._pool.name}"
 
     def _create(self) -> Exception | None:
-        """Make the table. Out: why that failed; another may have made it. Raises ConfigError for no right."""
+        """Make the table. Out: why that failed; another run may have made it. Raises ConfigError if not permitted."""
         try:
             with self._cursor() as cursor:
                 cursor.execute(self._said.create)
@@ -246,7 +247,7 @@ def _bounded_by(context: Any) -> Request:
 
 
 def _check_recordable(result: Any) -> None:
-    """Raise ValueError or RecursionError for a result that the SDK could not record, once the work is committed."""
+    """Raise ValueError or RecursionError for a result that the SDK could not record after the work is committed."""
     from aws_durable_execution_sdk_python.serdes import EXTENDED_TYPES_SERDES, SerDesContext
 
     context = SerDesContext("", "")
@@ -259,7 +260,7 @@ def _check_recordable(result: Any) -> None:
 def _operation(step_context: Any) -> str:
     """The SDK's own number of this operation, the same in each replay.
 
-    It stands in what the SDK's logger adds to each record. The attribute is private:
+    It is in the fields that the SDK's logger adds to each record. The attribute is private:
     tests/frameworks/stacks/test_step.py fails when it changes.
     """
     found = getattr(step_context.logger, "_default_extra", {}).get("operationId")

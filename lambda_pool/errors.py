@@ -1,4 +1,4 @@
-"""Every error the package raises of its own, `from` the driver's or the SDK's error where there is one."""
+"""Every error of the package's own. It is raised `from` the driver's or the SDK's error if there is one."""
 
 
 class LambdaPoolError(Exception):
@@ -11,9 +11,9 @@ class ConfigError(LambdaPoolError, ValueError):
     """
 
     def __init__(self, text: str) -> None:
-        """A URL may stand where another value should: what its password may be is not shown."""
+        """Hide what may be a password: somebody may have given a URL in place of another value."""
         if "://" in text and "@" in text:
-            import re  # which the warm path and most cold starts do without
+            import re  # here, because the warm path and most cold starts do without it
 
             text = re.sub(r"://\S*?:.*@", "://***@", text, flags=re.DOTALL)
         super().__init__(text)

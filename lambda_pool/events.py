@@ -36,7 +36,7 @@ class Reason(StrEnum):
 
 
 class Server(Record):
-    """Which database it was about. `engine`: "postgresql" or "mysql"; what is empty or 0 is not known."""
+    """Which database it was about. `engine` is "postgresql" or "mysql"; a field that is empty or 0 is not known."""
 
     engine: str = ""
     host: str = ""
@@ -61,7 +61,7 @@ class Opened(Event):
 
 
 class ConnectFailed(Event):
-    """One attempt to connect failed. `kind` is the class of failure, `error` its text; `retrying` says what is next."""
+    """One attempt to connect failed. `kind` is the class of failure, `error` its text; `retrying`: another follows."""
 
     seconds: float
     attempt: int
@@ -108,7 +108,7 @@ class Closed(Event):
 
 
 class Crowded(Event):
-    """The server was asked: it has `connections` of at most `limit`. `kept`: this pool's idle ones stay open."""
+    """The server says that it has `connections` of at most `limit`. `kept`: this pool's idle ones stay open."""
 
     connections: int
     limit: int
@@ -130,7 +130,7 @@ class TimedOut(Event):
 
 
 class Returned(Event):
-    """A connection was returned after `held` seconds. There is one event for each that was lent, however it ended.
+    """A connection was returned after `held` seconds. There is one event for each checkout, however it ended.
 
     `checkout`: seconds that its whole checkout took. `reused`: it was a cached one. `in_use`: connections lent just
     before it was returned, including itself.

@@ -1,4 +1,4 @@
-"""`session`: a FastAPI dependency that gives each request a session of SQLAlchemy's, and commits before the answer."""
+"""`session`: a FastAPI dependency that gives each request a SQLAlchemy session, and commits before the answer."""
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
@@ -23,7 +23,7 @@ _NAME = "lambda_pool.fastapi.session: write Depends(session(engine), scope='func
 
 
 async def _before_the_answer() -> None:
-    """Does nothing. FastAPI refuses each dependency on it that would end after the answer."""
+    """Does nothing, but FastAPI refuses every dependency that uses it and would end after the answer."""
 
 
 _Scope = Annotated[None, Depends(_before_the_answer, scope="function")]
@@ -33,18 +33,18 @@ def session(engine: Any, **session_options: Any) -> Callable[..., Any]:
     """A dependency, used as `Depends(session(engine), scope="function")`: one session for each request.
 
     In: an engine made by `create_engine` (then a `Session`) or `create_async_engine` (an `AsyncSession`), and the
-    options of that session; `class_` for another class of it. The session borrows its connection with its first
+    session's options, such as `class_` for another class. The session borrows its connection with its first
     statement. It is committed when the route has returned and before its answer is sent, and rolled back when the
     route raises, HTTPException included. Without `scope="function"`, FastAPI would commit after the answer, so it
     refuses the route (`fastapi.exceptions.DependencyScopeError`). Raises ConfigError for a bad argument.
     """
     dependency = _async_session if hasattr(engine, "sync_engine") else _session
-    # The same one for the same options: FastAPI opens a session for each dependency that a request meets.
+    # The same one for the same options: FastAPI opens a session for each different dependency of a request.
     known = check_engine(getattr(engine, "sync_engine", engine)).dialect.dependencies
     try:
         key = (engine, frozenset(session_options.items()))
         found: Callable[..., Any] | None = known.get(key)
-    except TypeError:  # an option that is a dictionary
+    except TypeError:  # an option that cannot be hashed, such as a dictionary
         return dependency(engine, session_options)
     if found is None:
         found = known[key] = dependency(engine, session_options)
@@ -52,20 +52,20 @@ def session(engine: Any, **session_options: Any) -> Callable[..., Any]:
 
 
 class _Gate:
-    """Lets as many requests begin a session of one pool as there are connections, and has threads to end them in.
+    """Lets only as many requests begin a session of one pool as there are connections, and has threads to end them in.
 
-    The next session of a request that is inside does not wait here: that would be for its own end. Whoever waits for a
-    connection waits here, on the loop. In one of the framework's few threads it would wait for sessions whose routes
-    have returned, and which need such a thread to go on.
+    If a request that is inside begins another session, it does not wait here: it would wait for its own end. A request
+    that needs a connection waits here, on the loop. In one of the framework's few threads, it would wait for sessions
+    whose routes have returned, and which need such a thread to go on.
     """
 
     def __init__(self, size: int) -> None:
         self._room = CapacityLimiter(size)
         self._threads = CapacityLimiter(size)
-        self._sessions: Counter[int] = Counter()  # of each request's task that is inside
+        self._sessions: Counter[int] = Counter()  # for each request's task that is inside
 
     async def enter(self, pool: ConnectionPool) -> int:
-        """Wait for room. Out: the task that is to leave. Raises PoolTimeout or DeadlineExceeded."""
+        """Wait for room. Out: the task that must leave later. Raises PoolTimeout or DeadlineExceeded."""
         task = get_current_task().id
         if not self._sessions[task]:
             await self._wait(pool, task)
@@ -84,7 +84,7 @@ class _Gate:
         raise unavailable.timed_out(pool, deadline)
 
     async def leave(self, task: int, give_back: Callable[[BaseException | None], None], error: Any) -> None:
-        """End a session, whoever is cancelled meanwhile. Raises what its COMMIT raises."""
+        """End a session, even if the request is cancelled meanwhile. Raises what its COMMIT raises."""
         try:
             with CancelScope(shield=True):
                 await run_sync(give_back, error, limiter=self._threads)

@@ -1,4 +1,4 @@
-"""Whether a function that was given a connection has run, or returned something that has yet to run without it."""
+"""Whether a function that was given a connection has run, or returned something that would run later without it."""
 
 from types import AsyncGeneratorType, CoroutineType, GeneratorType
 from typing import Any, TypeVar
@@ -10,7 +10,7 @@ R = TypeVar("R")
 _NOT_YET_RUN = frozenset({CoroutineType, GeneratorType, AsyncGeneratorType})
 _OF_PARTS = frozenset({zip, enumerate, reversed})
 _CONTAINERS = frozenset({"builtins", "collections", "_collections"})
-# Files and streams end by themselves; a driver's or SQLAlchemy's result has its rows, or is left over from a statement.
+# Files and streams end by themselves. A driver's or SQLAlchemy's result has its rows, or is left over from a statement.
 _HELD_OPEN = ("read", "write", "fetchmany")
 
 
@@ -28,9 +28,9 @@ def finished(kind: str, name: str, result: R) -> R:
 
 
 def _is_lazy(value: Any) -> bool:
-    """True for an iterator that computes its values later: a generator, a `map`, one of itertools' or one's own.
+    """True for an iterator that computes its values later: a generator, a `map`, one of itertools or the user's own.
 
-    Not for one that goes over a list, or another container, which has its values already.
+    False for an iterator over a list or another container, which already has its values.
     """
     found = type(value)
     if not (hasattr(found, "__next__") or hasattr(found, "__anext__")):

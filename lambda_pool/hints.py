@@ -1,4 +1,4 @@
-"""What to do about a login that server, pooler or driver refused, for the pool's own errors and for the doctor.
+"""What to do about a login that the server, pooler or driver refused, for the pool's own errors and for the doctor.
 
 Loaded only when there is something to explain.
 """
@@ -18,7 +18,7 @@ _WRONG_PASSWORD = ("no password supplied", "password authentication failed", "(1
 
 
 def asleep(deadline: Deadline) -> str:
-    """What to do about a database that was reached and not ready before `deadline`; empty if that came too soon."""
+    """What to do about a database that was reached but not ready before `deadline`; empty if that came too soon."""
     if deadline.at - deadline.start < _LOGIN:
         return ""
     if not deadline.wake:
@@ -29,7 +29,7 @@ def asleep(deadline: Deadline) -> str:
 
 
 def silent(engine: str, port: int, deadline: Deadline) -> str:
-    """What to do about a server that was reached, and did not answer a login before `deadline`."""
+    """What to do about a server that was reached, but did not answer a login before `deadline`."""
     usual = ENGINE_AT.get(port, engine)
     if usual == engine:
         return asleep(deadline)
@@ -38,7 +38,7 @@ def silent(engine: str, port: int, deadline: Deadline) -> str:
 
 
 def of_refusal(text: str, engine: str, request: ConnectRequest) -> str:
-    """What to do, by the words of the driver's error; empty where they say it themselves."""
+    """What to do, judged by the text of the driver's error; empty if the text says it itself."""
     found = _of_mysql(text, request) if engine == "mysql" else _of_postgres(text, request)
     return found or advice_on_own_certificate(text.lower()).removesuffix(".") or _of_login(text, request)
 
@@ -128,7 +128,7 @@ def _of_login(text: str, request: ConnectRequest) -> str:
 
 
 def _odd(password: str) -> str:
-    """What is to be seen of a password that is refused, without saying anything of what it is."""
+    """What looks wrong with a password that is refused, without revealing anything of it."""
     if not password:
         return "The password that was given is empty: see where it comes from, such as a variable that is not set"
     if password != password.strip():

@@ -1,9 +1,9 @@
 """Handing the connection to a handler that other decorators have wrapped.
 
-A trick, with its reason: not every decorator passes keyword arguments on (Powertools' `event_source` takes none), and
-some call the handler in a thread of their own, so that what the outermost one is given may never arrive. The handler is
-therefore replaced by one that adds the connection, in the one place where the innermost decorator keeps it: a variable
-of its closure, or an attribute of its object. This file is all there is of it.
+This is a trick, and here is its reason: not every decorator passes keyword arguments on (Powertools' `event_source`
+takes none), and some call the handler in a thread of their own. So a connection given to the outermost one may never
+arrive. Therefore the handler is replaced by one that adds the connection, in the one place where the innermost
+decorator keeps it: a variable of its closure, or an attribute of its object. All of the trick is in this file.
 """
 
 import functools
@@ -24,7 +24,7 @@ Call = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 def injector(signature: Signature) -> Call:
     """A `call(connection, args, kwargs)` of the whole chain, in which the handler gets the connection.
 
-    Raises ConfigError where a decorator in between would keep it.
+    Raises ConfigError if a decorator in between would not pass it on.
     """
     fn, name = signature.chain[0], signature.inject
     if signature.handler_at:
@@ -55,14 +55,14 @@ class _Bound:
         self.handler = signature.chain[signature.handler_at]
         self.place = signature.place - signature.filled_at_handler
         self.pending: dict[int, Any] = {}
-        """The connection of each call that runs now, by its identity."""
+        """The connection of each call that runs now, by the connection's `id`."""
         self.mine: ContextVar[Any] = ContextVar("lambda_pool_connection", default=None)
         """The connection of the call that runs here, in this thread or task."""
         functools.update_wrapper(self, self.handler)
 
     def call_chain(self, conn: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Call the outermost decorator; the handler gets `conn`."""
-        outer = self._lend(conn)  # of a handler that calls itself
+        outer = self._lend(conn)  # the outer call's, if a handler calls itself
         try:
             return self.signature.chain[0](*args, **kwargs)
         finally:
@@ -73,7 +73,7 @@ class _Bound:
         outer = self._lend(conn)
         try:
             result = self.signature.chain[0](*args, **kwargs)
-            # A decorator may answer by itself.
+            # A decorator may answer without calling the handler.
             return await result if hasattr(result, "__await__") else result
         finally:
             self._take_back(conn, outer)
@@ -99,7 +99,7 @@ class _Bound:
         return self.handler(*args, **kwargs)
 
     def _mine(self) -> Any:
-        """The connection for whoever calls the handler now; None outside of an invocation."""
+        """The connection for the call of the handler that begins now; None outside of an invocation."""
         signature, mine = self.signature, self.mine.get()
         if id(mine) in self.pending:
             return mine
@@ -133,7 +133,7 @@ class _Bound:
         return found
 
     def _is_handler(self, content: Any) -> bool:
-        """True also for what another pool has put there."""
+        """True also if another pool has put its own object there."""
         while isinstance(content, _Bound):
             content = content.handler
         return content is self.signature.chain[self.signature.handler_at]

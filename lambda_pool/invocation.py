@@ -1,4 +1,4 @@
-"""The invocations that run now, and how long they still may. Noted by the decorator, read wherever something waits."""
+"""The invocations that run now, and how long they still may. The decorator notes this, and every wait reads it."""
 
 from threading import get_ident
 from time import monotonic
@@ -13,18 +13,18 @@ the same network takes a millisecond; Lambda's own runtime needs 1 to 2 to send 
 running: dict[int, Any] = {}
 """The Lambda context of each running invocation, by its thread: nested decorators find the outer one here.
 
-No ContextVar, which the threads that a handler starts would not inherit.
+This is not a ContextVar, because the threads that a handler starts would not inherit that.
 """
 
 _FAR = 1e9
-"""Milliseconds, eleven days, that no clock of an invocation shows."""
+"""Milliseconds (eleven days): more than any real invocation has left."""
 
 LONGEST = 900.0
-"""Seconds that Lambda lets an invocation last at most, whatever the function's own time-out is."""
+"""The most seconds that Lambda lets an invocation last, whatever the function's own time-out is."""
 
 
 class _Begun:
-    """When the invocation began that began last (monotonic, seconds)."""
+    """When the newest invocation began (monotonic, seconds)."""
 
     __slots__ = ("at",)
 
@@ -36,7 +36,7 @@ begun: _Begun = _Begun()
 
 
 class _Reserve:
-    """What `remaining` leaves over, in seconds: RESERVE, or more where `cancel_before_deadline` asks for it."""
+    """Seconds that `remaining` keeps back: RESERVE, or more if `cancel_before_deadline` asks for it."""
 
     __slots__ = ("seconds",)
 
@@ -50,8 +50,8 @@ reserve: _Reserve = _Reserve()
 def current() -> Any:
     """The context of this thread's invocation.
 
-    A thread without one, as an executor's are, finds the invocation of this process that began last. None if there is
-    none, or it came without a context.
+    A thread without one, such as an executor's, gets the newest invocation of this process. None if there is none, or
+    if it came without a context.
     """
     me = get_ident()
     if me in running:
@@ -62,7 +62,7 @@ def current() -> Any:
 def remaining() -> float | None:
     """Seconds that the running request or invocation still has for waiting, without its reserve; None outside of one.
 
-    None also where its end is unknown, as under the contexts of some unit tests.
+    Also None if its end is unknown, as with the contexts of some unit tests.
     """
     request = asking.get()
     if request is not None and not request.over:
@@ -72,7 +72,7 @@ def remaining() -> float | None:
 
 
 def _of_invocation() -> float | None:
-    """The same of the invocation that runs, whatever request does."""
+    """The same for the invocation that runs, whether or not a request runs."""
     context = running.get(get_ident()) or current()
     try:
         left = context.get_remaining_time_in_millis()
@@ -85,15 +85,15 @@ def _of_invocation() -> float | None:
 
 
 def at_most(seconds: float) -> float:
-    """So many seconds, or as long as the invocation lasts; where it has no more time, a third of its reserve."""
+    """These seconds, cut to what the invocation has left; a third of its reserve if no time is left."""
     left = remaining()
     return seconds if left is None else min(seconds, max(left, reserve.seconds / 3))
 
 
 def time_out() -> float:
-    """Seconds that an invocation may last: the function's time-out, or LONGEST where that is not known.
+    """Seconds that an invocation may last: the function's time-out, or LONGEST if that is not known.
 
-    A request's end says nothing of it: the connection is lent to others later, and to what outlives a request.
+    A request's end does not count here: the connection is lent to others later, and to code that outlives a request.
     """
     left = _of_invocation() if len(running) == 1 else None
     if left is None:
@@ -104,7 +104,7 @@ def time_out() -> float:
 class Deadline:
     """Until when somebody may wait: `seconds` from now, cut (unless `uncut`) to what the invocation has left.
 
-    `wake`: the option `wake_timeout`, for those who may wait longer where the database resumes; 0: they may not.
+    `wake`: the option `wake_timeout`, for those who may wait longer while the database resumes; 0 if they may not.
     """
 
     __slots__ = ("at", "by_invocation", "seconds", "start", "wake")
@@ -118,7 +118,7 @@ class Deadline:
         self.at: float = self.start + (max(left, 0.0) if left is not None and left < seconds else seconds)
 
     def extend(self, seconds: float) -> None:
-        """Wait until so many seconds from the start, cut to what the invocation has left; never less than so far."""
+        """Move the end to `seconds` after the start, cut to what the invocation has left; never to an earlier time."""
         longer = Deadline(self.start + seconds - monotonic())
         if longer.at > self.at:
             self.at, self.by_invocation = longer.at, longer.by_invocation

@@ -1,4 +1,4 @@
-"""What `Pool` takes, for type checkers. Nothing imports this when it runs."""
+"""What `Pool` takes, for type checkers. Nothing imports this at run time."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypedDict
@@ -9,7 +9,7 @@ from .events import Observer
 
 
 class Options(TypedDict, total=False):
-    """Every option; seconds are floats. The last six go with `host`; beside a URL they stand in its query."""
+    """Every option; seconds are floats. The last six go with `host`; with a URL, they belong in its query."""
 
     max_size: int
     min_size: int
@@ -42,7 +42,7 @@ class Options(TypedDict, total=False):
 
 
 class Arguments(Options, total=False):
-    """Every argument of `Pool` but the URL and what tells its type."""
+    """Every argument of `Pool` except the URL and those that tell the pool's type."""
 
     host: str | None
     user: str | None

@@ -73,16 +73,16 @@ class ConnectionPool:
         self._reader_role = Role.READER if endpoint.has_reader else Role.WRITER
         self._ping_after = config.ping_after
         self._max_idle = float("inf") if config.max_idle is None else config.max_idle
-        # Whether the server is asked how crowded it is; and whether that is due for what is idle now.
+        # Whether the server is asked how crowded it is, and whether an idle connection is due to ask it now.
         self.asks: bool = config.keep_below < 1 and not config.url.pooled and not never_frozen()
         self.to_ask: bool = False
 
     def _start_afresh(self) -> None:
-        # Reentrant, because the handler of a signal may interrupt the very borrower that holds it.
+        # Reentrant, because a signal handler may interrupt the very borrower that holds it.
         self.lock: RLock = RLock()
         self.state: PoolState = PoolState(self.config.max_size)
         self.pid: int = os.getpid()
-        # A pool that nobody refers to any more closes what it has.
+        # A pool that nothing refers to any more closes its idle connections.
         finalize(self, _close_abandoned, self.state, self.pid).atexit = False
 
     def __repr__(self) -> str:
@@ -92,7 +92,7 @@ class ConnectionPool:
     # --- checkout -----------------------------------------------------------------------------------------------------
 
     def acquire(self, role: Role, deadline: Deadline) -> Entry:
-        """Lend a live connection. Where one is idle and fresh: no round trip, one lock, one poll of its socket.
+        """Lend a live connection. If one is idle and fresh, this takes no round trip: one lock, one poll of its socket.
 
         Raises PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, EndpointError or ConfigError.
         """
@@ -122,7 +122,7 @@ class ConnectionPool:
                 transient = self.classify(error) in TRANSIENT
                 if transient and deadline.left() <= 0:
                     raise unavailable.not_answered(self, deadline) from error
-                # Nobody has seen this connection yet: it may still be replaced by one that lives.
+                # Nobody has seen this connection yet: it may still be replaced by a live one.
                 if last or not transient:
                     raise
             else:
@@ -130,7 +130,7 @@ class ConnectionPool:
         raise AssertionError("unreachable")
 
     def role(self, *, readonly: bool) -> Role:
-        """Whom a borrower is sent to: a reader where there is one and it only reads."""
+        """Which role a borrower is sent to: the reader, if there is one and the borrower only reads."""
         return self._reader_role if readonly else Role.WRITER
 
     def _reserve(self, role: Role, deadline: Deadline) -> Entry:
@@ -248,8 +248,8 @@ class ConnectionPool:
         entry.role = role
 
     def open(self, entry: Entry, deadline: Deadline) -> None:
-        """Open the entry's connection, retrying what time heals until the limit."""
-        # Taken before connecting: a failover meanwhile condemns what is opened now.
+        """Open the entry's connection. Until the deadline, it retries after failures that time may heal."""
+        # Read before connecting, so that a failover meanwhile condemns what is opened now.
         generation = self.state.generation
         link, entry.endpoint = self.connector.open(entry.role, deadline)
         entry.opened(
@@ -290,7 +290,7 @@ class ConnectionPool:
             kept = self.state.give_back(entry)
             outdated = entry.generation != self.state.generation
         if not kept:
-            # Revoked, reported and aborted meanwhile: this thread, its last user, closes it.
+            # It was revoked, reported and aborted meanwhile. This thread, its last user, closes it.
             self.discard(entry, Reason.BROKEN)
         if returned is not None:
             self.events.emit(returned)
@@ -298,20 +298,20 @@ class ConnectionPool:
             self._close_outdated()
 
     def _returned(self, entry: Entry, mono: float) -> Returned | None:
-        """The event for a borrow that ends; None if it was told of already, or nobody listens."""
+        """The event for a borrow that ends; None if it was emitted already, or if there are no observers."""
         if not self.events.observers:
             entry.borrowed_mono = 0.0
             return None
         with self.lock:  # its borrower and who takes it away may both be here
             since, entry.borrowed_mono = entry.borrowed_mono, 0.0
-            # One that was taken away is no longer counted, but was in use until now.
+            # This entry counts in any case: if it was taken away, it is no longer listed, but was in use until now.
             others = sum(each.state is not State.IDLE for each in self.state.entries if each is not entry)
         if not since:
             return None
         return Returned(self.name, mono - since, entry.checkout, not entry.fresh, others + 1)
 
     def emit_returned(self, entry: Entry) -> None:
-        """Tell of a borrow whose connection leaves the pool; only once, should it come back all the same."""
+        """Emit the event of a borrow whose connection leaves the pool; only once, even if it comes back after all."""
         returned = self._returned(entry, monotonic())
         if returned is not None:
             self.events.emit(returned)
@@ -319,11 +319,11 @@ class ConnectionPool:
     # --- closing ------------------------------------------------------------------------------------------------------
 
     def discard(self, entry: Entry, reason: Reason) -> None:
-        """Take an entry out of the pool, close what it holds, and wake who waits for room."""
+        """Take an entry out of the pool, close what it holds, and wake a borrower that waits for room."""
         with self.lock:
             mine = self.state.retire(entry)
         if not mine:
-            # Reported when it was aborted. Only now is nobody inside the driver, so that its memory can go.
+            # It was reported when it was aborted. Only now is nobody inside the driver, so its memory can be freed.
             if entry.link is not UNOPENED:
                 entry.link.close(CLOSE_TIMEOUT)
             return
@@ -334,7 +334,7 @@ class ConnectionPool:
             self.free(entry)
 
     def close_link(self, entry: Entry, reason: Reason) -> None:
-        """Close an entry's connection, politely where it is this process's own, and emit the event."""
+        """Close an entry's connection, politely if it is this process's own, and emit the event."""
         if entry.link is UNOPENED:
             return
         if entry.pid != self.pid:
@@ -375,9 +375,9 @@ class ConnectionPool:
         return self.connector.engine.classify(error)
 
     def kind_of(self, entry: Entry, error: BaseException | None) -> Failure:
-        """What went wrong in a borrower's block, even if an error of its own, or none, came out of it.
+        """What went wrong in a borrower's block, even if the block raised an error of its own, or none.
 
-        A write refused by its own read-only transaction is no failover.
+        A write that the block's own read-only transaction refused is not a failover.
         """
         kind, facts = Failure.OTHER if error is None else self.classify(error), entry.link.inspect()
         if kind in {Failure.OTHER, Failure.FOREIGN}:
@@ -385,7 +385,7 @@ class ConnectionPool:
         return Failure.OTHER if kind is Failure.READ_ONLY and facts.read_only else kind
 
     def note_failover(self, entry: Entry, kind: Failure) -> bool:
-        """A shutdown, a server that turned reader, a changed schema: every connection as old as this one is condemned.
+        """Condemn every connection as old as this one if the server shut down, became a reader or changed its schema.
 
         Out: whether `kind` means that.
         """
@@ -402,7 +402,7 @@ class ConnectionPool:
 
     def stats(self) -> "PoolStats":
         """The pool's figures now."""
-        from .stats import PoolStats  # a dataclass: 1 ms of import that a cold start does without
+        from .stats import PoolStats  # a dataclass, whose import would cost a cold start 1 ms
 
         with self.lock:
             entries = self.state.entries
@@ -434,15 +434,15 @@ class ConnectionPool:
         self.events.start_afresh(self.lock)
         for entry in idle:
             entry.link.discard()
-        # With their locks, which a thread may have held that stayed with the parent.
+        # With their locks: a thread that stayed in the parent may have held one.
         self.connector.forget()
         self.events.emit(Forked(self.name))
 
 
 def _close_abandoned(state: PoolState, pid: int) -> None:
-    """Close what a pool that nobody refers to any more had idle."""
+    """Close the idle connections of a pool that nothing refers to any more."""
     for entry in state.idle():
-        with suppress(Exception):  # a link's own never raise, and the next one is to be closed, too
+        with suppress(Exception):  # our own links never raise; the next one must be closed, too
             if os.getpid() == pid == entry.pid:
                 entry.link.close(CLOSE_TIMEOUT)
             else:

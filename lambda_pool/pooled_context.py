@@ -1,4 +1,4 @@
-"""What `Pool.connection()` gives."""
+"""What `Pool.connection()` returns."""
 
 import sys
 from types import TracebackType
@@ -14,7 +14,7 @@ from .pool import ConnectionPool
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    # A bare `Pool` in an annotation is a pool of any connections.
+    # In an annotation, a bare `Pool` is a pool of connections of any type.
     Conn = TypeVar("Conn", covariant=True, default=Any)  # noqa: PLC0105 - as a checker's messages show it
 else:
     from typing import TypeVar
@@ -25,7 +25,7 @@ else:
 class PooledContext(Generic[Conn]):
     """One borrowed connection: commit when the block ends well, roll back when it raises.
 
-    `timeout`: seconds to wait at most, None for the option's. `readonly`: in a read-only transaction.
+    `timeout`: the most seconds to wait, None for the option `timeout`. `readonly`: in a read-only transaction.
     """
 
     __slots__ = ("_entry", "_pool", "_readonly", "_timeout")

@@ -1,4 +1,4 @@
-"""What a pool takes back when an invocation or the process ends: it knows what is lent, whoever borrowed it."""
+"""What a pool takes back when an invocation or the process ends: it knows what is lent, by any borrower."""
 
 import logging
 from collections.abc import Callable
@@ -18,11 +18,11 @@ log: logging.Logger = logging.getLogger("lambda_pool")
 
 
 def end_invocation(pool: ConnectionPool, since: float, *, alone: bool = True) -> LambdaPoolError | None:
-    """Take back what was borrowed since then (monotonic, seconds) and is still held.
+    """Take back what was borrowed after `since` (monotonic, seconds) and is still held.
 
-    An environment is never frozen with an open transaction. Not `alone`: other invocations go on in this process, so
-    that only what this borrower holds is known to be left behind. Out: what a handler that ended well must be told,
-    because its work is not saved, or nobody knows; None where all is well.
+    An environment is never frozen with an open transaction. If not `alone`, other invocations go on in this process, so
+    only what this borrower holds is known to be left behind. Out: the error for a handler that ended well, although its
+    work is not saved, or nobody knows whether it is; None if all is well.
     """
     with pool.lock:
         if not pool.state.queue and all(
@@ -58,7 +58,7 @@ def _take_back(pool: ConnectionPool, held: list[Entry], request: Request | None 
     unknown: list[str] = []
     try:
         for entry in held:
-            if entry.borrowed_mono:  # else nobody had it yet, or any more
+            if entry.borrowed_mono:  # otherwise nobody had it yet, or has it any more
                 borrower.emit_leaked(pool.events, entry, mono - entry.borrowed_mono)
                 pool.emit_returned(entry)
             work = _revoke(pool, entry, _patience(pool, request))
@@ -86,7 +86,7 @@ def _take_back(pool: ConnectionPool, held: list[Entry], request: Request | None 
 def _close_left_open(pool: ConnectionPool, request: Request | None = None) -> list[str]:
     """Close every idle connection that is in a transaction: somebody used it after it had been given back.
 
-    Out: where they were borrowed last, by this `request` where there is one.
+    Out: where they were borrowed last; with a `request`, only those that it borrowed.
     """
     found = []
 
@@ -107,14 +107,14 @@ def _close_left_open(pool: ConnectionPool, request: Request | None = None) -> li
 
 
 def _patience(pool: ConnectionPool, request: Request | None) -> float:
-    """Seconds to ask a server to stop: of a request that is over, its deadline still counts."""
+    """Seconds for asking a server to stop. The deadline of a request still counts when the request is over."""
     left = None if request is None else request.left()
     within = pool.config.ping_timeout
     return within if left is None else max(min(within, left - reserve.seconds), 0.0)
 
 
 def _revoke(pool: ConnectionPool, entry: Entry, within: float) -> Work:
-    """Close it; or cancel, in at most `within` seconds, and abort it.
+    """Close a connection; or cancel what runs on it, in at most `within` seconds, and abort it.
 
     Out: OPEN or COMMITTING if work is lost or may be, else ENDED.
     """
@@ -125,8 +125,8 @@ def _revoke(pool: ConnectionPool, entry: Entry, within: float) -> Work:
     if entry.owner == current_borrower():
         pool.close_link(entry, Reason.LEAKED)
     else:
-        # Its borrower may be inside the driver, where closing would pull the memory from under it. Cut first, and then
-        # looked at: from now on nothing more is sent.
+        # Its borrower may be inside the driver, where closing would pull the memory from under it. Cut it first, and
+        # then look at it: from then on nothing more is sent.
         cancel_and_abort(pool, entry, within)
         now = link.status()
         pool.emit_closed(entry, Reason.LEAKED)
@@ -138,9 +138,9 @@ def _revoke(pool: ConnectionPool, entry: Entry, within: float) -> Work:
 
 
 def cancel_and_abort(pool: ConnectionPool, entry: Entry, within: float) -> None:
-    """End a lent connection from outside, and what runs on it: in at most so many seconds for the asking.
+    """End a lent connection and what runs on it, from outside. Asking the server takes at most `within` seconds.
 
-    A server at work looks at its client only when it has something to say, so it is asked to stop.
+    A server at work looks at its client only when it has something to say, so it must be asked to stop.
     """
     link = entry.link
     if link.status() in RUNNING:
@@ -149,20 +149,20 @@ def cancel_and_abort(pool: ConnectionPool, entry: Entry, within: float) -> None:
 
 
 def cancel(pool: ConnectionPool, entry: Entry, link: EngineConnection, within: float) -> bool:
-    """Ask the server, in at most so many seconds, to end what runs on this link. False if it did not work."""
+    """Ask the server, in at most `within` seconds, to end what runs on this link. False if it did not work."""
 
     def aside(address: str) -> EngineConnection:
         return pool.connector.open_aside(entry.endpoint, Deadline(within, uncut=True), address)
 
-    # An RDS Proxy passes no cancel on, but ends the statement of a client that is gone.
+    # An RDS Proxy does not pass a cancel on, but it ends the statement of a client that is gone.
     return not entry.endpoint.proxy and link.cancel(within, aside)
 
 
 def cancel_running(pool: ConnectionPool, until: float) -> None:
-    """In a signal handler, shortly before the invocation ends: make the server end what runs now.
+    """Make the server end what runs now. Called in a signal handler, shortly before the invocation ends.
 
-    The first call asks the server, for all that runs, until then (monotonic, seconds). A statement that still runs at a
-    later call, and after that time, loses its connection. Takes no lock that the interrupted code may hold.
+    The first call asks the server to end each statement, until `until` (monotonic, seconds). A statement that still
+    runs at a later call after that time loses its connection. This takes no lock that the interrupted code may hold.
     """
     for entry in list(pool.state.entries):
         link = entry.link  # another borrower may replace it meanwhile
@@ -171,9 +171,9 @@ def cancel_running(pool: ConnectionPool, until: float) -> None:
 
 
 def cancel_running_of(pool: ConnectionPool, until: float, concerned: Callable[[Entry], bool]) -> None:
-    """The same from another thread than the borrower's, for the entries that are `concerned`.
+    """The same, from another thread than the borrower's, for the entries that are `concerned`.
 
-    They are marked first: what the server hears late must not meet the next borrower's statement.
+    They are marked first: a cancel that the server hears late must not meet the next borrower's statement.
     """
     with pool.lock:
         lent = [entry for entry in pool.state.entries if entry.state is State.LENT and entry.link is not UNOPENED]
@@ -189,7 +189,7 @@ def _cancel_once(pool: ConnectionPool, entry: Entry, link: EngineConnection, unt
     asked = entry.cancel_mono >= entry.borrowed_mono
     if not asked:
         entry.cancel_mono = max(until, now)
-        # Others may have used up the time, of a server that answers none of them.
+        # The entries before may have used up the time, if the server answers none of them.
         if now < until and cancel(pool, entry, link, until - now):
             return
     if not asked or now > entry.cancel_mono:
@@ -197,25 +197,25 @@ def _cancel_once(pool: ConnectionPool, entry: Entry, link: EngineConnection, unt
 
 
 def shut_down(pool: ConnectionPool, deadline: float, least: float) -> None:
-    """In the handler of SIGTERM: close what is idle, abort what is lent, all until then (monotonic, seconds).
+    """In the SIGTERM handler, close what is idle and abort what is lent, all by `deadline` (monotonic, seconds).
 
-    The signal may have come in the middle of anything, so that nothing here takes a lock, and the pool is left as it
-    is: only its sockets end. Each connection gets at least `least` seconds.
+    The signal may have come in the middle of anything, so nothing here takes a lock, and the pool is left as it is:
+    only its sockets are closed. Each connection gets at least `least` seconds.
     """
     for entry in list(pool.state.entries):
         if entry.state is State.IDLE and entry.link is not UNOPENED:
             try:
                 entry.link.close(max(deadline - monotonic(), least))
-            except Exception as error:  # noqa: BLE001 - the next connection is to be closed, too
+            except Exception as error:  # noqa: BLE001 - the next connection must be closed, too
                 log.debug("pool %s: closing at shutdown failed: %s", pool.name, error)
     cancel_lent(pool, deadline, least)
 
 
 def cancel_lent(pool: ConnectionPool, deadline: float, least: float) -> None:
-    """Cut what is lent, until then (monotonic, seconds), with at least `least` seconds for each. Takes no lock."""
+    """Cut what is lent, by `deadline` (monotonic, seconds), with at least `least` seconds for each. Takes no lock."""
     for entry in list(pool.state.entries):
         if entry.state is State.LENT and entry.link is not UNOPENED:
             try:
                 cancel_and_abort(pool, entry, max(deadline - monotonic(), least))
-            except Exception as error:  # noqa: BLE001 - so does this one
+            except Exception as error:  # noqa: BLE001 - the next connection must be cut, too
                 log.debug("pool %s: cutting at shutdown failed: %s", pool.name, error)

@@ -1,4 +1,4 @@
-"""The way back: a borrower's transaction is ended, and its connection brought back to how it was lent, or closed."""
+"""The way back: a borrower's transaction is ended, and its connection is restored to how it was lent, or closed."""
 
 import logging
 from typing import TYPE_CHECKING
@@ -29,12 +29,13 @@ _SWALLOWED = (
 def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *, strict: bool | None) -> None:
     """Take a connection back: end its transaction, bring it back to how it was lent, cache it or close it.
 
-    `error` is what the borrower's block raised; what goes wrong here is then logged and not raised. `strict`: a
-    block that ended well and whose work is not saved raises NotCommitted (None: as the option `unsaved` says).
+    `error` is what the borrower's block raised; if there is one, what goes wrong here is logged and not raised.
+    `strict`: a block that ended well but whose work is not saved raises NotCommitted (None: the option `unsaved`
+    decides).
     """
     link = entry.link
     if entry.pid != pool.pid:
-        # Borrowed before a fork: this process owns nothing of it but a descriptor.
+        # Borrowed before a fork: this process owns only a descriptor of it.
         link.discard()
         return
     strict = pool.config.unsaved == "raise" if strict is None else strict
@@ -88,22 +89,22 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
         if problem is not None:
             log.debug("pool %s: cleaning up after an error failed too: %s", pool.name, problem)
     finally:
-        del problem  # it knows this frame, and would keep the connection until the garbage collector comes
+        del problem  # it refers to this frame, and would keep the connection until the next garbage collection
 
 
 def end_transaction(pool: "ConnectionPool", entry: Entry, *, commit: bool, strict: bool, last: bool = True) -> None:
-    """Commit or roll back, where a transaction is or may be open. Raises NotCommitted, or as the engine's commit."""
+    """Commit or roll back, if a transaction is or may be open. Raises NotCommitted, or what the engine raises."""
     timeout = _bound(invocation.remaining())
     if commit:
         try:
             outcome = entry.link.commit(timeout, last=last)
-        except NotCommitted as error:  # it is still at work
+        except NotCommitted as error:  # the connection is still at work
             unsaved = _unsaved(pool, str(error), strict=strict)
             if unsaved:
                 raise unsaved from error
             return
     else:
-        # A rollback that takes longer than a checkout may is given up: closing has the same effect.
+        # A rollback that takes longer than a checkout may take is given up: closing has the same effect.
         outcome = entry.link.rollback(min(pool.config.timeout, timeout or pool.config.timeout), last=last)
     entry.answered = outcome is not Outcome.NONE
     if outcome is Outcome.ROLLED_BACK:
@@ -116,7 +117,7 @@ def end_transaction(pool: "ConnectionPool", entry: Entry, *, commit: bool, stric
 
 
 def _unsaved(pool: "ConnectionPool", why: str, *, strict: bool) -> NotCommitted | None:
-    """What is to be raised of a block that ended well and saved nothing; None where a warning is wanted."""
+    """The error for a block that ended well but saved nothing; None if only a warning is wanted."""
     text = f"pool {pool.name}: {why}"
     if strict:
         return NotCommitted(text)
@@ -135,5 +136,5 @@ def _restore(pool: "ConnectionPool", entry: Entry) -> bool:
 
 
 def _bound(remaining: float | None) -> float | None:
-    """Seconds for what ends a transaction: even a COMMIT after the deadline is sent, else it is surely lost."""
+    """Seconds for ending a transaction. COMMIT is sent even after the deadline: otherwise the work is surely lost."""
     return None if remaining is None else max(remaining, MIN_IO_TIMEOUT)

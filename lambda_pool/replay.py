@@ -1,4 +1,4 @@
-"""`Pool.run`: work in one transaction, and called again where that is safe."""
+"""`Pool.run`: work in one transaction, which is called again if that is safe."""
 
 import sys
 from collections.abc import Callable
@@ -29,8 +29,8 @@ def run(
 ) -> T:
     """Call `work(conn)` in one transaction, at most `attempts` times. See `Pool.run`.
 
-    `frame`: whose call it is; None for the caller's caller. `ended`: what NotCommitted says where the work ended its
-    transaction by itself; empty where it may.
+    `frame`: whose call it is; None for the caller's caller. `ended`: what NotCommitted says if the work ended its
+    transaction itself; empty if it may do that.
     """
     if isinstance(attempts, bool) or not isinstance(attempts, int) or attempts < 1:
         raise ConfigError(f"attempts={attempts!r} is not valid: it must be a whole number of at least 1")
@@ -69,7 +69,7 @@ def run(
 
 
 def not_callable(work: object) -> ConfigError:
-    """The error for work that nobody can call."""
+    """The error for work that cannot be called."""
     return ConfigError(f"work is not valid: it must be a function of the connection, not {type(work).__name__}")
 
 
@@ -86,6 +86,6 @@ def _named(work: Any) -> str:
 
 
 def _lasts(delay: float) -> bool:
-    """True if the invocation lasts longer than a pause of so many seconds."""
+    """True if the invocation lasts longer than a pause of `delay` seconds."""
     left = invocation.remaining()
     return left is None or left > delay

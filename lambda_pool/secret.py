@@ -41,7 +41,7 @@ class Secret:
 
 
 class SecretMapping(Mapping[str, Any]):
-    """Arguments among which a password may be: prints their names alone, and cannot be pickled."""
+    """Arguments that may contain a password: prints only their names, and cannot be pickled."""
 
     __slots__ = ("__values",)
 
@@ -68,15 +68,15 @@ class SecretMapping(Mapping[str, Any]):
 
 
 def private(function: Callable[P, R]) -> Callable[P, R]:
-    """For a function that handles secrets in the open: what it raises leaves without its variables.
+    """For a function that handles secrets in plain text: an error leaves it without the function's variables.
 
-    Reports of errors show the variables of each frame, and some services gather them by themselves. The frames stay,
-    with file and line; they are emptied.
+    Error reports show the variables of each frame, and some services collect them automatically. The frames stay, with
+    file and line, but they are emptied.
     """
 
     @wraps(function)
     def call(*args: P.args, **kwargs: P.kwargs) -> R:
-        outer = sys.exception()  # that of a caller's `except` block, which is none of ours
+        outer = sys.exception()  # from a caller's `except` block, so not ours to empty
         try:
             return function(*args, **kwargs)
         except BaseException as error:
@@ -101,6 +101,6 @@ def _empty(error: BaseException, outer: BaseException | None) -> None:
         errors += (found.__cause__, found.__context__)
         trace = found.__traceback__
         while trace is not None:
-            with suppress(RuntimeError):  # it still runs: this module's own, or a caller's
+            with suppress(RuntimeError):  # a frame that still runs: this module's own, or a caller's
                 trace.tb_frame.clear()
             trace = trace.tb_next

@@ -17,7 +17,7 @@ from .request import UNAVAILABLE, Request, begin, current_request
 log: logging.Logger = logging.getLogger("lambda_pool")
 
 _ANSWERED = (*UNAVAILABLE, CommitUncertain)
-_DEEPEST = 10  # causes of an error that are looked at
+_DEEPEST = 10  # how many causes of an error are looked at
 _RETRY_AFTER = "5"  # seconds that a client is asked to wait: about as long as a failover's second half
 
 
@@ -26,7 +26,7 @@ class Requests:
 
     def __init__(self, pool: Any, request_timeout: float | None, on_unavailable: Callable[..., Any] | None) -> None:
         """Checks a middleware's arguments. Raises ConfigError."""
-        # By what an AsyncPool has, too.
+        # Checked by an attribute that an AsyncPool has, too.
         if pool is not None and not isinstance(getattr(pool, "_core", None), ConnectionPool):
             raise ConfigError(f"pool is not valid: it must be a lambda_pool.Pool, and not {type(pool).__name__}")
         if on_unavailable is not None and not callable(on_unavailable):
@@ -38,7 +38,7 @@ class Requests:
         shutdown.in_server()
 
     def begin(self, *, lasting: bool = False) -> "Served | None":
-        """A request begins, with a deadline unless it is a `lasting` one. None inside of another middleware's one."""
+        """Begin a request, with a deadline unless it is `lasting`. None inside of another middleware's request."""
         if current_request() is not None:
             return None
         left = remaining() if running else None
@@ -51,11 +51,11 @@ class Served:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self._counted = not running  # else it is a part of an invocation, which is counted
+        self._counted = not running  # otherwise it is a part of an invocation, which is counted
         self._disarm = lifecycle.arm_request(request)
 
     def holds_transaction(self) -> bool:
-        """True while the request has a transaction open: its answer is not known to be true yet."""
+        """True while the request has an open transaction: its answer may still turn out to be wrong."""
         return any(reclaim.holds_transaction(pool, self.request) for pool in lifecycle.pools())
 
     def holds_any(self) -> bool:
@@ -63,7 +63,7 @@ class Served:
         return any(reclaim.lent_for(pool, self.request) for pool in lifecycle.pools())
 
     def end(self, error: BaseException | None) -> BaseException | None:
-        """Clean up after the request, which ended with `error`. Out: the error that it is to be answered with."""
+        """Clean up after the request, which ended with `error`. Out: the error to answer it with."""
         if self._disarm is not None:
             self._disarm()
         problem = lifecycle.end_request(self.request, failed=error is not None, counted=self._counted)
@@ -75,17 +75,17 @@ class Served:
         lifecycle.ask(pool, None if deadline is None else deadline - reserve.seconds)
 
     def unavailable(self, error: BaseException | None, status: int) -> LambdaPoolError | None:
-        """The pool's error that is to be answered with 503, in place of an `error` or an answer of this `status`."""
+        """The pool's error to answer with 503, in place of this `error` or of an answer with this `status`."""
         noted = self.request.failure
         seen: BaseException | None = error
         for _ in range(_DEEPEST):
             if isinstance(seen, BaseExceptionGroup) and _is_of_one_kind(seen):
-                # Of several tasks', the one after which nobody may simply try again.
+                # Of several tasks' errors, take the one after which nobody may simply try again.
                 seen = max(seen.exceptions, key=lambda each: isinstance(each, CommitUncertain))
             elif seen is None or isinstance(seen, _ANSWERED):
                 break
             else:
-                # Raised amid the handling of what is noted no longer, it has a reason of its own.
+                # If the pool's error is no longer noted, one raised while it was handled has a reason of its own.
                 seen = seen.__cause__ or (seen.__context__ if noted else None)
         if isinstance(seen, _ANSWERED):
             return seen
@@ -98,7 +98,7 @@ def _is_of_one_kind(group: BaseExceptionGroup[BaseException]) -> bool:
 
 
 def refusal(error: LambdaPoolError) -> tuple[list[tuple[str, str]], bytes]:
-    """Headers and body of the answer 503. What stands in the error is for the log, and not for a client."""
+    """Headers and body of the answer 503. The text of the error is for the log, not for a client."""
     if isinstance(error, CommitUncertain):
         text = "The database did not confirm that the change was saved: look before you send it again."
         headers = []
@@ -110,7 +110,7 @@ def refusal(error: LambdaPoolError) -> tuple[list[tuple[str, str]], bytes]:
 
 
 def check_own_answer(answer: Any, kind: str) -> Any:
-    """What `on_unavailable` has returned. Raises ConfigError if that is no application of this kind."""
+    """What `on_unavailable` has returned. Raises ConfigError if that is not an application of this kind."""
     if not callable(answer):
         raise ConfigError(
             f"on_unavailable returned an object of type {type(answer).__name__}: it must return {kind} application"

@@ -1,4 +1,4 @@
-"""What a handler takes, read once when it is decorated, through all that other decorators have wrapped it in."""
+"""What a handler takes, read once when it is decorated, through all other decorators around it."""
 
 import functools
 from collections.abc import Iterator
@@ -13,21 +13,21 @@ EVENT_AND_CONTEXT = 2
 DURABLE_SDK = "aws_durable_execution_sdk_python"
 """The package of @durable_execution."""
 
-# inspect.CO_…; inspect itself costs a cold start 10 ms.
+# The values of inspect.CO_…: importing inspect itself costs a cold start 10 ms.
 _VAR_POSITIONAL, _VAR_KEYWORDS, _GENERATOR, _COROUTINE, _ASYNC_GENERATOR = 0x04, 0x08, 0x20, 0x80, 0x200
 _DEEPEST = 50
-"""Decorators on one handler. An object that answers to every name seems to wrap itself for ever."""
+"""The most decorators on one handler. An object that has every attribute seems to wrap itself for ever."""
 
 
 class Signature:
-    """A handler and its parameters. Raises ConfigError where they cannot be known.
+    """A handler and its parameters. Raises ConfigError if they cannot be known.
 
-    `chain`: the handler and what wraps it, outermost first, its function last. `handler_at`: where in the chain the
-    handler stands that the innermost decorator calls (a function, a method, a partial); 0 if nothing wraps it.
-    `wanted`: the handler takes the connection, and `named` if it does so by its name. `place`: that parameter's index
-    among the function's positional ones, -1 if there is none. `filled`: of these, how many are filled before the
-    event (`self`, a partial's arguments), of the whole chain and `filled_at_handler` of the handler alone.
-    `depth`: how many decorators without functools.wraps are looked through.
+    `chain`: the handler and what wraps it, outermost first, its function last. `handler_at`: the index in the chain of
+    what the innermost decorator calls (a function, a method, a partial); 0 if nothing wraps it. `wanted`: the handler
+    takes the connection; `named`: it takes it by its name. `place`: that parameter's index among the function's
+    positional ones, -1 if there is none. `filled`: how many of these are filled before the event (`self`, a partial's
+    arguments) in the whole chain; `filled_at_handler`: the same for the handler alone. `depth`: how many decorators
+    without functools.wraps are looked through.
     """
 
     def __init__(self, fn: Any, inject: str, depth: int = 4) -> None:
@@ -51,7 +51,7 @@ class Signature:
         self._positional = self.code.co_varnames[: self.code.co_argcount]
         self.place: int = self._positional.index(inject) if self.named and inject in self._positional else -1
         self.by_position: bool = 0 <= self.place < self.code.co_posonlyargcount
-        # As in the body of a class, where a function is not yet a method.
+        # True in the body of a class, where a function is not yet a method.
         own = not self.filled and self._positional[:1] in {("self",), ("cls",)}
         self._lambdas = self._positional[: self.filled + own + EVENT_AND_CONTEXT]
         self.too_early: bool = 0 <= self.place < len(self._lambdas)
@@ -92,7 +92,7 @@ class Signature:
         self.filled_at_handler = 0
 
     def _held(self, layer: FunctionType, depth: int) -> Any:
-        """The handler that a decorator without functools.wraps keeps, in its closure or on its object; else None."""
+        """The handler that a decorator without functools.wraps keeps in its closure or on its object, or None."""
         if self.inject in _names(layer.__code__):
             return None
         held = list(contents(layer))
@@ -126,7 +126,7 @@ class Signature:
     def check(self, *, awaited: bool = False) -> None:
         """Raise ConfigError for a handler that cannot be called, or that could not get its connection.
 
-        `awaited`: an `async def` can be.
+        `awaited`: an `async def` can be called, too.
         """
         inject, name, flags = self.inject, self.name, self.code.co_flags
         if self.is_coroutine and not awaited:
@@ -149,7 +149,7 @@ class Signature:
                 "move it there, or move the / in front of it"
             )
         if self.named or self.handler_at:
-            return  # a decorator may fill what else there is
+            return  # a decorator may fill the other parameters
         if flags & _VAR_POSITIONAL and not self.wanted and self.filled == len(self._positional):
             raise ConfigError(
                 f"the handler {name} takes * alone, which does not say whether it wants the connection: write "
@@ -160,7 +160,7 @@ class Signature:
             raise ConfigError(self.not_filled(unfilled[0]))
 
     def _is_odd_method(self) -> bool:
-        """True for a function in a class whose first parameter is not called self: perhaps it is one all the same."""
+        """True for a function in a class whose first parameter is not called self: it may still be a method."""
         outer = self.chain[-1].__qualname__.rpartition(".")[0]
         inside = bool(outer) and not outer.endswith("<locals>")
         return inside and not self.filled and len(self._lambdas) == EVENT_AND_CONTEXT
@@ -178,7 +178,7 @@ class Signature:
         return self.inject in kwargs or 0 <= self.place - self.filled < len(args)
 
     def explain(self, error: TypeError) -> ConfigError | None:
-        """The ConfigError for a call that did not reach the handler for want of a parameter; None for other errors."""
+        """The ConfigError for a call that failed because a parameter was missing or unknown; None for other errors."""
         called, _, complaint = str(error).partition("() ")
         names = {name for name in complaint.split("'")[1::2] if name.isidentifier()}
         if "unexpected keyword argument" in complaint and names == {self.inject} and not self.named:
@@ -211,7 +211,7 @@ def accepts(layer: Any, name: str) -> bool:
 
 
 def contents(fn: Any) -> Iterator[Any]:
-    """What the variables of a function's closure hold."""
+    """The values of the variables in a function's closure."""
     for cell in getattr(fn, "__closure__", None) or ():
         try:
             yield cell.cell_contents
@@ -220,7 +220,7 @@ def contents(fn: Any) -> Iterator[Any]:
 
 
 def _call_of(layer: Any) -> Any:
-    """What a callable object's class says that a call does."""
+    """The `__call__` of a callable object's class."""
     return type(layer).__call__
 
 

@@ -1,6 +1,6 @@
-"""Orders of decorators in which something is recorded as done that the transaction may yet undo. They are refused.
+"""Refuses orders of decorators in which something is recorded as done that the transaction may still undo.
 
-Other packages' decorators are known by the module that their functions were written in: nothing is imported for it.
+Other packages' decorators are known by the module that their functions were written in, so nothing is imported for it.
 """
 
 import functools
@@ -17,7 +17,7 @@ _DEPTH = 3
 
 
 def refuse(signature: Signature) -> None:
-    """Raise ConfigError if a decorator below the pool's records an end that comes before COMMIT."""
+    """Raise ConfigError if a decorator below the pool's records the handler as done before COMMIT."""
     handler = signature.chain[-1]
     homes = [_home(fn) for layer in signature.chain[:-1] for fn in _functions(layer, handler, _DEPTH)]
     if any(_is_in(home, _IDEMPOTENCY) for home in homes):
@@ -40,11 +40,11 @@ def refused_durable(name: str) -> ConfigError:
 
 
 class Attributes(dict[str, Any]):
-    """The attributes of a decorated handler, which tell when a durable function is made of it.
+    """The attributes of a decorated handler, which notice when it is made into a durable function.
 
     A decorator cannot see what is put above it later. But functools.wraps copies the attributes of what it wraps, and
-    so asks for their names: then the SDK is looked for among the callers. What wraps the handler gets attributes of
-    this kind too, so that a decorator in between hides nothing.
+    so asks for their names. At that moment, the SDK is looked for among the callers. A function that wraps the handler
+    gets attributes of this kind too, so that a decorator in between hides nothing.
     """
 
     def __init__(self, attributes: dict[str, Any], name: str) -> None:
@@ -52,7 +52,7 @@ class Attributes(dict[str, Any]):
         self._name = name
 
     def __iter__(self) -> Iterator[str]:
-        """As of any dictionary; that it is overridden makes `dict.update` call `keys`."""
+        """As in any dictionary. Overriding it makes `dict.update` call `keys`."""
         return super().__iter__()
 
     def keys(self) -> Any:
@@ -72,7 +72,7 @@ def _is_in(module: str, package: str) -> bool:
 
 
 def _home(fn: Any) -> str:
-    """The module that a function was written in; functools.wraps says another one in `__module__`."""
+    """The module that a function was written in; after functools.wraps, `__module__` names another one."""
     return str(getattr(fn, "__globals__", {}).get("__name__", ""))
 
 

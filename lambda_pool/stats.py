@@ -20,7 +20,7 @@ class PoolStats:
     closed: int = 0
     pings: int = 0
     connect_errors: int = 0
-    """Attempts to connect that failed, those that a later attempt made good included."""
+    """Attempts to connect that failed, even if a later attempt succeeded."""
     timeouts: int = 0
     """Borrowers that gave up, in the queue or while connecting."""
     rolled_back: int = 0

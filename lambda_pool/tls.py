@@ -21,9 +21,9 @@ MODES = ("disable", "allow", "prefer", "require", "verify-ca", "verify-full")
 """libpq's `sslmode` values, weakest first: https://www.postgresql.org/docs/current/libpq-ssl.html"""
 
 _PUBLIC = frozenset({"system", "rds-proxy"})
-"""Stores of public authorities, who vouch for anybody: worth nothing without the host name's check."""
+"""Stores of public authorities, which vouch for anybody: worth nothing unless the host name is checked."""
 
-# Where distributions keep their authorities in one file, Lambda's first. Found without `import ssl`, whose
+# Where distributions keep their authorities in one file, Lambda's first. This avoids `import ssl`, whose
 # get_default_verify_paths() knows less and costs a cold start 13 ms.
 _SYSTEM_FILES = (
     "/etc/pki/tls/certs/ca-bundle.crt",  # Amazon Linux, Fedora
@@ -44,9 +44,9 @@ https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.SSL.html and
 
 
 class Tls(Record):
-    """How to encrypt one connection: `mode` as libpq's sslmode, `ca_file` the trusted roots (None: driver's own).
+    """How to encrypt one connection: `mode` is libpq's sslmode, `ca_file` the trusted roots (None: the driver's own).
 
-    `cert_file` and `key_file`: the client's own certificate and its private key, where it has one.
+    `cert_file` and `key_file`: the client's own certificate and its private key, if it has one.
     """
 
     mode: str
@@ -74,19 +74,19 @@ def weaker(mode: str, other: str) -> bool:
 def is_local(host: str, hostaddr: str = "") -> bool:
     """True for a Unix socket (empty or a path) and for loopback names and addresses.
 
-    `hostaddr`: where it leads to, whatever the name says. A name is not local merely because it resolves to this
-    machine.
+    `hostaddr`: the address that is connected to, whatever the name says. A name is not local merely because it resolves
+    to this machine.
     """
     if hostaddr:
         return is_local(host) and is_local(hostaddr)
     if _is_socket(host) or host.lower().removesuffix(".") in {"localhost", "::1"}:
         return True
-    # Not just the beginning: 127.example.com is anybody's.
+    # Check more than the beginning: 127.example.com may be anybody's.
     return host.startswith("127.") and host.replace(".", "").isdigit()
 
 
 def _is_socket(host: str) -> bool:
-    # A comma would make it a list of hosts for libpq, of which only the first is a socket.
+    # With a comma, libpq takes it for a list of hosts, of which only the first is a socket.
     return not host or (host.startswith(("/", "@")) and "," not in host)
 
 
@@ -101,16 +101,16 @@ def choose(
     default_mode: str | None = None,
     default_root_cert: str | None = None,
 ) -> Tls:
-    """The encryption for one connect: the one place where that is decided.
+    """The encryption for one connection: this is the one place that decides it.
 
-    In: where it leads (the host's name, and the address where that is not looked up), the user's sslmode and
-    sslrootcert (None: not given), whether an RDS Proxy stands there, whether anything forbids plain text, and what the
-    driver's own environment says. A user's own mode and CA win; without them every host that is neither loopback nor a
-    Unix socket is verified in full. The environment's mode counts where it is the stricter one, its CA where a
+    In: where it leads (the host's name, and the address if the name is not looked up), the user's sslmode and
+    sslrootcert (None: not given), whether it is an RDS Proxy, whether anything forbids plain text, and what the
+    driver's own environment says. A user's own mode and CA win. Without them, every host that is neither loopback nor a
+    Unix socket is verified in full. The environment's mode counts if it is the stricter one, and its CA if a
     certificate is verified. As in libpq, `require` with a CA means `verify-ca`.
 
     Raises ConfigError for an sslrootcert that names authorities which are not shipped, for public authorities with
-    a mode that does not check the host name, and where the operating system has no trust store.
+    a mode that does not check the host name, and if the operating system has no trust store.
     """
     if mode is None:
         if (_is_socket(host) and not hostaddr) or (root_cert is None and is_local(host, hostaddr)):
@@ -135,8 +135,8 @@ def choose(
 def with_certificate(tls: Tls, cert_file: str, key_file: str, key_password: Secret | None) -> Tls:
     """The same encryption with a client's certificate. Raises ConfigError for a file that is not there.
 
-    Looked for at each connect, because a function may write them to /tmp first; and here, because libpq would do
-    without a certificate that it does not find.
+    The files are looked for at each connect, because a function may write them to /tmp first. It is done here, because
+    libpq would do without a certificate that it does not find.
     """
     for name, file in (("sslcert", cert_file), ("sslkey", key_file)):
         if not os.path.isfile(file):  # noqa: PTH113 - importing pathlib takes 4 ms of a cold start
@@ -151,7 +151,7 @@ def _store(host: str, *, proxy: bool) -> tuple[str, str]:
         return "system", _system(host)
     if rds.proxy or (proxy and rds.kind is Kind.OTHER):
         return "rds-proxy", _shipped("proxy")
-    # A region that opened after this release, or a global database, whose writer may be anywhere.
+    # "all" is for a region that opened after this release, or a global database, whose writer may be anywhere.
     return "rds", (rds.region and certs.path(rds.region)) or _shipped("all")
 
 
@@ -162,7 +162,7 @@ def _named(root_cert: str) -> tuple[str, str]:
     if root_cert == "rds":
         return "rds", _shipped("all")
     region = root_cert.removeprefix("rds-")
-    # Not rds-combined-ca-bundle.pem, a file that many people have.
+    # This must not take rds-combined-ca-bundle.pem, a file that many people have, for a region.
     if region == root_cert or not region.replace("-", "").isalnum() or not region.isascii():
         return "", root_cert
     file = certs.path(region)
@@ -184,8 +184,8 @@ def _shipped(name: str) -> str:
 
 def _system(host: str) -> str:
     """One file with the operating system's authorities."""
-    # A path, because libpq's own "system" looks for them where psycopg's binary wheel was built.
-    # The variable by which OpenSSL itself is told.
+    # A path, because libpq's own "system" looks for them in the place where the machine had them that built psycopg's
+    # binary wheel. SSL_CERT_FILE is the variable that OpenSSL itself reads.
     chosen = os.environ.get("SSL_CERT_FILE")
     if chosen:
         return chosen
@@ -219,7 +219,7 @@ def context(tls: Tls, host: str) -> "ssl.SSLContext":
     if tls.cert_file is not None:
         password = tls.key_password
         try:
-            # Empty without one: OpenSSL would ask for it on the terminal.
+            # Without a password, give an empty one: otherwise OpenSSL would ask for it on the terminal.
             made.load_cert_chain(tls.cert_file, tls.key_file, lambda: "" if password is None else password.reveal())
         except (OSError, ssl.SSLError) as error:
             raise ConfigError(
@@ -281,7 +281,7 @@ _OWN_CERTIFICATE = ("private key", "could not read certificate file", "alert unk
 
 
 def advice_on_own_certificate(text: str) -> str:
-    """What to do about the client's own certificate, by an error's lower-case text; empty if it is not about that."""
+    """What to do about the client's own certificate, given an error's lower-case text; empty if it is another error."""
     if "client certificate" in text or "certificate required" in text:
         return (
             "The server wants the client's own certificate: write sslcert=/path/to/certificate.pem and "

@@ -17,7 +17,7 @@ _HOLDERS = 3  # places that an error names: more would hide the rest of it
 
 
 def hopeless(pool: "ConnectionPool") -> LambdaPoolError:
-    """The error for a borrower that holds every connection there may be, and wants one more."""
+    """The error for a borrower that already holds all connections of the pool, and wants one more."""
     size = pool.config.max_size
     held = "the only connection" if size == 1 else f"all {size} connections"
     who = "task" if current_borrower() < 0 else "thread"
@@ -42,7 +42,7 @@ def timed_out(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
         f"{'; last failure to connect: ' + failure if failure else ''}"
         f"{'; borrowed at ' + ', '.join(holders[:_HOLDERS]) if holders else ''})"
     )
-    if holders:  # else all that there are were just being opened
+    if holders:  # otherwise, all connections were just being opened
         text += f": hold them for a shorter time, or raise max_size ({pool.config.max_size})"
     if deadline.by_invocation:
         return _noted(DeadlineExceeded, f"{text}; the invocation had no more time")
@@ -50,9 +50,9 @@ def timed_out(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
 
 
 def not_answered(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
-    """The error where the server lets the pool log in, but does not answer what is to be asked before the checkout.
+    """The error where the server lets the pool log in, but does not answer what must be asked before the checkout.
 
-    That is BEGIN, or how a framework sets a new connection up.
+    That is BEGIN, or what a framework asks each new connection.
     """
     waited = deadline.elapsed()
     pool.events.emit(TimedOut(pool.name, waited, pool.connector.server()))

@@ -1,7 +1,7 @@
 """The one seam for every wait: a descriptor, a pause, a turn in the queue, a lock, and who the borrower is.
 
-Whatever waits elsewhere in the package waits through here, so that another way of waiting is another `Waits`, and not
-another pool. A thread waits by itself, unless `aio.waits` was loaded and the code runs for an event loop.
+All code of the package that waits does so through here. So another way of waiting is another `Waits`, and not another
+pool. Waiting blocks the thread, unless `aio.waits` was loaded and the code runs for an event loop.
 """
 
 import select
@@ -41,20 +41,20 @@ class Turn(Protocol):
         """True if nobody will ever wait there again."""
 
     def wait(self, seconds: float) -> bool:
-        """Wait for `wake`, at most so many seconds. False if it did not come."""
+        """Wait for `wake`, at most this many seconds. False if it did not come."""
 
     def wake(self) -> None:
-        """Let the borrower look again. The pool's lock is held, so that no two wake it at once."""
+        """Let the borrower look again. The pool's lock is held, so no two threads wake it at once."""
 
 
 class Waits(Protocol):
-    """A way of waiting: what the functions below do, each under the same name."""
+    """A way of waiting: each method does what the function of the same name below does."""
 
     def here(self) -> bool:
-        """True if the code that runs now is to wait in this way."""
+        """True if the code that runs now must wait in this way."""
 
     def current_borrower(self) -> int:
-        """See the function of that name; so with all below."""
+        """See the function of that name, as for all methods below."""
 
     def pause(self, seconds: float) -> None: ...
 
@@ -65,7 +65,7 @@ class Waits(Protocol):
     def finish(self, awaitable: Awaitable[T]) -> T: ...
 
     def finish_alone(self, awaitable: Awaitable[T]) -> T:
-        """See `finish`: where no loop runs."""
+        """See `finish`: what it does when no loop runs."""
 
     def within(self, seconds: float, call: Callable[[], T]) -> T: ...
 
@@ -80,11 +80,11 @@ class _Seam:
     other: Waits | None = None
     """Another way of waiting, once it was loaded."""
     plain: int = 0
-    """The thread that waits by itself in any case, because it runs the handler of a signal."""
+    """The thread that blocks in any case, because it runs a signal handler."""
 
 
 def install(other: Waits) -> None:
-    """Let what runs in that way wait in that way."""
+    """Let code wait in that way if it runs in that way (see `Waits.here`)."""
     _Seam.other = other
 
 
@@ -94,7 +94,7 @@ def _other() -> Waits | None:
 
 
 class plainly:  # noqa: N801 - used like a function
-    """In this block, this thread waits by itself: the handler of a signal may not let anything else run meanwhile."""
+    """In this block, waiting blocks this thread: a signal handler must not let anything else run meanwhile."""
 
     def __enter__(self) -> None:
         self._before, _Seam.plain = _Seam.plain, get_ident()
@@ -110,7 +110,7 @@ def current_borrower() -> int:
 
 
 def pause(seconds: float) -> None:
-    """Do nothing for so many seconds."""
+    """Do nothing for this many seconds."""
     other = _Seam.other and _other()
     if other:
         other.pause(seconds)
@@ -119,29 +119,29 @@ def pause(seconds: float) -> None:
 
 
 def ready(fd: int, events: int, timeout: float | None) -> int:
-    """Wait until a descriptor can be read or written, at most `timeout` seconds (None: no bound).
+    """Wait until a descriptor can be read or written, at most `timeout` seconds (None: without a limit).
 
-    In and out: READ, WRITE or both; 0 if it did not come to that.
+    In and out: READ, WRITE or both. Out: 0 if the time ran out first.
     """
     other = _Seam.other and _other()
     return other.ready(fd, events, timeout) if other else poll(fd, events, timeout)
 
 
 def poll(fd: int, events: int, timeout: float | None = 0.0) -> int:
-    """The same, by the thread itself."""
+    """The same, but it always blocks the thread."""
     poller = select.poll()
     poller.register(fd, _MASKS[events])
     found = poller.poll(None if timeout is None else min(max(timeout, 0.0) * 1000, _LONGEST))
     if not found:
         return 0
     seen = found[0][1]
-    # An error or the end of the connection is for the driver to find, by whichever it wanted.
+    # An error or the end of the connection is for the driver to find, when it reads or writes as it wanted.
     got = (READ if seen & select.POLLIN else 0) | (WRITE if seen & select.POLLOUT else 0)
     return got & events or events
 
 
 class FreeCheck:
-    """What an open socket shows without a wait and without a round trip. For one thread at a time."""
+    """What an open socket shows without waiting and without a round trip. For one thread at a time."""
 
     __slots__ = ("_poller",)
 
@@ -161,28 +161,28 @@ def turn(owner: int, role: "Role") -> Turn:
 
 
 def hold(lock: Any, seconds: float) -> bool:
-    """Acquire a lock of threads, in at most so many seconds. False if that did not work."""
+    """Acquire a thread lock, in at most this many seconds. False if that did not work."""
     return bool(lock.acquire(timeout=min(max(0.0, seconds), TIMEOUT_MAX)))
 
 
 def finish(awaitable: Awaitable[T]) -> T:
-    """The result of something that is to be awaited, as each method of a connection for an event loop is.
+    """The result of an awaitable, such as each method of a connection for an event loop returns.
 
-    At the end of an invocation, where no loop runs, it gets one of its own.
+    At the end of an invocation, when no loop runs, it gets one of its own.
     """
     other = _other()
     if other is not None:
         return other.finish(awaitable)
     if _Seam.other is None:
-        raise AssertionError("unreachable")  # whatever is to be awaited has loaded it
+        raise AssertionError("unreachable")  # code that has something to await has loaded it
     return _Seam.other.finish_alone(awaitable)
 
 
 def within(seconds: float, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
-    """Make a call that nothing else bounds, in at most so many seconds. Raises what it raises, or OverdueError.
+    """Make a call that has no time limit of its own, in at most `seconds`. Raises what it raises, or OverdueError.
 
-    It is made in a thread of its own, which may outlast that time. So signals are handled meanwhile, and the other
-    tasks of an event loop go on.
+    It runs in a thread of its own, which may outlast that time. So signals are handled meanwhile, and the other tasks
+    of an event loop go on.
     """
     if seconds <= 0:
         raise OverdueError("no answer in time")
@@ -191,7 +191,7 @@ def within(seconds: float, call: Callable[..., T], *arguments: Any, **named: Any
 
 
 def aside(seconds: float, call: Callable[..., T], *arguments: Any, **named: Any) -> T:
-    """Make a call that bounds itself, and waits by itself: on an event loop as `within`, so that its others go on."""
+    """Make a blocking call with a time limit of its own. On an event loop, as `within`, so that other tasks go on."""
     other = _Seam.other and _other()
     return other.within(seconds, partial(call, *arguments, **named)) if other else call(*arguments, **named)
 
@@ -212,7 +212,7 @@ def _in_a_thread(seconds: float, call: Callable[[], T]) -> T:
 
 
 def begin_beside(run: Callable[[], None]) -> None:
-    """Run it in a thread of its own; at once, where the process has as many threads as it may have."""
+    """Run it in a thread of its own; at once in this one, if the process may not have more threads."""
     try:
         start_new_thread(run, ())
     except RuntimeError:
@@ -236,13 +236,13 @@ def result_of(outcome: Outcome) -> Any:
             raise error
         return value
     finally:
-        del error  # it knows this frame
+        del error  # it refers to this frame
 
 
 def unbroken(seconds: float) -> AbstractContextManager[None]:
     """In this block, a task's cancellation waits until the end of the block: for a COMMIT, whose answer must be heard.
 
-    From then on a wait lasts at most so many seconds.
+    Once a cancellation has come, the block waits for at most `seconds` more.
     """
     other = _Seam.other and _other()
     return other.unbroken(seconds) if other else nullcontext()
@@ -267,10 +267,10 @@ class ThreadTurn:
         self._asleep.acquire()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for `wake`, at most so many seconds. False if it did not come."""
+        """Wait for `wake`, at most this many seconds. False if it did not come."""
         return self._asleep.acquire(timeout=seconds)
 
     def wake(self) -> None:
-        """Let the borrower look again. The pool's lock is held, so that no two wake it at once."""
+        """Let the borrower look again. The pool's lock is held, so no two threads wake it at once."""
         if self._asleep.locked():
             self._asleep.release()

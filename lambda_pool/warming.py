@@ -16,7 +16,7 @@ log: logging.Logger = logging.getLogger("lambda_pool")
 def warm(pool: ConnectionPool, deadline: Deadline, *, strict: bool = False) -> None:
     """Open `min_size` connections (at least one), within the limit. See `Pool.warm`.
 
-    What is raised by anything but the pool, such as the handler of the caller's own alarm, is the caller's.
+    An error that is not the pool's, such as one from the handler of the caller's own alarm, is always raised.
     """
     pool.warmed = True
     entries: list[Entry] = []

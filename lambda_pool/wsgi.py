@@ -17,7 +17,7 @@ Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
 Unavailable = Callable[[Environ, Exception], App]
-"""`on_unavailable(environ, error)`: a WSGI application that answers, such as a response of Flask's."""
+"""`on_unavailable(environ, error)`: returns a WSGI application that answers, such as a Flask response."""
 
 __all__ = ["Middleware"]
 
@@ -26,15 +26,15 @@ _REFUSED = f"503 {HTTPStatus.SERVICE_UNAVAILABLE.phrase}"
 
 
 class Middleware:
-    """Around a WSGI application: a deadline for each request, clean-up of what it borrowed and left, metrics, and 503.
+    """Wraps a WSGI application: a deadline for each request, clean-up of what it left borrowed, metrics, and 503.
 
-    In: the application; the pool (one middleware serves all pools of the process); `request_timeout`, seconds after
-    which nothing of the pool's waits any more (by default the Web Function's own time-out where the environment tells
-    it, else none); `on_unavailable(environ, error)`, which gives a WSGI application that answers in place of the
-    middleware's own 503 when no connection can be had, or after CommitUncertain. Raises ConfigError.
+    In: the application; the pool (one middleware serves all pools of the process); `request_timeout`, the seconds after
+    which the pool stops waiting (by default the Web Function's own time-out if the environment tells it, otherwise no
+    limit); `on_unavailable(environ, error)`, which returns a WSGI application that answers in place of the middleware's
+    own 503 when no connection is available, or after CommitUncertain. Raises ConfigError.
 
-    An answer that is complete with one piece, as its length or its kind tells, is held back while the request has a
-    transaction open, so that a COMMIT that fails can still change it.
+    If the length or the kind of an answer tells that one piece is all of it, it is held back while the request has an
+    open transaction, so that a failed COMMIT can still change it.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class _Answer:
         self._environ = environ
         self._start_response = start_response
         self._served = served
-        self._start: tuple[Any, ...] = ()  # what the application has said, and the server has not been told
+        self._start: tuple[Any, ...] = ()  # what the application has told us, and we have not told the server
         self._body: Iterable[bytes] = ()
         self._pieces: Iterator[bytes] = iter(())
         self._writer: Callable[[bytes], Any] = self._write
@@ -95,7 +95,7 @@ class _Answer:
             self._fail(error)
 
     def file(self) -> Iterable[bytes] | None:
-        """The application's body as it is, where that is a file, which some servers send in a way of their own."""
+        """The application's body as it is, if it is a file: some servers send files in a way of their own."""
         wrapper = self._environ.get("wsgi.file_wrapper")
         if self._ended or not isinstance(wrapper, type) or not isinstance(self._body, wrapper):
             return None
@@ -112,7 +112,7 @@ class _Answer:
         return self
 
     def __next__(self) -> bytes:
-        """The next piece. The first one is looked at: what comes in its place may be another answer."""
+        """The next piece. The first one is looked at: another answer may have to take its place."""
         try:
             piece = next(self._pieces, None)
             if not self._begun and self._may_change(piece):
@@ -135,9 +135,9 @@ class _Answer:
             raise problem
 
     def _whole(self, piece: bytes) -> bytes:
-        """The one piece of an answer that may still change: once everything is cleaned up.
+        """The one piece of an answer that may still change, given once everything is cleaned up.
 
-        A generator that was closed where it yields would roll back: it goes on to its end first.
+        A generator that is closed where it yields would roll back, so it first goes on to its end.
         """
         piece += b"".join(self._pieces)
         self._close_body()
@@ -146,7 +146,7 @@ class _Answer:
         return next(self._pieces) if refused else piece
 
     def _finish(self, problem: BaseException | None) -> bool:
-        """Everything is cleaned up, which ended with this problem. Out: True if the answer is 503 therefore."""
+        """Go on after the clean-up, which ended with this `problem`. Out: True if the answer is 503 because of it."""
         refused = None if self._begun else self._served.unavailable(problem, self._status())
         if refused is not None:
             self._close_body()
@@ -166,19 +166,19 @@ class _Answer:
         return (
             status < 400
             and self._is_whole(piece, status)
-            # Asked last: it looks at each connection.
+            # Asked last, because it looks at each connection.
             and self._served.holds_transaction()
         )
 
     def _is_whole(self, piece: bytes | None, status: int) -> bool:
-        """True if behind this piece nothing comes: by the length that is told, or because there is no body at all."""
+        """True if nothing comes after this piece: by the announced length, or because there is no body at all."""
         if piece is None or status in _NO_BODY or (isinstance(self._body, list | tuple) and len(self._body) == 1):
             return True
         headers = {name.lower(): value for name, value in self._start[1]}
         return headers.get("content-length") == str(len(piece))
 
     def _fail(self, error: BaseException) -> None:
-        """The application has raised. Answers with 503, or raises it."""
+        """The application has raised this error. Answer with 503, or raise it."""
         try:
             self._close_body()
             problem = self._end(error)
@@ -187,7 +187,7 @@ class _Answer:
                 raise error
             self._answer_refused(refused)
         finally:
-            del error  # it knows this frame
+            del error  # it refers to this frame
 
     def _answer_refused(self, refused: LambdaPoolError) -> None:
         self._begun = True

@@ -1,4 +1,4 @@
-"""The event loop of an environment: handlers that are `async def` run on it, one after the other, and leave nothing."""
+"""The event loop of an environment: `async def` handlers run on it, one after the other, and leave nothing running."""
 
 import asyncio
 import atexit
@@ -19,12 +19,12 @@ from ..signature import Signature
 log: logging.Logger = logging.getLogger("lambda_pool")
 
 Lend = Callable[[Signature], Awaitable[tuple[Any, Callable[[BaseException | None], Awaitable[None]]]]]
-"""What a handler gets, and what is to be awaited with the handler's error, None if it ended well."""
+"""Gives what the handler gets, and a function to await afterwards with the handler's error (None if it ended well)."""
 
-# Seconds that cancelled tasks get to end, where the invocation has so much time left.
+# Seconds that cancelled tasks get to end, if the invocation has that much time left.
 _PATIENCE = 1.0
 _MIN_PATIENCE = 0.05
-_CLOSES_GENERATOR = "async_generator_athrow"  # what aclose() gives, for which no module has a name
+_CLOSES_GENERATOR = "async_generator_athrow"  # the type that aclose() returns, which no module names
 
 
 class _Mine(local):
@@ -35,14 +35,14 @@ _mine = _Mine()
 
 
 def environment_loop() -> asyncio.AbstractEventLoop:
-    """The loop of this thread, open as long as the process lives. Mangum, and whoever asks asyncio, gets it too."""
+    """The loop of this thread, open as long as the process lives. Mangum and other callers of asyncio get it too."""
     loop = _current() or _mine.loop
     if loop is None or loop.is_closed():
         loop = asyncio.new_event_loop()
     if loop is not _mine.loop:
         _mine.loop = loop
         atexit.register(loop.close)
-    asyncio.set_event_loop(loop)  # `asyncio.run` leaves none
+    asyncio.set_event_loop(loop)  # `asyncio.run` leaves no loop set
     return loop
 
 
@@ -58,7 +58,7 @@ def _current() -> asyncio.AbstractEventLoop | None:
 
 
 class EnvironmentLoop:
-    """Runs handlers. `lend`: what they are lent. `what`: what that is called."""
+    """Runs handlers. `lend` gives what they are lent, and `what` is its name in errors."""
 
     def __init__(self, lend: Lend, what: str) -> None:
         self._lend = lend
@@ -67,7 +67,10 @@ class EnvironmentLoop:
     def lending(
         self, signature: Signature, on_unavailable: Unavailable | None
     ) -> Callable[[tuple[Any, ...], dict[str, Any]], Any] | None:
-        """What calls the handler with what it is lent, in a coroutine; None if it takes nothing. Raises ConfigError."""
+        """A coroutine function that calls the handler with what it is lent; None if it takes nothing.
+
+        Raises ConfigError.
+        """
         if not signature.is_coroutine:
             if signature.named:
                 raise ConfigError(
@@ -97,10 +100,10 @@ class EnvironmentLoop:
         return call
 
     def run(self, start: Callable[[], Any], *, nested: bool) -> Any:
-        """What a handler returns; where that is to be awaited, its result. Ends what tasks it left.
+        """What a handler returns, awaited if it must be. Ends the tasks that it left.
 
-        A plain function may have left tasks as well, on a loop that it ran itself. `nested`: inside of another
-        decorated handler, which may be on a loop, and then awaits it.
+        A plain function may have left tasks as well, on a loop that it ran itself. `nested`: the call is inside another
+        decorated handler. If that one is on a loop, it awaits the result itself.
         """
         is_plain = True
         try:
@@ -133,9 +136,9 @@ async def _result(value: Any) -> Any:
 
 
 def end_tasks(loop: asyncio.AbstractEventLoop) -> None:
-    """Cancel what tasks are left when the handler has ended, and warn of them: frozen, they would go on much later.
+    """Cancel tasks that are left when the handler has ended, and warn: after a freeze they would go on much later.
 
-    Not those by which the loop closes an async generator that was not read to its end: they give back what it borrowed.
+    Tasks in which the loop closes an unfinished async generator may end first: they give back what it borrowed.
     """
     if loop.is_closed() or loop.is_running():
         return
@@ -165,7 +168,7 @@ def _left(loop: asyncio.AbstractEventLoop) -> list["asyncio.Task[Any]"]:
 
 
 def _wait(loop: asyncio.AbstractEventLoop, tasks: list["asyncio.Task[Any]"], failed: str) -> set["asyncio.Task[Any]"]:
-    """Let tasks end, for a moment. Out: those that did not."""
+    """Give tasks a moment to end. Out: those that did not."""
     remaining = invocation.remaining()
     patience = _PATIENCE if remaining is None else max(min(remaining, _PATIENCE), _MIN_PATIENCE)
     done, stubborn = loop.run_until_complete(asyncio.wait(tasks, timeout=patience))

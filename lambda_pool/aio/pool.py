@@ -1,4 +1,4 @@
-"""The public `AsyncPool`: what `Pool` is, for `async def`."""
+"""The public `AsyncPool`: a `Pool` for `async def`."""
 
 import inspect
 import sys
@@ -33,7 +33,7 @@ R = TypeVar("R")
 
 
 class _Awaited(Pool):
-    """A pool whose connections wait on the event loop. Nobody sees it."""
+    """A pool whose connections wait on the event loop. Users never see it."""
 
     _awaited = True
 
@@ -41,8 +41,8 @@ class _Awaited(Pool):
 class AsyncPool:
     """Connections to one logical database for asyncio, kept across warm invocations and event loops.
 
-    Made at module scope, it opens nothing. In: what `Pool` takes. Raises ConfigError, also without the extra
-    `asyncio`. It may be used from several event loops, one after the other or in threads at once.
+    Make it at module scope: that opens nothing. In: the same arguments as `Pool`. Raises ConfigError, also if the
+    extra `asyncio` is missing. It may be used from several event loops, one after the other or in threads at once.
     """
 
     __module__ = "lambda_pool"
@@ -60,7 +60,7 @@ class AsyncPool:
 
     @classmethod
     def from_env(cls, prefix: str = configuration.DEFAULT_PREFIX) -> "AsyncPool":
-        """A pool that is configured by environment variables alone, which begin with `prefix`. Raises ConfigError."""
+        """A pool configured only by environment variables that begin with `prefix`. Raises ConfigError."""
         pool = cls.__new__(cls)
         pool._take(_Awaited.from_env(prefix))
         return pool
@@ -138,9 +138,9 @@ class AsyncPool:
     ) -> Any:
         """Decorate a Lambda handler that is `async def`: what `Pool.handler` does, on one event loop per environment.
 
-        A plain function, such as Mangum(app) or one that calls `asyncio.run`, gets deadline, clean-up and metrics, and
-        borrows with `connection()`. Tasks that still run when it ends are cancelled, with a warning. Raises
-        ConfigError.
+        A plain function, such as Mangum(app) or one that calls `asyncio.run`, gets the deadline, clean-up and metrics,
+        and borrows with `connection()`. Tasks that still run when the handler ends are cancelled, with a warning.
+        Raises ConfigError.
         """
         if configuration.lambda_initialization() == "provisioned-concurrency":
             from .loop import environment_loop
@@ -209,9 +209,9 @@ class AsyncPooledContext:
 
 
 async def release(pool: ConnectionPool, entry: Entry, error: BaseException | None) -> None:
-    """Take a connection back, whoever cancels the task meanwhile."""
+    """Take a connection back, even if the task is cancelled meanwhile."""
     if not loop_runs():
-        # A generator or a coroutine that outlived its loop is collected: nobody could await anything any more.
+        # A generator or a coroutine that outlived its loop is garbage-collected: nothing can be awaited any more.
         pool.release(entry, error)
         return
     with Unbroken(pool.config.timeout):
@@ -219,12 +219,12 @@ async def release(pool: ConnectionPool, entry: Entry, error: BaseException | Non
 
 
 def core_of_async(pool: AsyncPool) -> ConnectionPool:
-    """What stands behind a pool, for the package's own tools."""
+    """The `ConnectionPool` behind a pool, for the package's own tools."""
     return pool._core
 
 
 def _as_lent(core: ConnectionPool) -> Callable[[Any], Any]:
-    """What borrowers get of the driver's connection."""
+    """A function that turns the driver's connection into what borrowers get."""
     engine, patience = core.connector.engine, core.config.timeout
     return lambda conn: engine.in_coroutines(conn, patience)
 

@@ -1,4 +1,4 @@
-"""Calls that wait by themselves, each in a thread of its own: others may keep all those of a loop's executor."""
+"""Blocking calls, each in a thread of its own: other code may keep all threads of a loop's executor busy."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,9 +9,9 @@ from ..waiting import Outcome, begin_beside, outcome_of
 
 
 def begin(call: Callable[[], Any]) -> asyncio.Future[Outcome]:
-    """Begin a call, which goes on also where nobody waits for it any more. Out: its outcome, see `waiting.result_of`.
+    """Begin a call, which goes on even if nobody waits for it any more. Out: its outcome, see `waiting.result_of`.
 
-    Neither the end of the loop nor that of the process waits for it.
+    Neither the loop nor the process waits for it before it ends.
     """
     loop = asyncio.get_running_loop()
     ended: asyncio.Future[Outcome] = loop.create_future()

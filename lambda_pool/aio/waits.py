@@ -1,6 +1,6 @@
 """The asyncio half of `waiting`: synchronous code runs in a greenlet, and each of its waits switches to the event loop.
 
-Greenlets that SQLAlchemy starts for its asyncio extension serve as well as ours: both say so by the same attribute.
+Greenlets that SQLAlchemy starts for its asyncio extension work as well as ours: the same attribute marks both.
 """
 
 import asyncio
@@ -50,7 +50,7 @@ async def spawn(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> 
     while not waiter.dead:
         try:
             value = await wanted
-        except BaseException:  # noqa: BLE001 - it comes out of the wait, where the code sees to it
+        except BaseException:  # noqa: BLE001 - raised again out of the wait, where the code handles it
             wanted = waiter.throw(*sys.exc_info())
         else:
             wanted = waiter.switch(value)
@@ -58,7 +58,7 @@ async def spawn(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> 
 
 
 def require_loop(what: str) -> asyncio.AbstractEventLoop:
-    """The running event loop. Raises ConfigError where there is none, or another library's."""
+    """The running event loop. Raises ConfigError if there is none, or if it is another library's."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
@@ -71,7 +71,7 @@ def require_loop(what: str) -> asyncio.AbstractEventLoop:
 
 
 def loop_runs() -> bool:
-    """True if an event loop of asyncio's runs in this thread."""
+    """True if an asyncio event loop runs in this thread."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
@@ -112,7 +112,7 @@ async def ready(fd: int, events: int, timeout: float | None) -> int:
             await woken
         except asyncio.CancelledError:
             until = _put_off(loop, until)
-            # anyio cancels in each round of the loop, which then never comes to what its selector has found.
+            # anyio cancels in each round of the loop, which then never handles what its selector has found.
             found = waiting.poll(fd, events)
             if found or loop.time() >= until:
                 return found
@@ -131,7 +131,7 @@ async def ready(fd: int, events: int, timeout: float | None) -> int:
 
 
 class Unbroken:
-    """A block in which a task's cancellation waits."""
+    """A block that puts off a task's cancellation until it ends."""
 
     __slots__ = ("_nested", "_seconds", "_task", "limit")
 
@@ -140,14 +140,14 @@ class Unbroken:
         self._task = asyncio.current_task()
         self._nested = self._task in _unbroken
         self.limit: float | None = None
-        """Until when the block may wait, by the loop's clock: only once a cancellation came."""
+        """Until when the block may wait, by the loop's clock; None before a cancellation has come."""
 
     def __enter__(self) -> None:
         if not self._nested and self._task is not None:
             _unbroken[self._task] = self
 
     def put_off(self, now: float, until: float | None) -> float:
-        """A cancellation came, or one more. Out: until when to wait from now on."""
+        """Put off a cancellation, the first or another one. Out: until when to wait from now on."""
         if self.limit is None:
             self.limit = now + at_most(self._seconds)
         return self.limit if until is None else min(until, self.limit)
@@ -160,8 +160,8 @@ class Unbroken:
             return
         del _unbroken[task]
         if self.limit is not None:
-            # Not at once: what stands around the block is to end as well as that did, such as SQLAlchemy's session,
-            # which closes itself in a task of its own.
+            # Not at once: the code around the block must be able to end well too, such as SQLAlchemy's session, which
+            # closes itself in a task of its own.
             task.get_loop().call_later(_A_MOMENT, _cancel_again, task)
 
 
@@ -169,13 +169,13 @@ _unbroken: WeakKeyDictionary["asyncio.Task[Any]", Unbroken] = WeakKeyDictionary(
 
 
 def _limit() -> float:
-    """Until when a block that is unbroken may wait, once it was cancelled; infinite everywhere else."""
+    """Until when an unbroken block may wait, once it was cancelled; infinite everywhere else."""
     block = _unbroken.get(asyncio.current_task()) if _unbroken else None  # type: ignore[arg-type]
     return inf if block is None or block.limit is None else block.limit
 
 
 def _put_off(loop: asyncio.AbstractEventLoop, until: float | None) -> float:
-    """In the handler of CancelledError: raise that anew, but in a block that is unbroken. Out: until when to wait."""
+    """While CancelledError is handled: raise it again, except in an unbroken block. Out: until when to wait."""
     block = _unbroken.get(asyncio.current_task())  # type: ignore[arg-type]
     if block is None:
         raise  # noqa: PLE0704 - called where it is handled
@@ -183,7 +183,7 @@ def _put_off(loop: asyncio.AbstractEventLoop, until: float | None) -> float:
 
 
 def _cancel_again(task: "asyncio.Task[Any]") -> None:
-    """Deliver a cancellation that was put off, unless whoever asked for it has taken it back meanwhile."""
+    """Deliver a cancellation that was put off, unless it was taken back meanwhile."""
     if not task.done() and task.cancelling():
         task.uncancel()
         task.cancel()
@@ -211,7 +211,7 @@ class TaskTurn:
         return self._loop.is_closed()
 
     def wait(self, seconds: float) -> bool:
-        """Wait for `wake`, at most so many seconds. False if it did not come."""
+        """Wait for `wake`, at most this many seconds. False if it did not come."""
         return _loop_waits.finish(self._wait(seconds))
 
     async def _wait(self, seconds: float) -> bool:
@@ -233,7 +233,7 @@ class TaskTurn:
         if get_ident() == self._thread:
             self._rouse()
             return
-        with suppress(RuntimeError):  # closed in this very moment: nobody waits there any more
+        with suppress(RuntimeError):  # closed at this very moment: nobody waits there any more
             self._loop.call_soon_threadsafe(self._rouse)
 
     def _rouse(self) -> None:
@@ -273,12 +273,12 @@ async def _awaited(awaitable: Awaitable[T]) -> T:
 
 
 class _LoopWaits:
-    """How code in a greenlet waits. See `waiting`, whose functions these are."""
+    """How code in a greenlet waits. See the functions of the same names in `waiting`."""
 
     here = staticmethod(in_greenlet)
 
     def current_borrower(self) -> int:
-        # Not `id`: the next task may get that of one that is gone.
+        # Not `id(task)`: the next task may get the id of one that is gone.
         task = asyncio.current_task()
         if task is None:
             return get_ident()

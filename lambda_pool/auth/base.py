@@ -11,9 +11,9 @@ class Credentials(Record):
     """What one physical connect logs in with: resolved for it, immutable, and thrown away after it.
 
     `cached` says that they were not fetched or signed for this very connect, so that a rejection may only mean that
-    they are out of date. `host`, `port` and `database` are what the source itself knows (a secret often does): used
-    where URL and endpoint leave them open. `iam`: the password is an IAM token. `pending`: they are fresh, and yet the
-    source may know others when these are refused (a rotation half done).
+    they are out of date. `host`, `port` and `database` are what the source itself knows (a secret often does). They are
+    used where the URL and the endpoint leave them open. `iam`: the password is an IAM token. `pending`: they are fresh,
+    but if they are refused, the source may know others (a rotation is half done).
     """
 
     user: str
@@ -29,7 +29,7 @@ class Credentials(Record):
 class Auth(Protocol):
     """A source of credentials. One object may serve several pools and threads.
 
-    One that can say more about a refused login has a method `hint(host, user)` too, which returns what to check.
+    A source that can say more about a refused login also has a method `hint(host, user)`, which returns what to check.
     """
 
     @property
@@ -44,7 +44,7 @@ class Auth(Protocol):
         """
 
     def rejected(self, credentials: Credentials) -> None:
-        """The database refused these: forget them, so that the next call fetches or signs anew."""
+        """The database refused these: forget them, so that the next call fetches or signs new ones."""
 
     def forget(self) -> None:
         """Forget everything cached (before a snapshot, after a fork)."""

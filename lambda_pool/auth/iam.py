@@ -16,16 +16,16 @@ from .base import Credentials
 from .signature import VALID_FOR, sign, sign_dsql
 
 REFRESH_AFTER = VALID_FOR * 2 / 3
-"""Seconds after which a token is signed anew: ten of its fifteen minutes.
+"""Seconds after which a new token is signed: ten of its fifteen minutes.
 
 The remaining five are for a clock here that lags behind the server's, and for the connect itself. Signing
 costs 0.1 ms, so nothing is gained by using a token to its end.
 """
 
 MAX_TOKENS = 32
-"""Most tokens one object keeps: more than the endpoints times the users of any function, at 1.3 kB each."""
+"""How many tokens one object keeps at most: more than any function has endpoints times users, at 1.3 kB each."""
 
-_PATIENCE = 0.05  # seconds for another thread to sign its token, which takes it 0.1 ms
+_PATIENCE = 0.05  # seconds to wait while another thread signs its token, which takes 0.1 ms
 _SDK_TIMEOUT = 5.0
 """Seconds that `token()` may spend on finding AWS credentials: the pool's default `timeout`."""
 
@@ -83,13 +83,13 @@ class IamToken:
 
     def rejected(self, credentials: Credentials) -> None:
         """Forget the refused token and what the SDK found: the next token is signed from scratch."""
-        # Anew and without the lock: at worst a token that is signed just now is signed once more.
+        # A new dict, and no lock: at worst, a token that is being signed right now is signed once more.
         known = list(self._tokens.items())
         self._tokens = {key: found for key, found in known if found[0] != credentials.password}
         self._identity = AwsIdentity()
 
     def forget(self) -> None:
-        """Forget all tokens and credentials. Takes no lock: after a fork, a thread long gone may hold it."""
+        """Forget all tokens and credentials. Takes no lock: after a fork, a thread that is gone may hold it."""
         self._lock = threading.Lock()
         self._tokens = {}
         self._identity = AwsIdentity()
@@ -123,9 +123,9 @@ class IamToken:
             raise ConfigError(f"the AWS region of {host!r} is unknown: write IamToken(region='…'), or set AWS_REGION")
         _check_user(user)
         key = (authority, user, region, self._identity.credentials(timeout))
-        lock = self._lock  # the one to release, whoever calls `forget` meanwhile
+        lock = self._lock  # the one to release, even if `forget` replaces it meanwhile
         if not hold(lock, _PATIENCE):
-            # Held by this very thread, which a signal handler interrupted here.
+            # This very thread holds the lock: a signal handler interrupted it here.
             return _signed(key, self._clock()), False
         try:
             tokens = self._tokens

@@ -2,8 +2,8 @@
 
 The token is a presigned GET request, Signature Version 4, with its scheme cut off:
 https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/UsingWithRDS.IAMDBAuth.Connecting.html and
-https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. Byte for byte what
-botocore makes, without its 75 ms of imports; `hmac` and `hashlib` cost 1.3 ms beside a driver.
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html. It is byte
+for byte what botocore makes, without its 75 ms of imports; `hmac` and `hashlib` cost 1.3 ms beside a driver.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from urllib.parse import quote
 from ..aws.environment import AwsCredentials
 
 VALID_FOR = 900
-"""Seconds that RDS accepts a token; no more can be asked for (the user guide above)."""
+"""Seconds for which RDS accepts a token; a longer time cannot be asked for (the user guide above)."""
 
 _NO_BODY = hashlib.sha256(b"").hexdigest()
 
@@ -36,7 +36,7 @@ def sign(authority: str, user: str, region: str, credentials: AwsCredentials, wh
 
 
 def sign_dsql(host: str, action: str, region: str, credentials: AwsCredentials, when: float) -> str:
-    """The token for `action` (`DbConnect` or `DbConnectAdmin`) at an Aurora DSQL cluster's host. As `sign` else."""
+    """The token for `action` (`DbConnect` or `DbConnectAdmin`) at an Aurora DSQL cluster's host, made as by `sign`."""
     return _presign(host, f"Action={action}", "dsql", region, credentials, when)
 
 

@@ -1,1 +1,1 @@
-"""What credentials, endpoints and trust share of AWS: its environment, its identities, its SDK and its host names."""
+"""What credentials, endpoints and trust all need of AWS: its environment, identities, SDK and host names."""

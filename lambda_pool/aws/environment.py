@@ -1,6 +1,6 @@
 """What AWS puts into a function's environment: its credentials and region.
 
-Read anew each time: a restored snapshot and a rotation change them under a running process, so a copy made at
+They are read each time: a restored snapshot and a rotation change them under a running process, so a copy made at
 import would go stale. The names are listed at
 https://docs.aws.amazon.com/lambda/latest/dg/configuration-envvars.html.
 """
@@ -36,8 +36,8 @@ def access_keys() -> AwsCredentials | None:
             "AWS_ACCESS_KEY_ID is set but AWS_SECRET_ACCESS_KEY is not: set both, or neither to use a profile or a role"
         )
     secret_key = Secret(os.environ["AWS_SECRET_ACCESS_KEY"])
-    # AWS_SECURITY_TOKEN is the old name that SDKs still read. The current name goes first: where both are set
-    # and differ, it is the one that whoever rotated the keys knew of.
+    # AWS_SECURITY_TOKEN is the old name that SDKs still read. The current name goes first: if both are set and
+    # differ, the person who rotated the keys knew of the current one.
     token = os.environ.get("AWS_SESSION_TOKEN") or os.environ.get("AWS_SECURITY_TOKEN")
     return AwsCredentials(access_key, secret_key, Secret(token) if token else None)
 

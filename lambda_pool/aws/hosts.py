@@ -1,4 +1,4 @@
-"""What a host name says by itself of the RDS or Aurora DSQL endpoint behind it: its kind, region and partition.
+"""What a host name alone says about the RDS or Aurora DSQL endpoint behind it: its kind, region and partition.
 
 Only text is looked at: no DNS, no API call, no regular expression (this runs in a cold start).
 """
@@ -18,7 +18,7 @@ class Kind(Enum):
     GLOBAL = "global database writer"
     PROXY = "proxy"
     PROXY_ENDPOINT = "proxy endpoint"
-    """A further endpoint of a proxy. Whether it is a read-only one, its name does not tell."""
+    """A further endpoint of a proxy. Its name does not tell whether it is read-only."""
     OTHER = "other"
     """A form of endpoint that this version does not know, in RDS's own domain (shard groups, for example)."""
 
@@ -26,7 +26,7 @@ class Kind(Enum):
 class RdsHost(Record):
     """One recognised host name, in lower case and without a trailing dot.
 
-    `identifier`: the instance's, cluster's, proxy's, custom or proxy endpoint's own name. `region`: empty for a
+    `identifier`: the own name of the instance, cluster, proxy, custom endpoint or proxy endpoint. `region`: empty for a
     global database, whose writer moves between regions. `partition`: `aws`, `aws-cn`, `aws-us-gov`, ….
     """
 
@@ -43,7 +43,7 @@ class RdsHost(Record):
 
     @property
     def reader(self) -> str | None:
-        """The reader endpoint's host name beside a cluster's writer endpoint; None for every other kind."""
+        """The host name of the reader endpoint that goes with a cluster's writer endpoint; None for other kinds."""
         if self.kind is not Kind.WRITER:
             return None
         return self.name.replace(".cluster-", ".cluster-ro-", 1)
@@ -61,7 +61,7 @@ _PARTITIONS = (
 )
 _GOV = "us-gov-"
 _SERVICES = frozenset({"rds", "rds-fips"})
-# How the label after the name begins says what it is; longer prefixes first. A hash of letters and digits follows.
+# The start of the label after the name tells the kind. Longer prefixes are first. A hash of letters and digits follows.
 # https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/Aurora.Overview.Endpoints.html
 _PREFIXES = (
     ("cluster-ro-", Kind.READER),
@@ -78,7 +78,7 @@ def recognise(host: str) -> RdsHost | None:
 
     Upper case and one trailing dot are accepted. Never raises, whatever the text.
     """
-    # ASCII first: lower() turns the Kelvin sign into a "k".
+    # ASCII is checked first, because lower() turns the Kelvin sign into a "k".
     if not host.isascii() or len(host) > _LONGEST + 1:
         return None
     name = host.lower().removesuffix(".")

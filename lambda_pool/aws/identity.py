@@ -11,7 +11,7 @@ from .environment import AwsCredentials, access_keys, container_credentials_win
 from .sdk import bare, load_session, no_bodies_logged
 
 _CONTAINER_TIMEOUT = 2.0
-"""Seconds for one request to the local credentials endpoint: as botocore's ContainerMetadataFetcher."""
+"""Seconds for one request to the local credentials endpoint, as in botocore's ContainerMetadataFetcher."""
 
 
 class _ContainerHttp:
@@ -24,7 +24,7 @@ class _ContainerHttp:
         import botocore.httpsession as http
 
         left = max(0.01, self.deadline - time.monotonic())
-        session: Any = http.URLLib3Session  # the stubs know no fractions of a second
+        session: Any = http.URLLib3Session  # the type stubs allow only whole seconds
         return session(timeout=min(_CONTAINER_TIMEOUT, left)).send(request)
 
     def sleep(self, seconds: float) -> None:
@@ -53,7 +53,7 @@ class AwsIdentity:
     def credentials(self, timeout: float) -> AwsCredentials:
         """Valid credentials, within `timeout` seconds.
 
-        Raises ConfigError where botocore is needed and not installed, CredentialsError if there are none.
+        Raises ConfigError if botocore is needed but not installed, CredentialsError if there are no credentials.
         """
         keys = None if container_credentials_win() else access_keys()
         if keys is not None:

@@ -1,6 +1,6 @@
 """The one door to botocore: opened late, because importing it costs 100 ms of CPU time.
 
-botocore rather than boto3, which puts 12 ms more on top and adds nothing that is needed here.
+It is not boto3, which costs 12 ms more and adds nothing that is needed here.
 """
 
 import logging
@@ -59,7 +59,7 @@ def count_addresses(client: Any) -> int:
     try:
         return len(socket.getaddrinfo(parts.hostname, parts.port or 443, type=socket.SOCK_STREAM)) or 1
     except (OSError, UnicodeError):
-        # An HTTP proxy may know the name; else botocore says it better.
+        # An HTTP proxy may know the name. If none does, botocore's own error says more.
         return 1
 
 
@@ -69,7 +69,7 @@ def _not_quiet(record: logging.LogRecord) -> bool:
 
 @contextmanager
 def no_bodies_logged() -> Iterator[None]:
-    """Within: botocore logs no DEBUG lines from this thread.
+    """Inside this block, botocore logs no DEBUG lines from this thread.
 
     Those lines quote requests and answers in full: secrets, session tokens, credentials. A filter stays on
     botocore's loggers afterwards; it lets everything through outside of this block.
@@ -77,7 +77,7 @@ def no_bodies_logged() -> Iterator[None]:
     for name, logger in list(logging.root.manager.loggerDict.items()):
         if name.startswith("botocore.") and isinstance(logger, logging.Logger):
             logger.addFilter(_not_quiet)
-    before = getattr(_quiet, "active", False)  # within another, where a signal handler interrupts that one
+    before = getattr(_quiet, "active", False)  # True if a signal handler interrupted another such block
     _quiet.active = True
     try:
         yield
@@ -85,14 +85,14 @@ def no_bodies_logged() -> Iterator[None]:
         _quiet.active = before
 
 
-# Answers to a wrong signature. Their text quotes the request that should have been signed, session token and all.
+# Answers to a wrong signature. Their text quotes the request that should have been signed, with the session token.
 _QUOTING = frozenset(
     {"IncompleteSignature", "IncompleteSignatureException", "InvalidSignatureException", "SignatureDoesNotMatch"}
 )
 
 
 def bare(error: BaseException) -> BaseException:
-    """The error without what would show a secret: its frames and the errors behind it hold answers in full."""
+    """The error without anything that would show a secret: its frames and the errors behind it hold whole answers."""
     error.__cause__ = error.__context__ = None
     response = getattr(error, "response", None)
     said = response.get("Error") if isinstance(response, dict) else None

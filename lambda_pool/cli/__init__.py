@@ -30,7 +30,7 @@ class Command(Protocol):
 
 
 class _Parser(argparse.ArgumentParser):
-    """Does not say again what may be a URL with a password: the output of a CI job is kept, and read by many."""
+    """Does not repeat what may be a URL with a password: a CI job's output is kept, and many people can read it."""
 
     def error(self, message: str) -> NoReturn:
         command = self.prog.removeprefix("lambda-pool").strip()
@@ -51,7 +51,7 @@ class _Entry:
 
     @property
     def exit_codes(self) -> str:
-        """All of them, in a sentence."""
+        """All exit codes, in a sentence."""
         return f"Exit codes: 0 {self.good}, {f'1 {self.bad}, ' if self.bad else ''}{_FAILED}."
 
 
@@ -89,7 +89,7 @@ _COMMANDS = {
 
 
 def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, argparse.ArgumentParser, Command | None]:
-    """The parser, with the options of the chosen subcommand alone; that subcommand's, if any; and its module."""
+    """The parser, with the options of the chosen subcommand only; that subcommand's parser, if any; and its module."""
     parser = mine = _Parser(
         prog="lambda-pool",
         description="One checked, reused database connection per AWS Lambda environment.",
@@ -121,12 +121,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser, mine, command = _parser(chosen)
     args, unknown = parser.parse_known_args(arguments)
     if unknown:
-        # As argparse says it, but of the subcommand, whose help lists the options that there are.
+        # The same words as argparse's, but from the subcommand, because its help lists the options.
         known = re.findall(r"--[a-z-]+", mine.format_usage())
         near = difflib.get_close_matches(unknown[0].partition("=")[0], known, n=1)
         mine.error(f"unrecognized arguments: {' '.join(unknown)}{f': did you mean {near[0]}?' if near else ''}")
     assert command is not None  # argparse refused every other word
-    # What pool and driver log on the way, the command itself says at its end; without a handler Python would print it.
+    # The command itself says at its end what the pool and the driver log. Without a handler, Python would print it too.
     for logger in map(logging.getLogger, ("lambda_pool", "psycopg")):
         if not logger.handlers:
             logger.addHandler(logging.NullHandler())
@@ -134,7 +134,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.reconfigure(errors="replace")  # what a server sends may not be in the terminal's encoding
     try:
         code = command.run(args)
-        sys.stdout.flush()  # here, where a reader that has gone is expected, and not at exit
+        sys.stdout.flush()  # not only at exit: here, a reader that has gone is expected
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130  # what a shell reports for SIGINT
@@ -149,6 +149,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _forget_output() -> None:
-    """Let Python's own flush at exit not fail a second time."""
+    """Keep Python's own flush at exit from failing a second time."""
     with contextlib.suppress(OSError):  # a stream without a file, as in a test, is not flushed either
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,4 +1,4 @@
-"""Kinds of arguments that more than one subcommand takes; what is wrong with one is said in a sentence."""
+"""Kinds of arguments that more than one subcommand takes; each says in a sentence what is wrong with a value."""
 
 from __future__ import annotations
 
@@ -41,14 +41,14 @@ def count(text: str) -> int:
 
 
 def name(text: str) -> str:
-    """A text that is not empty, as a variable that is not set would leave it."""
+    """A text; an empty one is refused, because it may come from a variable that is not set."""
     if not text.strip():
         raise argparse.ArgumentTypeError("it is empty")
     return text
 
 
 def function_name(text: str) -> str:
-    """A Lambda function's plain name, as the dimension of its metrics has it: an ARN or an alias finds none of them."""
+    """A Lambda function's plain name, as in the dimension of its metrics: an ARN or an alias would find no metrics."""
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,64}", name(text)):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not a function's name: at most 64 letters, digits, - and _, no ARN, no alias"

@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _folded(query: Query, args: argparse.Namespace) -> list[str]:
-    """Its question as a comment, and the query with its long commands folded, as CloudWatch takes it."""
+    """The query's question as a comment, and the query with long commands folded in a way that CloudWatch accepts."""
     lines = fold(query.question, "# ", "# ", WIDTH)
     for command in _filled(query, args).splitlines():
         if not command.startswith("| "):  # the filter, whose first part holds the pool's name
@@ -82,7 +82,7 @@ def _folded(query: Query, args: argparse.Namespace) -> list[str]:
 
 def template(args: argparse.Namespace) -> dict[str, Any]:
     """The dashboard and the alarms as a CloudFormation template."""
-    # Fn::Sub puts the stack's region in; nothing else of the text may look like one of its variables.
+    # Fn::Sub puts the stack's region in; nothing else in the text may look like one of its variables.
     text = json.dumps(body(args, "REGION")).replace("${", "${!").replace('"REGION"', '"${AWS::Region}"')
     resources: dict[str, Any] = {
         "Dashboard": {
@@ -152,7 +152,7 @@ def _metric(line: Line, args: argparse.Namespace) -> list[Any]:
 
 
 def _lambda_duration(args: argparse.Namespace, region: str) -> dict[str, Any]:
-    """What the time to connect is to be held against."""
+    """The graph to compare the time to connect with."""
     metric = ["AWS/Lambda", "Duration", "FunctionName", args.function]
     return {
         "type": "metric",

@@ -21,7 +21,7 @@ LOOKING = {"metrics": "off", "cancel_before_deadline": "1"}
 
 
 def add_database(parser: argparse._ActionsContainer, text: str) -> None:
-    """The URL as `args.url`, alone or behind `--url`, and `args.prefix`."""
+    """The URL as `args.url`, alone or after `--url`, and `args.prefix`."""
     parser.add_argument("url", nargs="?", action=_Url, metavar="URL", help=text)
     parser.add_argument("--url", action=_Url, help="the same; other users of this machine can read a password in it")
     parser.add_argument(
@@ -41,9 +41,9 @@ def pool_of(
 ) -> Pool[Any]:
     """The pool that a command uses. Raises ConfigError.
 
-    In: the URL that was typed, and in `given` what was typed beside it (`auth`, `secret_id`, `rds_proxy`,
-    `aurora_cluster`): then only options are read from the environment. With None all is read from there. `name` and
-    `options` are the command's own, and win.
+    In: the URL that was typed, and in `given` what was typed with it (`auth`, `secret_id`, `rds_proxy`,
+    `aurora_cluster`). Then only options are read from the environment. If the URL is None, everything is read from
+    there. `name` and `options` are the command's own, and win.
     """
     environment = configuration.read_environment(prefix)
     if url is not None:
@@ -72,7 +72,7 @@ def look(pool: Pool[Any], read: Callable[[Any], T]) -> Callable[[], T]:
 
 
 class _Look:
-    """The context of one look, which ends a statement without an answer as Lambda's ends one of a function."""
+    """The context of one look; it ends a statement without an answer, as Lambda's context does in a function."""
 
     def __init__(self) -> None:
         self._until = time.monotonic() + _PATIENCE
@@ -87,7 +87,7 @@ def _flag(name: str) -> str:
 
 
 class _Url(argparse.Action):
-    """Two of them are a mistake, of which neither is shown: they may hold passwords."""
+    """Two URLs are a mistake, and neither is shown: they may hold passwords."""
 
     def __call__(
         self,
@@ -96,7 +96,7 @@ class _Url(argparse.Action):
         values: str | Sequence[Any] | None,
         option_string: str | None = None,
     ) -> None:
-        if values is None:  # the place of its own is empty
+        if values is None:  # no URL was given without `--url`
             return
         if not values:
             raise argparse.ArgumentError(self, "the URL is empty: is the variable set that it comes from?")

@@ -7,5 +7,5 @@ from typing import Any
 
 
 def as_text(row: Sequence[Any]) -> tuple[Any, ...]:
-    """The row, with its texts as such."""
+    """The row, with its bytes decoded to texts."""
     return tuple(value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in row)

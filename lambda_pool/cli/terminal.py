@@ -1,6 +1,6 @@
-"""What every command writes by: widths, folded text, tables, colours, and lines that update themselves.
+"""How every command writes: widths, folded text, tables, colours, and lines that update themselves.
 
-Everything fits 80 columns, and a wider terminal where it helps. Names that are to be copied stay whole.
+Everything fits 80 columns, and uses a wider terminal where it helps. Names that people copy stay whole.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import TextIO
 
 _CODES = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
 WIDTH = 80
-"""Columns where the output is no terminal."""
+"""Columns where the output is not a terminal."""
 _WIDEST_TEXT = 100
 """Columns beyond which sentences are hard to read."""
 _LEAST_CELL = 8
@@ -33,7 +33,7 @@ def text_width() -> int:
 
 
 def fold(text: str, first: str = "", later: str = "", width: int | None = None) -> list[str]:
-    """The text as lines of at most `width` columns (default: `text_width()`), behind an indent."""
+    """The text as lines of at most `width` columns (default: `text_width()`), after an indent."""
     return textwrap.wrap(
         text,
         max(text_width() if width is None else width, 2 * len(later), 20),
@@ -45,10 +45,10 @@ def fold(text: str, first: str = "", later: str = "", width: int | None = None) 
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], width: int, elastic: Collection[int]) -> list[str]:
-    """Columns as wide as what stands in them; the `elastic` ones give way, the widest first, until a line fits.
+    """Columns as wide as their content; the `elastic` ones become narrower, the widest first, until a line fits.
 
-    What is longer than its column goes on below. What a server sends may not steer a terminal: what cannot be printed
-    becomes a question mark.
+    A text that is longer than its column goes on below. A server's texts must not control a terminal: characters that
+    cannot be printed become question marks.
     """
     return [line for row in table_rows(header, rows, width, elastic) for line in row]
 
@@ -97,14 +97,14 @@ def duration(seconds: float) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without what would steer a terminal."""
+    """The text without characters that would control a terminal."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def complain(command: str, reason: object) -> int:
     """Say on standard error why a command could not do its work; returns its exit code 2.
 
-    One line, so that programs can read it; folded where it is a terminal.
+    It is one line, so that programs can read it. On a terminal it is folded.
     """
     name = f"lambda-pool {command}".strip()
     text = f"{name}: {str(reason).removeprefix(f'pool {name}: ')}"  # a command's own pool has the command's name
@@ -138,7 +138,7 @@ class Terminal:
 
 
 class Progress:
-    """What a command waits for, on standard error while it waits and gone afterwards; nothing where nobody looks."""
+    """Shows on standard error what a command waits for, and removes it afterwards; only on a terminal."""
 
     def __init__(self) -> None:
         self._terminal = Terminal(sys.stderr)
@@ -168,7 +168,7 @@ class StepLines:
         self.tick("")
 
     def tick(self, detail: str) -> None:
-        """What happens just now; seen on a terminal only."""
+        """What happens now; shown on a terminal only."""
         self._terminal.update(f"{self._title:<48}  {detail}")
 
     def end(self) -> None:

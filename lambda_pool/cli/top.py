@@ -21,7 +21,7 @@ _CLEAR = "\x1b[H\x1b[J"
 _OPTIONS = {
     **LOOKING,
     "autocommit": "true",
-    "keep_below": "1",  # this one connection stays, however full the server is: that is what is to be seen
+    "keep_below": "1",  # this one connection stays, even if the server is full: that is what users want to see
 }
 
 
@@ -58,7 +58,7 @@ class View(NamedTuple):
     most: int
     sessions: Sequence[Session]
     user: str = ""
-    """Who asked."""
+    """The user who asked."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         while True:
             view = view_of()
             lines = _render(view, title, args, columns())
-            # A line more than fits would scroll the first ones away.
+            # One line too many would scroll the first ones away.
             text = _CLEAR + "\n".join(lines[: shutil.get_terminal_size().lines - 1]) if live else "\n".join(lines)
             print(text, flush=True)
             if not live:
@@ -97,7 +97,7 @@ from pg_stat_activity
 where backend_type = 'client backend' and pid <> pg_backend_pid()
 """
 
-# TIME is the seconds in the state; how old a connection is, MySQL does not say. Needs the privilege PROCESS.
+# TIME is the seconds in the state; MySQL does not say how old a connection is. Needs the privilege PROCESS.
 _MYSQL = """
 select p.id, p.user, p.command, p.state, coalesce(p.time, 0),
     timestampdiff(microsecond, t.trx_started, now(6)) / 1e6, coalesce(p.info, '')
@@ -126,7 +126,7 @@ def _read_mysql(conn: Any) -> View:
     ((most,),) = _rows(conn, "select @@max_connections")
     try:
         programs = {int(number): str(name) for number, name in _rows(conn, _MYSQL_PROGRAMS)}
-    except Exception:  # noqa: BLE001 - switched off, or not this user's to read: the view does without names
+    except Exception:  # noqa: BLE001 - it is switched off, or this user may not read it: the view has no names
         programs = {}
     sessions = []
     for number, user, command, state, seconds, transaction, statement in _rows(conn, _MYSQL):
@@ -205,7 +205,7 @@ def _transactions(sessions: Sequence[Session], width: int, *, statements: bool) 
 
 
 def _fleet(view: View, user: str | None) -> str:
-    """Which of the user's sessions are kept idle, and what others hold. To an administrator all are one user's."""
+    """Which of the user's sessions are kept idle, and what others hold. For an administrator, all are one user's."""
     users = {session.user for session in view.sessions}
     whose = user or (view.user if view.user in users else None)
     mine = [session for session in view.sessions if whose in {None, session.user}]
@@ -219,5 +219,5 @@ def _fleet(view: View, user: str | None) -> str:
 
 
 def _age(seconds: float) -> str:
-    """`-` where there is none."""
+    """The age as text, `-` if there is none."""
     return duration(seconds) if seconds > 0 else "-"

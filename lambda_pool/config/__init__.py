@@ -1,4 +1,4 @@
-"""Texts from code and environment, checked, to one frozen Config."""
+"""Checks the settings from the code and the environment, and makes one frozen Config of them."""
 
 from .environment import (
     VARIABLES,

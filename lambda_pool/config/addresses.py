@@ -7,7 +7,7 @@ MAX_PORT = 65535
 ESCAPES = "in a user or a password write : / ? # @ % as %3A %2F %3F %23 %40 %25"
 
 Address = tuple[str, int | None]
-"""A host (a name, an IP address, or a Unix socket's path) and its port, None where the default is meant."""
+"""A host (a name, an IP address, or a Unix socket's path) and its port, or None for the default port."""
 
 
 def split_addresses(text: str) -> list[Address]:
@@ -37,14 +37,14 @@ def _split(address: str) -> Address:
             raise ConfigError(f"the URL's host is not valid: put an IPv6 address in brackets ({ESCAPES})")
     host = decoded("host", host)
     if not host.startswith("/") and not address.startswith("[") and ("@" in host[1:] or ":" in host):
-        # Not shown: a whole login that was escaped along with the host, password and all.
+        # The host is not shown: it may hold a whole login that was escaped along with it, with the password.
         raise ConfigError("the URL's host is not valid: write '@' and ':' around it as they are, not as %40 and %3A")
     if "," in host:
         raise ConfigError("the URL's host is not valid: write the comma between two hosts as it is, not as %2C")
     checked_host("the URL's host", host)
     if not port:
         return host, None
-    # Not shown where it is not a number: it may be half a password that was not escaped.
+    # A port that is not a number is not shown: it may be half a password that was not escaped.
     if not (port.isascii() and port.isdigit()):
         raise ConfigError(f"the URL's port is not valid: it must be a whole number from 1 to 65535 ({ESCAPES})")
     if len(port) > 5 or not 1 <= int(port) <= MAX_PORT:
@@ -53,14 +53,14 @@ def _split(address: str) -> Address:
 
 
 def checked_host(name: str, host: str) -> str:
-    """A host as it is. Raises ConfigError for blanks in a name."""
+    """Return a host as it is. Raises ConfigError for a name with blanks."""
     if not host.isprintable() or (not host.startswith("/") and any(character.isspace() for character in host)):
         raise bad(name, host, "a host name without spaces")
     return host
 
 
 def address_of(text: str) -> str:
-    """A hostaddr as it is; empty where there is none. Raises ConfigError for what is no IP address."""
+    """Return a hostaddr, which may be empty, as it is. Raises ConfigError if it is not an IP address."""
     if text:
         import ipaddress
 

@@ -46,18 +46,18 @@ _INSTEAD = {
     "password": ("auth", "secret_id"),
     "secret_id": ("password",),
 }
-"""What says the same as a variable: where one of them is set, the other one is not missed."""
+"""The variables that can stand in for another one: where one of them is set, the other one is not missing."""
 
 
 @private
 def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | None = None) -> Environment:
     """Read the variables under `prefix`; `DATABASE_URL` stands in where neither LAMBDA_POOL_URL nor its parts are set.
 
-    NAME is the pool's. Under a prefix of one's own, with HOST and USER but no DATABASE, it is the database's.
+    NAME is the pool's name. Under the user's own prefix, with HOST and USER but no DATABASE, it is the database's name.
 
-    Raises ConfigError for settings that contradict each other, and for a variable under the prefix that means nothing;
-    under a prefix of one's own, where others may have variables too, only for one that stands for a setting of ours
-    that is not given.
+    Raises ConfigError for settings that contradict each other, and for a variable under the prefix that means nothing.
+    Under the user's own prefix, other programs may have variables too. There, only a variable that stands for one of
+    our settings is an error, and only if that setting is not given.
     """
     environ = os.environ if environ is None else environ
     if not isinstance(prefix, str):
@@ -74,7 +74,7 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
         also = ", ".join(map(called, parts))
         raise ConfigError(f"{called('url')} and {also} are both set: keep either the URL or its parts")
     if prefix != DEFAULT_PREFIX and parts and "database" not in parts and found.get("name"):
-        # With variables of one's own, beside HOST and USER, NAME is the database's.
+        # Under the user's own prefix, NAME beside HOST and USER is the database's name.
         parts["database"] = found.pop("name")
     environment = settings(found, called).replace(
         url_variable=called("url"),
@@ -87,7 +87,7 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
 
 
 def _check_prefix(prefix: str, environ: Mapping[str, str]) -> None:
-    """Raise ConfigError for one that misses the variables by its underscore or its case."""
+    """Raise ConfigError for a prefix that misses the variables only by an underscore or by its case."""
     if not prefix:
         raise ConfigError("the prefix '' is not valid: give what your variables begin with, such as DB_")
     if prefix == DEFAULT_PREFIX or _is_used(prefix, environ):
@@ -104,7 +104,7 @@ def _is_used(prefix: str, environ: Mapping[str, str]) -> bool:
 
 
 def _check_names(found: Mapping[str, str], prefix: str) -> None:
-    """Raise ConfigError for a variable that somebody means for a pool, and that no pool reads."""
+    """Raise ConfigError for a variable that is meant for a pool, but that no pool reads."""
     for key in found:
         if key in VARIABLES:
             continue
@@ -120,11 +120,11 @@ def _check_names(found: Mapping[str, str], prefix: str) -> None:
 def settings(found: Mapping[str, str], called: Callable[[str], str]) -> Environment:
     """The URL, who authenticates and where the endpoint is, from texts that may be empty.
 
-    `called` says how one is called where it was given. Raises ConfigError where they contradict each other.
+    `called` gives the name that a setting has where it was given. Raises ConfigError if they contradict each other.
     """
     special: dict[str, Any] = {key: found.get(key) or None for key in _NAMES}
     if special["auth"] not in {None, "url", "iam", "secret"}:
-        # Not shown: it may be a password.
+        # The value is not shown: it may be a password.
         raise ConfigError(f"{called('auth')} is not valid: it must be 'url' or 'iam' or 'secret'")
     if special["auth"] == "secret" and special["secret_id"] is None:
         raise ConfigError(f"{called('auth')} is 'secret': set {called('secret_id')} to the secret's name or ARN")
@@ -155,7 +155,7 @@ def url_of(environment: Environment, prefix: str, *, auth: bool = False, endpoin
 def graceful_shutdown() -> bool:
     """False where LAMBDA_POOL_GRACEFUL_SHUTDOWN says so, and on Managed Instances, whose processes get SIGTERM anyway.
 
-    A value that means nothing is left to the pool, which raises ConfigError.
+    A wrong value is left to the pool, which raises ConfigError.
     """
     if never_frozen():
         return False

@@ -81,10 +81,11 @@ def make(
     prefix: str = DEFAULT_PREFIX,
     variable: str | None = None,
 ) -> Config:
-    """Check a URL and options; `options` win over those in the environment under `prefix`, and these over the URL's.
+    """Check a URL and options: `options` win over the environment's under `prefix`, and those win over the URL's.
 
-    `max_size` is what the environment may run at once, where nobody says it. `variable` is where the URL stood, if it
-    did not come from the code. Raises ConfigError for the first that is wrong.
+    If nobody sets `max_size`, it is the number of requests that the environment may run at once. `variable` is the
+    environment variable that held the URL, if it did not come from the code. Raises ConfigError for the first value
+    that is wrong.
     """
     for key in options:
         if key not in OPTIONS:
@@ -142,11 +143,11 @@ def _parsed(text: str, prefix: str) -> Url:
 
 
 _DSQL_LIFETIME = 3240.0
-"""Seconds: Aurora DSQL ends each connection after 3600, and a lifetime is up to a tenth longer than was asked for."""
+"""Seconds. Aurora DSQL ends each connection after 3600, and a lifetime is up to a tenth longer than the option says."""
 
 
 def _check_dsql(config: Config) -> None:
-    """Raise ConfigError for what Aurora DSQL has not got."""
+    """Raise ConfigError for settings that Aurora DSQL does not allow."""
     if config.url.engine != "postgresql":
         raise ConfigError("this host is an Aurora DSQL cluster, which speaks PostgreSQL: write postgresql://…")
     if config.max_lifetime > _DSQL_LIFETIME:
@@ -157,7 +158,7 @@ def _check_dsql(config: Config) -> None:
 
 
 def _check_several(config: Config) -> None:
-    """Raise ConfigError for what libpq decides by looking at all hosts, which the pool tries one by one."""
+    """Raise ConfigError for a setting that libpq decides by looking at all hosts: the pool tries them one by one."""
     if {**config.url.parameters, **config.connect_args}.get("target_session_attrs") == "prefer-standby":
         raise ConfigError(
             "target_session_attrs='prefer-standby' is not valid with several hosts: write 'standby' for a pool that "

@@ -1,4 +1,4 @@
-"""A database's address given as separate values, by those whose variables are DB_HOST, DB_USER and DB_PASSWORD."""
+"""A database's address given as separate values, for users whose variables are DB_HOST, DB_USER and DB_PASSWORD."""
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
@@ -11,17 +11,17 @@ from .url import ENGINES, Url, own_fields
 from .values import is_sendable
 
 PARTS = ("host", "port", "user", "password", "database", "engine", *synonyms.OWN)
-"""Keywords of Pool, and names of variables behind the prefix. None of them may stand beside a URL."""
+"""Keywords of Pool, and names of variables after the prefix. None of them may be given together with a URL."""
 
 ENGINE_AT = {5432: "postgresql", 3306: "mysql"}
-"""Which engine's usual port it is."""
+"""The engine that usually has this port."""
 
 
 def from_parts(parts: Mapping[str, object], called: Callable[[str], str], *, needs_host: bool) -> Url:
-    """A Url of these parts, none of which is None. They are taken as they are: nothing is to be escaped.
+    """A Url of these parts, none of which is None. They are taken as they are: nothing in them needs to be escaped.
 
-    `called` says how a part is called where it was given. `needs_host`: nobody else knows the host. Raises ConfigError,
-    which shows no value that may be secret.
+    `called` gives the name that a part has where it was given. `needs_host`: nothing else says where the host is.
+    Raises ConfigError, which shows no value that may be secret.
     """
     port = _port(called("port"), parts.get("port"))
     own = {name: _own(called(name), parts[name]) for name in synonyms.OWN if name in parts}
@@ -64,7 +64,7 @@ def _hosts(called: Callable[[str], str], value: object) -> list[Address]:
     host = _text(name, value)
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-    # None of them is shown: a URL with its password may have been put here.
+    # The value is never shown: somebody may have put a URL here, with its password.
     wanted = "a host name without spaces"
     if not host.startswith("/") and ("/" in host or "@" in host[1:]):
         wanted = "only a host name; pass a whole URL as url"
@@ -89,7 +89,7 @@ def _port(name: str, value: object) -> int | None:
 
 
 def engine_of(name: str, value: object, port: int | None) -> str:
-    """The engine that a setting or, where there is none, the port says. Raises ConfigError."""
+    """The engine that the setting names, or the port if there is no setting. Raises ConfigError."""
     if value is None:
         if port in ENGINE_AT:
             return ENGINE_AT[port]

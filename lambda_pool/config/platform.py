@@ -1,9 +1,9 @@
-"""What Lambda itself says of this environment."""
+"""What Lambda itself says about this environment."""
 
 import os
 
 _WEB_CONCURRENCY = 64
-"""Requests at once that an environment of a Web Function gets, where its configuration does not say otherwise:
+"""How many requests a Web Function's environment gets at once, unless its configuration says otherwise:
 https://docs.aws.amazon.com/lambda/latest/dg/web-functions-scaling.html"""
 
 
@@ -47,9 +47,9 @@ def is_web_function() -> bool:
 
 
 def max_concurrency() -> int:
-    """How many requests this environment may run at once, as far as it says so; else 1.
+    """How many requests this environment may run at once, as far as it says so; otherwise 1.
 
-    Managed Instances say it. Web Functions, which have it in their configuration alone, get Lambda's own default.
+    Managed Instances say it. Web Functions do not, because only their configuration has it: they get Lambda's default.
     """
     said = os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY", "")
     if said.isascii() and said.isdigit() and len(said) < 5 and int(said) > 0:
@@ -58,7 +58,7 @@ def max_concurrency() -> int:
 
 
 def web_timeout() -> float | None:
-    """Seconds after which Lambda gives up a request of this Web Function; None where it does not say so."""
+    """Seconds after which Lambda gives up on a request of this Web Function; None if it does not say so."""
     said = os.environ.get("AWS_LAMBDA_FUNCTION_TIMEOUT", "")
     if is_web_function() and said.isascii() and said.isdigit() and 0 < len(said) < 5 and int(said) > 0:
         return float(said)

@@ -1,4 +1,4 @@
-"""What other tools write into a database URL: read as our own words where it means the same, else refused with advice.
+"""Other tools' words in a database URL: read as our own where they mean the same, otherwise refused with advice.
 
 Other tools are other drivers (PyMySQL, mysqlclient, asyncpg, node-postgres, JDBC, Go's), SQLAlchemy, Django and Prisma.
 """
@@ -30,8 +30,8 @@ OPTIONS = {
     "session_idle": "session_idle",
     "wake_timeout": "wake_timeout",
 }
-"""What may stand in a URL, and the option of the pool that it is: everybody's words there, and what depends on the
-server and on who else uses it."""
+"""The words in a URL that set an option of the pool. They are either words that many tools use there, or options that
+depend on the server and on who else uses it."""
 
 _MODES = {
     "disabled": "disable",
@@ -150,7 +150,7 @@ _OTHER_WORDS = {
 """What other tools call the words that say where the database is, who logs in and how the connection is encrypted."""
 
 _ALIKE = 0.85
-"""How like a long name another one is that can only be a slip; a short one is known by its single wrong letter."""
+"""How similar a word must be to a long name to be a slip of it; for a short name, a single wrong letter is a slip."""
 
 _KEYWORDS = {
     **{name: f"write {ours}=…" for name, ours in _OTHER_WORDS.items() if ours != "secret_id"},
@@ -164,14 +164,14 @@ _KEYWORDS = {
 
 
 def keyword(name: str) -> str | None:
-    """What to write instead of a keyword of a driver's connect(); None for one that is no word of our own."""
+    """What to write instead of a keyword of a driver's connect(); None if we have no word for it."""
     return _KEYWORDS.get(name) or _REFUSED.get(name)
 
 
 def meant(name: str, known: Collection[str]) -> str | None:
-    """Which of the `known` names another one stands for: as another tool's word for it, or misspelled; None if none.
+    """The one of the `known` names that `name` means, as another tool's word or as a misspelling; None if none.
 
-    All in lower case. Underscores do not count.
+    All of them are in lower case. Underscores do not count.
     """
     import difflib
 
@@ -183,7 +183,7 @@ def meant(name: str, known: Collection[str]) -> str | None:
 
 
 def _one_slip(one: str, other: str) -> bool:
-    """Whether a letter more, less or wrong, or two in the wrong order, is all the difference."""
+    """Whether the only difference is one letter too many, missing or wrong, or two letters in the wrong order."""
     while one and other and one[0] == other[0]:
         one, other = one[1:], other[1:]
     while one and other and one[-1] == other[-1]:
@@ -210,10 +210,10 @@ def mode(name: str, value: str) -> str:
 
 
 def translate(engine: str, query: Mapping[str, str]) -> tuple[dict[str, str], dict[str, str], dict[str, str]]:
-    """A query's own words, the pool's options in it, and what is left for the driver. Raises ConfigError.
+    """Split a query into our own words, the pool's options, and the rest for the driver. Raises ConfigError.
 
-    The options keep the names that they have there. `encrypted` among the own words: plain text is refused, and how
-    much is verified is decided as ever.
+    The options keep the names that they have in the query. `encrypted` among our own words means that plain text is
+    refused. How much is verified is then decided as usual.
     """
     own: dict[str, str] = {}
     options: dict[str, str] = {}
@@ -245,7 +245,7 @@ def _least(word: str, name: str, value: str) -> str:
     """The weakest sslmode that does what another tool's flag says."""
     try:
         on = flag(name, _STRICT.get(value, value))
-    except ConfigError:  # not shown: it may be anything
+    except ConfigError:  # the value is not shown: it may be anything
         raise ConfigError(
             f"the URL's query holds {name!r}, but its value is neither true nor false: {_TLS_BY_HAND}"
         ) from None

@@ -27,10 +27,10 @@ _FILES = {
 class Url(Record):
     """The parts of a database URL, or of what was given instead of one.
 
-    `host` may be a Unix socket's path; `hostaddr` is the address to go to where the host's name is not to be looked up;
-    `port` is None where the default is meant. `further`: the hosts after the first, with their ports, where there are
-    several. `encrypted`: plain text is refused, though sslmode is left open.
-    `options` are those of the pool that stood in the query, `parameters` what is left of it for the driver.
+    `host` may be a Unix socket's path. `hostaddr` is an address to connect to without looking up the host's name.
+    `port` is None for the default port. `further`: the hosts after the first, with their ports, if there are several.
+    `encrypted`: plain text is refused, although sslmode is left open.
+    `options` are the pool's options in the query, `parameters` the rest of the query, for the driver.
     """
 
     engine: str
@@ -74,7 +74,7 @@ def parse_url(text: str) -> Url:
     scheme, colon, rest = text.strip().partition("://")
     engine = ENGINES.get(scheme.partition("+")[0].lower())
     if not colon or engine is None:
-        # Not shown unless it looks like a scheme: what was given may be a password.
+        # The text is shown only if it looks like a scheme: it may be a password.
         shown = repr(scheme) if colon and scheme.replace("+", "").isalnum() else "what was given"
         raise ConfigError(f"the URL must start with postgresql:// or mysql://, and {shown} does not")
     rest, hash_mark, _ = rest.partition("#")
@@ -125,7 +125,7 @@ def parse_url(text: str) -> Url:
 
 
 def _is_abstract_socket(pair: str) -> bool:
-    """Whether a piece of the query names one, which begins with the only '@' that stands in a query as it is."""
+    """Whether a piece of the query names an abstract socket, whose '@' is the only one allowed unescaped in a query."""
     name, _, value = pair.partition("=")
     return name in {"host", "unix_socket"} and value.startswith("@") and "@" not in value[1:] and "/" not in value
 
@@ -141,7 +141,7 @@ def _split_authority(authority: str) -> tuple[str, str | None, str]:
 
 
 def _in_query(text: str, port: int | None) -> list[Address]:
-    """The hosts that a query names; `port` is that of those which name none."""
+    """The hosts that a query names; `port` is for those without a port of their own."""
     several = "," in text or (text.count(":") == 1 and not text.startswith(("/", "@")))
     found = split_addresses(text) if several else [(checked_host("the URL's host", text), None)]
     return [(host, own or port) for host, own in found]
@@ -166,7 +166,7 @@ def _split_query(query: str) -> dict[str, str]:
 
 
 def own_fields(own: Mapping[str, str]) -> dict[str, Any]:
-    """Our own words of a query, checked: fields of Url. Raises ConfigError."""
+    """Check our own words of a query, and return them as fields of Url. Raises ConfigError."""
     fields: dict[str, Any] = {}
     for name, wanted in _FILES.items():
         if name in own:

@@ -1,4 +1,4 @@
-"""Single values, checked: a name and what was given for it, to a value or one ConfigError that says what it must be."""
+"""Checks single values: each gives a value, or one ConfigError that names it and says what it must be."""
 
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
@@ -20,14 +20,14 @@ def bad(name: str, value: object, wanted: str) -> ConfigError:
 
 
 def is_sendable(text: str) -> bool:
-    """False for a NUL, where libpq would stop to read, and for bytes of the environment that are no UTF-8."""
+    """False for a NUL, where libpq would stop reading, and for bytes of the environment that are not UTF-8."""
     return "\0" not in text and (text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text))
 
 
 def decoded(part: str, text: str) -> str:
-    """A piece of a URL, its %-escapes read. Raises ConfigError, which does not show it."""
+    """A piece of a URL with its %-escapes decoded. Raises ConfigError, which does not show it."""
     if "%" in text:
-        from urllib.parse import unquote  # 7 ms that a MySQL function's cold start does without
+        from urllib.parse import unquote  # takes 7 ms, which a MySQL function's cold start saves
 
         try:
             text = unquote(text, errors="strict")
@@ -67,7 +67,7 @@ def number_of_seconds(*, zero: str = "") -> Callable[[str, object], float]:
                 raise bad(name, value, wanted) from None
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise bad(name, value, wanted)
-        # "not (a < x)" refuses NaN too; 10 ** 9 seconds are 31 years, and poll() takes no more than 2 ** 31 ms.
+        # "not (a < x)" refuses NaN too. The upper limit is there because poll() takes no more than 2 ** 31 ms.
         if not (0 < value < 1e6) and not (zero and value == 0):
             raise bad(
                 name,
@@ -89,7 +89,7 @@ def fraction(*, zero: str, one: str) -> Callable[[str, object], float]:
                 value = float(value)
             except ValueError:
                 raise bad(name, value, wanted) from None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:  # nor NaN
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:  # or NaN
             raise bad(name, value, wanted)
         return float(value)
 
@@ -146,7 +146,7 @@ def mapping(name: str, value: object) -> Mapping[str, Any]:
 
 
 def closest(name: str, known: Collection[str], otherwise: str | None = None) -> str:
-    """The end of an error for a name that is none of those that are known; `otherwise` where none is like it."""
+    """The end of an error about an unknown name; it is `otherwise` if no known name is like it."""
     import difflib
 
     near = difflib.get_close_matches(name, known, n=1)

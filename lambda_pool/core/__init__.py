@@ -1,1 +1,1 @@
-"""The pool's pure half: no clock, no I/O, no driver, no thread. Whoever calls it holds the pool's lock."""
+"""The pool's pure half: no clock, no I/O, no driver, no thread. Its callers hold the pool's lock."""

@@ -43,7 +43,7 @@ class EventDispatcher:
         self.start_afresh(lock)
 
     def start_afresh(self, lock: AbstractContextManager[Any]) -> None:
-        """All counters at zero, and a lock that no other process holds (after a fork)."""
+        """Set all counters to zero, and take this lock, which no other process holds (after a fork)."""
         self._lock = lock
         self._counts = dict.fromkeys(_COUNTER_OF.values(), 0)
 
@@ -53,9 +53,9 @@ class EventDispatcher:
             return dict(self._counts)
 
     def emit(self, event: Event) -> None:
-        """Count one event, if it is one that is counted, and pass it on without the lock.
+        """Count one event, if its kind is counted, and pass it on without holding the lock.
 
-        What an observer raises is logged and goes no further.
+        An error that an observer raises is logged and goes no further.
         """
         counter = _COUNTER_OF.get(type(event))
         if counter is not None:

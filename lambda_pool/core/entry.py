@@ -12,9 +12,9 @@ class State(Enum):
     """Where an entry stands. It changes only under the pool's lock, and by one assignment."""
 
     CONNECTING = "connecting"
-    """Room that a borrower has reserved, and whose connection is being opened."""
+    """A borrower has reserved the room, and its connection is being opened."""
     IDLE = "idle"
-    """Cached, and nobody's."""
+    """Cached, and lent to nobody."""
     LENT = "lent"
     """With a borrower: being checked, used or returned."""
     GONE = "gone"
@@ -22,23 +22,24 @@ class State(Enum):
 
 
 class Work(Enum):
-    """How far a borrow's work has come, for the one who takes it away from its borrower. See `Entry.state`."""
+    """How far a borrow's work has come, read when the connection is taken from its borrower. See `Entry.state`."""
 
     OPEN = "open"
-    """Its borrower is at it: it is surely not saved."""
+    """Its borrower is still working: it is certainly not saved."""
     UNDONE = "undone"
     """It failed, and was or will be rolled back."""
     COMMITTING = "committing"
-    """It comes back: its COMMIT may have been sent, and its answer has not come, or never will."""
+    """It is being returned: its COMMIT may have been sent, and the answer has not come yet, or never will."""
     ENDED = "ended"
-    """Saved, all of it."""
+    """All of it is saved."""
 
 
 # An entry's link is read only where its state says that there is one.
 UNOPENED = cast(FleetConnection, None)
 _NOWHERE = Endpoint("")
 _NEVER = float("inf")
-# Seconds before the server's timer ends: it is replaced so much earlier; or pinged, while the answer still comes.
+# Seconds before the server's timer ends the session: at `_EARLIER` the connection is replaced, and `_ROUND_TRIP` is
+# left for the answer to a ping.
 _EARLIER = 1.0
 _ROUND_TRIP = 0.5
 
@@ -90,11 +91,11 @@ class Entry:
         self.state: State = State.CONNECTING
         self.role: Role = role
         self.owner: int = owner
-        self.taker: int | None = None  # who took it away from its owner, and sees to its end
+        self.taker: int | None = None  # who took it away from its owner, and finishes with it
         self.link: FleetConnection = UNOPENED
         self.endpoint: Endpoint = _NOWHERE
         self.work: Work = Work.ENDED
-        self.returned: int = 0  # the pool's number for its last return: of two idle entries, the larger was used last
+        self.returned: int = 0  # number of its last return to the pool: the larger it is, the later it was used
         self.reuses: int = 0
         self.generation: int = -1
         self.pid: int = -1
@@ -105,10 +106,11 @@ class Entry:
         self.created_mono: float = 0.0
         self.idle_wall: float = 0.0
         self.idle_mono: float = 0.0
-        # From when on to ask how crowded the server is: at once for a new connection; never where that is not asked.
+        # When to ask how crowded the server is: at once for a new connection; never if this server is not asked.
         self.ask_wall: float = 0.0
         self.ask_mono: float = 0.0
-        # The server's own timer: idle for longer than `lasts`, it ends about now; unheard for `silence`, amid a borrow.
+        # The server's own timer. If the session was idle for longer than `lasts`, it is about to end. If the server has
+        # heard nothing for `silence`, the session could end during a borrow.
         self.lasts: float = _NEVER
         self.silence: float = _NEVER
         self.silent_wall: float = _NEVER
@@ -119,9 +121,9 @@ class Entry:
         self.borrowed_mono: float = 0.0
         self.checkout: float = 0.0
         self.fresh: bool = False
-        self.cancel_mono: float = -1.0  # until when its statement, cancelled last, was to end
+        self.cancel_mono: float = -1.0  # by when the statement that was cancelled last had to end
         self.condemned: bool = False  # its statement was cancelled by another thread: it must not be lent again
-        self.request: object = None  # the one that it was borrowed for, of a server that has many at once
+        self.request: object = None  # the request that it was borrowed for, in a server that has many at once
         self.where: object = None
         self.instruction: int = 0
         self.stack: tuple[tuple[CodeType, int], ...] = ()
@@ -141,8 +143,8 @@ class Entry:
     ) -> None:
         """Take in a connection that was just opened (`lifetime` in seconds, jitter included).
 
-        `timer`: the server ends it after so many idle seconds (0: never); `longest`: an invocation may last so many.
-        `asks`: the server is asked how crowded it is.
+        `timer`: idle seconds after which the server ends it (0: never). `longest`: seconds that an invocation may last.
+        `asks`: whether the server is asked how crowded it is.
         """
         self.link = link
         self.generation = generation
@@ -158,12 +160,12 @@ class Entry:
         self.ask_wall = self.ask_mono = 0.0 if asks else _NEVER
 
     def heard(self, wall: float, mono: float) -> None:
-        """The server was just heard, and its timer began anew."""
+        """The server has just answered, so its timer has started again."""
         self.silent_wall = wall + self.silence
         self.silent_mono = mono + self.silence
 
     def ask_after(self, wall: float, mono: float) -> None:
-        """Ask again how crowded the server is, but not before then."""
+        """Ask again how crowded the server is, but not before this time."""
         self.ask_wall, self.ask_mono = wall, mono
 
     def age(self, wall: float, mono: float) -> float:

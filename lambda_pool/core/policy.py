@@ -11,8 +11,8 @@ from ..events import Reason
 from .entry import Entry
 
 TIMER_MARGIN = 5.5
-"""Seconds that a session outlasts the longest invocation: as many as `ping_after` has by default, and time for an
-answer on its way, so that the timer gives no other reason to ping."""
+"""Seconds by which a session outlasts the longest invocation: the default of `ping_after`, and time for an answer on
+its way, so that the timer adds no reason to ping."""
 
 
 class Verdict(Enum):
@@ -38,8 +38,8 @@ def at_checkout(
     """Decide on one cached connection.
 
     In: the entry, both clocks now (seconds), the pool's generation, this process's id, the role that is asked for,
-    whether the free check found the socket `silent`, and two options in seconds: `ping_after`, and `max_idle`, infinite
-    where it is off. Out: a verdict, or the reason to close it and open another.
+    whether the free check found the socket `silent`, and two options in seconds: `ping_after` and `max_idle` (infinite
+    if it is off). Out: a verdict, or the reason to close it and open another.
     """
     if entry.pid != pid:
         return Reason.FORKED
@@ -55,22 +55,22 @@ def at_checkout(
         return Reason.IDLE
     if entry.role is not role:
         return Reason.ROLE
-    # Where the server has heard nothing for so long, its timer could end the session in the middle of the borrow.
+    # If the server has heard nothing for too long, its timer could end the session in the middle of the borrow.
     heard = wall <= entry.silent_wall and mono <= entry.silent_mono
     return Verdict.REUSE if silent and heard and idle <= ping_after else Verdict.PING
 
 
 def keep(count: int, limit: int, part: float) -> bool:
-    """Whether an idle session may stay across a freeze: a server that has `count` sessions of `limit` leaves room.
+    """Whether an idle session may stay across a freeze, on a server that has `count` sessions of at most `limit`.
 
-    `part` is the option `keep_below`. What is frozen is then at most `part` of the limit, and the rest is for those at
-    work.
+    `part` is the option `keep_below`. Frozen sessions are then at most `part` of the limit, and the rest is left for
+    environments at work.
     """
     return count <= part * limit
 
 
 def session_timer(session_idle: float, longest: float) -> float:
-    """After how many idle seconds the server is to end a session; 0 where it is not to.
+    """After how many idle seconds the server should end a session; 0 if it should not.
 
     In: the option `session_idle`, and the seconds that an invocation may last: the timer must not end a session that
     is lent and waits for its borrower's first statement.
@@ -81,13 +81,13 @@ def session_timer(session_idle: float, longest: float) -> float:
 def patience(kind: Failure, timeout: float, wake_timeout: float) -> float:
     """Seconds that a checkout may take in all, after an attempt to connect that failed like this.
 
-    In: the options of these names; `wake_timeout` is 0 where nobody is to wait for a database that resumes.
+    In: the options of these names; `wake_timeout` is 0 if nobody should wait for a database that resumes.
     """
     return max(timeout, wake_timeout) if kind is Failure.RESUMING else timeout
 
 
 class Step(Enum):
-    """What is next when a borrower gives a connection back."""
+    """The next step when a borrower gives a connection back."""
 
     COMMIT = "commit"
     """A transaction that COMMIT alone ends: one round trip."""
@@ -111,11 +111,11 @@ def at_return(
     restored: bool | None,
     reset: bool,
 ) -> Step:
-    """Decide on one connection that comes back. Asked again after each step, until it says KEEP or CLOSE.
+    """Decide on one connection that comes back. It is called again after each step, until it says KEEP or CLOSE.
 
     In: how the borrower left it; whether the borrower's block `failed`; whether the borrower `closed` it; whether its
     transaction has been `ended`; whether it is `condemned` (a failover, a COMMIT whose answer is lost); whether it was
-    brought back to how it was lent (None: not tried yet); and whether each return is to `reset` the session.
+    brought back to how it was lent (None: not tried yet); and whether each return must `reset` the session.
     """
     if closed:
         return Step.CLOSE
@@ -135,10 +135,10 @@ _UNDONE_BY_SERVER = frozenset({Failure.CONFLICT, Failure.READ_ONLY, Failure.STAL
 
 
 def may_replay(kind: Failure, *, own_transaction: bool, lost: bool) -> bool:
-    """Whether work that raised may be called again: its transaction is surely undone, and a second try may fare better.
+    """Whether work that raised may be called again: its transaction is surely undone, and a second try may succeed.
 
     In: what its error means; whether the transaction still is the one that was begun for it; whether the connection
-    that it was given is `lost`. The loss of some other connection undid nothing.
+    that it was given is `lost`. The loss of another connection has undone nothing.
     """
     if not own_transaction:
         return False
@@ -146,8 +146,8 @@ def may_replay(kind: Failure, *, own_transaction: bool, lost: bool) -> bool:
 
 
 def may_replay_refused_commit(kind: Failure, *, own_transaction: bool) -> bool:
-    """The same for work that ended well and whose COMMIT was refused, or was never sent.
+    """The same for work that ended well, but whose COMMIT was refused or never sent.
 
-    A COMMIT whose answer was lost is CommitUncertain, which has no such kind.
+    If the answer to COMMIT was lost, the error is CommitUncertain, which is none of these kinds.
     """
     return own_transaction and (kind in _LOSSES or kind in {Failure.CONFLICT, Failure.STALE})

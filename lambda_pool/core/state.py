@@ -1,8 +1,8 @@
 """Which entries one pool has, which of them are idle or lent, and who waits for one.
 
-Every method is called with the pool's lock held. An entry's state is the only record of where it stands, and changes by
-one assignment, the last of its method: an exception out of a signal handler leaves either the old state or the new one,
-and `reclaim` finds what such an exception left behind.
+Every method is called with the pool's lock held. An entry's state is the only record of where it stands. It changes by
+one assignment, the last in its method. So an exception from a signal handler leaves either the old state or the new
+one, and `reclaim` finds what such an exception left behind.
 """
 
 from collections import deque
@@ -26,9 +26,9 @@ class PoolState:
         self.entries: list[Entry] = []
         self.queue: deque[Turn] = deque()
         self.generation: int = 0
-        self._closed: int = 0  # what is older was there when the pool was closed
+        self._closed: int = 0  # entries of an older generation were there when the pool was closed
         self._returns = 0
-        self.reused: int = 0  # by entries that are gone; the living count their own
+        self.reused: int = 0  # by entries that are gone; the others count their own
 
     def idle(self) -> list[Entry]:
         """The idle entries, in the order in which they were given back."""
@@ -39,9 +39,9 @@ class PoolState:
     # --- taking -------------------------------------------------------------------------------------------------------
 
     def acquire(self, role: Role, owner: int, turn: "Turn | None" = None) -> Entry | None:
-        """The idle entry of this role that was used last; else room for a new one; else the oldest idle one of all.
+        """The idle entry of this role that was used last; else room for a new one; else the entry idle for longest.
 
-        None if there is nothing, or if others wait and it is not this `turn`.
+        None if there is nothing, or if others wait and `turn` is not the first of them.
         """
         if self.queue and self.queue[0] is not turn:
             return None
@@ -77,34 +77,34 @@ class PoolState:
     # --- the queue ----------------------------------------------------------------------------------------------------
 
     def leave(self, turn: "Turn") -> None:
-        """Leave the queue. Whoever is first now may find something."""
+        """Leave the queue, and let the borrower that is first now look."""
         if turn in self.queue:
             self.queue.remove(turn)
         self.wake()
 
     def forget_turns(self, owner: int) -> None:
-        """A borrower waits in one place only, and only while it waits: any other was left behind by an exception."""
+        """Remove the places of a borrower that does not wait: an exception left them behind in the queue."""
         if self.queue:
             for turn in [turn for turn in self.queue if turn.owner == owner]:
                 self.queue.remove(turn)
             self._pass_over_abandoned()
 
     def wake(self) -> None:
-        """Let the first in the queue look again, where there is something to be found."""
+        """Let the first in the queue look again, if there is something to find."""
         if self.queue:
             self._pass_over_abandoned()
         if self.queue and (len(self.entries) < self.max_size or any(entry.state is _IDLE for entry in self.entries)):
             self.queue[0].wake()
 
     def _pass_over_abandoned(self) -> None:
-        """Whoever waited on an event loop that was closed does not come any more. Further back they hinder nobody."""
+        """Drop the first places if their event loop was closed: nobody comes for them. Further back they do no harm."""
         while self.queue and self.queue[0].abandoned:
             self.queue.popleft()
 
     # --- giving back and giving up ------------------------------------------------------------------------------------
 
     def give_back(self, entry: Entry) -> bool:
-        """Make a lent entry idle, and wake who waits. False if it was taken away meanwhile."""
+        """Make a lent entry idle, and wake a borrower that waits. False if it was taken away meanwhile."""
         if entry.state is not _LENT or entry.condemned:
             return False
         self._returns += 1
@@ -114,7 +114,7 @@ class PoolState:
         return True
 
     def retire(self, entry: Entry) -> bool:
-        """Take an entry out for good; its room stays taken until `free`. False if somebody did before."""
+        """Take an entry out for good; its room stays taken until `free`. False if somebody did so before."""
         if entry.state is _GONE:
             return False
         entry.state = _GONE
@@ -139,29 +139,29 @@ class PoolState:
         return Reason.POOL_CLOSED if entry.generation < self._closed else Reason.GENERATION
 
     def reclaim(self, owner: int, *, alone: bool, since: float) -> list[Entry]:
-        """Take out what was lent since then (monotonic, seconds), and what was left half open or half closed.
+        """Take out what was lent after `since` (monotonic, seconds), and what was left half open or half closed.
 
-        `alone`: that of every borrower, else this one's only. Called when this borrower borrows nothing any more: what
-        it seems to be doing was left behind by an exception.
+        `alone`: take it from every borrower, not only from this one. Called when this borrower borrows nothing any
+        more: what it still seems to be doing was left behind by an exception.
         """
         self.forget_turns(owner)
         found = []
         for entry in self.entries:
             if entry.state is _LENT:
-                # 0: it is being checked, and so was lent just now.
+                # 0 means that it is being checked, so it was lent just now.
                 if (alone or entry.owner == owner) and not 0.0 < entry.borrowed_mono < since:
                     entry.taker = owner
                     entry.state = _GONE
                     found.append(entry)
             elif entry.state is not _IDLE and (entry.taker or entry.owner) == owner:
-                # Not what another borrower is opening or taking away: that one sees to its end.
+                # Leave what another borrower is opening or taking away: that one will finish it.
                 entry.state = _GONE
                 found.append(entry)
         self.wake()
         return found
 
     def reclaim_of(self, request: object, owner: int) -> list[Entry]:
-        """Take out what was lent for this request. `owner` takes it."""
+        """Take out what was lent for this request, for `owner` to clean up."""
         found = [entry for entry in self.entries if entry.state is _LENT and entry.request is request]
         for entry in found:
             entry.taker = owner
@@ -170,7 +170,7 @@ class PoolState:
         return found
 
     def free(self, entry: Entry) -> None:
-        """Give up the room of an entry that was taken out. Who waits may use it."""
+        """Give up the room of an entry that was taken out, so that a waiting borrower can use it."""
         if entry in self.entries:  # not after a fork
             self.entries.remove(entry)
             self.reused += entry.reuses

@@ -15,9 +15,9 @@ from .pools import AliasPool
 
 
 class _Held:
-    """What a thread has borrowed. It goes with the thread, and gives back what that has left.
+    """What a thread has borrowed. It ends with the thread, and gives back what the thread has left behind.
 
-    Nothing but the thread may keep it: what waits for the garbage collector keeps others from the connection.
+    Nothing but the thread may refer to it: others cannot get a connection that waits for the garbage collector.
     """
 
     def __init__(self) -> None:
@@ -27,7 +27,7 @@ class _Held:
         if sys.is_finalizing():
             return
         for borrowed in list(self.borrowed):
-            with suppress(Exception):  # nobody is there any more to be told
+            with suppress(Exception):  # nobody is left to be told
                 borrowed.give_back(LambdaPoolError("its thread has ended"))
 
 
@@ -50,7 +50,7 @@ class Borrowed:
         """The error that says that this connection, or its server, is not what it was."""
         config = home.core.config
         self.deadline: Deadline = deadline or Deadline(config.timeout, wake=config.wake_timeout)
-        """Until when it is to be borrowed, and as Django wants it."""
+        """The time until which it must be borrowed, and set up as Django wants it."""
         self.entry: Entry = home.core.acquire(home.role, self.deadline)
         self.entry.where = f"Django's connection {alias!r}"
         self.link: Any = self.entry.link
@@ -77,17 +77,17 @@ class Borrowed:
         return self.link in self.home.prepared
 
     def limited(self, seconds: float) -> AbstractContextManager[None]:
-        """In this block, what Django asks of its own accord is answered in so many seconds, or the connection fails."""
+        """In this block, what Django itself asks is answered within `seconds`, or the connection fails."""
         limited: AbstractContextManager[None] = self.link.limited(max(seconds, MIN_IO_TIMEOUT))
         return limited
 
     def set_prepared(self) -> None:
-        """What it is now is what it is lent as from now on."""
+        """From now on it is lent as it is now."""
         self.link.set_baseline()
         self.home.prepared.add(self.link)
 
     def taken(self) -> bool:
-        """True if it is this borrower's no more: an ended invocation took it away, or it stayed with a parent."""
+        """True if it is no longer this borrower's: an ended invocation took it away, or it stayed with a parent."""
         if self.given_back:  # by the end of a thread: the entry may be lent to another one by now
             return True
         return self.entry.state is not State.LENT or self.entry.pid != self.home.core.pid
@@ -114,11 +114,11 @@ class Borrowed:
         error = error or self.failure
         if error is None and link.status() not in AT_REST:
             error = LambdaPoolError("closed in a transaction")
-        if self.streams:  # PostgreSQL's alone; what Django closes itself is no change of the session
+        if self.streams:  # only PostgreSQL has them; what Django closes itself does not change the session
             link.driver_connection.pooled.changed = True
         reset = core.config.reset
         may_reset = reset != "transaction" or core.config.url.engine == "mysql"
         if may_reset and (reset == "session" or link.inspect().condition is Condition.CHANGED):
-            # The server may be about to forget what made it Django's.
+            # The server may be about to forget what Django has set up.
             self.home.prepared.discard(link)
         core.release(self.entry, error, strict=False)

@@ -1,4 +1,4 @@
-"""`manage.py dbshell`: the server's own client, to where the pool connects, as whom the pool logs in."""
+"""`manage.py dbshell`: the server's own client, with the address and the login that the pool uses."""
 
 from types import SimpleNamespace
 from typing import Any
@@ -9,12 +9,12 @@ from .pools import AliasPool
 
 
 class CompletedClient:
-    """To be put in front of Django's DatabaseClient."""
+    """A mixin in front of Django's DatabaseClient."""
 
     connection: Any
 
     def runshell(self, parameters: list[str]) -> None:
-        """As Django's, with the address and the login (a token, a secret) that the pool finds."""
+        """Like Django's, with the address and the login (a token, a secret) that the pool finds."""
         wrapper = self.connection
         self.connection = SimpleNamespace(settings_dict=_completed(wrapper.settings_dict, _request(wrapper.home())))
         try:
@@ -24,7 +24,7 @@ class CompletedClient:
 
 
 def _request(home: AliasPool) -> ConnectRequest:
-    """What the pool would tell the driver. Raises CredentialsError, EndpointError or ConfigError."""
+    """What the pool would pass to the driver. Raises CredentialsError, EndpointError or ConfigError."""
     config, connector = home.core.config, home.core.connector
     deadline = Deadline(config.timeout)
     endpoint = connector.resolve(home.role, deadline)

@@ -6,12 +6,12 @@ from . import pools
 
 
 class ClosingCreation:
-    """To be put in front of Django's DatabaseCreation."""
+    """A mixin in front of Django's DatabaseCreation."""
 
     connection: Any
 
     def _get_test_db_name(self) -> str:
-        """As Django's, also where the environment says which database it is."""
+        """Like Django's, also if the environment says which database it is."""
         settings = self.connection.settings_dict
         if not settings["NAME"] and not settings["TEST"]["NAME"]:
             return f"test_{self.connection.home().pool.config.url.database}"

@@ -14,7 +14,7 @@ class SettingsError(errors.ConfigError, ImproperlyConfigured):  # type: ignore[m
 
 
 class CommitUncertain(errors.CommitUncertain, OperationalError):  # type: ignore[misc] # noqa: N818 - as the other
-    """COMMIT was sent, its answer was lost: the work may or may not be saved. The pool's and Django's at once."""
+    """COMMIT was sent, its answer was lost: the work may or may not be saved. Both the pool's error and Django's."""
 
 
 class ErrorWrapper(DatabaseErrorWrapper):  # type: ignore[misc]

@@ -1,4 +1,4 @@
-"""`handler`: for functions without HTTP, and around an adapter, what Django's request signals do for a request."""
+"""`handler`: for functions without HTTP, and around an adapter, it does what Django's request signals do."""
 
 import functools
 import inspect
@@ -36,7 +36,7 @@ def handler(fn: Callable[..., R]) -> Callable[..., R]:
 
     def run(event: Any, context: Any) -> R:
         me = getpid(), get_ident()
-        if me in _amid:  # another decorated handler calls this one, has its transactions open, and does the rest
+        if me in _amid:  # another decorated handler calls this one: its transactions are open, and it does the rest
             return fn(event, context)
         callers = _in_callers_block()
         _give_back(callers)
@@ -99,7 +99,7 @@ def _open_ahead() -> None:
             try:
                 wrapper.ensure_connection()
                 wrapper.close()
-            except Exception as error:  # noqa: BLE001 - whatever it is, somebody may fare better later
+            except Exception as error:  # noqa: BLE001 - whatever it is, a later use may succeed
                 log.warning("DATABASES[%r]: could not be warmed; the first use tries again: %s", alias, error)
 
 
@@ -110,8 +110,8 @@ def _in_callers_block() -> set[str]:
         for wrapper in connections.all(initialized_only=True)
         if isinstance(wrapper, PooledWrapper) and wrapper.in_atomic_block and wrapper.has_borrowed()
     }
-    # One that was entered while the module was imported never ends, and would save nothing of any invocation. A test
-    # has no runtime, but may well set what else Lambda sets.
+    # An atomic() that was entered during the import never ends, and would save nothing of any invocation. A test has
+    # no runtime API, but may well set Lambda's other variables.
     if found and runtime_api():
         raise ConfigError(
             f"the handler was called inside of atomic() on Django's {', '.join(map(repr, sorted(found)))}, whose end "
@@ -121,9 +121,9 @@ def _in_callers_block() -> set[str]:
 
 
 def _give_back(callers: set[str]) -> list[str]:
-    """Give back what this thread has borrowed, but for `callers`, the aliases that the caller is using.
+    """Give back what this thread has borrowed, except for `callers`, the aliases that the caller is using.
 
-    Out: the aliases whose transaction was open, or was closed inside of atomic(), and is rolled back, where the option
+    Out: the aliases whose transaction was open, or was closed inside of atomic(), and is rolled back, if the option
     `unsaved` asks for an error.
     """
     left_open = []
@@ -133,7 +133,7 @@ def _give_back(callers: set[str]) -> list[str]:
         if isinstance(wrapper, PooledWrapper) and (wrapper.is_in_transaction() or wrapper.closed_amid):
             if wrapper.home().core.config.unsaved == "raise":
                 left_open.append(repr(wrapper.alias))
-            elif not wrapper.closed_amid:  # which was told
+            elif not wrapper.closed_amid:  # that was reported already
                 log.warning("Django's %r was left in a transaction, which is rolled back", wrapper.alias)
         if isinstance(wrapper, PooledWrapper):
             wrapper.give_back()
@@ -145,7 +145,7 @@ def _give_back(callers: set[str]) -> list[str]:
 
 
 def _forget_lost_answers() -> list[str]:
-    """Out: the aliases on which the answer to what may be saved was lost, since it was asked last."""
+    """Out: the aliases on which, since the last call, the answer to something that may be saved was lost."""
     found = []
     for wrapper in connections.all(initialized_only=True):
         if isinstance(wrapper, PooledWrapper) and wrapper.lost_an_answer:

@@ -1,7 +1,7 @@
-"""MySQLdb for Django's MySQL backend, which imports it, where mysqlclient is not installed: PyMySQL in its place.
+"""PyMySQL in place of MySQLdb, which Django's MySQL backend imports, if mysqlclient is not installed.
 
 Django's modules are imported with a stand-in that is gone from `sys.modules` afterwards, so that nobody else finds it.
-Where mysqlclient is installed, Django's modules are bound to it as ever: nothing of it is used here.
+Where mysqlclient is installed, Django's modules are bound to it as usual: nothing of it is used here.
 """
 
 import importlib
@@ -13,7 +13,7 @@ from pymysql import constants, converters
 
 _NAMES = {"MySQLdb": None, "MySQLdb.constants": constants, "MySQLdb.converters": converters}
 _AS_NEW_AS = (2, 2, 8, "final", 1)
-"""The version of mysqlclient that it passes for: Django asks for one that is new enough."""
+"""The version of mysqlclient that the stand-in passes for: Django asks for one that is new enough."""
 
 
 def import_backend() -> ModuleType:

@@ -1,4 +1,4 @@
-"""The pools behind DATABASES: one for each alias and for what its settings say."""
+"""The pools behind DATABASES: one for each alias and its settings."""
 
 import atexit
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ OWN = {
     "ssl_mode": "sslmode",
     "ssl": {"ca": "sslrootcert", "cert": "sslcert", "key": "sslkey"},
 }
-"""What Django's projects have among the driver's OPTIONS, and is the pool's to know; by its own words."""
+"""What Django projects write among the driver's OPTIONS but the pool must know, with the pool's own names."""
 _GIVEN = ("auth", "endpoint", "name", "observers")
 _PLACE = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD", "database": "NAME"}
 _THREADS = 100
@@ -40,7 +40,7 @@ class AliasPool:
         self.prepared: WeakSet[EngineConnection] = WeakSet()
         """The connections that are as Django wants them."""
         self.server_data: dict[str, Any] = {}
-        """What Django's backend asked the server once, for those that it makes for other threads."""
+        """What Django's backend asked the server once, for the wrappers of other threads."""
 
 
 class Wanted(NamedTuple):
@@ -121,7 +121,7 @@ def _make(want: Wanted, driver: Mapping[str, Any]) -> AliasPool:
     options["connect_args"] = {**driver, **options.get("connect_args", {})}
     _complete(options, want)
     where = _where(want, own)
-    # None is Django's word for no database at all, to create or to drop one; empty, that it is said elsewhere.
+    # Django says None for no database at all, to create or to drop one. Empty means that it is said elsewhere.
     database = {None: "postgres" if want.engine == "postgresql" else "", "": None}.get(want.place[4], want.place[4])
     pool = api.pool_at(where, want.engine, database, **given, options=options)
     made = AliasPool(pool, readonly=readonly)
@@ -165,7 +165,7 @@ def _complete(options: dict[str, Any], want: Wanted) -> None:
 
 
 def _where(want: Wanted, own: dict[str, Any]) -> configuration.Url | None:
-    """Where DATABASES leads to; None where it names nothing but a database, and the environment says it."""
+    """Where DATABASES leads to; None if it names nothing but a database: the environment says it."""
     parts = {key: value for key, value in zip(_PLACE, want.place, strict=True) if value not in {"", None}}
     if not parts.keys() - {"database"}:
         if own:

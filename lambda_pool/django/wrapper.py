@@ -32,7 +32,7 @@ _LOGIN = {
     "unix_socket": "HOST",
     "port": "PORT",
 }
-"""What Django makes of DATABASES, and the pool knows already."""
+"""What Django makes of DATABASES and the pool knows already."""
 
 
 _HIDDEN = (
@@ -47,7 +47,7 @@ _CLOSED = (
 
 
 class PooledWrapper:
-    """To be put in front of a DatabaseWrapper of Django's."""
+    """A mixin in front of one of Django's DatabaseWrappers."""
 
     engine_name: str
     connection: Any
@@ -64,13 +64,13 @@ class PooledWrapper:
         self._borrowed: Borrowed | None = None
         self._found: tuple[pools.Wanted, pools.AliasPool] | None = None
         self._by_atomic = self._asked_to_roll_back = False
-        """The transaction is an outermost atomic()'s, to end; somebody asked for a rollback of it."""
+        """An outermost atomic() will end the transaction; somebody asked for a rollback of it."""
         self._hid: errors.LambdaPoolError | None = None
         """What to say at the end of an atomic() in which an error was hidden."""
         self._entered_amid: BaseException | None = None
-        """What was being handled where that atomic() began."""
+        """The exception that was being handled when that atomic() began."""
         self.closed_amid: bool = False
-        """It was closed inside of an atomic(), which Django ends without a word, since an invocation began."""
+        """Since an invocation began, it was closed inside of an atomic(), which Django ends without an error."""
         self.lost_an_answer: bool = False
         """Since then, the answer to a statement that may be saved was lost, and the code handled that error."""
         if in_lambda() and alias != NO_DB_ALIAS:
@@ -80,22 +80,22 @@ class PooledWrapper:
     # --- the pool -----------------------------------------------------------------------------------------------------
 
     def home(self) -> pools.AliasPool:
-        """The pool of this alias, by what its settings say now. Raises SettingsError."""
+        """The pool of this alias, as its settings are now. Raises SettingsError."""
         time_zone = (settings.USE_TZ, self.timezone_name)  # type: ignore[attr-defined]
         want = pools.wanted(self.alias, self.engine_name, self.settings_dict, time_zone)
         if self._found is None or self._found[0] != want:
             arguments = self.driver_arguments()
-            if self.alias == NO_DB_ALIAS:  # for one statement or two, and not to be kept
+            if self.alias == NO_DB_ALIAS:  # for one or two statements, so it is not kept
                 self._found = want, pools.make(want, arguments)
             else:
                 self._found = want, pools.shared(want, arguments)
         return self._found[1]
 
     def driver_arguments(self) -> dict[str, Any]:
-        """What Django would tell the driver, without what is the pool's."""
+        """What Django would pass to the driver, without what belongs to the pool."""
         named = self.settings_dict
         options = {name: value for name, value in named["OPTIONS"].items() if name not in pools.OWN}
-        # It asks for a name, which may be said in the environment.
+        # Django asks for a name, which may be in the environment.
         self.settings_dict = {**named, "NAME": named["NAME"] or "-", "OPTIONS": options}
         try:
             found: dict[str, Any] = self.get_connection_params()
@@ -104,7 +104,7 @@ class PooledWrapper:
         return {name: value for name, value in found.items() if name in options or name not in _LOGIN}
 
     def get_connection_params(self) -> dict[str, Any]:
-        """As Django's, also where the environment says which database it is."""
+        """Like Django's, also if the environment says which database it is."""
         named = self.settings_dict
         if named["NAME"] == "":
             self.settings_dict = {**named, "NAME": self.home().pool.config.url.database or "-"}
@@ -118,7 +118,7 @@ class PooledWrapper:
 
     @async_unsafe
     def connect(self) -> None:
-        """Borrow a connection. Django's own set-up runs once for each physical one, and is what it is lent as."""
+        """Borrow a connection. Django's own set-up runs once for each physical one, and becomes its baseline."""
         deadline = None
         for last in (False, True):
             borrowed = Borrowed(self.home(), self.alias, deadline)
@@ -135,7 +135,7 @@ class PooledWrapper:
                 transient = core.classify(error.__cause__ or error) in TRANSIENT
                 if transient and deadline.left() <= 0:
                     raise unavailable.not_answered(core, deadline) from error
-                # Nobody has used this connection yet: it may still be replaced by one that lives.
+                # Nobody has used this connection yet: it may still be replaced by a live one.
                 if last or not transient:
                     raise
             else:
@@ -151,7 +151,7 @@ class PooledWrapper:
         self._never_obsolete()
 
     def _resume(self, borrowed: Borrowed) -> None:
-        """What Django's connect() does for its own part."""
+        """Do what Django's connect() does besides connecting."""
         self.check_settings()  # type: ignore[attr-defined]
         self.forget_blocks()
         self.errors_occurred = False
@@ -177,7 +177,7 @@ class PooledWrapper:
         return self.borrow().conn
 
     def borrow(self) -> Borrowed:
-        """What it has borrowed; borrows where that is nothing."""
+        """What it has borrowed. If that is nothing, it borrows now."""
         if self._borrowed is None:
             self._borrowed = Borrowed(self.home(), self.alias)
         return self._borrowed
@@ -194,7 +194,7 @@ class PooledWrapper:
             self.close()
 
     def close_if_unusable_or_obsolete(self) -> None:
-        """Called at the beginning and at the end of each request: give back. As Django's, not inside of atomic()."""
+        """Called at the beginning and at the end of each request: give back. Like Django's, not inside of atomic()."""
         if self.connection is not None and not self.in_atomic_block:
             self.close()
 
@@ -206,13 +206,13 @@ class PooledWrapper:
         self.give_back()
 
     def give_back(self) -> None:
-        """The same, where somebody has said already what becomes of the transaction."""
+        """The same, without a warning: somebody has said already what becomes of the transaction."""
         super().close()  # type: ignore[misc]
         if self.closed_in_transaction:
             self.connection = None  # somebody else may have it by now
 
     def forget_blocks(self) -> None:
-        """Be outside of each atomic() again: its connection was given back."""
+        """Leave every atomic(): its connection was given back."""
         self.in_atomic_block = self.closed_in_transaction = self.needs_rollback = False
         self.savepoint_ids: list[Any] = []
         self.atomic_blocks: list[Any] = []
@@ -228,7 +228,7 @@ class PooledWrapper:
                 borrowed.home.pool.close()
 
     def is_usable(self) -> bool:
-        """As Django's."""
+        """Like Django's."""
         return self._borrowed is not None and bool(super().is_usable())  # type: ignore[misc]
 
     def has_borrowed(self) -> bool:
@@ -262,38 +262,38 @@ class PooledWrapper:
         borrowed = self._borrowed
         if borrowed is None:
             return
-        # Django rolls back without a word where the block ended well, and an error was caught inside of it.
+        # Django rolls back without an error if the block ended well, but an error was caught inside of it.
         ended_well = self._by_atomic and not self.in_atomic_block and sys.exc_info()[1] is self._entered_amid
         hid = (self.undone() or errors.NotCommitted(_HIDDEN)) if ended_well else None
         with debug_transaction(self, "ROLLBACK"), self.wrap_database_errors:
             borrowed.end(commit=False)
         self._hid = None if self._asked_to_roll_back else hid
         if borrowed.lost():
-            # The server has rolled back; whoever goes on must know that this is not the same connection.
+            # The server has rolled back. Code that goes on must know that this is not the same connection.
             raise OperationalError("the connection was lost, and its transaction with it") from borrowed.failure
 
     def undone(self) -> errors.LambdaPoolError | None:
-        """What to tell of a transaction that the server has undone by itself. PostgreSQL keeps its savepoints."""
+        """What to say of a transaction that the server has undone by itself. PostgreSQL keeps its savepoints."""
         return None
 
     def _drop(self, error: BaseException) -> None:
-        """Give a connection back that is of no more use, so that atomic() has none to bring into autocommit again.
+        """Give back a connection that is of no more use, so that atomic() has none to switch to autocommit again.
 
-        It would connect anew for that, and where this fails, hide what became of COMMIT.
+        It would connect again for that and, if this failed, hide what became of COMMIT.
         """
         borrowed, self._borrowed, self.connection = self._borrowed, None, None
         if borrowed is not None:
             borrowed.give_back(error.__cause__ or error)
 
     def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
-        """As Django's; but it opens no connection only to say what each new one is anyway.
+        """Like Django's, but it opens no connection only to set what each new one has anyway.
 
         Raises OperationalError at the end of an atomic() that ended well and was rolled back for a hidden error.
         """
         hid, self._hid = self._hid, None
         self._by_atomic = force_begin_transaction_with_broken_autocommit and not autocommit
         self._asked_to_roll_back = False
-        # Not kept beyond its block: it knows the frames that it came by.
+        # Not kept beyond its block: it refers to its frames.
         self._entered_amid = sys.exc_info()[1] if self._by_atomic else None
         self._switch_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
         if hid is not None and self.home().core.config.unsaved == "raise":
@@ -302,12 +302,12 @@ class PooledWrapper:
             log.warning("%s", hid)
 
     def set_rollback(self, rollback: bool) -> None:
-        """As Django's."""
+        """Like Django's."""
         super().set_rollback(rollback)  # type: ignore[misc]
         self._asked_to_roll_back = rollback
 
     def savepoint_rollback(self, sid: str) -> None:
-        """As Django's. The rollback that an inner atomic() was asked for goes no further."""
+        """Like Django's. The rollback that an inner atomic() was asked for goes no further."""
         self._asked_to_roll_back = False
         super().savepoint_rollback(sid)  # type: ignore[misc]
 
@@ -326,7 +326,7 @@ class PooledWrapper:
         borrowed = self._borrowed
         open_before = borrowed is not None and borrowed.link.status() not in AT_REST
         if autocommit and open_before and self.engine_name == "mysql":
-            self._commit()  # which the server would do by itself, and not tell if its answer is lost
+            self._commit()  # which the server would do by itself, but a lost answer would go unnoticed
             open_before = False
         try:
             with nullcontext() if borrowed is None else borrowed.limited(at_most(borrowed.home.core.config.timeout)):
@@ -336,7 +336,7 @@ class PooledWrapper:
                 raise
             if not borrowed.lost():
                 raise
-            # Nothing was open: what was committed is saved, and the next connection begins so.
+            # Nothing was open: what was committed is saved, and the next connection begins in autocommit mode.
             log.debug("pool %s: lost after COMMIT: %s", borrowed.home.core.name, error)
             self._drop(error)
 
@@ -344,7 +344,7 @@ class PooledWrapper:
 
     @cached_property
     def wrap_database_errors(self) -> ErrorWrapper:
-        """As Django's, for the pool's errors too."""
+        """Like Django's, for the pool's errors too."""
         return ErrorWrapper(self)
 
     def note_error(self, error: BaseException) -> None:

@@ -1,7 +1,7 @@
-"""What the RDS API's answers say of a proxy or a cluster, as endpoints.
+"""Makes endpoints of what the RDS API's answers say about a proxy or a cluster.
 
-Answers are data from outside: whatever is missing, null, of another type or absurd gives an EndpointError, or is
-treated as not said where that is harmless.
+Answers are data from outside. A value that is missing, null, absurd or of another type gives an EndpointError, or
+counts as not given where that is harmless.
 """
 
 from collections.abc import Iterable
@@ -21,7 +21,7 @@ _CLUSTER_ENGINES = {
     "mysql": "mysql",
 }
 
-# Statuses in which nobody is served, and what to do about each. Every other one (`available`, `modifying`,
+# Statuses in which no client is served, and what to do about each. Every other one (`available`, `modifying`,
 # `backing-up`, `failing-over`, …, and those to come) is left to the connect itself to judge: during most changes
 # the database goes on answering. Proxies: the API reference of DBProxy; clusters:
 # https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/accessing-monitoring.html
@@ -73,9 +73,9 @@ def read_proxy(proxies: Iterable[object], name: str) -> Endpoint | None:
 
 
 def read_proxy_reader(endpoints: Iterable[object], name: str, writer: Endpoint) -> Endpoint | None:
-    """A read-only endpoint of the same proxy among those that describe_db_proxy_endpoints gave; None if none serves.
+    """A read-only endpoint of the same proxy among those that describe_db_proxy_endpoints gave; None if none is usable.
 
-    Of several the first by name, so that all functions choose the same.
+    If there are several, it is the first one by name, so that all functions choose the same one.
     """
     found: dict[str, str] = {}
     for endpoint in _mappings(endpoints):
@@ -134,7 +134,7 @@ def _proxy_iam(proxy: dict[str, Any]) -> bool | None:
     if _text(proxy, "DefaultAuthScheme") == "IAM_AUTH":
         return True
     listed = proxy.get("Auth")
-    # Each entry is for one database user, so only what all say is true of a login whose user is not known here.
+    # Each entry is for one database user. The login's user is not known here, so only what all of them say counts.
     said = {_text(auth, "IAMAuth") for auth in _mappings(listed if isinstance(listed, list) else [])}
     if said == {"REQUIRED"}:
         return True

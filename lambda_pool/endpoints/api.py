@@ -18,14 +18,14 @@ from ..errors import ConfigError, CredentialsError, EndpointError
 from ..secret import private
 
 _MIN_TIMEOUT = 0.1
-"""Seconds under which no call is begun: a TLS handshake and an answer take longer."""
+"""Seconds. With less time left, no call is begun: a TLS handshake and an answer take longer."""
 _TOO_LATE = "there was no time left to ask the RDS API: raise the option timeout"
 _PAGES = 100
-"""Pages of one listing at most; with 100 entries on each (the API's default) that is beyond every quota of RDS."""
+"""Most pages of one listing. With 100 entries on each (the API's default), that is beyond every quota of RDS."""
 _LONGEST_PAUSE = 1.0
 """Seconds: the longest pause before another try; half of it on average (full jitter)."""
 _KERNEL = random.SystemRandom()
-"""Keeps no state of its own: the clones of a snapshot would share it, and ask again in step."""
+"""Has no state of its own: the clones of a snapshot would share that state, and ask again in step."""
 _ACTIONS = {
     "describe_db_proxies": "rds:DescribeDBProxies",
     "describe_db_proxy_endpoints": "rds:DescribeDBProxyEndpoints",
@@ -72,7 +72,7 @@ class RdsApi:
 
     @contextmanager
     def calls(self, timeout: float) -> Iterator["Calls"]:
-        """For calls that together take at most `timeout` seconds from now.
+        """A context for calls that together take at most `timeout` seconds from now.
 
         Raises NoAnswerError without credentials, a region or time, ConfigError without botocore.
         """
@@ -107,7 +107,7 @@ class RdsApi:
         left = deadline - time.monotonic()
         if left < _MIN_TIMEOUT:
             raise NoAnswerError(_TOO_LATE)
-        # A quarter for connecting (botocore tries each address for its connect_timeout), one for each wait for data.
+        # A quarter is for connecting (botocore tries each address for its connect_timeout), and one for each wait.
         return create_client(session, "rds", region, keys, left / 4 / addresses, left / 4)
 
 
@@ -117,7 +117,7 @@ class Calls:
     def __init__(self, client: Any, deadline: float) -> None:
         self._client = client
         self._deadline = deadline
-        # What one call may take, by RdsApi._client; none is begun with less time left.
+        # What one call may take, as RdsApi._client sets it. No call is begun with less time left.
         self._longest = (deadline - time.monotonic()) / 2
 
     @property
@@ -127,7 +127,7 @@ class Calls:
 
     @private
     def list(self, operation: str, key: str, **parameters: str) -> list[Any]:
-        """Every entry under `key`, of all pages. Raises NotFoundError and NoAnswerError."""
+        """Every entry under `key`, from all pages. Raises NotFoundError and NoAnswerError."""
         entries: list[Any] = []
         for _ in range(_PAGES):
             answer = self._call(operation, parameters)
@@ -199,7 +199,7 @@ class Calls:
 
 
 def _code(error: Exception) -> str:
-    """The error code of the API's answer; empty where none came."""
+    """The error code of the API's answer; empty if no answer came."""
     answer = getattr(error, "response", None)
     fault = answer.get("Error") if isinstance(answer, dict) else None
     code = fault.get("Code") if isinstance(fault, dict) else None
@@ -207,7 +207,7 @@ def _code(error: Exception) -> str:
 
 
 def _passing(error: Exception) -> bool:
-    """True for what another try soon may overcome: throttling, a fault of AWS's, a broken connection."""
+    """True for an error that may be gone at another try soon: throttling, a fault at AWS, a broken connection."""
     answer = getattr(error, "response", None)
     if isinstance(answer, dict):
         about = answer.get("ResponseMetadata")

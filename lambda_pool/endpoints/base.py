@@ -18,9 +18,9 @@ class Endpoint(Record):
     """Where one physical connect leads, resolved for it.
 
     `host` may be a Unix socket's directory or path, or empty if only the credentials know it. `proxy`: an RDS Proxy or
-    another transaction-mode pooler stands there. `engine` is `postgresql`, `mysql`, or empty when unknown. `iam`: what
-    the service says of IAM logins there (True: only those; False: none; None: both, or unknown). `requires_tls`: it
-    refuses unencrypted connections.
+    another transaction-mode pooler stands there. `engine` is `postgresql`, `mysql`, or empty when unknown. `iam` is
+    True if the service allows only IAM logins there, False if it allows none, and None if it allows other logins too or
+    if this is unknown. `requires_tls`: it refuses unencrypted connections.
     """
 
     host: str
@@ -45,7 +45,7 @@ class EndpointSource(Protocol):
         """
 
     def failed(self, endpoint: Endpoint) -> None:
-        """A connect to this address failed, or it led to the wrong role: look it up anew at the next `resolve`."""
+        """A connect to this address failed, or it led to the wrong role: look it up again at the next `resolve`."""
 
     def forget(self) -> None:
         """Forget everything cached (before a snapshot, after a fork)."""
@@ -54,8 +54,8 @@ class EndpointSource(Protocol):
 class FixedEndpoint:
     """The URL's own host and port, or the hosts of a URL that names several, in turn.
 
-    A host is used for as long as it takes connections and writes; then the one behind it in the list, and behind the
-    last one the first. `share` says where to begin: from 0, at the first host, to below 1, at the last.
+    A host is used for as long as it takes connections and writes. After it comes the next one in the list, and after
+    the last one the first. `share` says where to begin: 0 is at the first host, and just below 1 is at the last.
     """
 
     has_reader = False
@@ -82,7 +82,7 @@ class FixedEndpoint:
             self._current = self._endpoints[(self._endpoints.index(current) + 1) % len(self._endpoints)]
 
     def forget(self) -> None:
-        """Begin anew."""
+        """Choose again where to begin."""
         self._current = self._endpoints[int(self._share() * len(self._endpoints))]
 
     def __repr__(self) -> str:

@@ -16,15 +16,15 @@ from .api import Calls, NoAnswerError, NotFoundError, RdsApi
 from .base import Endpoint, Role
 
 _MAX_AGE = 3600.0
-"""Seconds. RDS changes an endpoint's name only when somebody renames or makes it anew; then connects fail, which
-refreshes it at once. An hour bounds how long a new reader or a changed setting goes unnoticed."""
+"""Seconds. RDS changes an endpoint's name only when somebody renames or recreates it. Then connects fail, and it is
+looked up again at once. An hour bounds how long a new reader or a changed setting goes unnoticed."""
 
 _REFRESH_EVERY = 10.0
-"""Seconds between two look-ups of what is known, however many connects fail. A failover takes about 30 s and leaves
+"""Seconds between two look-ups of a known endpoint, however many connects fail. A failover takes about 30 s and leaves
 the names as they are: https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/Concepts.AuroraHighAvailability.html"""
 
 _ASK_EVERY = 1.0
-"""Seconds between two look-ups where the last one failed and left nothing to go by: the same error is raised again.
+"""Seconds between two look-ups if the last one failed and no endpoint is known. Until then, its error is raised again:
 RDS throttles the calls of a whole account and region, so a missing proxy must not use up everybody's share."""
 
 _log = logging.getLogger("lambda_pool")
@@ -67,7 +67,7 @@ class _Discovered:
 
     def forget(self) -> None:
         """Forget everything cached, and the SDK's session (before a snapshot, after a fork)."""
-        # A new lock as well: after a fork, the old one may be held by a thread that is no more.
+        # The lock is new as well: after a fork, a thread that is gone may hold the old one.
         # Reentrant, because an exception raised by a signal handler may leave it held by the thread that goes on.
         self._asking = threading.RLock()
         self._known: dict[Role, _Known] = {}
@@ -77,23 +77,23 @@ class _Discovered:
         self._api.forget()
 
     def failed(self, endpoint: Endpoint) -> None:
-        """Look this endpoint up anew at the next `resolve`, unless that was done less than 10 s (or `max_age`) ago."""
+        """Look this endpoint up again at the next `resolve`, unless that was done less than 10 s (or `max_age`) ago."""
         for known in list(self._known.values()):
             if known.endpoint == endpoint:
                 known.failed = True
 
     def resolve(self, role: Role, timeout: float) -> Endpoint:
-        """The endpoint for `role`: from the cache where fresh, else from the RDS API within `timeout` seconds.
+        """The endpoint for `role`: from the cache if fresh, else from the RDS API within `timeout` seconds.
 
-        When the API does not answer, what it said last is used however old. Raises EndpointError if there is nothing
-        of that name, if it is not available, or if the API does not answer and never did; ConfigError without botocore.
+        When the API does not answer, its last answer is used, however old. Raises EndpointError if there is nothing of
+        that name, if it is not available, or if the API does not answer and never did; ConfigError without botocore.
         """
         deadline = time.monotonic() + timeout
         asking = self._asking
         known = self._known.get(role)
         if known is not None and self._good(known):
             return known.endpoint
-        # Whoever has something to go by does not wait for the thread that asks.
+        # A caller with a known endpoint does not wait for the thread that asks.
         if not hold(asking, 0.0 if known else timeout):
             if known is not None:
                 return known.endpoint
@@ -109,7 +109,7 @@ class _Discovered:
     def _good(self, known: _Known) -> bool:
         if not known.failed and known.born.age(self._clock) <= self._max_age:
             return True
-        # A `max_age` below that is the user's own wish to ask more often.
+        # With a shorter `max_age`, the user wants to ask more often.
         return self._asked is not None and self._asked.age(self._clock) < min(_REFRESH_EVERY, self._max_age)
 
     def _ask(self, role: Role, known: _Known | None, timeout: float) -> Endpoint:
@@ -117,7 +117,7 @@ class _Discovered:
         if known is None and problem and problem[1].age(self._clock) < _ASK_EVERY:
             raise EndpointError(problem[0])
         asked = Birth(self._clock)
-        # With something to go by, half of the time is kept for the connect.
+        # If an endpoint is known, half of the time is kept for connecting to it.
         allowed = timeout if known is None else timeout / 2
         try:
             with self._api.calls(allowed) as calls:
@@ -142,7 +142,7 @@ class _Discovered:
         return found[role]
 
     def _list(self, calls: Calls, operation: str, key: str, parameter: str) -> list[Any]:
-        """One listing, of what is called by this source's name. Raises EndpointError if there is nothing."""
+        """List what has this source's name. Raises EndpointError if there is nothing."""
         try:
             return calls.list(operation, key, **{parameter: self.name})
         except NotFoundError as error:

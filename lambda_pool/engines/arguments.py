@@ -1,7 +1,7 @@
-"""What drivers may be told by a URL's query and by `connect_args`: each argument is known, and passed on or refused.
+"""What a URL's query and `connect_args` may pass to a driver: each argument is known, and passed on or refused.
 
-An argument that overrules what the pool decides (where to, as whom, how encrypted, how long) is refused: the pool's own
-way to say it is named instead. A driver's table holds every argument that the driver has, which a test compares.
+An argument that overrules what the pool decides (the address, the login, encryption, time limits) is refused, and the
+error names the pool's own way to say it. A driver's table holds every argument that the driver has; a test checks this.
 """
 
 from collections.abc import Callable, Mapping
@@ -12,7 +12,7 @@ from ..errors import ConfigError
 from ..record import Record
 
 Check = Callable[[object], Any]
-"""Makes of a text or an object what the driver takes. Raises ValueError, whose text says what it must be."""
+"""Turns a text or an object into what the driver takes. Raises ValueError, whose text says what it must be."""
 
 OWN = ("host", "unix_socket", "sslmode", "sslrootcert", "sslcert", "sslkey", "pooled", "connect_timeout")
 """Our own words in a URL's query, suggested when a misspelt one resembles them."""
@@ -29,9 +29,9 @@ REFUSED = {
 
 
 class Arguments(Record):
-    """A driver's arguments. `passed`: in a URL's query or in `connect_args`; `objects`: in `connect_args` alone.
+    """A driver's arguments. `passed`: valid in a URL's query and in `connect_args`; `objects`: in the latter alone.
 
-    `refused`: never, with what to write instead. `unknown`: what more to say of one that is in none of them.
+    `refused`: never valid, with what to write instead. `unknown`: what else to say about one that is in none of these.
     """
 
     driver: str
@@ -46,9 +46,9 @@ class Arguments(Record):
         return {*self.passed, *self.objects, *self.refused}
 
     def check(self, engine: str, parameters: Mapping[str, str], given: Mapping[str, Any]) -> dict[str, Any]:
-        """What the driver is told, of a URL's parameters and of `connect_args`, which win. Raises ConfigError.
+        """What to pass to the driver, from a URL's parameters and from `connect_args`, which win. Raises ConfigError.
 
-        No value is shown: any may be a secret that was written in the wrong place.
+        No value is shown: each may be a secret that was written in the wrong place.
         """
         found = {name: self._check(engine, "the URL's query", name, value) for name, value in parameters.items()}
         return found | {name: self._check(engine, "connect_args", name, value) for name, value in given.items()}
@@ -72,7 +72,7 @@ class Arguments(Record):
 
 
 def _word(value: object) -> str:
-    """A text, or a number's digits; empty for everything else, and for numbers that no argument is as large as."""
+    """A text, or a number's digits; empty for everything else, and for numbers that are larger than any argument."""
     if isinstance(value, str):
         return value
     return str(value) if isinstance(value, int) and not isinstance(value, bool) and abs(value) < 1e9 else ""
@@ -117,7 +117,7 @@ def flag(value: object) -> bool:
 
 
 def one_of(*choices: str) -> Check:
-    """One of these texts; numbers are taken for their digits."""
+    """One of these texts; a number counts as its digits."""
 
     def check(value: object) -> str:
         word = _word(value)

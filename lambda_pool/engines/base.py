@@ -1,4 +1,4 @@
-"""The protocol of engines: all that the pool knows of a database driver."""
+"""The protocol of engines: everything that the pool knows about a database driver."""
 
 import logging
 import sys
@@ -27,13 +27,13 @@ class Failure(Enum):
     SHUTDOWN = "shutdown"
     """The server closed it, and said so: an administrator, a restart, a failover."""
     READ_ONLY = "read_only"
-    """It turned into a reader (failover), and refuses to write."""
+    """It has become a reader (a failover), and refuses writes."""
     UNREACHABLE = "unreachable"
-    """Refused, starting up, or not answering in time: time may heal it."""
+    """It refused, is starting up, or did not answer in time: a later attempt may succeed."""
     RESUMING = "resuming"
-    """It was reached and is not ready: it accepted and said nothing, or says that it starts. Asleep, perhaps."""
+    """It was reached but is not ready: it accepted and said nothing, or says that it is starting. It may be paused."""
     TOO_MANY = "too_many"
-    """No free connection on the server or the proxy: time may heal it."""
+    """No free connection on the server or the proxy: a later attempt may succeed."""
     REJECTED = "rejected"
     """The credentials were refused."""
     UNTRUSTED = "untrusted"
@@ -41,11 +41,11 @@ class Failure(Enum):
     CONFLICT = "conflict"
     """A serialization failure or a deadlock: the transaction may be replayed."""
     STALE = "stale"
-    """The schema changed under a cached plan or type: every connection that is as old as this one may fail so too."""
+    """The schema changed under a cached plan or type: every connection as old as this one may fail too."""
     OTHER = "other"
     """Anything else: the statement's own fault."""
     FOREIGN = "foreign"
-    """Raised neither by the driver nor by its socket: by the caller's code, or a signal handler that came between."""
+    """Raised neither by the driver nor by its socket, but by the caller's code or a signal handler in between."""
 
 
 TRANSIENT = frozenset({Failure.UNREACHABLE, Failure.RESUMING, Failure.TOO_MANY, Failure.LOST, Failure.SHUTDOWN})
@@ -56,10 +56,10 @@ INVALIDATES_POOL = frozenset({Failure.SHUTDOWN, Failure.READ_ONLY, Failure.STALE
 
 
 SILENT = "the server accepted the connection and gave no answer in time"
-"""What an engine says of a login that was let in and never answered."""
+"""What an engine says if the server accepted a connection and never answered the login."""
 
 AUTO_PAUSED = "resuming after being auto-paused"
-"""RDS's own words for a cluster at 0 ACU that wakes."""
+"""RDS's own words for a cluster that is waking up from 0 ACU."""
 
 
 class Outcome(Enum):
@@ -69,22 +69,22 @@ class Outcome(Enum):
     COMMITTED = "committed"
     ROLLED_BACK = "rolled back"
     FAILED = "failed"
-    """It had failed before: the server made a rollback of our COMMIT, or there is nothing left to commit."""
+    """It had failed before: the server turned our COMMIT into a rollback, or there is nothing left to commit."""
 
 
 class Condition(Enum):
     """How a borrower leaves a connection."""
 
     CLEAN = "clean"
-    """As it was lent: nothing is to be done."""
+    """As it was lent: there is nothing to do."""
     UNCOMMITTED = "uncommitted"
-    """As it was lent, but for a transaction that lives, and that COMMIT alone ends."""
+    """As it was lent, except for an open transaction that has not failed: it only needs a COMMIT."""
     CHANGED = "changed"
-    """Anything else: it is to be ended, and reset."""
+    """Anything else: its transaction must be ended, and the connection reset."""
 
 
 class Defaults(Record):
-    """What the driver's own environment says (libpq's PGHOST and its like), to be used where nobody says anything else.
+    """What the driver's own environment says (libpq's PGHOST and the like), used where nobody says anything else.
 
     `host` and `hostaddr` may be empty; `port` belongs to them; `sslmode` is used where it is the stricter one.
     """
@@ -99,17 +99,17 @@ class Defaults(Record):
 class ConnectRequest(Record):
     """All that one attempt to connect needs. `timeout` (seconds) bounds TCP, TLS and login together.
 
-    `hostaddr`: the address to go to, where the host's name is not to be looked up; else empty.
-    `pooled`: behind a transaction-mode pooler: nothing may be sent or kept that would pin a backend.
-    `reset`: the option of that name: what is brought back when a borrower returns the connection.
-    `session_idle`: seconds after which the server is to end the session where it idles; 0: nothing is said of that.
+    `hostaddr`: the address to connect to, if the host's name must not be looked up; otherwise empty.
+    `pooled`: behind a transaction-mode pooler, so nothing may be sent or kept that would pin a backend.
+    `reset`: the option of that name: what is reset when a borrower returns the connection.
+    `session_idle`: the server is told to end the session after this many idle seconds; 0: it is told nothing.
     `arguments`: what `Engine.arguments` made of the URL's query and of `connect_args`.
-    `watched`, `aside` and `patience` are for connections that wait on an event loop: they end what runs by themselves,
-    before the invocation is over if it is watched, and when their task is cancelled, over a second connection that
-    `aside` opens in at most so many seconds to the address that it is given (None: there can be none). `patience`:
-    seconds that the answer to a COMMIT is waited for after that.
+    `watched`, `aside` and `patience` are for connections that wait on an event loop. These end a running statement by
+    themselves: when their task is cancelled and, if `watched`, before the invocation is over. They do it over a second
+    connection. `aside` opens that, within the seconds and to the address that it is given (None: it cannot be opened).
+    `patience`: after a cancellation, seconds to wait for the answer to a COMMIT.
     `trace_comment`: each statement of a borrower ends with a comment that names the current trace.
-    `on_slow` is told of statements that take longer than `slow_query` seconds; None: nobody wants to know.
+    `on_slow` is told of statements that take longer than `slow_query` seconds; None: they are not reported.
     """
 
     host: str
@@ -134,14 +134,14 @@ class ConnectRequest(Record):
 
 
 class Status(Enum):
-    """What goes on on a connection, by what its driver knows: no round trip, and no look at the socket."""
+    """What a connection is doing, as far as its driver knows: no round trip, and no look at the socket."""
 
     IDLE = "idle"
-    """No transaction is open, and no answer awaited."""
+    """No transaction is open, and no answer is awaited."""
     IN_TRANSACTION = "in a transaction"
     FAILED = "in a failed transaction"
     BUSY = "busy"
-    """A borrower's statement is on the wire, or its result is read within a transaction."""
+    """A borrower's statement is on the wire, or its result is being read within a transaction."""
     COMMITTING = "committing"
     """A COMMIT of the borrower's own, or a statement in autocommit mode, is on the wire, or its answer was lost."""
     STREAMING = "streaming"
@@ -159,7 +159,7 @@ RUNNING = (Status.BUSY, Status.COMMITTING, Status.STREAMING)
 
 
 class Facts:
-    """What is known of how a borrower leaves a connection. One is made at each return, so it is no `Record`."""
+    """What is known about how a borrower left a connection. One is made at each return, so it is not a `Record`."""
 
     __slots__ = (
         "closed_by_user",
@@ -188,9 +188,9 @@ class Facts:
         self.closed_in_transaction: bool = closed_in_transaction
         """The borrower closed it before its transaction was ended, so that the server rolled back."""
         self.read_only: bool = read_only
-        """The borrower's own transaction is a read-only one, so that a refused write is no failover."""
+        """The borrower's own transaction is read-only, so a refused write does not mean a failover."""
         self.hidden: Failure = hidden
-        """What the server's error means for every connection, though the borrower hid or swallowed it; else OTHER."""
+        """What the server's error means for every connection, even if the borrower hid or swallowed it; or OTHER."""
         self.own_transaction: bool = own_transaction
         """False once guarded work may have ended its own transaction."""
         self.ended: bool = ended
@@ -198,7 +198,7 @@ class Facts:
 
 
 class EngineConnection(Protocol):
-    """One physical connection as the pool sees it. Used by one thread at a time, but for `abort`."""
+    """One physical connection as the pool sees it. Used by one thread at a time, except for `abort`."""
 
     @property
     def driver_connection(self) -> Any:
@@ -212,12 +212,12 @@ class EngineConnection(Protocol):
         """The free check: True if the socket is open and the server sent nothing. No round trip, no wait."""
 
     def status(self) -> Status:
-        """What goes on, by what the driver knows. Callable from a signal handler."""
+        """What it is doing, as far as the driver knows. Callable from a signal handler."""
 
     def inspect(self, *, ask: bool = False) -> Facts:
-        """How a borrower leaves it.
+        """How the borrower left it.
 
-        `ask`: guarded work has failed, so that a round trip may find out what is not known. Never raises.
+        `ask`: guarded work has failed, so a round trip may be made to find out what is not known. Never raises.
         """
 
     def ping(self, timeout: float) -> None:
@@ -232,21 +232,21 @@ class EngineConnection(Protocol):
     def commit(self, timeout: float | None, *, last: bool = True) -> Outcome:
         """COMMIT, if a transaction is open, in at most `timeout` seconds (None: no bound).
 
-        `last`: the borrower is done, so that the session may be reset in the same round trip.
-        Raises CommitUncertain if COMMIT was sent and no answer came; else what the driver raises.
+        `last`: the borrower is done, so the session may be reset in the same round trip.
+        Raises CommitUncertain if COMMIT was sent and no answer came; otherwise what the driver raises.
         """
 
     def rollback(self, timeout: float | None, *, last: bool = True) -> Outcome:
-        """ROLLBACK likewise. Raises what the driver raises; the connection is then to be closed."""
+        """ROLLBACK in the same way. Raises what the driver raises; the connection must then be closed."""
 
     def reset(self, timeout: float | None) -> bool:
-        """Bring it back to how it was lent, as the option `reset` says. False if it cannot be, and must be closed."""
+        """Restore it to how it was lent, as the option `reset` says. False if that cannot be done: close it."""
 
     def cancel(self, timeout: float, aside: "Callable[[str], EngineConnection]") -> bool:
         """Ask the server to end the running statement, over a second connection, in at most `timeout` seconds.
 
-        `aside` opens one to the address that it is given, where the driver has no cancel of its own. False if it did
-        not work. Callable from a signal handler that interrupted the statement itself, which then raises
+        If the driver has no cancel of its own, `aside` opens that connection, to the address that it is given. False if
+        it did not work. Callable from a signal handler that interrupted the statement itself: the statement then raises
         DeadlineExceeded.
         """
 
@@ -256,7 +256,7 @@ class EngineConnection(Protocol):
     def abort(self, *, cancelled: bool = False) -> None:
         """Shut the socket down from any thread or signal handler: the server rolls back now. Never raises.
 
-        `cancelled`: what runs raises DeadlineExceeded, as after `cancel`.
+        `cancelled`: the running statement raises DeadlineExceeded, as after `cancel`.
         """
 
     def discard(self) -> None:
@@ -264,35 +264,36 @@ class EngineConnection(Protocol):
 
 
 class FrameworkConnection(EngineConnection, Protocol):
-    """What a framework that sets a connection up needs beside that."""
+    """What a framework that sets up connections needs in addition."""
 
     def set_baseline(self) -> None:
-        """Take the settings that it has now for those that it is lent with: a framework has set it up. It is idle."""
+        """Make its current settings the ones that it is lent with: a framework has set it up. It must be idle."""
 
     def uncounted(self) -> AbstractContextManager[None]:
-        """What is set in this block will be undone by whoever set it, so it does not count as a borrower's change."""
+        """Whoever sets something in this block will undo it, so it does not count as a borrower's change."""
 
     def limited(self, timeout: float) -> AbstractContextManager[None]:
-        """What a framework asks in this block, to set it up, is answered in `timeout` seconds, or the driver raises."""
+        """In this block a framework sets it up: the server answers within `timeout` seconds, or the driver raises."""
 
     def read_rest(self, timeout: float | None) -> None:
         """Read what the borrower left unread of a streamed result, in at most `timeout` seconds (None: no bound).
 
-        Raises what the driver raises, or TimeoutError; the connection is then to be closed.
+        Raises what the driver raises, or TimeoutError; the connection must then be closed.
         """
 
 
 class FleetConnection(FrameworkConnection, Protocol):
-    """What the rule for a fleet needs beside that."""
+    """What the rule for a fleet needs in addition."""
 
     @property
     def session_idle(self) -> float:
-        """Seconds after which the server ends it where it idles, because it was told so; 0 if it was not."""
+        """The server was told to end the session after this many idle seconds; 0 if it was told nothing."""
 
     def sessions(self, timeout: float) -> tuple[int, int]:
-        """How many connections the server has, and how many it may have; where the login may have fewer, of these.
+        """How many connections the server has, and may have; if the login may have fewer, its own numbers.
 
-        One round trip in at most `timeout` seconds, in no transaction. Raises what the driver raises, or TimeoutError.
+        One round trip in at most `timeout` seconds, outside of a transaction. Raises what the driver raises, or
+        TimeoutError.
         """
 
 
@@ -300,7 +301,7 @@ Aside = Callable[[float, str], EngineConnection]
 
 
 class Engine(Protocol):
-    """One driver. Stateless; importing its module imports no driver, `load()` does."""
+    """One driver. Stateless. Importing its module does not import the driver; `load()` does."""
 
     name: str
     default_port: int
@@ -311,7 +312,7 @@ class Engine(Protocol):
         """Import the driver. Raises ConfigError that names the extra to install."""
 
     def arguments(self, parameters: Mapping[str, str], given: Mapping[str, Any], *, pooled: bool) -> Mapping[str, Any]:
-        """What the driver is to be told, of a URL's parameters (texts) and of `connect_args`, which win.
+        """What to pass to the driver, from a URL's parameters (texts) and from `connect_args`, which win.
 
         Raises ConfigError for what the driver does not know, and for what would overrule the pool.
         """
@@ -320,27 +321,27 @@ class Engine(Protocol):
         """What the driver's own environment says. Raises ConfigError."""
 
     def connect(self, request: ConnectRequest) -> FleetConnection:
-        """Open one connection. Raises what the driver raises, without the variables on its way (see `private`)."""
+        """Open one connection. Raises what the driver raises, without the variables of its frames (see `private`)."""
 
     def cursor(self, conn: Any) -> AbstractContextManager[Any]:
-        """A cursor with rows that are tuples and parameters that are %s, whatever the user gave the connection."""
+        """A cursor whose rows are tuples and whose parameters are %s, whatever the user gave the connection."""
 
     def in_coroutines(self, conn: Any, patience: float) -> Any:
-        """What borrowers get of the driver's connection where it is awaited. `patience`: see ConnectRequest."""
+        """What borrowers get for the driver's connection if it is awaited. `patience`: see ConnectRequest."""
 
     def classify(self, error: BaseException) -> Failure:
         """What an error, of the driver or the operating system, means."""
 
 
-# The packages that an error of a driver comes by: its own, what it stands on, and ours.
+# The packages that a driver's error may pass through: the driver's own, what it builds on, and ours.
 _KNOWN = sys.stdlib_module_names | {"lambda_pool", "psycopg", "psycopg_binary", "psycopg_c", "pymysql"}
 
 
 def from_elsewhere(error: BaseException) -> bool:
-    """True if an error came out of a signal's handler, or other code that is neither the driver's nor ours.
+    """True if an error came from a signal handler, or from other code that is neither the driver's nor ours.
 
-    Only what the driver or its socket raised says something of the connection. By its type nobody can tell: a handler
-    of SIGALRM may well raise TimeoutError, which is an OSError too.
+    Only what the driver or its socket raised says something about the connection. The type does not tell: a handler of
+    SIGALRM may well raise TimeoutError, which is an OSError too.
     """
     trace = error.__traceback__
     known = by_a_driver = False
@@ -352,7 +353,7 @@ def from_elsewhere(error: BaseException) -> bool:
 
 
 MIN_IO_TIMEOUT = 0.05
-"""Seconds that even a COMMIT after the deadline gets: one that is never sent is surely lost."""
+"""Seconds that even a COMMIT after the deadline gets: work whose COMMIT is never sent is certainly lost."""
 
 
 def rest(deadline: float | None) -> float | None:
@@ -361,11 +362,11 @@ def rest(deadline: float | None) -> float | None:
 
 
 AUTOCOMMITTED = "autocommit mode was on, so with the statement a "
-"""What stands before that of a statement that was its own transaction."""
+"""Comes before the text of `lost_answer` for a statement that was its own transaction."""
 
 
 def lost_answer(error: BaseException, perhaps: str = "") -> CommitUncertain:
-    """The error for a COMMIT whose answer was lost. `perhaps`: what stands before that where it was not said."""
+    """The error for a COMMIT whose answer was lost. `perhaps`: comes first if nobody said COMMIT itself."""
     return CommitUncertain(
         f"{perhaps}COMMIT was sent and its answer was lost ({type(error).__name__}: {error}): "
         "the transaction may or may not be saved; look before you write it again"
@@ -373,18 +374,18 @@ def lost_answer(error: BaseException, perhaps: str = "") -> CommitUncertain:
 
 
 def uncertain(error: BaseException, perhaps: str = "") -> CommitUncertain:
-    """The same, to be raised now."""
+    """The same error, to be raised now."""
     return noted(lost_answer(error, perhaps))
 
 
 def noted(error: CommitUncertain) -> CommitUncertain:
-    """An error that is raised now: a middleware is to learn of it, whatever a framework makes of it."""
+    """Note an error that is raised now: a middleware must learn of it, whatever a framework turns it into."""
     note_failure(error)
     return error
 
 
 def at_work(users: str, *, saving: bool) -> CommitUncertain | NotCommitted:
-    """The error for a connection that is given back while it is used. `saving`: what runs may commit by itself."""
+    """The error for a connection that is given back while it is in use. `saving`: what runs may commit by itself."""
     end = f"the connection was still at work when it was given back: {users} before its block ends"
     if not saving:
         return NotCommitted(f"{end}; nothing was committed")
@@ -397,7 +398,7 @@ def at_work(users: str, *, saving: bool) -> CommitUncertain | NotCommitted:
 
 
 def warn_left_prepared(xid: str, by: str) -> None:
-    """Say that a borrower left a transaction of two phases after the first. `by`: what would end it."""
+    """Warn that a borrower left a two-phase transaction after its first phase. `by`: what would end it."""
     log.warning(
         "a block left the prepared transaction %s behind: it is neither saved nor undone, and holds its locks, until "
         "%s with its xid ends it, on any connection",
@@ -417,10 +418,10 @@ def cancelled(error: BaseException) -> DeadlineExceeded:
 
 
 def cause(error: BaseException) -> BaseException:
-    """What the driver said: `error`, or, where that is `cancelled`, what stands behind it."""
+    """The driver's own error: `error`, or its cause if `cancelled` made it."""
     return error.__cause__ or error if isinstance(error, DeadlineExceeded) else error
 
 
 def tightest(found: Iterable[tuple[int, int]]) -> tuple[int, int]:
-    """Of counts and their limits (negative: there is none), the one that is nearest its limit."""
+    """The pair of a count and its limit that is nearest its limit. A negative limit means that there is none."""
     return max((pair for pair in found if pair[1] >= 0), key=lambda pair: pair[0] / max(pair[1], 1))

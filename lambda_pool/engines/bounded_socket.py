@@ -1,16 +1,16 @@
-"""What both engines do to a socket below the driver's back."""
+"""What both engines do to a socket behind the driver's back."""
 
 import os
 import socket
 
-# Seconds that the kernel sends again what nobody acknowledges before it gives a connection up (TCP_USER_TIMEOUT in
-# tcp(7)), where its own default is a quarter of an hour: a peer that vanishes within `ping_after` of its last use costs
-# this much, and not the invocation. A statement that takes long is no matter: its packet was acknowledged at once.
+# Seconds for which the kernel resends what is not acknowledged before it gives up a connection (TCP_USER_TIMEOUT in
+# tcp(7)). Its own default is a quarter of an hour. A peer that vanishes within `ping_after` of its last use costs this
+# much, and not the whole invocation. A long statement is not affected: its packet was acknowledged at once.
 UNACKNOWLEDGED = 10.0
 
 
 def dead_end(fd: int) -> None:
-    """Make `fd` a socket that leads nowhere: this process's end is closed, and not a byte was sent.
+    """Make `fd` a socket that leads nowhere: this process's end is closed, and not a byte is sent.
 
     dup2 swaps the descriptor in one step, so the driver, which goes on to close the number it knows, can never close
     a stranger's. In a forked child the parent's connection stays untouched.

@@ -1,11 +1,11 @@
-"""What is said of a statement that took too long: its beginning, and never its parameters."""
+"""What is reported about a slow statement: its beginning, and never its parameters."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from time import monotonic
 
 OnSlow = Callable[[float, str], None]
-"""Told the seconds that a statement took, and its shortened text."""
+"""Called with the seconds that a statement took, and its shortened text."""
 
 _LONGEST = 200
 

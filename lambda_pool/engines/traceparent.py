@@ -1,7 +1,7 @@
 """A comment at the end of a statement that says in which trace it runs, as sqlcommenter writes it.
 
-Imported only with `trace_comment`. Of the trace only its `traceparent` is said, which is hexadecimal digits: what else
-a caller may have put into it does not get into SQL.
+Imported only with `trace_comment`. The comment holds only the trace's `traceparent`, which is hexadecimal digits:
+nothing else that a caller may have put into the trace gets into SQL.
 """
 
 from typing import Any
@@ -18,15 +18,15 @@ _propagator = TraceContextTextMapPropagator()
 
 
 def comment() -> str:
-    """The comment, with a blank before it; empty where no trace is current."""
+    """The comment, with a blank before it; empty if no trace is current."""
     found: dict[str, str] = {}
     _propagator.inject(found)
     return f" /*{_KEY}='{found[_KEY]}'*/" if found else ""
 
 
 def with_comment(statement: Any) -> Any:
-    """The statement (text or bytes) and the comment, before its semicolon; as it is where it has one already."""
-    # Each encoding of bytes that a server takes has ASCII in it.
+    """The statement (text or bytes) with the comment before its semicolon; unchanged if it has one already."""
+    # Every encoding that a server takes includes ASCII, and only ASCII is looked for.
     text = statement if isinstance(statement, str) else statement.decode("latin1")
     said = "" if f"{_KEY}=" in text else comment()
     if not said:

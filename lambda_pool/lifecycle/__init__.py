@@ -1,6 +1,6 @@
-"""What Lambda does to a process, told to every pool in it: invocations, shutdown, snapshots, deadlines and forks.
+"""Tells every pool of the process what Lambda does to it: invocations, shutdown, snapshots, deadlines and forks.
 
-The only place that installs signal handlers or fork hooks.
+This is the only place that installs signal handlers or fork hooks.
 """
 
 import logging
@@ -33,7 +33,7 @@ class _State:
     """By name and place, the last pool that was made in an invocation, or in Lambda."""
     warned: ClassVar[set[tuple[object, ...]]] = set()
     cancel_before: float = 0.0
-    """The longest `cancel_before_deadline` of all pools; 0: none has it, and no invocation pays for it."""
+    """The longest `cancel_before_deadline` of all pools; 0 if none sets it, and then no invocation pays for it."""
 
 
 process: _State = _State()
@@ -48,7 +48,7 @@ def pools() -> Iterator[ConnectionPool]:
 
 
 def register(pool: ConnectionPool) -> None:
-    """Take a new pool into care. Pools that are no longer referenced drop out by themselves."""
+    """Keep track of a new pool. Pools that are no longer referenced drop out by themselves."""
     _pools[:] = [known for known in _pools if known() is not None]
     _pools.append(ref(pool))
     _note_made(pool)
@@ -66,8 +66,8 @@ def register(pool: ConnectionPool) -> None:
 
 
 def look_at_deadlines() -> None:
-    """Note how long before its deadline the most careful pool wants to end what runs."""
-    # Connections for an event loop look at the clock themselves.
+    """Note how long before a deadline the most careful pool wants to end what runs."""
+    # Connections for an event loop watch the clock themselves.
     process.cancel_before = max(
         (known.config.cancel_before_deadline for known in pools() if not known.awaited), default=0.0
     )
@@ -75,13 +75,13 @@ def look_at_deadlines() -> None:
 
 
 def _note_made(pool: ConnectionPool) -> None:
-    """Warn, once for each URL, of a pool that is made anew in each invocation."""
+    """Warn, once for each URL, about a pool that is made again in each invocation."""
     if not (running or configuration.in_lambda()):
         return
     url = pool.config.url
     place = (pool.name, url.engine, url.addresses, url.database, url.user)
     before = process.made.get(place)
-    # Two that live side by side, at module scope, are somebody's choice.
+    # Two pools that live side by side at module scope are made on purpose.
     anew = before is not None and (bool(running) or before() is None)
     if anew and place not in process.warned:
         process.warned.add(place)
@@ -109,7 +109,7 @@ def arm() -> Callable[[], None] | None:
 
 
 def arm_request(request: Request) -> Callable[[], None] | None:
-    """The same for a request of a server. Out: what disarms it; None where nobody asked for it, or knows its end."""
+    """The same for a request of a server. Out: what disarms it; None if no pool asks for it or its end is unknown."""
     left = request.left()
     if left is None or not process.cancel_before:
         return None
@@ -119,16 +119,16 @@ def arm_request(request: Request) -> Callable[[], None] | None:
 
 
 def end_request(request: Request, *, failed: bool, counted: bool) -> LambdaPoolError | None:
-    """Clean up after a request, and, where it is `counted`, let observers count it.
+    """Clean up after a request, and let observers count it if it is `counted`.
 
-    Out: what it must answer with if it did not fail: its work is not saved, or nobody knows.
+    Out: the error to answer with if the request did not fail: its work is not saved, or nobody knows whether it is.
     """
     request.over = True
     unfinished.discard(request)
     problem = _gravest([(pool, reclaim.end_request(pool, request)) for pool in pools()], failed=failed)
     if counted:
         cold, process.cold = process.cold, False
-        asked = asking.set(Request(request.deadline))  # the answer may wait for what observers do
+        asked = asking.set(Request(request.deadline))  # observers may hold up the answer
         try:
             for pool in pools():
                 if pool.events.observers:
@@ -139,9 +139,9 @@ def end_request(request: Request, *, failed: bool, counted: bool) -> LambdaPoolE
 
 
 def _gravest(found: Iterable[tuple[ConnectionPool, LambdaPoolError | None]], *, failed: bool) -> LambdaPoolError | None:
-    """Of what pools found, the problem after which nobody may simply try again, if there is one.
+    """The worst problem that pools found: first CommitUncertain, after which nobody may simply try again.
 
-    If all ended well and the option `unsaved` of a pool asks for a warning alone, that is given here.
+    If nothing `failed` and a pool's option `unsaved` asks only for a warning, its problem is logged here instead.
     """
     problems = []
     for pool, problem in found:
@@ -153,32 +153,32 @@ def _gravest(found: Iterable[tuple[ConnectionPool, LambdaPoolError | None]], *, 
 
 
 def due_to_ask() -> list[ConnectionPool]:
-    """The pools that are to ask how crowded their server is, when a request has ended and no other runs here.
+    """The pools that must ask how crowded their server is, when a request has ended and no other runs here.
 
-    A WebSocket that is open is not in the way: there may always be one.
+    An open WebSocket does not count as running: there may always be one.
     """
     busy = running or any(not each.lasting for each in list(unfinished))
     return [] if busy else [pool for pool in pools() if pool.to_ask]
 
 
 def ask(pool: ConnectionPool, until: float | None = None) -> None:
-    """Let a pool ask, in at most `ping_timeout` seconds, and `until` then (monotonic). See `crowding.settle`."""
+    """Let a pool ask, in at most `ping_timeout` seconds and by `until` (monotonic). See `crowding.settle`."""
     from .. import crowding
 
     crowding.settle(pool, until)
 
 
 def end_invocation(context: Any, since: float, *, failed: bool) -> None:
-    """Clean up after an invocation that began then (monotonic, seconds), and let observers count it.
+    """Clean up after an invocation that began at `since` (monotonic, seconds), and let observers count it.
 
-    Raises NotCommitted or CommitUncertain if it did not fail and left work open, once everything is cleaned up; nothing
-    else.
+    If it did not fail but left work open, raises NotCommitted or CommitUncertain once everything is cleaned up. Raises
+    nothing else.
     """
     cold, process.cold = process.cold, False
     problem = _gravest(
         [(pool, reclaim.end_invocation(pool, since, alone=len(running) < 2)) for pool in pools()], failed=failed
     )
-    for pool in pools():  # only when each has taken back what is its own, however long a server is silent
+    for pool in pools():  # only after each has taken back its own, however long a server is silent
         if pool.to_ask:
             ask(pool)
         if pool.events.observers:
@@ -190,9 +190,9 @@ def end_invocation(context: Any, since: float, *, failed: bool) -> None:
 
 def _after_fork() -> None:
     me = get_ident()
-    for thread in running.keys() - {me}:  # they stayed with the parent, and a new one may get the number of one of them
+    for thread in running.keys() - {me}:  # they stayed in the parent, and a new thread may get one of their numbers
         del running[thread]
-    while unfinished:  # so did the requests, of which nobody here would learn that they are over
+    while unfinished:  # so did the requests: nobody here would learn that they are over
         unfinished.pop().over = True
     if "lambda_pool.lifecycle.watch" in sys.modules:
         from . import watch
@@ -202,5 +202,5 @@ def _after_fork() -> None:
         try:
             pool.after_fork()
         except Exception:
-            # Of an `Auth` or `EndpointSource` of the user's own; the next pool must start afresh all the same.
+            # An error in the user's own `Auth` or `EndpointSource`. The next pool must start afresh all the same.
             log.exception("pool %s: starting afresh after a fork failed", pool.name)

@@ -1,8 +1,8 @@
 """`cancel_before_deadline`: ends a statement that would outlive its invocation, in time for the handler to answer.
 
-A timer signal, not a thread: it interrupts the driver's wait on the main thread, where Lambda runs handlers, costs
-nothing while it does not ring, and is disarmed before the environment freezes. The server ends the statement, so that
-the driver itself raises; the connection is aborted only where no cancel gets through.
+This is a timer signal, not a thread: it interrupts the driver's wait on the main thread, where Lambda runs handlers,
+costs nothing while it does not ring, and is disarmed before the environment freezes. The server ends the statement, so
+that the driver itself raises; the connection is aborted only if no cancel gets through.
 """
 
 import logging
@@ -20,9 +20,9 @@ from . import pools
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
-# Seconds between looks for a statement to cancel: the one that is too long may begin after the first look. Must be
-# longer than the interval at which a driver's wait lets Python handle signals (20 ms where a connection is watched):
-# psycopg begins its interval anew after each interruption, and would never reach the end of it.
+# Seconds between looks for a statement to cancel: the one that is too long may begin after the first look. This must be
+# longer than the interval at which a driver's wait lets Python handle signals (20 ms if a connection is watched):
+# psycopg starts its interval again after each interruption, and would never reach the end of it.
 _AGAIN = 0.1
 _SOON = 0.001  # seconds; 0 would mean never
 
@@ -39,17 +39,17 @@ class Alarm:
         self._armed = 0.0
 
     def arm(self) -> Callable[[], None] | None:
-        """Start the timer. Out: what stops it; None where there is no deadline, or no main thread to interrupt."""
+        """Start the timer. Out: what stops it, or None if there is no deadline or this is not the main thread."""
         left = remaining()
         if left is None or threading.current_thread() is not threading.main_thread():
             return None
         self._previous = signal.getsignal(signal.SIGALRM)
         left_behind = getattr(self._previous, "__self__", None)
         if isinstance(left_behind, Alarm):
-            # By an exception out of another signal handler, while it was disarmed.
+            # An exception from another signal handler left it behind while it was being disarmed.
             left_behind._disarm()
             self._previous = left_behind._previous
-        # Both before anything is changed: an exception that strikes in between must not cost the user's timer.
+        # Read both before anything is changed: an exception in between must not cost the user's timer.
         self._armed = monotonic()
         self._timer = signal.getitimer(signal.ITIMER_REAL)
         try:
@@ -64,7 +64,7 @@ class Alarm:
 
     def _disarm(self) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
-        # None: somebody else's handler, in C, which Python cannot put back.
+        # None stands for somebody else's handler in C, which Python cannot put back.
         signal.signal(signal.SIGALRM, signal.SIG_DFL if self._previous is None else self._previous)
         delay, interval = self._timer
         if delay:
@@ -75,11 +75,11 @@ class Alarm:
         left, now = remaining(), monotonic()
         for pool in pools():
             before = pool.config.cancel_before_deadline
-            # The timer rings for the pool that asks for it first; the others' time comes later.
+            # The timer rings for the pool that wants it earliest; the others' time comes later.
             if not before or pool.awaited or (left is not None and left + reserve.seconds - before > _AGAIN / 2):
                 continue
             try:
                 with plainly():
                     cancel_running(pool, now + before / 3)
-            except Exception as error:  # noqa: BLE001 - it would come out of the handler's code, wherever that is
+            except Exception as error:  # noqa: BLE001 - it would be raised in the middle of the handler's code
                 log.debug("pool %s: cancelling before the deadline failed: %s", pool.name, error)

@@ -1,6 +1,6 @@
 """A polite end: Lambda sends SIGTERM only to an environment with an extension, so this process registers as one.
 
-A Web Function gets SIGTERM anyway, and one second; there it is the server that ends the process, see `in_server`.
+A Web Function gets SIGTERM anyway, and then has one second. There the server ends the process, see `in_server`.
 
 An internal extension lives in the function's own process: no layer, no second process, no thread. It registers during
 Init and then asks for its next event on a socket that nobody ever reads; without that question Init would not end.
@@ -30,13 +30,13 @@ _API = "/2020-01-01/extension"
 _NAME = "lambda_pool"
 # Seconds for the local API's answer, which takes one millisecond; a function must not wait longer for a courtesy.
 _PATIENCE = 1.0
-# Seconds for closing all connections together, of the 300 ms that Lambda leaves at least; each is a single packet.
+# Seconds for closing all connections together, out of at least 300 ms that Lambda leaves; each is a single packet.
 _CLOSING = 0.2
 _MIN_TIMEOUT = 0.01
-# Seconds after SIGTERM in which a server's requests may end, of the second that a Web Function has.
+# Seconds after SIGTERM in which a server's requests may end, out of the one second that a Web Function has.
 _REQUESTS_END = 0.6
-# Seconds for ending what the others run, all together. In a Web Function Lambda's own end comes first, and does what is
-# left to do: a process that is gone has no connections.
+# Seconds for ending what the remaining requests run, all together. In a Web Function Lambda kills the process before
+# that, which does the rest: a process that is gone has no connections.
 _CANCELLING = 2.0
 _AGAIN = 0.1
 _NO_SHUTDOWN = "connections are not closed at the end of this environment, nor cut when an invocation times out"
@@ -53,7 +53,7 @@ class _Installed:
 def install() -> None:
     """Register the extension and take SIGTERM, once for each process: when the package is imported in Lambda.
 
-    What prevents it is said in the log. LAMBDA_POOL_GRACEFUL_SHUTDOWN=false switches it off.
+    If something prevents it, the log says what. LAMBDA_POOL_GRACEFUL_SHUTDOWN=false switches it off.
     """
     if configuration.is_web_function():
         in_server()
@@ -75,7 +75,7 @@ def install() -> None:
 
 
 def _register(address: str) -> socket.socket:
-    """Two raw exchanges, 1.5 ms in all; http.client would cost 20 ms of import."""
+    """Register in two raw exchanges, 1.5 ms in all: importing http.client would cost 20 ms."""
     host, _, port = address.partition(":")
     body = b'{"events":[]}'
     with socket.create_connection((host, int(port or 80)), _PATIENCE) as connection:
@@ -125,32 +125,32 @@ def _on_sigterm(number: int, frame: FrameType | None) -> None:
 
 
 def in_server() -> None:
-    """Take SIGTERM in front of whoever has it: of a Web Function's server, when it has begun to listen.
+    """Take SIGTERM ahead of the handler that has it now: that of a Web Function's server, once it has begun to listen.
 
-    Called by the middlewares, each time that a server says that it begins. Does nothing outside of a Web Function.
+    The middlewares call this each time a server says that it begins. It does nothing outside of a Web Function.
     """
     if not (configuration.is_web_function() and configuration.graceful_shutdown()):
         return
     if threading.current_thread() is not threading.main_thread():
         return
     before = signal.getsignal(signal.SIGTERM)
-    if isinstance(before, _InFront) or before is None:  # None: somebody else's, in C, which Python cannot call
+    if isinstance(before, _InFront) or before is None:  # None: a handler in C, which Python cannot call
         return
     signal.signal(signal.SIGTERM, _InFront(before))
 
 
 class _InFront:
-    """A handler of SIGTERM that closes what is idle at once, what comes back then, and at last what does not."""
+    """A SIGTERM handler that closes idle connections at once, others as they come back, and finally cuts the rest."""
 
     def __init__(self, before: Callable[[int, FrameType | None], Any] | int) -> None:
         self._before = before
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if not callable(self._before):
-            # Nobody waits for the requests.
+            # No server is there to wait for the requests.
             _on_sigterm(number, frame)
             return
-        # In a thread that takes no lock of Python's own: the signal may have come in the middle of anything.
+        # Start the thread without any lock of Python's own: the signal may have come in the middle of anything.
         start_new_thread(_close_in_server, ())
         self._before(number, frame)
 
@@ -163,18 +163,18 @@ def _close_in_server() -> None:
     _tell_closing()
     while monotonic() - began < _REQUESTS_END and any(pool.state.entries for pool in pools()):
         pause(0.02)
-    _tell_closing()  # of the requests that ended meanwhile, before Lambda's patience is at its end
+    _tell_closing()  # for the requests that ended meanwhile, before Lambda's patience ends
     end = began + _REQUESTS_END + _CANCELLING
     while monotonic() < end and any(pool.state.entries for pool in pools()):
         for pool in pools():
             if pool.config.graceful_shutdown:
                 cancel_lent(pool, end, _MIN_TIMEOUT)
-        pause(_AGAIN)  # a request that began late may have only now what is to be cut
+        pause(_AGAIN)  # a request that began late may only now hold what must be cut
     _tell_closing()
 
 
 def _close_all() -> None:
-    """Close politely what is idle; what is lent is aborted, so that the server rolls back now."""
+    """Close idle connections politely, and abort lent ones, so that the server rolls back now."""
     deadline = monotonic() + _CLOSING
     for pool in pools():
         if pool.config.graceful_shutdown:

@@ -1,4 +1,4 @@
-"""SnapStart: nothing that is unique, or that ages, goes into a snapshot that a thousand environments are made from."""
+"""SnapStart: nothing unique and nothing that ages goes into a snapshot from which a thousand environments start."""
 
 import logging
 
@@ -10,7 +10,7 @@ from . import pools
 log: logging.Logger = logging.getLogger("lambda_pool")
 
 _WARMING = 5.0
-"""Seconds for warming all pools after a restore, of the 10 that Lambda allows it with all hooks, the function's too:
+"""Seconds for warming all pools after a restore. Lambda allows 10 for the restore and all hooks, the function's too:
 https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html"""
 
 
@@ -49,13 +49,13 @@ def before_snapshot() -> None:
 
 
 def after_restore() -> None:
-    """A new generation, and connections again where the user had called `warm()` before the snapshot."""
+    """Start a new generation, and open connections again if the user had called `warm()` before the snapshot."""
     deadline = Deadline(_WARMING)
     for pool in pools():
         pool.forget()
     cold = [pool for pool in pools() if pool.warmed]
     while cold:
-        # Each has an equal share of what is left: a database that does not answer leaves time for the others.
+        # Each gets an equal share of what is left, so a database that does not answer leaves time for the others.
         share = deadline.left() / len(cold)
         pool = cold.pop(0)
         warm(pool, Deadline(min(pool.config.timeout, share)))

@@ -1,6 +1,6 @@
 """`cancel_before_deadline` where no signal can interrupt the borrower: in threads, and in a server's requests.
 
-One thread for the process, and only while there is something to watch: none of it is left when an environment freezes.
+The process has one such thread, and only while there is something to watch: none is left when an environment freezes.
 """
 
 import logging
@@ -15,11 +15,11 @@ from . import pools
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
-_AGAIN = 0.1  # seconds between looks for a statement to cancel, from the first on: another may begin after it
+_AGAIN = 0.1  # seconds between looks for a statement to cancel: another may begin after the first look
 
 
 class _Watched:
-    """One invocation or request, which ends `at` (monotonic, seconds), and the entries that are its own."""
+    """One invocation or request, the time `at` which it ends (monotonic, seconds), and the entries that are its own."""
 
     def __init__(self, at: float, before: float, concerned: Callable[[Entry], bool]) -> None:
         self.at = at
@@ -32,7 +32,7 @@ class _Watched:
         return not self.stopped and self._concerned(entry)
 
     def look(self) -> None:
-        """Have the server end what runs too long."""
+        """Make the server end what runs too long."""
         now = monotonic()
         self.next = now + _AGAIN
         for pool in pools():
@@ -40,9 +40,9 @@ class _Watched:
             if not before or pool.awaited or self.at - before - now > _AGAIN / 2:
                 continue
             try:
-                # One thread asks for all: those whose turn comes late find the time used up by those before them.
+                # One thread asks for all. If the first ones take long, those after them have less time, or none.
                 cancel_running_of(pool, min(now, self.at - before * 2 / 3) + before / 3, self.concerns)
-            except Exception as error:  # noqa: BLE001 - the next one deserves its look too
+            except Exception as error:  # noqa: BLE001 - the next pool must get its look too
                 log.debug("pool %s: cancelling before the deadline failed: %s", pool.name, error)
 
 
@@ -55,9 +55,9 @@ class _Thread:
 
 
 def watch(left: float, before: float, concerned: Callable[[Entry], bool]) -> Callable[[], None]:
-    """From now on, cancel what runs on the `concerned` entries `before` seconds ahead of the end, in `left` seconds.
+    """Cancel what runs on the `concerned` entries from `before` seconds ahead of the end, which is in `left` seconds.
 
-    Out: what ends that.
+    Out: a function that stops this.
     """
     watched = _Watched(monotonic() + left, before, concerned)
     with _Thread.changed:
@@ -79,14 +79,14 @@ def watch(left: float, before: float, concerned: Callable[[Entry], bool]) -> Cal
 def _start() -> None:
     try:
         threading.Thread(target=_run, name="lambda_pool deadlines", daemon=True).start()
-    except RuntimeError as error:  # there are as many as may be; the next request tries again
+    except RuntimeError as error:  # the process may not have more; the next request tries again
         log.warning("no thread can be started, so cancel_before_deadline has no effect now: %s", error)
     else:
         _Thread.runs = True
 
 
 def start_afresh() -> None:
-    """In a forked child, where the thread stayed with the parent."""
+    """Forget everything in a forked child: the thread stayed in the parent."""
     _Thread.changed = threading.Condition()
     _Thread.watched = set()
     _Thread.runs = False

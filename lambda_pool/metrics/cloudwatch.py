@@ -23,28 +23,28 @@ from .numbers import Entry
 log: logging.Logger = logging.getLogger("lambda_pool")
 
 _MOST_VALUES = 150
-"""Different values of one datum (MetricDatum)."""
+"""Most different values of one datum (MetricDatum)."""
 _BATCH = 100
-"""Data of one call: with 150 values each far below 1 MB, which is reached before the 1,000 that may be sent."""
+"""Most data of one call. With 150 values each, they are far below 1 MB, which is reached before the 1,000 allowed."""
 _MOST_UNSENT = 1_000
-"""Data kept while CloudWatch does not take them."""
+"""Most data that are kept while CloudWatch does not take them."""
 
 
 class _Timeouts(NamedTuple):
-    """Seconds of one call: for connecting, and for each wait for data. An invocation's end waits for it."""
+    """Seconds of one call: for connecting, and for each wait for data. The end of an invocation waits for the call."""
 
     connect: float
     read: float
 
     @property
     def longest(self) -> float:
-        """What a call may take: connecting, the TLS handshake (under the timeout of connecting), and the answer."""
+        """What a call may take: connecting, the TLS handshake (with the same timeout), and the answer."""
         return 2 * self.connect + self.read
 
 
 _PATIENT = _Timeouts(1.0, 2.0)
-# For an invocation whose time runs out, and for functions whose timeout is a second or three: an answer from the same
-# region takes tens of milliseconds.
+# For an invocation whose time runs out, and for functions with a timeout of one to three seconds: an answer from the
+# same region takes tens of milliseconds.
 _HASTY = _Timeouts(0.2, 0.3)
 # Answers that say "not now": https://docs.aws.amazon.com/AmazonCloudWatch/latest/APIReference/CommonErrors.html
 _NOT_NOW = frozenset({"Throttling", "ThrottlingException", "RequestLimitExceeded", "ServiceUnavailable"})
@@ -85,7 +85,7 @@ class PutMetrics(Collector):
             for metric, value in entry.values.items():
                 values = value if isinstance(value, list) else [value]
                 self._gathered.setdefault((pool, metric), Counter()).update(values)
-        if why is Why.FULL:  # a line of EMF is full, and this is none
+        if why is Why.FULL:  # a line of EMF is full, but no lines are written here
             return
         gathered, self._gathered = self._gathered, {}
         now = time()
@@ -106,16 +106,16 @@ class PutMetrics(Collector):
     def _send(self, namespace: str, region: str | None, *, in_time: bool) -> None:
         """Send what is unsent, and keep what CloudWatch surely did not take but may take later.
 
-        `in_time`: only as long as the invocation surely lasts. One that ended too late did its work, counts as failed
-        and is tried again by Lambda: no number is worth that.
+        `in_time`: only as long as the invocation surely lasts. An invocation that ends too late has done its work, but
+        it counts as failed and Lambda tries it again: no number is worth that.
         """
-        if not self._unsent or _fitting(in_time=in_time) is None:  # asked before botocore is loaded, too
+        if not self._unsent or _fitting(in_time=in_time) is None:  # also checked before botocore is loaded
             self._keep([])
             return
         from botocore.exceptions import BotoCoreError, ClientError
 
         while self._unsent:
-            # Out of the list first: a call that is interrupted may have been heard.
+            # Take them out of the list first: CloudWatch may have heard a call that is interrupted.
             batch = self._unsent[:_BATCH]
             del self._unsent[:_BATCH]
             try:
@@ -147,13 +147,13 @@ class PutMetrics(Collector):
                 from botocore.session import get_session
 
                 self._session = get_session()
-            # Then look again: to make one takes time.
+            # Then look at the time again, because making a client takes a while.
             self._clients[timeouts] = _client(self._session, region, timeouts)
         return None
 
 
 def _fitting(*, in_time: bool) -> _Timeouts | None:
-    """The timeouts of a call that begins now; None if the invocation may end before it. See `PutMetrics._send`."""
+    """The timeouts of a call that begins now; None if the invocation may end before the call (`PutMetrics._send`)."""
     left = remaining() if in_time else None
     if left is None:
         return _PATIENT

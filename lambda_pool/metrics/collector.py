@@ -1,4 +1,4 @@
-"""Gathers the events of pools and decides when their numbers are reported. Where they go, its children know."""
+"""Gathers the events of pools and decides when their numbers are reported. Subclasses know where they go."""
 
 import logging
 from enum import Enum
@@ -29,12 +29,12 @@ class Collector:
     """An observer that gathers numbers, and reports them.
 
     - at an invocation's end: at the first of the environment, at one that failed, when `interval` seconds have passed
-      (on the clock that says more; a clock that went backwards counts as passed), or when something went wrong,
+      (on either clock; a clock that went backwards counts as passed), or when something went wrong,
     - at once when connecting failed for good, a borrower gave up, or a connection leaked,
     - when a hundred values of one metric have gathered, and
     - before a shutdown or a snapshot.
 
-    Each number is reported once. Children write in `_write`.
+    Each number is reported once. Subclasses write in `_write`.
     """
 
     def __init__(self, interval: float = 60.0) -> None:
@@ -64,7 +64,7 @@ class Collector:
             log.exception(_NOT_REPORTED, event.pool)
 
     def _due(self, numbers: Numbers) -> bool:
-        """Whether the interval has passed, by the clock that says more; one that went backwards counts as passed."""
+        """Whether the interval has passed on either clock; a clock that went backwards counts as passed."""
         return monotonic() >= numbers.due_mono or not numbers.reported_wall <= time() < numbers.due_wall
 
     def _adopt(self, pool: str) -> Numbers:
@@ -90,7 +90,7 @@ class Collector:
             if numbers.note(event):
                 self._report(event.pool, numbers, Why.PROBLEM, gauges=False)
             elif numbers.crowded:
-                # One before its time does not put off the regular one, which alone sends what is not written by lines.
+                # An early report does not put off the regular one: only that one sends what is not written by lines.
                 due = monotonic() >= numbers.due_mono
                 self._report(event.pool, numbers, Why.INTERVAL if due else Why.FULL, gauges=due)
 
@@ -103,7 +103,7 @@ class Collector:
         with self._lock:
             if not numbers.full:  # another thread was faster
                 return
-            # Where no handler is decorated, nothing but this tells that time has passed.
+            # Where no handler is decorated, nothing else notices that the interval has passed.
             if monotonic() >= numbers.due_mono:
                 self._report(pool, numbers, Why.INTERVAL)
             else:
@@ -113,7 +113,7 @@ class Collector:
         if gauges:
             self._note_time(numbers)
         entries = numbers.take(gauges=gauges)
-        if entries or why is Why.CLOSING:  # then what a child has kept leaves too
+        if entries or why is Why.CLOSING:  # then a subclass also sends what it has kept
             self._write(pool, entries, why)
 
     def _forget(self) -> None:

@@ -4,8 +4,8 @@ from ..record import Record
 
 COUNT = "Count"
 MICROSECONDS = "Microseconds"
-"""As RDS Proxy's own latency metrics, so that both can stand in one graph; and whole numbers make reports half as long
-and half as slow as milliseconds with a fraction."""
+"""The unit of RDS Proxy's own latency metrics, so that one graph can show both. Besides, reports are half as long and
+half as slow with whole numbers as with fractions of milliseconds."""
 PERCENT = "Percent"
 
 DIMENSIONS = ("service", "function_name", "pool")

@@ -84,7 +84,7 @@ def write(documents: Iterable[Document]) -> None:
 
         encode = _Encoder.encode = JSONEncoder(separators=(",", ":"), allow_nan=False).encode
     for document in documents:
-        # One write for text and line end: another thread's output would come between two.
+        # One write for the text and its line end: between two writes, another thread's output could come.
         sys.stdout.write(encode(document) + "\n")
     sys.stdout.flush()
 

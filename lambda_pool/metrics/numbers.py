@@ -42,7 +42,7 @@ def micros(seconds: float) -> int:
 
 
 class Entry(Record):
-    """What belongs into one report line: at most MOST_VALUES values of each metric, and the detail they share."""
+    """What belongs in one report line: at most MOST_VALUES values of each metric, and the detail they share."""
 
     properties: Properties
     values: Values
@@ -51,8 +51,8 @@ class Entry(Record):
 class Numbers:
     """Everything that happened to one pool since the last `take`.
 
-    Each borrow adds its seconds to `held`, and those of its checkout to `reused` or to `fresh`. Borrowers do nothing to
-    these lists but append, and `take` cuts off what it saw: that needs no lock.
+    Each borrow adds its seconds to `held`, and those of its checkout to `reused` or to `fresh`. These lists need no
+    lock: borrowers only append to them, and `take` cuts off only what it saw.
     """
 
     def __init__(self) -> None:
@@ -94,7 +94,7 @@ class Numbers:
     # --- in -----------------------------------------------------------------------------------------------------------
 
     def note(self, event: Event) -> bool:
-        """Take in an event that is none of the warm path's. True if it should be reported at once."""
+        """Take in an event that is not part of the warm path. True if it should be reported at once."""
         handle = _HANDLERS.get(type(event))
         if handle is None:
             return False
@@ -169,7 +169,7 @@ class Numbers:
         return _entries({}, {}, self._take_borrows())
 
     def take(self, *, gauges: bool) -> list[Entry]:
-        """Give out everything, and start anew. `gauges`: with the gauges, if anything happened at all."""
+        """Give out everything, and start again. `gauges`: with the gauges, if anything happened at all."""
         borrows = self._take_borrows()
         details, self._details = self._details, {}
         times, self._times = self._times, {}

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _POOL = "db.client.connection.pool.name"
 _STATE = "db.client.connection.state"
 
-# Seconds. From a warm checkout (2 µs) over a connection (5 to 100 ms) to the longest timeouts.
+# Seconds: from a warm checkout (2 µs) through a new connection (5 to 100 ms) to the longest timeouts.
 _BUCKETS = (0.00001, 0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 
@@ -46,7 +46,7 @@ class OtelMetrics:
         self._create_time = seconds("db.client.connection.create_time", "What it took to open a connection.")
         self._wait_time = seconds("db.client.connection.wait_time", "What it took to get a connection from the pool.")
         self._use_time = seconds("db.client.connection.use_time", "From lending a connection to its return.")
-        # What this process has counted, to be taken back in a forked child: (pool, state) to connections.
+        # Connections that this process has counted, by pool and state. A forked child takes them back.
         self._counted: dict[tuple[str, str], int] = {}
 
     def on_event(self, event: Event) -> None:

@@ -1,6 +1,6 @@
 """The questions of an on-call night, and the metrics, alarms and log queries that answer them.
 
-The dashboard that is printed and the picture of it in the documentation are both made of this.
+The dashboard that is printed and the picture of it in the documentation are both made from this.
 """
 
 from typing import NamedTuple
@@ -136,7 +136,7 @@ QUERIES = (
 
 
 class Alarm(NamedTuple):
-    """An alarm: `metrics` by id, `expression` over them (or None for the only one), and when it rings.
+    """An alarm: `metrics` by id, `expression` over them (None if there is only one), and when it rings.
 
     It rings when `minutes` of the last `of` minutes are above `above`.
     """

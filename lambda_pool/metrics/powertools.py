@@ -66,7 +66,7 @@ def powertools_is_installed() -> bool:
 
 
 def powertools_format(namespace: str, dimensions: Mapping[str, str]) -> Format:
-    """Documents by Powertools' provider, with a state of its own: `Metrics` would share its with the user's."""
+    """Documents by a Powertools provider with its own state: a new `Metrics` would share its state with the user's."""
     from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
 
     own = dict(dimensions)
@@ -77,7 +77,7 @@ def powertools_format(namespace: str, dimensions: Mapping[str, str]) -> Format:
             name: {"Unit": METRICS[name].unit, "StorageResolution": 60, "Value": value}
             for name, value in entry.values.items()
         }
-        # A property that is named as one of the user's dimensions would take its place.
+        # A property with the name of one of the user's dimensions would replace that dimension.
         properties = {name: value for name, value in entry.properties.items() if name not in own}
         return dict(provider.serialize_metric_set(metrics, own, properties))
 

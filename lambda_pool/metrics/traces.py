@@ -40,7 +40,7 @@ class OtelTraces:
         if isinstance(event, Opened):
             self._span("connect", event, event.seconds, event.server)
         elif isinstance(event, ConnectFailed):
-            # Only the kind: a server's text may name a user or a statement.
+            # Only the kind is recorded: a server's text may name a user or a statement.
             self._span("connect", event, event.seconds, event.server, event.kind)
         elif isinstance(event, Waited):
             self._span("pool wait", event, event.seconds, event.server)

@@ -1,6 +1,6 @@
 """SQLAlchemy on a pool: an `Engine` whose connections are the pool's, and a `Session` for each invocation.
 
-Public are `create_engine`, `create_async_engine` and `handler`. Importing this package imports SQLAlchemy.
+`create_engine`, `create_async_engine` and `handler` are public. Importing this package imports SQLAlchemy.
 """
 
 from ..errors import ConfigError

@@ -17,7 +17,7 @@ log: logging.Logger = logging.getLogger("lambda_pool")
 def once_awaited(
     engine: AsyncEngine, options: dict[str, Any], called: str = "handler()"
 ) -> async_sessionmaker[AsyncSession]:
-    """What makes sessions that `end` ends. Raises ConfigError for an option that is not valid."""
+    """A factory of sessions that `end` ends. Raises ConfigError for an option that is not valid."""
     with valid(options, called, (AsyncEngine, AsyncConnection)):
         asked = options.get("sync_session_class")
         kind = getattr(options.get("class_"), "sync_session_class", AsyncSession.sync_session_class)
@@ -27,7 +27,7 @@ def once_awaited(
 
 
 def end(session: AsyncSession) -> None:
-    """End a session for good, which is closed."""
+    """End a closed session for good."""
     ended: Any = session.sync_session
     ended.end()
 
@@ -60,7 +60,7 @@ def loop_of(engine: AsyncEngine, options: dict[str, Any], *, eager: bool) -> Env
                     return
                 try:
                     await session.rollback()
-                except Exception as problem:  # noqa: BLE001 - the handler's own error is to come out
+                except Exception as problem:  # noqa: BLE001 - the handler's own error must come out
                     log.debug("pool %s: rolling back a session failed: %s", engine.dialect.name, problem)
             finally:
                 await session.close()
@@ -72,7 +72,7 @@ def loop_of(engine: AsyncEngine, options: dict[str, Any], *, eager: bool) -> Env
 
 
 def warm_ahead(engine: AsyncEngine) -> None:
-    """Under provisioned concurrency Init is paid for and nobody waits: the first session finds its connection."""
+    """Open the first session's connection under provisioned concurrency: Init is paid for, and nobody waits."""
     if configuration.lambda_initialization() != "provisioned-concurrency":
         return
 

@@ -34,12 +34,12 @@ else:
 
 @cache
 def default_async_pool() -> AsyncPool:
-    """The AsyncPool that the environment describes, of each engine without one of its own. Raises ConfigError."""
+    """The AsyncPool that the environment describes, for each engine without one of its own. Raises ConfigError."""
     return AsyncPool.from_env()
 
 
 class AsyncDialect(_Dialect):
-    """In front of a PooledDialect: its pool is an AsyncPool."""
+    """A mixin in front of a PooledDialect: its pool is an AsyncPool."""
 
     is_async = True
     has_terminate = True
@@ -98,7 +98,7 @@ class AsyncMysqlDialect(AsyncDialect, MysqlDialect):
 
 
 class AsyncMariadbDialect(MariaDBDialect, AsyncMysqlDialect):
-    """The same for those who say that it is MariaDB."""
+    """The same for URLs that say MariaDB."""
 
     supports_statement_cache = True
 
@@ -127,7 +127,7 @@ def _closable(base: Any) -> Any:
             """Its rows were read already."""
 
         def execute(self, query: Any, args: Any = None) -> Any:
-            """As the driver's. Raises MissingGreenlet where it would keep the event loop waiting."""
+            """Like the driver's. Raises MissingGreenlet where it would keep the event loop waiting."""
             if not in_greenlet():
                 raise MissingGreenlet(_NO_GREENLET, code="xd2s")
             return super().execute(query, args)

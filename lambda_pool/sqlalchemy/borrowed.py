@@ -40,14 +40,14 @@ class Borrowed:
         self.set_up: bool = False
         """What SQLAlchemy and its user set when it was opened has become its baseline."""
         self.broken: bool = False
-        """The answer to COMMIT or to ROLLBACK was lost: it may still come, and would be taken for another one's."""
+        """The answer to COMMIT or to ROLLBACK was lost: it may still come, and would be taken for another answer."""
         self.detached: bool = False
         self.holder: Callable[[], Any] | None = None
         """A weak reference to what SQLAlchemy gave out for it."""
 
     @property
     def dropped(self) -> bool:
-        """Whether it was detached, and then invalidated or lost sight of: of that SQLAlchemy tells nobody."""
+        """Whether it was detached, and then invalidated or forgotten: SQLAlchemy tells nobody of that."""
         if not self.detached or self.holder is None:
             return False
         held = self.holder()
@@ -55,7 +55,7 @@ class Borrowed:
 
     @property
     def foreign(self) -> bool:
-        """Borrowed before a fork: not a word must be said on it, its server is talking with the parent."""
+        """Borrowed before a fork: nothing may be sent on it, because its server is talking with the parent."""
         return self.entry.pid != self.pool.pid
 
     def note_borrower(self) -> None:
@@ -66,14 +66,14 @@ class Borrowed:
         borrower.note(self.entry, frame, deep=self.pool.config.leak_after > 0)
 
     def limited(self, deadline: invocation.Deadline | None = None) -> AbstractContextManager[None]:
-        """In this block, what SQLAlchemy asks is answered until then, or the connection fails."""
+        """In this block, what SQLAlchemy asks is answered by the deadline, or the connection fails."""
         return self.entry.link.limited(self._bound() if deadline is None else max(deadline.left(), MIN_IO_TIMEOUT))
 
     def settle(self) -> None:
-        """Take what the `connect` event made of it for what it is lent with; what it left open is committed."""
+        """Commit what the `connect` event left open, and take what it has set as the baseline."""
         if self.entry.link.status() not in AT_REST:
             self.entry.link.commit(self._bound(), last=False)
-        if self.pool.config.reset != "session":  # which undoes it at each return, to be set up anew
+        if self.pool.config.reset != "session":  # which undoes it at each return, so it is set up again
             self.entry.link.set_baseline()
         self.set_up = True
 
@@ -83,11 +83,11 @@ class Borrowed:
             self.entry.link.begin(readonly=True, guarded=False, timeout=self._bound())
 
     def note_failure(self, error: BaseException | None) -> bool:
-        """Let a failover condemn what is as old as this connection. Out: whether `error` means one."""
+        """Let a failover condemn each connection that is as old as this one. Out: whether `error` means one."""
         return self.pool.note_failover(self.entry, self.pool.kind_of(self.entry, error))
 
     def commit(self) -> None:
-        """COMMIT, where a transaction is open. Raises NotCommitted, CommitUncertain, or what the driver raises."""
+        """COMMIT, if a transaction is open. Raises NotCommitted, CommitUncertain, or what the driver raises."""
         if self.foreign:
             raise NotCommitted(
                 f"pool {self.pool.name}: this connection belongs to the parent process, so nothing is committed: close "
@@ -103,7 +103,7 @@ class Borrowed:
             raise
 
     def roll_back(self) -> None:
-        """ROLLBACK, where a transaction is open. Where that fails, the connection is closed, with the same effect."""
+        """ROLLBACK, if a transaction is open. If that fails, the connection is closed, which has the same effect."""
         if self.broken or self.foreign:
             return
         link, self.broken = self.entry.link, True
@@ -113,7 +113,7 @@ class Borrowed:
                 link.read_rest(min(_REST, self._bound()))
                 link.rollback(self._bound(), last=False)
             self.broken = False
-        except Exception as error:  # noqa: BLE001 - nothing is lost that was not to be
+        except Exception as error:  # noqa: BLE001 - only what was to be undone is lost
             log.debug("pool %s: rolling back failed, the connection is closed: %s", self.pool.name, error)
             self.note_failure(error)
         finally:
@@ -121,7 +121,7 @@ class Borrowed:
                 link.close(MIN_IO_TIMEOUT)  # or aborted, where another task or thread still waits on it
 
     def break_off(self, error: BaseException) -> None:
-        """Let go of the connection, on which what was set for this borrow cannot be taken back."""
+        """Let go of the connection: a setting that was made for this borrow cannot be taken back."""
         self.broken = True
         log.debug("pool %s: taking back a setting failed, the connection is closed: %s", self.pool.name, error)
         self.note_failure(error)
@@ -129,7 +129,7 @@ class Borrowed:
             self.entry.link.close(MIN_IO_TIMEOUT)
 
     def give_back(self) -> None:
-        """Return it to its pool. What is open is rolled back, and told: nobody has asked for that."""
+        """Return it to its pool. What is open is rolled back, with a warning: nobody has asked for that."""
         pool, entry = self.pool, self.entry
         if self.broken:
             self.discard()
@@ -150,7 +150,7 @@ class Borrowed:
                 pool.release(entry, LeftOpenError())
 
     def fail(self, error: BaseException) -> None:
-        """It could not be lent. One whose set-up failed half way is not kept."""
+        """Take it back: it could not be lent. One whose set-up failed half way is not kept."""
         if self.set_up:
             self.pool.release(self.entry, error)
         else:
@@ -162,7 +162,7 @@ class Borrowed:
         self.pool.discard(self.entry, Reason.BROKEN)
 
     def _bound(self) -> float:
-        """Seconds for what is worth no longer wait than a checkout."""
+        """Seconds for work that is not worth a longer wait than a checkout."""
         left = invocation.remaining()
         wait = self.pool.config.timeout
         return max(wait if left is None else min(wait, left), MIN_IO_TIMEOUT)

@@ -1,4 +1,4 @@
-"""What both dialects share: which pool they stand on, who has which connection, and how a transaction ends."""
+"""What both dialects share: which pool they use, who has which connection, and how a transaction ends."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,11 +26,11 @@ _shared: "WeakKeyDictionary[ConnectionPool, dict[str, Any]]" = WeakKeyDictionary
 
 
 class PooledDialect(SettingDialect):
-    """In front of one of SQLAlchemy's own dialects, which it changes where the pool knows better."""
+    """A mixin in front of one of SQLAlchemy's own dialects, which it changes where the pool knows better."""
 
     pool: ConnectionPool
     engine_name: str
-    """The engine of the pools that it can stand on."""
+    """The engine of the pools that it can use."""
     unwanted: ClassVar[tuple[str, ...]] = ()
     """Names in `connect_args` that would give SQLAlchemy other rows than it expects."""
 
@@ -75,7 +75,7 @@ class PooledDialect(SettingDialect):
         return [], dict(self._arguments)
 
     def find_pool(self, given: Any, url: URL) -> ConnectionPool:
-        """The pool that was given or that the URL means: with a host a new one, without the default one.
+        """The pool that was given, or that the URL means: a new one if it has a host, otherwise the default one.
 
         Raises ConfigError.
         """
@@ -125,7 +125,7 @@ class PooledDialect(SettingDialect):
     def engine_created(cls, engine: Engine) -> None:
         """Refuse a pool class that would hold on to what it borrowed beyond the end of an invocation.
 
-        NullPool does not; StaticPool is for tests, and SQLAlchemy's own use it.
+        NullPool does not; StaticPool is for tests, and SQLAlchemy's own tests use it.
         """
         static = isinstance(engine.pool, StaticPool) and not in_lambda()
         if not (static or isinstance(engine.pool, cls.get_pool_class(engine.url) | NullPool)):
@@ -147,7 +147,7 @@ class PooledDialect(SettingDialect):
 
     @contextmanager
     def connects(self, borrowed: Borrowed) -> Iterator[None]:
-        """In this block, what SQLAlchemy opens in this thread or task is this one."""
+        """In this block, if SQLAlchemy opens a connection in this thread or task, it gets this one."""
         me = current_borrower()
         self._next[me] = borrowed
         try:
@@ -166,11 +166,11 @@ class PooledDialect(SettingDialect):
         return found
 
     def forget(self, conn: Any) -> Borrowed | None:
-        """It is lent no longer. Out: what it stood for, None if that was known."""
+        """Note that it is no longer lent. Out: what it stood for; None if that was noted already."""
         return self._borrowed.pop(conn, None)
 
     def _take_back_dropped(self) -> None:
-        """Close what was detached and then dropped: its room would stay taken."""
+        """Close what was detached and then dropped: otherwise its place would stay taken."""
         for conn, borrowed in self._borrowed.copy().items():
             if borrowed.dropped:
                 self.do_terminate(conn)
@@ -178,7 +178,7 @@ class PooledDialect(SettingDialect):
     # --- opening and closing ------------------------------------------------------------------------------------------
 
     def connect(self, *args: Any, **arguments: Any) -> Any:
-        """Borrow one. Under NullPool, as Alembic has it, for each connection of SQLAlchemy's."""
+        """Borrow one. With NullPool, which Alembic uses, this runs for each connection of SQLAlchemy's."""
         other = sorted(name for name, value in arguments.items() if value != self._arguments.get(name))
         if args or other:
             raise ConfigError(
@@ -190,7 +190,7 @@ class PooledDialect(SettingDialect):
         return (self._next.get(current_borrower()) or self.borrow(deadline)).conn
 
     def do_close(self, dbapi_connection: Any) -> None:
-        """Give back: NullPool closes what it lends, and so does who has detached a connection."""
+        """Give back: NullPool closes what it lends, and so does code that has detached a connection."""
         borrowed = self.forget(dbapi_connection)
         if borrowed is not None:
             borrowed.give_back()
@@ -202,14 +202,14 @@ class PooledDialect(SettingDialect):
             borrowed.discard()
 
     def initialize(self, connection: Any) -> None:
-        """Ask the server what it is, which changes nothing."""
+        """Ask the server what it is. That changes nothing."""
         with self.borrowed(connection.connection).entry.link.uncounted():
             super().initialize(connection)
 
     # --- transactions -------------------------------------------------------------------------------------------------
 
     def do_begin(self, dbapi_connection: Any) -> None:
-        """Read-only, each time: what ends a transaction ends that too."""
+        """Make it read-only each time: what ends a transaction ends that too."""
         if self.readonly:
             self.borrowed(dbapi_connection).begin_read_only()
 
@@ -218,11 +218,11 @@ class PooledDialect(SettingDialect):
         self.borrowed(dbapi_connection).commit()
 
     def do_rollback(self, dbapi_connection: Any) -> None:
-        """It never fails: a connection on which the server cannot be told is closed."""
+        """It never fails: if the server cannot be told, the connection is closed."""
         self.borrowed(dbapi_connection).roll_back()
 
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
-        """What the pool makes of it too; a failover condemns what is as old as this connection."""
+        """True also if the pool says so; a failover condemns each connection that is as old as this one."""
         borrowed = self._borrowed.get(getattr(connection, "dbapi_connection", connection))
         if borrowed is not None:
             borrowed.note_failure(e)
@@ -237,13 +237,13 @@ def password_shown(url: URL) -> str:
 
 
 def names_a_host(url: URL) -> bool:
-    """Whether a URL does, before its path or in its query, where SQLAlchemy has several of them, and sockets."""
+    """Whether a URL names a host, before its path or in its query, where SQLAlchemy has several, and sockets."""
     return bool(url.host) or not url.query.keys().isdisjoint(("host", "unix_socket"))
 
 
 def without_a_host(url: URL) -> None:
-    """Raises ConfigError for a URL that names no host, and something else."""
-    # Each connection has it, and Flask-SQLAlchemy writes it into each URL of MySQL's.
+    """Raises ConfigError for a URL that names no host, but something else."""
+    # Each connection has it anyway, and Flask-SQLAlchemy writes it into each MySQL URL.
     harmless = {"charset": "utf8mb4"} if url.get_backend_name() == "mysql" else {}
     if url.username or url.database or url.query.items() - harmless.items():
         raise ConfigError(

@@ -32,8 +32,8 @@ _REFUSED = {
 def create_engine(pool: api.Pool | None = None, *, readonly: bool = False, **engine_options: Any) -> Engine:
     """A SQLAlchemy engine whose connections are those of a pool. Opens nothing.
 
-    In: a `Pool` (None: the one that the environment describes); `readonly`: every transaction is a read-only one, on a
-    reader where the pool has one; and the options of `sqlalchemy.create_engine`, but for those of its pool. Raises
+    In: a `Pool` (None: the one that the environment describes); `readonly`: every transaction is read-only, on a
+    reader if the pool has one; and the options of `sqlalchemy.create_engine`, except for those of its pool. Raises
     ConfigError. Its connections raise what `Pool.connection()` raises, unwrapped; the driver's errors come as
     SQLAlchemy's own.
     """

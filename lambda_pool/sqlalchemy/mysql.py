@@ -21,7 +21,7 @@ class MysqlDialect(PooledDialect, MySQLDialect_pymysql):
         MySQLDialect_pymysql.load_provisioning()  # type: ignore[no-untyped-call]
 
     def needs(self) -> dict[str, Any]:
-        """UPDATE counts the rows that it found, which the ORM relies on, besides what the pool's user asks for."""
+        """UPDATE must count the rows that it found, as the ORM expects; and what the pool's user asks for."""
         flags = self._arguments.get("client_flag", 0) | self.pool.connector.arguments.get("client_flag", 0)
         return {**super().needs(), "client_flag": flags}
 
@@ -31,6 +31,6 @@ class MysqlDialect(PooledDialect, MySQLDialect_pymysql):
 
 
 class MariadbDialect(MariaDBDialect, MysqlDialect):
-    """The same for those who say that it is MariaDB, as SQLAlchemy lets them; the first knows it by itself too."""
+    """The same for URLs that say MariaDB, as SQLAlchemy allows; the first also finds that out by itself."""
 
     supports_statement_cache = True

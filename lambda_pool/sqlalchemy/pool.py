@@ -1,7 +1,7 @@
 """The pool as SQLAlchemy sees it: it lends what ours lends, and keeps one record for each physical connection.
 
 With one record for each, the event `connect` and the set-up of the dialect happen once for each, and `info` lives as
-long as the connection. Private names of SQLAlchemy's that this file stands on: `_do_get`, `_do_return_conn` and
+long as the connection. This file relies on private names of SQLAlchemy's: `_do_get`, `_do_return_conn` and
 `_invalidate`, which every pool class overrides, and `_ConnectionRecord`.
 tests/frameworks/sqlalchemy/test_private.py fails when one of them changes.
 """
@@ -25,7 +25,7 @@ from ..waiting import pause
 from .borrowed import Borrowed
 from .dialect import PooledDialect
 
-_GLANCE = 0.005  # seconds between two looks whether the first connection is set up
+_GLANCE = 0.005  # seconds between two checks whether the first connection is set up
 _INSTEAD = {
     "pool_size": "write Pool(…, max_size=…)",
     "max_overflow": "write Pool(…, max_size=…)",
@@ -58,7 +58,7 @@ class LambdaPool(Pool):
         """SQLAlchemy's own arguments. Raises ConfigError for those that another pool class has."""
         self._lent = cast(PooledDialect, dialect)
         if isinstance(recycle, int | float) and recycle >= self._lent.pool.config.max_lifetime:
-            recycle = -1  # our pool is sooner; Flask-SQLAlchemy asks for two hours on MySQL by itself
+            recycle = -1  # our pool is earlier; Flask-SQLAlchemy asks for two hours on MySQL by itself
         for option, value, default in (
             ("pool_size", pool_size, None),
             ("max_overflow", max_overflow, None),
@@ -81,7 +81,7 @@ class LambdaPool(Pool):
     # --- what a pool class is asked for -------------------------------------------------------------------------------
 
     def connect(self) -> PoolProxiedConnection:
-        """As its base's. Who holds a connection is remembered, for one that is detached."""
+        """Like its base's. It remembers who holds a connection, in case that is detached."""
         held = super().connect()
         with suppress(ConfigError):  # taken away already, as at the end of an invocation
             self._lent.borrowed(held.dbapi_connection).holder = ref(held)
@@ -98,12 +98,12 @@ class LambdaPool(Pool):
                 if readonly:
                     borrowed.begin_read_only()
             except BaseException as error:
-                if self._lent.forget(borrowed.conn) is not None:  # else SQLAlchemy has closed it
+                if self._lent.forget(borrowed.conn) is not None:  # otherwise SQLAlchemy has closed it
                     borrowed.fail(error)
                 transient = pool.classify(error) in TRANSIENT
                 if transient and deadline.left() <= 0:
                     raise unavailable.not_answered(pool, deadline) from error
-                # Nobody has seen this connection yet: it may still be replaced by one that lives.
+                # Nobody has seen this connection yet: it may still be replaced by a live one.
                 if last or not transient:
                     raise
             else:
@@ -111,7 +111,7 @@ class LambdaPool(Pool):
         raise AssertionError("unreachable")
 
     def _record(self, borrowed: Borrowed, deadline: Deadline) -> tuple[_ConnectionRecord, Borrowed]:
-        """The record of a connection, and what it then stands for: SQLAlchemy may have wanted another one."""
+        """The record of a connection, and what it stands for in the end: SQLAlchemy may have asked for another one."""
         conn = borrowed.conn
         record = self._records.get(conn)
         if record is None or record.dbapi_connection is None:
@@ -130,10 +130,10 @@ class LambdaPool(Pool):
 
     @contextmanager
     def _one_at_first(self, deadline: Deadline) -> Iterator[None]:
-        """Let one alone in until a connection is set up. Raises what a full pool raises.
+        """Let only one in until a connection is set up. Raises what a full pool raises.
 
-        SQLAlchemy's own lock for that belongs to one event loop: those of other threads would get an error, or never
-        be woken.
+        SQLAlchemy's own lock for that belongs to one event loop: the loops of other threads would get an error, or
+        never be woken.
         """
         pool = self._lent.pool
         while not self._had_first:
@@ -154,7 +154,7 @@ class LambdaPool(Pool):
         self._lent.borrowed(conn)
 
     def _note_detached(self, conn: Any, record: Any) -> None:
-        """No record of SQLAlchemy's sees to this connection any more."""
+        """Note that no record of SQLAlchemy's takes care of this connection any more."""
         with suppress(ConfigError):
             self._lent.borrowed(conn).detached = True
 
@@ -173,26 +173,26 @@ class LambdaPool(Pool):
         if borrowed is None:
             return
         if borrowed.pool.config.reset == "session":
-            self._records.pop(conn, None)  # it is to be set up anew
+            self._records.pop(conn, None)  # it must be set up again
         borrowed.give_back()
 
     def _invalidate(
         self, connection: PoolProxiedConnection, exception: BaseException | None = None, _checkin: bool = True
     ) -> None:
-        """Invalidate one connection alone: which others a failure condemns, the pool itself decides."""
+        """Invalidate this connection only: the pool itself decides which others a failure condemns."""
         if _checkin and connection.is_valid:
-            if connection.is_detached:  # SQLAlchemy only lets go of it, and its room would stay taken
+            if connection.is_detached:  # SQLAlchemy only lets go of it, and its place would stay taken
                 self._lent.do_terminate(connection.dbapi_connection)
             connection.invalidate(exception)
 
     # --- the pool as a whole ------------------------------------------------------------------------------------------
 
     def dispose(self) -> None:
-        """Close what is idle now, and what is lent when it comes back."""
+        """Close idle connections now, and lent ones when they come back."""
         self._lent.pool.close()
 
     def recreate(self) -> "LambdaPool":
-        """The same one: the connections are not its own, and it opens nothing that a checkout does not ask for."""
+        """The same one: the connections are not its own, and it opens nothing before a checkout asks for it."""
         return self
 
     def status(self) -> str:

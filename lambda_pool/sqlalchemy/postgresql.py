@@ -21,7 +21,7 @@ class PostgresDialect(PooledDialect, PGDialect_psycopg):
         PGDialect_psycopg.load_provisioning()  # type: ignore[no-untyped-call]
 
     def set_readonly(self, connection: Any, value: Any) -> None:
-        """As its base. That it is not read-only is also how SQLAlchemy takes that back."""
+        """Like its base. SQLAlchemy also sets it to False to take it back."""
         with nullcontext() if value else self.taking_back(connection):
             super().set_readonly(connection, value)  # type: ignore[no-untyped-call]
 

@@ -103,11 +103,11 @@ def handler(
     on_unavailable: Unavailable | None = None,
     **session_options: Any,
 ) -> Any:
-    """Decorate a Lambda handler: a `Session` in `inject`, commit or roll back, deadline, clean-up, metrics.
+    """Decorate a Lambda handler: a `Session` as `inject`, commit or rollback, deadline, clean-up, metrics.
 
     With an AsyncEngine, made by `create_async_engine`, an `async def` gets an `AsyncSession`.
     In: an engine made by `create_engine`, or with a `…+lambda_pool://` URL; the options of `sqlalchemy.orm.Session`,
-    and `class_` for another class of it. The session borrows its connection with its first statement, so that an
+    and `class_` for another class of sessions. The session borrows its connection with its first statement, so an
     invocation without one waits for nothing. With `on_unavailable(event, context, error)`, which answers instead of
     raising when no connection can be had, it borrows before the handler runs. Raises ConfigError for a bad argument.
     """
@@ -128,7 +128,7 @@ def handler(
 
 
 def check_engine(engine: Any, *, also_awaited: bool = False) -> Any:
-    """An engine as it is; `also_awaited`: or an AsyncEngine. Raises ConfigError for one that is not on a pool."""
+    """Return the engine; `also_awaited`: it may be an AsyncEngine. Raises ConfigError for one that is not on a pool."""
     kinds = Engine | sys.modules[_ASYNCIO].AsyncEngine if also_awaited and _ASYNCIO in sys.modules else Engine
     if not isinstance(engine, kinds) or not isinstance(engine.dialect, PooledDialect):
         raise ConfigError(
@@ -141,7 +141,7 @@ def check_engine(engine: Any, *, also_awaited: bool = False) -> Any:
 def valid(options: dict[str, Any], called: str, binds: tuple[type, ...] = (Engine, Connection)) -> Iterator[None]:
     """In this block a session is made with these options. `binds`: what it can work on.
 
-    Raises ConfigError for an option that says which engine, for a class of sessions that is none, and for what
+    Raises ConfigError for an option that names an engine, for a class of sessions that is not a class, and for what
     SQLAlchemy refuses.
     """
     if "bind" in options:
@@ -169,7 +169,7 @@ def _shown(engine: Any) -> str:
 
 
 def lender(engine: Engine, options: dict[str, Any], *, eager: bool, called: str = "handler()") -> Lend:
-    """What makes a session for each invocation, and ends it."""
+    """A function that makes a session for each invocation, and returns what ends it."""
     with valid(options, called):
         kind = once(options.get("class_", Session))
         make: sessionmaker[Any] = sessionmaker(engine, **{**ONCE, **options, "class_": kind})
@@ -193,7 +193,7 @@ def lender(engine: Engine, options: dict[str, Any], *, eager: bool, called: str 
                     return
                 try:
                     session.rollback()
-                except Exception as problem:  # noqa: BLE001 - the handler's own error is to come out
+                except Exception as problem:  # noqa: BLE001 - the handler's own error must come out
                     log.debug("pool %s: rolling back a session failed: %s", engine.dialect.name, problem)
             finally:
                 session.end()
@@ -204,13 +204,13 @@ def lender(engine: Engine, options: dict[str, Any], *, eager: bool, called: str 
 
 
 ONCE = {"close_resets_only": False}
-"""The option of a session whose end is an end: whoever uses it later, in a background task, is told."""
+"""The option that makes a session's end final: using it later, in a background task, raises an error."""
 
 
 def once(kind: Any) -> Any:
-    """The same class of sessions, which may be closed and used again until `end` is called. TypeError for no class.
+    """The same class of sessions, which may be closed and used again until `end` is called.
 
-    The handler's own begin() takes what `begin_ahead` has begun.
+    The handler's own begin() takes over what `begin_ahead` has begun. Raises TypeError for what is not a class.
     """
 
     def close(self: Any) -> None:
@@ -238,7 +238,7 @@ def is_begun(session: Session) -> bool:
 
 
 def _warm_ahead(engine: Engine) -> None:
-    """Under provisioned concurrency Init is paid for and nobody waits: the first session finds its connection."""
+    """Open the first session's connection under provisioned concurrency: Init is paid for, and nobody waits."""
     if configuration.lambda_initialization() != "provisioned-concurrency":
         return
     try:

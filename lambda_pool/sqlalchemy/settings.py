@@ -13,7 +13,7 @@ else:
 
 
 class SettingDialect(_Dialect):
-    """The part of `PooledDialect` that sets."""
+    """The part of `PooledDialect` that changes settings."""
 
     _borrowed: dict[Any, Borrowed]
 
@@ -22,7 +22,7 @@ class SettingDialect(_Dialect):
         raise NotImplementedError
 
     def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
-        """SQLAlchemy takes it back itself, so that it is no change that the pool would have to undo."""
+        """SQLAlchemy takes it back itself, so it is not a change that the pool would have to undo."""
         borrowed = self._borrowed.get(dbapi_connection)
         if borrowed is None or not borrowed.set_up:  # as a part of the set-up it is there to stay
             super().set_isolation_level(dbapi_connection, level)
@@ -37,9 +37,9 @@ class SettingDialect(_Dialect):
 
     @contextmanager
     def taking_back(self, conn: Any) -> Iterator[None]:
-        """Where what is done in this block fails, or takes too long, the connection is closed, with the same effect.
+        """If this block fails or takes too long, the connection is closed, which has the same effect.
 
-        SQLAlchemy would raise that in place of the borrower's own error, and not give the connection back.
+        SQLAlchemy would raise that error in place of the borrower's own, and not give the connection back.
         """
         borrowed = self._borrowed.get(conn)
         try:

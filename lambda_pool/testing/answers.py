@@ -51,7 +51,7 @@ class Invocation:
 
 
 def decode(status: int, answer: bytes) -> tuple[Any, dict[str, Any] | None]:
-    """The payload and the error. The emulator's own errors have another status than 200, except a timeout."""
+    """The payload and the error. The emulator's own errors have a status other than 200, except a timeout."""
     text = answer.decode(errors="replace")
     try:
         payload = json.loads(text)
@@ -61,7 +61,7 @@ def decode(status: int, answer: bytes) -> tuple[Any, dict[str, Any] | None]:
         elif text:
             kind = "Runtime.InvalidAnswer"
         else:
-            # An environment that ends during Init without a word is answered with an empty 502.
+            # If an environment ends during Init without a word, the emulator answers with an empty 502.
             kind, text = "Runtime.ExitError", "the runtime ended without an answer"
         payload = {"errorType": kind, "errorMessage": text}
         return payload, payload

@@ -52,7 +52,7 @@ def make_certificates(folder: Path, names: Sequence[str] = ()) -> Certificates:
         raise RuntimeError("the openssl command was not found: install the package openssl")
 
     def run(*arguments: str) -> None:
-        # Nothing of this process's environment, in which passwords may be.
+        # It gets nothing from this process's environment, which may hold passwords.
         environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
         done = subprocess.run(
             [openssl, *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False

@@ -26,7 +26,7 @@ _MAY_FAIL = (
 
 
 class FakeError(Exception):
-    """What the scripted database raises. `failure` is what the pool takes it for."""
+    """What the scripted database raises. `failure` is what the pool classifies it as."""
 
     def __init__(self, failure: Failure, text: str = "") -> None:
         super().__init__(text or f"scripted: {failure.value}")
@@ -74,7 +74,7 @@ class FakeCursor:
 
 
 class FakeStepCursor:
-    """What `Pool.step` records with: each statement concerns one row, so that no step was done before."""
+    """The cursor that `Pool.step` records with: each statement concerns one row, so that no step was done before."""
 
     rowcount: int = 1
 
@@ -120,7 +120,7 @@ class FakeEngineConnection:
             raise
 
     def sessions(self, timeout: float) -> tuple[int, int]:
-        """See `FleetConnection`; not in the history, which tests know by heart."""
+        """See `FleetConnection`; not in the history, which tests compare as a whole."""
         self._driver.trip("sessions")
         return self._driver.sessions
 
@@ -129,7 +129,7 @@ class FakeEngineConnection:
         self.do("set_baseline")
 
     def limited(self, timeout: float) -> AbstractContextManager[None]:
-        """Nobody asks it anything."""
+        """See `FrameworkConnection`; no framework asks a scripted connection anything."""
         return nullcontext()
 
     def uncounted(self) -> AbstractContextManager[None]:
@@ -249,7 +249,10 @@ class FakeDriver:
         return FakePool(url, **arguments)
 
     def fail(self, name: str, *errors: BaseException | None) -> None:
-        """Order what the next calls of `name` raise, one each; None lets a call pass. Raises ValueError for another."""
+        """Order what the next calls of `name` raise, one each; None lets a call pass.
+
+        Raises ValueError for any other name.
+        """
         if name not in _MAY_FAIL:
             raise ValueError(f"the driver has no {name!r} that could fail: it must be one of {', '.join(_MAY_FAIL)}")
         self._orders.setdefault(name, []).extend(errors)

@@ -57,10 +57,10 @@ class MariaDbServer(MysqlFamily):
     def _install(self) -> None:
         self._daemon = self.find_program("mariadbd", "mysqld")
         installer = self.find_program("mariadb-install-db", "mysql_install_db")
-        # A server that starts clears its temporary directory: in a shared one, of other servers' files too.
+        # A server that starts clears its temporary directory. In a shared one, that would be other servers' files too.
         data = ["--no-defaults", f"--datadir={self._run_folder / 'data'}", f"--tmpdir={self._run_folder}"]
         self._run([installer, *data, "--skip-test-db", "--auth-root-authentication-method=normal", "--force"])
-        # Read at the first start. Anonymous users would match before the users that tests create.
+        # These run at the first start. Anonymous users would match before the users that tests create.
         password = self.password.replace("\\", "\\\\").replace("'", "\\'")
         statements = [
             "DELETE FROM mysql.global_priv WHERE User NOT IN ('root', 'mariadb.sys') OR Host NOT IN ('localhost');",

@@ -39,8 +39,8 @@ class MySqlServer(MysqlFamily):
         The superuser is root, the database `app`. Host names are not resolved: create users as `'name'@'%'`.
         extra_config: options such as `--super-read-only=ON`, after the defaults.
         log_statements: `log` is then the general log: every statement with its connection id.
-        root: the folder that a distribution's packages of MySQL and of its libraries were unpacked into; found by
-            itself otherwise.
+        root: the folder that a distribution's packages of MySQL and of its libraries were unpacked into; by default
+            it is searched for.
         """
         self._root = self.find_root() if root is None else Path(root)
         super().__init__(
@@ -72,7 +72,7 @@ class MySqlServer(MysqlFamily):
     def _program(self) -> list[str]:
         if self._root is None:
             return [_installed()[0]]
-        # With the libraries that came with it, and their own loader: this system's may be older.
+        # It runs with the libraries that came with it, and their own loader: this system's may be older.
         root = self._root.resolve()
         [loader, *_] = [*root.glob("usr/lib/*/ld-linux-*.so.*"), *root.glob("usr/lib*/ld-linux-*.so.*")]
         libraries = [str(root / folder) for folder in _LIBRARIES if (root / folder).is_dir()]

@@ -15,7 +15,7 @@ Direction = Literal["to_server", "to_client"]
 
 _PIECE = 65536
 _PATIENCE = 1.0
-"""Seconds to wait for a thread that carries: it may be busy with a piece that is held back."""
+"""Seconds to wait for a thread that carries bytes: it may be busy with a piece that is held back."""
 
 
 class _Fault:
@@ -57,7 +57,7 @@ class _Connection:
             self._threads.append(thread)  # only now may `wait` join it
 
     def wait(self) -> None:
-        """Wait until an end has arrived: a socket is closed only when nobody reads from it any more."""
+        """Wait until the end has arrived: a socket is really closed only when no thread reads from it any more."""
         for thread in self._threads:
             if thread is not threading.current_thread():
                 thread.join(_PATIENCE)
@@ -75,7 +75,7 @@ class _Connection:
             with suppress(OSError):  # the other side is gone as well
                 target.shutdown(socket.SHUT_WR)
         except OSError:
-            # One side was reset: so is the other. In a black hole nobody hears of it.
+            # One side was reset, so the other is reset too. In a black hole, the other side hears nothing.
             if not self.ended and direction not in self.fault.swallow:
                 self.reset()
         finally:
@@ -111,7 +111,7 @@ class _Connection:
         return True
 
     def _finish(self) -> None:
-        """Close both sockets once nothing is to be carried any more, in either direction."""
+        """Close both sockets once there is nothing more to carry, in either direction."""
         with self._lock:
             self._finished += 1
             if self._finished < 2 or self._kept_fins:
@@ -121,7 +121,7 @@ class _Connection:
             end.close()
 
     def deliver_fins(self) -> None:
-        """Tell each side of the other's end, if that was swallowed: a kernel would send it again and again."""
+        """Tell each side that the other has closed, if that was swallowed: a kernel would send it again and again."""
         with self._lock:
             kept, self._kept_fins = self._kept_fins, []
         for target in kept:
@@ -158,7 +158,7 @@ def _end(end: socket.socket) -> None:
 
 
 def _check(direction: Direction) -> None:
-    """Raise ValueError for what is none: its fault would never come, and a test of it would prove nothing."""
+    """Raise ValueError for a wrong direction: its fault would never come, and a test of it would prove nothing."""
     if direction not in get_args(Direction):
         raise ValueError(f"direction={direction!r} is not valid: it must be 'to_server' or 'to_client'")
 
@@ -173,7 +173,7 @@ class FaultyProxy:
     def __init__(
         self, host: str, target_port: int, *, listen: Callable[[int], Callable[[bytes], None]] | None = None
     ) -> None:
-        """`listen` is called with the port of each client, and what it returns with each piece that this one sends."""
+        """`listen` is called with each client's port; what it returns is called with each piece from this client."""
         self._listen = listen
         self._target = (host, target_port)
         self._connections: list[_Connection] = []
@@ -221,7 +221,7 @@ class FaultyProxy:
                 connection.start()
 
     def _faults(self, *, existing: bool, new: bool) -> list[_Fault]:
-        """A fault of its own for each connection concerned, so that later ones strike only whom they name."""
+        """Give each connection concerned a fault of its own, so that later faults strike only those that they name."""
         found = []
         if existing:
             for connection in self._connections:
@@ -233,12 +233,12 @@ class FaultyProxy:
         return found
 
     def black_hole(self, *, existing: bool = True, new: bool = True) -> None:
-        """Accept and read, and never forward or answer: what a vanished peer looks like."""
+        """Accept and read, but never forward or answer: this is what a vanished peer looks like."""
         for fault in self._faults(existing=existing, new=new):
             fault.swallow = {"to_server", "to_client"}
 
     def swallow(self, direction: Direction, *, after: int = 0, existing: bool = True, new: bool = True) -> None:
-        """Lose every byte of one direction from now on, or once so many more were carried."""
+        """Lose every byte of one direction from now on, or once `after` more bytes were carried."""
         _check(direction)
         for fault in self._faults(existing=existing, new=new):
             if after:
@@ -247,24 +247,24 @@ class FaultyProxy:
                 fault.swallow = fault.swallow | {direction}
 
     def halve(self, direction: Direction, *, pause: float = 0.01, existing: bool = True, new: bool = True) -> None:
-        """Carry each piece of one direction in two halves, with a pause of so many seconds between them."""
+        """Carry each piece of one direction in two halves, with `pause` seconds between them."""
         _check(direction)
         for fault in self._faults(existing=existing, new=new):
             fault.halve = fault.halve | {direction: pause}
 
     def delay(self, seconds: float, *, existing: bool = True, new: bool = True) -> None:
-        """Hold every piece back for so long."""
+        """Hold every piece back for `seconds`."""
         for fault in self._faults(existing=existing, new=new):
             fault.delay = seconds
 
     def cut(self, *, after: int, direction: Direction, existing: bool = True, new: bool = False) -> None:
-        """Carry so many bytes more in one direction, then reset the connection."""
+        """Carry `after` more bytes in one direction, then reset the connection."""
         _check(direction)
         for fault in self._faults(existing=existing, new=new):
             fault.left, fault.hang = fault.left | {direction: after}, False
 
     def heal(self) -> None:
-        """Carry everything again. What was swallowed is lost, but for the news that one side has closed."""
+        """Carry everything again. What was swallowed is lost, except for the news that one side has closed."""
         for fault in self._faults(existing=True, new=True):
             fault.swallow, fault.delay, fault.halve, fault.left, fault.hang = set(), 0.0, {}, {}, False
         for connection in self._connections:

@@ -1,4 +1,4 @@
-"""Fails a test where anything is sent that pins a session behind an RDS Proxy, and names it and who sent it."""
+"""Fails a test that sends anything that pins a session behind an RDS Proxy, and names it and the line that sent it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from lambda_pool.testing.network import FaultyProxy
 from lambda_pool.testing.pinning import reason, shown
 
 _SHOWN = 200
-# Seconds to find who waits for the answer to what was just sent; it is not passed on before.
+# Seconds to find the code that waits for the answer to what was just sent, which is passed on only afterwards.
 _LOOK = 0.5
 _DRIVERS = ("lambda_pool", "psycopg", "pymysql", "socket", "ssl")
 _NOT_THE_USERS = (sysconfig.get_paths()["stdlib"], f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
@@ -88,7 +88,7 @@ class PinCheck:
             raise PinnedError("this pins a session behind an RDS Proxy:\n" + "\n".join(map(str, self.pins)))
 
     def _listen(self, port: int) -> Callable[[bytes], None]:
-        """For one connection, whose client has this port: what is to be called with each piece that it sends."""
+        """What to call with each piece that the client with this port sends."""
         read = _read_mysql() if self._engine == "mysql" else _read_postgres()
         next(read)
 
@@ -104,7 +104,7 @@ class PinCheck:
 
 
 _Found = list[tuple[str, str | None]]
-"""Statements, each with the reason for which its way over the wire pins, if that does."""
+"""Statements, each with the reason why the way that it is sent pins, if it does."""
 _Reader = Generator[_Found, bytes, None]
 
 
@@ -144,7 +144,7 @@ def _read_mysql() -> _Reader:
             if len(data) < size + 4:
                 break
             packet, data = data[4 : size + 4], data[size + 4 :]
-            if number and not more:  # of the login, or of a file that is loaded
+            if number and not more:  # a packet of the login, or of a file that is loaded
                 continue
             whole, more = whole + packet, size == _FULL_PACKET
             if not more:
@@ -160,7 +160,7 @@ def _text(data: bytes) -> str:
 
 
 def _sender(port: int) -> str:
-    """File and line of the user's code that waits on the connection whose own port this is."""
+    """File and line of the user's code that waits on the connection with this local port."""
     until = time.monotonic() + _LOOK
     unknown = "(sent by a task of an event loop, or by another process)"
     while True:
@@ -169,7 +169,7 @@ def _sender(port: int) -> str:
                 found = _place(frame)
                 if found is not None:
                     return found
-                # Or by a function that has returned since, and does not show its caller any more.
+                # Or a function sent it that has returned since, and no longer shows its caller.
                 unknown = "(sent by no code of yours)"
         if time.monotonic() > until:
             return unknown

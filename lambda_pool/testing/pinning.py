@@ -8,9 +8,9 @@ from __future__ import annotations
 import re
 
 LARGEST = 16 * 1024
-"""Bytes of a statement's text, from which on it pins."""
+"""Bytes. A statement with a longer text pins."""
 
-# Comments, texts and quoted names: what stands in them is no command. MySQL runs what is in `/*! … */`.
+# Comments, texts and quoted names: what is in them is not a command. MySQL runs what is in `/*! … */`.
 _POSTGRES_QUOTED = re.compile(
     r"--[^\n]*|/\*.*?\*/|\bE'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(\$\w*\$).*?\1",
     re.DOTALL | re.IGNORECASE,
@@ -45,7 +45,7 @@ _MYSQL = (
 _MYSQL_SET = re.compile(r"^set (?!password\b|default role\b)(.*)$", re.DOTALL)
 _SCOPE = re.compile(r"^(?:@@)?(session|local|global|persist|persist_only)[ .]|^@@")
 _NEXT = "it sets isolation level or access mode of the next transaction only: SET SESSION TRANSACTION does not pin"
-# What the proxy keeps track of, so that sessions with the same values go on sharing.
+# What the proxy keeps track of, so that sessions with the same values go on sharing connections.
 # fmt: off
 _TRACKED = frozenset({
     "autocommit", "auto_increment_increment", "character_set_client", "character_set_connection",
@@ -59,7 +59,7 @@ _OF_TRANSACTIONS = frozenset({"transaction_isolation", "tx_isolation", "transact
 
 
 def shown(statement: str, engine: str) -> str:
-    """A statement on one line, without comments and without the texts in it, which nobody is to read in a log."""
+    """A statement on one line, without comments and without the texts in it, which must not be in a log."""
     if engine == "mysql":
         text = _MYSQL_RUN.sub(" ", _MYSQL_QUOTED.sub(_blank, statement))
     else:
@@ -116,7 +116,7 @@ def _of_setting(text: str) -> str | None:
 
 
 def _split(text: str) -> list[str]:
-    """At the commas outside of brackets."""
+    """Split at the commas outside of brackets."""
     parts, depth = [""], 0
     for character in text:
         depth += (character == "(") - (character == ")")

@@ -1,4 +1,4 @@
-"""The pytest plugin that comes with lambda_pool: the fixtures for testing one's own functions.
+"""The pytest plugin that comes with lambda_pool: the fixtures to test your own functions with.
 
 pytest loads this in every project that has lambda_pool installed, so it imports nothing but pytest.
 """

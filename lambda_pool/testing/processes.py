@@ -9,8 +9,8 @@ import subprocess
 import time
 from pathlib import Path
 
-# Its input ends without a line when the process that started it is gone, however that went. What has the number by then
-# must still be what was guarded, as its working directory tells.
+# Its input ends without a line when the process that started it is gone, for whatever reason. By then, another process
+# may have the guarded one's number, so the working directory is checked.
 _GUARD = """
 trap '' HUP INT TERM
 read -r ended && exit
@@ -25,17 +25,17 @@ rm -rf "$4"
 
 
 class Guard:
-    """Ends a process should this one end first: by a signal, as from a time limit or a closed terminal."""
+    """Ends a process if this one ends first, by a signal such as from a time limit or a closed terminal."""
 
     def __init__(self, pid: int, how: signal.Signals, inside: Path, folder: Path) -> None:
-        """how: what ends it. inside: where it works. folder: what is to be removed after it."""
+        """how: the signal that ends it. inside: where it works. folder: what to remove after it."""
         arguments = [str(pid), how.name.removeprefix("SIG"), str(inside), str(folder)]
         self._shell = subprocess.Popen(
             ["/bin/sh", "-c", _GUARD, "guard", *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env={"PATH": os.environ.get("PATH", os.defpath)},  # nothing of what the tests are told in secret
+            env={"PATH": os.environ.get("PATH", os.defpath)},  # none of the tests' secrets
             start_new_session=True,
         )
 
@@ -64,13 +64,13 @@ def _status(pid: int) -> tuple[str, int] | None:
         text = Path(f"/proc/{pid}/stat").read_text()
     except OSError:
         return None
-    # The command name, in parentheses, may hold spaces and parentheses itself: cut behind the last one.
+    # The command name, in parentheses, may hold spaces and parentheses itself: cut after the last one.
     state, parent = text.rpartition(")")[2].split()[:2]
     return state, int(parent)
 
 
 def is_alive(pid: int) -> bool:
-    """Whether the process exists and is no zombie, with all of its threads: the last one closes its files."""
+    """Whether the process, or any thread of it, still lives: only the last one to end closes its files."""
     status = _status(pid)
     if status is None or status[0] not in "ZX":
         return status is not None
@@ -143,7 +143,7 @@ def _is_stopped(pid: int) -> bool:
 def stop_family(root: int, timeout: float = 5.0) -> list[int]:
     """SIGSTOP a process and its descendants; returns them, parents first, once none of their threads runs.
 
-    The signal's work is done some time after it was sent, and a child may be born meanwhile: so look again. Raises
+    The signal takes effect some time after it was sent, and a child may be born meanwhile, so this looks again. Raises
     TimeoutError if a thread still runs after `timeout` seconds.
     """
     until = time.monotonic() + timeout

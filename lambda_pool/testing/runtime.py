@@ -70,7 +70,7 @@ class Shutdown:
 def find_emulator() -> Path:
     """Return the path of aws-lambda-rie.
 
-    Looks at the variable AWS_LAMBDA_RIE, then on PATH, beside this interpreter, and into an installed aws-sam-cli.
+    Looks at the variable AWS_LAMBDA_RIE, then on PATH, beside this interpreter, and in an installed aws-sam-cli.
     Raises LambdaRuntimeError when there is none.
     """
     named = os.environ.get("AWS_LAMBDA_RIE")
@@ -146,15 +146,15 @@ class LambdaRuntime:
         python: the interpreter, which needs awslambdaric.
         timeout: the function's timeout, whole seconds. The emulator bounds Init by it as well.
         memory: MiB, told to the function but not enforced.
-        address: where the emulator listens for invocations; another one than loopback only where a prefix
-            puts the emulator into another network namespace.
+        address: where the emulator listens for invocations; give one other than loopback only if a prefix puts
+            the emulator into another network namespace.
         command_prefix: put in front of the emulator's command, such as `("taskset", "-c", "0")`.
         """
         if timeout != int(timeout) or timeout < 1:
             raise ValueError(f"timeout={timeout!r}: Lambda takes whole seconds, at least 1")
         for name, value in (env or {}).items():
             if not isinstance(value, str | bytes | os.PathLike):
-                # Not shown: it may be a password.
+                # The value is not shown: it may be a password.
                 raise TypeError(f"env[{name!r}] is of the type {type(value).__name__}: a variable's value is text")
         self.handler = handler
         self.code_dir: Path = Path(code_dir).resolve()
@@ -269,7 +269,7 @@ class LambdaRuntime:
         self._guard = Guard(self._emulator.pid, signal.SIGTERM, self.code_dir, self._folder)
         until = time.monotonic() + _START_SECONDS
         while time.monotonic() < until and self._emulator.poll() is None:
-            # Its own sockets, not just any: a port may have been taken meanwhile, and the emulator then ends.
+            # These must be its own sockets: another process may have taken a port, and the emulator then ends.
             if {self._port, self._api_port} <= listening_ports(self._emulator.pid):
                 return True
             time.sleep(0.01)
@@ -319,7 +319,7 @@ class LambdaRuntime:
     def invoke(self, event: object = _NO_EVENT, timeout: float | None = None) -> Invocation:
         """Send one event, as JSON, and return the answer; a handler's exception is in `Invocation.error`.
 
-        event: by default an empty object, as Lambda sends it where the caller gives none.
+        event: by default an empty object, which Lambda sends if the caller gives none.
         timeout: longest wait for the answer in seconds; by default twice the function's timeout (Init and
             handler) and ten seconds.
 
@@ -366,7 +366,7 @@ class LambdaRuntime:
             time.sleep(0.001)
 
     def freeze(self) -> None:
-        """Stop the runtime process and its children, as Lambda does between invocations; returns when they stand."""
+        """Stop the runtime process and its children, as Lambda does between invocations; returns once all stopped."""
         pid = self.pid
         if pid is None:
             raise LambdaRuntimeError("there is no runtime process to freeze: invoke the function first")
@@ -380,7 +380,7 @@ class LambdaRuntime:
     def shutdown(self, timeout: float = 5.0) -> Shutdown:
         """Shut the environment down as Lambda does, and wait at most `timeout` seconds for its end.
 
-        The runtime gets SIGKILL, or SIGTERM and a short while if the function registered an extension.
+        The runtime gets SIGKILL. If the function registered an extension, it gets SIGTERM and a short while instead.
         """
         if self._emulator is None:
             raise LambdaRuntimeError("the environment is not running: start it first")
@@ -409,7 +409,7 @@ class LambdaRuntime:
         self._folder = None
 
     def _processes(self) -> list[int]:
-        """The runtime and whatever it started, also what has left its process group or lost its parent."""
+        """The runtime and all that it started, even processes that left its process group or lost their parent."""
         if self._emulator is None:
             return []
         marked = with_environment(f"AWS_LAMBDA_RUNTIME_API=127.0.0.1:{self._api_port}")
@@ -418,7 +418,7 @@ class LambdaRuntime:
     def _end(self, ours: list[int]) -> None:
         if self._emulator is None:
             return
-        # The emulator first: it would start nothing new. SIGKILL also ends a stopped process.
+        # The emulator is ended first, so that it starts nothing new. SIGKILL also ends a stopped process.
         self._emulator.kill()
         self._emulator.wait()
         if self._guard is not None:

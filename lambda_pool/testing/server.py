@@ -107,7 +107,7 @@ class Server(abc.ABC):
         self.close()
 
     def _find_account(self) -> pwd.struct_passwd | None:
-        """Servers refuse to run as root, or should: root runs them as somebody else."""
+        """The account that root runs the server as, because servers refuse to run as root, or should."""
         if os.geteuid() != 0:
             return None
         for name in self.accounts:
@@ -312,7 +312,7 @@ class Server(abc.ABC):
     def pause(self) -> None:
         """SIGSTOP to all its processes: connections stay, nothing is answered, new ones wait in the backlog.
 
-        Returns when all of them stand.
+        Returns when all of them have stopped.
         """
         if self.pid is not None:
             stop_family(self.pid)
@@ -333,7 +333,7 @@ class Server(abc.ABC):
             self._folder = None
 
     def _quit(self) -> None:
-        """Before the end: what a mere kill would leave behind."""
+        """Called before the end, to clear what a mere kill would leave behind."""
         return
 
     # What a test asks for.
@@ -374,7 +374,7 @@ class Server(abc.ABC):
         return self.error_log
 
     def environment(self, prefix: str = "DB_") -> dict[str, str]:
-        """HOST, PORT, USER, PASSWORD and NAME behind `prefix`: variables for a function that reads its login from them.
+        """HOST, PORT, USER, PASSWORD and NAME after `prefix`: variables for a function that reads its login from them.
 
         They are the superuser's.
         """
@@ -402,7 +402,7 @@ class Server(abc.ABC):
 
         port: another one, such as that of a FaultyProxy in front. tls=False leaves sslmode and sslrootcert out, as
             does a server without TLS.
-        A `user` without a `password` gets none in the URL; the superuser's is added by itself.
+        A `user` without a `password` gets none in the URL; the superuser's password is added automatically.
         """
         if user is None:
             user, password = self.user, password or self.password

@@ -62,7 +62,7 @@ def _show_source(engine: str) -> int:
 
 @contextlib.contextmanager
 def _ended_properly() -> Iterator[None]:
-    """Within, a `kill` and a closed terminal unwind like Ctrl-C, so that no server is left behind."""
+    """Inside this block, a `kill` and a closed terminal unwind like Ctrl-C, so that no server is left behind."""
 
     def leave(signum: int, frame: FrameType | None) -> None:
         raise SystemExit(128 + signum)

@@ -1,4 +1,4 @@
-"""The two servers of the demo: each way gets its own user and tables, so that all can be told apart."""
+"""The two servers of the demo: each way gets its own user and tables, so that they can be told apart."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _TRX_CACHE_SECONDS = 0.11
 
 
 class Database(Protocol):
-    """What the demo asks of a server. `user` is one way's, which is also the name of its schema or database."""
+    """What the demo asks of a server. `user` is one way's user, and also the name of its schema or database."""
 
     title: str
     engine: str
@@ -60,7 +60,7 @@ class Database(Protocol):
         """How many orders are saved."""
 
     def traffic(self, user: str) -> Traffic:
-        """What the server has seen so far: the difference of two answers, without a restart between, is what counts."""
+        """What the server has seen so far; only the difference of two answers without a restart between them counts."""
 
 
 class _Database(abc.ABC):
@@ -216,7 +216,7 @@ class MariaDb(_Database):
         return [int(number) for (number,) in rows]
 
     def kill(self, user: str) -> int:
-        """KILL, of what may have ended by itself meanwhile."""
+        """KILL USER, because single sessions may have ended by themselves meanwhile."""
         sessions = self._sessions(user)
         self._mariadb.execute(f"kill user {user}")
         self._wait_until_gone(user)

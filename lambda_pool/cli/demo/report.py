@@ -103,7 +103,7 @@ def _each_time(result: Result) -> str:
 
 
 def _warm(result: Result, way: Way) -> float | None:
-    """The median of the last step, the longest."""
+    """The median of the last step, which is the longest."""
     return result.cells[way][-1].median
 
 

@@ -44,7 +44,7 @@ class Measured:
     good: int = 0
     """Orders that should be taken."""
     failed: int = 0
-    """Invocations that ended otherwise than they should: a good order refused, or a bad one for a wrong reason."""
+    """Invocations that did not end as they should: a good order refused, or a bad one for a wrong reason."""
     stray: int = 0
     """Orders saved without a successful invocation, and the other way round."""
     left_open: int = 0
@@ -80,7 +80,7 @@ class Measured:
 
 
 class Progress(Protocol):
-    """Who is told what happens."""
+    """Something that is told what happens."""
 
     def begin(self, title: str) -> None:
         """A new piece of work."""
@@ -168,9 +168,9 @@ class Function:
 
 @dataclass(frozen=True)
 class Step:
-    """What each function does in turn. `restarts`: the server does so first, with all environments frozen.
+    """What each function does in turn. `restarts`: the server restarts first, with all environments frozen.
 
-    `turns`: so many times, that a noisy moment of the machine meets everybody.
+    `turns`: how often each takes its turn, so that a noisy moment of the machine meets all of them.
     """
 
     title: str

@@ -1,4 +1,4 @@
-"""`lambda-pool doctor`: the way to the database, step by step, with what went wrong and how to mend it.
+"""`lambda-pool doctor`: the way to the database, step by step, with what went wrong and how to fix it.
 
 Inside a Lambda function, return `lambda_pool.cli.doctor.diagnose()` from a handler.
 """
@@ -84,11 +84,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def diagnose(pool: Pool | str | None = None, *, readonly: bool = False, timeout: float = _TIMEOUT) -> Report:
-    """Examine the way to the database, as the pool would go it, on a connection of its own.
+    """Examine the way to the database as the pool would go it, on a separate connection.
 
-    In: a pool, a URL, or None for the pool that the environment describes; whether the reader is meant; seconds for
-    everything, cut to what the invocation has left inside of a decorated handler. Out: a report of texts, numbers,
-    lists and dictionaries, without any secret. Raises nothing: what goes wrong is what it tells.
+    In: a pool, a URL, or None for the pool that the environment describes; whether to check the reader; seconds for
+    everything, which inside a decorated handler are at most what the invocation has left. Out: a report of texts,
+    numbers, lists and dictionaries, without any secret. Raises nothing: the report tells what goes wrong.
     """
 
     def make() -> Pool:
@@ -105,7 +105,7 @@ def _examine(
     """`begin` is told the name of each step."""
     redactor = Redactor()
     start = time.monotonic()
-    with suppress(CredentialsError):  # half of them: the step that needs them says so
+    with suppress(CredentialsError):  # one of the keys is missing: the step that needs them says so
         keys = access_keys()
         if keys is not None:
             redactor.add(keys.secret_key, keys.session_token)
@@ -144,7 +144,7 @@ def _examine_each(patient: Patient, steps: list[Step], begin: Callable[[str], No
             finding = check(patient)
         except LambdaPoolError as error:  # its text says what to do
             finding = failed(line_of(error))
-        except Exception as error:  # noqa: BLE001 - a diagnosis that breaks is one more thing to be told
+        except Exception as error:  # noqa: BLE001 - a step that breaks is one more thing to report
             finding = failed(f"this was not expected ({type(error).__name__}): {line_of(error)}")
         if finding.status == "failed":
             missing[name] = name

@@ -1,4 +1,4 @@
-"""How to mend what a step found."""
+"""How to fix what a step found."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from lambda_pool.hints import ASLEEP, of_refusal
 from lambda_pool.tls import advice as tls_advice
 
 _VALID_FOR = 900
-"""Seconds that RDS accepts a token: UsingWithRDS.IAMDBAuth in its user guide."""
+"""Seconds for which RDS accepts a token: UsingWithRDS.IAMDBAuth in its user guide."""
 _PLUGIN = "AWSAuthenticationPlugin AS 'RDS'"
 _TOLERANCE = 240
-"""Seconds between two clocks from which on signatures are in danger; AWS allows five minutes."""
+"""Seconds between two clocks; with more, signatures are in danger, because AWS allows five minutes."""
 
 
 def of_name(error: OSError | UnicodeError, host: str) -> list[str]:
@@ -73,13 +73,13 @@ def of_address(error: OSError, address: str, port: int, *, in_lambda: bool) -> l
 
 
 def of_sleep(wake_timeout: float) -> str:
-    """A database that was reached, and is not ready."""
+    """A database that was reached, but is not ready."""
     again = f"{ASLEEP}. Run the doctor again in half a minute"
     return again + ("." if wake_timeout else ", and set wake_timeout=40, so that functions wait for it.")
 
 
 def of_login(error: Exception, kind: Failure, engine: str, request: ConnectRequest) -> list[str]:
-    """A login that failed, but for IAM tokens that were refused."""
+    """A login that failed, except for IAM tokens that were refused."""
     text = str(error)
     if kind is Failure.UNTRUSTED:
         return [tls_advice(text, request.host, request.tls)]
@@ -115,7 +115,7 @@ def of_login(error: Exception, kind: Failure, engine: str, request: ConnectReque
 def of_token(
     error: Exception, engine: str, request: ConnectRequest, region: str, signed: Signed | None, answer: Answer
 ) -> list[str]:
-    """An IAM token that was refused: the likeliest first."""
+    """An IAM token that was refused: the likeliest cause comes first."""
     user, host = request.credentials.user, request.host
     advice = _of_clock(signed, answer)
     if answer.problem:

@@ -1,6 +1,6 @@
-"""What AWS says of an identity: who it is, what time it is there, and which resource an IAM policy must name.
+"""What AWS says about an identity: who it is, what time it is there, and which resource an IAM policy must name.
 
-Asked only after an IAM login was refused, within a bound, and without an answer everything else goes on.
+AWS is asked only after an IAM login was refused, and for a limited time. Without an answer everything else goes on.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Answer:
 
     @property
     def who(self) -> str:
-        """Whom to give a permission: a role by its name, where it is one."""
+        """Who needs a permission; a role is called by its name."""
         if self.arn is None:
             return "the function's role"
         kind, _, name = self.arn.rpartition(":")[2].partition("/")
@@ -46,7 +46,7 @@ class Answer:
 
 @dataclass
 class Signed:
-    """What a token says of itself, without what is secret about it. `at`: seconds since 1970."""
+    """What a token says about itself, without its secrets. `at`: seconds since 1970."""
 
     at: float
     region: str
@@ -63,9 +63,9 @@ def read_token(token: Secret | None) -> Signed | None:
 
 
 def ask(host: str, source: object, region: str, seconds: float) -> Answer:
-    """Ask STS who we are, and the RDS API for the endpoint's resource id, within so many seconds. Never raises.
+    """Ask STS who we are, and the RDS API for the endpoint's resource id, within `seconds`. Never raises.
 
-    `source`: the pool's endpoint source, whose name is better known than the host's.
+    `source`: the pool's endpoint source, which knows the name better than the host tells it.
     """
     answer = Answer()
 
@@ -99,7 +99,7 @@ def _ask_sts(sts: Any, answer: Answer) -> None:
 def _note_clock(said: dict[str, Any], sent: float, answer: Answer) -> None:
     date = said.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
     if date:
-        # To the second only, and of some moment between question and answer.
+        # The date is exact to a second only, and from some moment between question and answer.
         answer.ahead = parsedate_to_datetime(date).timestamp() + 0.5 - (sent + time.time()) / 2
 
 
@@ -117,7 +117,7 @@ def _problem(error: Exception, what: str) -> str:
 
 
 def _resource(rds: Any, host: str, source: object, answer: Answer) -> str | None:
-    """The id that a policy names the endpoint's resource by, or None; notes what else a proxy says of logins."""
+    """The id by which a policy names the endpoint's resource, or None; also notes how a proxy logs in itself."""
     from lambda_pool.endpoints.rds import AuroraCluster, RdsProxy
 
     known = recognise(host)

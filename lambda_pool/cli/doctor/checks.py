@@ -1,4 +1,4 @@
-"""The steps of a diagnosis, each of which looks at one thing, with what the pool itself would use."""
+"""The steps of a diagnosis: each looks at one thing, in the same way as the pool itself."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ select version(), current_user(), database(), unix_timestamp(now(6)),
 
 @dataclass
 class Patient:
-    """The pool under examination, and what the steps so far found out for those to come."""
+    """The pool under examination, and what the steps so far found out for the later ones."""
 
     pool: ConnectionPool
     role: Role
@@ -75,7 +75,7 @@ class Patient:
         return self.request().host
 
     def within(self, seconds: float) -> Deadline:
-        """At most so long, and no longer than the whole diagnosis, or the invocation, may take."""
+        """At most `seconds`, and no longer than the whole diagnosis, or the invocation, may take."""
         return Deadline(max(min(seconds, self.deadline - time.monotonic()), 0.001))
 
     def request(self) -> ConnectRequest:
@@ -107,7 +107,7 @@ def endpoint(patient: Patient) -> Finding:
 
 
 def _silent_hosts(patient: Patient) -> list[str]:
-    """What is wrong with the configured hosts in front of the first one that answers, which the pool goes on to."""
+    """What is wrong with the configured hosts before the first one that answers, which the pool then uses."""
     source, addresses = patient.pool.connector.endpoint, patient.pool.config.url.addresses
     if not (isinstance(source, FixedEndpoint) and source.several):
         return []
@@ -123,11 +123,11 @@ def _silent_hosts(patient: Patient) -> list[str]:
             source.failed(at)
         else:
             return found
-    return []  # the steps to come say so of the one that is next
+    return []  # no host answers: the later steps say so about the one that is next
 
 
 def _dial_any(host: str, port: int, seconds: float) -> None:
-    """Raises OSError for a host none of whose addresses answers. A Unix socket is left to the steps to come."""
+    """Raises OSError if none of the host's addresses answers. A Unix socket is left to the later steps."""
     if host.startswith(("/", "@")):
         return
     deadline = Deadline(seconds)
@@ -137,7 +137,7 @@ def _dial_any(host: str, port: int, seconds: float) -> None:
 
 
 def identity(patient: Patient) -> Finding:
-    """As whom."""
+    """Who logs in."""
     url = patient.pool.config.url
     deadline = patient.within(patient.pool.config.timeout)
     auth = patient.pool.connector.auth
@@ -255,7 +255,7 @@ def _of_refusal(text: str, patient: Patient, request: ConnectRequest) -> list[st
 
 def _of_certificate(certificate: dict[str, Any], wanted: Tls, facts: dict[str, Any], *, local: bool) -> Finding:
     detail = f"{facts['version']}, sslmode={wanted.mode}"
-    if not certificate:  # Python decodes none that it did not verify
+    if not certificate:  # Python decodes no certificate that it did not verify
         detail += ", the certificate is not verified"
         if local:
             return ok(detail, **facts)
@@ -280,7 +280,7 @@ def login(patient: Patient) -> Finding:
     request = patient.request()
     try:
         patient.link = connector.engine.connect(request)
-    except Exception as error:  # noqa: BLE001 - whatever the driver raises is what is to be told
+    except Exception as error:  # noqa: BLE001 - whatever the driver raises is to be reported
         kind = connector.engine.classify(error)
         detail = line_of(error)
         if kind not in {Failure.OTHER, Failure.FOREIGN}:
@@ -312,7 +312,7 @@ def _of_failed_login(patient: Patient, request: ConnectRequest, error: Exception
 
 
 def query(patient: Patient) -> Finding:
-    """One statement, and what it says of the server."""
+    """One statement, and what it says about the server."""
     link = patient.link
     assert link is not None
     deadline = patient.within(patient.pool.config.timeout)
@@ -343,7 +343,7 @@ def query(patient: Patient) -> Finding:
 def _ask_postgres(conn: Any) -> tuple[Any, ...]:
     from psycopg.rows import tuple_row
 
-    # Not the user's own kinds of cursors and rows, which connect_args may hold.
+    # This does not use the user's own kinds of cursors and rows, which connect_args may hold.
     with conn.cursor(row_factory=tuple_row) as cursor:
         return as_text(cursor.execute(_POSTGRES).fetchone())
 
@@ -357,7 +357,7 @@ def _ask_mysql(conn: Any) -> tuple[Any, ...]:
 
 
 def state(patient: Patient) -> Finding:
-    """Whether the server writes."""
+    """Whether the server accepts writes."""
     read_only, replica = bool(patient.server[5]), bool(patient.server[6])
     what = "a replica" if replica else "read-only" if read_only else "a writer"
     facts = {"read_only": read_only or replica, "replica": replica}
@@ -377,7 +377,7 @@ def state(patient: Patient) -> Finding:
 
 
 def clock(patient: Patient) -> Finding:
-    """The server's clock against this one's."""
+    """The server's clock, compared with this machine's."""
     ahead = patient.server_ahead
     off = round(abs(ahead), 1)
     detail = (
@@ -395,7 +395,7 @@ def round_trip(patient: Patient) -> Finding:
     """How long the shortest answer takes: every statement takes at least that."""
     assert patient.link is not None
     times = []
-    # The cursor's transaction, if there is one, is not the ping's.
+    # The ping must not be part of the cursor's transaction, if there is one.
     patient.link.driver_connection.rollback()
     for _ in range(_PINGS):
         start = time.monotonic()
@@ -424,4 +424,4 @@ CHECKS: tuple[tuple[str, Check, tuple[str, ...]], ...] = (
     ("round trip", round_trip, ("query",)),
     ("room", room, ("query",)),
 )
-"""In order; each with the steps without which it makes no sense."""
+"""In order; each with the steps that it depends on."""

@@ -1,4 +1,4 @@
-"""The way to the server, on foot: name, address, the first words of its protocol, and TLS. Without a driver."""
+"""The way to the server without a driver: its name, its address, the first words of its protocol, and TLS."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class SilentError(StrangerError):
 
 
 def within(seconds: float, work: Callable[[], T]) -> T:
-    """What `work` returns or raises, or TimeoutError after so many seconds: for calls that know no bound themselves."""
+    """What `work` returns or raises, or TimeoutError after `seconds`: for calls that have no time limit themselves."""
     results: list[T] = []
     errors: list[BaseException] = []
 
@@ -69,7 +69,7 @@ def look_up(host: str, port: int, seconds: float) -> list[Address]:
 
 
 def dial(address: Address, seconds: float) -> socket.socket:
-    """A connection to one address. Raises OSError, or StrangerError where it is taken and reset at once."""
+    """A connection to one address. Raises OSError, or StrangerError if it is accepted and reset at once."""
     family, where, port = address
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -77,7 +77,7 @@ def dial(address: Address, seconds: float) -> socket.socket:
         if where.startswith("@"):  # how everybody writes the NUL that an abstract socket's name begins with
             where = "\0" + where[1:]
         sock.connect(where if family == socket.AF_UNIX else (where, port))
-    except ConnectionResetError as error:  # a port without a listener refuses: something listens there
+    except ConnectionResetError as error:  # something listens there: a port without a listener refuses
         sock.close()
         raise StrangerError(of_error(error)) from error
     except BaseException:
@@ -91,7 +91,7 @@ def first_to_answer(
 ) -> tuple[Address | None, list[tuple[Address, OSError]]]:
     """The first address that answers, if any does, and what is wrong with those before it.
 
-    What is left of the time is shared among the addresses to come.
+    The time that is left is shared among the addresses that are left.
     """
     end = time.monotonic() + seconds
     problems: list[tuple[Address, OSError]] = []
@@ -151,7 +151,7 @@ def _ask_mysql(sock: socket.socket, deadline: float) -> None:
         raise RefusedError(f"({number}) {text[6:] if text.startswith('#') else text}")
     if greeting[0] != 10:
         raise StrangerError(f"its greeting is of version {greeting[0]}")
-    # The server's version ends in a zero; then thread id, eight bytes of salt, a filler and the lower capabilities.
+    # The server's version ends in a zero. Then: the thread id, eight bytes of salt, a filler, the lower capabilities.
     after = greeting.partition(b"\0")[2]
     capabilities = after[4 + 8 + 1 :][:2]
     if len(capabilities) < 2:

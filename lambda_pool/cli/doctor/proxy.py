@@ -1,6 +1,6 @@
-"""What AWS says of an RDS Proxy behind which no login comes to its end: whether it has a healthy target.
+"""What AWS says about an RDS Proxy that finishes no login: whether it has a healthy target.
 
-Asked only after a login failed, within a bound, and without an answer everything else goes on.
+AWS is asked only after a login failed, and for a limited time. Without an answer everything else goes on.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _REASONS = {
 
 
 def of_targets(host: str, source: EndpointSource, seconds: float) -> list[str]:
-    """What to do about the proxy's targets; nothing where no proxy stands there, or one of them is healthy."""
+    """What to do about the proxy's targets; nothing if there is no proxy, or if one of its targets is healthy."""
     known = recognise(host)
     if not isinstance(source, RdsProxy) and (known is None or not known.proxy):
         return []
@@ -54,7 +54,7 @@ def of_targets(host: str, source: EndpointSource, seconds: float) -> list[str]:
 
 
 def _name(rds: Any, host: str) -> str:
-    """The proxy's name, by its host's or by that of one of its further endpoints."""
+    """The proxy's name, from its own host name or from that of one of its further endpoints."""
     known = recognise(host)
     assert known is not None
     if known.kind is Kind.PROXY:
@@ -64,7 +64,7 @@ def _name(rds: Any, host: str) -> str:
 
 
 def read_targets(name: str, targets: Iterable[object]) -> list[str]:
-    """What to do, by the API's answer."""
+    """What to do, according to the API's answer."""
     instances = [target for target in targets if isinstance(target, dict) and target.get("Type") != "TRACKED_CLUSTER"]
     if not instances:
         return [f"The proxy {name} has no target: register the database (aws rds register-db-proxy-targets)."]

@@ -20,7 +20,7 @@ _NOTABLE = ("failed", "warning")
 _STYLES = {"ok": "green", "warning": "yellow", "failed": "red", "skipped": "dim"}
 _INDENT = " " * 11
 _LONGEST = 1000
-# Shorter ones would turn every text into stars, and thereby show what they are.
+# Shorter ones would turn every text into stars, and so show what they are.
 _SHORTEST_SECRET = 4
 _SIGNED = re.compile(r"(X-Amz-(?:Signature|Security-Token|Credential)=)[^&\s'\"]+")
 
@@ -46,7 +46,7 @@ def warning(detail: str, *advice: str, **facts: Any) -> Finding:
 
 
 def failed(detail: str, *advice: str, **facts: Any) -> Finding:
-    """A step that failed, and how to mend it."""
+    """A step that failed, and how to fix it."""
     return Finding("failed", detail, [text for text in advice if text], facts)
 
 
@@ -75,11 +75,11 @@ class Report(TypedDict):
 
 
 class Redactor:
-    """Takes every secret that it was told of out of a text: the last line of defence, after never asking for one.
+    """Removes every secret that it knows from a text: the last line of defence, as no step should ask for one.
 
-    A password is often also a user's or a database's name, or a part of one ("postgres" of "postgresql"). Such words of
-    the URL are shown on purpose and stay as they are, but for the places where passwords stand: else the stars in them
-    would say what the password is.
+    A password is often also a user's or a database's name, or a part of one ("postgres" of "postgresql"). Those words
+    of the URL are shown on purpose and stay as they are, except in the places where passwords stand. Otherwise, stars
+    in their place would say what the password is.
     """
 
     def __init__(self) -> None:
@@ -94,11 +94,11 @@ class Redactor:
                 self._secrets |= {text, quote(text, safe=""), quote(text, safe="-_.~")}
 
     def spare(self, *words: object) -> None:
-        """Learn words that are shown on purpose; an empty one or None says nothing."""
+        """Learn words that are shown on purpose; empty ones and None are ignored."""
         self._words |= {str(word) for word in words if word}
 
     def clean(self, value: Any) -> Any:
-        """The same text, list or dictionary, without them."""
+        """The same text, list or dictionary, without secrets."""
         if isinstance(value, str):
             return _SIGNED.sub(r"\1***", self._mask(value))
         if isinstance(value, list):
@@ -139,14 +139,14 @@ def step(name: str, finding: Finding, seconds: float, redactor: Redactor) -> Ste
 
 
 def report(pool: str, steps: list[Step]) -> Report:
-    """All steps, and what they come to."""
+    """All steps, and their result as a whole."""
     bad = [each["step"] for each in steps if each["status"] == "failed"]
     code = 0 if not bad else 2 if bad == ["config"] else 1
     return {"ok": not bad, "exit_code": code, "lambda_pool": lambda_pool.__version__, "pool": pool, "steps": steps}
 
 
 def render(found: Report, terminal: Terminal) -> str:
-    """The report as lines that fit, but for names that are longer."""
+    """The report as lines that fit, except for names that are longer."""
     lines: list[str] = []
     for (status, detail), group in groupby(found["steps"], lambda each: (each["status"], each["detail"])):
         lines += _render_steps(status, detail, list(group), terminal)

@@ -17,11 +17,11 @@ _TIMER = {
     "mysql": "select @@wait_timeout",
 }
 _MOST_ENVIRONMENTS = 1000
-"""What Lambda lets an account run at once, where nobody has asked for more."""
+"""How many environments Lambda lets an account run at once, if nobody has asked for more."""
 
 
 def room(patient: Patient) -> Finding:
-    """How many connections there are, of how many; whether the pool may ask; and the timers."""
+    """How many connections there are, and how many are allowed; whether the pool may ask; and the timers."""
     link, config = patient.link, patient.pool.config
     assert link is not None
     if is_dsql(patient.host):
@@ -38,7 +38,7 @@ def room(patient: Patient) -> Finding:
     facts: dict[str, Any] = {"keep_below": config.keep_below, "session_idle": timer}
     try:
         count, limit = link.sessions(max(patient.within(config.ping_timeout).left(), 0.001))
-    except Exception as error:  # noqa: BLE001 - whatever the driver raises is what is to be told
+    except Exception as error:  # noqa: BLE001 - whatever the driver raises is to be reported
         mend = "keep_below has no effect if the user may not ask: let it read pg_stat_database, or set keep_below=1."
         return warning(f"the server does not say how many connections it has ({line_of(error)}); {ends}", mend, **facts)
     facts |= {"connections": count, "limit": limit}
@@ -55,7 +55,7 @@ def room(patient: Patient) -> Finding:
 
 
 def _timer(patient: Patient) -> float:
-    """Seconds after which the server ends an idle session; 0 if it never does, or does not know of such a thing."""
+    """Seconds after which the server ends an idle session; 0 if it never does, or has no such timer."""
     assert patient.link is not None
     with patient.link.driver_connection.cursor() as cursor:
         cursor.execute(_TIMER[patient.engine])
@@ -66,7 +66,7 @@ def _timer(patient: Patient) -> float:
 
 
 def _of_pooler(patient: Patient) -> Finding:
-    """A pooler is not asked by pools; how many clients it takes, its console tells those who may ask."""
+    """Pools do not ask a pooler; its console says how many clients it takes, to users who may ask."""
     if patient.endpoint.proxy:
         return ok("not asked: an RDS Proxy shares its connections")
     if patient.engine != "postgresql":
@@ -82,11 +82,11 @@ def _of_pooler(patient: Patient) -> Finding:
 
 
 def _max_client_conn(patient: Patient) -> int | None:
-    """PgBouncer's, from its console; None where that is not to be had."""
+    """PgBouncer's setting, from its console; None if it cannot be read there."""
     request = patient.request().replace(database="pgbouncer", autocommit=True)
     try:
         link = patient.pool.connector.engine.connect(request)
-    except Exception:  # noqa: BLE001 - another pooler, or not this user's to ask
+    except Exception:  # noqa: BLE001 - it is another pooler, or this user may not ask
         return None
     try:
         from psycopg import ClientCursor

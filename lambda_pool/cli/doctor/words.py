@@ -1,4 +1,4 @@
-"""What the doctor calls what it finds: plain words, where a `repr` would be for programmers only."""
+"""The doctor's words for what it finds: plain ones, where a `repr` would be for programmers only."""
 
 from __future__ import annotations
 
@@ -58,5 +58,5 @@ def of_bytes(data: bytes) -> str:
 
 
 def _own(thing: object) -> str:
-    """What the user wrote is called by its type's name."""
+    """The user's own objects are called by the names of their types."""
     return f"your own {type(thing).__name__}"

@@ -107,7 +107,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Print the plan, or what a simulation of it shows.
 
-    Returns 0 if today's peak fits (of a simulation: if nothing failed), 1 if not, 2 if a figure is missing.
+    Returns 0 if today's peak fits (in a simulation: if nothing failed), 1 if not, 2 if a figure is missing.
     """
     from lambda_pool.cli.plan import chart, live, report, sizing
 
@@ -129,7 +129,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _simulate(args: argparse.Namespace, plan: Any) -> int:
-    """Run the fleet without one. Raises ValueError and OSError."""
+    """Run a simulated fleet. Raises ValueError and OSError."""
     from lambda_pool.cli.plan import simulated
 
     if plan.fleet is None:
@@ -155,7 +155,7 @@ def _simulate(args: argparse.Namespace, plan: Any) -> int:
 
 
 def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
-    """What was given, and for the rest what was asked. Raises Unknown, LambdaPoolError and ValueError."""
+    """The figures that were given, and answers for the rest. Raises Unknown, LambdaPoolError and ValueError."""
     from lambda_pool.cli.plan import instances, live, sizing
 
     sources: list[str] = []

@@ -25,7 +25,7 @@ class Axes:
 
 
 def axes(plan: Plan) -> Axes:
-    """Room for the doubled traffic, the limit and what to set; what Lambda may start, where it is not far off."""
+    """Room for the doubled traffic, the limit and what to set, and for what Lambda may start if that is not far off."""
     wanted = 2 * plan.figures.at_work
     furthest = max(wanted, plan.reserved_concurrency or 1)
     if plan.most is not None and plan.most.environments <= 3 * furthest:
@@ -36,7 +36,7 @@ def axes(plan: Plan) -> Axes:
 
 
 def _step(reach: int) -> int:
-    """A round distance of which five or six fit."""
+    """A round distance that fits at most six times."""
     power = 1
     while True:
         for factor in _STEPS:
@@ -56,7 +56,7 @@ def _points(plan: Plan) -> list[tuple[int, str]]:
 
 
 def svg(plan: Plan) -> str:
-    """The chart as an SVG document, readable on light and on dark ground."""
+    """The chart as an SVG document, readable on a light and on a dark background."""
     reach = axes(plan)
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
 

@@ -33,7 +33,7 @@ SERVERLESS = "db.serverless"
 
 
 class _Formula(NamedTuple):
-    """Bytes of memory for each connection, and the most."""
+    """Bytes of memory for each connection, and the most connections."""
 
     each: int
     most: int
@@ -53,7 +53,7 @@ _FORMULAS = {
 _KEPT_GIB, _KEPT_PART = 0.196, 0.0617
 _GIB_OF_ACU = 2.0
 _MOST_WITHOUT_MEMORY = 2_000
-"""Of Aurora PostgreSQL, where the least capacity is below 1 ACU."""
+"""The most connections of Aurora PostgreSQL with a least capacity below 1 ACU."""
 _AURORA_MYSQL = "GREATEST({log(DBInstanceClassMemory/805306368)*45}, {log(DBInstanceClassMemory/8187281408)*1000})"
 _MYSQL_BY_ACU = ((192, 6_000), (128, 5_000), (64, 4_000), (32, 3_000), (16, 2_000), (8, 1_000), (4, 135), (1, 90))
 """Aurora MySQL serverless: the highest capacity in ACU, and what it allows from there on."""
@@ -98,7 +98,7 @@ def of_capacity(text: str, engine: str) -> Instance:
 
 
 def _memory(name: str) -> float:
-    """GiB."""
+    """The memory of a class in GiB."""
     if name == SERVERLESS:
         raise ValueError(f"--instance {name} has the memory of its capacity: give that instead, as in --acu 0.5-16")
     known = _known()

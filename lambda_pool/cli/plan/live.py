@@ -1,4 +1,4 @@
-"""The figures that a database and an AWS account know of themselves. Read-only, and each within a few seconds."""
+"""The figures that a database and an AWS account know about themselves. Read-only, and each within a few seconds."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _TIMEOUT = 10.0
 
 
 class Unknown(Exception):  # noqa: N818 - it is the answer that is unknown
-    """What was asked is not to be had; the text says why and what to give instead."""
+    """A figure could not be found out; the text says why and what to give instead."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Server:
     others: int
 
 
-# Settings that keep connections for administrators; RDS's own is not in other servers, and later ones not in older.
+# Settings that keep connections for administrators. RDS's own is only on RDS, and later ones only on later servers.
 _POSTGRES_SETTINGS = """
 select sum(setting::int) filter (where name = 'max_connections'),
        coalesce(sum(setting::int) filter (where name <> 'max_connections'), 0)
@@ -79,7 +79,7 @@ def _read_mysql(conn: Any) -> Server:
 
 @dataclass(frozen=True)
 class Function:
-    """What AWS says of a function; None where it does not."""
+    """What AWS says about a function; None where it says nothing."""
 
     reserved_concurrency: int | None
     account_concurrency: int | None
@@ -93,7 +93,7 @@ def ask_aws(function: str, region: str | None, prefix: str) -> Function:
     """Ask Lambda and CloudWatch; the function's variables begin with `prefix`. Raises Unknown.
 
     Needs lambda:GetFunctionConfiguration, lambda:GetFunctionConcurrency, lambda:GetAccountSettings and
-    cloudwatch:GetMetricData, for whoever runs this; the function itself needs none of them.
+    cloudwatch:GetMetricData, for the user who runs this; the function itself needs none of them.
     """
     aws = client("lambda", region)
     described = call(aws, "get_function_configuration", FunctionName=function)
@@ -117,7 +117,7 @@ def ask_aws(function: str, region: str | None, prefix: str) -> Function:
 
 
 def ask_metrics(function: str, region: str | None) -> tuple[int | None, float | None]:
-    """The most environments at once and the most invocations a second, of the last two weeks."""
+    """The most environments at once and the most invocations a second, in the last two weeks."""
     cloudwatch = client("cloudwatch", region)
     until = datetime.now(UTC)
     queries = [

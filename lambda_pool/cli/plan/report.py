@@ -66,7 +66,7 @@ def good(plan: Plan) -> bool:
 
 
 def lines(plan: Plan, sources: list[str], terminal: Terminal) -> list[str]:
-    """The whole answer as text. `sources`: where figures came from that nobody gave."""
+    """The whole answer as text. `sources`: where the figures that nobody gave came from."""
     figures = plan.figures
     server = f"{figures.max_connections} max_connections - {figures.reserved} reserved - {figures.others} of others"
     share = f", at most {figures.proxy_percent} % for the proxy" if figures.proxy_percent is not None else ""

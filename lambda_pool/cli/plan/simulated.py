@@ -1,4 +1,4 @@
-"""`lambda-pool plan --simulate`: a fleet tried without one; its figures in words, as JSON and as a picture."""
+"""`lambda-pool plan --simulate`: tries a simulated fleet, and shows its figures in words, as JSON and as a picture."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ _MOST_AT_ONCE = 50
 """Environments that one function starts at once, where nobody says how many functions there are."""
 _ROUNDS = 3
 _MOST_INVOCATIONS = 3_000_000
-"""About a minute, and as many gigabytes as a laptop can spare."""
+"""They take about a minute, and as many gigabytes as a laptop can spare."""
 _BUSY = 0.25
-"""Part of the time in which as many run as may."""
+"""Part of the time in which as many invocations run as may run at once."""
 _WIDTH, _HEIGHT = 720, 320
 _LEFT, _RIGHT, _TOP, _BOTTOM = 60, 24, 56, 48
 _COLUMNS, _ROWS = 64, 12
 _MEAN = math.exp(Traffic.sigma**2 / 2)
-"""Of a log-normal time, in medians."""
+"""The mean of a log-normal time, in medians."""
 
 
 def traffic(plan: Plan, *, functions: int | None, duration: float | None) -> Traffic:
-    """Bursts of one function after another, as large as its environments are many, and a trickle. Raises ValueError."""
+    """Bursts of one function after another, one invocation for each environment, and a trickle. Raises ValueError."""
     figures = plan.figures
     running = figures.at_work
     count = functions or max(1, math.ceil(figures.environments / min(_MOST_AT_ONCE, running)))

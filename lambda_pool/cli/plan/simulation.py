@@ -1,6 +1,6 @@
-"""A fleet on one database, simulated: which logins find room, who waits, who fails. The rules are the pool's own.
+"""Simulates a fleet on one database: which logins find room, who waits, who fails. The rules are the pool's own.
 
-Discrete events and a seeded chance: a hundred thousand environments take seconds, and no server.
+It works with discrete events and seeded chance: a hundred thousand environments take seconds, and need no server.
 """
 
 from __future__ import annotations
@@ -22,30 +22,33 @@ _SAMPLES = 200
 
 @dataclass(frozen=True)
 class Traffic:
-    """What comes. Times are seconds; an invocation takes a log-normal time around `median`, at most `longest`."""
+    """The invocations to come.
+
+    Times are seconds. An invocation takes a log-normal time around `median`, at most `longest`.
+    """
 
     functions: int = 20
     size: int = 50
-    """Environments of one function at most."""
+    """Most environments of one function."""
     burst: int = 50
     """Invocations of one function at once, each function in its turn, every `period` seconds."""
     period: float = 1.2
     trickle: float = 10.0
-    """Further invocations a second, four fifths of them of a fifth of the functions."""
+    """Further invocations a second, four fifths of them for a fifth of the functions."""
     running: int = 60
-    """Invocations that run at once at most; others wait for their turn, as in a queue."""
+    """Most invocations that run at once; others wait for their turn, as in a queue."""
     median: float = 0.2466
     sigma: float = 0.8
     longest: float = 3.0
     statement: float = 0.015
-    """Seconds of an invocation's statement, which come on top."""
+    """Seconds of an invocation's statement, on top of the rest."""
     seconds: float = 75.0
     seed: int = 7
 
 
 @dataclass(frozen=True)
 class Database:
-    """What there is, and what the pool is told. `limit`: connections that may be had; `others`: held by others."""
+    """The server, and the pool's options. `limit`: connections that it allows; `others`: those that others hold."""
 
     limit: int
     others: int = 0
@@ -75,19 +78,19 @@ class Sample(NamedTuple):
 
 @dataclass
 class Found:
-    """What came of it."""
+    """What the simulation found."""
 
     invocations: int = 0
     failed: int = 0
     environments: int = 0
     logins: int = 0
-    """Attempts, those that were refused included."""
+    """Attempts, including those that were refused."""
     refused: int = 0
     most_sessions: int = 0
     most_running: int = 0
     seconds: float = 0.0
     waits: list[float] = field(default_factory=list)
-    """Seconds that each checkout took which ended well."""
+    """Seconds that each successful checkout took."""
     samples: list[Sample] = field(default_factory=list)
 
     def wait(self, part: float) -> float:
@@ -97,7 +100,7 @@ class Found:
 
     @property
     def refused_part(self) -> float:
-        """Of all logins."""
+        """The refused part of all logins."""
         return self.refused / max(self.logins, 1)
 
     @property
@@ -158,7 +161,7 @@ class _Simulation:
         self.found = Found()
 
     def run(self) -> Found:
-        """Until nothing is left to happen."""
+        """Run until nothing is left to happen."""
         arrivals = schedule(self._traffic)
         for arrival in arrivals:
             self._at(arrival.at, self._arrive(arrival))
@@ -265,7 +268,7 @@ class _Simulation:
             self._at(self._now + database.session_idle, self._timer(environment, environment.session, self._now))
 
     def _timer(self, environment: _Environment, session: int, since: float) -> Iterator[float]:
-        """The server ends what has been idle for so long."""
+        """The server ends a session that has been idle for `session_idle` seconds."""
         if environment.open and environment.session == session and environment.ended_at == since:
             self._kept -= 1
             self._close(environment)

@@ -1,4 +1,4 @@
-"""How many connections there will be, how many there may be, and what to set: arithmetic alone."""
+"""How many connections there will be, how many there may be, and what to set: only arithmetic."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ DEFAULT = 0.6
 
 
 class Fit(Enum):
-    """Whether what is needed is there."""
+    """Whether there are as many connections as are needed."""
 
     FITS = "fits"
     TIGHT = "tight"
@@ -36,7 +36,7 @@ class Figures:
 
     `environments`: execution environments that there are, frozen ones included. `running`: invocations that run at
     once at the peak (Lambda calls this concurrency); None: as many as there are environments. `workers`: processes in
-    each, 1 but on Managed Instances. `reserved`: connections that the server keeps for administrators. `others`:
+    each, 1 except on Managed Instances. `reserved`: connections that the server keeps for administrators. `others`:
     connections of everybody else. `proxy_percent`: MaxConnectionsPercent of the RDS Proxy in between. `headroom`: part
     of what is available that is left free, for deployments (old environments keep their connections for a while) and
     growth.
@@ -60,13 +60,13 @@ class Figures:
 
     @property
     def at_work(self) -> int:
-        """Environments that run an invocation at once, at most."""
+        """The most environments that run an invocation at once."""
         return self.environments if self.running is None else min(self.running, self.environments)
 
 
 @dataclass(frozen=True)
 class Cost:
-    """What a higher `keep_below` than the one to set costs: so many of those at work may find no room at the peak."""
+    """What a `keep_below` above the one to set costs: how many of those at work may find no room at the peak."""
 
     keep_below: float
     without_room: int
@@ -80,9 +80,9 @@ class Fleet:
     at_work: int
     """Connections of those that run at once."""
     keep_below: float
-    """The largest with which no login is refused because of a frozen environment."""
+    """The largest value with which no login is refused because of a frozen environment."""
     kept: int
-    """Connections of frozen environments, at most, with that."""
+    """The most connections that frozen environments have with that value."""
     costs: tuple[Cost, ...]
 
 
@@ -121,7 +121,7 @@ class Plan:
     now: Load
     doubled: Load
     most: Load | None
-    """What Lambda may start at most; None where nothing bounds it that is known."""
+    """What Lambda may start at most; None where no bound is known."""
     reserved_concurrency: int | None
     """What to set, so that the budget holds whatever happens; None behind a proxy, which shares its connections."""
     proxy: ProxyAdvice
@@ -133,7 +133,7 @@ class Plan:
 
 
 def plan(figures: Figures) -> Plan:
-    """Size it. Raises ValueError for figures that cannot be."""
+    """Make the plan. Raises ValueError for figures that are impossible."""
     _check(figures)
     per_environment = figures.workers * figures.max_size
     available = max(figures.max_connections - figures.reserved - figures.others, 0)
@@ -168,7 +168,7 @@ def plan(figures: Figures) -> Plan:
 
 
 def _fleet(figures: Figures, at_work: int) -> Fleet:
-    """All sessions are at most `keep_below` of the limit, others' included, and those at work on top."""
+    """Sessions that are kept, and others', are at most `keep_below` of the limit, and those at work come on top."""
     limit = max(figures.max_connections - figures.reserved, 1)
     part = max(math.floor(100 * (1 - at_work / limit) + 1e-9), 0) / 100
     costs = [
@@ -216,15 +216,15 @@ def _fit(connections: int, budget: int, available: int) -> Fit:
 
 
 def _backend(figures: Figures) -> int | None:
-    """A proxy lends a connection for a transaction: as many as are under way at once, by Little's law, and a fifth."""
+    """A proxy lends a connection for a transaction: as many as run at once, by Little's law, and a fifth more."""
     if figures.rate is None or figures.query_seconds is None:
         return None
     return max(1, math.ceil(figures.rate * figures.query_seconds * 1.2 - 1e-9))
 
 
 def _proxy(figures: Figures, per_environment: int, budget: int) -> ProxyAdvice:
-    # Those at work count, not those that are frozen, which keep a connection only while there is room. And what is
-    # wanted, not what Lambda lets through: a bound that throttles is a way to do without a proxy, at a price.
+    # Environments at work count, but not frozen ones, which keep a connection only while there is room. What is wanted
+    # counts, not what Lambda lets through: a bound that throttles is a way to do without a proxy, at a price.
     if figures.proxy_percent is not None:
         return ProxyAdvice.THERE
     if figures.at_work * per_environment > budget:

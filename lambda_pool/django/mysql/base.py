@@ -36,14 +36,14 @@ _CONVERSIONS = {**conversions, FIELD_TYPE.TIME: typecast_time}
 
 
 class CursorWrapper(_Cursor):  # type: ignore[misc]
-    """Django's own, which knows the errors of mysqlclient where that is installed; these are PyMySQL's."""
+    """Django's own, which expects mysqlclient's errors if that is installed; these are PyMySQL's."""
 
     def execute(self, query: Any, args: Any = None) -> Any:
-        """As the driver's."""
+        """Like the driver's."""
         return self._run(self.cursor.execute, query, args)
 
     def executemany(self, query: Any, args: Any) -> Any:
-        """As the driver's."""
+        """Like the driver's."""
         return self._run(self.cursor.executemany, query, args)
 
     def _run(self, run: Any, query: Any, args: Any) -> Any:
@@ -56,7 +56,7 @@ class CursorWrapper(_Cursor):  # type: ignore[misc]
 
 
 class DatabaseClient(CompletedClient, _Client):  # type: ignore[misc]
-    """Django's own, for whatever the pool knows."""
+    """Django's own, with what the pool knows."""
 
 
 class DatabaseCreation(ClosingCreation, _Creation):  # type: ignore[misc]
@@ -64,10 +64,10 @@ class DatabaseCreation(ClosingCreation, _Creation):  # type: ignore[misc]
 
 
 class _PyMySqlWrapper(_Wrapper):  # type: ignore[misc]
-    """Django's own, which knows the errors of mysqlclient where that is installed."""
+    """Django's own, which expects mysqlclient's errors if that is installed."""
 
     def is_usable(self) -> bool:
-        """As Django's."""
+        """Like Django's."""
         try:
             self.connection.ping()
         except pymysql.Error:
@@ -85,16 +85,16 @@ class DatabaseWrapper(PooledWrapper, _PyMySqlWrapper):
     creation_class: Any = DatabaseCreation
 
     def get_connection_params(self) -> dict[str, Any]:
-        """As Django's, with PyMySQL's conversions."""
+        """Like Django's, with PyMySQL's conversions."""
         found: dict[str, Any] = super().get_connection_params()
         if "conv" not in self.settings_dict["OPTIONS"]:
             found["conv"] = _CONVERSIONS
         return found
 
     def driver_arguments(self) -> dict[str, Any]:
-        """The isolation level is set where the pool sets up a session, and again after each reset, for no round trip.
+        """The isolation level is set when the pool sets up a session, and again after each reset, without a round trip.
 
-        A user's own init_command takes that place.
+        A user's own init_command takes its place.
         """
         found = super().driver_arguments()
         if self._session() and "init_command" not in found:
@@ -116,7 +116,7 @@ class DatabaseWrapper(PooledWrapper, _PyMySqlWrapper):
         return super().get_new_connection(conn_params)
 
     def init_connection_state(self) -> None:
-        """As Django's, but for what was said when the session began."""
+        """Like Django's, except for what was set when the session began."""
         level = self.isolation_level
         session = self._session()
         if "init_command" not in self.settings_dict["OPTIONS"]:
@@ -131,7 +131,7 @@ class DatabaseWrapper(PooledWrapper, _PyMySqlWrapper):
                 cursor.execute(session)
 
     def undone(self) -> LambdaPoolError | None:
-        """See PooledWrapper: an atomic() inside of another cannot keep what came before it."""
+        """See PooledWrapper: an atomic() inside another one cannot keep what came before it."""
         if self._borrowed is None:
             return None
         noted = self._borrowed.conn.noted
@@ -144,12 +144,12 @@ class DatabaseWrapper(PooledWrapper, _PyMySqlWrapper):
 
     @async_unsafe
     def create_cursor(self, name: str | None = None) -> Any:
-        """As Django's."""
+        """Like Django's."""
         return CursorWrapper(self.connection.cursor())
 
     @cached_property
     def mysql_server_data(self) -> dict[str, Any]:
-        """As Django's, which each thread would ask for anew."""
+        """Like Django's, which each thread would ask for again."""
         known = self.home().server_data
         if not known:
             known.update(base.DatabaseWrapper.mysql_server_data.func(self))

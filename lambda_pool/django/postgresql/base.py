@@ -21,16 +21,16 @@ _READ_ONLY = "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY"
 
 
 class _Lending:
-    """In the driver's place while Django opens a connection, sets it up as it does, and gets a borrowed one."""
+    """Takes the driver's place while Django opens a connection and sets it up: Django gets a borrowed one."""
 
     def __init__(self, connection: Any) -> None:
         self.connect: Callable[..., Any] = lambda **_: connection
 
 
 def _streaming(base: Any) -> Any:
-    """A class of the server's cursors that Django closes itself, so that they leave nothing on the session.
+    """A class of server-side cursors that Django closes itself, so they leave nothing on the session.
 
-    Else each iterator() outside of a transaction would cost a reset.
+    Otherwise each iterator() outside of a transaction would cost a reset.
     """
     tracking: Any = tracked(base)
 
@@ -51,11 +51,11 @@ def _streaming(base: Any) -> Any:
 
 
 _STREAMS = {False: _streaming(base.ServerSideCursor), True: _streaming(base.Database.ServerCursor)}
-"""By whether the parameters are bound by the server."""
+"""By whether the server binds the parameters."""
 
 
 class DatabaseClient(CompletedClient, _Client):  # type: ignore[misc]
-    """Django's own, for whatever the pool knows."""
+    """Django's own, with what the pool knows."""
 
 
 class DatabaseCreation(ClosingCreation, _Creation):  # type: ignore[misc]
@@ -69,10 +69,10 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
     client_class: Any = DatabaseClient
     creation_class: Any = DatabaseCreation
     pool: Any = None
-    """Django's own pool, which there is none of."""
+    """Django's own pool: there is none."""
 
     def driver_arguments(self) -> dict[str, Any]:
-        """Raises ImproperlyConfigured for an isolation level that there is not."""
+        """Raises ImproperlyConfigured for an isolation level that does not exist."""
         self._as_django_opens(SimpleNamespace())
         return super().driver_arguments()
 
@@ -80,7 +80,7 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
         """What Django makes of a new connection."""
         self.Database: Any = _Lending(connection)
         try:
-            # Nothing is sent, so that an event loop may do it too: the first use in Lambda may be on one.
+            # Nothing is sent, so this may happen on an event loop too: the first use in Lambda may be on one.
             return unwrap(base.DatabaseWrapper.get_new_connection)(self, {})
         finally:
             del self.Database
@@ -100,7 +100,7 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
         return connection
 
     def init_connection_state(self) -> None:
-        """As Django's. A reader's session is read-only, also where no transaction is begun."""
+        """Like Django's. A reader's session is read-only, even if no transaction is begun."""
         super().init_connection_state()
         borrowed = self._borrowed
         if borrowed is not None and borrowed.home.readonly and not borrowed.pooled:
@@ -108,7 +108,7 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
                 cursor.execute(_READ_ONLY)
 
     def ensure_timezone(self) -> bool:
-        """As Django's. A connection that was changed so is set up anew when it is borrowed next."""
+        """Like Django's. A connection that this has changed is set up again when it is borrowed next."""
         changed = bool(super().ensure_timezone())
         if changed and self._borrowed is not None:
             self._borrowed.home.prepared.discard(self._borrowed.link)
@@ -119,7 +119,7 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
 
     @async_unsafe
     def create_cursor(self, name: str | None = None) -> Any:
-        """As Django's, whose look at the adapters changes none. A server's cursor is one of the connection's own."""
+        """Like Django's, which only reads the adapters. A server-side cursor is one of the connection's own."""
         noted, named = self.connection.pooled, self.settings_dict
         touched = noted.touched
         if name:

@@ -1,4 +1,4 @@
-"""What libpq and psycopg are told for one connection, and what nobody may tell them."""
+"""What is passed to libpq and psycopg for one connection, and what may not be passed to them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -102,7 +102,7 @@ ARGUMENTS = Arguments(
 
 
 def libpq_arguments(parameters: Mapping[str, str], given: Mapping[str, Any], *, pooled: bool) -> Mapping[str, Any]:
-    """What libpq and psycopg are told, of a URL's parameters and of `connect_args`. Raises ConfigError."""
+    """What to pass to libpq and psycopg, from a URL's parameters and from `connect_args`. Raises ConfigError."""
     from psycopg.pq import Conninfo, version
 
     found = ARGUMENTS.check("postgresql", parameters, given)
@@ -139,7 +139,7 @@ def libpq_defaults() -> Defaults:
 
 
 def conninfo(request: ConnectRequest, arguments: dict[str, Any]) -> bytes:
-    """What libpq is told, as it reads it. What the pool decides comes last, and wins."""
+    """The connection string for libpq. What the pool decides comes last, and wins."""
     from psycopg.conninfo import make_conninfo
 
     try:
@@ -150,7 +150,7 @@ def conninfo(request: ConnectRequest, arguments: dict[str, Any]) -> bytes:
 
 def _defaults(request: ConnectRequest) -> dict[str, Any]:
     return {
-        # A search for Kerberos tickets, which no login here uses, would come before each connect.
+        # Otherwise libpq looks for Kerberos tickets, which no login here uses, before each connect.
         "gssencmode": "disable",
         "tcp_user_timeout": int(UNACKNOWLEDGED * 1000),
         "application_name": request.application_name,
@@ -165,11 +165,11 @@ def _decided(request: ConnectRequest) -> dict[str, Any]:
         "password": None if password is None else password.reveal(),
     }
     for name, value in login.items():
-        if value is not None and "\0" in value:  # where libpq would stop to read, and know nothing of sslmode, for one
+        if value is not None and "\0" in value:  # libpq would stop reading there, and not see sslmode, for example
             raise ConfigError(f"the {name} holds a NUL character, which PostgreSQL does not accept")
     decided = {
         **login,
-        # Empty ones too, so that nothing of libpq's environment takes their place.
+        # Empty ones too, so that nothing from libpq's environment takes their place.
         "host": request.host,
         "hostaddr": request.hostaddr,
         "port": request.port,

@@ -1,4 +1,4 @@
-"""What `connection` is, for asyncio: psycopg's AsyncConnection, with all that the pool promises of a connection.
+"""`connection` for asyncio: psycopg's AsyncConnection, with everything that the pool promises about a connection.
 
 The pool's own code is synchronous, and runs in a greenlet: what it calls here (`exchange`, `ask`, `end`, `put`) waits
 through `waiting.finish`. What borrowers call are coroutines.
@@ -34,17 +34,17 @@ _IDLE, _ACTIVE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.ACTIVE, Tr
 _AT_WORK_OR_LOST = (_ACTIVE, TransactionStatus.UNKNOWN)
 _NO_PIPELINE = PipelineStatus.OFF
 _SETTERS = frozenset({"autocommit", "isolation_level", "read_only", "deferrable"})
-# Seconds after which psycopg's wait looks up. A signal ends a wait of the event loop's anyway.
+# Seconds between two checks of psycopg's wait. A signal ends a wait of the event loop anyway.
 _LOOK = 1.0
-# Seconds that a server gets to end what a cancelled task waited for.
+# Seconds that a server gets to end the statement that a cancelled task waited for.
 _ASKING = 1.0
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
 
 def _announced(name: str, then: Any = None) -> Any:
-    """A method of the driver's whose waits are known. `then` is called with the same arguments if it ends well."""
-    genuine = getattr(psycopg.AsyncConnection, name, None)  # check_driver() says it if it is gone
+    """A driver method whose waits are known. `then` is called with the same arguments if it succeeds."""
+    genuine = getattr(psycopg.AsyncConnection, name, None)  # check_driver() reports it if it is gone
 
     async def method(self: "AsyncPooledConnection", *args: Any, **named: Any) -> Any:
         failed = name in COMMITTING and self.pgconn.transaction_status == _IN_ERROR
@@ -61,9 +61,9 @@ def _announced(name: str, then: Any = None) -> Any:
 
 
 class OwnedLock(asyncio.Lock):
-    """The lock of one connection. Raises BusyError where the task that wants it has it.
+    """The lock of one connection. Raises BusyError if the task that wants it holds it already.
 
-    The pool waits for it no longer than for an answer: NoAnswerError.
+    The pool waits for it no longer than for an answer, and then raises NoAnswerError.
     """
 
     _owner: object = None
@@ -73,7 +73,7 @@ class OwnedLock(asyncio.Lock):
         self._notes = notes
 
     async def acquire(self) -> Any:
-        """As any lock of asyncio's."""
+        """Like any asyncio lock."""
         task = asyncio.current_task()
         if self.locked() and self._owner is task:
             raise BusyError
@@ -90,7 +90,7 @@ class OwnedLock(asyncio.Lock):
         return True
 
     def release(self) -> None:
-        """As any lock of asyncio's."""
+        """Like any asyncio lock."""
         self._owner = None
         super().release()
 
@@ -98,7 +98,7 @@ class OwnedLock(asyncio.Lock):
 class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
     """A psycopg connection for asyncio that belongs to a pool.
 
-    `async with conn:` does not close it; an outermost `conn.transaction()` is a savepoint in the block's own one.
+    `async with conn:` does not close it; an outermost `conn.transaction()` is a savepoint in the block's own.
     """
 
     tracked: Any = staticmethod(tracked)
@@ -114,7 +114,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
 
     @property
     def lock(self) -> asyncio.Lock:
-        """As the driver's. One for each event loop: a lock that tasks have waited for belongs to theirs for ever."""
+        """Like the driver's, but one per event loop: a lock belongs for ever to the first loop that waits for it."""
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
@@ -129,19 +129,19 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         self._lock_of = _no_loop
 
     async def wait(self, gen: Any, interval: float = _LOOK, timeout: float | None = None) -> Any:
-        """As the driver's, bounded where the pool waits. Raises NoAnswerError too, DeadlineExceeded after a cancel."""
+        """Like the driver's, bounded if the pool waits. Also raises NoAnswerError; after a cancel, DeadlineExceeded."""
         noted = self.pooled
         noted.waits += 1
         status = self.pgconn.transaction_status
         if status not in _AT_WORK_OR_LOST:
             noted.before = status
         if noted.cancelled and status != _ACTIVE:
-            noted.cancelled = False  # said of a statement that had just ended
+            noted.cancelled = False  # the cancel was for a statement that had just ended
         unheard = not (noted.known or noted.piped or asyncio.current_task() in self._knowing) and self._unknown()
         try:
-            if timeout is not None:  # of notifies(), which knows psycopg's own error for it
+            if timeout is not None:  # from notifies(), which expects psycopg's own error for it
                 return await super().wait(gen, max(interval, _LOOK), timeout)
-            # A pipeline's COMMIT is answered after its statement.
+            # In a pipeline, the answer to a COMMIT is awaited after its statement has returned.
             with Unbroken(noted.patience) if noted.saving == self.me() else nullcontext():
                 amid = self.pgconn.transaction_status == _ACTIVE
                 return await self._listen(_Talk(gen, self.pgconn.socket, amid=amid))
@@ -150,7 +150,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             raise
 
     async def _listen(self, talk: "_Talk") -> Any:
-        """Hear the server out; but end what runs when the task is cancelled, and before the invocation is over."""
+        """Wait for the answer, but end the statement when the task is cancelled, and before the invocation is over."""
         noted = self.pooled
         remaining = invocation.remaining() if noted.watched and not noted.unasked.own else None
         end = None if remaining is None else monotonic() + remaining
@@ -161,21 +161,21 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
                 return await talk.go_on(end)
             except NoAnswerError:
                 asked, noted.cancelled = noted.cancelled, True
-                if asked:  # amid rows that still come
+                if asked:  # rows are still coming
                     shut_down(self.pgconn.socket)
                     raise
             patience = invocation.reserve.seconds / 3
             return await self._end_statement(talk, patience)
         except asyncio.CancelledError:
-            # Heard to its end, the connection can be kept; and the server is not left at work for nobody.
+            # If the answer is read to its end, the connection can be kept, and the server does not work on for nobody.
             with Unbroken(_ASKING), suppress(psycopg.Error):
                 await self._end_statement(talk, invocation.at_most(_ASKING))
             raise
 
     async def _end_statement(self, talk: "_Talk", patience: float) -> Any:
-        """Ask the server to end what runs, and abort the connection if it does not.
+        """Ask the server to end the running statement, and abort the connection if it does not.
 
-        Out: the result of what had ended by then. Raises what the driver raises.
+        Out: the result, if the statement had ended by then. Raises what the driver raises.
         """
         if self.pgconn.transaction_status != _ACTIVE:
             return None
@@ -192,7 +192,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
 
     @contextmanager
     def announced(self) -> Iterator[None]:
-        """The waits of this task in this block are the driver's own, or those of statements that are noted."""
+        """In this block, this task's waits are the driver's own, or belong to statements that are noted."""
         task = asyncio.current_task()
         if task in self._knowing:
             yield
@@ -204,7 +204,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             self._knowing.discard(task)
 
     def exchange(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
-        """Send a query past psycopg's transactions, and read its results. See `libpq.exchange`."""
+        """Send a query outside of psycopg's transaction handling, and read its results. See `libpq.exchange`."""
         finish(self._exchange(query, answers, bounded=bounded))
 
     async def _exchange(self, query: bytes | None, answers: Any, *, bounded: bool) -> None:
@@ -213,14 +213,14 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
                 await self.wait(exchange(self.pgconn, query, answers, self.pooled.unasked, bounded=bounded))
 
     def ask(self, query: bytes, kind: ExecStatus) -> None:
-        """The same where the answer is short: a single result of this kind. Raises OperationalError for any other."""
+        """The same for a short answer: a single result of this kind. Raises OperationalError for any other."""
         finish(self._ask(query, kind))
 
     async def _ask(self, query: bytes, kind: ExecStatus) -> None:
         answers: list[PGresult] = []
         await self._exchange(query, answers, bounded=True)
         if [answer.status for answer in answers] != [kind]:
-            # The answer to something else: the one to this may still come, and be taken for the next borrower's.
+            # This answered something else. The right answer may still come, and would be taken for the next borrower's.
             raise psycopg.OperationalError(f"the server did not answer with exactly one result of kind {kind}")
 
     # --- transactions -------------------------------------------------------------------------------------------------
@@ -231,9 +231,9 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
 
     @asynccontextmanager
     async def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> AsyncIterator[Any]:
-        """As the driver's, but that without autocommit it is never outermost: the pool ends that transaction."""
+        """Like the driver's, but without autocommit it is never outermost: the pool ends the transaction around it."""
         if not self.autocommit and self.pgconn.transaction_status == _IDLE:
-            self.pooled.ended = True  # whoever ended it, it was not the pool
+            self.pooled.ended = True  # something ended it, and not the pool
             if self.pgconn.pipeline_status == _NO_PIPELINE:
                 await self._ask(self.begin_words(), ExecStatus.COMMAND_OK)
             else:
@@ -261,9 +261,9 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             self.pooled.blocks -= 1
 
     async def commit(self) -> None:
-        """As the driver's. Raises ProgrammingError in `AsyncPool.run`, InFailedSqlTransaction where nothing is saved.
+        """Like the driver's. Raises ProgrammingError in `AsyncPool.run`, InFailedSqlTransaction if nothing is saved.
 
-        Cancelling the task waits for the answer first; CommitUncertain if that does not come.
+        A cancelled task waits for the answer first; CommitUncertain if that does not come.
         """
         self._refuse("commit")
         failed = self.pgconn.transaction_status == _IN_ERROR
@@ -273,7 +273,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             raise InFailedSqlTransaction(NOTHING_SAVED)
 
     async def rollback(self) -> None:
-        """As the driver's. Raises ProgrammingError in `AsyncPool.run`."""
+        """Like the driver's. Raises ProgrammingError in `AsyncPool.run`."""
         self._refuse("rollback")
         with self.announced():
             await super().rollback()
@@ -294,7 +294,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             return
         try:
             await self.rollback()
-        except Exception as error:  # noqa: BLE001 - the block's own error is to come out
+        except Exception as error:  # noqa: BLE001 - the block's own error must come out
             log.debug("error ignored in rollback on %s: %s", self, error)
 
     tpc_begin: Any = _announced("tpc_begin", lambda self, xid: self._note_two_phase(False, xid))
@@ -303,7 +303,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
     tpc_rollback: Any = _announced("tpc_rollback", lambda self, xid=None: self._note_two_phase(False))
 
     async def close(self) -> None:
-        """As the driver's."""
+        """Like the driver's."""
         if not self.closed:
             self.pooled.closed_in_transaction = self.pgconn.transaction_status != _IDLE
         await super().close()
@@ -318,12 +318,12 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         closing.close()
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:
-        """As the driver's, which calls it too, and it ends when the invocation has no more time."""
+        """Like the driver's, but it ends when the invocation has no more time. The driver calls it too."""
         await super().cancel_safe(timeout=self.patience_for(timeout))
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[Any]:
-        """As the driver's."""
+        """Like the driver's."""
         piped, self.pooled.piped = self.pooled.piped, True
         try:
             async with super().pipeline() as pipeline:
@@ -350,7 +350,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
     async def notifies(
         self, *, timeout: float | None = None, stop_after: int | None = None
     ) -> AsyncGenerator[psycopg.Notify]:
-        """As the driver's, and it ends when the invocation has no more time."""
+        """Like the driver's, but it ends when the invocation has no more time."""
         left = invocation.remaining()
         if left is not None:
             timeout = max(left if timeout is None else min(timeout, left), 0.0)
@@ -377,9 +377,9 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
 
 
 class _Talk:
-    """One of psycopg's generators, which may be gone on with after a wait that ended early.
+    """One of psycopg's generators, which can be continued after a wait that ended early.
 
-    `amid` an answer, that more of it is there does not mean that it comes in time.
+    `amid`: in the middle of an answer, where readable data does not mean that the whole comes in time.
     """
 
     def __init__(self, gen: Generator[Any, Any, Any], fd: int, *, amid: bool) -> None:
@@ -389,12 +389,12 @@ class _Talk:
         self._wanted: int | None = None
 
     async def go_on(self, until: float | None) -> Any:
-        """Its result. Raises what it raises, or NoAnswerError at that time (monotonic; None: no bound)."""
+        """Its result. Raises what it raises, or NoAnswerError at the time `until` (monotonic; None: no bound)."""
         try:
             if self._wanted is None:
                 self._wanted = next(self._gen)
             while True:
-                # What is to be sent can nearly always be sent at once, and needs no round of the event loop.
+                # Sending is nearly always possible at once, and then needs no round of the event loop.
                 got = poll(self._fd, self._wanted) if self._wanted & WRITE else 0
                 if not got:
                     left = None if until is None else max(until - monotonic(), 0.0)

@@ -19,7 +19,7 @@ def tracked(base: Any) -> Any:
 
 
 class AsyncTracked:
-    """In front of a cursor class. See `cursors.Tracked`."""
+    """A mixin in front of a cursor class. See `cursors.Tracked`."""
 
     __slots__ = ()
 
@@ -27,21 +27,21 @@ class AsyncTracked:
     pgresult: Any
 
     async def execute(self, query: Any, *args: Any, **named: Any) -> Any:
-        """As the driver's. Raises InFailedSqlTransaction too where a COMMIT saved nothing."""
+        """Like the driver's. Also raises InFailedSqlTransaction if a COMMIT saved nothing."""
         return await self._say(super().execute, query, args, named)  # type: ignore[misc]
 
     async def executemany(self, query: Any, *args: Any, **named: Any) -> Any:
-        """As the driver's."""
+        """Like the driver's."""
         return await self._say(super().executemany, query, args, named)  # type: ignore[misc]
 
     async def stream(self, query: Any, *args: Any, **named: Any) -> AsyncIterator[Any]:
-        """As the driver's. It has the connection to itself until it ends."""
+        """Like the driver's. It has the connection to itself until it ends."""
         conn = self.connection
         conn.note(query, None)
         rows = super().stream(query, *args, **named)  # type: ignore[misc]
         try:
             while True:
-                with conn.announced():  # not over a yield, where another task may go on
+                with conn.announced():  # not across a yield, where another task may go on
                     try:
                         row = await anext(rows)
                     except StopAsyncIteration:
@@ -53,7 +53,7 @@ class AsyncTracked:
 
     @asynccontextmanager
     async def copy(self, query: Any, *args: Any, **named: Any) -> AsyncIterator[Any]:
-        """As the driver's. It has the connection to itself until it ends."""
+        """Like the driver's. It has the connection to itself until it ends."""
         conn = self.connection
         conn.note(query, None)
         try:
@@ -88,7 +88,7 @@ class AsyncTracked:
 
 
 def _announced(name: str) -> Any:
-    """A method of the driver's that asks the server for what is known already."""
+    """A driver method that asks the server, for a statement that was noted already."""
 
     async def method(self: Any, *args: Any, **named: Any) -> Any:
         with self.connection.announced():
@@ -104,7 +104,7 @@ class AsyncTrackedServer(AsyncTracked):
     __slots__ = ()
 
     async def execute(self, query: Any, *args: Any, **named: Any) -> Any:
-        """As the driver's."""
+        """Like the driver's."""
         if self.withhold:  # type: ignore[attr-defined]
             self.connection.pooled.changed = True
         return await super().execute(query, *args, **named)

@@ -15,29 +15,29 @@ _made: WeakValueDictionary[type, type] = WeakValueDictionary()
 
 
 class Commented:
-    """Right before a cursor class of psycopg's, so behind what an instrumentor put there: its span is current."""
+    """A mixin right before psycopg's cursor class. An instrumentor's class comes earlier, so its span is current."""
 
     __slots__ = ()
 
     def execute(self, query: Any, *args: Any, **named: Any) -> Any:
-        """As the driver's."""
+        """Like the driver's."""
         return super().execute(_commented(query), *args, **named)  # type: ignore[misc]
 
     def executemany(self, query: Any, *args: Any, **named: Any) -> Any:
-        """As the driver's."""
+        """Like the driver's."""
         return super().executemany(_commented(query), *args, **named)  # type: ignore[misc]
 
     def stream(self, query: Any, *args: Any, **named: Any) -> Any:
-        """As the driver's."""
+        """Like the driver's."""
         return super().stream(_commented(query), *args, **named)  # type: ignore[misc]
 
     def copy(self, query: Any, *args: Any, **named: Any) -> Any:
-        """As the driver's."""
+        """Like the driver's."""
         return super().copy(_commented(query), *args, **named)  # type: ignore[misc]
 
 
 def commented(cursor_class: Any) -> Any:
-    """The same cursor class, with Commented right before psycopg's own; as it is if it is no class."""
+    """The same cursor class, with Commented right before psycopg's own; unchanged if it is not a class."""
     if not isinstance(cursor_class, type) or issubclass(cursor_class, Commented):
         return cursor_class
     made = _made.get(cursor_class)

@@ -1,4 +1,4 @@
-"""psycopg's connection, as borrowers get it; it notes what the pool must know of a transaction and a session."""
+"""psycopg's connection, as borrowers get it; it notes what the pool must know about a transaction and a session."""
 
 import logging
 from collections.abc import Generator, Iterator
@@ -31,9 +31,9 @@ log: logging.Logger = logging.getLogger("lambda_pool")
 
 
 class OwnedLock:
-    """The lock of one connection. Raises BusyError where the thread that wants it has it.
+    """The lock of one connection. Raises BusyError if the thread that wants it holds it already.
 
-    The pool waits for it no longer than for an answer: NoAnswerError.
+    The pool waits for it no longer than for an answer, and then raises NoAnswerError.
     """
 
     def __init__(self, notes: Notes) -> None:
@@ -57,12 +57,12 @@ class OwnedLock:
         self._lock.release()
 
     def locked(self) -> bool:
-        """Whether any thread has it."""
+        """Whether any thread holds it."""
         return self._lock.locked()
 
 
 class Announced:
-    """A block in which what a connection waits for is known."""
+    """A block in which it is known what a connection waits for."""
 
     __slots__ = ("_before", "_notes")
 
@@ -77,8 +77,8 @@ class Announced:
 
 
 def _announced(name: str, then: Any = None) -> Any:
-    """A method of the driver's whose waits are known. `then` is called with the same arguments if it ends well."""
-    genuine = getattr(psycopg.Connection, name, None)  # check_driver() says it if it is gone
+    """A driver method whose waits are known. `then` is called with the same arguments if it succeeds."""
+    genuine = getattr(psycopg.Connection, name, None)  # check_driver() reports it if it is gone
 
     def method(self: "PooledConnection", *args: Any, **named: Any) -> Any:
         failed = name in COMMITTING and self.pgconn.transaction_status == _IN_ERROR
@@ -109,7 +109,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
     # --- waiting ------------------------------------------------------------------------------------------------------
 
     def wait(self, gen: Any, interval: float = LOOK, timeout: float | None = None) -> Any:
-        """As the driver's, bounded where the pool waits. Raises NoAnswerError too, DeadlineExceeded after a cancel."""
+        """Like the driver's, bounded if the pool waits. Also raises NoAnswerError; after a cancel, DeadlineExceeded."""
         self.pooled.waits += 1
         status = self.pgconn.transaction_status
         if status not in _AT_WORK_OR_LOST:
@@ -134,20 +134,20 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
         return get_ident()
 
     def announced(self) -> Announced:
-        """The waits in this block are the driver's own, or those of statements that are noted."""
+        """In this block, waits are the driver's own, or belong to statements that are noted."""
         return Announced(self.pooled)
 
     def exchange(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
-        """Send a query past psycopg's transactions, and read its results. See `libpq.exchange`."""
+        """Send a query outside of psycopg's transaction handling, and read its results. See `libpq.exchange`."""
         with self.lock, self.announced():
             self.wait(exchange(self.pgconn, query, answers, self.pooled.unasked, bounded=bounded))
 
     def ask(self, query: bytes, kind: ExecStatus) -> None:
-        """The same where the answer is short: a single result of this kind. Raises OperationalError for any other."""
+        """The same for a short answer: a single result of this kind. Raises OperationalError for any other."""
         answers: list[PGresult] = []
         self.exchange(query, answers, bounded=True)
         if [answer.status for answer in answers] != [kind]:
-            # The answer to something else: the one to this may still come, and be taken for the next borrower's.
+            # This answered something else. The right answer may still come, and would be taken for the next borrower's.
             raise psycopg.OperationalError(f"the server did not answer with exactly one result of kind {kind}")
 
     # --- transactions -------------------------------------------------------------------------------------------------
@@ -158,9 +158,9 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
 
     @contextmanager
     def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> Iterator[Any]:
-        """As the driver's, but that without autocommit it is never outermost: the pool ends that transaction."""
+        """Like the driver's, but without autocommit it is never outermost: the pool ends the transaction around it."""
         if not self.autocommit and self.pgconn.transaction_status == _IDLE:
-            self.pooled.ended = True  # whoever ended it, it was not the pool
+            self.pooled.ended = True  # something ended it, and not the pool
             if self.pgconn.pipeline_status == _NO_PIPELINE:
                 self.begin()
             else:
@@ -187,9 +187,9 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
             self.pooled.blocks -= 1
 
     def commit(self) -> None:
-        """As the driver's. Raises ProgrammingError in `Pool.run`, and InFailedSqlTransaction where nothing is saved.
+        """Like the driver's. Raises ProgrammingError in `Pool.run`, and InFailedSqlTransaction if nothing is saved.
 
-        CommitUncertain if its answer is lost.
+        Raises CommitUncertain if its answer is lost.
         """
         self._refuse("commit")
         failed = self.pgconn.transaction_status == _IN_ERROR
@@ -199,7 +199,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
             raise InFailedSqlTransaction(NOTHING_SAVED)
 
     def rollback(self) -> None:
-        """As the driver's. Raises ProgrammingError in `Pool.run`."""
+        """Like the driver's. Raises ProgrammingError in `Pool.run`."""
         self._refuse("rollback")
         self.end(commit=False)
 
@@ -222,7 +222,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
             return
         try:
             self.rollback()
-        except Exception as error:  # noqa: BLE001 - the block's own error is to come out
+        except Exception as error:  # noqa: BLE001 - the block's own error must come out
             log.debug("error ignored in rollback on %s: %s", self, error)
 
     tpc_begin: Any = _announced("tpc_begin", lambda self, xid: self._note_two_phase(False, xid))
@@ -231,7 +231,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
     tpc_rollback: Any = _announced("tpc_rollback", lambda self, xid=None: self._note_two_phase(False))
 
     def close(self) -> None:
-        """As the driver's."""
+        """Like the driver's."""
         if not self.closed:
             self.pooled.closed_in_transaction = self.pgconn.transaction_status != _IDLE
         super().close()
@@ -241,12 +241,12 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
         super().close()
 
     def cancel_safe(self, *, timeout: float = 30.0) -> None:
-        """As the driver's, which calls it too, and it ends when the invocation has no more time."""
+        """Like the driver's, but it ends when the invocation has no more time. The driver calls it too."""
         super().cancel_safe(timeout=self.patience_for(timeout))
 
     @contextmanager
     def pipeline(self) -> Iterator[Any]:
-        """As the driver's."""
+        """Like the driver's."""
         piped, self.pooled.piped = self.pooled.piped, True
         try:
             with super().pipeline() as pipeline:
@@ -264,7 +264,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
     set_deferrable: Any = _announced("set_deferrable", Shared._note_setting)
 
     def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Generator[psycopg.Notify]:
-        """As the driver's, and it ends when the invocation has no more time."""
+        """Like the driver's, but it ends when the invocation has no more time."""
         left = invocation.remaining()
         if left is not None:
             timeout = max(left if timeout is None else min(timeout, left), 0.0)

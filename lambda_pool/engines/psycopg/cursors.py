@@ -1,4 +1,4 @@
-"""Cursors of psycopg that tell their connection what was said, and how long it took."""
+"""Cursors of psycopg that tell their connection what was sent, and how long it took."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ def tracked(base: Any) -> Any:
 
 
 class Tracked:
-    """In front of a cursor class: each of its waits is announced to the connection, and what it did is noted there."""
+    """A mixin in front of a cursor class: it announces its waits to the connection, and notes there what it did."""
 
     __slots__ = ()
 
@@ -26,15 +26,15 @@ class Tracked:
     pgresult: Any
 
     def execute(self, query: Any, *args: Any, **named: Any) -> Any:
-        """As the driver's. Raises InFailedSqlTransaction too where a COMMIT saved nothing."""
+        """Like the driver's. Also raises InFailedSqlTransaction if a COMMIT saved nothing."""
         return self._say(super().execute, query, args, named)  # type: ignore[misc]
 
     def executemany(self, query: Any, *args: Any, **named: Any) -> Any:
-        """As the driver's."""
+        """Like the driver's."""
         return self._say(super().executemany, query, args, named)  # type: ignore[misc]
 
     def stream(self, query: Any, *args: Any, **named: Any) -> Iterator[Any]:
-        """As the driver's. It has the connection to itself until it ends."""
+        """Like the driver's. It has the connection to itself until it ends."""
         conn = self.connection
         conn.note(query, None)
         with conn.announced():
@@ -42,7 +42,7 @@ class Tracked:
 
     @contextmanager
     def copy(self, query: Any, *args: Any, **named: Any) -> Iterator[Any]:
-        """As the driver's. It has the connection to itself until it ends."""
+        """Like the driver's. It has the connection to itself until it ends."""
         conn = self.connection
         conn.note(query, None)
         try:
@@ -74,7 +74,7 @@ class Tracked:
 
 
 def _announced(name: str) -> Any:
-    """A method of the driver's that asks the server for what is known already."""
+    """A driver method that asks the server, for a statement that was noted already."""
 
     def method(self: Any, *args: Any, **named: Any) -> Any:
         with self.connection.announced():
@@ -90,7 +90,7 @@ class TrackedServer(Tracked):
     __slots__ = ()
 
     def execute(self, query: Any, *args: Any, **named: Any) -> Any:
-        """As the driver's."""
+        """Like the driver's."""
         if self.withhold:  # type: ignore[attr-defined]
             self.connection.pooled.changed = True
         return super().execute(query, *args, **named)

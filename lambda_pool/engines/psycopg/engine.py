@@ -30,7 +30,7 @@ class PostgresEngine:
         self.awaited: bool = awaited
 
     def load(self) -> None:
-        """Import psycopg. Raises ConfigError also for a version that does not fit."""
+        """Import psycopg. Also raises ConfigError for a version that does not fit."""
         try:
             import psycopg  # noqa: F401
         except ImportError as error:
@@ -40,7 +40,7 @@ class PostgresEngine:
         from .fitness import check_driver
 
         check_driver(awaited=self.awaited)
-        if self.awaited:  # not in a greenlet, where importing is one thing more that may go wrong
+        if self.awaited:  # not later in a greenlet, where an import is one more thing that may go wrong
             from . import async_connection, engine_connection  # noqa: F401
 
     @private
@@ -86,7 +86,10 @@ class PostgresEngine:
         )
 
     def cursor(self, conn: Any) -> "AbstractContextManager[Any]":
-        """The driver's own, with tuples; tracked, or nothing might be done again, and the session would be reset."""
+        """The driver's own, with tuples.
+
+        It is tracked: otherwise no work could be replayed, and the session would be reset.
+        """
         from psycopg import Cursor
         from psycopg.rows import tuple_row
 
@@ -103,7 +106,7 @@ class PostgresEngine:
         return PooledConnection(pgconn)
 
     def in_coroutines(self, conn: Any, patience: float) -> Any:
-        """Its methods are coroutines."""
+        """The connection itself: its methods are coroutines."""
         return conn
 
     def classify(self, error: BaseException) -> Failure:

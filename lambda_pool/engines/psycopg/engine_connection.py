@@ -47,19 +47,19 @@ _STATUS: dict[int, Status] = {
     TransactionStatus.UNKNOWN: Status.CLOSED,
 }
 
-# Seconds to read the rest of a result that a borrower left unread, where no deadline says better.
+# Seconds to read the rest of a result that a borrower left unread, unless a deadline is earlier.
 _DRAIN_TIMEOUT = 30.0
-# The same where the block was interrupted while it waited: nothing is lost if the connection is closed instead.
+# The same if the block was interrupted while it waited: nothing is lost if the connection is closed instead.
 _INTERRUPTED_TIMEOUT = 1.0
 
 _USERS = "finish or close a cursor.stream(), a conn.notifies(), a conn.pipeline(), a task or a thread"
-# DISCARD ALL without DEALLOCATE ALL: what psycopg has prepared stays, and psycopg knows it. In one message with COMMIT,
-# where DISCARD ALL itself is not allowed.
+# DISCARD ALL without DEALLOCATE ALL: psycopg relies on the statements that it has prepared. It goes out in one message
+# with COMMIT, where DISCARD ALL itself is not allowed.
 _RESET = (
     b"CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); "
     b"DISCARD TEMP; DISCARD SEQUENCES"
 )
-# Statements that the borrower prepared with SQL's PREPARE; `from_sql` tells them from the protocol's.
+# Ends statements that the borrower prepared with SQL's PREPARE; `from_sql` tells them from the protocol's.
 _DEALLOCATE = (
     b"; DO $$ DECLARE name text; BEGIN FOR name IN SELECT p.name FROM pg_catalog.pg_prepared_statements p "
     b"WHERE p.from_sql LOOP EXECUTE pg_catalog.format('DEALLOCATE %I', name); END LOOP; END $$"
@@ -91,13 +91,13 @@ class PostgresConnection:
         self.set_baseline()
 
     def set_baseline(self) -> None:
-        """What the server was told, it is not told again: a connection that needs a reset is then closed."""
+        """The server is not told again what the framework told it: a connection that needs a reset is then closed."""
         self._set_up = self._set_up or self.driver_connection.pooled.changed
         self.driver_connection.set_baseline(noting=self._resets)
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
-        """What is noted of the session is as before the block. Of the driver's settings, each can be put back."""
+        """Afterwards, the notes on the session are as before. The driver's settings can all be put back anyway."""
         noted = self.driver_connection.pooled
         before = noted.changed, noted.prepared
         yield
@@ -105,7 +105,7 @@ class PostgresConnection:
 
     @contextmanager
     def limited(self, timeout: float) -> Iterator[None]:
-        """What waits in the block raises NoAnswerError then."""
+        """A wait in the block raises NoAnswerError after `timeout` seconds."""
         noted = self.driver_connection.pooled
         before, noted.until = noted.until, monotonic() + timeout
         try:
@@ -119,34 +119,34 @@ class PostgresConnection:
     # --- checkout -----------------------------------------------------------------------------------------------------
 
     def is_silent(self) -> bool:
-        """By the kernel's word. Not if libpq has closed it: the descriptor's number may be somebody else's now."""
+        """Asks the kernel. False if libpq has closed it: the descriptor's number may be somebody else's now."""
         return self._libpq.status == _OK and self._socket.is_silent()
 
     def status(self) -> Status:
-        """By libpq's word for the transaction."""
+        """From libpq's status of the transaction."""
         status, noted = self._libpq.transaction_status, self.driver_connection.pooled
         if status == _ACTIVE:
             own = noted.saving is not None or noted.alone(self.driver_connection.autocommit)
             return Status.ENDING if noted.unasked.own else Status.COMMITTING if own else Status.BUSY
         if noted.lost_commit:
             return Status.COMMITTING
-        # Lost where nothing was open.
+        # It was lost while nothing was open.
         lost = status == TransactionStatus.UNKNOWN and noted.alone(self.driver_connection.autocommit)
         return Status.IDLE if lost else _STATUS[status]
 
     def ping(self, timeout: float) -> None:
-        """An empty query: what every server and pooler answers, and nothing that a proxy would pin for."""
+        """An empty query: every server and pooler answers it, and no proxy pins for it."""
         self._ask_nothing(timeout)
         self._check_idle()
 
     def sessions(self, timeout: float) -> tuple[int, int]:
-        """By the server's statistics."""
+        """From the server's statistics."""
         from .occupancy import sessions
 
         return sessions(self.driver_connection, timeout)
 
     def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
-        """Settings that shape the BEGIN that psycopg sends with the first statement. Guarded, BEGIN is sent here."""
+        """Change the settings of the BEGIN that psycopg sends with the first statement. If guarded, send BEGIN now."""
         conn = self.driver_connection
         if conn.autocommit:
             conn.put("autocommit", False)
@@ -164,7 +164,7 @@ class PostgresConnection:
     # --- what is known ------------------------------------------------------------------------------------------------
 
     def inspect(self, *, ask: bool = False) -> Facts:
-        """By libpq's word, what psycopg holds as attributes, and what was noted of the statements."""
+        """From libpq's status, psycopg's attributes, and what was noted about the statements."""
         conn, pgconn, noted = self.driver_connection, self._libpq, self.driver_connection.pooled
         alive, status = pgconn.status == _OK, pgconn.transaction_status
         return Facts(
@@ -173,7 +173,7 @@ class PostgresConnection:
             noted.closed_in_transaction,
             bool(conn.read_only),
             noted.hidden,
-            # A COMMIT whose own answer is lost is noted too.
+            # A COMMIT whose answer was lost was noted too.
             not (noted.ended or (alive and status == _IDLE)),
             noted.ended and not noted.unheard,
         )
@@ -200,17 +200,17 @@ class PostgresConnection:
         return Condition.CHANGED
 
     def _due(self) -> bool:
-        """Whether the session is to be reset."""
+        """Whether a reset of the session is due."""
         return self._after == "session" or (self._after == "changed" and self.driver_connection.pooled.changed)
 
     # --- return -------------------------------------------------------------------------------------------------------
 
     def commit(self, timeout: float | None, *, last: bool = True) -> Outcome:
-        """COMMIT, and with it the reset that is due."""
+        """COMMIT, together with a reset that is due."""
         return self._end(commit=True, timeout=timeout, last=last)
 
     def rollback(self, timeout: float | None, *, last: bool = True) -> Outcome:
-        """ROLLBACK, and with it the reset that is due."""
+        """ROLLBACK, together with a reset that is due."""
         return self._end(commit=False, timeout=timeout, last=last)
 
     def _end(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
@@ -218,7 +218,7 @@ class PostgresConnection:
         if pgconn.status != _OK:
             if commit and conn.pooled.lost_commit:
                 raise CommitUncertain(conn.pooled.lost_commit)
-            # Where nothing was open, all that was answered is saved.
+            # If nothing was open, all that was answered is saved.
             return Outcome.NONE if conn.pooled.alone(conn.autocommit) else Outcome.FAILED
         if pgconn.pipeline_status != _NO_PIPELINE:
             raise at_work(_USERS, saving=False)
@@ -246,7 +246,7 @@ class PostgresConnection:
         try:
             self._rollback(timeout, reset=reset)
         except BaseException:
-            # ROLLBACK cannot fail: whatever that was, it was not the answer.
+            # ROLLBACK itself cannot fail, so that was not the answer to it.
             self.discard()
             raise
         return Outcome.FAILED if commit else Outcome.ROLLED_BACK
@@ -264,7 +264,7 @@ class PostgresConnection:
                 self._end_and_reset(b"COMMIT; ", answers, timeout)
             else:
                 conn.within(timeout, partial(conn.end, commit=True))
-            pgconn.is_busy()  # what came in behind the answer libpq drops while it is idle
+            pgconn.is_busy()  # libpq is idle now, and drops what came in behind the answer
             if pgconn.transaction_status != _IDLE:
                 raise psycopg.OperationalError("the transaction is still open")
         except (psycopg.Error, DeadlineExceeded) as error:
@@ -281,7 +281,7 @@ class PostgresConnection:
         conn = self.driver_connection
         if reset:
             self._end_and_reset(b"ROLLBACK; ", [], timeout)
-        elif conn.pooled.blocks or conn.pooled.two_phase:  # where psycopg's own refuses
+        elif conn.pooled.blocks or conn.pooled.two_phase:  # where psycopg's own rollback() refuses
             conn.within(timeout, partial(conn.ask, b"ROLLBACK", ExecStatus.COMMAND_OK))
         else:
             conn.within(timeout, partial(conn.end, commit=False))
@@ -326,7 +326,7 @@ class PostgresConnection:
         return self._condition() is Condition.CLEAN
 
     def _reset_session(self, timeout: float | None) -> None:
-        """What is left of DISCARD ALL to be done, and the settings of a new connection again."""
+        """Do what is left to do of DISCARD ALL, and restore the settings of a new connection."""
         conn = self.driver_connection
         if self._due() and not conn.pooled.was_reset:
             self._end_and_reset(b"", [], timeout)
@@ -341,7 +341,7 @@ class PostgresConnection:
         self.driver_connection.pooled.cancelled = True
         try:
             request_cancel(self._libpq, monotonic() + timeout)
-        except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to abort
+        except Exception:  # noqa: BLE001 - whatever went wrong, the caller then aborts
             return False
         return True
 
@@ -357,7 +357,7 @@ class PostgresConnection:
             self.discard()
 
     def _release(self) -> None:
-        """Close it, and let go of its memory and its descriptor now: psycopg leaves those of one that was lost."""
+        """Close it, and free its memory and descriptor now: psycopg does not do that for a lost connection."""
         self.driver_connection.shut()
         self._libpq.finish()
 

@@ -15,14 +15,14 @@ _BY_STATE = {
     "28P01": Failure.REJECTED,
     "40001": Failure.CONFLICT,
     "40P01": Failure.CONFLICT,
-    # Aurora DSQL: rows that another transaction changed, and a catalogue that did.
+    # Aurora DSQL: another transaction changed the rows; or the catalogue changed.
     "OC000": Failure.CONFLICT,
     "OC001": Failure.CONFLICT,
     "26000": Failure.STALE,
 }
 
-# States that have other meanings too: the server's function (its words are translated), or its words, where they mean
-# that the schema has changed.
+# States that may have other meanings. The schema has changed if the error comes from this function of the server (its
+# message may be translated), or has these words.
 _STALE = {"0A000": ("RevalidateCachedQuery", "cached plan must not change"), "XX000": ("", "cache lookup failed for ")}
 
 # Errors while connecting carry no SQLSTATE; only the text tells. First match wins. Certificates come before login,
@@ -34,7 +34,7 @@ _BY_TEXT = (
     ("consuming input failed", Failure.LOST),
     ("flushing failed", Failure.LOST),
     ("certificate", Failure.UNTRUSTED),
-    # OpenSSL's word for a peer that is gone without a farewell, since its version 3.
+    # What OpenSSL says since version 3 if the peer is gone without closing TLS.
     ("SSL error: unexpected eof", Failure.LOST),
     ("SSL SYSCALL error", Failure.LOST),
     ("SSL connection has been closed unexpectedly", Failure.LOST),
@@ -56,7 +56,7 @@ _BY_TEXT = (
     ("no password supplied", Failure.REJECTED),
     ("no pg_hba.conf entry", Failure.REJECTED),
     ("credentials for the role", Failure.REJECTED),
-    # While connecting, these heal all the same.
+    # While connecting, a later attempt may overcome these too.
     ("could not receive data from server", Failure.LOST),
     ("could not send data to server", Failure.LOST),
     ("Connection refused", Failure.UNREACHABLE),
@@ -78,7 +78,7 @@ _BY_TEXT = (
     ("connection not open", Failure.LOST),
     ("no connection to the server", Failure.LOST),
     ("lost synchronization with server", Failure.LOST),
-    # With target_session_attrs in the URL: what is asked for is elsewhere, or not yet there.
+    # With target_session_attrs in the URL: the server that is asked for is elsewhere, or not there yet.
     ("session is read-only", Failure.UNREACHABLE),
     ("session is not read-only", Failure.UNREACHABLE),
     ("server is in hot standby mode", Failure.UNREACHABLE),
@@ -100,7 +100,7 @@ def classify(error: BaseException) -> Failure:
     state, text = error.sqlstate, str(error)
     if isinstance(error, NoAnswerError):
         return Failure.RESUMING if SILENT in text else Failure.UNREACHABLE
-    if state and state != "57P03":  # the words tell whether it starts or stops
+    if state and state != "57P03":  # the text tells whether it is starting or stopping
         function, words = _STALE.get(state, ("", "\0"))
         if words in text or (function and error.diag.source_function == function):
             return Failure.STALE

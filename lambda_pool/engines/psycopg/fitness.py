@@ -7,7 +7,7 @@ import psycopg
 
 from ...errors import ConfigError
 
-# What is overridden or called of psycopg's classes, and could be gone or be called otherwise in a later version.
+# The methods of psycopg's classes that are overridden or called here: a later version could drop or rename them.
 _NEEDED = {
     psycopg.Connection: (
         *("wait", "cursor", "transaction", "pipeline", "notifies", "commit", "rollback", "lock", "adapters"),

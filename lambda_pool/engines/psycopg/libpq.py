@@ -1,4 +1,4 @@
-"""What is said to libpq itself, through `psycopg.pq`: connecting, and the pool's own short questions."""
+"""What goes to libpq itself, through `psycopg.pq`: connecting, and the pool's own short questions."""
 
 import logging
 import os
@@ -27,20 +27,20 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger("lambda_pool")
 
 LOOK = 0.02
-"""Seconds after which a wait lets Python handle a signal: a third of what a cancel before the deadline leaves."""
+"""Seconds after which a wait lets Python handle a signal: a third of what a cancel leaves before the deadline."""
 
-# Bytes that a server may send for a login, or for a question of the pool's own, notices and notifications not counted:
-# it is not to fill the function's memory. Linux tells, by FIONREAD, how many are there to be read, and in its
-# `tcp_info`, at this place, how many have come in.
+# Bytes that a server may send for a login, or for a question of the pool's own, without notices and notifications: it
+# must not fill the function's memory. On Linux, FIONREAD tells how many can be read now, and `tcp_info` has at this
+# offset how many have come in.
 _MOST = 8 << 20
 _FIONREAD = 0x541B
 _RECEIVED = 128
 _MOST_RESULTS = 100
-# Bytes of memory that notifications may take which came in meanwhile, and what one takes beside its text.
+# Bytes of memory for notifications that come in meanwhile, and what each of them takes besides its text.
 _MOST_NOTIFIED = 32 << 20
 _NOTIFY = 256
 
-# The first libpq that can do so without waiting for ever.
+# The first libpq whose cancel cannot wait for ever.
 _CANCELS_SAFELY = 170000
 
 _COPY = (ExecStatus.COPY_OUT, ExecStatus.COPY_IN, ExecStatus.COPY_BOTH)
@@ -54,7 +54,7 @@ class NoAnswerError(OperationalError):
 
 
 def connect(conninfo: str, deadline: float, *, pooled: bool) -> "PGconn":
-    """Open one connection. Several addresses share the time until `deadline`, so that a silent one hides no other.
+    """Open one connection. Several addresses share the time until `deadline`, so a silent one does not hide the others.
 
     Raises OperationalError, NoAnswerError at the deadline, or ConfigError.
     """
@@ -73,7 +73,7 @@ def connect(conninfo: str, deadline: float, *, pooled: bool) -> "PGconn":
             pgconn.finish()
             if turn == deadline:
                 raise
-            # Those before it have refused, and do so again at once.
+            # Those before it have refused, and will refuse again at once.
             others = [place for place in places if place[1:] != at]
             places = others if len(others) < len(places) else places[1:]
         except BaseException:
@@ -84,9 +84,9 @@ def connect(conninfo: str, deadline: float, *, pooled: bool) -> "PGconn":
 
 
 def _places(parameters: dict[str, str], deadline: float) -> list[tuple[str, str, str]]:
-    """Host, address and port, for each address of the host; none where libpq is to find its own way.
+    """Host, address and port, for each address of the host; none if libpq must find its own way.
 
-    Libpq itself would look a name up without any bound, and stop every thread of the process meanwhile.
+    libpq itself would look up a name without any bound, and stop every thread of the process meanwhile.
     """
     host, port = parameters.get("host", ""), parameters.get("port", "5432")
     if parameters.get("hostaddr") or not host or host.startswith(("/", "@")):
@@ -103,7 +103,7 @@ def _places(parameters: dict[str, str], deadline: float) -> list[tuple[str, str,
 
 
 def _connect(pgconn: "PGconn", deadline: float, *, pooled: bool) -> None:
-    # Asked of libpq itself, because they may also come from PGOPTIONS or a service file. Nothing was sent yet.
+    # Read from libpq, because options may also come from PGOPTIONS or a service file. Nothing was sent yet.
     if pooled and pgconn.options:
         raise ConfigError(NO_OPTIONS)
     room = _MOST
@@ -116,10 +116,10 @@ def _connect(pgconn: "PGconn", deadline: float, *, pooled: bool) -> None:
             return
         if state not in {PollingStatus.READING, PollingStatus.WRITING}:
             break
-        # The socket anew each time: libpq may change it between two addresses.
+        # The socket is asked for each time: libpq may change it between two addresses.
         events = READ if state == PollingStatus.READING else WRITE
         said = "no answer in time" if pgconn.status == ConnStatus.STARTED else SILENT
-        # In short pieces: a signal that comes just before the call does not end it.
+        # Wait in short pieces: a signal that comes just before the call does not end it.
         while not ready(pgconn.socket, events, min(LOOK, _left(deadline, said))):
             pass
         room -= _waiting(pgconn.socket)
@@ -129,7 +129,7 @@ def _connect(pgconn: "PGconn", deadline: float, *, pooled: bool) -> None:
 
 
 def request_cancel(pgconn: "PGconn", deadline: float) -> None:
-    """Ask the server, over a connection of its own, to end what runs on this one. Raises OperationalError."""
+    """Ask the server, over another connection, to end the statement on this one. Raises OperationalError."""
     if pq.version() < _CANCELS_SAFELY:
         try:
             within(_left(deadline), pgconn.get_cancel().cancel)
@@ -155,12 +155,12 @@ def _left(deadline: float, otherwise: str = "no answer in time") -> float:
 
 
 def _waiting(fd: int) -> int:
-    """Bytes that are there to be read."""
+    """Bytes that can be read now."""
     return int.from_bytes(ioctl(fd, _FIONREAD, bytes(4)), sys.byteorder)
 
 
 class _Meter:
-    """Counts the bytes that are read from a connection; none of a local socket's, whose server is this machine."""
+    """Counts the bytes that are read from a connection; not those of a local socket, whose server is this machine."""
 
     def __init__(self, fd: int) -> None:
         self._twin = socket.socket(fileno=os.dup(fd))
@@ -174,7 +174,7 @@ class _Meter:
         return int.from_bytes(info[_RECEIVED:], sys.byteorder) - _waiting(self._twin.fileno())
 
     def count(self) -> int:
-        """Since it was made."""
+        """Bytes that were read since it was made."""
         return self._total() - self._before
 
     def close(self) -> None:
@@ -192,13 +192,13 @@ class Unasked:
         self.size: int = 0
         """Bytes of all notices so far."""
         self.own = False
-        """It comes in while the pool asks: a borrower's handler that fails says nothing against that."""
+        """It comes in while the pool asks: if a borrower's handler fails, the pool's question has not failed."""
         self.notified: bool = False
         """There were notifications."""
         self._pass_on: Callable[[PGnotify], None] | None = None
 
     def listen(self, pgconn: "PGconn") -> None:
-        """Come in between libpq and psycopg."""
+        """Step in between libpq and psycopg."""
         self._pass_on = pgconn.notify_handler
         pgconn.notify_handler = self.notify
 
@@ -224,7 +224,7 @@ def exchange(
 ) -> Generator[Wait, int, None]:
     """For `Connection.wait`: send a query (None: one was sent before), and collect its results in `answers`.
 
-    `bounded`: give up a server that sends without end. Raises the server's first error, once all was read.
+    `bounded`: give up on a server that sends without end. Raises the server's first error, once all is read.
     """
     if query is not None:
         pgconn.send_query(query)
@@ -240,7 +240,7 @@ def exchange(
                 if not (yield Wait.R):
                     continue
                 pgconn.consume_input()
-                pgconn.is_busy()  # which reads the notices out of what came in
+                pgconn.is_busy()  # this reads the notices out of what came in
                 size, memory = _pass_on(pgconn)
                 allowed, notified = allowed + size, notified + memory
                 if not bounded or not pgconn.is_busy():  # one read is enough for nearly every answer
@@ -251,7 +251,7 @@ def exchange(
             result = pgconn.get_result()
             if result is None:
                 break
-            if result.status in _COPY:  # of which libpq has one "result" after another
+            if result.status in _COPY:  # libpq would give one such "result" after another
                 raise OperationalError("a COPY was left unfinished, so its transaction cannot be committed")
             if result.status == ExecStatus.FATAL_ERROR:
                 failure = failure or error_from_result(result)
@@ -262,7 +262,7 @@ def exchange(
     finally:
         if meter is not None:
             meter.close()
-    pgconn.is_busy()  # what came in behind the answer libpq drops while it is idle
+    pgconn.is_busy()  # libpq is idle now, and drops what came in behind the answer
     _pass_on(pgconn)
     if failure is not None:
         raise failure

@@ -1,4 +1,4 @@
-"""What the pool knows of one connection to PostgreSQL."""
+"""What the pool knows about one connection to PostgreSQL."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -13,36 +13,36 @@ if TYPE_CHECKING:
 
 
 class Notes:
-    """What the pool knows of a connection. In an object of its own: the connection's attributes are the borrower's."""
+    """What the pool knows about a connection, apart from it: the connection's attributes are the borrower's."""
 
     def __init__(self) -> None:
         self.waits = self.before = 0
-        """How often it waited for the server; its transaction when it last sent something, by libpq."""
+        """How often it waited for the server; libpq's transaction status when it last sent something."""
         self.known = False
         """The current wait belongs to a statement that is noted, or to the driver itself."""
         self.piped = False
-        """In the borrower's own pipeline, whose cursors note what they send."""
+        """The borrower is in a pipeline of its own, whose cursors note what they send."""
         self.until: float | None = None
-        """Until when the pool waits."""
+        """The time until which the pool waits (monotonic)."""
         self.cancelled = False
         self.saving: object = None
-        """Which thread or task sends a COMMIT of the borrower's own, and waits for its answer."""
+        """The thread or task that sends a COMMIT of the borrower's own, and waits for its answer."""
         self.lost_commit = ""
-        """That answer was lost, and the connection with it: the words of the error."""
+        """The text of the error if that answer was lost, and the connection with it."""
         self.watched = False
-        """On an event loop: what runs is to be ended before the invocation is."""
+        """On an event loop: a running statement must be ended before the invocation ends."""
         self.guarded = False
         """In `Pool.run`: the transaction is not the borrower's to end."""
         self.ended = False
-        """It may have been ended all the same."""
+        """The transaction may have been ended all the same."""
         self.unheard = False
         """A cursor that the pool does not track sent a statement that nobody saw."""
         self.noting = False
-        """What outlives a transaction is of interest, or what ends it."""
+        """Whether to note what outlives a transaction, and what ends it."""
         self.changed = self.prepared = False
-        """The server's session may not be what it was; statements may have been prepared in SQL."""
+        """The server's session may have been changed; statements may have been prepared in SQL."""
         self.altered = self.touched = False
-        """A setting of the driver's may have been changed; one may that only a reset of the session puts back."""
+        """A driver setting may have been changed; so may one that only a reset of the session puts back."""
         self.was_reset = False
         """The server's half of a reset is done."""
         self.hidden: Failure = Failure.OTHER
@@ -51,21 +51,21 @@ class Notes:
         self.blocks = 0
         self.two_phase = ""
         self.left_prepared = ""
-        """The identifier of what was prepared last, and neither committed nor rolled back since."""
+        """The identifier of the transaction that was prepared last, and neither committed nor rolled back since."""
         self.slow_query: float = 0.0
         self.on_slow: OnSlow | None = None
         self.patience: float = 0.0
-        """Seconds that a COMMIT is waited for after its task was cancelled."""
+        """Seconds to wait for the answer to a COMMIT after its task was cancelled."""
         self.adapters: AdaptersMap | None = None
         self.cursor_class: tuple[Any, Any] = (None, None)
         self.server_cursor_class: tuple[Any, Any] = (None, None)
         """The factory that the borrower knows, and the one that makes tracked cursors."""
         self.commenting = self.making = False
-        """Their statements end with a comment; the driver makes one."""
+        """Their statements end with a comment; the driver is just making a cursor."""
         self.handlers: list[tuple[str, Any]] = []
         self.unasked: Unasked = Unasked()
         self.baseline: Baseline | None = None
 
     def alone(self, autocommit: bool) -> bool:
-        """True in autocommit mode where nothing was open when something was last sent: that is its own transaction."""
+        """True in autocommit mode if nothing was open when the last statement was sent: it is its own transaction."""
         return autocommit and not self.before and not self.blocks

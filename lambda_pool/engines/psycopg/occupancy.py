@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from .async_connection import AsyncPooledConnection
     from .connection import PooledConnection
 
-# Everybody may read these. The list of sessions, which costs twenty times as much, is looked at only where the role has
-# a limit of its own. What is reserved for others is no room: since version 16 and on RDS there is more of that.
+# Everybody may read these. The list of sessions costs twenty times as much, so it is read only if the role has a limit
+# of its own. What is reserved for others is not free: since version 16 and on RDS, there is more of that.
 _QUESTION = b" ".join(
     b"""
 SELECT s.n, c.l - c.r, s.here, d.datconnlimit, CASE WHEN r.rolconnlimit >= 0 THEN (
@@ -42,7 +42,7 @@ WHERE d.datname = pg_catalog.current_database() AND r.rolname = session_user
 
 
 def sessions(conn: "PooledConnection | AsyncPooledConnection", timeout: float) -> tuple[int, int]:
-    """How many there are, and may be: of the server, of the database or of the role, whichever is nearest its limit.
+    """How many there are, and may be: for the server, the database or the role, whichever is nearest its limit.
 
     One round trip in at most `timeout` seconds. Raises what psycopg raises.
     """

@@ -1,7 +1,7 @@
-"""What is wrapped around psycopg's `connect`, as OpenTelemetry's instrumentor does, sees a pool's statements too.
+"""A wrapper around psycopg's `connect`, such as that of OpenTelemetry's instrumentor, sees a pool's statements too.
 
-The pool opens connections itself, in bounded time. The wrapper is then called over a function that only hands it the
-connection, and takes from it the class of cursors that it wants. Imported only where there is a wrapper.
+The pool opens connections itself, in bounded time. It then lets the wrapper call a function that only returns the
+connection, and that takes over the class of cursors that the wrapper wants. Imported only if there is a wrapper.
 """
 
 import logging
@@ -14,7 +14,7 @@ log: logging.Logger = logging.getLogger("lambda_pool")
 
 
 def show(conn: Any, connect: Any, own: Mapping[str, Any], *, awaited: bool) -> None:
-    """Show `conn`, which is set up, to the wrapper (of the package wrapt, as instrumentors use it) in `connect`.
+    """Show `conn`, which is set up, to the wrapper (of the package wrapt, which instrumentors use) in `connect`.
 
     `own`: psycopg's own arguments. What the wrapper raises is logged, and what it returns is not used.
     """

@@ -1,4 +1,4 @@
-"""What psycopg's two connections, of threads and of asyncio, have in common as borrowers get them."""
+"""What borrowers' psycopg connections for threads and for asyncio have in common."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -23,7 +23,7 @@ from .statements import changes_session, commits, ends_transaction, prepared_by,
 
 _IDLE = TransactionStatus.IDLE
 _MAY_SAVE = frozenset({TransactionStatus.INTRANS, TransactionStatus.ACTIVE})  # the latter in a pipeline
-_LOOKS = 3  # at a socket that has more to say, before COMMIT is sent: a FATAL message, and the end
+_LOOKS = 3  # reads of a socket that has more to say, before COMMIT is sent: a FATAL message, and the end
 _TWO_PHASES = frozenset({b"PREPARE TRANSACTION", b"COMMIT PREPARED", b"ROLLBACK PREPARED"})
 _ENDING = frozenset({b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"})
 _PERHAPS = "a cursor that conn.cursor() did not make was at work, so perhaps a "
@@ -38,7 +38,7 @@ else:
 
 
 class BusyError(psycopg.ProgrammingError):
-    """Something of its own has the connection to itself: psycopg would wait for it for ever."""
+    """The thread or task itself holds the connection already: psycopg would wait for that for ever."""
 
     def __init__(self) -> None:
         super().__init__(
@@ -48,7 +48,7 @@ class BusyError(psycopg.ProgrammingError):
 
 
 class Baseline:
-    """What a connection was once it was set up, and is again after a reset."""
+    """What a connection is once it is set up, and is again after a reset."""
 
     def __init__(self, conn: "Shared") -> None:
         self.settings: tuple[Any, ...] = conn.settings()
@@ -58,7 +58,7 @@ class Baseline:
 
 
 def _noted(name: str) -> Any:
-    """A setting of the driver's that only a reset of the session puts back."""
+    """A driver setting that only a reset of the session puts back."""
     genuine = getattr(psycopg.BaseConnection, name)
 
     def put(self: "Shared", value: Any) -> None:
@@ -69,12 +69,12 @@ def _noted(name: str) -> Any:
 
 
 class Shared(_Connection):
-    """In front of one of psycopg's connection classes."""
+    """A mixin in front of one of psycopg's connection classes."""
 
     lock: Any  # in place of psycopg's own, of threads or of tasks
 
     tracked: Callable[[Any], Any]
-    """What makes a cursor class tell its connection what was said."""
+    """Makes a cursor class tell its connection what was sent."""
 
     def __init__(self, pgconn: Any) -> None:
         self.pooled: Notes = Notes()
@@ -83,7 +83,7 @@ class Shared(_Connection):
         super().add_notice_handler(self.pooled.unasked.notice)
 
     def __del__(self, *warn: Any) -> None:
-        """A pool's connection may end with the program: nothing is to be warned of."""
+        """A pool's connection may stay open until the program ends: psycopg must not warn of it."""
 
     # --- waiting ------------------------------------------------------------------------------------------------------
 
@@ -99,26 +99,26 @@ class Shared(_Connection):
             self.pooled.until = before
 
     def patience_for(self, timeout: float) -> float:
-        """Seconds that a cancel of the borrower's may wait: `timeout` (0: no bound), cut to the invocation's end."""
+        """Seconds that a borrower's cancel may wait: `timeout` (0: no bound), at most until the invocation ends."""
         left = invocation.remaining()
         return timeout if left is None else max(min(timeout or left, left), MIN_IO_TIMEOUT)
 
     def cancel(self) -> None:
-        """As the driver's, but it ends when the invocation has no more time, and other threads go on meanwhile."""
+        """Like the driver's, but it ends when the invocation has no more time, and other threads go on meanwhile."""
         if self.closed or (self.pooled.two_phase and self.pooled.left_prepared):
             super().cancel()  # which sends nothing
             return
         request_cancel(self.pgconn, monotonic() + (self.patience_for(0) or inf))
 
     def not_called(self, name: str) -> NoReturn:
-        """The driver went another way than the one that is overridden here."""
+        """Raise ConfigError: the driver did not call the method that is overridden here."""
         self.pooled.ended = self.pooled.changed = True
         unfit(f"its cursors no longer call Connection.{name}()")
 
     # --- what is noted ------------------------------------------------------------------------------------------------
 
     def note(self, query: Any, tags: list[bytes] | None) -> None:
-        """A statement that was sent, and the tags of its answers (None: it failed, or they are not known)."""
+        """Note a statement that was sent, and the tags of its answers (None: it failed, or they are not known)."""
         if not self.pooled.noting:
             return
         if self.pooled.guarded and not self.pooled.ended:
@@ -162,15 +162,16 @@ class Shared(_Connection):
         self.pooled.two_phase, self.pooled.left_prepared = named, named if prepared else ""
 
     def me(self) -> object:
-        """Who waits for the server now."""
+        """The current thread or task, which may wait for the server."""
         raise NotImplementedError
 
     @contextmanager
     def saving(self, *, blocks: int = 0, two_phase: bool = False) -> Iterator[None]:
-        """What is sent in this block commits what is open: if its answer is lost, that is CommitUncertain.
+        """In this block the open transaction is committed: if the answer is lost, that is CommitUncertain.
 
-        In `blocks` of the driver's, or with a transaction of two phases, it refuses any other COMMIT by itself. Raises
-        what the driver raises where the connection is lost already, so that nothing is sent.
+        `blocks`: how many of the driver's own blocks are open where COMMIT is sent. In any other block, or in a
+        two-phase transaction, the driver refuses it by itself. Raises what the driver raises if the connection is lost
+        already, so that nothing is sent.
         """
         pooled = self.pooled
         sent = self.pgconn.transaction_status in _MAY_SAVE and pooled.blocks == blocks and not pooled.two_phase
@@ -188,24 +189,24 @@ class Shared(_Connection):
             pooled.saving = None
 
     def answered(self, error: BaseException) -> bool:
-        """Whether it is the server's own "no" to COMMIT, on a connection that lives, or psycopg's before it is sent."""
+        """Whether it is the server's own "no" to COMMIT on a live connection, or psycopg's before COMMIT is sent."""
         pgconn = self.pgconn
         if isinstance(error, psycopg.ProgrammingError) and pgconn.transaction_status == TransactionStatus.INTRANS:
             return True
-        # COMMIT was not sent, or stood behind what failed.
+        # COMMIT was not sent, or came after what failed.
         if isinstance(error, BusyError | psycopg.errors.PipelineAborted):
             return True
         state = error.sqlstate if isinstance(error, psycopg.Error) else None
-        # In a pipeline, a COMMIT behind what failed is not executed.
+        # In a pipeline, a COMMIT that comes after what failed is not executed.
         busy = pgconn.transaction_status == TransactionStatus.ACTIVE and not pgconn.pipeline_status
         if pgconn.status != ConnStatus.OK or busy or state is None:
             return False
-        return len(state) == 5 and not state.startswith("08") and state != "40003"  # these say that nobody knows
+        return len(state) == 5 and not state.startswith("08") and state != "40003"  # with these, nobody knows
 
     def tell(self, error: psycopg.Error, *, unheard: bool = False) -> None:
         """Note what an error of a wait means, and raise what it stands for: CommitUncertain, or DeadlineExceeded.
 
-        `unheard`: what was waited for may be a COMMIT, and nobody knows.
+        `unheard`: nobody saw the statement that was waited for, and it may be a COMMIT.
         """
         kind = classify(error)
         if kind in INVALIDATES_POOL and not (kind is Failure.READ_ONLY and self.read_only):
@@ -219,7 +220,8 @@ class Shared(_Connection):
     def tell_of_statement(self, query: Any, error: BaseException) -> None:
         """Raise CommitUncertain if a statement that failed with `error` commits, and its answer was lost.
 
-        In autocommit mode each may have been saved. Then the driver's own error stays, and whoever swallows it is told.
+        In autocommit mode any statement may have been saved. Then the driver's own error stays, and a borrower that
+        swallows it is told later.
         """
         said = cause(error)
         if isinstance(said, psycopg.Error) and not self.answered(said) and commits(query):
@@ -239,7 +241,7 @@ class Shared(_Connection):
         return self.pgconn.status != ConnStatus.OK or self.pgconn.transaction_status == TransactionStatus.ACTIVE
 
     def _doubt(self, error: BaseException, perhaps: str = "") -> NoReturn:
-        # Only the words are kept: the error knows the frames that it came by, and so this connection.
+        # Only the text is kept: the error itself refers to its frames, and so to this connection.
         self.pooled.lost_commit = str(uncertain(error, perhaps))
         raise CommitUncertain(self.pooled.lost_commit) from error
 
@@ -249,11 +251,11 @@ class Shared(_Connection):
         self.pooled.altered = True
 
     def put(self, name: str, value: Any) -> None:
-        """Set one of its settings, for the pool. It is idle."""
+        """Set one of its settings, for the pool. It must be idle."""
         setattr(self, name, value)
 
     def drain_notifies(self) -> None:
-        """Take in what notifications came for the borrower before, and forget them. It is idle."""
+        """Read the notifications that came for the last borrower, and forget them. It must be idle."""
         raise NotImplementedError
 
     @property
@@ -303,36 +305,36 @@ class Shared(_Connection):
         return self.pooled.adapters
 
     def cursor(self, *args: Any, **named: Any) -> Any:
-        """As the driver's."""
+        """Like the driver's."""
         noted = self.pooled
         touched, noted.making = noted.touched, True
         try:
             return super().cursor(*args, **named)  # type: ignore[misc]
         finally:
-            noted.touched, noted.making = touched, False  # it reads the adapters, and changes nothing
+            noted.touched, noted.making = touched, False  # making a cursor reads the adapters, and changes nothing
 
     def add_notice_handler(self, callback: Any) -> None:
-        """As the driver's."""
+        """Like the driver's."""
         super().add_notice_handler(callback)
         self.pooled.handlers.append(("notice_handler", callback))
 
     def add_notify_handler(self, callback: Any) -> None:
-        """As the driver's."""
+        """Like the driver's."""
         super().add_notify_handler(callback)
         self.pooled.handlers.append(("notify_handler", callback))
 
     def remove_notice_handler(self, callback: Any) -> None:
-        """As the driver's."""
+        """Like the driver's."""
         super().remove_notice_handler(callback)
         self.pooled.handlers.remove(("notice_handler", callback))
 
     def remove_notify_handler(self, callback: Any) -> None:
-        """As the driver's."""
+        """Like the driver's."""
         super().remove_notify_handler(callback)
         self.pooled.handlers.remove(("notify_handler", callback))
 
     def configure(self, arguments: dict[str, Any]) -> None:
-        """What psycopg.Connection.connect() does with its own arguments once libpq is connected."""
+        """Do what psycopg.Connection.connect() does with its own arguments once libpq is connected."""
         if arguments.get("row_factory"):
             self.row_factory: Any = arguments["row_factory"]
         if arguments.get("cursor_factory"):
@@ -345,7 +347,7 @@ class Shared(_Connection):
             self.put("autocommit", True)
 
     def set_baseline(self, *, noting: bool) -> None:
-        """Take what it is now for what a reset brings back. `noting`: note what outlives a transaction."""
+        """Make its current state the one that a reset restores. `noting`: note what outlives a transaction."""
         self.pooled.noting = noting
         self.pooled.changed = self.pooled.prepared = self.pooled.altered = self.pooled.touched = False
         self.pooled.baseline = Baseline(self)
@@ -355,7 +357,7 @@ class Shared(_Connection):
         return _settings_of(self)
 
     def is_as_lent(self, *, wholly: bool) -> bool:
-        """Whether no setting differs from the baseline. `wholly`: nor anything else that lives in the driver."""
+        """Whether each setting is as in the baseline. `wholly`: and so is everything else that lives in the driver."""
         assert self.pooled.baseline is not None
         base = self.pooled.baseline
         if self.pooled.altered:  # and perhaps put back, as Django does with autocommit
@@ -370,11 +372,11 @@ class Shared(_Connection):
         )
 
     def put_back(self, *, wholly: bool) -> None:
-        """Make it as the baseline is; it must be idle. `wholly`: with what only a reset of the session undoes."""
+        """Restore the baseline; it must be idle. `wholly`: including what only a reset of the session undoes."""
         assert self.pooled.baseline is not None
         base = self.pooled.baseline
         names = _SETTINGS if wholly else _SETTINGS[:_LIGHT]
-        # OpenTelemetry says with attributes which cursors it has put there.
+        # OpenTelemetry notes in attributes of the connection which cursors it has put there.
         instrumented = self.cursor_factory != base.settings[_CURSOR_FACTORY]
         for name, now, then in zip(names, self.settings(), base.settings, strict=False):
             if now != then:
@@ -405,6 +407,6 @@ _SETTINGS = (
     *("server_cursor_factory", "prepare_threshold", "prepared_max"),
 )
 _ROW_FACTORY, _CURSOR_FACTORY = 0, 5
-_LIGHT = 6  # of them are put back after each borrower
+_LIGHT = 6  # the first six are put back after each borrower
 _settings_of = attrgetter(*_SETTINGS)
 _light_settings_of = attrgetter(*_SETTINGS[:_LIGHT])

@@ -1,4 +1,4 @@
-"""What the text of a statement tells: what to log of it, whether it may end a transaction, what it may leave behind."""
+"""What the text of a statement tells: what to log, whether it may end a transaction, and what it may leave behind."""
 
 import re
 from collections.abc import Iterable
@@ -7,8 +7,8 @@ from typing import Any
 from psycopg import sql
 
 # Patterns are compiled where they are needed first.
-# Where SQL text is not SQL: literals, quoted names, comments. What a group repeats costs memory each time: no single
-# character is one of those.
+# The parts of SQL text that are not SQL: literals, quoted names, comments. Each repetition of a group costs memory, so
+# no group repeats a single character.
 _QUOTED = (
     r"""(?si)\be'[^'\\]*(?:(?:\\.|'')[^'\\]*)*'|'[^']*(?:''[^']*)*'|"[^"]*(?:""[^"]*)*"|"""
     r"""\$(?P<tag>[^\W\d]\w*|)\$.*?\$(?P=tag)\$|--[^\n]*|/\*"""
@@ -21,7 +21,7 @@ _ENDS = (
 _COMMITS = r"\s*(?:commit|end|prepare\s+transaction)\b"
 _MAY_COMMIT = rf"(?:^|;){_COMMITS}"
 _COMMIT = r"(?:^|;)\s*(?:commit|end)\b"
-# Of what saves nothing: its first word, and what may stand in it all the same.
+# How a statement that saves nothing begins, and the words with which it may save something all the same.
 _HARMLESS = (
     r"[\s(]*(?:select|with|values|table|show|explain|fetch|declare|close|set|reset|begin|start|rollback|abort|savepoint|"
     r"release|listen|unlisten|discard|deallocate|copy\b.*\bto\s+stdout)\b"
@@ -61,12 +61,12 @@ def ends_transaction(query: Any) -> bool:
 
 
 def asks_to_commit(query: Any) -> bool:
-    """True if its first statement does."""
+    """True if its first statement is a COMMIT, or the first of two phases."""
     return bool(re.match(_COMMITS, _bare(statement(query).lower())))
 
 
 def may_commit(query: Any) -> bool:
-    """True if one of its statements does, be it the first of two phases."""
+    """True if one of its statements is a COMMIT, or the first of two phases."""
     text = statement(query).lower()
     if not ("commit" in text or "end" in text or "prepare" in text):  # as in most statements
         return False
@@ -74,12 +74,12 @@ def may_commit(query: Any) -> bool:
 
 
 def commits(query: Any) -> bool:
-    """True if one of its statements commits, in so many words; also what another session prepared."""
+    """True if one of its statements is a COMMIT, also of what another session prepared."""
     return bool(re.search(_COMMIT, _bare(statement(query).lower())))
 
 
 def saves_nothing(query: Any) -> bool:
-    """True if its words say that it saves nothing, in autocommit mode either. What functions do is not seen."""
+    """True if its words say that it saves nothing, even in autocommit mode. What functions do is not seen."""
     parts = [part for part in _bare(statement(query).lower()).split(";") if part.strip()]
     return all(re.match(_HARMLESS, part, re.DOTALL) and not re.search(_WRITES, part) for part in parts)
 
@@ -98,7 +98,7 @@ def prepared_by(query: Any) -> str:
 def changes_session(query: Any, tags: Iterable[bytes] | None = None) -> bool:
     """True if it leaves something on the session that outlives its transaction.
 
-    `tags`: the server's command tags, where its answers were seen. What functions do inside is not seen, but for
+    `tags`: the server's command tags, if its answers were seen. What functions do inside is not seen, except for
     `set_config`, the advisory locks, DO and CALL.
     """
     if tags is not None and any(tag.partition(b" ")[0] in _CHANGING for tag in tags):
@@ -116,7 +116,7 @@ def changes_session(query: Any, tags: Iterable[bytes] | None = None) -> bool:
 
 
 def _bare(text: str) -> str:
-    """SQL without its comments, with nothing in its literals, and with names of one word as if they were not quoted."""
+    """SQL without its comments, with empty literals, and with names of one word as if they were not quoted."""
     parts = []
     at = 0
     while found := re.compile(_QUOTED).search(text, at):
@@ -133,7 +133,7 @@ def _bare(text: str) -> str:
 
 
 def _end_of_comment(text: str, at: int) -> int:
-    """Where the comment ends that was opened before `at`; PostgreSQL's may stand in one another."""
+    """Where the comment ends that was opened before `at`. PostgreSQL's comments may be nested."""
     depth = 1
     while depth and (edge := re.compile(_COMMENT_EDGE).search(text, at)):
         depth += 1 if edge.group() == "/*" else -1

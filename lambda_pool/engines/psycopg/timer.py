@@ -1,4 +1,4 @@
-"""The server's own timers, told with the login: that costs no round trip, and a reset brings them back."""
+"""The server's own timers, set with the login: that costs no round trip, and a reset restores them."""
 
 from math import ceil
 from typing import Any
@@ -6,20 +6,20 @@ from typing import Any
 _IDLE = "idle_session_timeout"
 _GONE = "client_connection_check_interval"
 _LOOK = 2000
-"""Milliseconds after which a server at work looks whether its client is still there. Without that, what an environment
-ran when Lambda ended it goes on to its own end, with its locks. One look is one system call of the server's."""
-# How a server before version 14 refuses them, and how a pooler does that nobody told the pool of.
+"""Milliseconds after which a busy server checks that its client is still there. Without this, the statement that an
+environment runs when Lambda ends it goes on, with its locks. One check is one system call on the server."""
+# How a server before version 14 refuses them, and how a pooler does that the pool was not told of.
 _REFUSALS = (_IDLE, _GONE, "startup parameter", "options")
 
 
 def with_timers(arguments: dict[str, Any], seconds: float) -> dict[str, Any] | None:
-    """What libpq is told, and the timers with it. None for 0 seconds, and where somebody has set the first already."""
+    """The arguments for libpq, with the timers. None for 0 seconds, and if somebody has set the first timer already."""
     from psycopg.pq import Conninfo
 
     if not seconds:
         return None
     said = arguments.get("options")
-    if said is None:  # else PGOPTIONS, or a service file, would no longer be read
+    if said is None:  # otherwise PGOPTIONS, or a service file, would no longer be read
         said = next(
             (each.val.decode() for each in Conninfo.get_defaults() if each.keyword == b"options" and each.val), ""
         )
@@ -30,5 +30,5 @@ def with_timers(arguments: dict[str, Any], seconds: float) -> dict[str, Any] | N
 
 
 def refuses_timers(error: Exception) -> bool:
-    """Whether a login may have failed for the timers alone."""
+    """Whether a login may have failed only because of the timers."""
     return any(part in str(error) for part in _REFUSALS)

@@ -1,4 +1,4 @@
-"""What the cursors of threads and of asyncio have in common that tell their connection what was said."""
+"""What cursors for threads and for asyncio have in common: they tell their connection what was sent."""
 
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
@@ -23,9 +23,9 @@ _made: WeakValueDictionary[type, type] = WeakValueDictionary()
 
 
 def in_front(base: Any, plain: type, server: type) -> Any:
-    """The same cursor class, with `plain` before it, or `server` where it is of the server's side.
+    """The same cursor class, with `plain` before it, or with `server` if it is a server-side one.
 
-    What the cursors of a factory that is no class say is unknown: it is as it was.
+    A factory that is not a class is returned unchanged: nobody knows what its cursors send.
     """
     if not isinstance(base, type) or issubclass(base, plain):
         return base
@@ -50,16 +50,16 @@ class Said:
         self._failed, self._alive = status == _IN_ERROR, conn.pgconn.status == ConnStatus.OK
         self._tags: list[bytes] = []
         if status == _IDLE:
-            conn.pooled.ended = True  # what `Pool.run` had begun, if it did
+            conn.pooled.ended = True  # the transaction that `Pool.run` had begun, if it did
 
     def raised(self, error: BaseException) -> None:
-        """It failed. Raises CommitUncertain if it commits, and its answer was lost."""
+        """Note that it failed. Raises CommitUncertain if it commits, and its answer was lost."""
         self.conn.note(self.query, None)
         if self._alive and not self._failed:
             self.conn.tell_of_statement(self.query, error)
 
     def answered(self, cursor: Any) -> bool:
-        """It was answered. True if the cursor is to be set to its first result again."""
+        """Note that it was answered. True if the cursor must be set to its first result again."""
         conn, result, tags = self.conn, cursor.pgresult, self._tags
         if conn.pooled.waits == self._waits:
             conn.not_called("wait")
@@ -77,6 +77,6 @@ class Said:
         return len(tags) > 1
 
     def check(self) -> None:
-        """Raise InFailedSqlTransaction where it was a COMMIT that saved nothing."""
+        """Raise InFailedSqlTransaction if it was a COMMIT that saved nothing."""
         if self._failed and self._tags[:1] == [b"ROLLBACK"] and asks_to_commit(self.query):
             raise InFailedSqlTransaction(NOTHING_SAVED)

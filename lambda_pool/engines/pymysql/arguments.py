@@ -1,4 +1,4 @@
-"""What PyMySQL is told for one connection, and what nobody may tell it."""
+"""What is passed to PyMySQL for one connection, and what may not be passed to it."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -87,7 +87,7 @@ ARGUMENTS = Arguments(
 
 
 def pymysql_options(parameters: Mapping[str, str], given: Mapping[str, Any], *, pooled: bool) -> Mapping[str, Any]:
-    """What PyMySQL is told, of a URL's parameters and of `connect_args`. Raises ConfigError."""
+    """What to pass to PyMySQL, from a URL's parameters and from `connect_args`. Raises ConfigError."""
     from pymysql import VERSION_STRING
     from pymysql.connections import Connection
 
@@ -104,7 +104,7 @@ def pymysql_defaults() -> Defaults:
 
 
 def pymysql_arguments(request: ConnectRequest) -> dict[str, Any]:
-    """What PyMySQL is told. What the pool decides comes last, and wins."""
+    """The arguments for PyMySQL. What the pool decides comes last, and wins."""
     password = request.credentials.password
     arguments: dict[str, Any] = {
         "charset": "utf8mb4",

@@ -1,6 +1,6 @@
 """The sockets of `wire` for an event loop: they never block, and wait through the seam.
 
-Outside of the loop, as at the end of an invocation, they wait like others.
+Outside of the loop, for example at the end of an invocation, they wait like other sockets.
 """
 
 import errno
@@ -19,7 +19,7 @@ _BUSY = (BlockingIOError, ssl.SSLWantReadError)
 
 
 class _Waiting:
-    """The driver's calls, each tried until it does not have to wait."""
+    """The driver's calls: each is tried again until it does not have to wait."""
 
     line: Line
     patience: float | None
@@ -40,16 +40,16 @@ class _Waiting:
         return self.patience
 
     def hurry(self) -> None:
-        """Raises OverdueError where the deadline has passed."""
+        """Raises OverdueError if the deadline has passed."""
         deadline = self.line.deadline
         if deadline is not None and monotonic() >= deadline:
             raise OverdueError("no answer in time")
 
     def recv_into(self, buffer: Any, *arguments: Any) -> int:
-        """As the socket's. The first piece of an answer is waited for in any case: the other tasks get their turn.
+        """Like the socket's. It always waits for the first piece of an answer, so that other tasks get their turn.
 
-        Amid rows that arrive as fast as they are read, it waits now and then too: other tasks get their turn, and the
-        deadline is checked.
+        If rows arrive as fast as they are read, it waits now and then too: other tasks get their turn, and the deadline
+        is checked.
         """
         first, self._asked = self._asked, False
         if (first or monotonic() - self._waited > _A_MOMENT) and not self._decrypted():
@@ -63,11 +63,11 @@ class _Waiting:
                 self._wait(WRITE)
 
     def _decrypted(self) -> int:
-        """Bytes that are there and do not show on the descriptor."""
+        """Bytes that can be read although the descriptor does not show them."""
         return 0
 
     def sendall(self, data: Any, *arguments: Any) -> None:
-        """As the socket's."""
+        """Like the socket's."""
         self._asked, self._stopped = True, False
         left = memoryview(data).cast("B")
         while left:
@@ -79,7 +79,7 @@ class _Waiting:
                 self._wait(WRITE)
 
     def connect(self, address: Any) -> None:
-        """As the socket's."""
+        """Like the socket's."""
         problem = super().connect_ex(address)  # type: ignore[misc]
         if problem == errno.EINPROGRESS:
             self._wait(WRITE)
@@ -88,7 +88,7 @@ class _Waiting:
             raise OSError(problem, os.strerror(problem))
 
     def do_handshake(self) -> None:
-        """As that of a socket of TLS."""
+        """Like that of a TLS socket."""
         while True:
             try:
                 super().do_handshake()  # type: ignore[misc]
@@ -100,9 +100,9 @@ class _Waiting:
                 return
 
     def _wait(self, events: int, *, amid: bool = False) -> None:
-        """Wait for the server. Raises OverdueError, and CancelledError with the statement ended.
+        """Wait for the server. Raises OverdueError, and CancelledError after it has ended the statement.
 
-        `amid` an answer, that more of it is there does not mean that it comes in time.
+        `amid`: in the middle of an answer, where readable data does not mean that the whole comes in time.
         """
         self.line.attended = True
         try:
@@ -153,7 +153,7 @@ class _PlainSocket(_Waiting, socket.socket):
 
 
 class _TlsSocket(_Waiting, ssl.SSLSocket):  # type: ignore[misc]
-    """A socket of TLS that does."""
+    """A TLS socket that does the same."""
 
     def _decrypted(self) -> int:
         return self.pending()
@@ -166,7 +166,7 @@ class AwaitedSocket(BoundedSocket, _PlainSocket):
 
 
 class AwaitedTlsSocket(BoundedTlsSocket, _TlsSocket):  # type: ignore[misc]
-    """A socket of TLS."""
+    """A TLS socket."""
 
     hurry: Any = _Waiting.hurry
 

@@ -25,8 +25,8 @@ from .wire import BoundedSocket, BoundedTlsSocket, Bounds, Line, Wrapping, dial
 SESSION_TRACK = 1 << 23
 IN_TRANSACTION: int = SERVER_STATUS.SERVER_STATUS_IN_TRANS
 
-# Bytes that a server may answer to what the pool asks of its own accord. Its longest packet is honest, and more than
-# that must not fill the function's memory.
+# Bytes that a server may send in answer to the pool's own questions. Its longest packet is allowed; more than that must
+# not fill the function's memory.
 _MOST = 1 << 24
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class ConnectingConnection(_Connection):
     sock: BoundedSocket | BoundedTlsSocket
     wanted: bool  # whether autocommit is on where nobody changed it
     session_idle: int = 0  # see ConnectRequest
-    address: str = ""  # where to go, whatever the host's name leads to by now
+    address: str = ""  # where to connect, whatever the host's name leads to by now
     sockets: tuple[type[BoundedSocket], type[BoundedTlsSocket]] = BoundedSocket, BoundedTlsSocket  # without, with TLS
     stand_in: Any = None  # see `patched`
     slow_query: float = 0.0  # see ConnectRequest, as `on_slow` is
@@ -58,7 +58,7 @@ class ConnectingConnection(_Connection):
     closed_in_transaction: bool = False
 
     def __init__(self, **arguments: Any) -> None:
-        """PyMySQL's, whose arguments these are."""
+        """The arguments are PyMySQL's."""
         self.line: Line = Line()
         self.noted: Noted = Noted()
         self.cancelled = self.closed_by_user = self.closed_in_transaction = self._connected = False
@@ -75,7 +75,7 @@ class ConnectingConnection(_Connection):
         self.wanted = bool(self.autocommit_mode)
         setup = self.init_command, self.sql_mode
         self.autocommit_mode: Any = None
-        self.init_command = self.sql_mode = None  # they have their place in `run_setup`
+        self.init_command = self.sql_mode = None  # `run_setup` sends them
         context = wrapping = plain = None
         if self.ssl:
             context, self.ctx = self.ctx, Wrapping(self.ctx, self.sockets[1])
@@ -85,7 +85,7 @@ class ConnectingConnection(_Connection):
                 self.line.response_pending = True
                 plain = self._dial(deadline)
                 self.connect(plain)
-                # As the driver notes it of a socket that it opens itself.
+                # What the driver notes for a socket that it opens itself.
                 self.host_info: str = (
                     "Localhost via UNIX socket" if self.unix_socket else f"socket {self.host}:{self.port}"
                 )
@@ -106,7 +106,7 @@ class ConnectingConnection(_Connection):
         self.noted = Noted()
 
     def connect(self, sock: Any = None) -> None:
-        """PyMySQL's. Refused in a block: it would be another session, and half of the work."""
+        """PyMySQL's. Refused inside a block: it would be another session, and half of the work."""
         if self._connected:
             raise pymysql.ProgrammingError("connect() on a connection of the pool: leave the block, and borrow another")
         super().connect(sock)
@@ -134,14 +134,14 @@ class ConnectingConnection(_Connection):
         return bool(self.client_flag & self.server_capabilities & SESSION_TRACK)
 
     def setup(self) -> tuple[str, ...]:
-        """What makes a session one of this pool, after the login and after each reset."""
+        """The statements that make a session one of this pool's, after the login and after each reset."""
         names = f"SET NAMES {self.charset}" + (f" COLLATE {self.collation}" if self.collation else "")
         names += f", wait_timeout={self.session_idle}" if self.session_idle else ""
         mode = f"sql_mode={self.escape(self.sql_mode)}" if self.sql_mode else ""
         if self.tracked:
             rest = [mode] if mode else []
             return (", ".join([names, *rest, f"autocommit={int(self.wanted)}", "session_track_state_change=1"]),)
-        # Behind a pooler too: send only statements that it does not pin for, one at a time.
+        # Also used behind a pooler: send only statements that it does not pin for, one at a time.
         return (names, f"SET {mode}") if mode else (names,)
 
     def run_setup(self) -> None:
@@ -149,7 +149,7 @@ class ConnectingConnection(_Connection):
         for statement in self.setup():
             self.query(statement)
         if self.init_command:
-            with pymysql.cursors.Cursor(self) as cursor:  # whose end reads every result of a procedure
+            with pymysql.cursors.Cursor(self) as cursor:  # its close() reads every result of a procedure
                 cursor.execute(self.init_command)
         self.autocommit(self.wanted)
         if self.in_transaction:
@@ -173,15 +173,15 @@ class ConnectingConnection(_Connection):
     def bounded(self, timeout: float | None, most: float = _MOST) -> Bounds:
         """Bound all reads and writes in a `with` block, together, to `timeout` seconds (None: no bound), `most` bytes.
 
-        An answer that PyMySQL cannot read is the loss of the connection.
+        If PyMySQL cannot read an answer, the connection counts as lost.
         """
         return Bounds(self, timeout, most)
 
     def _raised_elsewhere(self, error: BaseException) -> BaseException | None:
-        """The error of a signal's handler that the driver took for its socket's; None if there is none."""
+        """The error of a signal handler that the driver took for its socket's; None if there is none."""
         inner = error.__context__
         if not isinstance(error, pymysql.MySQLError) or not isinstance(inner, OSError) or not inner.__traceback__:
             return None
-        # Otherwise the error comes from an `except` block of the borrower's.
+        # Otherwise `inner` is from an `except` block of the borrower's.
         caught = str(inner.__traceback__.tb_frame.f_globals.get("__name__", ""))
         return inner if caught.startswith(("pymysql", str(__package__))) and from_elsewhere(inner) else None

@@ -1,4 +1,4 @@
-"""PyMySQL's connection over a socket of ours, with a memory of what its statements did and of what was not answered.
+"""PyMySQL's connection over our own socket: it remembers what its statements did, and what was not answered.
 
 Every method here that sends something overrides a public one of PyMySQL and calls it. Imported only when the first
 connection is opened: importing it imports PyMySQL.
@@ -27,17 +27,17 @@ from .wire import BoundedTlsSocket
 T = TypeVar("T")
 
 _STATE_CHANGED = 1 << 14
-_STATE_KINDS = {0, 1, 2}  # a variable, the database, anything; the others are of transactions
+_STATE_KINDS = {0, 1, 2}  # a variable, the database, anything; the other kinds are about transactions
 _AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 
-# Bytes from which on a statement may be more than the server takes; its smallest defaults are above.
+# From this size on (bytes), a statement may be too long for the server: the lowest default limits are above it.
 _LARGE = 1 << 16
 
 _CUT = (
     "the deadline ended a statement of this transaction, and MySQL undid that statement alone: a COMMIT would save the "
     "rest without it. Until conn.rollback(), or ROLLBACK TO SAVEPOINT, nothing else is sent"
 )
-# What stands before "COMMIT was sent", of statements that do not say so.
+# What comes before "COMMIT was sent" for statements that do not say COMMIT.
 _IMPLICIT = "the statement commits what came before it, so a "
 _PERHAPS = "the statement may commit by itself, so perhaps a "
 
@@ -52,9 +52,9 @@ _ROLLBACK = look("ROLLBACK", several=False)
 
 
 class BoundedConnection(ConnectingConnection):
-    """A `pymysql.connections.Connection`; to its borrowers no different, but that `with conn:` commits."""
+    """A `pymysql.connections.Connection`; the only difference for its borrowers is that `with conn:` commits."""
 
-    # As a strict type checker wants them again where they are assigned.
+    # Declared again for strict type checkers, because they are assigned here.
     server_status: int
     cancelled: bool
     closed_by_user: bool
@@ -66,7 +66,7 @@ class BoundedConnection(ConnectingConnection):
     def _commanded(self, call: Callable[..., T], *arguments: Any, seen: Look = COMMAND, saving: bool = False) -> T:
         """Let the driver send one command, and note how it was answered. `saving`: it may commit what was done before.
 
-        One that was left unanswered ends the connection, because its answer would be taken for the next one's.
+        If an earlier one was left unanswered, the connection ends: that answer would be taken for the next one's.
         """
         line = self.line
         if line.is_taken():
@@ -78,9 +78,9 @@ class BoundedConnection(ConnectingConnection):
             self._check_it_lives()
             self.noted.saving = True
         before = self._status_before()
-        if self.open:  # else nothing is sent
+        if self.open:  # otherwise nothing is sent
             self.noted.seen = seen
-        self.cancelled = False  # said on another thread of a command that had just ended
+        self.cancelled = False  # another thread cancelled a command that had just ended
         line.response_pending = True
         line.thread = get_ident()
         try:
@@ -98,17 +98,17 @@ class BoundedConnection(ConnectingConnection):
         return answer
 
     def _refuse_another(self) -> NoReturn:
-        """Tasks share this by SQLAlchemy, and threads by mistake; while one waits for an answer, both would read it."""
+        """Tasks share it through SQLAlchemy, threads by mistake: while one waits for an answer, both would read it."""
         raise pymysql.InterfaceError(_WAITED_FOR)
 
     def _refuse_a_closed_one(self) -> NoReturn:
-        """As psycopg, where it was lost or the pool has closed it: PyMySQL's own errors say nothing."""
+        """Say what psycopg says if it was lost, or closed by the pool: PyMySQL's own errors say nothing."""
         raise pymysql.OperationalError(CR.CR_SERVER_LOST, "the connection is closed")
 
     def _check_it_lives(self) -> None:
-        """Raise the driver's error where the connection is lost already, so that a COMMIT is never sent.
+        """Raise the driver's error if the connection is lost already, so that a COMMIT is never sent.
 
-        MySQL sends nothing unasked but that it closes.
+        The only thing that MySQL sends unasked is that it closes the connection.
         """
         if not self.unfinished and poll(self.sock.fileno(), READ):
             self.drop_result()
@@ -123,7 +123,7 @@ class BoundedConnection(ConnectingConnection):
         return status
 
     def _failed(self, error: BaseException, before: int) -> None:
-        """Note what an error means; raise what it stands for, where that is another. `before`: the status till then."""
+        """Note what an error means; raise the one that it stands for, if that is another. `before`: the last status."""
         raised = self._raised_elsewhere(error)
         if raised is not None:
             self.abandon()
@@ -147,7 +147,7 @@ class BoundedConnection(ConnectingConnection):
         elif self.line.response_pending and self.saves and not noted.lost_commit:
             if self.cancelled:
                 self._doubt(error, AUTOCOMMITTED)
-            noted.lost_commit = str(lost_answer(error, AUTOCOMMITTED))  # for whoever swallows the driver's error
+            noted.lost_commit = str(lost_answer(error, AUTOCOMMITTED))  # if the driver's error is swallowed
         if self.cancelled:
             raise self._given_up(error) from error
 
@@ -163,7 +163,7 @@ class BoundedConnection(ConnectingConnection):
 
     def query(self, sql: Any, unbuffered: bool = False) -> int:
         """Run one statement (every cursor's way to the server)."""
-        # Here, in the last moment: `executemany` looks at how a statement ends. What the pool sends goes as announced.
+        # Only here, because `executemany` looks at how a statement ends. What the pool sends goes out as announced.
         if self.comment is not None and not self.line.ours:
             sql = self.comment(sql)
         self.ask_if_undone()
@@ -201,15 +201,15 @@ class BoundedConnection(ConnectingConnection):
         return affected
 
     def _is_done(self, seen: Look) -> bool:
-        """Whether what was answered without an error is done, though somebody asked the server to end it."""
+        """Whether a statement that was answered without an error is done, though the server was asked to end it."""
         if seen.several:
             return False
         result = private.result_of(self)
-        whole = result is not None and result.server_status is not None  # else rows came, perhaps not all
+        whole = result is not None and result.server_status is not None  # otherwise rows came, perhaps not all
         return seen.begins_anew or (whole and (seen.implicit or (seen.writes and self.alone)))
 
     def _note_answer(self) -> None:
-        """Note what the answer to a statement said of transaction and session."""
+        """Note what the answer to a statement said about the transaction and the session."""
         result = private.result_of(self)
         if result is None:
             return
@@ -222,18 +222,18 @@ class BoundedConnection(ConnectingConnection):
             self.noted.changed = bool(reported(result.message) & _STATE_KINDS)
 
     def _note_rows(self) -> None:
-        """Note what the packet behind the last row said. Unseen, a block that only reads would keep its snapshot."""
+        """Note what the packet after the last row said. Otherwise a block that only reads would keep its snapshot."""
         status = self.line.status_of_rows()
         self.noted.transaction_unknown = status is None
         if status is not None:
             self.server_status = status
 
     def settle_stream(self) -> None:
-        """Where a streamed result was read to its end, note what its last packet said."""
+        """If a streamed result was read to its end, note what its last packet said."""
         if self.noted.streams and not self.unfinished:
             before, self.noted.streams = self._status_before(), False
             self._note_rows()
-            if self.noted.transaction_unknown and before & IN_TRANSACTION:  # it ended with an untold error
+            if self.noted.transaction_unknown and before & IN_TRANSACTION:  # it ended with an error that nobody saw
                 why = "a streamed result ended with an error"
                 self.noted.doubt = pymysql.OperationalError(CR.CR_UNKNOWN_ERROR, why), self.noted.seen
 
@@ -241,7 +241,7 @@ class BoundedConnection(ConnectingConnection):
         """Read the next result of a statement that has several."""
         if self.line.is_taken():
             self._refuse_another()
-        # Inside of another command, which reads what is left of the statement before, its own is unanswered.
+        # Another command may call this to read the rest of the last statement: its own answer is still to come.
         nested, self.line.response_pending = self.line.response_pending, True
         outer, self.line.thread = self.line.thread, get_ident()
         try:
@@ -274,7 +274,7 @@ class BoundedConnection(ConnectingConnection):
         return made if self.stand_in is None else self.stand_in.cursor(lambda _: made)
 
     def cursor_type(self, asked: Any) -> Any:
-        """The class of a new cursor: one that streams tells its connection of errors, and each of slow statements."""
+        """The class of a cursor: one that streams reports errors to its connection; any may report slow statements."""
         streams = isinstance(asked, type) and issubclass(asked, SSCursor)
         made = streaming(asked) if streams else asked
         return made if self.on_slow is None else watching(made)
@@ -282,9 +282,9 @@ class BoundedConnection(ConnectingConnection):
     # --- transactions -------------------------------------------------------------------------------------------------
 
     def ask_if_undone(self) -> None:
-        """After a statement failed: ask whether a transaction is open, where its error does not tell.
+        """After a statement failed, ask whether a transaction is open, if the error does not tell.
 
-        The server may have undone the whole of it, or the statement have begun one.
+        The server may have undone the whole transaction, or the statement may have begun one.
         """
         self.settle_stream()
         noted = self.noted
@@ -293,9 +293,9 @@ class BoundedConnection(ConnectingConnection):
             self.ping()
 
     def _check_whole(self, seen: Look) -> None:
-        """Raise InternalError where `seen` would save, or add to, a part of a transaction whose other part was undone.
+        """Raise InternalError if `seen` would save, or add to, a part of a transaction whose other part was undone.
 
-        PostgreSQL does that by itself. In `Pool.run` the error that undid all comes again, so that it may be replayed.
+        PostgreSQL does that by itself. In `Pool.run` the error that undid all comes again, so the work can be replayed.
         """
         self.ask_if_undone()
         noted = self.noted
@@ -304,7 +304,7 @@ class BoundedConnection(ConnectingConnection):
         if not (noted.incomplete or noted.undone) or seen.rolls_back:
             return
         if seen.begins and not self.server_status & IN_TRANSACTION:
-            return  # of the old one there is nothing left
+            return  # nothing is left of the old one
         if noted.incomplete and not seen.to_savepoint:
             raise pymysql.InternalError(_CUT)
         # With autocommit, each statement that comes after it would be saved.
@@ -312,12 +312,12 @@ class BoundedConnection(ConnectingConnection):
             raise pymysql.InternalError(noted.over())
 
     def _refuse_if_guarded(self, method: str) -> None:
-        """`Pool.run` commits itself, and could else not know whether a replay is safe."""
+        """`Pool.run` commits by itself: otherwise it could not know whether a replay is safe."""
         if self.noted.guarded:
             raise pymysql.ProgrammingError(f"{method}() inside Pool.run(): run() commits when the work returns")
 
     def commit(self) -> None:
-        """COMMIT; refused inside `Pool.run`, and where only a part would be saved. Raises CommitUncertain too."""
+        """COMMIT; refused inside `Pool.run`, and if only a part would be saved. Also raises CommitUncertain."""
         self._refuse_if_guarded("commit")
         self._check_whole(_COMMIT)
         self._commanded(super().commit, seen=_COMMIT, saving=self.in_transaction)
@@ -337,7 +337,7 @@ class BoundedConnection(ConnectingConnection):
         self.noted.begin_anew()
 
     def autocommit(self, value: bool) -> None:
-        """SET autocommit, which commits where it switches that on; then refused as `commit` is."""
+        """SET autocommit. Switching it on commits, and is refused as `commit` is."""
         saving = value and not self.get_autocommit()
         if saving:
             self._refuse_if_guarded("autocommit")
@@ -345,7 +345,7 @@ class BoundedConnection(ConnectingConnection):
         self._commanded(super().autocommit, value, seen=_COMMIT, saving=saving and self.in_transaction)
 
     def __exit__(self, *exc_info: object) -> None:
-        """Commit on success, roll back on error; the connection stays open. Inside `Pool.run`, that does both."""
+        """Commit on success, roll back on error; the connection stays open. Inside `Pool.run`, `run` does both."""
         failed = exc_info[0] is not None
         if not self.open:
             return
@@ -367,7 +367,7 @@ class BoundedConnection(ConnectingConnection):
     # --- the driver's other commands ----------------------------------------------------------------------------------
 
     def ping(self, reconnect: bool = False) -> None:  # type: ignore[override]
-        """COM_PING. It never connects anew: amid a block that would be another session, and half of the work."""
+        """COM_PING. It never reconnects: inside a block, that would be another session, and half of the work."""
         doubt, self.noted.doubt = self.noted.doubt, None
         self._commanded(super().ping, False)
         if self.server_status & IN_TRANSACTION:
@@ -383,7 +383,7 @@ class BoundedConnection(ConnectingConnection):
         self._commanded(super().select_db, db)
 
     def set_character_set(self, charset: str, collation: str | None = None) -> None:
-        """SET NAMES; while it connects, `setup` says it."""
+        """SET NAMES; while it connects, `setup` does that."""
         if self._connected:
             self.noted.changed = True
             self._commanded(super().set_character_set, charset, collation)
@@ -395,7 +395,7 @@ class BoundedConnection(ConnectingConnection):
     def close(self) -> None:
         """Tell the server, and close."""
         if self.line.silent and not self.open:
-            return  # given up by the pool, which is no error of the borrower's
+            return  # given up by the pool, which is not an error of the borrower's
         if self.open:
             self.closed_by_user = True
             self.closed_in_transaction = self.in_transaction or self.line.response_pending
@@ -406,19 +406,19 @@ class BoundedConnection(ConnectingConnection):
     # --- for the pool -------------------------------------------------------------------------------------------------
 
     def drop_result(self) -> None:
-        """Let nobody read the rest of a streamed result: PyMySQL would try to on a closed connection as well."""
+        """Let nobody read the rest of a streamed result: PyMySQL would try that on a closed connection too."""
         result = private.result_of(self)
         if result is not None:
             result.unbuffered_active = result.has_next = False
 
     @property
     def alone(self) -> bool:
-        """True in autocommit mode with no transaction open, by the server's last word: each statement is one."""
+        """True if by the server's last word autocommit is on and no transaction open: each statement is its own."""
         return self.server_status & (_AUTOCOMMIT | IN_TRANSACTION) == _AUTOCOMMIT and not self.noted.untold
 
     @property
     def saves(self) -> bool:
-        """True if what is not answered, or what was lost, saves something by itself: it may be saved or not."""
+        """True if a command that is not answered, or was lost, saves something by itself: it may be saved or not."""
         noted = self.noted
         return noted.saving or bool(noted.lost_commit) or (self.alone and not noted.seen.reads)
 
@@ -430,7 +430,7 @@ class BoundedConnection(ConnectingConnection):
 
     @property
     def overheard(self) -> bool:
-        """True if more came than the last answer: announced, decrypted, or read already. The socket shows none."""
+        """True if more came than the last answer: announced, decrypted, or read already. The socket shows nothing."""
         if not self.open:
             return False
         more = self.server_status & SERVER_STATUS.SERVER_MORE_RESULTS_EXISTS or self.line.leftover()

@@ -1,6 +1,6 @@
 """PyMySQL's connection and cursors for `async def`: the same methods, those that talk to the server as coroutines.
 
-The driver's own code runs, in a greenlet over the sockets of `awaited`. Tasks that share a connection take turns.
+The driver's own code runs in a greenlet, over the sockets of `awaited`. Tasks that share a connection take turns.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ def _awaited(name: str, doc: str, *, ends: bool = False) -> Any:
 
 
 def _known(name: str, doc: str) -> Any:
-    """The driver's method of that name, which asks nobody."""
+    """The driver's method of that name, which does not ask the server."""
 
     def method(self: Any, *args: Any, **named: Any) -> Any:
         return getattr(self._driver, name)(*args, **named)
@@ -51,7 +51,7 @@ class AsyncConnection:
     """
 
     def __init__(self, conn: BoundedConnection, patience: float) -> None:
-        """`patience`: seconds that the answer to COMMIT is waited for after its task was cancelled."""
+        """`patience`: seconds to wait for the answer to COMMIT after its task was cancelled."""
         self.driver_connection = self._driver = conn
         self._patience = patience
         self._turn = asyncio.Lock()
@@ -60,7 +60,7 @@ class AsyncConnection:
         return f"<AsyncConnection of {self.driver_connection!r}>"
 
     async def _do(self, call: Callable[..., T], *arguments: Any, ends: bool = False, **named: Any) -> T:
-        """`ends`: it may commit, so its answer is heard whoever cancels the task."""
+        """`ends`: it may commit, so its answer is waited for even if the task is cancelled."""
         async with self._turn:
             with Unbroken(self._patience) if ends else nullcontext():
                 return await spawn(call, *arguments, **named)

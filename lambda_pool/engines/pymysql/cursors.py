@@ -1,4 +1,4 @@
-"""What is put in front of PyMySQL's cursors: they tell of errors among streamed rows, and of slow statements."""
+"""Classes in front of PyMySQL's cursors: they report errors among streamed rows, and slow statements."""
 
 from functools import cache
 from typing import Any
@@ -8,7 +8,7 @@ from ..slow import timed
 
 @cache
 def streaming(base: Any) -> Any:
-    """A cursor's class that reads its rows one by one, and whose connection learns of the errors among them."""
+    """A cursor class that reads its rows one by one, and tells its connection of the errors among them."""
 
     class Streaming(base):  # type: ignore[misc]
         def read_next(self) -> Any:
@@ -16,7 +16,7 @@ def streaming(base: Any) -> Any:
             return conn.read_next_by(super().read_next) if conn is not None else super().read_next()
 
         def close(self) -> None:
-            # On a lost connection the error of reading on would hide why it was lost.
+            # On a lost connection, the error from reading on would hide why it was lost.
             if self.connection is not None and not self.connection.open:
                 self.connection.drop_result()
             super().close()
@@ -27,7 +27,7 @@ def streaming(base: Any) -> Any:
 
 @cache
 def watching(base: Any) -> Any:
-    """A cursor's class that tells of slow statements. Here a statement and its parameters are still two things."""
+    """A cursor class that reports slow statements. Here a statement and its parameters are still separate."""
 
     class Watching(base):  # type: ignore[misc]
         _watched = False
@@ -35,7 +35,7 @@ def watching(base: Any) -> Any:
 
         def _timed(self, text: str | bytes, method: Any, *args: Any) -> Any:
             conn = self.connection
-            if self._watched or conn is None:  # a closed cursor has an error of its own
+            if self._watched or conn is None:  # a closed cursor raises an error of its own
                 return method(*args)
             self._watched = True
             try:

@@ -37,7 +37,7 @@ class MysqlEngine:
         from . import private
 
         private.check()
-        if self.awaited:  # not in a greenlet, where importing is one thing more that may go wrong
+        if self.awaited:  # not later in a greenlet, where an import is one more thing that may go wrong
             from . import coroutines, engine_connection  # noqa: F401
 
     @private
@@ -101,11 +101,11 @@ class MysqlEngine:
         return Cursor(conn)
 
     def in_coroutines(self, conn: Any, patience: float) -> Any:
-        """An object with its methods as coroutines."""
+        """An object that has its methods as coroutines."""
         from .coroutines import AsyncConnection
 
         return AsyncConnection(conn, patience)
 
     def classify(self, error: BaseException) -> Failure:
-        """By the error's number, and by its text where the number says nothing."""
+        """By the error's number, and by its text if the number says nothing."""
         return classify(error)

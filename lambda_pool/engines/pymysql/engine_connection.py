@@ -37,11 +37,11 @@ _IN_TRANSACTION, _AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_IN_TRANS, SERVER_STAT
 # Not in pymysql.constants: https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_reset_connection.html
 _COM_RESET_CONNECTION = 0x1F
 _PING = command(COMMAND.COM_PING)
-# What only the transaction has that `begin` began: it goes with it, and a later one has none.
+# Only the transaction that `begin` began has this: it ends with that, and a later one has none.
 _SAVEPOINT = "SAVEPOINT lambda_pool_run"
 _IS_IT_THERE = "RELEASE SAVEPOINT lambda_pool_run"
 _ASKING = 1.0  # seconds
-# There is no way back to no database: this one is everybody's to read, and nobody's to write.
+# A session cannot go back to no database. Everybody may read this one, and nobody may write to it.
 _NO_DATABASE = b"information_schema"
 # What a borrower may set on the driver's connection, and a reset puts back; the dictionaries are copied.
 _ATTRIBUTES = (
@@ -69,7 +69,7 @@ class MysqlConnection:
         self.backend_id: int = conn.thread_id()  # type: ignore[no-untyped-call]
 
     def set_baseline(self) -> None:
-        """What the server was told, it is not told again: a connection that needs a reset is then closed."""
+        """The server is not told again what the framework told it: a connection that needs a reset is then closed."""
         conn = self.driver_connection
         self._set_up = self._set_up or conn.noted.changed
         self._autocommit = bool(conn.server_status & _AUTOCOMMIT)
@@ -80,18 +80,18 @@ class MysqlConnection:
 
     @contextmanager
     def uncounted(self) -> Iterator[None]:
-        """What is noted of the session is as before the block."""
+        """Afterwards, the notes on the session are as before the block."""
         noted = self.driver_connection.noted
         before = noted.isolation_changed, noted.changed
         yield
         noted.isolation_changed, noted.changed = before
 
     def limited(self, timeout: float) -> Bounds:
-        """By the socket."""
+        """The socket bounds it."""
         return Bounds(self.driver_connection, timeout, float("inf"), ours=False)
 
     def read_rest(self, timeout: float | None) -> None:
-        """Of all results of the last statement."""
+        """Read the rest of all results of the last statement."""
         conn = self.driver_connection
         with conn.bounded(timeout, most=float("inf")):
             result = private.result_of(conn)
@@ -103,20 +103,20 @@ class MysqlConnection:
     # --- the warm path ------------------------------------------------------------------------------------------------
 
     def is_silent(self) -> bool:
-        """By the kernel's word. Not if PyMySQL has closed it: the descriptor's number may be somebody else's now."""
+        """Asks the kernel. False if PyMySQL has closed it: the descriptor's number may be somebody else's now."""
         return self.driver_connection.open and self._socket.is_silent()
 
     def status(self) -> Status:
-        """By the flags of the last answer, and what the connection noted of its statements.
+        """From the flags of the last answer, and what the connection noted about its statements.
 
-        A streamed result counts until it is read: whether somebody waits for its next row, nobody can see from here.
+        A streamed result counts until it is read: whether somebody waits for its next row cannot be seen from here.
         """
         conn = self.driver_connection
         if conn.line.ours:
             return Status.ENDING
         if conn.line.response_pending:
             if conn.alone and not conn.open and not conn.saves:
-                return Status.IDLE  # lost amid a statement that saves nothing
+                return Status.IDLE  # lost during a statement that saves nothing
             return Status.COMMITTING if conn.alone or conn.saves else Status.BUSY
         in_transaction = conn.server_status & _IN_TRANSACTION
         result = private.result_of(conn)
@@ -125,7 +125,7 @@ class MysqlConnection:
         return Status.IN_TRANSACTION if in_transaction else Status.IDLE
 
     def inspect(self, *, ask: bool = False) -> Facts:
-        """By the server's word and what the connection noted; `ask` looks for the savepoint of guarded work."""
+        """From the server's word and what the connection noted; `ask` looks for the savepoint of guarded work."""
         conn, noted = self.driver_connection, self.driver_connection.noted
         condition = self._condition()
         return Facts(
@@ -140,7 +140,7 @@ class MysqlConnection:
 
     def _condition(self) -> Condition:
         conn = self.driver_connection
-        if conn.line.thread is not None:  # who waits for a row holds what the rest would be looked for in
+        if conn.line.thread is not None:  # a thread that waits for a row holds the reader that is looked into below
             return _CHANGED
         conn.settle_stream()
         noted = conn.noted
@@ -172,9 +172,9 @@ class MysqlConnection:
     # --- everything else ----------------------------------------------------------------------------------------------
 
     def ping(self, timeout: float) -> None:
-        """COM_PING; but a server that has something to say already is heard out instead.
+        """COM_PING; but if the server has sent something already, that is read instead.
 
-        Else that would be taken for the answer, and ours for the next borrower's.
+        Otherwise it would be taken for the answer, and the real answer for the next borrower's.
         """
         conn = self.driver_connection
         unasked = not self.is_silent() or conn.overheard
@@ -188,15 +188,15 @@ class MysqlConnection:
             raise OverdueError("the connection is not idle after a ping")
 
     def sessions(self, timeout: float) -> tuple[int, int]:
-        """By the server's counters."""
+        """From the server's counters."""
         from .occupancy import sessions
 
         return sessions(self.driver_connection, timeout, spoken=not self.is_silent())
 
     def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
-        """An explicit transaction: MySQL's implicit ones cannot be read-only, nor seen to end.
+        """Begin an explicit transaction: MySQL's implicit ones cannot be read-only, and nobody sees them end.
 
-        A guarded one is marked by a savepoint, in the same write; a pooler may not take two commands in one.
+        A guarded one is marked by a savepoint, in the same write; not behind a pooler, which may not take two in one.
         """
         conn = self.driver_connection
         marked = guarded and not self._pooled
@@ -214,7 +214,7 @@ class MysqlConnection:
         conn.noted.read_only = readonly
 
     def _is_marked(self) -> bool:
-        """Ask for the savepoint. One that is gone leaves open whether the server undid all, or the work saved it."""
+        """Ask for the savepoint. If it is gone, either the server undid all, or the work saved it: nobody knows."""
         conn = self.driver_connection
         if self._pooled or not conn.open or conn.line.response_pending or conn.unfinished:
             return False
@@ -229,11 +229,11 @@ class MysqlConnection:
         return True
 
     def commit(self, timeout: float | None, *, last: bool = True) -> Outcome:
-        """COMMIT, where a transaction is, or may be, open."""
+        """COMMIT, if a transaction is, or may be, open."""
         return self._finish(commit=True, timeout=timeout, last=last)
 
     def rollback(self, timeout: float | None, *, last: bool = True) -> Outcome:
-        """ROLLBACK, where a transaction is, or may be, open."""
+        """ROLLBACK, if a transaction is, or may be, open."""
         return self._finish(commit=False, timeout=timeout, last=last)
 
     def _finish(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
@@ -255,11 +255,11 @@ class MysqlConnection:
                 raise CommitUncertain(noted.lost_commit)
             if commit and noted.unclear:
                 raise noted.failed()
-            # Where nothing was open, all that was answered is saved.
+            # If nothing was open, all that was answered is saved.
             return Outcome.NONE if conn.alone and noted.undone is None else Outcome.FAILED
         if conn.unfinished:
             if not commit:
-                # Reading what may be a million rows, only to roll back, is dearer than a new connection.
+                # Reading perhaps a million rows, only to roll back, costs more than a new connection.
                 raise LambdaPoolError("a streamed result was left unread")
             self.read_rest(timeout)
         conn.settle_stream()
@@ -273,7 +273,7 @@ class MysqlConnection:
         return Outcome.FAILED if lost else outcome
 
     def _end(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
-        """Send COMMIT or ROLLBACK where it is due, and with it a reset where one is."""
+        """Send COMMIT or ROLLBACK if it is due, together with a reset if one is due."""
         conn = self.driver_connection
         self._rolled_back = not commit
         self._was_reset = False
@@ -293,8 +293,8 @@ class MysqlConnection:
         try:
             with conn.bounded(timeout):
                 conn.commit()
-        except pymysql.MySQLError as error:  # also for what cannot be read
-            # The server's own "no", on a connection that lives, is an answer. Anything else is none.
+        except pymysql.MySQLError as error:  # also for an answer that cannot be read
+            # The server's own "no", on a live connection, is an answer. Nothing else is.
             if not conn.noted.saving or (conn.open and is_refusal(error)):
                 raise
             raise uncertain(error) from error
@@ -312,7 +312,7 @@ class MysqlConnection:
         )
 
     def _needs_reset(self) -> bool:
-        """Whether the server is to forget what was set: where the option asks for it, or the pool cannot do without."""
+        """Whether the server must forget what was set: the option asks for it, or the pool cannot do without."""
         noted = self.driver_connection.noted
         if not self._reset or self._set_up or noted.role_changed:  # there is no way back to the role of a login
             return False
@@ -326,7 +326,7 @@ class MysqlConnection:
         )
 
     def _follow_with_reset(self) -> None:
-        """Let COM_RESET_CONNECTION, and what makes the session one of this pool, go out with the next command."""
+        """Let COM_RESET_CONNECTION, and the set-up of a session of this pool, go out with the next command."""
         conn = self.driver_connection
         self._restore_attributes()
         following: list[Following] = [(command(_COM_RESET_CONNECTION), _PING)]
@@ -341,7 +341,7 @@ class MysqlConnection:
         self._resetting = True
 
     def _read_reset(self) -> None:
-        """Read the answers, by the driver's methods that would have asked: what they send went out already."""
+        """Read the answers, with the driver's methods that would have asked: what they send went out already."""
         conn = self.driver_connection
         database = self._place()
         self._resetting = False
@@ -352,7 +352,7 @@ class MysqlConnection:
         self._was_reset = True
 
     def _place(self) -> bytes | None:
-        """The database to go back to, which no reset does by itself."""
+        """The database to go back to: no reset does that by itself."""
         return self._database or (_NO_DATABASE if self.driver_connection.noted.moved else None)
 
     def reset(self, timeout: float | None) -> bool:
@@ -372,7 +372,7 @@ class MysqlConnection:
         if (self._pooled or self._set_up) and (
             due or noted.isolation_changed or noted.moved or noted.locked or noted.named_lock
         ):
-            # The borrower's SET pinned it; putting it back would not unpin it, a new connection is not pinned.
+            # The borrower's SET pinned it, and putting it back would not unpin it. A new connection is not pinned.
             return False
         with conn.bounded(timeout):
             self._bring_back()

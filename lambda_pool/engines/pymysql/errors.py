@@ -21,7 +21,7 @@ _NUMBERS = {
 }
 _BY_NUMBER = {number: failure for failure, numbers in _NUMBERS.items() for number in numbers}
 CR_SERVER_LOST = 2013
-# What no time heals, though PyMySQL reports it as "can't connect" (2003) like all that the operating system says.
+# No later attempt helps here, but PyMySQL reports it as "can't connect" (2003), like all the system's errors.
 _FINAL_TEXTS = (
     ("certificate", Failure.UNTRUSTED),
     ("SSL", Failure.UNTRUSTED),
@@ -31,7 +31,7 @@ _FINAL_TEXTS = (
 
 
 def classify(error: BaseException) -> Failure:
-    """By the error's number, and by its text where the number says nothing. FOREIGN: not the driver's own."""
+    """By the error's number, and by its text if the number says nothing. FOREIGN: not the driver's own."""
     if isinstance(error, OverdueError):
         return Failure.UNREACHABLE
     if not type(error).__module__.startswith("pymysql") or not error.args:
@@ -51,7 +51,7 @@ def classify(error: BaseException) -> Failure:
                 return meaning
     if failure is Failure.READ_ONLY and not is_read_only(error.args):
         return Failure.OTHER
-    if number == 1226 and "max_user_connections" not in str(error):  # so many an hour: no retry helps
+    if number == 1226 and "max_user_connections" not in str(error):  # a limit per hour: no retry helps
         return Failure.OTHER
     return failure
 
@@ -63,9 +63,9 @@ def is_read_only(args: tuple[Any, ...]) -> bool:
 
 
 def too_long(error: Exception, size: int, most: int | None) -> Exception | None:
-    """An error that says that a statement was too long: the server's own word is often lost on the way.
+    """An error that says that a statement was too long: the server's own error is often lost on the way.
 
-    `most`: the bytes that the server takes, where that is known.
+    `most`: the bytes that the server takes, if that is known.
     """
     number = error.args[0] if error.args else None
     if number not in {1153, 2006, CR_SERVER_LOST} or not most or size <= most:
@@ -78,12 +78,12 @@ def too_long(error: Exception, size: int, most: int | None) -> Exception | None:
 
 
 def is_answer(number: object) -> bool:
-    """True for a server's own error number; from 2000 on come those of clients: not, or not well, answered."""
+    """True for a server's own error number. From 2000 on they are the client's: no answer, or no valid one."""
     return isinstance(number, int) and number >= 1000 and not 2000 <= number < 3000
 
 
 def is_refusal(error: BaseException) -> bool:
-    """True for an answer to COMMIT that says no; one that tells of a loss leaves open what was saved before it."""
+    """True for an answer to COMMIT that says no. One that tells of a lost connection leaves open what was saved."""
     number = error.args[0] if error.args else None
     lost = {Failure.LOST, Failure.SHUTDOWN}
     return is_answer(number) and classify(error) not in lost

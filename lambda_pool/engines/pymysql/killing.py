@@ -18,7 +18,7 @@ def kill_query(
     conn.cancelled = True
     try:
         peer = conn.sock.getpeername()
-        # By its address: the name may lead to another server by now, where the number is somebody else's.
+        # To its address: the name may lead to another server by now, where the number is somebody else's.
         helper = aside("" if isinstance(peer, str | bytes) else peer[0])
         try:
             other: Any = helper.driver_connection
@@ -27,14 +27,14 @@ def kill_query(
                 other.query(f"KILL QUERY {number:d}")
         finally:
             helper.close(timeout)
-    except Exception:  # noqa: BLE001 - whatever went wrong, the caller's answer is to abort
+    except Exception:  # noqa: BLE001 - whatever went wrong, the caller then aborts
         return False
     return True
 
 
 def stopper(conn: "BoundedConnection", aside: Aside | None) -> Callable[[float], object]:
-    """What ends the statement that `conn` waits for, in at most so many seconds; where nobody can, only notes it."""
-    known = ref(conn)  # which knows the socket that knows this
+    """A function that ends the statement of `conn` within the given seconds. Without `aside` it only notes that."""
+    known = ref(conn)  # weak: it refers to the socket, which refers to this
 
     def stop(seconds: float) -> None:
         found = known()

@@ -1,4 +1,4 @@
-"""What is remembered of one borrow: by the statements' words, and by what the server reports."""
+"""What is remembered of one borrow, from the statements' words and from what the server reports."""
 
 from contextlib import suppress
 from typing import Any
@@ -18,15 +18,15 @@ _UNCLEAR = (
     "a statement failed that may end a transaction by itself ({}: {}), and the transaction is over: what came before "
     "it may be saved or undone. Call conn.rollback() before you go on, and look before you write it again"
 )
-# Errors with which a server refuses a COMMIT, that of DDL too: then nothing was committed.
+# Errors with which a server refuses a COMMIT, also that of DDL: then nothing was committed.
 _OF_COMMIT = frozenset({1180, 1213, 3100, 3101})
 
 
 class Noted:
-    """What is known of one borrower's use of a connection."""
+    """What is known about one borrower's use of a connection."""
 
     transaction_unknown = False
-    """A statement failed or streams, so that the transaction flag of the last answer may be out of date."""
+    """A statement failed or streams, so the transaction flag of the last answer may be out of date."""
     streams: bool = False
     """The last statement's rows are read one by one: their last packet tells what the statement left behind."""
     seen: Look = COMMAND
@@ -34,33 +34,33 @@ class Noted:
     untold: bool = False
     """A command failed that may have begun or ended a transaction, and its error does not tell whether one is open."""
     doubt: tuple[Exception, Look] | None = None
-    """The error of a statement inside of a transaction that the server may have undone; it was not asked yet."""
+    """The error of a statement inside of a transaction that the server may have undone; nobody has asked it yet."""
     undone: Exception | None = None
     """The error with which the server undid the whole transaction."""
     unclear: bool = False
-    """Or perhaps the statement that failed had saved what came before it."""
+    """Or the statement that failed may have saved what came before it."""
     incomplete: bool = False
-    """The deadline ended a statement, and no more than that is undone: the rest must not be committed without it."""
+    """The deadline ended a statement, and only that statement is undone: the rest must not be committed without it."""
     rollback_only: bool = False
     """An inner block of guarded work failed: what the transaction did must not be committed."""
     saving: bool = False
     """A command that commits was sent, and is not answered yet."""
     lost_commit: str = ""
-    """Its answer was lost, and the connection with it: the words of the error, which itself knows this connection."""
+    """The error's text if its answer and the connection were lost; the error itself refers to the connection."""
     guarded: bool = False
-    """`Pool.run` commits itself."""
+    """In `Pool.run`, which commits by itself."""
     ended: bool = False
     """The guarded transaction is over, by what the server said; or its statement can never succeed."""
     unsure: bool = False
     """It may be over: a statement was sent that may end a transaction and begin another."""
     left_prepared: str = ""
-    """The identifier of what XA PREPARE prepared last, and XA COMMIT or XA ROLLBACK has not ended since."""
+    """The identifier of what XA PREPARE prepared last, if XA COMMIT or XA ROLLBACK has not ended it since."""
     failed_with: tuple[Any, ...] = ()
     """The arguments of the last statement's error."""
     read_only: bool = False
     """A read-only transaction was asked for."""
     changed: bool = False
-    """The session is not as it was lent, by the server's word or by what a statement said of itself."""
+    """The session is not as it was lent: the server said so, or a statement said so of itself."""
     moved: bool = False
     isolation_changed: bool = False
     role_changed: bool = False
@@ -80,16 +80,16 @@ class Noted:
         self.read_only |= seen.read_only
 
     def begin_anew(self) -> None:
-        """The borrower ended its transaction; one that must not be committed, by a rollback."""
+        """Note that the borrower ended its transaction; if it must not be committed, by a rollback."""
         self.doubt = self.undone = None
         self.unclear = False
         if not self.guarded:
             self.incomplete = False
 
     def note_over(self, error: Exception, seen: Look) -> None:
-        """The transaction is over since the statement `seen` in it failed with `error`: note what became of it."""
+        """Note what became of a transaction that is over since its statement `seen` failed with `error`."""
         if (seen.implicit or seen.begins) and not seen.several and error.args[0] not in _OF_COMMIT:
-            # It had committed, and only then failed: nothing is lost but what it was to do itself.
+            # It had committed, and only then failed: nothing is lost except its own work.
             self.ended |= self.guarded
             self.incomplete = False
             return
@@ -102,7 +102,7 @@ class Noted:
     def take_failure(self, *, told: bool) -> tuple[bool, Exception | None]:
         """The transaction ends. Out: whether it must not be committed, and the error to raise for that.
 
-        The error is None unless it is to be `told`: `run` then begins anew, as if its work had not swallowed it.
+        The error is None unless `told`: `run` then starts again, as if its work had not swallowed the error.
         """
         lost = self.rollback_only or self.incomplete or self.undone is not None
         error = self.failed() if told and self.undone is not None else None
@@ -110,22 +110,22 @@ class Noted:
         return lost, error
 
     def over(self) -> str:
-        """What to say to whoever goes on in a transaction that is over."""
+        """What to say to a borrower that goes on in a transaction that is over."""
         return (_UNCLEAR if self.unclear else _UNDONE).format(type(self.undone).__name__, self.undone)
 
     def failed(self) -> Exception:
-        """What is raised where nothing can be saved any more: the error that undid all, or that nobody knows."""
+        """What to raise if nothing can be saved any more: the error that undid all, or that the outcome is unknown."""
         assert self.undone is not None
         return noted(CommitUncertain(self.over())) if self.unclear else again(self.undone)
 
 
 def again(error: Exception) -> Exception:
-    """An error anew, without the frames that the first one came by."""
+    """A copy of an error, without the frames of the first one."""
     return type(error)(*error.args)
 
 
 def reported(message: bytes) -> set[int]:
-    """The kinds of change that an OK packet reports behind its message.
+    """The kinds of change that an OK packet reports after its message.
 
     https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_ok_packet.html#sect_protocol_basic_ok_packet_sessinfo
     """

@@ -8,14 +8,14 @@ from . import private
 from .connection import BoundedConnection
 from .wire import query
 
-# Everybody may ask these two, and neither looks at the list of sessions. How many of them are this account's own only
-# that list tells: an account with a limit of its own is held against all sessions.
+# Everybody may ask these two, and neither reads the list of sessions. Only that list tells how many of them are this
+# account's own, so the limit of an account is compared with all sessions.
 _COUNT = "SHOW GLOBAL STATUS LIKE 'Threads_connected'"
 _LIMITS = "SELECT @@max_connections, @@max_user_connections"
 
 
 def sessions(conn: BoundedConnection, timeout: float, *, spoken: bool) -> tuple[int, int]:
-    """How many there are, and may be: of the server or of the account, whichever is nearest its limit.
+    """How many there are, and may be: for the server or the account, whichever is nearest its limit.
 
     One round trip in at most `timeout` seconds. `spoken`: the server has said something unasked, which would be taken
     for the answer. Raises what PyMySQL raises.

@@ -1,7 +1,7 @@
-"""What is wrapped around `pymysql.connect`, as OpenTelemetry's and X-Ray's instrumentors do, sees a pool's statements.
+"""Wrappers around `pymysql.connect`, such as OpenTelemetry's and X-Ray's instrumentors, see a pool's statements too.
 
-The pool opens connections itself, in bounded time. The wrapper gets a connection of PyMySQL's that is never opened,
-and the cursors of the pool's connection are made by its method `cursor`. Imported only where there is a wrapper.
+The pool opens connections itself, in bounded time. The wrapper gets a PyMySQL connection that is never opened. The
+method `cursor` of what it returns makes the cursors of the pool's connection. Imported only if there is a wrapper.
 """
 
 import logging
@@ -18,7 +18,7 @@ log: logging.Logger = logging.getLogger("lambda_pool")
 def stand_in(conn: BoundedConnection) -> Any:
     """What the wrapper makes of a connection like `conn`, without its password.
 
-    None where that is neither a connection nor a proxy of one, and where it fails, which is logged.
+    None if that is neither a connection nor a proxy of one, or if it fails, which is logged.
     """
     user: Any = conn.user  # in bytes, as an open connection has it
     try:

@@ -1,12 +1,12 @@
-"""The three names that PyMySQL keeps to itself and that are used all the same. Nothing else of the package uses any.
+"""The three private names of PyMySQL that are used all the same. Nothing else in the package uses any.
 
 | name | what it buys |
 |---|---|
-| `Connection._result` | Whether rows of a streamed result are still on the wire: a COMMIT would be answered by them |
+| `Connection._result` | Whether rows of a streamed result are still on the wire: they would answer a COMMIT |
 | `MySQLResult._finish_unbuffered_query` | The rest of such a stream is read, so that COMMIT can save the block's work |
-| `Connection._secure` | Over a Unix socket that the pool opened, MySQL is told the password as it wants it there |
+| `Connection._secure` | Over a Unix socket that the pool opened, MySQL is sent the password as it wants it there |
 
-Guard: `check` looks for all when the driver is loaded, and `result_of` when a statement was first answered.
+Guard: `check` looks for all of them when the driver is loaded, and `result_of` when a statement was first answered.
 """
 
 from typing import Any
@@ -16,18 +16,18 @@ from pymysql.connections import Connection, MySQLResult
 from .wire import unknown_driver
 
 NAMES: dict[str, Any] = {"_result": Connection, "_finish_unbuffered_query": MySQLResult, "_secure": Connection}
-"""Each name, and the class on whose instances it is."""
+"""Each name, and the class whose instances have it."""
 
 
 def check() -> None:
-    """Raise ConfigError if the driver has no longer what is used of it."""
+    """Raise ConfigError if the driver no longer has one of these names."""
     for name, owner in NAMES.items():
         if not hasattr(owner if owner is MySQLResult else Connection(defer_connect=True, ssl_disabled=True), name):
             raise unknown_driver(f"{owner.__name__} has no {name}")
 
 
 def result_of(conn: Any) -> Any:
-    """The MySQLResult of the last statement; None where there is none, or another command came after it."""
+    """The MySQLResult of the last statement; None if there is none, or if another command came after it."""
     result = conn._result
     if result is not None and not isinstance(result, MySQLResult):
         raise unknown_driver("Connection._result is no MySQLResult")
@@ -35,9 +35,9 @@ def result_of(conn: Any) -> Any:
 
 
 def note_unix_socket(conn: Any) -> None:
-    """Before the login: as PyMySQL notes it of a Unix socket that it opens itself.
+    """Before the login, note what PyMySQL notes for a Unix socket that it opens itself.
 
-    There caching_sha2_password wants the password in clear text, and takes anything else for a wrong one.
+    There, caching_sha2_password wants the password in clear text, and takes anything else for a wrong one.
     """
     conn._secure = True
 

@@ -1,23 +1,23 @@
-"""What a statement says of itself, comments in front or not. Text in, facts out; no driver.
+"""What a statement says of itself, with or without comments in front. Text in, facts out; no driver.
 
-It is asked for what the server does not report: which setting was changed, which lock is held, whether a transaction
-may have ended and another begun. A stored procedure is out of reach.
+This is for what the server does not report: which setting was changed, which lock is held, whether a transaction may
+have ended and another begun. What a stored procedure does is out of reach.
 """
 
 import re
 
 from ...record import Record
 
-# Comments and the opening of those that are executed (`/*! … */`), blanks and brackets. What was passed over is not
-# looked at again (`(?>`, `*+`): with thirty blanks in front of something else, trying every other way takes minutes.
+# Comments, the opening of those that are executed (`/*! … */`), blanks and brackets. What was skipped is not looked at
+# again (`(?>`, `*+`): with thirty blanks in front of something else, trying every other way would take minutes.
 _WORDS = re.compile(
     r"(?>[\s(;]|/\*m?!\d*|/\*(?!m?!).*?\*/|(?:#|--(?=\s))[^\n]*(?:\n|$))*+(\w+)(?>\s|\*/|/\*.*?\*/)*+(\w*)",
     re.DOTALL | re.IGNORECASE,
 )
 _LOOKED_AT = 1 << 16
-"""Characters: what stands behind them is data."""
+"""Characters of a statement that are looked at: what comes after them is data."""
 
-# First words of what leaves a transaction open, whether it succeeds or fails; CALL and others may commit on their way:
+# First words of statements that leave a transaction open, even if they fail. CALL and others may commit on their way:
 # https://dev.mysql.com/doc/refman/8.4/en/implicit-commit.html
 _PLAIN = frozenset({"select", "insert", "update", "delete", "replace", "with"})
 _STAYING = (
@@ -25,17 +25,17 @@ _STAYING = (
     | {"values", "table", "do", "use", "savepoint", "release", "show", "explain", "describe", "desc"}
     | {"prepare", "deallocate"}
 )
-# First words of what commits by itself before it is done, and stays committed if it fails.
+# First words of statements that commit before they do their own work; that stays committed if they fail.
 _IMPLICIT = frozenset(
     {"alter", "create", "drop", "truncate", "rename", "grant", "revoke", "lock", "unlock", "flush", "reset", "optimize"}
     | {"repair", "check", "cache", "install", "uninstall", "change", "stop"}
 )
-# Of what runs statements that are not seen: a procedure, a prepared statement, a block of MariaDB's.
+# Of those that run statements that are not seen: a procedure, a prepared statement, a block of MariaDB's.
 _OPAQUE = frozenset({"call", "execute", "if", "case", "loop", "while", "repeat", "for", "declare"})
-# Of what saves nothing, whether it succeeds or fails.
+# Of those that save nothing, whether they succeed or fail.
 _READS = frozenset({"select", "show", "explain", "describe", "desc", "values", "table", "use", "savepoint", "release"})
-_WRITES = frozenset({"insert", "update", "delete", "replace", "with"})  # where no rows come
-# These are compiled where they are needed first, and looked for in small letters.
+_WRITES = frozenset({"insert", "update", "delete", "replace", "with"})  # if no rows come
+# These are compiled where they are needed first, and looked for in lower-case text.
 _ENDING_SET = r"autocommit|password|statement"
 _AUTOCOMMIT_ON = r"\bautocommit\W*=\s*(?:1|on|true)\b"
 _XA_PREPARE = r"(?i)\bxa\s+prepare\b"
@@ -44,7 +44,7 @@ _TO_SAVEPOINT = r"\brollback\s+(?:work\s+)?to\b"
 _BETWEEN = r"(?>\s|/\*.*?\*/)*+"
 _NAMED_LOCK = rf"(?s)\bget_lock{_BETWEEN}\("
 _VARIABLE = rf"(?s)@[\w.$`'\"]+{_BETWEEN}:=|\binto{_BETWEEN}@"
-# Of `SET SESSION TRANSACTION …` and of the variables transaction_isolation, tx_read_only and their kin.
+# Of `SET SESSION TRANSACTION …` and of the variables transaction_isolation, tx_read_only and the like.
 _TRANSACTION = r"transaction|\btx_|@tx_"
 _READ_ONLY = r"read[\s_]+only"
 _TEMPORARY = r"\btemporary\b"
@@ -58,25 +58,25 @@ class Look(Record):
     may_end: bool = False
     """It may end the transaction that it runs in, or begin another."""
     begins_anew: bool = False
-    """It begins or ends a transaction in so many words."""
+    """It explicitly begins or ends a transaction."""
     begins: bool = False
-    """It begins a transaction, in so many words; of several, the first does."""
+    """It explicitly begins a transaction; of several statements, the first does."""
     commits: bool = False
-    """It commits what is open, in so many words."""
+    """It explicitly commits what is open."""
     rolls_back: bool = False
-    """It rolls a whole transaction back, in so many words; of several, the first does."""
+    """It explicitly rolls back a whole transaction; of several statements, the first does."""
     to_savepoint: bool = False
-    """It rolls back to a savepoint; of several, the first does."""
+    """It rolls back to a savepoint; of several statements, the first does."""
     xa_prepares: bool = False
     """It ends the first of two phases."""
     xa_ends: bool = False
     """It ends the second."""
     implicit: bool = False
-    """It commits what is open before it does what it says, as DDL."""
+    """It commits what is open before it does its own work, as DDL does."""
     opaque: bool = False
-    """It runs statements that are not seen, as CALL: they may commit, roll back or begin."""
+    """It runs statements that are not seen, as CALL does: they may commit, roll back or begin."""
     reads: bool = False
-    """It saves nothing by itself, in autocommit mode either."""
+    """It saves nothing by itself, not even in autocommit mode."""
     writes: bool = False
     """It changes rows: an answer without an error says that all of them are."""
     several: bool = False
@@ -98,7 +98,7 @@ class Look(Record):
     changes: bool = False
     """It leaves something on the session that no server reports."""
     sets: bool = False
-    """It leaves something on the session that a server of today reports."""
+    """It leaves something on the session that a current server reports."""
 
 
 _NOTHING = Look()
@@ -167,7 +167,7 @@ def _look(text: str) -> Look:
         role=role,
         locks=locks,
         named_lock=named_lock,
-        # That CREATE TEMPORARY TABLE … SELECT made a table, no server reports.
+        # No server reports the table that CREATE TEMPORARY TABLE … SELECT made.
         changes=locks or named_lock or role or transaction or moves or made,
         sets=first in {"set", "prepare", "execute", "deallocate", "call"} or second == "temporary",
     )
@@ -191,7 +191,7 @@ def _stays(first: str, second: str, text: str) -> bool:
 def _is_implicit(first: str, second: str, text: str) -> bool:
     if first in {"create", "drop"} and (second == "temporary" or re.search(_TEMPORARY_ANEW, text)):
         return False
-    if first == "analyze":  # MariaDB's `ANALYZE UPDATE …` is no other than UPDATE
+    if first == "analyze":  # MariaDB's `ANALYZE UPDATE …` is just an UPDATE
         return second in {"table", "tables", "local", "no_write_to_binlog"}
     named = (first, second) in {("set", "password"), ("load", "index"), ("start", "replica"), ("start", "slave")}
     return first in _IMPLICIT or named

@@ -1,7 +1,7 @@
-"""The socket under a PyMySQL connection: its waits and answers end, no command passes unseen, several go in one write.
+"""The socket under a PyMySQL connection: it bounds waits and answers, sees each command, and can send several at once.
 
 PyMySQL takes a socket that is given to it. What it reads and writes is therefore bounded here, below the driver, whose
-own timeouts begin anew with each piece of an answer.
+own timeouts start again with each piece of an answer.
 """
 
 import socket
@@ -26,7 +26,7 @@ from ..bounded_socket import UNACKNOWLEDGED
 Following = tuple[bytes, bytes]
 """A command that goes out with the one before it, and what the driver will want to send when its turn comes."""
 
-# An SSLRequest is a packet of 32 bytes: all that may be sent in clear text where TLS is asked for.
+# An SSLRequest is a packet of 32 bytes: all that may be sent in clear text if TLS is asked for.
 # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase_packets_protocol_ssl_request.html
 _SSL_REQUEST = 36
 # What a result of rows ends with: https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_eof_packet.html
@@ -34,7 +34,7 @@ _EOF = 9
 
 
 class Line:
-    """What a connection's sockets have in common: the plain one, and the one of TLS that takes its place."""
+    """What a connection's sockets have in common: the plain one, and the TLS one that takes its place."""
 
     def __init__(self) -> None:
         self.response_pending: bool = False
@@ -48,23 +48,23 @@ class Line:
         self.silent: bool = False
         """Nothing is sent any more: the driver's own close() would send COM_QUIT."""
         self.dry: bool = False
-        """Reading finds nothing: for a look at what the driver's reader has in its buffer."""
+        """Reading finds nothing. This is for a look at what the driver's reader has in its buffer."""
         self.following: Sequence[Following] = ()
         """What goes out in one write with the next command."""
         self.ahead: deque[bytes] = deque()
-        """What the driver is about to send, and was sent already."""
+        """What the driver is about to send, although it was sent already."""
         self.tail: bytes = b""
         """The last bytes that were received."""
         self.attended: bool = False
-        """A task waits on the socket: a descriptor that is closed would leave it waiting for ever."""
+        """A task waits on the socket: closing the descriptor would leave it waiting for ever."""
         self.thread: int | None = None
         """The thread that is inside of a command."""
         self.stop: Callable[[float], object] | None = None
-        """Where sockets wait for an event loop: asks the server, in so many seconds, to end what runs."""
+        """If sockets wait on an event loop: asks the server, within the given seconds, to end the statement."""
         self.watched: bool = False
-        """What runs is to be ended before the invocation is."""
+        """A running statement must be ended before the invocation ends."""
         self.reader: Callable[[], Any] = _nobody
-        """A weak reference to what the driver reads by."""
+        """A weak reference to the driver's reader."""
 
     def is_taken(self) -> bool:
         """True if another task or thread is inside of a command."""
@@ -75,7 +75,7 @@ class Line:
         reader = self.reader()
         if reader is None or reader.closed:
             return False
-        if (self.thread or self.attended) and self.is_taken():  # another reads: a look would wait until it has
+        if (self.thread or self.attended) and self.is_taken():  # another one reads: a look would wait for it
             return True
         self.dry = True
         try:
@@ -84,7 +84,7 @@ class Line:
             self.dry = False
 
     def status_of_rows(self) -> int | None:
-        """The server status in the packet that ends rows, where that was received last. PyMySQL passes over it."""
+        """The server status in the packet that ends the rows, if that was received last. PyMySQL skips it."""
         tail = self.tail
         if len(tail) < _EOF or tail[:3] != b"\5\0\0" or tail[4] != 0xFE:
             return None
@@ -106,12 +106,12 @@ class _Bounded:
         gettimeout: Any
 
     def settimeout(self, value: float | None) -> None:
-        """The driver's own timeout, which holds beside the line's deadline."""
+        """The driver's own timeout, which applies in addition to the line's deadline."""
         self.patience = value
         super().settimeout(value)  # type: ignore[misc]
 
     def hurry(self) -> None:
-        """Let the next wait end at the deadline. Raises OverdueError where that has passed."""
+        """Let the next wait end at the deadline. Raises OverdueError if that has passed."""
         deadline = self.line.deadline
         timeout = self.patience
         if deadline is not None:
@@ -123,7 +123,7 @@ class _Bounded:
             super().settimeout(timeout)  # type: ignore[misc]
 
     def makefile(self, *arguments: Any, **options: Any) -> Any:
-        """What the driver reads by."""
+        """The driver's reader."""
         reader = super().makefile(*arguments, **options)  # type: ignore[misc]
         self.line.reader = weakref.ref(reader)
         return reader
@@ -145,10 +145,10 @@ class _Bounded:
         return count
 
     def sendall(self, data: Any, *arguments: Any) -> None:
-        """Send a command, with those that follow it; or nothing, where it was sent already.
+        """Send a command, with those that follow it; or nothing, if it was sent already.
 
-        Raises ConfigError for one that no method of ours announced: its answer, and what it does to the transaction,
-        would pass unseen.
+        Raises ConfigError for one that no method of ours announced: nobody would see its answer, or what it does to the
+        transaction.
         """
         line = self.line
         if line.silent:
@@ -173,8 +173,8 @@ class BoundedSocket(_Bounded, socket.socket):
     """A plain socket."""
 
     def sendall(self, data: Any, *arguments: Any) -> None:
-        """Send a command; in clear text none that shows a name or a password, where TLS is asked for."""
-        # PyMySQL before 1.2 goes on in plain text where a server offers no TLS; so does any that is told to.
+        """Send a command. If TLS is asked for, none that shows a name or a password goes out in clear text."""
+        # PyMySQL before 1.2 goes on in plain text if a server offers no TLS; so does any version that is told to.
         if self.line.encrypt and not (len(data) == _SSL_REQUEST and data[5] << 8 & CLIENT.SSL):
             raise pymysql.OperationalError(
                 CR.CR_SSL_CONNECTION_ERROR, "SSL is required, and the server does not support it"
@@ -183,11 +183,11 @@ class BoundedSocket(_Bounded, socket.socket):
 
 
 class BoundedTlsSocket(_Bounded, ssl.SSLSocket):
-    """A socket of TLS."""
+    """A TLS socket."""
 
 
 class Wrapping:
-    """Stands in for the driver's SSLContext while it connects: what that wraps is one of ours, with the same line."""
+    """Stands in for the driver's SSLContext while it connects: it makes a socket of ours, with the same line."""
 
     def __init__(self, context: ssl.SSLContext, kind: type[BoundedTlsSocket]) -> None:
         self._context = context
@@ -212,7 +212,7 @@ class Wrapping:
         return wrapped
 
 
-# What PyMySQL raises where an answer is not what it expects; besides `Exception` itself.
+# What PyMySQL raises, besides `Exception` itself, if an answer is not what it expects.
 _GARBLED = (
     struct.error,
     LookupError,
@@ -303,7 +303,7 @@ def dial(
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED * 1000))
-            # MySQL speaks first. Where there is another address, a server that does not is not waited for to the end.
+            # MySQL speaks first. If there are other addresses, a server that says nothing does not get all the time.
             if others and not _speaks(sock, end - monotonic()):
                 raise OverdueError("timed out before the server's greeting")
         except BaseException as error:
