@@ -112,8 +112,9 @@ class ConnectionPool:
         role = self.role(readonly=readonly)
         for last in (False, True):
             entry = self.acquire(role, deadline)
-            # A server answers at once. A pooler first waits for a free backend, as the borrower of a connection does.
-            most = deadline.seconds if self.connector.is_pooled(entry.endpoint) else self.config.ping_timeout
+            # An idle connection may be dead without a sign. A new one is only slow; a pooler may have no free backend.
+            slow = entry.fresh or self.connector.is_pooled(entry.endpoint)
+            most = deadline.seconds if slow else self.config.ping_timeout
             try:
                 bound = max(min(most, deadline.left()), MIN_IO_TIMEOUT)
                 entry.link.begin(readonly=readonly, guarded=guarded, timeout=bound)

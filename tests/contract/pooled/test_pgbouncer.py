@@ -280,6 +280,7 @@ def one(conn: Any) -> Any:
 
 def test_begin_waits_for_a_backend_as_long_as_a_checkout_may(bouncer: PgBouncer, busy: psycopg.Connection[Any]) -> None:
     pool = pool_of(bouncer.url(), ping_timeout=0.1, timeout=20.0)
+    pool.warm()
     free = threading.Timer(0.6, busy.commit)
     free.start()
     assert pool.run(one) == 1

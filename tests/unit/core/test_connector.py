@@ -15,6 +15,7 @@ from lambda_pool.engines.base import Failure
 from lambda_pool.events import ConnectFailed, EndpointRefreshed
 from lambda_pool.secret import Secret
 from lambda_pool.testing import FakeDriver, FakeError
+from lambda_pool.testing.fakes import FakeEngineConnection
 from tests.support.context import LambdaContext
 from tests.support.core import entries
 from tests.support.invoked import invoked
@@ -327,6 +328,31 @@ class TestTime:
         borrow(pool)
         assert len(allowed) == 1
         assert 0.5 < allowed[0] <= 0.9
+
+    def test_begin_is_bounded_as_a_ping_only_where_a_ping_would_help(
+        self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        allowed: list[float] = []
+        monkeypatch.setattr(FakeEngineConnection, "begin", lambda link, **how: allowed.append(how["timeout"]))
+        pool = driver.pool(timeout=60.0, ping_timeout=0.5)
+        pool.run(lambda conn: None)
+        pool.run(lambda conn: None)
+        assert 59 < allowed[0] <= 60
+        assert allowed[1] == 0.5
+
+    def test_a_begin_that_is_not_answered_in_time_is_said(
+        self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def too_late(link: FakeEngineConnection, **how: Any) -> None:
+            time.sleep(how["timeout"])
+            link.kill()
+            raise FakeError(Failure.LOST)
+
+        monkeypatch.setattr(FakeEngineConnection, "begin", too_late)
+        pool = driver.pool(timeout=0.05)
+        with pytest.raises(ConnectError, match="did not answer what is asked before a connection is lent within"):
+            pool.run(lambda conn: None)
+        assert pool.stats().size == 0
 
 
 class Both:
