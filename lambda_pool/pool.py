@@ -112,23 +112,23 @@ class ConnectionPool:
         role = self.role(readonly=readonly)
         for last in (False, True):
             entry = self.acquire(role, deadline)
-            # An idle connection may be dead without a sign. A new one is only slow; a pooler may have no free backend.
-            slow = entry.fresh or self.connector.is_pooled(entry.endpoint)
-            most = deadline.seconds if slow else self.config.ping_timeout
             try:
-                bound = max(min(most, deadline.left()), MIN_IO_TIMEOUT)
-                entry.link.begin(readonly=readonly, guarded=guarded, timeout=bound)
+                entry.link.begin(readonly=readonly, guarded=guarded, timeout=self.begin_timeout(entry, deadline))
             except BaseException as error:
                 self.release(entry, error)
                 transient = self.classify(error) in TRANSIENT
                 if transient and deadline.left() <= 0:
                     raise unavailable.not_answered(self, deadline) from error
-                # Nobody has seen this connection yet: it may still be replaced by a live one.
-                if last or not transient:
+                if last or not transient:  # otherwise it is replaced: nobody has seen this connection yet
                     raise
             else:
                 return entry
         raise AssertionError("unreachable")
+
+    def begin_timeout(self, entry: Entry, deadline: Deadline) -> float:
+        """Seconds for BEGIN at a checkout. Only an idle connection may be dead; a new one or a pooler is just slow."""
+        slow = entry.fresh or self.connector.is_pooled(entry.endpoint)
+        return max(min(deadline.seconds if slow else self.config.ping_timeout, deadline.left()), MIN_IO_TIMEOUT)
 
     def role(self, *, readonly: bool) -> Role:
         """Which role a borrower is sent to: the reader, if there is one and the borrower only reads."""

@@ -77,10 +77,10 @@ class Borrowed:
             self.entry.link.set_baseline()
         self.set_up = True
 
-    def begin_read_only(self) -> None:
-        """A read-only transaction, unless one is open."""
+    def begin_read_only(self, timeout: float | None = None) -> None:
+        """A read-only transaction, unless one is open. `timeout`: seconds for BEGIN at a checkout."""
         if self.entry.link.status() in AT_REST:
-            self.entry.link.begin(readonly=True, guarded=False, timeout=self._bound())
+            self.entry.link.begin(readonly=True, guarded=False, timeout=timeout or self._bound())
 
     def note_failure(self, error: BaseException | None) -> bool:
         """Let a failover condemn each connection that is as old as this one. Out: whether `error` means one."""

@@ -96,7 +96,7 @@ class LambdaPool(Pool):
             try:
                 record, borrowed = self._record(borrowed, deadline)
                 if readonly:
-                    borrowed.begin_read_only()
+                    borrowed.begin_read_only(pool.begin_timeout(borrowed.entry, deadline))
             except BaseException as error:
                 if self._lent.forget(borrowed.conn) is not None:  # otherwise SQLAlchemy has closed it
                     borrowed.fail(error)

@@ -323,6 +323,19 @@ def test_a_forked_child_does_not_commit_what_the_parent_began(database: Database
     assert database.rows() == [1]
 
 
+def test_a_begin_that_is_not_answered_is_sent_on_another_connection(my: Database) -> None:
+    """On PostgreSQL it goes out with the first statement."""
+    with FaultyProxy("localhost", my.server.port) as proxy:
+        url = my.url.replace(f":{my.server.port}/", f":{proxy.port}/")
+        engine = create_engine(my.pool(url, ping_timeout=0.3, timeout=20.0), readonly=True)
+        use(engine)
+        proxy.black_hole(new=False)
+        began = time.monotonic()
+        use(engine)
+        assert time.monotonic() - began < 10
+        assert pool_of(engine).stats().opened == 2
+
+
 # --- a server that lets us in, and says no more -----------------------------------------------------------------------
 
 
