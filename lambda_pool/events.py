@@ -190,9 +190,11 @@ class Forked(Event):
 
 
 class Observer(Protocol):
-    """Receives every event of the pools it is given to, in order, on the borrower's thread.
+    """Receives every event of the pools it is given to, on the thread where it happens.
 
-    Must be quick and must not use the pool. If it raises an error, the error is logged and ignored.
+    That is mostly the borrower's. What an invocation, a request or the process leaves open is closed, and reported, by
+    the thread that cleans up. Must be quick and must not use the pool. If it raises an error, the error is logged and
+    ignored.
     """
 
     def on_event(self, event: Event) -> None:

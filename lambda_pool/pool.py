@@ -443,7 +443,7 @@ class ConnectionPool:
 def _close_abandoned(state: PoolState, pid: int) -> None:
     """Close the idle connections of a pool that nothing refers to any more."""
     for entry in state.idle():
-        with suppress(Exception):  # our own links never raise; the next one must be closed, too
+        with suppress(Exception):  # the next one must be closed, too
             if os.getpid() == pid == entry.pid:
                 entry.link.close(CLOSE_TIMEOUT)
             else:

@@ -75,7 +75,7 @@ def look_at_deadlines() -> None:
 
 
 def _note_made(pool: ConnectionPool) -> None:
-    """Warn, once for each URL, about a pool that is made again in each invocation."""
+    """Warn, once for each name and database, about a pool that is made again in each invocation."""
     if not (running or configuration.in_lambda()):
         return
     url = pool.config.url

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _POOL = "db.client.connection.pool.name"
 _STATE = "db.client.connection.state"
 
-# Seconds: from a warm checkout (2 µs) through a new connection (5 to 100 ms) to the longest timeouts.
+# Seconds: from a warm checkout (about 10 µs) through a new connection (5 to 100 ms) to the longest timeouts.
 _BUCKETS = (0.00001, 0.0001, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
 
 

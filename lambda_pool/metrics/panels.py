@@ -153,7 +153,7 @@ class Alarm(NamedTuple):
 ALARMS = (
     Alarm(
         "gave-up",
-        "No connection was to be had in time: see error_class in the log; without ConnectErrors, find who holds them.",
+        "No connection was available in time: see error_class in the log; without ConnectErrors, find who holds them.",
         {"timeouts": ("PoolTimeouts", "Sum")},
         None,
         0,

@@ -16,7 +16,7 @@ _FITS = {
 
 
 def verdict(plan: Plan) -> str:
-    """One sentence."""
+    """The result in a sentence or two."""
     if plan.available == 0:
         return "There are no connections left for this function: others hold them, or they are reserved."
     if plan.proxy is ProxyAdvice.THERE:

@@ -6,7 +6,7 @@
 | `MySQLResult._finish_unbuffered_query` | The rest of such a stream is read, so that COMMIT can save the block's work |
 | `Connection._secure` | Over a Unix socket that the pool opened, MySQL is sent the password as it wants it there |
 
-Guard: `check` looks for all of them when the driver is loaded, and `result_of` when a statement was first answered.
+Guard: `check` looks for all of them when the driver is loaded, and `result_of` at each use.
 """
 
 from typing import Any

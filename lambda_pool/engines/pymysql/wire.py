@@ -26,7 +26,7 @@ from ..bounded_socket import UNACKNOWLEDGED
 Following = tuple[bytes, bytes]
 """A command that goes out with the one before it, and what the driver will want to send when its turn comes."""
 
-# An SSLRequest is a packet of 32 bytes: all that may be sent in clear text if TLS is asked for.
+# An SSLRequest is a header of 4 bytes and 32 bytes of payload: all that may be sent in clear text if TLS is asked for.
 # https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_connection_phase_packets_protocol_ssl_request.html
 _SSL_REQUEST = 36
 # What a result of rows ends with: https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_eof_packet.html
