@@ -12,6 +12,7 @@ import pytest
 
 import lambda_pool
 from lambda_pool import lifecycle
+from lambda_pool.engines.base import Status
 from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 from tests.contract.test_contract import DRIVER_ERRORS
@@ -219,6 +220,7 @@ def test_a_thread_that_is_still_at_it_when_the_invocation_ends(database: Databas
         thread.start()
         assert ready.wait(10)
         line.wait_for_what_is_sent()
+        assert entries(pool)[0].link.status() is Status.COMMITTING
         problem = end_invocation(pool)
         thread.join(10)
         assert isinstance(problem, lambda_pool.CommitUncertain)
