@@ -1,5 +1,5 @@
 # Every target does its own set-up: a virtual environment in .venv, the Lambda emulator in .tools, and, for the tests,
-# database servers from the system's packages (with sudo where needed). `make help` lists the targets.
+# database servers from the system's packages (with sudo if needed). `make help` lists the targets.
 
 SHELL := /bin/bash
 ENGINE ?= postgresql
@@ -9,7 +9,7 @@ SECONDS_EACH ?= 60
 TIMES ?= 10
 WORKERS ?= 4
 export PYTHON WORKERS
-# Hundreds of processes import the same modules: their byte code is kept.
+# Hundreds of processes import the same modules, so their byte code is kept.
 unexport PYTHONDONTWRITEBYTECODE
 export AWS_LAMBDA_RIE := $(CURDIR)/.tools/rie/aws-lambda-rie
 
@@ -30,7 +30,7 @@ demo: ## three ways to connect, through one bad day on the genuine Lambda runtim
 	@scripts/setup.sh emulator
 	@.venv/bin/lambda-pool demo --engine $(ENGINE)
 
-# An example's own databases: one that needs MySQL gets it, whatever ENGINE says.
+# An example that needs MySQL gets it, whatever ENGINE says.
 EXAMPLE_ENGINE = $(if $(shell grep -l 'AllowedPattern: mysql' examples/$(NAME)/template.yaml 2>/dev/null),mysql,$(ENGINE))
 
 example: ## run an example on the genuine Lambda runtime, on a private server (NAME=sqs_batch, ENGINE=mysql)
@@ -39,7 +39,7 @@ example: ## run an example on the genuine Lambda runtime, on a private server (N
 	@scripts/setup.sh emulator
 	@.venv/bin/python scripts/run_example.py "$(NAME)" --engine "$(ENGINE)"
 
-# What is picked by hand runs in one process, which starts sooner.
+# Tests that are picked by hand run in one process, which starts sooner.
 AT_ONCE = $(if $(ARGS),,-n $(WORKERS) --dist loadfile)
 
 test: setup ## run the tests but the slow ones, on real servers and the genuine Lambda runtime (ARGS=tests/unit/core for a part)
@@ -109,7 +109,7 @@ layers: ## build every layer for a Python version (PYTHON=3.13), each with a lis
 	done; done
 	@.venv-build/bin/python scripts/write_sbom.py build/layer-*-python$(or $(PYTHON),3.13)-*.zip
 
-# What `sam build` calls, in this folder, for the layers of template.yaml: for the Python version that stands there.
+# `sam build` in this folder calls these for the layers of template.yaml, with the Python version that is set there.
 build-LayerArm64 build-LayerX8664: build-Layer%:
 	@PYTHON= scripts/setup.sh tools
 	@.venv-build/bin/python scripts/build_layer.py --arch $(if $(filter Arm64,$*),arm64,x86_64) --into "$(ARTIFACTS_DIR)" \

@@ -1,6 +1,6 @@
-"""The ways to reach a database from `async def` that are compared, each as its users write it.
+"""The compared ways to reach a database from `async def`, each as its users write it.
 
-Lambda calls a function, not a coroutine: those who keep a pool for asyncio keep an event loop in a global with it.
+Lambda calls a function, not a coroutine. So users who keep a pool for asyncio keep an event loop in a global too.
 """
 
 import asyncio
@@ -23,7 +23,7 @@ QUEUE = "AsyncSession, AsyncAdaptedQueuePool"
 
 
 async def work(execute: Callable[..., Awaitable[Any]], event: Event) -> Any:
-    """The same work as on a driver's connection, as far as it sends something.
+    """The same work as on a driver's connection, if it sends something.
 
     `execute`: takes a statement and its parameters, and gives the first value of the first row if there is one.
     """
@@ -46,7 +46,7 @@ def _on_cursor(cursor: Any) -> Callable[..., Awaitable[Any]]:
 
 @cache
 def _numbered(statement: str) -> str:
-    """asyncpg has $1 where the others have %s."""
+    """asyncpg uses $1 where the others use %s."""
     numbers = count(1)
     return re.sub("%s", lambda _: f"${next(numbers)}", statement)
 

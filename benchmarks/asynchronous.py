@@ -1,4 +1,4 @@
-"""A warm block on an event loop: borrow, one SELECT, give back, beside what else there is for asyncio."""
+"""A warm block on an event loop: borrow, one SELECT, give back, compared with the other ways for asyncio."""
 
 import asyncio
 import time
@@ -24,7 +24,7 @@ Work = Callable[[], Awaitable[None]]
 
 
 async def _ways(url: str) -> tuple[dict[str, Work], list[Callable[[], Awaitable[Any]]]]:
-    """What runs one block of each, and what closes each."""
+    """For each way, a function that runs one block and one that closes the way."""
     import asyncpg
     from psycopg_pool import AsyncConnectionPool
     from sqlalchemy import text
@@ -73,7 +73,7 @@ async def _ways(url: str) -> tuple[dict[str, Work], list[Callable[[], Awaitable[
 
 
 async def _measure(url: str) -> dict[str, list[float]]:
-    """Microseconds a block, one figure for each round."""
+    """Microseconds for one block, one figure for each round."""
     ways, closers = await _ways(url)
     times: dict[str, list[float]] = {name: [] for name in ways}
     for work in ways.values():
@@ -91,7 +91,7 @@ async def _measure(url: str) -> dict[str, list[float]]:
 
 
 def measure() -> dict[str, Any]:
-    """Microseconds, and ours over theirs."""
+    """Microseconds, and ours divided by theirs."""
     with PostgresServer() as server:
         times = asyncio.run(_measure(server.url()))
     ratios: dict[str, Figure] = {

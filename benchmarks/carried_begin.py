@@ -1,8 +1,8 @@
 """An experiment: BEGIN sent together with the first statement, in one round trip instead of two.
 
-psycopg's own pipeline does not do that: it waits for BEGIN's answer before it sends what follows (3.1 to 3.3). So BEGIN
-is queued here as a statement of its own while psycopg believes in autocommit. docs/benchmarks.md says why lambda_pool
-does not do it.
+psycopg's own pipeline does not do that: it waits for BEGIN's answer before it sends what follows (3.1 to 3.3). So here
+BEGIN is queued as a statement of its own, while psycopg believes that it is in autocommit mode. docs/benchmarks.md says
+why lambda_pool does not do it.
 """
 
 from typing import Any

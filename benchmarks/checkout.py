@@ -1,4 +1,4 @@
-"""A warm checkout and return: microseconds and round trips, beside poll(0), which is the floor of any validation."""
+"""A warm checkout and return: microseconds and round trips, beside poll(0), the lower limit of any validation."""
 
 import select
 import socket
@@ -15,10 +15,10 @@ from .turns import Relay
 NAME = "checkout"
 ROUNDS = 41
 SLICE = 0.008
-"""Seconds that one candidate measures in one round."""
+"""Seconds for which one candidate is measured in one round."""
 FLOOR = "poll(0) alone"
 OURS = "lambda_pool"
-# Opening a connection takes a thousand times as long, and is measured where it belongs: in `cold` and `invocation`.
+# Opening a connection takes a thousand times as long. It is measured where it belongs: in `cold` and `invocation`.
 LEFT_OUT = {
     "no database",
     "bare global, Powertools metrics",
@@ -35,7 +35,7 @@ def sliced(call: Callable[[], object]) -> Callable[[], float]:
 
 
 def round_trips(server: Any, name: str) -> float:
-    """How many a warm checkout and return takes."""
+    """How many round trips a warm checkout and return takes."""
     with Relay(server.port) as relay:
         way = ways.WAYS[name](server.scheme, server.url(port=relay.port), autocommit=False)
         for _ in range(3):

@@ -58,7 +58,7 @@ def start(program: str, env: dict[str, str], quota: Quota | None = None) -> Star
 
 
 def environment(server: IamServer) -> dict[str, str]:
-    """What Lambda gives, and what each program needs to know."""
+    """The variables that Lambda sets, and those that each program needs."""
     access_key, secret_key, session_token = KEYS
     server.checker.reset(access_key, secret_key, session_token)
     return {
@@ -78,7 +78,7 @@ def environment(server: IamServer) -> dict[str, str]:
 
 
 def token(server: IamServer) -> str:
-    """The ready-made password."""
+    """The ready-made password, an IAM token."""
     access_key, secret_key, session_token = KEYS
     credentials = AwsCredentials(access_key, Secret(secret_key), Secret(session_token))
     return sign(f"localhost:{server.port}", "app", REGION, credentials, time.time())
@@ -122,7 +122,7 @@ def measure() -> dict[str, Any]:
                 found[server.scheme] = compare(programs, env, ROUNDS, BARE)
                 slow = dict(programs)
                 for name in ("psycopg_pool, boto3", "DBUtils, boto3"):
-                    slow.pop(name, None)  # within a few percent of the sample, whose time is mostly boto3's
+                    slow.pop(name, None)  # they come within a few percent of the sample, whose time is mostly boto3's
                 env["TOKEN"] = token(server)
                 found[f"{server.scheme} at a tenth"] = compare(slow, env, SLOW_ROUNDS, BARE, quota)
     return found

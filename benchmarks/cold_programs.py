@@ -1,8 +1,8 @@
 """The programs whose cold start is measured: a new process's way to its first row, as each one's users write it.
 
-What they need to know stands in the environment: PORT, DATABASE, CA, URL, for the one that is handed a ready-made
-password TOKEN, and for the AWS wrapper, which signs for RDS's own names only, RDS_HOST. All log in as `app` over
-verified TLS. What the Lambda runtime itself loads before any function is loaded before each of them.
+The environment has what they need: PORT, DATABASE, CA and URL. The program with a ready-made password also gets TOKEN,
+and the AWS wrapper, which signs only for RDS's own names, gets RDS_HOST. All log in as `app` over verified TLS. The
+modules that the Lambda runtime itself loads before any function are loaded before each program.
 """
 
 _RUNTIME = """
@@ -126,8 +126,8 @@ IMPORTS = {
     "Powertools Metrics": "import aws_lambda_powertools; aws_lambda_powertools.Metrics",
 }
 
-# CPU time of all threads, and the system's own clock, which the measuring process reads too. The peak is read where it
-# began with this program: the resource module's would hold what came before exec().
+# CPU time of all threads, and the system's own clock, which the measuring process reads too. The peak is read from a
+# place where it began with this program: that of the resource module would include what came before exec().
 END = """
 import os, time
 cpu, now = time.process_time(), time.monotonic()

@@ -1,4 +1,4 @@
-"""Threads that share connections: how many turns they get in all, and how unevenly they wait."""
+"""Threads that share connections: how many turns they get in total, and how unevenly they wait."""
 
 import statistics
 import threading
@@ -114,7 +114,7 @@ def crowd(borrow: Borrow, threads: int) -> tuple[float, float, float]:
 
 
 def measure() -> dict[str, Any]:
-    """All shapes, the pools in turns."""
+    """All combinations of threads and connections; the pools run in turns."""
     found: dict[str, Any] = {"rounds": ROUNDS, "seconds": SECONDS, "shapes": []}
     with PostgresServer(max_connections=100) as server:
         for threads, connections in SHAPES:

@@ -1,6 +1,6 @@
-"""The ways in which Django comes by its connection that are compared, each as its users write it.
+"""The compared ways in which Django gets its connection, each as its users write it.
 
-Each lives in a process of its own: Django's settings are a process's.
+Each runs in a process of its own: Django's settings are for a whole process.
 """
 
 from collections.abc import Callable
@@ -16,7 +16,7 @@ OWN_POOL = "Django, its own pool"
 
 
 def work(event: Event) -> Any:
-    """The same work as on a driver's connection, as far as it sends something."""
+    """The same work as on a driver's connection, if it sends something."""
     from django.db import connection, transaction
 
     with transaction.atomic(), connection.cursor() as cursor:

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def environment(name: str, engine: str, url: str, *, timeout: int = 30) -> LambdaRuntime:
-    """An environment, not started, whose function uses that way."""
+    """An environment, not yet started, whose function uses that way."""
     variables = {"WAY": name, "ENGINE": engine, "URL": url}
     return LambdaRuntime("benchmarks.function.handler", code_dir=ROOT, env=variables, timeout=timeout)
 

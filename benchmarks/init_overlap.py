@@ -1,8 +1,8 @@
-"""What of `warm()` during Init could overlap: how long it computes, and how long it merely waits.
+"""Which part of `warm()` during Init could overlap: how long it computes, and how long it only waits.
 
-Overlapping can only ever save waiting: for the server and the network, not for a processor (the kernel tells them
+Overlapping can only save time spent waiting for the server and the network, not for a processor (the kernel tells them
 apart in /proc/self/schedstat). Each round is a fresh process that imports, builds a pool and warms it over verified
-TLS; round trips are counted by holding every piece back for a while. Prints medians.
+TLS. Round trips are counted by holding every piece back for a while. The script prints medians.
 Run: .venv/bin/python -m benchmarks.init_overlap
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from lambda_pool.testing import FaultyProxy, MariaDbServer, PostgresServer
 
 ROUNDS = 21
-HELD = 0.01  # seconds, for counting: a round trip takes twice as long more
+HELD = 0.01  # seconds, for counting: each round trip takes longer by twice that
 
 PROGRAM = """
 import json, sys, time
@@ -69,7 +69,7 @@ def run(url: str) -> list[tuple[str, float, float]]:
 
 
 def measure(server: PostgresServer | MariaDbServer) -> None:
-    run(server.url())  # compiles, and fills the file cache
+    run(server.url())  # this compiles the modules, and fills the file cache
     rounds = [run(server.url()) for _ in range(ROUNDS)]
     stages = list(zip(*rounds, strict=True))
     computes = [statistics.median(ran for _, ran, _ in stage) * 1000 for stage in stages]
@@ -79,7 +79,7 @@ def measure(server: PostgresServer | MariaDbServer) -> None:
         plain = statistics.median(run(url)[-1][2] for _ in range(5))
         proxy.delay(HELD)
         held = statistics.median(run(url)[-1][2] for _ in range(5))
-    # The proxy's own handshake takes none, the server's one more.
+    # The proxy's own handshake takes no round trip, the server's takes one more.
     trips = 1 + (held - plain) / (2 * HELD)
     print(f"\n{server.scheme + ' (ms)':22}{'computes':>10}{'waits':>8}")
     for (name, _, _), compute, wait in zip(rounds[0], computes, waits, strict=True):

@@ -18,19 +18,19 @@ WORKS = {"empty": "no statement", "one": "one SELECT", "three": "a transaction o
 ROUNDS = 120
 BLOCKS = 12
 SETS = 20
-"""Further environments, fresh each time, of those three alone whose ratio is a matter of a few percent: where a process
-comes to lie in memory changes its times by as much, for as long as it lives."""
+"""Further sets of environments, fresh each time, of only the three whose ratio is a few percent: where a process lies
+in memory changes its times by as much, for as long as it lives."""
 CLOSE_ROUNDS = 100
 """Rounds of each of these sets."""
 WARM_UP = 30
-"""CPython's interpreter and psycopg's prepared statements take that long to settle."""
+"""CPython's interpreter and psycopg's prepared statements take this long to settle."""
 
 FRAMEWORK_WORKS = ("one", "three")
 FRAMEWORK_SETS = 6
 
 
 def over(ours: Sequence[float], theirs: Sequence[float]) -> Figure:
-    """The ratio of medians, block by block: single invocations vary by more than the ratios that are looked for."""
+    """The ratio of medians, block by block: single invocations differ by more than the ratios that we look for."""
     size = len(ours) // BLOCKS
     blocks = [slice(start, start + size) for start in range(0, size * BLOCKS, size)]
     return figure([statistics.median(ours[block]) / statistics.median(theirs[block]) for block in blocks])
@@ -74,7 +74,7 @@ def compare(server: Any) -> dict[str, Any]:
 
 
 def compare_closely(server: Any) -> dict[str, dict[str, dict[str, Figure]]]:
-    """Our own ways over the bare global, by fresh sets of environments."""
+    """Our own ways compared with the bare global, by fresh sets of environments."""
     values: dict[str, dict[str, dict[str, list[float]]]] = {
         work: {name: {"over_bare": [], "cpu_over_bare": [], "more_us": []} for name in OURS} for work in WORKS
     }
@@ -99,7 +99,7 @@ def compare_closely(server: Any) -> dict[str, dict[str, dict[str, Figure]]]:
 def compare_peers(
     engine: str, url: str, names: Sequence[str], sets: int = FRAMEWORK_SETS, rounds: int = CLOSE_ROUNDS
 ) -> dict[str, Any]:
-    """Our own way, the first of `names`, over the others, by fresh sets of environments. And their cold starts."""
+    """Our own way, the first of `names`, beside the others, by fresh sets of environments. Also their cold starts."""
     mine, *others = names
     ratios: dict[str, dict[str, list[float]]] = {work: {name: [] for name in others} for work in FRAMEWORK_WORKS}
     cold: dict[str, list[float]] = {name: [] for name in names}

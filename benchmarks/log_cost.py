@@ -1,6 +1,6 @@
-"""What metrics cost: bytes of log and dollars, for functions that are busy or not, and microseconds of CPU.
+"""What metrics cost: bytes of log and dollars, for busy and idle functions, and microseconds of CPU.
 
-Time is moved by hand, so that five minutes pass at once. What the peers write is written by them.
+The clock is moved by hand, so that five minutes pass at once. The peers themselves write their metrics.
 """
 
 import io
@@ -31,7 +31,7 @@ DOLLARS_PER_CALL = 0.01 / 1000
 
 
 class Log(io.TextIOBase):
-    """Stands in standard output's place: counts what is written, and writes it to the null device as a log would be."""
+    """Replaces standard output: counts what is written, and writes it to the null device like a log."""
 
     def __init__(self) -> None:
         self.bytes = 0
@@ -46,7 +46,7 @@ class Log(io.TextIOBase):
 
 
 class Clock:
-    """A clock that stands still until it is moved."""
+    """A clock that stands still until somebody moves it."""
 
     def __init__(self) -> None:
         self.now = time.time()
@@ -56,7 +56,7 @@ class Clock:
 
 
 class Calls:
-    """Stands in the place of CloudWatch's client: counts calls."""
+    """Replaces CloudWatch's client, and counts the calls."""
 
     number = 0
 
@@ -70,7 +70,7 @@ def select(event: Any, context: Any, conn: Any) -> Any:
 
 
 def emf(url: str) -> Callable[[Any, Any], Any]:
-    """lambda_pool as it comes."""
+    """lambda_pool with its defaults."""
     return Pool(url, metrics="emf").handler(select)
 
 
@@ -122,7 +122,7 @@ WAYS = {
 
 
 def set_clock(clock: Callable[[], float]) -> None:
-    """Let the metrics live by this clock, whatever the pools' own say."""
+    """Let the metrics use this clock, whatever the pools' own clocks say."""
     for module in (collector, cloudwatch):
         for name in ("time", "monotonic"):
             if hasattr(module, name):
@@ -130,7 +130,7 @@ def set_clock(clock: Callable[[], float]) -> None:
 
 
 def cost(make: Callable[[str], Callable[[Any, Any], Any]], url: str, rate: int, log: Log) -> dict[str, float]:
-    """Bytes, calls and dollars of one environment that is invoked so often for some minutes, its first included."""
+    """Bytes, calls and dollars of one environment in some minutes with invocations at this rate, its first included."""
     clock = Clock()
     set_clock(clock)
     handler = make(url)
@@ -150,7 +150,7 @@ def cost(make: Callable[[str], Callable[[Any, Any], Any]], url: str, rate: int, 
 
 
 def cpu(url: str) -> dict[str, Figure]:
-    """µs of CPU of a warm invocation of an empty handler, metrics off and on, reports included."""
+    """µs of CPU for a warm invocation of an empty handler, with metrics off and on, reports included."""
 
     def timed(metrics: str) -> Callable[[], float]:
         def empty(event: Any, context: Any, conn: Any) -> None:
@@ -175,7 +175,7 @@ def cpu(url: str) -> dict[str, Figure]:
 
 
 def reports(url: str) -> dict[str, float]:
-    """µs that an invocation's end takes when it reports, median and 99th percentile."""
+    """µs that the end of an invocation takes when it reports, median and 99th percentile."""
     from lambda_pool.metrics.emf import EmfMetrics
 
     clock = Clock()

@@ -1,4 +1,4 @@
-"""A whole warm invocation where a round trip takes about half a millisecond, as within one availability zone.
+"""A whole warm invocation, with a round trip of about half a millisecond, as within one availability zone.
 
 The other benchmarks run on loopback, where a check by a round trip costs next to nothing.
 """
@@ -29,7 +29,7 @@ GROUPS: dict[str, dict[str, tuple[str, ...]]] = {
 
 
 def round_trip(server: Any, relay: Relay) -> Figure:
-    """Milliseconds that a statement takes longer through the relay than without it."""
+    """By how many milliseconds a statement takes longer through the relay than without it."""
 
     def asking(port: int) -> Any:
         conn = ways.connector(server.scheme, server.url(port=port), autocommit=True)()
@@ -53,7 +53,7 @@ def measure() -> dict[str, Any]:
         with server, Relay(server.port, ONE_WAY) as relay:
             for statement in ways.SCHEMA[server.scheme]:
                 server.execute(statement)
-            # Threads that wake up take time as well: that much less is slept.
+            # Waking up threads takes time too, so the sleep is shorter by that much.
             more = round_trip(server, relay)["median"] / 1e3 - 2 * ONE_WAY
             relay.delay = max(ONE_WAY - more / 2, ONE_WAY / 2)
             found["round_trip_ms"][server.scheme] = round_trip(server, relay)

@@ -1,4 +1,4 @@
-"""A share of one core for a process, as a small function has it: by a control group, or by stopping it in turns."""
+"""Gives a process a share of one core, like a small function: by a control group, or by stopping it in turns."""
 
 import contextlib
 import os
@@ -14,7 +14,7 @@ _ROOT = Path("/sys/fs/cgroup")
 
 
 def _group() -> tuple[Path, dict[str, str]] | None:
-    """A new control group and what to write into it, by what this system has; None if it may not be made."""
+    """A new control group and what to write into it, depending on the system; None if making one is not allowed."""
     name = f"benchmark-{os.getpid()}"
     for folder, files in (
         (_ROOT / "cpu" / name, ("cpu.cfs_period_us", "cpu.cfs_quota_us")),
@@ -31,7 +31,7 @@ def _group() -> tuple[Path, dict[str, str]] | None:
 class Quota:
     """`share` of one core for each process started with `prefix`, while the context lasts.
 
-    `kind` says by what means: "control group", or "stop and go", which `watch` then does from outside.
+    `kind` says how: "control group", or "stop and go", which `watch` then does from outside.
     """
 
     def __init__(self, share: float) -> None:
@@ -68,11 +68,11 @@ class Quota:
             with contextlib.suppress(OSError):
                 folder.rmdir()
                 return
-            time.sleep(0.02)  # its last process is not yet quite gone
+            time.sleep(0.02)  # its last process has not completely ended yet
 
     @contextlib.contextmanager
     def watch(self, pid: int) -> Iterator[None]:
-        """Stop and continue the process by turns, where there is no control group."""
+        """Stop and continue the process in turns, if there is no control group."""
         if self.kind == "control group":
             yield
             return

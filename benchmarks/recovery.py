@@ -1,7 +1,7 @@
-"""From the thaw of an environment to its first good answer, after what happened to its connection while it was frozen.
+"""From the thaw of an environment to its first good answer, after something happened to its connection in the freeze.
 
-On the genuine Lambda runtime. The function is invoked again until an answer is good, as Lambda's callers do; what it
-raised on the way is counted.
+This runs on the genuine Lambda runtime. The function is invoked again until an answer is good, as Lambda's callers do.
+The errors that it raised on the way are counted.
 """
 
 import contextlib
@@ -24,11 +24,11 @@ CONNECTING = "connect each time"
 TIMEOUT = 2
 """Seconds that the function may take. Lambda ends the environment of an invocation that takes longer."""
 GIVE_UP = 4
-"""Invocations after which a way counts as one that does not recover."""
+"""After so many invocations, a way counts as one that does not recover."""
 PING_AFTER, PING_TIMEOUT = 5.0, 1.0
 """lambda_pool's defaults."""
 PASSWORD = "benchmark"
-# No superuser, to whom MariaDB's read_only means nothing.
+# Not a superuser, because MariaDB's read_only does not apply to one.
 USER = {
     "postgresql": (f"create role app login password '{PASSWORD}'", "grant all on stock, orders to app"),
     "mysql": (f"create user app@'%' identified by '{PASSWORD}'", "grant select, insert, update on *.* to app@'%'"),
@@ -50,7 +50,7 @@ WAYS = {
 
 
 class Scene:
-    """One engine's servers, the endpoint in front of them (it leads elsewhere after a failover), and who connects."""
+    """One engine's servers, the endpoint in front of them (it leads elsewhere after a failover), and the ways."""
 
     def __init__(self, server: Any, spare: Any, endpoint: FaultyProxy, runtimes: dict[str, LambdaRuntime]) -> None:
         self.server = server
@@ -128,7 +128,7 @@ class Scene:
         return {"ms": took, "errors": errors, "recovered": float(answered), "connects": connects}
 
     def act(self, what: Callable[[], None], event: dict[str, Any], frozen: float) -> dict[str, dict[str, float]]:
-        """Freeze every environment for so many seconds, let it happen, and see each recover."""
+        """Freeze every environment for so many seconds, cause the fault, and watch each recover."""
         for name, runtime in self.runtimes.items():
             for attempt in range(3):
                 if runtime.invoke(event).error is None:
@@ -143,18 +143,18 @@ class Scene:
         names = shuffled(list(self.runtimes))
         if what != self.black_hole:
             return {name: self.recover(name, event) for name in names}
-        # One by one who is known to need little; at once who may hang until Lambda's timeout.
+        # Ways that need little time go one by one; those that may hang until Lambda's timeout go all at once.
         quick = [OURS, CONNECTING, RUN]
         found = {name: self.recover(name, event) for name in quick}
         names = [name for name in names if name not in quick]
         with ThreadPoolExecutor(len(names)) as pool:
             for name, outcome in zip(names, pool.map(lambda name: self.recover(name, event), names), strict=True):
-                del outcome["connects"]  # whose they were, nobody can tell
+                del outcome["connects"]  # nobody can tell to whom they belonged
                 found[name] = outcome
         return found
 
     def warm_ms(self, event: dict[str, Any]) -> dict[str, float]:
-        """A warm invocation of each, a median of several."""
+        """A warm invocation of each way, the median of several."""
         return {
             name: figure([runtime.invoke(event).milliseconds for _ in range(15)])["median"]
             for name, runtime in self.runtimes.items()
@@ -162,7 +162,7 @@ class Scene:
 
 
 def over_connecting(acts: list[dict[str, Any]], way: str, *, waited: bool) -> Figure | None:
-    """The time over that of the way that connects each time; without the ping, for those that wait for its answer."""
+    """The time compared with the way that connects each time; without the ping, for ways that wait for its answer."""
     if waited and way not in {OURS, RUN}:
         return None
     ping = PING_TIMEOUT * 1e3 if waited else 0.0
@@ -187,7 +187,7 @@ def play(scene: Scene) -> dict[str, Any]:
         for _ in range(times):
             acts.append(scene.act(what, event, frozen))
             scene.calm()
-            # Whoever has not recovered begins anew, with a connection to where the endpoint leads now.
+            # A way that has not recovered starts afresh, with a connection to where the endpoint leads now.
             scene.kill()
             Scene(scene.spare, None, scene.endpoint, {}).kill()
         found["events"][name] = {

@@ -18,7 +18,7 @@ from lambda_pool.testing import MariaDbServer, PostgresServer
 from .rounds import rounded
 
 PATH = Path(__file__).with_name(f"results-python-{sys.version_info.major}.{sys.version_info.minor}.json")
-"""What runs on this Python write."""
+"""The file that runs on this Python write."""
 OLDEST_PATH = Path(__file__).with_name("results-python-3.11.json")
 NEWEST_PATH = max(
     Path(__file__).parent.glob("results-python-3.*.json"),
@@ -40,7 +40,7 @@ PACKAGES = (
 
 
 def machine() -> dict[str, str]:
-    """What kind of machine this is, and nothing that says which."""
+    """What kind of machine this is, without anything that identifies it."""
     fields = dict(
         line.split(":", 1) for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines() if ":" in line
     )
@@ -58,7 +58,7 @@ def machine() -> dict[str, str]:
 
 
 def versions() -> dict[str, str]:
-    """Of everything that takes part."""
+    """The versions of everything that takes part."""
     found = {"Python": platform.python_version()}
     for name in PACKAGES:
         try:
@@ -85,9 +85,9 @@ def _text(parts: dict[str, Any]) -> str:
 
 
 def save(name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-    """Run one benchmark and keep what it found, with what one has to know beside it."""
+    """Run one benchmark and keep its results, together with what a reader must know about them."""
     before, started = os.getloadavg()[0], time.monotonic()
-    # Metrics go to standard output, as in Lambda: written, and read by nobody.
+    # Metrics go to standard output, as in Lambda: they are written, and nobody reads them.
     sys.stdout.flush()
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
@@ -96,7 +96,7 @@ def save(name: str, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "command": f"make bench NAME={name}",
         "seconds": round(time.monotonic() - started),
-        # Load that was there already: the benchmark's own is not in it.
+        # The load that was there before: it does not include the benchmark's own.
         "load_before": round(before, 2),
         "machine": machine(),
         "versions": versions(),

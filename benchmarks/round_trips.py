@@ -1,4 +1,4 @@
-"""What the server really receives for each warm invocation: statements by its own log, round trips by a relay. Exact.
+"""What the server really receives for each warm invocation: statements by its log, round trips by a relay. It is exact.
 
 Also the price and the gain of carrying BEGIN with a transaction's first statement.
 """
@@ -36,7 +36,7 @@ _MARIADB = re.compile(r"\t\s*\d+ (Query|Ping|Execute|Reset connection)\t?(.*)")
 
 
 class Context:
-    """As much of Lambda's context as anybody looks at."""
+    """As much of Lambda's context as the ways look at."""
 
     aws_request_id = "8b0a1c5e-5f0c-4d8e-9a50-1f2f5b6c7d8e"
     function_name = "orders"
@@ -48,7 +48,7 @@ class Context:
 
 
 def statements(server: Any, written: str) -> list[str]:
-    """What the log says was received."""
+    """The statements that the server received, according to its log."""
     if server.scheme == "postgresql":
         return [text.strip() or "(empty query)" for text in _POSTGRES.findall(written)]
     return [text.strip() if kind == "Query" else kind.upper() for kind, text in _MARIADB.findall(written)]

@@ -1,4 +1,4 @@
-"""Measuring in turns, so that a noisy moment of the machine meets everybody, and saying how sure a figure is."""
+"""Measures in turns, so that a noisy moment of the machine affects all candidates, and says how certain a figure is."""
 
 import random
 import statistics
@@ -12,7 +12,7 @@ _ORDER = random.Random(7)
 
 
 def in_turns(candidates: Mapping[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Ask each candidate for a figure in each round, in an order that is shuffled anew each time."""
+    """Ask each candidate for a figure in each round, in an order that is shuffled each time."""
     found: dict[str, list[float]] = {name: [] for name in candidates}
     names = list(candidates)
     for _ in range(rounds):
@@ -23,7 +23,7 @@ def in_turns(candidates: Mapping[str, Callable[[], float]], rounds: int) -> dict
 
 
 def shuffled(names: Sequence[str]) -> list[str]:
-    """The names in an order of chance."""
+    """The names in random order."""
     order = list(names)
     _ORDER.shuffle(order)
     return order
@@ -38,12 +38,12 @@ def figure(values: Sequence[float]) -> Figure:
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Figure:
-    """Ours over theirs, round by round."""
+    """Ours divided by theirs, round by round."""
     return figure([mine / other for mine, other in zip(ours, theirs, strict=True)])
 
 
 def rounded(value: Any, digits: int = 5) -> Any:
-    """The same, with numbers cut to significant digits: what a file should hold."""
+    """The same, with numbers rounded to significant digits, for a file."""
     if isinstance(value, dict):
         return {key: rounded(inner, digits) for key, inner in value.items()}
     if isinstance(value, list):

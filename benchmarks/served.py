@@ -1,6 +1,6 @@
 """The application of the benchmark `server`: FastAPI with one session for each request, on one way to connect.
 
-A process of uvicorn's; WAY, URL and SIZE are in its environment.
+It runs in a process of uvicorn. WAY, URL and SIZE are in its environment.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""The ways to come by a SQLAlchemy session that are compared, each as its users write it."""
+"""The compared ways to get a SQLAlchemy session, each as its users write it."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ PSYCOPG_POOL = "Session, NullPool on psycopg_pool"
 
 
 def work(session: Any, event: Event) -> Any:
-    """The same work as on a driver's connection, as far as it sends something."""
+    """The same work as on a driver's connection, if it sends something."""
     from sqlalchemy import text
 
     if event["work"] == "one":
@@ -24,7 +24,7 @@ def work(session: Any, event: Event) -> Any:
 
 
 def _with(made: Any, close: Callable[[], object]) -> Way:
-    """Around an engine: a session for each invocation."""
+    """A way around an engine: a session for each invocation."""
     from sqlalchemy.orm import Session
 
     def handler(event: Event, context: Any) -> Any:

@@ -1,4 +1,4 @@
-"""A relay on loopback that counts round trips: how often a client sends after it has heard from the server."""
+"""A relay on loopback that counts round trips: how often a client sends after it has received an answer."""
 
 import socket
 import threading
@@ -12,9 +12,9 @@ ONE_WAY = 0.00025
 
 
 class Relay:
-    """Between clients and 127.0.0.1:`target`, for as long as the context lasts; also for encrypted ones.
+    """Relays between clients and 127.0.0.1:`target` while the context lasts; clients may encrypt.
 
-    `delay`: seconds that every piece takes, either way.
+    `delay`: seconds that every piece is delayed, in both directions.
     """
 
     def __init__(self, target: int, delay: float = 0.0) -> None:

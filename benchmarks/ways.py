@@ -1,4 +1,4 @@
-"""The ways to come by a connection that are compared, each in its own idiom.
+"""The compared ways to get a connection, each in its own idiom.
 
 Every way is made from a URL and comes with three functions: `once` borrows a connection and gives it back, `handler`
 is a Lambda handler around `work`, and `close` ends it. None of them adds a layer that its users would not write.
@@ -59,7 +59,7 @@ def work(conn: Any, event: Event) -> Any:
 
 
 def mysql_arguments(url: str, *, autocommit: bool) -> dict[str, Any]:
-    """The URL as PyMySQL takes it; TLS verified in full if the URL names an authority."""
+    """The URL as arguments for PyMySQL; TLS is verified in full if the URL names an authority."""
     parts = urlsplit(url)
     authority = parse_qs(parts.query).get("sslrootcert")
     return {
@@ -86,7 +86,7 @@ def connector(engine: str, url: str, *, autocommit: bool) -> Callable[[], Any]:
 
 
 def _committing(borrow: Callable[[], Any], *, autocommit: bool) -> Handler:
-    """What a careful user writes around a pool whose connections only know close()."""
+    """What a careful user writes around a pool whose connections only have close()."""
 
     def handler(event: Event, context: Any) -> Any:
         conn = borrow()
@@ -245,7 +245,7 @@ def sqlalchemy_null(engine: str, url: str, *, autocommit: bool) -> Way:
 
 
 def dbutils(engine: str, url: str, *, autocommit: bool, size: int = 1) -> Way:
-    """DBUtils' PooledDB as it comes: it checks with the driver's ping(), which psycopg does not have."""
+    """DBUtils' PooledDB with its defaults: it checks with the driver's ping(), which psycopg does not have."""
     from dbutils.pooled_db import PooledDB  # type: ignore[import-not-found]
 
     arguments: dict[str, Any] = {"mincached": size, "maxcached": size, "maxconnections": size, "blocking": True}
@@ -319,7 +319,7 @@ def lambda_pool(engine: str, url: str, *, autocommit: bool, metrics: str = "off"
 
 
 def lambda_pool_run(engine: str, url: str, *, autocommit: bool) -> Way:
-    """lambda_pool, the work given to `run`, which may replay it where that is safe."""
+    """lambda_pool, with the work given to `run`, which may replay it if that is safe."""
     from lambda_pool import Pool
 
     pool = Pool(url, metrics="off", autocommit=autocommit)

@@ -1,4 +1,4 @@
-"""What the examples' tests share, on the fixtures that lambda_pool brings: copy it along with the folder you take.
+"""Shared by the examples' tests, on top of lambda_pool's fixtures: copy it together with the folder that you take.
 
 `database` is a fresh PostgreSQL database with the tables of the folder's schema.sql; `start(handler)` starts the
 folder's function on the genuine runtime, connected to it; `call(event)` invokes `app.handler`.

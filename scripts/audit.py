@@ -1,7 +1,7 @@
-"""What we depend on: whether it is pinned, how it is licensed, and whether it is known to be vulnerable.
+"""Checks our dependencies: whether they are pinned, how they are licensed, and whether they have known vulnerabilities.
 
-`make audit` runs this in .venv-audit, where every extra is installed and pip-audit beside it. Exit code: 0 all is well,
-1 a finding, 2 the vulnerability service could not be asked (pins and licences were looked at all the same).
+`make audit` runs this in .venv-audit, where every extra and pip-audit are installed. Exit code: 0 all is well,
+1 a finding, 2 the vulnerability service could not be asked (pins and licences were checked anyway).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ EXTRAS = (
     *("testing", "demo"),
 )
 
-# Licences under which we may ask our users to install something, by SPDX's names. LGPL (psycopg): used as a library,
+# Licences that we accept for packages our users install, by their SPDX names. LGPL (psycopg): used as a library,
 # unchanged and replaceable. MPL (certifi): the files stay as they are.
 ALLOWED = {
     "Apache-2.0",
@@ -39,7 +39,7 @@ ALLOWED = {
     "0BSD",
     "ISC",
 }
-# What packages without an SPDX expression say in its place: in `License`, or as a classifier.
+# What packages without an SPDX expression say instead: in `License`, or as a classifier.
 _SPDX = {
     "apache 2.0": "Apache-2.0",
     "apache license 2.0": "Apache-2.0",
@@ -54,7 +54,7 @@ _SPDX = {
 
 
 def needed(name: str, extras: Iterable[str]) -> dict[str, Distribution]:
-    """Every distribution that a distribution with these extras needs here, itself left out. Raises
+    """Every distribution that a distribution with these extras needs here, without itself. Raises
     PackageNotFoundError for one that is not installed.
     """
     found: dict[str, Distribution] = {}
@@ -76,7 +76,7 @@ def needed(name: str, extras: Iterable[str]) -> dict[str, Distribution]:
 
 
 def pins(text: str) -> dict[str, str]:
-    """Name to version, of the lines of a constraints file."""
+    """Map names to versions, from the lines of a constraints file."""
     lines = [Requirement(line) for line in text.splitlines() if line.strip() and not line.startswith("#")]
     found = [each for each in lines if each.marker is None or each.marker.evaluate()]
     exact = {canonicalize_name(each.name): re.fullmatch(r"==([^*]+)", str(each.specifier)) for each in found}
@@ -84,7 +84,7 @@ def pins(text: str) -> dict[str, str]:
 
 
 def unpinned(installed: dict[str, Distribution], pinned: dict[str, str]) -> list[str]:
-    """What is not pinned, or not to the version that is installed."""
+    """List what is not pinned, or is pinned to another version than the installed one."""
     return [
         f"{name} {found.version}: constraints.txt pins {f'it to {pinned[name]}' if name in pinned else 'none of it'}"
         for name, found in installed.items()
@@ -93,12 +93,12 @@ def unpinned(installed: dict[str, Distribution], pinned: dict[str, str]) -> list
 
 
 def licence(found: Distribution) -> str:
-    """The SPDX expression of a distribution's licence, as well as it can be told; empty if it says nothing."""
+    """The SPDX expression of a distribution's licence, as far as it can be found out; empty if it says nothing."""
     return licence_of(found.metadata)
 
 
 def licence_of(metadata: Any) -> str:
-    """The same, of its metadata alone."""
+    """The same, from its metadata alone."""
     if metadata["License-Expression"]:
         return str(metadata["License-Expression"])
     classifiers = [line.rpartition(" :: ")[2] for line in metadata.get_all("Classifier", []) if "License ::" in line]
@@ -110,13 +110,13 @@ def licence_of(metadata: Any) -> str:
 
 
 def allowed(expression: str) -> bool:
-    """True if one of the alternatives of an SPDX expression is allowed in all its parts."""
+    """True if all parts of at least one alternative of an SPDX expression are allowed."""
     choices = re.split(r"\s+OR\s+", expression.replace("(", "").replace(")", ""))
     return any(all(part in ALLOWED for part in re.split(r"\s+AND\s+", choice)) for choice in choices)
 
 
 def forbidden(installed: dict[str, Distribution]) -> list[str]:
-    """What is under a licence that is not on the list, or under none that could be told."""
+    """List what has a licence that is not on the list, or none that could be found out."""
     return [
         f"{name} {found.version} is under {licence(found) or 'no licence that its metadata names'}, "
         "which is not on the list in scripts/audit.py"
@@ -126,7 +126,7 @@ def forbidden(installed: dict[str, Distribution]) -> list[str]:
 
 
 def vulnerable(installed: dict[str, Distribution]) -> tuple[list[str], str]:
-    """Known vulnerabilities, and why it could not be looked for them in full; empty if it could."""
+    """Known vulnerabilities, and why the search for them was not complete; empty if it was."""
     lines = "".join(f"{name}=={found.version}\n" for name, found in installed.items())
     command = [sys.executable, "-m", "pip_audit", "--requirement", "/dev/stdin", "--no-deps", "--disable-pip"]
     try:
@@ -143,14 +143,14 @@ def vulnerable(installed: dict[str, Distribution]) -> tuple[list[str], str]:
     try:
         answers = json.loads(done.stdout)["dependencies"]
     except (ValueError, KeyError, TypeError):
-        # Its error names hosts of this machine's set-up; its kind will do.
+        # Its error names hosts of this machine's set-up, so only its kind is shown.
         last = (done.stderr.strip().splitlines() or ["pip-audit said nothing"])[-1]
         return [], f"the vulnerability service could not be asked ({last.split(':')[0][:80]})"
     return judged(answers, set(installed))
 
 
 def judged(answers: list[dict[str, object]], names: set[str]) -> tuple[list[str], str]:
-    """The findings of pip-audit's answers, and what is missing among them: what it skipped, it did not look at."""
+    """The findings in pip-audit's answers, and what is missing from them: it did not check what it skipped."""
     findings = []
     looked = set()
     for answer in answers:
@@ -171,7 +171,7 @@ def judged(answers: list[dict[str, object]], names: set[str]) -> tuple[list[str]
 
 
 def main() -> int:
-    """Look at everything, and say it in a few lines."""
+    """Check everything, and report it in a few lines."""
     try:
         installed = needed("lambda-pool", EXTRAS)
     except PackageNotFoundError as error:

@@ -1,7 +1,7 @@
-"""An interpreter beside .venv that imports the package from one given tree and from nowhere else.
+"""Makes an interpreter beside .venv that imports the package from one given tree and from nowhere else.
 
-What a test starts with `sys.executable` imports from there too, the genuine runtime with its bare environment
-included: the installed package is not on that interpreter's path at all.
+Processes that a test starts with `sys.executable` import from there too, even the genuine runtime with its bare
+environment: the installed package is not on that interpreter's path at all.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 def make(folder: Path, tree: Path, *lines: str) -> Path:
     """Make the interpreter in `folder`, for the package in `tree`. Out: its path.
 
-    `lines` are executed when it starts, as site-packages' `.pth` files are.
+    `lines` are executed when it starts, like the `.pth` files of site-packages.
     """
     venv.EnvBuilder(with_pip=False, symlinks=True).create(folder)
     (site,) = folder.glob("lib/python*/site-packages")
-    # Folders in a .pth file go on the path as they are: the .pth files inside them, such as that of an installation
+    # Folders in a .pth file go on the path as they are. The .pth files inside them, such as that of an installation
     # which leads back to the original tree, are not read.
     paths = [str(tree), sysconfig.get_path("purelib"), *lines]
     (site / "tree.pth").write_text("".join(f"{line}\n" for line in paths))

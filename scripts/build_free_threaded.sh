@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# build_free_threaded.sh FOLDER: builds a CPython without the GIL into a folder, from Debian's source package of it.
+# build_free_threaded.sh FOLDER: builds a CPython without the GIL into a folder, from Debian's source package.
 #
-# There is no binary package. Debian's newer suites are looked at through the machine's own mirror and with an apt
-# configuration of our own, which leaves the system's alone. A mirror may list sources that it does not hold: the newest
-# that can be had is taken, of 3.14 or else of 3.13.
+# There is no binary package. Debian's newer suites are read through the machine's own mirror, with an apt configuration
+# of our own that leaves the system's alone. A mirror may list sources that it does not hold. So the newest available
+# version of 3.14 is taken, or else of 3.13.
 set -euo pipefail
 
 prefix=$1

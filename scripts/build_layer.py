@@ -3,11 +3,11 @@
     python scripts/build_layer.py --arch arm64 --python 3.13 --variant both
 
 writes `build/layer-arm64-python3.13-both.zip` (the same bytes from the same inputs), or with --into a folder `python/`
-as Lambda mounts it under /opt. Needs pip for wheels that are not in .tools/wheels yet, and nothing else.
+as Lambda mounts it under /opt. It needs pip for wheels that are not in .tools/wheels yet, and nothing else.
 
-The modules are compiled, and their sources left out: /opt is read-only, so that Python would compile them in each cold
-start anew. What that costs is printed for layers that this machine can run. For a Python that this machine does not
-have, the sources are shipped as they are.
+The modules are compiled, and their sources left out: /opt is read-only, so Python would have to compile them again in
+each cold start. The cost of a cold start is printed for layers that this machine can run. For a Python that this
+machine does not have, the sources are shipped as they are.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ DRIVERS = {
     "mysql": ("PyMySQL",),
 }
 POWERTOOLS = ("aws_lambda_powertools",)
-# What a distribution needs and Lambda's runtime does not have; Powertools' jmespath comes with the runtime's boto3.
+# What a distribution needs but Lambda's runtime does not have. Powertools' jmespath comes with the runtime's boto3.
 NEEDS_TYPING_EXTENSIONS = {"psycopg": ("3.11", "3.12"), "aws_lambda_powertools": PYTHONS}
 
-# Of no use inside a function: what tests are written with, and the command line but for the doctor.
+# These are of no use inside a function: the tools for tests, and the command line except for the doctor.
 LEFT_OUT = ("testing", "cli/dashboard.py", "cli/demo", "cli/plan", "cli/top.py")
 UNUSED_SUFFIXES = (".pyi", ".pyx", ".pxd", ".c")
-# What psycopg tries where its compiled part is missing; in the layer it never is.
+# psycopg tries these if its compiled part is missing; in the layer it never is.
 UNUSED_MODULES = ("psycopg/pq/pq_ctypes.py", "psycopg/pq/_pq_ctypes.py")
 UNUSED_RECORDS = ("RECORD", "WHEEL", "INSTALLER", "REQUESTED", "entry_points.txt", "top_level.txt")
 
@@ -84,7 +84,7 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """The zip file's name, without its end."""
+        """The zip file's name, without its ending."""
         bare = "" if self.powertools else "-without-powertools"
         return f"layer-{self.arch}-python{self.python}-{self.variant}{bare}"
 
@@ -114,7 +114,7 @@ def find_wheel(folder: Path, name: str, version: str) -> Path | None:
 
 
 def wheels(layer: Layer) -> list[Path]:
-    """The wheels that the layer is made of, downloaded unless they are there. Raises LayerError."""
+    """The wheels for the layer, downloaded if they are missing. Raises LayerError."""
     folder = WHEELS / f"{layer.arch}-python{layer.python}"
     versions = pinned()
     found = []
@@ -139,7 +139,7 @@ def download(layer: Layer, folder: Path, name: str, version: str) -> Path:
     wheel = find_wheel(folder, name, version)
     if wheel is None:
         said = next((line for line in done.stderr.splitlines() if "ERROR" in line), done.stderr.strip()[-300:])
-        said = said.partition(" (from versions")[0]  # without the list of all that there are
+        said = said.partition(" (from versions")[0]  # without the list of all versions
         raise LayerError(
             f"there is no wheel of {name} {version} for {layer.arch}, Python {layer.python} and glibc "
             f"2.{GLIBC[layer.python]}{': a newer Python has a newer glibc' if layer.python == '3.11' else ''} ({said})"
@@ -151,7 +151,7 @@ def download(layer: Layer, folder: Path, name: str, version: str) -> Path:
 
 
 def is_needed(name: PurePosixPath) -> bool:
-    """False for what nobody reads at run time."""
+    """False for files that nobody reads at run time."""
     if name.suffix in UNUSED_SUFFIXES or str(name) in UNUSED_MODULES or "__pycache__" in name.parts:
         return False
     in_record = name.parts[0].endswith(".dist-info")
@@ -159,7 +159,7 @@ def is_needed(name: PurePosixPath) -> bool:
 
 
 def unpack(wheel: Path, into: Path) -> None:
-    """Unpack a wheel of pure library files, without what is not needed. Raises LayerError for other kinds."""
+    """Unpack a wheel of pure library files, without needless files. Raises LayerError for other kinds."""
     with zipfile.ZipFile(wheel) as archive:
         for entry in archive.infolist():
             name = PurePosixPath(entry.filename)
@@ -173,7 +173,7 @@ def unpack(wheel: Path, into: Path) -> None:
 
 
 def own_version() -> str:
-    """lambda_pool's version, from the one place where it stands."""
+    """lambda_pool's version, from the only place that states it."""
     text = (ROOT / "lambda_pool" / "__init__.py").read_text()
     match = re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)
     if match is None:
@@ -200,7 +200,7 @@ def copy_package(into: Path) -> None:
 
 # --- byte-code --------------------------------------------------------------------------------------------------------
 
-# In one process and one order: what marshal writes depends on how often an object is used at that moment.
+# In one process and one order: marshal's output depends on how often an object is used at that moment.
 COMPILE = """
 import os, pathlib, py_compile, sys
 root = pathlib.Path(sys.argv[1])
@@ -219,14 +219,14 @@ def find_python(version: str) -> str | None:
     candidates += [path for path in [shutil.which(f"python{version}")] if path]
     candidates += [str(path) for path in sorted(Path.home().glob(f".pyenv/versions/{version}.*/bin/python{version}"))]
     for candidate in candidates:
-        # A shim may stand there without a Python behind it.
+        # There may be only a shim there, without a Python behind it.
         if subprocess.run([candidate, "-c", ""], capture_output=True, check=False).returncode == 0:
             return candidate
     return None
 
 
 def compile_all(folder: Path, interpreter: str) -> None:
-    """Put byte-code in the place of every source. Raises LayerError."""
+    """Replace every source by its byte-code. Raises LayerError."""
     environment = {"PATH": os.environ.get("PATH", os.defpath), "PYTHONHASHSEED": "0"}
     command = [interpreter, "-S", "-c", COMPILE, str(folder)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
@@ -243,7 +243,7 @@ def files(folder: Path) -> Iterator[Path]:
 
 
 def write_zip(folder: Path, target: Path) -> None:
-    """Zip the folder's content under `python/`, without anything that differs from one build to the next."""
+    """Zip the folder's content under `python/`, with nothing that differs from one build to the next."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for path in files(folder):
@@ -255,7 +255,7 @@ def write_zip(folder: Path, target: Path) -> None:
 
 
 def sizes(folder: Path) -> dict[str, int]:
-    """Bytes, unzipped: `powertools` (with what only it needs), and `layer`, which is everything else."""
+    """Unzipped size in bytes: of `powertools` (with what only it needs), and of `layer`, which is everything else."""
     result = {"layer": 0, "powertools": 0}
     drivers_need_typing = any(folder.glob("psycopg")) and any(
         "typing-extensions" in line and "python_version" in line
@@ -284,7 +284,7 @@ print(time.process_time())
 
 
 def cold_start(folder: Path, layer: Layer, interpreter: str) -> float:
-    """Milliseconds of CPU time from process start until the drivers are imported and a pool of each is made."""
+    """Milliseconds of CPU time from process start until the drivers are imported and there is a pool for each."""
     environment = {"PATH": os.defpath, "PYTHONDONTWRITEBYTECODE": "1"}
     command = [interpreter, "-S", "-c", START, str(folder), *IMPORTS[layer.variant]]
     times = []
@@ -309,7 +309,7 @@ def build(layer: Layer, folder: Path, *, bytecode: bool = True) -> str | None:
 
 
 def report(layer: Layer, folder: Path, interpreter: str | None, *, measure: bool) -> None:
-    """Print the size, and the cold start where this machine can tell."""
+    """Print the size, and the cold start if this machine can measure it."""
     size = sizes(folder)
     print(f"{layer.name}: {size['layer'] / MB:.2f} MB unzipped", end="")
     print(f", and Powertools {size['powertools'] / MB:.2f} MB" if layer.powertools else "")

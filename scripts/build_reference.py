@@ -1,4 +1,4 @@
-"""Writes docs/reference.md, the API reference, from the docstrings of what users import."""
+"""Writes docs/reference.md, the API reference, from the docstrings of the names that users import."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from typing import Any
 
 TARGET = Path(__file__).resolve().parent.parent / "docs" / "reference.md"
 
-# Module, what it is for, and its names; None: those in __all__, or those that the module lists for lazy import.
+# Module, its purpose, and its names. None: the names in __all__, or those that the module lists for lazy import.
 SECTIONS: tuple[tuple[str, tuple[str, ...] | None], ...] = (
     ("lambda_pool", None),
     ("lambda_pool.metrics", None),
@@ -30,7 +30,7 @@ the keywords, URLs and environment variables.
 
 
 def names(module: ModuleType) -> list[str]:
-    """The public names of a module: errors last, the others as they come."""
+    """The public names of a module: errors last, the others in their own order."""
     listed = getattr(module, "__all__", None) or getattr(module, "_HOMES", None)
     if listed is None:
         listed = [
@@ -47,7 +47,7 @@ def is_error(value: Any) -> bool:
 
 
 def signature(value: Any) -> str:
-    """How it is called, without annotations: types are in the code, where tools read them."""
+    """Its signature without annotations: types are in the code, where tools read them."""
     try:
         found = inspect.signature(value)
     except (TypeError, ValueError):
@@ -56,18 +56,18 @@ def signature(value: Any) -> str:
         each.replace(annotation=inspect.Parameter.empty) for name, each in found.parameters.items() if name != "self"
     ]
     text = str(found.replace(parameters=parameters, return_annotation=inspect.Signature.empty))
-    # Two defaults that are no literals: one shows as an object, the other differs from machine to machine.
+    # Two defaults that are not literals: one is shown as an object, the other differs between machines.
     return re.sub(r"<built-in function (\w+)>", r"\1", text).replace(repr(sys.executable), "sys.executable")
 
 
 def documented(value: Any) -> str:
-    """A docstring, its indentation removed; empty if it has none of its own."""
+    """Its docstring without indentation; empty if it has none of its own."""
     text = value.__doc__ or ""
     return inspect.cleandoc(text)
 
 
 def methods(value: type) -> Iterator[tuple[str, Any]]:
-    """Public methods and properties with a docstring, those of our own parents included."""
+    """Public methods and properties with a docstring, including those of our own parent classes."""
     for name in sorted(dir(value)):
         if name.startswith("_"):
             continue
@@ -81,12 +81,12 @@ def methods(value: type) -> Iterator[tuple[str, Any]]:
 
 
 def fields(value: type) -> str:
-    """An event's fields, as if it were called with them; nothing for other classes."""
+    """An event's fields, written like the arguments of a call; nothing for other classes."""
     found = getattr(value, "_fields", None)
     return f"({', '.join(found)})" if found else ""
 
 
-# What users call, of objects that have more which the package's own parts call.
+# The methods that users call, of objects with further methods that only the package itself calls.
 _CALLED = {
     "AuroraCluster": frozenset[str](),
     "IamToken": frozenset({"token"}),
@@ -97,12 +97,12 @@ _CALLED = {
 
 
 def entry(section: str, name: str, value: Any) -> Iterator[str]:
-    """One name: how it is called, what it says, and its methods."""
+    """One name: its signature, its docstring and its methods."""
     if is_error(value):
         parents = ", ".join(f"`{parent.__name__}`" for parent in value.__bases__)
         yield f"### {name}\n\nA {parents}. {documented(value)}\n"
         return
-    # Of an event, which nobody but a pool makes, the fields are what matters.
+    # Only a pool makes an event, so its fields are what matters.
     shown = signature(value) if section != "lambda_pool.events" else fields(value)
     yield f"### {name}\n\n`{name}{shown}`\n\n{documented(value)}\n"
     if not inspect.isclass(value) or section == "lambda_pool.events":

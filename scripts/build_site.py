@@ -1,8 +1,8 @@
 """Builds the site from the pages of the repository, into build/site: `make site`.
 
-The pages stay where they are and link to each other, and to examples and other files, as they do on a code host. So all
-that they lead to is gathered in build/site-source first. Every broken link, anchor or entry of the navigation is an
-error. llms.txt lists the pages for language models.
+The pages stay where they are and link to each other, and to examples and other files, as they do on a code host. So
+everything that they link to is first gathered in build/site-source. Every broken link, anchor or entry of the
+navigation is an error. llms.txt lists the pages for language models.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _LINK = re.compile(r"\]\(([^)#\s]+)")
 
 
 class _Loader(yaml.SafeLoader):
-    """Leaves what MkDocs makes Python objects of alone."""
+    """Leaves the values alone that MkDocs turns into Python objects."""
 
 
 _Loader.add_multi_constructor("tag:yaml.org,2002:python/", lambda loader, suffix, node: None)
@@ -50,7 +50,7 @@ def linked(page: Path) -> Iterator[Path]:
 
 
 def gather() -> None:
-    """The pages of the navigation, and all that they lead to."""
+    """The pages of the navigation, and all that they link to."""
     shutil.rmtree(SOURCE, ignore_errors=True)
     waiting = [ROOT / page for pages in navigation().values() for page in pages.values()]
     waiting += (ROOT / "docs" / "pictures").glob("*")
@@ -80,7 +80,7 @@ def summary(page: Path) -> str:
 
 
 def llms() -> str:
-    """The pages for language models, as llmstxt.org describes it: what it is, then a link and a sentence for each."""
+    """The pages for language models, as llmstxt.org describes it: a summary, then a link and a sentence for each."""
     lines = ["# lambda_pool", "", f"> {summary(ROOT / 'README.md')}"]
     for section, pages in navigation().items():
         lines += ["", f"## {section}", ""]
@@ -100,7 +100,7 @@ def main() -> int:
     if code:
         print(done.stderr, file=sys.stderr)
     if code == 0:
-        for pages in navigation().values():  # the sources too, to which llms.txt leads
+        for pages in navigation().values():  # also the sources, because llms.txt links to them
             for page in pages.values():
                 target = SITE / page
                 target.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Installs what is in dist/ on every supported Python of this machine, and tries it out.
+"""Installs the distributions in dist/ on every supported Python of this machine, and tries them out.
 
-That is the source distribution, and the wheel with each extra alone.
+These are the source distribution, and the wheel with each extra alone.
 
-Needs a package index, for what the extras bring. Prints a line for each, and ends with 1 if one fails.
+It needs a package index, for the dependencies of the extras. Prints a line for each, and ends with 1 if one fails.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ SOURCE = "source"
 
 
 def check(python: str, built: Path, extra: str) -> str:
-    """Install and try one. Returns what is wrong; empty if nothing is."""
+    """Install and try one. Returns what is wrong, or an empty text."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {"PATH": os.environ.get("PATH", os.defpath), "HOME": os.environ.get("HOME", folder)}
 
@@ -87,7 +87,7 @@ def main() -> int:
         found = pool.map(lambda pair: check(pair[1], source if pair[2] == SOURCE else wheel, pair[2]), pairs)
         for (version, _, extra), problem in zip(pairs, found, strict=True):
             line = f"Python {version} {f'[{extra}]' if extra else 'alone':11} {problem or 'installs and works'}"
-            print(line, flush=True)  # each as it is known: all of them take minutes
+            print(line, flush=True)  # each line as soon as it is known: all of them take minutes
             problems.append(problem)
     missing = [version for version in PYTHONS if version not in dict(pythons)]
     if missing:

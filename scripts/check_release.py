@@ -1,11 +1,11 @@
-"""What can be proved of a release before there is one: `make release-check`, which has built what is in dist/.
+"""Proves what can be proved about a release before it exists: `make release-check`, which has built dist/.
 
-The workflows are valid and safe (GitHub's schemas, zizmor), the forms too; the changelog has something to say; the
-built metadata renders, and every link of its README leads somewhere without the repository around it.
+The workflows and the forms are valid and safe (GitHub's schemas, zizmor). The changelog has an entry. The built
+metadata renders, and every link of its README works without the repository around it.
 
 With --tag, as the release workflow runs it, the tag must be this version's, the changelog must have its section, and
-the repository's address must be set. With --notes FILE, that section is written there. Exit code: 0 all is well, 1 it
-is not.
+the repository's address must be set. With --notes FILE, that section is written there. Exit code: 0 if all is well,
+otherwise 1.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SCHEMAS = {
 
 
 def run(*command: str | Path) -> str:
-    """Run a tool. Returns what it complains of; empty if it is content."""
+    """Run a tool. Returns its complaints; empty if there are none."""
     done = subprocess.run(
         [str(part) for part in command], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
     )
@@ -52,13 +52,13 @@ def check_schemas() -> Iterator[str]:
 
 
 def check_safety() -> Iterator[str]:
-    """Pins, permissions, what a stranger's text could do: without asking anybody on the internet."""
+    """Check pins, permissions, and what a stranger's text could do, without using the internet."""
     if complaint := run(TOOLS / "zizmor", "--offline", "--quiet", "--no-progress", ".github"):
         yield complaint
 
 
 def check_targets() -> Iterator[str]:
-    """Every target that a workflow makes is in the Makefile."""
+    """Check that the Makefile has every target that a workflow makes."""
     makefile = (ROOT / "Makefile").read_text()
     for path in sorted((ROOT / ".github" / "workflows").glob("*.yml")):
         for target in re.findall(r"\brun: make ([a-z-]+)", path.read_text()):
@@ -76,7 +76,7 @@ def version() -> str:
 
 
 def check_metadata() -> Iterator[str]:
-    """The wheel's: it renders, its links are absolute, and it names the repository."""
+    """Check the wheel's metadata: it renders, its links are absolute, and it names the repository."""
     wheels = list((ROOT / "dist").glob("*.whl"))
     if len(wheels) != 1 or len(list((ROOT / "dist").glob("*.tar.gz"))) != 1:
         yield "dist/ must hold one wheel and one source distribution: `make dist` builds them"
@@ -94,7 +94,7 @@ def check_metadata() -> Iterator[str]:
 
 
 def relative(page: str) -> list[str]:
-    """Links of a page that lead nowhere once it stands alone."""
+    """Links of a page that lead nowhere when the page stands alone."""
     prose = re.sub(r"```.*?```|`[^`\n]*`", "", page, flags=re.DOTALL)
     targets = re.findall(r"\]\(([^)\s]+)", prose) + re.findall(r'\b(?:href|src|srcset)="([^"\s]+)', prose)
     found = [target for target in targets if not re.match(r"https://|mailto:|#", target)]
@@ -112,13 +112,13 @@ def section(title: str) -> str:
 
 
 def check_changelog() -> Iterator[str]:
-    """Something stands under Unreleased, or under this version."""
+    """Check that there is an entry under Unreleased, or under this version."""
     if not section("Unreleased") and not section(version()):
         yield f"CHANGELOG.md says nothing of what is new: neither under [Unreleased] nor under [{version()}]"
 
 
 def check_tag(tag: str) -> Iterator[str]:
-    """A tag may become a release."""
+    """Check that a tag may become a release."""
     if tag != f"v{version()}":
         yield f"the tag {tag} is not this version's, v{version()}: change lambda_pool/__init__.py or the tag"
     if not section(version()):
@@ -140,7 +140,7 @@ CHECKS: dict[str, Callable[[], Iterator[str]]] = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Check everything, a line each."""
+    """Check everything, and print a line for each check."""
     parser = argparse.ArgumentParser(prog="make release-check", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--tag", help="the tag that is to become a release")
     parser.add_argument(

@@ -1,7 +1,7 @@
-"""Starts coverage.py in every process of `make coverage`, and has it written before the process can be killed.
+"""Starts coverage.py in every process of `make coverage`, and saves its data before the process can be killed.
 
-The genuine runtime ends by SIGKILL, which leaves no time for anything: what was measured is therefore written whenever
-the runtime asks for its next event, and before a process sends SIGTERM to itself, as the polite end does.
+The genuine runtime ends by SIGKILL, which leaves no time for anything. So the data is written whenever the runtime asks
+for its next event, and before a process sends SIGTERM to itself, as the polite end does.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from types import ModuleType
 from typing import Any
 
 _CLIENT = "awslambdaric.lambda_runtime_client"
-# Writing takes 10 ms, and hardly an invocation after the first ones brings anything new.
+# Writing takes 10 ms, and after the first invocations hardly any brings anything new.
 _EACH, _THEN_EVERY = 30, 20
 
 
 def begin(settings: str, data: str) -> None:
-    """Measure this process, by the settings in one file, into files that begin with `data`."""
+    """Measure this process with the settings of one file, and write into files that begin with `data`."""
     os.environ["COVERAGE_PROCESS_START"] = settings
     os.environ["COVERAGE_FILE"] = data
     import coverage
@@ -42,7 +42,7 @@ def begin(settings: str, data: str) -> None:
 
 
 def _measured(start: Callable[..., int]) -> Callable[..., int]:
-    """The same for a thread that `threading` knows nothing of, which coverage.py would not see."""
+    """The same for a thread that `threading` does not know about, because coverage.py would not see it."""
 
     def start_measured(function: Callable[..., object], args: tuple[Any, ...], *more: Any) -> int:
         def run(*args: Any, **named: Any) -> None:
@@ -64,7 +64,7 @@ def save() -> None:
 
 
 class _Finder:
-    """Finds the runtime's client, and wraps its wait for the next event."""
+    """Finds the runtime's client, and wraps the wait for its next event."""
 
     def find_spec(self, name: str, path: Any, target: ModuleType | None = None) -> ModuleSpec | None:
         if name != _CLIENT:

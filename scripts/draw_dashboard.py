@@ -1,4 +1,4 @@
-"""Records a bad quarter of an hour in two minutes, and draws it as the dashboard shows it.
+"""Records a bad quarter of an hour in two minutes, and draws it in the way that the dashboard shows it.
 
     python scripts/draw_dashboard.py record    a real run on the genuine runtime, into docs/dashboard-run.log
     python scripts/draw_dashboard.py           docs/dashboard-run.log, into docs/dashboard.svg
@@ -62,7 +62,7 @@ def handler(event, context, conn):
 
 
 def record() -> None:
-    """Two minutes of traffic, and what goes wrong meanwhile."""
+    """Two minutes of traffic, and the faults during them."""
     from lambda_pool.testing import LambdaRuntime, PostgresServer
 
     with tempfile.TemporaryDirectory() as folder, PostgresServer() as server:
@@ -80,7 +80,7 @@ def record() -> None:
 
 
 def _without_address(line: str) -> str:
-    """Where the run's server was, and what its texts say of it, is of no interest."""
+    """Remove where the run's server was, and what its texts say about it: nobody needs that."""
     document = json.loads(line)
     for name, value in (("host", "db.example"), ("error", "the server's own words")):
         if name in document:
@@ -208,7 +208,7 @@ def _legend(labels: list[str]) -> list[tuple[int, int]]:
 
 
 def _points(line: Line, documents: list[dict[str, Any]], begin: float) -> list[tuple[float, float]]:
-    """What CloudWatch makes of a metric: one value of the statistic for each period that has any."""
+    """A metric as CloudWatch shows it: one value of the statistic for each period that has any."""
     periods: dict[int, list[float]] = {}
     for document in documents:
         if line.metric in document:
@@ -228,7 +228,7 @@ def _statistic(name: str, values: list[float]) -> float:
 
 
 def _reasons(documents: list[dict[str, Any]]) -> str:
-    """What Logs Insights answers to the question why connections were replaced and closed."""
+    """The answer of Logs Insights to the question why connections were replaced and closed."""
     counts: dict[str, Counter[str]] = {"ConnectionsReplaced": Counter(), "ConnectionsClosed": Counter()}
     for document in documents:
         for metric, by_reason in counts.items():
@@ -260,7 +260,7 @@ def _text(x: float, y: float, text: str, anchor: str, colour: str = FAINT) -> st
 
 
 def _round_up(value: float) -> float:
-    """The next 1, 2, 4 or 8 times a power of ten; 4 at least, so that counts get whole numbers on their axis."""
+    """The next 1, 2, 4 or 8 times a power of ten; at least 4, so that counts get whole numbers on their axis."""
     if value <= 4:
         return 4.0
     power = 10.0 ** math.floor(math.log10(value))

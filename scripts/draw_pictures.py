@@ -14,7 +14,7 @@ BLUE, GREEN, RED, GREY, YELLOW = "#dbeafe", "#dcfce7", "#fee2e2", "#eef1f4", "#f
 
 
 class Picture:
-    """Boxes, arrows and words on a light ground, without a font or a colour from elsewhere."""
+    """Boxes, arrows and words on a light background, without fonts or colours from elsewhere."""
 
     def __init__(self, width: int, height: int, title: str) -> None:
         self._parts = [
@@ -49,7 +49,7 @@ class Picture:
         self.words(x + width / 2, y + height / 2 + 5 - (lines - 1) * 9, text)
 
     def frame(self, x: float, y: float, width: float, height: float, text: str) -> None:
-        """A dashed border with its name above what stands in it."""
+        """A dashed border, with its name above its content."""
         self._parts.append(
             f'<rect x="{x:g}" y="{y:g}" width="{width:g}" height="{height:g}" rx="10" fill="none" stroke="{LINE}" '
             'stroke-dasharray="6 4"/>'
@@ -57,7 +57,7 @@ class Picture:
         self.words(x + 12, y + 20, text, colour=FAINT, anchor="start")
 
     def arrow(self, path: str, *, tip: bool = True) -> None:
-        """A line along a path, with a tip at its end."""
+        """A line along a path, with an arrowhead at its end."""
         end = ' marker-end="url(#tip)"' if tip else ""
         self._parts.append(f'<path d="{path}" fill="none" stroke="{FAINT}" stroke-width="1.5"{end}/>')
 
@@ -66,7 +66,7 @@ class Picture:
 
 
 def life() -> Picture:
-    """What happens to a connection, turn by turn."""
+    """What happens to a connection, step by step."""
     picture = Picture(980, 330, "The life of a connection: opened once, checked each time, replaced when dead")
     for y, name in ((78, "Lambda"), (158, "your function"), (238, "connection")):
         picture.words(14, y, name, colour=FAINT, anchor="start")
@@ -95,7 +95,7 @@ def life() -> Picture:
 
 
 def network() -> Picture:
-    """What the template makes, and who talks to whom."""
+    """What the template creates, and which part talks to which."""
     picture = Picture(980, 390, "The template's network: the function and the database in your VPC, its logs outside")
     picture.frame(210, 20, 580, 270, "your VPC, your subnets")
     picture.frame(230, 60, 210, 200, "function's security group")
@@ -149,7 +149,7 @@ def proxy() -> Picture:
 
 
 def trace() -> Picture:
-    """What a trace shows of a cold invocation, a warm one, and a request that had to wait."""
+    """What a trace shows for a cold invocation, a warm one, and a request that had to wait."""
     picture = Picture(980, 420, "Traces of three invocations: cold, warm, and one that waited for a connection")
     picture.words(14, 26, "time →", colour=FAINT, anchor="start")
     for x, fill, who in (

@@ -2,8 +2,8 @@
 
 usage: fuzz_parsers.py TARGET [options of libFuzzer, such as -max_total_time=60, and a folder that keeps what it found]
 
-Each target takes any bytes and fails for any exception but our own, for one that shows a password, and for a result
-that is not what it should be. A failure ends the run and leaves its bytes in a file, whose name run again repeats it.
+Each target takes any bytes. It fails for any exception except our own, for one that shows a password, and for a wrong
+result. A failure ends the run and leaves its bytes in a file. To repeat it, run the target with that file's name.
 """
 
 import json
@@ -29,7 +29,7 @@ PASSWORD = "c4n4ry"
 
 
 def hidden(error: BaseException) -> None:
-    """The password is in no text of an error, nor of those behind it."""
+    """Check that the password is in no text of an error or of the errors behind it."""
     found: BaseException | None = error
     while found is not None:
         assert PASSWORD not in f"{found} {found!r} {found.args!r}", found
@@ -37,7 +37,7 @@ def hidden(error: BaseException) -> None:
 
 
 def url(data: atheris.FuzzedDataProvider) -> None:
-    """Any text, and a password anywhere in a URL's front."""
+    """Any text, and a password anywhere in the front part of a URL."""
     text = data.ConsumeUnicodeNoSurrogates(200)
     before, after = text[: len(text) // 2], text[len(text) // 2 :]
     engine = "mysql" if data.ConsumeBool() else "postgresql"
@@ -58,7 +58,7 @@ WORDS = sorted(
 
 
 def query(data: atheris.FuzzedDataProvider) -> None:
-    """Any words of a query, ours and others', with any values."""
+    """Any words of a query, ours and those of others, with any values."""
     engine = "mysql" if data.ConsumeBool() else "postgresql"
     pairs = {}
     for _ in range(data.ConsumeIntInRange(0, 4)):
@@ -79,7 +79,7 @@ def query(data: atheris.FuzzedDataProvider) -> None:
 
 
 def parts(data: atheris.FuzzedDataProvider) -> None:
-    """Any texts as a database's parts, and a password that nothing shows."""
+    """Any texts as the parts of a database's address, and a password that nothing may show."""
     given = {name: data.ConsumeUnicode(20) for name in config.PARTS if data.ConsumeBool()}
     given |= {"password": data.ConsumeUnicodeNoSurrogates(8).replace("\0", "") + PASSWORD}
     misplaced = data.PickValueInList(["host", "port", "engine", "user"])
@@ -96,9 +96,9 @@ def parts(data: atheris.FuzzedDataProvider) -> None:
 
 
 def argument(data: atheris.FuzzedDataProvider) -> None:
-    """Any value for any argument of a driver: it is passed on as what the driver takes, or named and not shown."""
+    """Any value for any argument of a driver: it is passed on in the driver's type, or named and not shown."""
     engine, table = data.PickValueInList([("postgresql", LIBPQ), ("mysql", PYMYSQL)])
-    # But for `charset`, of which the driver is asked: it is not installed here.
+    # Except `charset`, for which the driver is asked: the driver is not installed here.
     names = sorted(table.names - {"charset"})
     name = data.PickValueInList(names) if data.ConsumeBool() else data.ConsumeUnicode(12)
     found = data.ConsumeUnicode(20) if data.ConsumeBool() else value(data, ["a"], 1)
@@ -122,7 +122,7 @@ def option(data: atheris.FuzzedDataProvider) -> None:
 
 
 def value(data: atheris.FuzzedDataProvider, keys: list[str], depth: int = 3) -> object:
-    """Anything that JSON can hold. Made here and not parsed: a parser in C shows the fuzzer no way through it."""
+    """Anything that JSON can hold. It is made here and not parsed: the fuzzer cannot look into a parser in C."""
     kind = data.ConsumeIntInRange(0, 8 if depth else 5)
     if kind == 0:
         return data.PickValueInList([None, True, False, 10**400, float("nan"), ""])
@@ -158,7 +158,7 @@ def secret(data: atheris.FuzzedDataProvider) -> None:
     text = data.ConsumeUnicode(300) if not data.ConsumeIntInRange(0, 9) else json.dumps(value(data, keys))
     found = secrets._parse(secrets._Answer("v", Secret(text)))
     if isinstance(found, str):
-        # No more of the body than the names of keys, which are ours.
+        # An error may show only the names of the body's keys, which are ours.
         assert len(text) < 12 or text not in found
         return
     fields = json.loads(text)

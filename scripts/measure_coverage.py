@@ -1,12 +1,12 @@
-"""Measures the branch coverage of lambda_pool under the tests of `make test`, in all the processes that they start.
+"""Measures the branch coverage of lambda_pool under the tests of `make test`, in all processes that they start.
 
-Of tests that `make test` samples, every case runs.
+If `make test` samples a test, here all its cases run.
 
     python scripts/measure_coverage.py               everything anew; ends with 1 below the threshold
     python scripts/measure_coverage.py tests/unit/core    add what these tests run to what was measured already
     python scripts/measure_coverage.py --report      show what was measured already
 
-The threshold, and what is not counted, stand in pyproject.toml; docs/assurance.md says what is not covered and why.
+pyproject.toml sets the threshold, and what is not counted; docs/assurance.md says what is not covered and why.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def measure(tests: list[str]) -> int:
     ignored = [f"--ignore={path}" for path in LEFT_OUT]
     # This interpreter alone is measured: the others have no coverage.py.
     environment = {name: value for name, value in os.environ.items() if name not in {"PYTHONPATH", "TEST_PYTHONS"}}
-    environment["TEST_CASES"] = "all"  # of the sampled tests: the figure must not depend on the day
-    # As in the Makefile: what is picked by hand runs in one process.
+    environment["TEST_CASES"] = "all"  # for the sampled tests: the figure must not depend on the day
+    # As in the Makefile: tests that were picked by hand run in one process.
     workers = [] if tests else ["-n", os.environ.get("WORKERS", "4"), "--dist", "loadfile"]
     options = ["-q", "-p", "no:cacheprovider", "-m", "not slow", *workers, *ignored]
     command = [python, "-m", "pytest", *options, *tests]
@@ -59,13 +59,13 @@ def measure(tests: list[str]) -> int:
 
 
 def report() -> int:
-    """Put together what all processes measured, and show it. Out: 0 if it is enough."""
+    """Combine the data of all processes, and show it. Out: 0 if it is enough."""
     whole = FOLDER / "whole"
     coverage = [sys.executable, "-m", "coverage"]
     together = ["combine", "--quiet", "--keep", f"--data-file={whole}", *map(str, FOLDER.glob("data.*"))]
     subprocess.run([*coverage, *together], cwd=ROOT, check=True)
     failed = subprocess.run([*coverage, "report", f"--data-file={whole}"], cwd=ROOT, check=False).returncode
-    # coverage.py's threshold is for lines and branches together, of which a fifth are branches: these have one too.
+    # coverage.py's threshold is for lines and branches together, and only a fifth are branches: they have their own.
     figures = FOLDER / "figures.json"
     subprocess.run(
         [*coverage, "json", "-q", "--fail-under=0", f"--data-file={whole}", "-o", figures], cwd=ROOT, check=True

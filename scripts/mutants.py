@@ -1,4 +1,4 @@
-"""Breaks one safety rule after another, each in a copy of the tree, and looks whether the tests notice.
+"""Breaks one safety rule after another, each in a copy of the tree, and checks whether the tests notice.
 
 The mutants are in mutants.toml beside this file: a small named substitution in one file, the rule that it breaks, and
 the tests that must fail because of it. A mutant that survives is a test that is missing.
@@ -34,14 +34,14 @@ import beside
 ROOT = Path(__file__).resolve().parent.parent
 MUTANTS = ROOT / "scripts" / "mutants.toml"
 PAGE = ROOT / "docs" / "assurance.md"
-# What the tests need of the tree.
+# The parts of the tree that the tests need.
 PARTS = ("lambda_pool", "tests", "pyproject.toml")
-# Seconds for one test, which has noticed if it hangs, and for all of a mutant's.
+# Seconds for one test (a test that hangs counts as noticing), and for all tests of a mutant.
 ONE_TEST, ALL_TESTS = 60, 240
 NOTHING_COLLECTED = 5  # pytest's exit code
 BEGIN, END = "<!-- mutants: written by scripts/mutants.py --page -->", "<!-- end of the mutants -->"
 
-# Says what a handler on the genuine runtime imports, in an environment that knows nothing of this one.
+# Reports what a handler on the genuine runtime imports, in an environment that knows nothing about this one.
 PROBE = """
 import pathlib, sys, tempfile
 import lambda_pool
@@ -58,7 +58,7 @@ with tempfile.TemporaryDirectory() as folder:
 
 @dataclass(frozen=True)
 class Mutant:
-    """One deliberate breakage. `tests`: pytest's ids; `slow`: why none of `make test` notices it, if so."""
+    """One deliberate breakage. `tests`: pytest's ids. `slow`: why no test of `make test` notices it, if none does."""
 
     name: str
     rule: str
@@ -70,7 +70,7 @@ class Mutant:
 
     @property
     def speed(self) -> str:
-        """What TEST_SPEED is where its tests run."""
+        """The value of TEST_SPEED for its tests."""
         return "full" if self.slow else "quick"
 
     def problem(self) -> str:
@@ -88,7 +88,7 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of one mutant."""
+    """The result of one mutant."""
 
     mutant: Mutant
     word: str
@@ -108,7 +108,7 @@ def tests_of(mutants: list[Mutant]) -> list[str]:
 
 
 class Copy:
-    """A copy of the tree with an interpreter that imports it; gone at the end of the block."""
+    """A copy of the tree with an interpreter that imports it; it is removed at the end of the block."""
 
     def __enter__(self) -> Copy:
         self._folder = tempfile.TemporaryDirectory(prefix="mutant-")
@@ -155,7 +155,7 @@ class Copy:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process of ours and all that it started."""
+    """End one of our processes and all that it started."""
     from lambda_pool.testing.processes import stop_family
 
     for pid in stop_family(process.pid):
@@ -165,7 +165,7 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 def prove() -> str:
-    """Look what is imported on a copy's interpreter and on the genuine runtime. Raises SystemExit if not the copy."""
+    """Check that a copy's interpreter and the genuine runtime import the copy. Raises SystemExit if they do not."""
     with Copy() as copy:
         code, output = copy.run("-c", PROBE, seconds=60)
         wanted = str(copy.tree / "lambda_pool" / "__init__.py")
@@ -230,13 +230,13 @@ def page(mutants: list[Mutant]) -> str:
 def collect(tests: list[str], *options: str) -> tuple[int, str]:
     """Collect tests, and run none. Out: pytest's exit code and what it wrote."""
     command = [sys.executable, "-m", "pytest", "-q", "--collect-only", "-p", "no:cacheprovider", *options, *tests]
-    full = {**os.environ, "TEST_SPEED": "full"}  # in which nothing is out of the sample of the day
+    full = {**os.environ, "TEST_SPEED": "full"}  # where no case is left out of the sample of the day
     done = subprocess.run(command, cwd=ROOT, env=full, capture_output=True, text=True, timeout=ALL_TESTS, check=False)
     return done.returncode, (done.stderr or done.stdout)[-2000:]
 
 
 def check(mutants: list[Mutant]) -> list[str]:
-    """What is wrong with the mutants themselves: one that does not apply, a test that is not there or is slow."""
+    """What is wrong with the mutants themselves: one does not apply, or a test does not exist or is slow."""
     problems = [f"{mutant.name}: {problem}" for mutant in mutants if (problem := mutant.problem())]
     code, output = collect(tests_of(mutants))
     if code != 0:
@@ -248,7 +248,7 @@ def check(mutants: list[Mutant]) -> list[str]:
 
 
 def main(arguments: list[str]) -> int:
-    """Run what was asked for. Out: the exit code."""
+    """Run the mutants that were asked for. Out: the exit code."""
     parser = argparse.ArgumentParser(description="Break safety rules, and look whether the tests notice.")
     parser.add_argument("words", nargs="*", help="parts of names or files; none: all mutants")
     parser.add_argument("--check", action="store_true", help="only look whether each applies")

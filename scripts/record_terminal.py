@@ -1,9 +1,9 @@
-"""Records commands on a terminal of 80 columns, into docs/pictures.
+"""Records commands on a terminal with 80 columns, into docs/pictures.
 
     python scripts/record_terminal.py [demo] [doctor]
 
 The demo is the run that docs/demo.md shows. The doctor is run now, on a private server, with the name of a database
-that is not there, so that it has something to say.
+that does not exist, so that it has something to report.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from rich.text import Text
 FOLDER = Path(__file__).resolve().parent.parent / "docs" / "pictures"
 CLI = str(Path(sys.executable).parent / "lambda-pool")
 COLUMNS, ROWS = 80, 60
-# Readable on its dark ground; the picture brings no font of its own.
+# Readable on the dark background. The picture does not contain a font.
 THEME = TerminalTheme(
     (27, 39, 51),
     (230, 236, 241),
@@ -64,7 +64,7 @@ FORMAT = """\
 
 
 def run(*arguments: str) -> str:
-    """What the command leaves on a terminal, with its colours."""
+    """The command's output on a terminal, with its colours."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", ROWS, COLUMNS, 0, 0))
     environment = {name: value for name, value in os.environ.items() if name not in {"COLUMNS", "LINES", "NO_COLOR"}}
@@ -82,13 +82,13 @@ def run(*arguments: str) -> str:
     process.wait()
     os.close(ours)
     lines = said.decode().replace("\r\n", "\n").split("\n")
-    # What was written over is gone.
+    # Text that was overwritten is gone.
     shown = [line.replace("\x1b[K", "").rpartition("\r")[2] for line in lines]
     return "\n".join(shown).strip("\n")
 
 
 def save(name: str, command: str, shown: str) -> None:
-    """As a picture."""
+    """Draw the output as a picture."""
     console = Console(record=True, width=COLUMNS, file=io.StringIO(), force_terminal=True, legacy_windows=False)
     console.print(Text.from_ansi(f"$ {command}\n{shown}"), soft_wrap=True)
     picture = console.export_svg(title=command, theme=THEME, code_format=FORMAT, unique_id=name)
@@ -96,14 +96,14 @@ def save(name: str, command: str, shown: str) -> None:
 
 
 def demo() -> None:
-    """The run on the page about the demo, in the colours that a terminal shows."""
+    """The run that the page about the demo shows, in the colours of a terminal."""
     page = (FOLDER.parent / "demo.md").read_text()
     shown = page.partition("```text\n")[2].partition("\n```")[0]
     save("demo", "make demo", "\n".join(map(coloured, shown.split("\n"))))
 
 
 def coloured(line: str) -> str:
-    """A line of the demo as it is on a terminal: errors red or green, headings bold."""
+    """A line of the demo as a terminal shows it: errors red or green, headings bold."""
     if re.fullmatch(r".{20}( *\d+ +\d+ +\d+ +[\d.]+){3}", line):
         return line[:20] + "".join(_cell(line[at : at + 20]) for at in (20, 40, 60))
     bold = line.startswith("The errors of") or "connect each time  " in line
@@ -125,7 +125,7 @@ def doctor() -> None:
 
 
 def main() -> None:
-    """Record those that were named, or all."""
+    """Record the commands that were named, or all."""
     for name in sys.argv[1:] or ["demo", "doctor"]:
         {"demo": demo, "doctor": doctor}[name]()
 

@@ -3,13 +3,13 @@
     python scripts/refresh_certs.py                    # download from AWS
     python scripts/refresh_certs.py --from FILE ...    # take PEM files that were downloaded elsewhere
 
-Kept are self-signed authorities that stay valid for at least LEAST_DAYS: the RDS ones, one file for each region
-and `all.pem` for all of them, and the public roots that RDS Proxy's certificates chain to (`proxy.pem`). Left out
-are intermediates, which AWS says not to trust on their own, and the authorities of AWS's beta and preview
-environments. The new set is exactly what the sources hold; a region that would vanish is an error unless
+The script keeps self-signed authorities that stay valid for at least LEAST_DAYS: those of RDS, in one file for each
+region and in `all.pem` for all of them, and the public roots that RDS Proxy's certificates chain to (`proxy.pem`). It
+leaves out intermediates, which AWS says not to trust on their own, and the authorities of AWS's beta and preview
+environments. The new set is exactly what the sources hold. If a region would vanish, that is an error unless
 --allow-removal is given.
 
-Exit code 0 if the files are in place, 1 if a source fails or is not what it should be.
+Exit code: 0 if the files are in place, 1 if a source fails or has the wrong content.
 """
 
 import argparse
@@ -63,7 +63,7 @@ def read(text: str) -> list[x509.Certificate]:
 
 
 def is_root(certificate: x509.Certificate, least: datetime) -> bool:
-    """True for an authority that signed itself, and stays valid until `least`."""
+    """True for an authority that signed itself and stays valid until `least`."""
     if certificate.not_valid_after_utc < least or certificate.subject != certificate.issuer:
         return False
     certificate.verify_directly_issued_by(certificate)
@@ -71,7 +71,7 @@ def is_root(certificate: x509.Certificate, least: datetime) -> bool:
 
 
 def sort(certificates: list[x509.Certificate], least: datetime) -> dict[str, list[x509.Certificate]]:
-    """File name (without .pem) to certificates, each once."""
+    """Map file names (without .pem) to certificates, each of them once."""
     found: dict[str, dict[bytes, x509.Certificate]] = defaultdict(dict)
     for certificate in certificates:
         if not is_root(certificate, least):
@@ -88,7 +88,7 @@ def sort(certificates: list[x509.Certificate], least: datetime) -> dict[str, lis
 
 
 def pem(certificates: list[x509.Certificate]) -> str:
-    """The file's text: each certificate below a comment that says what it is."""
+    """The file's text: each certificate below a comment that describes it."""
     return "\n".join(
         f"# {common_name(c)}, until {c.not_valid_after_utc:%Y-%m-%d}\n"
         f"# SHA-256 {c.fingerprint(SHA256()).hex()}\n" + c.public_bytes(Encoding.PEM).decode()
@@ -107,7 +107,7 @@ def write(groups: dict[str, list[x509.Certificate]]) -> None:
 
 
 def main() -> int:
-    """Parse the command line and do it."""
+    """Parse the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
         "--from", dest="files", nargs="+", type=Path, metavar="FILE", help="PEM files instead of downloads"

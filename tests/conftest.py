@@ -1,4 +1,4 @@
-"""What all tests share: the speeds, the emulator, the Pythons and the database servers."""
+"""Shared by all tests: the speeds, the emulator, the Pythons and the database servers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 pytest_plugins = ["pytester"]
 
 FETCHED = ("14", "16", "17")
-"""The versions of PostgreSQL that only a full run has, beside the system's own and the newest."""
+"""The versions of PostgreSQL that only a full run has, in addition to the system's own and the newest."""
 
 
 def pythons() -> list[str]:
-    """The interpreters to test on: those in TEST_PYTHONS (a:b:c, the newest last), else the running one alone."""
+    """The interpreters to test on: those in TEST_PYTHONS (a:b:c, the newest last), or else only the running one."""
     named = os.environ.get("TEST_PYTHONS", sys.executable)
     found = [path for path in named.split(os.pathsep) if path]
     return found if FULL else found[-1:]
@@ -45,7 +45,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What is left out of `make test` says why."""
+    """Check that every test that `make test` leaves out says why."""
     _leave_out_other_postgres(items)
     _leave_out_a_missing_mysql(items)
     _sample_genuine_mysql(items)
@@ -57,7 +57,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def _leave_out_other_postgres(items: list[pytest.Item]) -> None:
-    """Only a full run tries the contract on those, and the suites that share the contract's databases never do."""
+    """Only a full run tries the contract on these versions. The suites that share the contract's databases never do."""
     contract = Path(__file__).parent / "contract"
     for item in list(items):
         names = getattr(getattr(item, "callspec", None), "params", {})
@@ -73,7 +73,7 @@ def _on_genuine_mysql(item: pytest.Item) -> bool:
 
 
 def _missing_mysql() -> str:
-    """Why a quick run by hand does without genuine MySQL; no other run does."""
+    """Why a quick run by hand goes on without genuine MySQL; no other run does."""
     from lambda_pool.testing.mysql import MySqlServer
     from lambda_pool.testing.server import ServerError
 
@@ -95,13 +95,13 @@ def _leave_out_a_missing_mysql(items: list[pytest.Item]) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """What a run did without is its last word."""
+    """At its end a run says what it had to do without."""
     if why := _missing_mysql():
         terminalreporter.write_line(f"genuine MySQL: none of its tests ran. {why}", yellow=True)
 
 
 def _sample_genuine_mysql(items: list[pytest.Item]) -> None:
-    """Of each suite beside the contract, `make test` tries one case on it, another one each day."""
+    """Of each suite other than the contract, `make test` tries one case on it, a different one each day."""
     contract = Path(__file__).parent / "contract"
     suites: dict[Path, list[pytest.Item]] = {}
     for item in items:
@@ -116,7 +116,7 @@ def _sample_genuine_mysql(items: list[pytest.Item]) -> None:
 
 
 def leave_to_the_full_run(items: list[pytest.Item]) -> None:
-    """Of a test marked `sampled(n, why)`, mark all cases slow but n, which are others each day. In a full run, none."""
+    """For a test marked `sampled(n, why)`, mark all but n cases slow, different ones each day. In a full run, none."""
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         if item.get_closest_marker("sampled"):
@@ -139,19 +139,19 @@ def leave_to_the_full_run(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Some 8,000 collected tests are most of a process's objects: no later `gc.collect()` looks at them again."""
+    """Some 8,000 collected tests are most of a process's objects. No later `gc.collect()` looks at them again."""
     gc.collect()
     gc.freeze()
 
 
 def pytest_report_header() -> str:
-    """How a seeded part is tried again."""
+    """Say how to try a seeded part again."""
     return f"speed: {'full' if FULL else 'quick'}; TEST_SEED={SEED}"
 
 
 @pytest.fixture(autouse=True)
 def _no_pool_of_an_earlier_test() -> None:
-    """Options of one pool hold for all in a process, and a cycle may keep a pool beyond its test."""
+    """Options of one pool apply to all in a process, and a cycle may keep a pool alive after its test."""
     from lambda_pool import api, invocation, lifecycle
 
     api.default_pool.cache_clear()
@@ -168,7 +168,7 @@ def _no_pool_of_an_earlier_test() -> None:
 
 @pytest.fixture(autouse=True)
 def _no_request_is_left() -> Iterator[None]:
-    """One that a test does not end would be that of each later test, and its deadline theirs."""
+    """An invocation that a test does not end would last for all later tests, and so would its deadline."""
     yield
     from lambda_pool.request import current_request
 
@@ -177,7 +177,7 @@ def _no_request_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def lambda_rie() -> Path:
-    """The Runtime Interface Emulator, named by AWS_LAMBDA_RIE; `make test` sets it."""
+    """The Runtime Interface Emulator. AWS_LAMBDA_RIE names it, and `make test` sets that."""
     from lambda_pool.testing.runtime import find_emulator
 
     return find_emulator()
@@ -206,7 +206,7 @@ def newest_postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def postgres_of() -> Iterator[Callable[[str], PostgresServer]]:
-    """The other versions, which the set-up of the full run fetches: each starts when it is first asked for."""
+    """The other versions, which the set-up of the full run fetches. Each starts when it is first needed."""
     from lambda_pool.testing.postgres import PostgresServer
 
     started: dict[str, PostgresServer] = {}

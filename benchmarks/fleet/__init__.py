@@ -1,5 +1,5 @@
-"""A fleet on one database: many environments, most of them frozen, and what becomes of those at work.
+"""A fleet on one database: many environments, most of them frozen, and what happens to those at work.
 
-Each environment is a process of its own, frozen by SIGSTOP when its answer is in. `router.py` plays Lambda, `runs.py`
-lists what is run and what it must show.
+Each environment is a process of its own, which SIGSTOP freezes when its answer has arrived. `router.py` plays Lambda.
+`runs.py` lists the runs and what each must show.
 """

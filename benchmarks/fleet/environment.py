@@ -14,13 +14,13 @@ from typing import Any
 from .spec import Spec
 
 EVENT = struct.Struct("!ddd")
-"""An invocation: seconds elsewhere with the connection in hand, seconds of the statement, when it arrived."""
+"""An invocation: seconds of other work while it holds the connection, seconds of the statement, and when it arrived."""
 
 Handler = Callable[[dict[str, Any], Any], object]
 
 
 class Context:
-    """What Lambda hands over, as far as a pool looks."""
+    """As much of Lambda's context as a pool looks at."""
 
     aws_request_id = "request-1"
 
@@ -32,7 +32,7 @@ class Context:
 
 
 class Counting:
-    """An observer: what the pool did since it was asked last."""
+    """An observer: what the pool has done since it was last asked."""
 
     def __init__(self) -> None:
         self.seen: collections.Counter[str] = collections.Counter()
@@ -59,7 +59,7 @@ class Place:
         self.port = port
 
     def connect(self) -> Any:
-        """By the driver alone."""
+        """A connection of the driver alone."""
         if self.spec.engine == "postgresql":
             import psycopg
 
@@ -162,7 +162,7 @@ def _psycopg_pool(place: Place, counting: Counting) -> Handler:
     made: list[Any] = []
 
     def handler(event: Any, context: Any) -> None:
-        if not made:  # its threads do not survive the fork that this process was born by
+        if not made:  # its threads do not survive the fork that started this process
             made.append(ConnectionPool(place.dsn, min_size=1, max_size=1, timeout=5, open=True))
         with made[0].connection() as conn:
             work(conn, event, place.spec.engine)
@@ -198,7 +198,7 @@ _KINDS = (
 
 
 def kind_of(error: BaseException) -> str:
-    """An error in a few words, the same for all that are alike."""
+    """An error in a few words, the same words for errors of one kind."""
     text = " ".join(str(error).split())
     found = next((kind for part, kind in _KINDS if part in text), _NUMBERS.sub("_", text)[:120])
     return f"{type(error).__name__}: {found}"

@@ -1,4 +1,4 @@
-"""One run on servers of its own: starts them, runs the router, looks on, and sums up."""
+"""One run on servers of its own: starts them, runs the router, watches, and sums up."""
 
 import collections
 import json
@@ -19,7 +19,7 @@ from .environment import Place
 from .spec import Done, Outcome, Spec
 
 GIVEN = "FLEET_MYSQL"
-"""host:port of a MySQL server that runs already, has a user `app` with that password, and room for 30 connections."""
+"""host:port of a running MySQL server that has a user `app` with that password, and room for 30 connections."""
 
 
 class GivenServer:
@@ -54,7 +54,7 @@ _REFUSALS = ("too many clients", "remaining connection slots", "too many connect
 
 
 def run(spec: Spec) -> Outcome:
-    """Run it, and say what it showed."""
+    """Run it, and return what it showed."""
     with ExitStack() as stack:
         server = _server(spec)
         stack.enter_context(server)
@@ -138,10 +138,10 @@ def _lives(conn: Any) -> bool:
 
 
 def _logins(server: Server) -> tuple[int, int]:
-    """How many came to the server, and how many of them it refused for too many."""
+    """How many logins the server received, and how many of them it refused for too many connections."""
     if isinstance(server, PostgresServer):
         log = server.error_log
-        # The first of the refusals comes before the login is authorized, the others behind it.
+        # The first kind of refusal comes before the login is authorized, the others after it.
         came = log.count("connection authorized: user=app") + log.count(_REFUSALS[0])
         return came, sum(log.count(text) for text in _REFUSALS)
     rows = dict(
@@ -151,7 +151,7 @@ def _logins(server: Server) -> tuple[int, int]:
 
 
 class Looking:
-    """Counts the sessions of the fleet, again and again; MySQL does so by itself."""
+    """Counts the sessions of the fleet, again and again; MySQL does this by itself."""
 
     def __init__(self, server: Server) -> None:
         self._server = server
@@ -173,7 +173,7 @@ class Looking:
 
         assert isinstance(self._server, PostgresServer)
         while not self._end.is_set():
-            # Again after a restart. The administrators' own connections are no room of the fleet's.
+            # Again after a restart. The connections reserved for administrators are not available to the fleet.
             with suppress(psycopg.Error), psycopg.connect(self._server.url(), autocommit=True) as conn:
                 while not self._end.wait(_SAMPLE):
                     row = conn.execute("select count(*) from pg_stat_activity where usename = 'app'").fetchone()
@@ -187,7 +187,7 @@ class Looking:
 
 
 def _wait(process: "subprocess.Popen[bytes]", server: Server, spec: Spec) -> tuple[float, float]:
-    """Until the router has ended. Out: when the server was stopped, and ready again (monotonic; 0: never)."""
+    """Wait until the router has ended. Out: when the server was stopped, and when ready again (monotonic; 0: never)."""
     end = monotonic() + spec.seconds + spec.grace + 60
     stopped = ready = 0.0
     try:

@@ -14,7 +14,7 @@ _ENGINES = {"postgresql": "PostgreSQL", "mysql": "MariaDB"}
 
 
 def outcomes() -> dict[str, list[Outcome]]:
-    """What was measured last, by the number of the run."""
+    """The last results, by the number of the run."""
     kept: dict[str, list[dict[str, Any]]] = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     return {
         number: [Outcome(**{**each, "spec": Spec(**each["spec"])}) for each in found] for number, found in kept.items()
@@ -22,7 +22,7 @@ def outcomes() -> dict[str, list[Outcome]]:
 
 
 def table() -> str:
-    """All runs that there are results of."""
+    """All runs that have results."""
     found = outcomes()
     lines = [
         "| run | what | failed | checkout p50, p99, longest | logins, refused | sessions at most |",

@@ -1,7 +1,7 @@
-"""Plays Lambda: an invocation goes to the environment of its function that was used last, else to a new one.
+"""Plays Lambda: an invocation goes to the last used idle environment of its function, otherwise to a new one.
 
-`python -m benchmarks.fleet.router SPEC PORT OUT`, in a process of its own, from which the environments are forked. Each
-is thawed (SIGCONT) for an invocation and frozen (SIGSTOP) once its answer is in.
+`python -m benchmarks.fleet.router SPEC PORT OUT` runs in a process of its own, from which the environments are forked.
+Each is thawed (SIGCONT) for an invocation and frozen (SIGSTOP) once its answer has arrived.
 """
 
 import collections
@@ -29,7 +29,7 @@ _ANSWER = 1 << 16
 
 
 def traffic(spec: Spec) -> Traffic:
-    """What comes: the simulation's, so that both can be compared."""
+    """The invocations that arrive: the same as in the simulation, so that both can be compared."""
     return Traffic(
         functions=spec.functions,
         size=spec.size,
@@ -73,7 +73,7 @@ class Router:
         self.done: list[Done] = []
 
     def run(self) -> None:
-        """Until all is done, or the time is up."""
+        """Run until all is done, or the time is up."""
         to_come = collections.deque(schedule(traffic(self._spec)))
         start, end = monotonic(), self._spec.seconds + self._spec.grace
         try:

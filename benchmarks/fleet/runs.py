@@ -15,7 +15,7 @@ RESULTS = Path(__file__).with_name("results.json")
 SEEDS = (7, 8, 9)
 
 BIG = Spec()
-"""1,000 environments of 20 functions, 60 of them at work at most, on 100 connections."""
+"""1,000 environments of 20 functions, at most 60 of them at work, on 100 connections."""
 SIZED = replace(BIG, options={"keep_below": 0.38})
 SMALL = replace(
     BIG, functions=10, size=10, burst=8, at_work=7, max_connections=15, seconds=14.0, grace=10.0, trickle=8.0
@@ -57,7 +57,7 @@ FITTING = replace(BIG, functions=1, size=10, burst=10, at_work=10, period=0.2, m
 
 
 class Expectation(NamedTuple):
-    """What is wrong with an outcome, in words; nothing if it is as it must be."""
+    """What is wrong with an outcome, in words; nothing if it is correct."""
 
     text: str
     holds: Callable[[Outcome], bool]
@@ -151,16 +151,16 @@ RUNS = (
     ),
     Run("small", "100 environments on 12 connections", (SMALL,), (NONE_FAILED,)),
 )
-"""9 and 12 need the genuine runtime, or a clock to the millisecond: they are tests (tests/faults/fleet)."""
+"""9 and 12 need the genuine runtime, or times exact to the millisecond: they are tests (tests/faults/fleet)."""
 
 
 def broken(found: Outcome, expected: Iterable[Expectation]) -> list[str]:
-    """What does not hold."""
+    """What is not as it must be."""
     return [each.text for each in expected if not each.holds(found)]
 
 
 def main(arguments: list[str]) -> int:
-    """Run what is named, or all. Return 1 if something does not hold."""
+    """Run the runs that are named, or all. Return 1 if something is not as it must be."""
     known = {each.number: each for each in RUNS}
     unknown = [name for name in arguments if name not in known]
     if unknown:

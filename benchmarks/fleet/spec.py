@@ -1,4 +1,4 @@
-"""What one run is made of."""
+"""The description of one run."""
 
 import json
 from dataclasses import asdict, dataclass, field
@@ -9,44 +9,44 @@ LIMIT_OF_DATABASE = 100
 
 @dataclass(frozen=True)
 class Spec:
-    """One run. Times are seconds. The schedule of invocations depends on `seed` and on nothing that a way does."""
+    """One run. Times are seconds. The schedule of invocations depends only on `seed`, and not on the way."""
 
     way: str = "lambda_pool"
     engine: str = "postgresql"
     given: bool = False
-    """On a MySQL server that runs already: see `ground.GIVEN`."""
+    """On a MySQL server that is already running: see `ground.GIVEN`."""
     pooled: bool = False
     """Through a PgBouncer with `pool_size` server connections, and room for `client_conn` clients."""
     pool_size: int = 20
     client_conn: int = 2000
     functions: int = 20
     size: int = 50
-    """Environments of one function at most."""
+    """At most so many environments of one function."""
     burst: int = 50
-    """Invocations of one function at once, each function in its turn, every `period` seconds."""
+    """So many invocations of one function at once, every `period` seconds, each function in its turn."""
     period: float = 1.2
     trickle: float = 10.0
     """Further invocations a second, most of them of a few functions."""
     at_work: int = 60
-    """Invocations that run at once at most; others wait for their turn, as in a queue."""
+    """At most so many invocations run at once; the others wait in a queue."""
     median: float = 0.2466
     sigma: float = 0.8
     longest: float = 3.0
-    """An invocation without its statement: log-normal, cut."""
+    """How long an invocation takes without its statement: log-normal, with an upper limit."""
     statement: float = 0.015
     seconds: float = 75.0
     grace: float = 90.0
-    """More, for a machine that is slow: the run ends when all is done."""
+    """Extra time for a slow machine: the run ends when all is done."""
     max_connections: int = LIMIT_OF_DATABASE
     time_out: float = 10.0
-    """The function's."""
+    """The timeout of the function."""
     others: int = 0
-    """Sessions of another application, which stay open and are asked at the end."""
+    """Sessions of another application, which stay open and are tried at the end."""
     restart_at: float = 0.0
     outage: float = 2.0
     seed: int = 7
     sabotage: str = ""
-    """`rule`, `backoff` or `timer`: without that part of the product."""
+    """`rule`, `backoff` or `timer`: run without that part of the product."""
     options: dict[str, Any] = field(default_factory=dict)
     """Options of the pool."""
 
@@ -74,7 +74,7 @@ class Done:
 
 @dataclass
 class Outcome:
-    """What one run showed."""
+    """The outcome of one run."""
 
     spec: Spec
     environments: int = 0
@@ -88,7 +88,7 @@ class Outcome:
     checkout_p99: float = 0.0
     checkout_max: float = 0.0
     logins: int = 0
-    """That reached the server, those that it refused for too many included."""
+    """Logins that reached the server, including those that it refused for too many connections."""
     refused: int = 0
     ended_by_timer: int = 0
     most_sessions: int = 0
@@ -96,13 +96,13 @@ class Outcome:
     others_alive: int = 0
     wall: float = 0.0
     failed_at_work: int = 0
-    """Of a restart: failed invocations that had begun before it."""
+    """After a restart: failed invocations that had begun before it."""
     failed_after: int = 0
-    """Of a restart: failed invocations that began once the server was ready again."""
+    """After a restart: failed invocations that began once the server was ready again."""
     first_success: float = 0.0
-    """Of a restart: seconds from the server's being ready to the end of the first invocation that went well."""
+    """After a restart: seconds from when the server was ready to the end of the first successful invocation."""
     attempts: int = 0
-    """Of a restart: attempts to connect that failed, of invocations that began before it was ready again."""
+    """After a restart: failed attempts to connect, of invocations that began before the server was ready again."""
 
     @property
     def refused_part(self) -> float:

@@ -1,1 +1,1 @@
-"""From the results to docs/benchmarks.md: the text is page.md, everything in it that is a figure comes from here."""
+"""From the results to docs/benchmarks.md: the text is page.md, and every figure in it comes from here."""

@@ -1,4 +1,4 @@
-"""The tables and plots that stand in the page, by the name that page.md calls them by."""
+"""The tables and plots of the page, by the names that page.md uses for them."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -43,12 +43,12 @@ def made(part: Results) -> str:
 
 
 def unique(values: Iterable[Any]) -> list[Any]:
-    """In order of appearance."""
+    """The names in order of appearance."""
     return list(dict.fromkeys(values))
 
 
 def machine(results: Results) -> str:
-    """On what, and with which versions."""
+    """The machine and the versions."""
     parts = list(results.values())
     machines = unique(
         f"a {'virtual machine' if each['virtual'] == 'yes' else 'machine'} with {each['cores']} cores "
@@ -110,7 +110,7 @@ def invocation(found: Results, plots: Plots) -> dict[str, str]:
 
 
 def network(found: Results, plots: Plots) -> dict[str, str]:
-    """The network, and what lambda_pool takes over others on it."""
+    """The network, and lambda_pool's time on it divided by that of the others."""
     blocks = {key: str(found[key]) for key in ("sets", "rounds")}
     blocks["round trip"] = " and ".join(
         f"{spread(found['round_trip_ms'][engine])} ms ({name})" for engine, name in ENGINES.items()
@@ -119,7 +119,7 @@ def network(found: Results, plots: Plots) -> dict[str, str]:
 
 
 def peers(found: Results, parts: Iterable[str]) -> dict[str, str]:
-    """What lambda_pool takes, over the same on others."""
+    """lambda_pool's time divided by that of the others."""
     blocks = {}
     for part in parts:
         rows = [
@@ -158,7 +158,7 @@ def server(found: Results, plots: Plots) -> dict[str, str]:
 
 
 def cold(found: Results, plots: Plots) -> dict[str, str]:
-    """For each engine a full core and a tenth, and the imports."""
+    """For each engine the figures on a full core and on a tenth, and the imports."""
     blocks = {
         "quota": "a control group's quota"
         if found["quota"] == "control group"
@@ -309,7 +309,7 @@ def round_trips(found: Results, plots: Plots) -> dict[str, str]:
 
 
 def log_cost(found: Results, plots: Plots) -> dict[str, str]:
-    """Bytes and dollars, and what it takes of a processor."""
+    """Bytes, dollars and CPU time."""
     rates = found["rates"]
     ways = list(next(iter(rates.values())))
     cpu, report = found["cpu"], found["report_us"]

@@ -1,4 +1,4 @@
-"""What is to be reached, and what was."""
+"""The goals, and what was reached."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from .words import BARE, ENGINES, METRICS, OURS, TIMES, Figure, Results, count, 
 
 
 class Goal(NamedTuple):
-    """One thing to be reached."""
+    """One goal."""
 
     what: str
     at_most: str
@@ -18,7 +18,7 @@ class Goal(NamedTuple):
 
 
 def goals(results: Results) -> list[Goal]:
-    """Every goal of which there are results."""
+    """Every goal that has results."""
     found: list[Goal] = []
     for name, of_part in (
         ("checkout", checkout),
@@ -35,7 +35,7 @@ def goals(results: Results) -> list[Goal]:
 
 
 def in_short(results: Results) -> list[str]:
-    """For a terminal."""
+    """The goals as text for a terminal."""
     return [
         f"{'ok  ' if goal.met else 'MISS'} {goal.what}: {goal.measured} (at most {goal.at_most})"
         for goal in goals(results)
@@ -91,7 +91,7 @@ def frameworks(found: Results, where: str = "") -> list[Goal]:
 
 
 def over_bare(ratio: Callable[[str, str], Figure], where: str = "") -> list[Goal]:
-    """The same on a driver. `ratio`: of an engine and a kind of work."""
+    """The same on a driver. `ratio`: for an engine and a kind of work."""
     works = {"one": "one SELECT in a transaction", "three": "a transaction of three statements"}
     return [
         _ratio(
@@ -110,7 +110,7 @@ def invocation(found: Results) -> list[Goal]:
 
 
 def network(found: Results) -> list[Goal]:
-    """The same goals, where a round trip takes as long as it does between AWS's machines."""
+    """The same goals, with a round trip that takes as long as between AWS's machines."""
     where = " at 0.5 ms a round trip"
     return frameworks(found, where) + over_bare(lambda engine, work: found["drivers"][engine][work][BARE], where)
 
@@ -139,7 +139,7 @@ def server(found: Results) -> list[Goal]:
 
 
 def round_trips(found: Results) -> list[Goal]:
-    """What goes over the wire."""
+    """What is sent over the network."""
     goals: list[Goal] = []
     for engine, engine_name in ENGINES.items():
         extra = max(

@@ -1,4 +1,4 @@
-"""Where others are better, by the figures, and why."""
+"""Where others are better according to the figures, and why."""
 
 from benchmarks import served
 
@@ -25,7 +25,7 @@ def losses(results: Results) -> str:
 
 
 def checkout(found: Results) -> list[str]:
-    """Those that check nothing."""
+    """Ways that check nothing."""
     of = found["postgresql"]
     lines = [
         f"**A connection in a global** is at hand in {median(of[BARE]['us'])} µs, and the AWS wrapper's in "
@@ -104,7 +104,7 @@ def _decorated(found: Results) -> list[str]:
 
 
 def cold(found: Results) -> list[str]:
-    """What importing a pool costs beside a bare driver."""
+    """What importing a pool costs compared with a bare driver."""
     lines = []
     for engine, driver in (("postgresql", "psycopg"), ("mysql", "PyMySQL")):
         ours = found[engine][OURS]
@@ -123,7 +123,7 @@ def cold(found: Results) -> list[str]:
 
 
 def recovery(found: Results) -> list[str]:
-    """What no check can see."""
+    """Faults that no check can see."""
     events = found["postgresql"]["events"]
     kept, just = events["failover, sessions kept"], events["black hole, just used"]
     return [
@@ -138,7 +138,7 @@ def recovery(found: Results) -> list[str]:
 
 
 def contention(found: Results) -> list[str]:
-    """Who gets more turns out of a crowd."""
+    """Pools that give a crowd of threads more turns."""
     ahead: dict[str, list[str]] = {}
     for shape in found["shapes"]:
         for peer, figures in shape["pools"].items():
@@ -156,7 +156,7 @@ def contention(found: Results) -> list[str]:
 
 
 def log_cost(found: Results) -> list[str]:
-    """Environments that are seldom invoked."""
+    """Environments that are rarely invoked."""
     idle = found["rates"]["1"]
     ours, theirs = idle[OURS]["bytes"], idle["Powertools in each invocation"]["bytes"]
     if ours <= theirs:

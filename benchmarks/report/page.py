@@ -1,4 +1,4 @@
-"""docs/benchmarks.md and its plots, from the results: `python -m benchmarks.report.page` writes them anew."""
+"""docs/benchmarks.md and its plots, from the results: `python -m benchmarks.report.page` rewrites them."""
 
 import re
 from pathlib import Path
@@ -43,7 +43,7 @@ def render() -> dict[str, str]:
 
 
 def reached(results: Results) -> str:
-    """The table of what is to be reached, and what was."""
+    """The table of the goals, and of what was reached."""
     return table(
         ("", "at most", "measured", "reached"),
         ((goal.what, goal.at_most, goal.measured, "yes" if goal.met else "**no**") for goal in goals(results)),

@@ -23,7 +23,7 @@ class Bar(NamedTuple):
 
 
 def bars(title: str, unit: str, rows: Sequence[Bar], *, logarithmic: bool = False) -> str:
-    """A chart. `logarithmic`: where the largest is a hundred times the smallest, or more."""
+    """A chart. `logarithmic`: for values of which the largest is at least a hundred times the smallest."""
     positive = [row.low for row in rows if row.low > 0] or [1.0]
     smallest, largest = min(positive), max(row.high for row in rows)
     start = 10 ** math.floor(math.log10(smallest)) if logarithmic else 0.0

@@ -1,4 +1,4 @@
-"""Figures as text, and the names that stand in tables."""
+"""Figures as text, and the names that the tables use."""
 
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -41,7 +41,7 @@ def count(value: float) -> str:
 
 
 def strong(name: str) -> str:
-    """Ours stand out."""
+    """Mark our own names in the tables."""
     return f"**{name}**" if name in OUR_WAYS else name
 
 

@@ -1,8 +1,8 @@
 """A REST API behind API Gateway, with the event handler of Powertools for AWS Lambda.
 
-Each route borrows the connection for exactly as long as it needs it. What a route raises rolls back: also the errors
-that Powertools turns into answers. A client that tries again makes a second order, unless it sends the same key with
-both (`Idempotency-Key`, a UUID for each order), which is kept in a unique column.
+Each route borrows the connection for exactly as long as it needs it. Any error that a route raises rolls back, even an
+error that Powertools turns into an answer. A client that tries again makes a second order, unless it sends the same key
+with both requests (`Idempotency-Key`, a UUID for each order), which is kept in a unique column.
 """
 
 from aws_lambda_powertools.event_handler import APIGatewayRestResolver
@@ -13,13 +13,13 @@ import lambda_pool
 app = APIGatewayRestResolver()
 orders = lambda_pool.Pool()
 
-# What PostgreSQL's integer holds. The driver's error for more would be a 502 to the client, whose mistake it is.
+# The most that PostgreSQL's integer holds. For more, the driver's error would be a 502 for a mistake of the client.
 MOST = 2**31 - 1
 
 
 @app.get("/orders/<number>")
 def get_order(number: str):
-    # The length first: Python refuses to read a number of thousands of digits.
+    # The length is checked first: Python refuses to read a number with thousands of digits.
     if not number.isdecimal() or len(number) > 10 or int(number) > MOST:
         raise NotFoundError(f"there is no order {number}")
     with orders.connection() as conn:
@@ -59,7 +59,7 @@ def read_order():
         article, amount = order["article"], order["amount"]
     except (TypeError, KeyError, ValueError):
         raise BadRequestError('send {"article": "…", "amount": 1}') from None
-    # JSON can also hold what is no text to a database, such as NUL; and its `true` is an int to Python.
+    # JSON can hold text that a database refuses, such as NUL. And JSON's `true` is an int to Python.
     if not isinstance(article, str) or not article.isprintable():
         raise BadRequestError("the article must be its name")
     if type(amount) is not int or not 1 <= amount <= MOST:

@@ -1,7 +1,7 @@
-"""A web application behind Mangum: here Starlette's; FastAPI's is made the same way.
+"""A web application behind Mangum. This one uses Starlette; FastAPI works the same way.
 
-The pool's decorator goes around the adapter: so every request has the invocation's deadline, and what a route left
-behind is cleaned up before Lambda freezes the environment. Each route borrows for itself, so that an error which the
+The pool's decorator goes around the adapter. So every request has the invocation's deadline, and anything that a route
+left behind is cleaned up before Lambda freezes the environment. Each route borrows for itself. So an error that the
 framework turns into an answer has already left the block, and rolled it back.
 """
 
@@ -34,7 +34,7 @@ def post_order(request):
             "update stock set left_over = left_over - 1 where article = %s returning left_over", [article]
         ).fetchone()
         if left is None or left[0] < 0:
-            raise HTTPException(409, f"there is no {article} left")  # leaves the block: nothing is saved
+            raise HTTPException(409, f"there is no {article} left")  # this leaves the block: nothing is saved
     return JSONResponse({"number": number}, 201)
 
 

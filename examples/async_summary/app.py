@@ -1,7 +1,8 @@
 """Three questions at once, on three connections, in an `async def` handler.
 
-Lambda's runtime calls a plain function. The pool's decorator makes one, which runs this on one event loop for the whole
-environment. With `max_size=3` an environment may open three connections, and opens as many as are used at once.
+Lambda's runtime calls a plain function. The pool's decorator makes one, which runs this handler on one event loop for
+the whole environment. With `max_size=3` an environment may open three connections. It opens as many as are used at the
+same time.
 """
 
 import asyncio

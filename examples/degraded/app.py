@@ -1,7 +1,7 @@
-"""A function that must answer when the database is down: with what it knew last, or with an honest 503.
+"""A function that must answer when the database is down: with the last value that it knew, or with an honest 503.
 
-`timeout` bounds what a caller waits for the database; `on_unavailable` is called instead of the handler when no
-connection can be had within it. An error inside the handler is still raised.
+`timeout` limits how long a caller waits for the database. `on_unavailable` is called instead of the handler if there is
+no connection within that time. An error inside the handler is still raised.
 """
 
 import json
@@ -14,7 +14,7 @@ known = {}
 
 def answer(status, body, **headers):
     headers["Content-Type"] = "application/json"
-    return {"statusCode": status, "headers": headers, "body": json.dumps(body, default=str)}  # a numeric is no JSON
+    return {"statusCode": status, "headers": headers, "body": json.dumps(body, default=str)}  # JSON has no numeric
 
 
 def stale(event, context, error):

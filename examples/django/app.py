@@ -1,6 +1,6 @@
-"""Django behind Mangum. The views' queries are all that a warm request sends.
+"""Django behind Mangum. A warm request sends only the queries of the views.
 
-`handler` serves the application; `migrate` is a function of its own, to be invoked once for each deployment.
+`handler` serves the application. `migrate` is a function of its own: invoke it once for each deployment.
 """
 
 import os

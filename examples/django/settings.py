@@ -1,4 +1,4 @@
-"""Where the database is, and as whom to log in, stands in the environment: LAMBDA_POOL_URL and its relatives."""
+"""The environment says where the database is and how to log in: LAMBDA_POOL_URL and related variables."""
 
 import os
 
@@ -6,7 +6,7 @@ DATABASES = {"default": {"ENGINE": os.environ.get("SHOP_ENGINE", "lambda_pool.dj
 INSTALLED_APPS = ["shop"]
 MIDDLEWARE = ["django.middleware.common.CommonMiddleware"]
 ROOT_URLCONF = "shop.urls"
-# For sessions and signatures, which this application has none of.
+# For sessions and signatures, which this application does not use.
 SECRET_KEY = os.environ.get("SHOP_SECRET_KEY", "not used here")
 ALLOWED_HOSTS = [".amazonaws.com", "localhost"]
 USE_TZ = True

@@ -1,6 +1,6 @@
 """A durable function: an order that is saved, waits for a day, and is then settled.
 
-`orders.handler` is outermost and takes no connection. Each step is one transaction, with the record of it. If
+`orders.handler` is outermost and takes no connection. Each step is one transaction, together with its record. If
 the function is lost between COMMIT and the SDK's checkpoint, the step runs again, finds the record and does nothing.
 """
 

@@ -1,4 +1,4 @@
-"""Runs the function with the SDK's own test runner: the emulator of Lambda plays no durable functions."""
+"""Runs the function with the SDK's own test runner: Lambda's emulator does not support durable functions."""
 
 import json
 import warnings

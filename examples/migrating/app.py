@@ -1,4 +1,4 @@
-"""After: the connection arrives as an argument; connecting, committing and cleaning up are gone from the function."""
+"""After: the connection comes as an argument. The function no longer connects, commits or cleans up."""
 
 import lambda_pool
 

@@ -1,6 +1,6 @@
-"""A function that migrates the database with Alembic: invoke it once for each deployment, before the others change.
+"""A function that migrates the database with Alembic: invoke it once for each deployment, before you update the others.
 
-It logs in as the other functions do, with the same URL, IAM token or secret: `postgresql+lambda_pool://` is the pool
+It logs in like the other functions, with the same URL, IAM token or secret: `postgresql+lambda_pool://` means the pool
 that the environment describes. A migration and its entry in Alembic's table are one transaction.
 """
 

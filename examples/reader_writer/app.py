@@ -1,6 +1,7 @@
 """Reads from an Aurora cluster's readers, writes to its writer: LAMBDA_POOL_AURORA_CLUSTER names the cluster.
 
-Two connections, so that an environment that does both keeps both. A read may be some milliseconds behind a write.
+It uses two connections, so an environment that reads and writes keeps both. A read may be some milliseconds behind a
+write.
 """
 
 import lambda_pool

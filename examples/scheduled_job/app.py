@@ -1,7 +1,8 @@
-"""A scheduled job in one transaction, which is played again when it collides with others or loses its connection.
+"""A scheduled job in one transaction, which is replayed if it collides with others or loses its connection.
 
-`run` replays only what was surely not committed, so that no day is ever counted twice. Everything in `settle` must be
-in the database: it may be called more than once. So may the job, because a schedule's event can come twice.
+`run` replays only a transaction that was certainly not committed, so that no day is ever counted twice. `settle` may be
+called more than once, so everything that it does must be in the database. The job may run more than once too, because a
+schedule's event can come twice.
 """
 
 import lambda_pool
@@ -25,5 +26,5 @@ def handler(event, context):
     try:
         return orders.run(settle, attempts=5)
     except lambda_pool.CommitUncertain:
-        # The one case that nobody can decide from here: the next run finds what is left, if anything is.
+        # The one case that cannot be decided here: the next run finds what is left, if anything.
         return {"uncertain": True}

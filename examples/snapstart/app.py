@@ -1,7 +1,7 @@
-"""SnapStart: the connection of the snapshot is closed before it is taken, and opened anew in every restored clone.
+"""SnapStart: the connection is closed before the snapshot is taken, and every restored clone opens a new one.
 
-Without `warm()` the first invocation of each clone would connect; with it, that happens during restore, which has ten
-seconds for it. If it fails there, the first invocation tries again.
+Without `warm()` the first invocation of each clone would connect. With `warm()` that happens during restore, which has
+ten seconds. If it fails there, the first invocation tries again.
 """
 
 import lambda_pool

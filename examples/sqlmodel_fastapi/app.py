@@ -1,7 +1,7 @@
 """A web application with FastAPI and SQLModel, behind Mangum.
 
-The pool's decorator goes around the adapter: every request has the invocation's deadline, and what a route left behind
-is cleaned up before Lambda freezes the environment. Each request has a session of its own.
+The pool's decorator goes around the adapter. So every request has the invocation's deadline, and anything that a route
+left behind is cleaned up before Lambda freezes the environment. Each request has a session of its own.
 """
 
 from typing import Annotated
@@ -25,7 +25,7 @@ class Order(SQLModel, table=True):
     amount: int = 1
 
 
-# Committed before the answer is sent, so that the answer can still say that it was refused.
+# Committed before the answer is sent, so that the answer can still report a refusal.
 Database = Annotated[Session, Depends(session(engine, class_=Session), scope="function")]
 
 app = FastAPI()
@@ -45,7 +45,7 @@ def post_order(order: Order, database: Database) -> Order:
     database.flush()
     database.refresh(order)
     if order.amount > 100:
-        raise HTTPException(409, "too many")  # leaves the session: nothing is saved
+        raise HTTPException(409, "too many")  # this leaves the session: nothing is saved
     return order
 
 

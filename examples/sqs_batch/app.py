@@ -1,8 +1,8 @@
 """An SQS queue's batch with Powertools' batch processor: a block for each record, and only those that failed come back.
 
-The decorated handler takes no connection: with one for the whole batch there would be one transaction, which commits
-at the end with all that the failed records had written before they failed. Each record borrows for itself. What its
-function raises rolls its block back, and the processor then reports the record as failed.
+The decorated handler takes no connection. With one connection for the whole batch there would be one transaction. It
+would commit at the end, together with everything that failed records had written before they failed. So each record
+borrows for itself. An error in its function rolls its block back, and the processor then reports the record as failed.
 The event source mapping needs `FunctionResponseTypes: [ReportBatchItemFailures]`.
 """
 
@@ -17,7 +17,7 @@ processor = BatchProcessor(event_type=EventType.SQS)
 def save(record):
     order = record.json_body
     with orders.connection() as conn:
-        # SQS may deliver a record twice: its own id makes the second insert harmless, and nothing is taken twice.
+        # SQS may deliver a record twice. Its own id makes the second insert harmless, so that nothing is taken twice.
         new = conn.execute(
             "insert into orders (message, article, amount) values (%s, %s, %s) on conflict (message) do nothing",
             [record.message_id, order["article"], order["amount"]],
@@ -30,7 +30,7 @@ def save(record):
 
 @orders.handler
 def handler(event, context):
-    # Without a database the whole batch goes back at once, and not after a wait for each of its records.
+    # Without a database the whole batch goes back at once, instead of after a wait for each record.
     with orders.connection():
         pass
     return process_partial_response(event=event, record_handler=save, processor=processor, context=context)

@@ -1,7 +1,7 @@
 """Two databases, one of each engine, each with a pool of its own: ORDERS_URL and REPORTS_URL.
 
-The decorators stack. Each commits or rolls back its own database, one after the other: this is not one transaction
-over both. The inner one ends first, so what must not be lost belongs into it.
+The decorators can be stacked. Each commits or rolls back its own database, one after the other: this is not one
+transaction over both. The inner one ends first, so work that must not be lost belongs in it.
 """
 
 import lambda_pool

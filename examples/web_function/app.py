@@ -1,7 +1,8 @@
 """A web application that answers many requests at once: on uvicorn in a Web Function, or behind Mangum.
 
-The middleware goes around the application: each request has a deadline, what a route left behind is cleaned up, and
-where no connection can be had the client is told 503. Eight connections serve all requests; the others wait in a queue.
+The middleware goes around the application. Each request has a deadline, anything that a route left behind is cleaned
+up, and if no connection can be had, the client gets a 503. Eight connections serve all requests; the others wait in a
+queue.
 """
 
 from fastapi import FastAPI, HTTPException
@@ -32,9 +33,9 @@ async def post_order(article: str, amount: int = 1):
         )
         (number,) = await cursor.fetchone()
         if amount > 100:
-            raise HTTPException(409, "too many")  # leaves the block: nothing is saved
+            raise HTTPException(409, "too many")  # this leaves the block: nothing is saved
     return {"number": number}
 
 
-application = asgi.Middleware(app, orders, request_timeout=10)  # what uvicorn serves
+application = asgi.Middleware(app, orders, request_timeout=10)  # uvicorn serves this
 handler = orders.handler(Mangum(application, lifespan="off"))

@@ -13,7 +13,7 @@ RENDERED = render()
 
 @pytest.mark.parametrize("name", RENDERED)
 def test_the_page_and_its_plots_are_made_of_the_results(name: str) -> None:
-    """`python -m benchmarks.report.page` writes them anew."""
+    """`python -m benchmarks.report.page` rewrites them."""
     assert (PATH.parent / name).read_text() == RENDERED[name]
 
 

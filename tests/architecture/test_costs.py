@@ -26,7 +26,7 @@ Server = PostgresServer | MariaDbServer
 
 
 class Context:
-    """As much of Lambda's context as is looked at."""
+    """As much of Lambda's context as the pool looks at."""
 
     aws_request_id = "8476a536-e9f4-11e8-9739-2dfe598c3fcd"
 
@@ -62,7 +62,7 @@ def received(server: Server, backend: int, offset: int, last: str) -> list[str]:
 
 
 def sent(server: Server, work: Callable[[Any], object], *, autocommit: bool) -> Counter[str]:
-    """The statements of 20 warm invocations, all together."""
+    """The statements of 20 warm invocations together."""
     pool = Pool(server.url(), autocommit=autocommit, metrics="emf")
     backends: list[int] = []
 
@@ -220,7 +220,7 @@ def handler(event, context, conn):
 
 handler({}, None)
 """
-# What the standard library has that a bare driver does not load: for signing a token, logging, and reading a URL.
+# Modules of the standard library that a bare driver does not load: for signing a token, logging, and reading a URL.
 BESIDE_THE_DRIVER = {
     "_blake2",
     "_contextvars",
@@ -367,7 +367,7 @@ for _ in range(100):
         pass
 os.write(2, b"END HERE")
 """
-# Where the kernel gives a process no clock of its own to read, reading it is a system call.
+# If the kernel gives a process no clock to read by itself, reading the clock is a system call.
 CLOCKS = {"clock_gettime", "gettimeofday"}
 
 

@@ -1,4 +1,4 @@
-"""The rules of the house: imports run one way, drivers and SDKs stay in their rooms, and importing costs nothing."""
+"""The rules of the house: imports go one way, drivers and SDKs stay in their rooms, and importing costs nothing."""
 
 import ast
 import json

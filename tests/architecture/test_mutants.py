@@ -1,4 +1,4 @@
-"""The mutants of the safety rules: each still applies, a few are killed here, and a survivor would be told.
+"""The mutants of the safety rules: each still applies, a few are killed here, and a survivor would be reported.
 
 `make mutants` runs them all.
 """
@@ -56,7 +56,7 @@ tests = ["tests/unit/core/test_invocation.py::test_a_shorter_wait_stays_as_it_is
     [("_CAP = 1.0  # as before", "SURVIVED"), ("_CAP = nothing", "broken"), ("_CAP = (", "broken")],
 )
 def test_one_that_nothing_notices_is_told(tmp_path: Path, lambda_rie: Path, new: str, word: str) -> None:
-    """The script is not blind: a change without effect survives, and one that does not even import is no kill."""
+    """The script is not blind: a change without effect survives, and one that cannot even be imported is not a kill."""
     file = tmp_path / "mutants.toml"
     file.write_text(MUTANT.format(name="harmless", new=new))
     code, output = run("--from", file)

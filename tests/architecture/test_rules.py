@@ -19,7 +19,7 @@ MOST_MEMBERS = 14  # of what the pool asks of a connection
 # What a user may call. `from_env` builds one; the rest is used.
 CONTRACT = {"close", "config", "connection", "from_env", "handler", "name", "run", "stats", "warm"}
 
-# Calls that wait. A tool on the command line, and what tests run functions with, may wait as it likes.
+# Calls that wait. A tool on the command line, and the runners for tests, may wait as they like.
 WAITS = {"sleep", "select", "poll", "epoll"}
 SEAM = {"waiting", "aio.waits"}
 NOT_THE_POOL = ("cli", "testing")

@@ -1,4 +1,4 @@
-"""What is slow says why, what can be smaller is, and what is seeded can be tried again."""
+"""Slow tests say why, tests that can be smaller are, and seeded tests can be tried again."""
 
 import os
 import re

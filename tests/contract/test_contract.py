@@ -60,7 +60,7 @@ class TestConnection:
         assert (pool.stats().opened, pool.stats().rolled_back) == (1, 1)
 
     def test_commit_in_an_invocation(self, database: Database) -> None:
-        """Whose time bounds it: another way to the server than without one."""
+        """The invocation's time limits it, so COMMIT takes another way to the server than without an invocation."""
         with invoked(lambda: 30_000), database.pool().connection() as conn:
             database.insert(conn, 1)
         assert database.rows() == [1]
@@ -84,7 +84,7 @@ class TestConnection:
         assert database.rows() == [1, 2]
 
     def test_ddl_ends_a_read_only_transaction(self, my: Database) -> None:
-        """The server's own way, which the docs warn of; the connection is as good as before."""
+        """The server does this by itself, and the docs warn about it; the connection is as good as before."""
         pool = my.pool()
         with pool.connection(readonly=True) as conn, conn.cursor() as cursor:
             cursor.execute("create table outside (id int)")
@@ -104,7 +104,7 @@ class TestConnection:
         assert (pool.stats().opened, pool.stats().idle) == (1, 1)
 
     def test_a_swallowed_error_is_no_success(self, database: Database) -> None:
-        """On PostgreSQL it costs the transaction, on MySQL the statement alone."""
+        """On PostgreSQL it costs the transaction, on MySQL only the statement."""
         pool = database.pool()
         lost = database.engine == "postgresql"
         with pytest.raises(lambda_pool.NotCommitted) if lost else contextlib.nullcontext(), pool.connection() as conn:
@@ -125,7 +125,7 @@ class TestConnection:
         assert (my.rows(), pool.stats().opened) == ([], 1)
 
     def test_locks_of_a_failed_statement_are_released(self, my: Database) -> None:
-        """MySQL's error packets do not say that a transaction is open; a first statement that fails opens one."""
+        """MySQL's error packets do not say that a transaction is open, but a failed first statement opens one."""
         my.execute(f"insert into {my.table} values (1)")
         pool = my.pool()
         with pool.connection() as conn, contextlib.suppress(pymysql.MySQLError):
@@ -224,7 +224,7 @@ class TestReturn:
             assert my.query(conn, "select 1") == [(1,)]
 
     def test_an_unbuffered_select_holds_no_transaction_open(self, my: Database) -> None:
-        """The last packet of a streamed result carries the transaction flag, and PyMySQL does not look there."""
+        """The last packet of a streamed result has the transaction flag, but PyMySQL does not look at it."""
         pool = my.pool()
         with pool.connection() as conn:
             cursor = conn.cursor(pymysql.cursors.SSCursor)
@@ -258,7 +258,7 @@ class TestReturn:
         with pool.connection() as conn:
             assert pg.query(conn, "select 1") == [(1,)]
 
-    # psycopg before 3.3.9 says so where the statement is collected whose connection is gone.
+    # psycopg before 3.3.9 reports this when the statement of a lost connection is garbage-collected.
     @pytest.mark.filterwarnings("ignore:.*Cursor.copy:pytest.PytestUnraisableExceptionWarning")
     @pytest.mark.parametrize("direction", ["from stdin", "to stdout"])
     def test_a_copy_left_open_is_an_error_and_saves_nothing(self, pg: Database, direction: str) -> None:
@@ -268,7 +268,7 @@ class TestReturn:
             pg.insert(conn, 100001)
             copy = conn.cursor().copy(f"copy {pg.table} {direction}")
             copy.__enter__()
-        with contextlib.suppress(psycopg.Error):  # else psycopg before 3.3.9 raises it in the garbage collector
+        with contextlib.suppress(psycopg.Error):  # otherwise psycopg before 3.3.9 raises it in the garbage collector
             copy.__exit__(None, None, None)
         assert 100001 not in pg.rows()
         with pool.connection() as conn:
@@ -286,7 +286,7 @@ class TestReturn:
     def test_what_came_behind_the_answer_to_commit_costs_the_connection(
         self, my: Database, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """It would be taken for the answer to the next borrower's statement."""
+        """The rest would be taken for the answer to the next borrower's statement."""
         pool = my.pool()
         with invoked(lambda: 30_000), pool.connection() as conn:
             my.insert(conn, 1)
@@ -313,7 +313,7 @@ class TestReturn:
         with pool.connection() as conn:
             if database.engine == "postgresql":
                 for _ in range(8):
-                    conn.execute("select 1")  # becomes a prepared statement
+                    conn.execute("select 1")  # this becomes a prepared statement
                 conn.execute("set application_name to 'mine'")
                 conn.execute("create temporary table temporary (id int)")
             else:
@@ -331,7 +331,7 @@ class TestReturn:
         assert pool.stats().opened == 1
 
     def test_reset_session_again_and_again(self, database: Database) -> None:
-        """A statement that the driver prepares after a few runs is prepared again, each time that it is gone."""
+        """A statement that the driver prepares after a few runs is prepared again whenever it is gone."""
         pool = database.pool(reset="session")
         for number in range(30):
             with pool.connection() as conn:
@@ -361,7 +361,7 @@ class TestLiveness:
         assert pool.stats().opened == KILLS
 
     def test_a_statement_may_take_longer_than_a_connect(self, database: Database) -> None:
-        """The bound of the login, its TLS included, ends with the login."""
+        """The time limit of the login, TLS included, ends with the login."""
         with database.pool(connect_timeout=0.5, ping_timeout=0.5).connection() as conn:
             sleep = "select pg_sleep(1.5)" if database.engine == "postgresql" else "select sleep(1.5)"
             assert len(database.query(conn, sleep)) == 1
@@ -499,7 +499,7 @@ class TestConnecting:
         pool.close()
 
     def test_a_server_that_never_answers_a_login(self, database: Database) -> None:
-        """TCP is accepted and nothing follows: one attempt ends at connect_timeout, all of them at timeout."""
+        """TCP is accepted, and nothing follows: one attempt ends at connect_timeout, all together at timeout."""
         with FaultyProxy("127.0.0.1", database.server.port) as proxy:
             proxy.black_hole()
             pool = database.pool(
@@ -511,7 +511,7 @@ class TestConnecting:
             assert time.monotonic() - start < 3
 
     def test_a_server_that_answers_bit_by_bit(self, database: Database) -> None:
-        """No single wait is long, and all of them together end at connect_timeout."""
+        """No single wait is long, but all waits together end at connect_timeout."""
         with FaultyProxy("127.0.0.1", database.server.port) as proxy:
             proxy.delay(0.3)
             proxy.halve("to_client", pause=0.3)
@@ -652,7 +652,7 @@ class TestRun:
         assert database.rows() == [2]
 
     def test_inner_transaction_blocks_are_savepoints(self, pg: Database) -> None:
-        """Else the inner block's end would COMMIT in the middle of work that may be replayed."""
+        """Otherwise the end of the inner block would COMMIT in the middle of work that may be replayed."""
         pool = pg.pool()
 
         def work(conn: Any) -> None:
@@ -689,7 +689,7 @@ class TestRun:
 
 
 class TestLostBeforeCommit:
-    """The server's good-bye was there before COMMIT was sent, so that nothing is uncertain."""
+    """The server's good-bye had arrived before COMMIT was sent, so that nothing is uncertain."""
 
     def test_run_replays(self, database: Database) -> None:
         pool = database.pool()
@@ -725,7 +725,7 @@ def wait_for_goodbye(conn: Any) -> None:
 class TestCommitUncertain:
     @pytest.mark.parametrize("how", ["run", "connection"])
     def test_the_answer_to_commit_is_lost(self, database: Database, how: str) -> None:
-        """The proxy swallows what the server says after COMMIT arrived: saved or not, nobody can know here."""
+        """The proxy swallows the server's answer to COMMIT: nobody here can know whether it was saved."""
         with FaultyProxy("127.0.0.1", database.server.port) as proxy:
             pool = database.pool(database.url.replace(f":{database.server.port}/", f":{proxy.port}/"))
             calls: list[int] = []
@@ -748,7 +748,7 @@ class TestCommitUncertain:
 
     @pytest.mark.parametrize(("how", "reset"), [("run", "transaction"), ("connection", "session")])
     def test_it_was_cancelled_before_it_was_answered(self, database: Database, how: str, reset: str) -> None:
-        """As at the end of an invocation, on another thread: what was sent may be saved all the same."""
+        """As at the end of an invocation, on another thread: work whose COMMIT was sent may still be saved."""
         with Line(database.server.port) as line:
             url = database.url.replace(f":{database.server.port}/", f":{line.port}/")
             pool = database.pool(url, reset=reset)

@@ -1,4 +1,4 @@
-"""Where a connection really leads, as whom and how encrypted, whatever says so: on real servers."""
+"""Where a connection really leads, with which user and encryption, whatever sets them: on real servers."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ from lambda_pool.testing import MariaDbServer, PostgresServer
 from tests.support.certificates import Identity, make
 
 ELSEWHERE = "orders.example"
-"""A name that nobody can look up, and that is not local."""
+"""A name that nobody can look up and that is not local."""
 PASSWORD = "p:/?#[]@ %41&=+é'\"\\"
 
 
@@ -37,7 +37,7 @@ def no_variables(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def plain() -> Iterator[PostgresServer]:
-    """A PostgreSQL without TLS, which logs who comes."""
+    """A PostgreSQL without TLS, which logs every login."""
     with PostgresServer(tls=False, log_statements=True) as server:
         yield server
 
@@ -47,7 +47,7 @@ def login_of(server: PostgresServer | MariaDbServer) -> str:
 
 
 def encrypted(pool: Pool) -> bool:
-    """Connect; whether TLS is in use."""
+    """Connect. Out: whether TLS is in use."""
     with pool.connection() as conn:
         if isinstance(conn, psycopg.Connection):
             return bool(conn.pgconn.ssl_in_use)
@@ -100,14 +100,14 @@ def test_a_name_that_leads_here_is_no_reason_to_do_without_tls(
 ) -> None:
     url = way(plain, monkeypatch, tmp_path)
     offset = len(plain.log)
-    for mode in ("", "disable", "prefer"):  # what the environment asks for counts where it is stricter
+    for mode in ("", "disable", "prefer"):  # the environment's setting counts if it is stricter
         monkeypatch.setenv("PGSSLMODE", mode)
         with pytest.raises(ConnectError, match=rf"{ELSEWHERE}:{plain.port}.*The server does not support TLS"):
             encrypted(pool_of(url))
         report = diagnose(pool_of(url))
         assert [step["step"] for step in report["steps"] if step["status"] == "failed"] == ["tls"]
     assert "connection authorized" not in plain.log[offset:]
-    # And where somebody says so, it is done.
+    # If somebody asks for it, it is done.
     assert encrypted(pool_of(f"{url}&sslmode=disable".replace("?&", "?"))) is False
 
 
@@ -127,7 +127,7 @@ def test_the_name_is_what_the_certificate_is_verified_for(
     else:
         monkeypatch.setenv("PGHOST", "localhost")
     monkeypatch.setenv("PGSSLMODE", "verify-full")
-    if way is by_service:  # whose own sslmode is not the stricter one
+    if way is by_service:  # its own sslmode is not the stricter one
         url += "&sslmode=verify-full"
     pool = pool_of(url.replace("?&", "?"))
     with pool.connection() as conn:
@@ -138,7 +138,7 @@ def test_the_name_is_what_the_certificate_is_verified_for(
 
 
 def test_a_local_name_that_leads_elsewhere_is_not_local(plain: PostgresServer) -> None:
-    """Nobody is at that address, and what counts is how it is tried."""
+    """Nobody is at that address: only the way in which it is tried counts."""
     url = f"postgresql://{login_of(plain)}@localhost:{plain.port}/postgres?hostaddr=192.0.2.1"
     pool = pool_of(url, timeout=0.3)
     assert diagnose(pool, timeout=1.0)["steps"][3]["detail"].endswith("hostaddr says 192.0.2.1")
@@ -183,7 +183,7 @@ def test_libpqs_own_variables_still_lead_to_a_local_server(
     for host in ("127.0.0.1", "localhost", sockets):
         monkeypatch.setenv("PGHOST", host)
         assert encrypted(pool_of(f"postgresql://{login_of(plain)}@/postgres")) is False
-    # A stricter word of the environment's is heard.
+    # A stricter setting of the environment counts.
     monkeypatch.setenv("PGHOST", "127.0.0.1")
     monkeypatch.setenv("PGSSLMODE", "require")
     with pytest.raises(ConnectError, match="The server does not support TLS"):
@@ -228,7 +228,7 @@ def test_a_token_is_not_sent_in_plain_text_by_any_of_them(
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """A directory that the servers' accounts may enter too."""
+    """A directory that the servers' accounts may also enter."""
     with tempfile.TemporaryDirectory(prefix="destination-", dir="/tmp") as name:
         path = Path(name)
         path.chmod(0o755)
@@ -237,7 +237,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def stranger(folder: Path) -> str:
-    """The file of an authority that signed nobody's certificate."""
+    """The file of an authority that signed no certificate here."""
     file = folder / "stranger.pem"
     file.write_text(make("somebody else", ca=True).pem)
     return str(file)
@@ -312,7 +312,7 @@ def parts_of(server: PostgresServer | MariaDbServer, **changes: Any) -> dict[str
 
 @pytest.fixture
 def odd_user(server: PostgresServer | MariaDbServer) -> Iterator[str]:
-    """A user whose password holds what a URL would have to escape."""
+    """A user whose password has characters that a URL would have to escape."""
     name = "odd"
     if server.scheme == "postgresql":
         server.execute(f"create role {name} login password {psycopg.sql.quote(PASSWORD)}")
@@ -378,7 +378,7 @@ def write(folder: Path, name: str, identity: Identity) -> tuple[str, str]:
 
 @pytest.fixture(scope="module")
 def asking(folder: Path, authority: Identity) -> Iterator[dict[str, PostgresServer | MariaDbServer]]:
-    """One of each engine that wants a certificate of its clients, and a user who has one."""
+    """A server of each engine that demands a certificate from its clients, and a user who has one."""
     trusted = folder / "clients.pem"
     postgres = PostgresServer(
         extra_config=[f"ssl_ca_file = '{trusted}'"],
@@ -404,7 +404,7 @@ class TestClientCertificate:
         words = f"&ssl_cert={quote(client[0])}&ssl_key={quote(client[1])}"
         assert encrypted(pool_of(server.url("carl", "x") + words))
         parts = parts_of(server, user="carl", password="x", sslcert=client[0], sslkey=client[1])
-        assert encrypted(pool_of(**parts))  # on loopback too, where encryption is only preferred otherwise
+        assert encrypted(pool_of(**parts))  # on loopback too, where encryption is otherwise only preferred
         report = diagnose(self.url(asking, engine, client))
         assert report["ok"], report
 
@@ -426,7 +426,7 @@ class TestClientCertificate:
         form = serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8
         Path(key).write_bytes(identity.key.private_bytes(*form, secret))
         assert encrypted(pool_of(self.url(asking, engine, (certificate, key), sslpassword=PASSWORD)))
-        # Without a password nobody is asked for it on a terminal.
+        # Without a password, nobody is asked for one on a terminal.
         for query in ({}, {"sslpassword": "wrong"}):
             with pytest.raises((ConfigError, ConnectError)) as caught:
                 encrypted(pool_of(self.url(asking, engine, (certificate, key), **query)))
@@ -447,7 +447,7 @@ class TestClientCertificate:
     def test_whose_key_everybody_may_read(
         self, asking: dict[str, Any], engine: str, client: tuple[str, str], folder: Path
     ) -> None:
-        """libpq alone minds; the error says what to do."""
+        """Only libpq refuses it; the error says what to do."""
         key = folder / "open.key"
         shutil.copy(client[1], key)
         key.chmod(0o644)
@@ -460,6 +460,6 @@ class TestClientCertificate:
 
 
 def test_a_secret_without_a_host_is_no_reason_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Who knows the host is asked first; the URL may say where to go all the same."""
+    """The source that knows the host is asked first, but the URL may still say where to go."""
     pool = Pool("postgresql:///d?hostaddr=127.0.0.1", auth=SecretsManager("orders"), observers=())
     assert pool.config.url.hostaddr == "127.0.0.1"

@@ -1,4 +1,4 @@
-"""What a block may do to its own transaction and connection, and what that means for it and for the next one."""
+"""What a block may do to its own transaction and connection, and what follows for it and for the next block."""
 
 import contextlib
 import logging
@@ -98,7 +98,7 @@ def test_statements_that_commit_on_mysql(my: Database, statement: str, returns: 
 
 @pytest.mark.parametrize("statement", ["commit", "/* done */ COMMIT", "alter table {table} add column more int"])
 def test_a_statement_that_may_have_committed_before_it_failed(my: Database, statement: str) -> None:
-    """Its own answer is what is lost."""
+    """It is the statement's own answer that is lost."""
 
     def between(conn: Any) -> None:
         my.kill(my.backend(conn))
@@ -109,7 +109,7 @@ def test_a_statement_that_may_have_committed_before_it_failed(my: Database, stat
 
 
 def test_a_wait_for_a_table_after_an_implicit_commit(my: Database) -> None:
-    """ALTER TABLE commits, and then waits: 1205 is a conflict, and no reason to begin anew."""
+    """ALTER TABLE commits and then waits: 1205 is a conflict, but here no reason to replay."""
 
     def between(conn: Any) -> None:
         my.query(conn, "set lock_wait_timeout = 1")
@@ -151,7 +151,7 @@ def test_several_statements_in_one(my: Database) -> None:
             cursor.execute("select 1; commit; select 2")
             while cursor.nextset():
                 pass
-        my.insert(conn, 10)  # so that the server says once more that a transaction is open
+        my.insert(conn, 10)  # so that the server reports again that a transaction is open
 
     work = Counted(my, between)
     work.is_done_once(pool)
@@ -203,7 +203,7 @@ class Deadlock:
         self._other = my.pool(name="other")
 
     def strike(self, conn: Any) -> None:
-        """Raises what the driver raises for it."""
+        """Cause the deadlock. Raises the driver's error for it."""
         my, table = self._my, self._table
         mine, theirs = threading.Event(), threading.Event()
 
@@ -229,7 +229,7 @@ class Deadlock:
 
 
 def test_a_swallowed_deadlock_is_no_success(my: Database) -> None:
-    """The server undid all of the work, so that `run` begins anew."""
+    """The server undid all of the work, so `run` starts it again."""
     deadlock = Deadlock(my)
     calls: list[int] = []
 
@@ -247,7 +247,7 @@ def test_a_swallowed_deadlock_is_no_success(my: Database) -> None:
 
 @pytest.mark.parametrize("autocommit", [False, True])
 def test_after_a_swallowed_deadlock_nothing_more_is_written(my: Database, autocommit: bool) -> None:
-    """It would be a transaction without its beginning. The error comes again, so that `run` begins anew."""
+    """It would be a transaction without its beginning. The error is raised again, so `run` starts afresh."""
     deadlock = Deadlock(my)
     calls: list[int] = []
 
@@ -272,7 +272,7 @@ def test_run_does_not_succeed_on_a_connection_that_its_work_closed(database: Dat
     def work(conn: Any) -> str:
         database.insert(conn, 1)
         for _ in range(times):
-            with contextlib.suppress(pymysql.Error):  # PyMySQL says that it is closed already
+            with contextlib.suppress(pymysql.Error):  # PyMySQL says that it is already closed
                 conn.close()
         return "done"
 
@@ -282,7 +282,7 @@ def test_run_does_not_succeed_on_a_connection_that_its_work_closed(database: Dat
 
 
 def test_a_block_that_closes_its_connection_saves_what_it_committed(database: Database) -> None:
-    """As code does that opened its own connection before."""
+    """Code that used to open its own connection does this."""
     pool = database.pool()
     with pool.connection() as conn:
         database.insert(conn, 1)
@@ -339,7 +339,7 @@ def test_a_transaction_block_that_was_left_open_and_ended_by_hand(pg: Database) 
 
 @pytest.mark.parametrize("reset", ["changed", "transaction"])
 def test_a_notifies_that_waits_to_go_on(pg: Database, reset: str) -> None:
-    """It holds psycopg's own lock, which is waited for without a bound."""
+    """It holds psycopg's own lock, and waiting for this has no time limit."""
     pool = pg.pool(autocommit=True, reset=reset)
     with pool.connection() as conn:
         conn.execute("listen orders")
@@ -392,7 +392,7 @@ def test_a_closed_cursor_says_so_also_where_statements_are_timed(my: Database) -
 
 @pytest.mark.parametrize("at_rest", [0.0, 0.3], ids=["reads", "lingers"])
 def test_a_streamed_result_ends_before_the_deadline(my: Database, at_rest: float) -> None:
-    """What waits is no statement, but the reading of its next row; or nothing, between two rows."""
+    """The wait is not for a statement but for its next row; between two rows, nothing waits."""
     pool = my.pool(cancel_before_deadline=1.0)
     end = time.monotonic() + 2.5
     rows = "select repeat('x', 100000), sleep(0.2) from seq_1_to_100"
@@ -414,7 +414,7 @@ def test_a_streamed_result_ends_before_the_deadline(my: Database, at_rest: float
 
 
 def test_a_lost_streamed_result_says_that_it_was_lost(my: Database) -> None:
-    """Its cursor's close() would go on to read, from a socket that PyMySQL has put away."""
+    """Its cursor's close() would try to read on, from a socket that PyMySQL has already dropped."""
     pool = my.pool()
     with pytest.raises(pymysql.OperationalError), pool.connection() as conn, conn.cursor(SSCursor) as cursor:
         cursor.execute("select repeat('x', 100000), sleep(0.001) from seq_1_to_1000")
@@ -479,7 +479,7 @@ def test_a_transaction_that_a_handler_leaves_open_is_told_of(
 
 
 def test_used_after_its_return_it_is_not_lent_again(database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """The next borrower would commit what he never wrote."""
+    """Otherwise the next borrower would commit something that he never wrote."""
     pool = database.pool()
     with pool.connection() as late:
         database.insert(late, 1)
@@ -508,13 +508,13 @@ def test_used_after_its_return_it_is_not_frozen(database: Database, caplog: pyte
     assert pool.stats().size == 0
     assert database.rows() == [1]
     with pool.connection() as conn:
-        database.insert(conn, 2)  # which the other's lock would not let in
+        database.insert(conn, 2)  # the other transaction's lock would block this
     assert database.rows() == [1, 2]
 
 
 def test_what_one_pool_does_not_know_no_other_calls_undone(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whoever is told that nothing is saved does it again, and so what another pool may have saved, too."""
-    monkeypatch.setattr(reclaim, "cancel", lambda *_: False)  # whose answer would say that the statement is undone
+    """A caller who is told that nothing is saved does it all again, even what another pool may have saved."""
+    monkeypatch.setattr(reclaim, "cancel", lambda *_: False)  # its answer would say that the statement is undone
     ended: list[InvocationEnded] = []
 
     class Observer:

@@ -1,4 +1,4 @@
-"""MySQL: PyMySQL by its public API, what is private guarded, and what comes out of its socket told by its kind."""
+"""MySQL: PyMySQL used by its public API, its private parts guarded, and errors of its socket told apart by kind."""
 
 import inspect
 import re
@@ -48,7 +48,7 @@ def test_private_names_stand_in_one_file() -> None:
     for path in PACKAGE.glob("*.py"):
         used = set(_NAME.findall(path.read_text())) & theirs
         assert used == (set(private.NAMES) if path.name == "private.py" else set()), path.name
-        # Nor is one overridden.
+        # None of them is overridden either.
         assert not set(re.findall(r"def (_[a-z]\w*)", path.read_text())) & theirs, path.name
 
 
@@ -69,7 +69,7 @@ def test_a_driver_without_a_name_is_a_clear_error(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_driver_that_no_longer_goes_by_what_is_overridden(my: Database, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cursors that send by themselves: the first statement is refused before it is sent."""
+    """For cursors that send by themselves, the first statement is refused before it is sent."""
     old: Any = Connection
     send, answer = old._execute_command, old._read_query_result
 
@@ -94,7 +94,7 @@ def test_a_driver_that_no_longer_goes_by_what_is_overridden(my: Database, monkey
 
 
 class MineError(TimeoutError):
-    """What a user's own time limit raises: an OSError, as the driver's are."""
+    """The exception of a user's own time limit: an OSError, like those of the driver."""
 
 
 @contextmanager
@@ -162,7 +162,7 @@ def test_a_signal_handlers_exception_passes_as_it_is(my: Database, when: str, tl
 
 
 def test_the_drivers_error_in_a_users_except_block_is_the_drivers(my: Database) -> None:
-    """What is being handled there is the context of every error."""
+    """The exception that is being handled there is the context of every error."""
     with pytest.raises(lambda_pool.LambdaPoolError), my.pool().connection() as conn:
         try:
             raise TimeoutError("mine, and handled")
@@ -314,7 +314,7 @@ def test_a_write_that_its_own_transaction_refuses_is_none(my: Database, asked: s
 
 @pytest.mark.parametrize("how", ["said by the server", "cut off while it is sent"])
 def test_a_statement_that_is_too_long_is_told_and_not_sent_again(my: Database, how: str) -> None:
-    """The server's own word is lost where its end of the connection is closed before it was all sent."""
+    """The server's own message is lost if it closes its end of the connection before everything was sent."""
     size = my.execute("select @@global.max_allowed_packet")[0][0]
     my.execute("set global max_allowed_packet = 1048576")
     try:
@@ -326,7 +326,7 @@ def test_a_statement_that_is_too_long_is_told_and_not_sent_again(my: Database, h
                 calls.append(1)
                 my.insert(conn, 1)
                 if how != "said by the server":
-                    my.query(conn, f"select length('{'x' * 1_000_000}')")  # so that it knows what the server takes
+                    my.query(conn, f"select length('{'x' * 1_000_000}')")  # so that it knows what the server accepts
                     proxy.swallow("to_client", new=False)
                     proxy.cut(after=1_000_000, direction="to_server")
                 my.query(conn, f"select length('{'x' * 2_000_000}')")
@@ -342,7 +342,7 @@ def test_a_statement_that_is_too_long_is_told_and_not_sent_again(my: Database, h
 
 
 def test_a_long_answer_to_what_the_pool_asks_is_honest(my: Database) -> None:
-    """Its own first command may be answered by megabytes."""
+    """The answer to its own first command may have megabytes."""
     first = "select repeat('x', 100000) from seq_1_to_50"
     with my.pool(connect_args={"init_command": first}).connection() as conn:
         assert my.query(conn, "select 1") == [(1,)]
@@ -418,7 +418,7 @@ def test_what_commits_nothing_by_itself(statement: str) -> None:
 
 
 def test_a_lock_of_the_line_is_no_matter(my: Database) -> None:
-    """A reader in another thread is heard of at once when the block ends, and holds nothing up."""
+    """If another thread is reading when the block ends, this is noticed at once and holds nothing up."""
     pool = my.pool()
     heard: list[BaseException] = []
 

@@ -1,4 +1,4 @@
-"""MySQL: what the server undid is never told as saved, and what may be saved is never done again."""
+"""MySQL: work that the server undid is never reported as saved, and work that may be saved is never repeated."""
 
 import logging
 import threading
@@ -19,12 +19,12 @@ from tests.contract.conftest import Database
 from tests.support.written import written
 
 SNAPSHOTS = {"init_command": "set innodb_snapshot_isolation = on"}
-"""What MariaDB 11.6 and later have by default: 1020 then undoes the whole transaction."""
+"""The default of MariaDB 11.6 and later: 1020 then undoes the whole transaction."""
 
 
 @pytest.fixture
 def other(my: Database) -> Callable[[str], object]:
-    """Somebody else, who commits at once."""
+    """Another client, which commits at once."""
     pool = my.pool(name="other", autocommit=True)
 
     def execute(sql: str) -> object:
@@ -111,7 +111,7 @@ class TestWithConn:
 
 
 class Lost:
-    """A row that changed since it was read: the server undoes the whole transaction."""
+    """If a row changed since it was read, the server undoes the whole transaction."""
 
     def __init__(self, my: Database, other: Callable[[str], object]) -> None:
         self._my, self._other, self._table = my, other, f"{my.table}_read"
@@ -170,7 +170,7 @@ def test_run_begins_anew(my: Database, other: Callable[[str], object], swallowed
 
 @pytest.mark.mariadb
 def test_a_rollback_of_the_blocks_own_makes_it_good_again(my: Database, other: Callable[[str], object]) -> None:
-    """As who tries again by hand does."""
+    """Code that tries again by hand does this."""
     lost = Lost(my, other)
     with my.pool(connect_args=SNAPSHOTS).connection() as conn:
         my.insert(conn, 10)
@@ -182,7 +182,7 @@ def test_a_rollback_of_the_blocks_own_makes_it_good_again(my: Database, other: C
 
 @pytest.mark.mariadb
 def test_a_commit_of_the_blocks_own_saves_no_half_of_it(my: Database, other: Callable[[str], object]) -> None:
-    """What came before it is undone. A new beginning in so many words is no half."""
+    """What came before it is undone. After an explicit new beginning, the transaction is not half."""
     lost = Lost(my, other)
     with my.pool(connect_args=SNAPSHOTS).connection() as conn:
         my.insert(conn, 10)
@@ -211,7 +211,7 @@ def test_an_error_that_undid_its_statement_alone_costs_nothing(my: Database, cap
 
 
 def test_a_lock_that_did_not_come_in_time() -> None:
-    """By default the statement alone is undone; this server undoes the whole transaction."""
+    """By default only the statement is undone; this server undoes the whole transaction."""
     with MariaDbServer(extra_config=["--innodb-rollback-on-timeout=ON", "--innodb-lock-wait-timeout=1"]) as server:
         server.execute("create table locked (id int primary key) engine=innodb")
         server.execute("insert into locked values (1)")
@@ -290,7 +290,7 @@ def test_a_second_thread_amid_the_firsts_statement_is_refused_and_harms_nothing(
 
 
 def test_a_streamed_result_that_failed_halfway(my: Database) -> None:
-    """Also where the cursor was made by hand, so that nobody tells of the error."""
+    """Even if the cursor was made by hand, so that nobody reports the error."""
     pool = my.pool()
     rows = "select if(seq < 3000, repeat('x', 100), (select 1 union select 2)) from seq_1_to_4000"
     for make in (lambda conn: conn.cursor(SSCursor), SSCursor):
@@ -364,7 +364,7 @@ def test_work_that_ended_its_transaction_and_began_another_is_not_replayed(my: D
     ["call harmless()", "prepare it from 'select 1' & execute it", "savepoint x & rollback to x", "analyze table a"],
 )
 def test_work_that_only_might_have_is_replayed(my: Database, between: str) -> None:
-    """The server is asked once the work has failed; a statement that does commit tells itself."""
+    """The server is asked once the work has failed; a statement that commits shows it by itself."""
     my.execute("create or replace procedure harmless() begin end")
     my.execute("create or replace table a (id int) engine=innodb")
     calls: list[int] = []
@@ -386,7 +386,7 @@ def test_work_that_only_might_have_is_replayed(my: Database, between: str) -> No
 
 
 def test_the_mark_costs_no_round_trip() -> None:
-    """BEGIN and the savepoint go out in one write."""
+    """BEGIN and the savepoint are sent in one write."""
     with MariaDbServer(log_statements=True) as server:
         pool = lambda_pool.Pool(server.url(), observers=())
         with pool.connection() as conn:
@@ -405,7 +405,7 @@ def test_the_mark_costs_no_round_trip() -> None:
 def test_a_prepared_transaction_that_is_left_behind_is_told(
     my: Database, raises: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """It holds its locks. MariaDB refuses the COMMIT of its session as well."""
+    """It holds its locks. MariaDB also refuses the COMMIT of its session."""
     pool, xid = my.pool(), f"'{my.table}'"
     with suppress(ZeroDivisionError, pymysql.OperationalError), pool.connection() as conn:
         for statement in (

@@ -43,7 +43,7 @@ Start = Callable[..., LambdaRuntime]
 
 @pytest.fixture(scope="session")
 def namespace() -> Iterator[Namespace]:
-    """A network of its own for functions, joined to the servers of `databases`."""
+    """A separate network for functions, joined to the servers of `databases`."""
     with Namespace() as made:
         yield made
 
@@ -61,7 +61,7 @@ def databases(namespace: Namespace) -> Iterator[dict[str, Database]]:
 
 @pytest.fixture(scope="session")
 def genuine_database(namespace: Namespace) -> Iterator[Database]:
-    """MySQL itself, for those tests alone that ask for it."""
+    """MySQL itself, only for the tests that ask for it."""
     with genuine_mysql(namespace) as mysql:
         database = Database(mysql)
         yield database
@@ -95,7 +95,7 @@ def start(tmp_path: Path, lambda_rie: Path) -> Iterator[Start]:
         folder.mkdir()
         (folder / "function.py").write_text(textwrap.dedent(code))
         environment = {"URL": url, "OPTIONS": repr(options or {}), "PYTHONPATH": str(ROOT), **(env or {})}
-        # Lambda's runtime for Python 3.11 waits for its next event on the main thread, where no Python signal handler
+        # Lambda's runtime for Python 3.11 waits for its next event on the main thread. No Python signal handler
         # can run meanwhile; from 3.12 on it waits on another, and that is what is tested on every interpreter.
         if "python3.11" in os.path.realpath(arguments.get("python", sys.executable)):
             environment.setdefault("AWS_EXECUTION_ENV", "AWS_Lambda_python3.12")

@@ -1,4 +1,4 @@
-"""A real server and the few questions that these tests ask it, the same for both engines."""
+"""A real server, and the few questions that these tests ask it, the same for both engines."""
 
 import ssl
 import time
@@ -26,7 +26,7 @@ class Database:
         self._admin: Any = None
 
     def user(self, name: str) -> None:
-        """Make a user, whose sessions can so be told from others'."""
+        """Make a user, so that its sessions can be told from those of others."""
         if self.engine == "postgresql":
             self.execute(f"drop role if exists {name}")
             self.execute(f"create role {name} login superuser password '{PASSWORD}'")
@@ -36,14 +36,14 @@ class Database:
             self.execute(f"grant all on *.* to {name}@'%'")
 
     def lock(self, name: str) -> None:
-        """Let a user in no more, until `unlock`."""
+        """Refuse a user until `unlock`."""
         if self.engine == "postgresql":
             self.execute(f"alter role {name} nologin")
         else:
             self.execute(f"alter user {name}@'%' account lock")
 
     def unlock(self, name: str) -> None:
-        """Let a user in again."""
+        """Accept a user again."""
         if self.engine == "postgresql":
             self.execute(f"alter role {name} login")
         else:
@@ -55,7 +55,7 @@ class Database:
         return str(self.server.url(user=name, password=PASSWORD, host=host, **query))
 
     def execute(self, sql: str) -> list[tuple[Any, ...]]:
-        """Run one statement as the superuser, on a connection that is kept: a question takes a millisecond."""
+        """Run one statement as the superuser, on a connection that stays open: a question takes a millisecond."""
         with self._lock:
             if self._admin is None:
                 self._admin = self._connect()
@@ -77,7 +77,7 @@ class Database:
         )
 
     def close(self) -> None:
-        """Let go of the superuser's connection."""
+        """Close the superuser's connection."""
         if self._admin is not None:
             self._admin.close()
 
@@ -119,7 +119,7 @@ class Database:
     def impolite(self, user: str = "") -> int:
         """How many clients (of `user`, where the server says whose) have gone without Terminate or COM_QUIT."""
         if self.engine == "postgresql":
-            # Where no transaction was open, PostgreSQL says so at debug level 1 only.
+            # If no transaction was open, PostgreSQL says so only at debug level 1.
             lines = self.server.error_log.splitlines()
             return sum("unexpected EOF on client connection" in line and f"{user}@" in line for line in lines)
         return int(self.execute("show global status like 'Aborted_clients'")[0][1])
@@ -139,7 +139,7 @@ def open_servers(namespace: Namespace) -> tuple[PostgresServer, MariaDbServer]:
 
 
 def genuine_mysql(namespace: Namespace) -> MySqlServer:
-    """MySQL itself in the same way."""
+    """The same for MySQL itself."""
     addresses = f"127.0.0.1,{namespace.server_address}"
     return MySqlServer(extra_config=[f"--bind-address={addresses}"], max_connections=150, certificate_names=[HOST])
 

@@ -63,7 +63,7 @@ def test_of_an_invocation_without_time_for_a_login_nothing_is_said_of_sleep(serv
 
 def test_with_it_a_checkout_waits_until_it_is_awake(server: Server, sleeper: Sleeper) -> None:
     seen = Recorder()
-    sleeper.pause = 30.0  # else it may sleep again between two attempts, on a machine that is busy
+    sleeper.pause = 30.0  # otherwise it may sleep again between two attempts, on a busy machine
     pool = lambda_pool.Pool(
         url_of(server, sleeper), timeout=0.5, connect_timeout=0.3, wake_timeout=30, observers=[seen]
     )
@@ -76,7 +76,7 @@ def test_with_it_a_checkout_waits_until_it_is_awake(server: Server, sleeper: Sle
 
 
 def test_a_server_that_says_that_it_starts_is_waited_for() -> None:
-    """It recovers from an archive first, and says so to whoever comes meanwhile."""
+    """It first recovers from an archive, and tells this to every client that comes in the meantime."""
     with PostgresServer(extra_config=["restore_command = 'sleep 0.3; false'", "hot_standby = off"]) as server:
         server.stop()
         (server._data / "recovery.signal").touch()
@@ -93,7 +93,7 @@ def test_a_server_that_says_that_it_starts_is_waited_for() -> None:
 
 def test_a_frozen_environment_lets_it_sleep_and_wakes_it_again(start: Start, server: Server, sleeper: Sleeper) -> None:
     options: dict[str, Any] = {"session_idle": 1, "wake_timeout": 30, "connect_timeout": 1}
-    # The first wake-up is told as part of the first invocation, which is allowed to last long; then a short one.
+    # The first wake-up is reported as part of the first invocation, which may last long; then a short one follows.
     runtime = start(url_of(server, sleeper), options=options, code=IMPATIENT, timeout=2)
     until(lambda: runtime.invoke({}).error is None, 30)  # two seconds may be too few for the start of a server
     assert not sleeper.asleep

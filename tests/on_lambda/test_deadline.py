@@ -1,4 +1,4 @@
-"""The invocation's deadline, on the genuine runtime: it bounds every wait, and, where asked for, every statement."""
+"""The invocation's deadline, on the genuine runtime: it limits every wait and, on request, every statement."""
 
 import time
 from collections.abc import Iterator
@@ -12,7 +12,7 @@ from tests.on_lambda.conftest import Start
 from tests.on_lambda.databases import PASSWORD, Database, until
 from tests.support.pgbouncer import PgBouncer
 
-TIMEOUT = 4  # of Init, too, as the emulator has it
+TIMEOUT = 4  # also of Init, in the emulator
 BEFORE = 1.5  # seconds, of which a third is for the cancel, which a busy machine does not use up by chance
 
 STATEMENT = """
@@ -88,7 +88,7 @@ def test_a_statement_ends_before_the_deadline(start: Start, way: Way, where: str
     assert 0 < answer.payload["left"] <= BEFORE
     assert took < TIMEOUT
     assert way.database.running(way.database.sleeper) == 0
-    # The next one works, on the same connection, and for longer than what was left.
+    # The next one works, on the same connection, and for longer than the time that was left.
     pause = way.database.sleeper.replace("60", "0.8")
     again = runtime.invoke({"sql": pause, "where": where})
     assert again.error is None
@@ -96,7 +96,7 @@ def test_a_statement_ends_before_the_deadline(start: Start, way: Way, where: str
 
 
 def test_the_alarm_ends_with_its_invocation(start: Start, database: Database) -> None:
-    """No later statement is hit, and no signal comes while nothing runs, where it would end the process."""
+    """No later statement is hit, and no signal comes while nothing runs: it would end the process."""
     database.user("alarmed")
     options = {"cancel_before_deadline": TIMEOUT - 1.0}
     runtime = start(database.url("alarmed"), timeout=TIMEOUT, options=options, code=STATEMENT)
@@ -144,7 +144,7 @@ def test_behind_a_proxy_that_passes_no_cancel_on_the_connection_is_dropped(
     assert 0 < answer.payload["left"] <= BEFORE
     assert answer.payload["size"] == 0
     assert runtime.invoke({"sql": "select 1", "where": where}).payload["opened"] == 2
-    # A proxy ends the statement; without one PostgreSQL hears of its lost client only when the statement ends.
+    # A proxy ends the statement. Without one PostgreSQL notices the lost client only when the statement ends.
     for backend in database.sessions("proxied"):
         database.kill(backend)
 
@@ -215,5 +215,5 @@ def test_every_wait_ends_before_the_deadline(start: Start, database: Database, w
         answer = runtime.invoke(event)
     assert answer.error is None, answer.error
     assert answer.payload["caught"] == "DeadlineExceeded"
-    # A try whose backoff, up to a second, would end after the deadline is not waited for.
+    # If the backoff (up to a second) would end after the deadline, the pool does not wait for another attempt.
     assert 0 < answer.payload["left"] < (1.7 if wait == "retry" else 0.6)

@@ -1,4 +1,4 @@
-"""What a handler leaves behind is cleaned up before the environment freezes, on the genuine runtime."""
+"""Everything that a handler leaves behind is cleaned up before the environment freezes, on the genuine runtime."""
 
 import re
 
@@ -83,7 +83,7 @@ def line_of(text: str) -> int:
 
 
 def left_open(answer: Invocation) -> int:
-    """The backend of an invocation that left its transaction open, which is no success."""
+    """The backend of an invocation that left its transaction open, which is not a success."""
     assert answer.error is not None, answer.payload
     assert "ended normally with a transaction still open" in answer.error["errorMessage"]
     return int(re.findall(r"^backend (\d+)$", answer.log, re.MULTILINE)[-1])
@@ -95,7 +95,7 @@ def test_a_leaked_transaction_is_rolled_back_and_told_where_it_was_borrowed(
     runtime = start(database.url("leaky"), code=LEAKING)
     leaked = runtime.invoke({"what": "leak"})
     lost = left_open(leaked)
-    # Before the freeze: nothing of it is open on the server.
+    # This is before the freeze: nothing of it is open on the server.
     runtime.freeze()
     until(lambda: lost not in database.sessions("leaky"), 5)
     assert database.execute("select * from leaks") == []
@@ -131,7 +131,7 @@ def test_a_thread_that_goes_on_is_told_and_its_connection_never_lent_again(
 
 
 def test_a_threads_statement_ends_with_the_invocation_too(start: Start, database: Database, leaks: None) -> None:
-    """Its locks would be held for as long as it runs: a server at work does not notice that its client is gone."""
+    """Its locks would be held for as long as it runs: a server at work does not notice that its client has gone."""
     runtime = start(database.url("leaky"), code=LEAKING)
     held = runtime.invoke({"what": "thread", "then": database.sleeper})
     lost = left_open(held)

@@ -1,4 +1,4 @@
-"""Freezes, and what becomes of the peer meanwhile: no invocation fails, and the bound of the ping holds."""
+"""Freezes, and what happens to the peer during them: no invocation fails, and the ping keeps its time limit."""
 
 import time
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.on_lambda.databases import Database
 from tests.support.namespace import Namespace
 
 PING_TIMEOUT = 0.4
-CONNECT = 2.0  # seconds, generous: what a new connection may take on a busy machine
+CONNECT = 2.0  # seconds, with room to spare: what a new connection may take on a busy machine
 
 # `travel` seconds pass for the pool, on both clocks, as they do in a long freeze.
 TRAVELLER = """
@@ -85,7 +85,7 @@ def test_no_invocation_fails(
 ) -> None:
     options: dict[str, Any] = {"ping_timeout": PING_TIMEOUT}
     if how == "vanishes" and seconds < 5:
-        # Silence tells nothing: within `ping_after` of its last use, a connection is trusted.
+        # Silence shows nothing: within `ping_after` of its last use, a connection is trusted.
         options["ping_after"] = 0
     peer = Peer(how, start, database, namespace, stack)
     runtime = peer.environment(options)
@@ -149,7 +149,7 @@ def handler(event, context):
 def test_a_peer_that_vanishes_within_ping_after_is_given_up(
     start: Start, database: Database, namespace: Namespace, stack: ExitStack
 ) -> None:
-    """No free check can notice it. What the handler sends is not acknowledged, and `run` begins anew."""
+    """No check without a round trip can notice it. The handler's data is not acknowledged, and `run` starts again."""
     peer = Peer("vanishes", start, database, namespace, stack)
     runtime = peer.environment({}, code=REPLAYED)
     first = runtime.invoke()

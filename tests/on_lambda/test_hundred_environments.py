@@ -1,4 +1,4 @@
-"""Environments end, a hundred of them in a full run: what stays behind, with lambda_pool and with bare connections."""
+"""Environments end, a hundred in a full run: what they leave behind, with lambda_pool and with bare connections."""
 
 import os
 import signal
@@ -16,9 +16,9 @@ from tests.support.speed import FULL
 
 ENVIRONMENTS = 100 if FULL else 10
 BATCH = 10
-AT_ONCE = 2  # shut down at the same moment: each then has its share of a small machine, as it has in Lambda
+AT_ONCE = 2  # shut down at the same moment, so that each has its share of a small machine, as in Lambda
 GOOD_BYE = 0.5  # seconds that Lambda leaves an environment after its signal
-STAY = 2.0  # seconds, four times as long, after which what is still there is said to stay
+STAY = 2.0  # seconds, four times as long: what is still there after that counts as left behind
 
 POOLED = """
 import os
@@ -67,11 +67,11 @@ class Sessions:
         }
 
     def now(self) -> set[Session]:
-        """Those that are there."""
+        """The sessions that exist."""
         return {(engine, id) for engine, found in self._databases.items() for id in found.sessions(self._name)}
 
     def opened_by(self, runtimes: list[LambdaRuntime], threads: ThreadPoolExecutor) -> list[set[Session]]:
-        """Invoke each environment once. Out: what each of them has opened."""
+        """Invoke each environment once. Out: the sessions that each of them has opened."""
         answers = list(threads.map(LambdaRuntime.invoke, runtimes))
         assert [answer.error for answer in answers] == [None] * len(runtimes)
         return [set(zip(("postgresql", "mysql"), answer.payload, strict=True)) for answer in answers]
@@ -82,7 +82,7 @@ class Sessions:
 
 
 def shut_down(runtime: LambdaRuntime) -> tuple[float, Any]:
-    """When the signal came, and how the environment ended."""
+    """The time of the signal, and how the environment ended."""
     return time.monotonic(), runtime.shutdown()
 
 
@@ -122,7 +122,7 @@ def test_bare_global_connections_stay(start: Start, databases: dict[str, Databas
     everything: set[Session] = set()
     try:
         for _ in range(ENVIRONMENTS // BATCH):
-            # An address of their own, where nothing is carried ever after.
+            # They get an address of their own, to which nothing is carried from now on.
             namespace.move()
             place: dict[str, Any] = {"address": namespace.address, "command_prefix": namespace.prefix}
             runtimes = [start("", code=BARE, env=sessions.env, **place) for _ in range(BATCH)]
@@ -143,7 +143,7 @@ def test_bare_global_connections_stay(start: Start, databases: dict[str, Databas
 
 
 def test_a_killed_environment_is_counted_as_impolite(start: Start, databases: dict[str, Database]) -> None:
-    """What the first test counts would show a missing good-bye."""
+    """The first test's count would show a missing good-bye."""
     sessions = Sessions(databases, "killed")
     impolite = sessions.impolite()
     runtime = start("", code=POOLED, env=sessions.env)

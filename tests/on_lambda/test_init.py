@@ -1,4 +1,4 @@
-"""Init on the genuine runtime: what `warm()` opens there, who warms by itself, and what a failure costs."""
+"""Init on the genuine runtime: what `warm()` opens there, when a pool warms by itself, and what a failure costs."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def opened_and_reused(answer: object) -> tuple[int, int]:
 def test_only_provisioned_concurrency_warms_by_itself(
     start: Start, database: Database, code: str, initialization: str, reused: int
 ) -> None:
-    """Init is paid for there and nobody waits for it; elsewhere it would open what perhaps nobody ever uses."""
+    """There, Init is paid for and nobody waits for it. Elsewhere it would open something that perhaps nobody uses."""
     database.user("provisioned")
     url = database.url("provisioned")
     env = {"AWS_LAMBDA_INITIALIZATION_TYPE": initialization, "LAMBDA_POOL_URL": url}
@@ -58,7 +58,7 @@ def test_a_database_that_is_not_there_yet_does_not_fail_init(
     runtime = start(database.url("early"), code=code, env=env)
     failed = runtime.invoke()
     assert failed.error is not None
-    # A locked account: PostgreSQL has no login for it, MariaDB says that it is locked.
+    # A locked account: in PostgreSQL it may not log in, MariaDB says that it is locked.
     assert failed.error["errorType"] == ("ConnectError" if database.engine == "postgresql" else "CredentialsError")
     assert "could not be warmed" in failed.log
     database.unlock("early")

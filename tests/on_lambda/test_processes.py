@@ -69,7 +69,7 @@ def test_four_workers_four_backends(tmp_path: Path, database: Database, any_pyth
         gone = first[0]
         send([gone["pid"]], signal.SIGTERM)
         until(lambda: gone["backend"] not in database.sessions("worker"), 5)
-        until(lambda: not is_alive(gone["pid"]), 5)  # it would be asked for another answer
+        until(lambda: not is_alive(gone["pid"]), 5)  # otherwise it would be asked for another answer
         rest = api.invoke(*[{"sleep": 0.5}] * 3)
         assert {found["backend"] for found in rest} == {found["backend"] for found in first[1:]}
         assert "Traceback" not in runtime.log

@@ -61,7 +61,7 @@ def test_switched_off_there_is_no_extension(start: Start, database: Database) ->
 
 
 def test_what_is_left_of_the_metrics_is_written(start: Start, postgres: PostgresServer) -> None:
-    """The first invocation is reported at its end, the second when the interval has passed or the end comes."""
+    """The first invocation is reported at its end, the second when the interval has passed or the environment ends."""
     runtime = start(postgres.url(), options={"metrics": "emf"})
     for _ in range(2):
         assert runtime.invoke().error is None
@@ -149,7 +149,7 @@ def work(conn, event):
 @pytest.mark.parametrize("way", UNDECORATED)
 @pytest.mark.sampled(2, "waits for a time-out")
 def test_a_timeout_ends_what_runs_whoever_borrowed(start: Start, database: Database, way: str) -> None:
-    """Without the decorator, too: the statement ends on the server, and the next invocation finds no lock."""
+    """Even without the decorator, the statement ends on the server, and the next invocation finds no lock."""
     database.user("undecorated")
     database.execute("drop table if exists plain")
     database.execute("create table plain (id int primary key)")
@@ -164,7 +164,7 @@ def test_a_timeout_ends_what_runs_whoever_borrowed(start: Start, database: Datab
         with suppress(AssertionError):
             until(lambda: database.running(database.sleeper) == 0, 2)
             break
-        # The process has 0.2 s for it. A machine that was busy for as long shows in the second try what it can do.
+        # The process has 0.2 s for it. If the machine was busy for that long, the second try shows what it can do.
         for backend in database.sessions("undecorated"):
             database.kill(backend)
     else:
@@ -177,7 +177,7 @@ def test_a_timeout_ends_what_runs_whoever_borrowed(start: Start, database: Datab
 @pytest.mark.parametrize("busy", ["handler", "statement"])
 @pytest.mark.sampled(2, "waits for a time-out")
 def test_a_timeout_in_a_transaction_frees_its_locks(start: Start, database: Database, busy: str) -> None:
-    """A handler, or its statement, outlives the timeout and holds row locks: they are gone soon, not after a minute."""
+    """A handler or its statement outlives the timeout and holds row locks: they are gone soon, not after a minute."""
     database.user("locking")
     database.execute("drop table if exists locked")
     database.execute("create table locked (id int primary key)")
@@ -201,8 +201,8 @@ def test_a_timeout_in_a_transaction_frees_its_locks(start: Start, database: Data
 
 @pytest.mark.sampled(1, "waits for a time-out")
 def test_on_the_runtime_of_python_3_11(start: Start, database: Database) -> None:
-    """It waits for events on the main thread, where no signal handler of Python's can run: a timeout is handled, the
-    end of an idle environment is no worse than without."""
+    """It waits for events on the main thread, where no Python signal handler can run. A timeout is handled, and the end
+    of an idle environment is no worse than without the package."""
     database.user("eleven")
     env = {"AWS_EXECUTION_ENV": "AWS_Lambda_python3.11"}
     runtime = start(database.url("eleven"), timeout=TIMEOUT, env=env)

@@ -1,4 +1,4 @@
-"""SnapStart, with the runtime's own hooks in its own process: of a snapshot two clones are made, and are strangers."""
+"""SnapStart, with the runtime's own hooks in its own process: a snapshot gets two clones, which share nothing."""
 
 import signal
 import textwrap
@@ -12,7 +12,7 @@ from lambda_pool.testing.processes import send, wait_gone
 from tests.on_lambda.databases import Database, until
 from tests.support.runtime_api import Runtime, RuntimeApi
 
-# Hooks run in the order of their registration, so that this one makes the clone before anything else happens.
+# Hooks run in the order of their registration, so this one makes the clone before anything else happens.
 FUNCTION = """
     import ctypes, os, time
     from pathlib import Path
@@ -87,13 +87,13 @@ def environment(database: Database, *, clone: str, warm: bool) -> dict[str, str]
 
 @pytest.mark.parametrize(("clone", "warm"), [("fork", True), ("silent", True), ("silent", False)])
 def test_two_clones_share_nothing(tmp_path: Path, database: Database, any_python: str, clone: str, warm: bool) -> None:
-    """`silent`: not even Python knows of the fork, as no guest knows of its snapshot."""
+    """`silent`: not even Python knows about the fork, just as no guest knows about its snapshot."""
     (tmp_path / "function.py").write_text(textwrap.dedent(FUNCTION))
     env = environment(database, clone=clone, warm=warm)
     impolite = database.impolite()
     with RuntimeApi() as api, Runtime(api, tmp_path, env=env, python=any_python) as runtime:
         api.snapshots.get(timeout=20)
-        # Closed before the snapshot is announced; a busy server forgets a session a little later.
+        # It is closed before the snapshot is announced, but a busy server forgets a session a little later.
         until(lambda: not database.sessions("snapped"), 2)
         api.restored.set()
         if warm:

@@ -29,7 +29,7 @@ def statements_of(engine: str, server: Any, backend: int, log: str) -> Counter[s
 def test_many_invocations_one_backend_nothing_extra(start: Start, server: Server, autocommit: bool) -> None:
     engine = server.scheme
     runtime = start(server.url(), options={"autocommit": autocommit})
-    earlier = len(server.log)  # where another session may have had the number that this one gets
+    earlier = len(server.log)  # before that, another session may have had its number
     backends = set()
     began = time.monotonic()
     for number in range(INVOCATIONS):
@@ -45,13 +45,13 @@ def test_many_invocations_one_backend_nothing_extra(start: Start, server: Server
     extra = seen - wanted
     questions = [text for text in extra.elements() if text.startswith(QUESTIONS)]
     extra -= Counter(questions)
-    # After the cold start, in one round trip; and once in 30 s after that.
+    # This comes after the cold start, in one round trip, and then once in 30 s.
     assert len(questions) <= (1 if engine == "postgresql" else 2) * (1 + int((time.monotonic() - began) / 30))
     assert wanted - seen == Counter()
     if engine == "postgresql":
         allowed = Counter() if autocommit else Counter({"begin": INVOCATIONS, "commit": INVOCATIONS})
     else:
-        # What makes a session the pool's. A SELECT that reads no table opens no transaction: there is no COMMIT.
+        # The pool's settings for a session. A SELECT that reads no table opens no transaction, so there is no COMMIT.
         setup = f"set names utf8mb4, wait_timeout=60, autocommit={autocommit:d}, session_track_state_change=1"
         allowed = Counter({setup: 1})
     assert extra == allowed

@@ -1,4 +1,4 @@
-"""Certificates of every wrong kind, made in memory."""
+"""Certificates with every kind of fault, made in memory."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def make(
 ) -> Identity:
     """A certificate for `name`, signed by `issuer` (None: by itself), valid from and until so many days from now.
 
-    by_the_book=False leaves out what RFC 5280 asks for and few check: key identifiers, and that an authority's basic
+    by_the_book=False leaves out what RFC 5280 demands but few check: key identifiers, and that an authority's basic
     constraints are critical. RDS's own roots lack the authority's key identifier.
     """
     key = ec.generate_private_key(ec.SECP256R1())
@@ -82,7 +82,7 @@ def make(
             whose = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer.key.public_key())
             builder = builder.add_extension(whose, critical=False)
     certificate = builder.sign(issuer.key if issuer else key, hashes.SHA256())
-    # A root is not sent along; whoever is signed by an intermediate sends it.
+    # A root is not sent along; a certificate that an intermediate signed sends the intermediate.
     above = issuer.pem if issuer is not None and issuer.certificate.issuer != issuer.certificate.subject else ""
     return Identity(certificate, key, above)
 

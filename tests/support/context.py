@@ -1,8 +1,8 @@
-"""What the Lambda runtime passes as the context, as far as handlers and Powertools look."""
+"""The context that the Lambda runtime passes, as far as handlers and Powertools look at it."""
 
 
 class LambdaContext:
-    """A context with so many milliseconds left."""
+    """A context with a given number of milliseconds left."""
 
     function_name = function_version = memory_limit_in_mb = "function"
     invoked_function_arn = "arn:aws:lambda:eu-west-1:123456789012:function:function"

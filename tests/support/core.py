@@ -1,4 +1,4 @@
-"""What stands behind a pool, for tests of its inside."""
+"""The parts behind a pool, for tests of its inside."""
 
 from time import monotonic
 from typing import Any
@@ -13,17 +13,17 @@ from lambda_pool.reclaim import end_invocation as end
 
 
 def entries(pool: Pool) -> list[Entry]:
-    """All that there are."""
+    """All entries."""
     return core_of(pool).state.entries
 
 
 def idle(pool: Pool) -> list[Entry]:
-    """Those that nobody has."""
+    """The entries that nobody has borrowed."""
     return core_of(pool).state.idle()
 
 
 def queue(pool: Pool) -> Any:
-    """Who waits."""
+    """The waiting borrowers."""
     return core_of(pool).state.queue
 
 
@@ -38,12 +38,12 @@ def release(pool: Pool, entry: Entry, error: BaseException | None = None) -> Non
 
 
 def end_invocation(pool: Pool, *, alone: bool = True) -> LambdaPoolError | None:
-    """An invocation that began before everything ends."""
+    """End an invocation that began before everything else."""
     return end(core_of(pool), 0.0, alone=alone)
 
 
 def take_away(pool: Pool) -> list[Entry]:
-    """What the end of an invocation does first: take out what is lent, and free its room."""
+    """What the end of an invocation does first: take out the lent connections, and free their room."""
     core = core_of(pool)
     with core.lock:
         taken = core.state.reclaim(-1, alone=True, since=0.0)
@@ -53,5 +53,5 @@ def take_away(pool: Pool) -> list[Entry]:
 
 
 def cancel_running(pool: Pool, within: float) -> None:
-    """What the alarm before the deadline does."""
+    """Do what the alarm before the deadline does."""
     cancel(core_of(pool), monotonic() + within)

@@ -1,4 +1,4 @@
-"""A deadlock of MySQL's on purpose."""
+"""A deliberate deadlock in MySQL."""
 
 import threading
 import time
@@ -22,12 +22,12 @@ class Deadlock:
         self._pool = my.pool(name="other")
 
     def swallow(self, conn: Any) -> None:
-        """Let it strike, and handle its error."""
+        """Cause the deadlock, and handle its error."""
         with pytest.raises(pymysql.OperationalError, match="1213"):
             self.strike(conn)
 
     def strike(self, conn: Any) -> None:
-        """In a single statement, so that none of the transaction's own came right before it."""
+        """Cause it in a single statement, so that no other statement of the transaction came right before it."""
         ready = threading.Event()
         my, table = self._my, self._table
 

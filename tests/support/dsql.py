@@ -1,4 +1,4 @@
-"""A server in front of PostgreSQL that refuses what Aurora DSQL's documentation lists as not supported."""
+"""A server in front of PostgreSQL that refuses everything that Aurora DSQL's documentation lists as not supported."""
 
 import re
 import socket
@@ -18,7 +18,7 @@ _START_UP_WITH = frozenset({b"user", b"database", b"client_encoding", b"applicat
 
 
 class DsqlLike:
-    """Listens on a free port of loopback, without TLS. `refused`: what it was asked for and did not take."""
+    """Listens on a free port of loopback, without TLS. `refused`: the requests that it refused."""
 
     def __init__(self, port: int) -> None:
         self.refused: list[bytes] = []
@@ -44,7 +44,7 @@ class DsqlLike:
         self._server.server_close()
 
     def serve(self, client: socket.socket, port: int) -> None:
-        """One session: messages to the server pass one by one, its answers as they are."""
+        """One session: messages to the server are passed on one by one, its answers unchanged."""
         with socket.create_connection(("127.0.0.1", port)) as server, client:
             reader = client.makefile("rb")
             (length,) = struct.unpack("!i", start := reader.read(4))

@@ -13,8 +13,8 @@ from aws_durable_execution_sdk_python_testing.runner import DurableFunctionTestR
 
 def run_durable(handler: Callable[..., Any], event: str = "{}") -> Any:
     """Run a durable function to its end."""
-    # The runner leaves its event loop unclosed, which is not for a later test to be told: it is closed here, and thrown
-    # away, so that no record of a log may hold an error's frames.
+    # The runner leaves its event loop open. A later test must not get the warning, so the loop is closed here. It is
+    # thrown away, so that no record of a log may hold an error's frames.
     loops: list[asyncio.AbstractEventLoop] = []
     make = asyncio.new_event_loop
 

@@ -1,4 +1,4 @@
-"""Stands in for RDS: checks an IAM token as PAM's password check, inside a database server's process, or as a program.
+"""Plays RDS: checks an IAM token as PAM's password check, inside a database server's process, or as a program.
 
 Loaded by pam_python with the path of a JSON file; MySQL's plugin runs it with the same. Written from the specification
 of Signature Version 4 and without any of the package's code: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_sigv-create-signed-request.html.
@@ -20,7 +20,7 @@ TOLERANCE = 5
 
 
 def refusal(token: str, user: str, rules: dict[str, Any], now: float) -> str:
-    """Why this token does not let this user in at this time; empty if it does."""
+    """Why this token does not let this user in at this time; empty if it lets the user in."""
     authority, _, query = token.partition("/?")
     pairs = parse_qsl(query, keep_blank_values=True, strict_parsing=True)
     given = dict(pairs)
@@ -91,7 +91,7 @@ def pam_sm_authenticate(pamh: Any, flags: int, argv: list[str]) -> Any:
 
 
 def pam_sm_setcred(pamh: Any, flags: int, argv: list[str]) -> Any:
-    """There is nothing to set."""
+    """PAM demands this, but there is nothing to set."""
     return pamh.PAM_SUCCESS
 
 
@@ -100,5 +100,5 @@ def pam_sm_acct_mgmt(pamh: Any, flags: int, argv: list[str]) -> Any:
     return pamh.PAM_SUCCESS
 
 
-if __name__ == "__main__":  # the user and the token come as a line each
+if __name__ == "__main__":  # the user and the token come on a line each
     sys.exit(not let_in(sys.argv[1], *sys.stdin.read().rstrip("\0\n").split("\n")))

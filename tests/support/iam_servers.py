@@ -1,4 +1,4 @@
-"""Database servers that let users in with genuine IAM tokens only: over TLS, and checked as RDS does.
+"""Database servers that let users in only with genuine IAM tokens, over TLS, checked in the same way as by RDS.
 
 The check is PAM's, in Python (Debian's package libpam-python), so this needs root to write a file to /etc/pam.d.
 """
@@ -22,24 +22,24 @@ from lambda_pool.testing.postgres import PostgresServer
 REGION = "eu-central-1"
 USERS = ("app", "bob")
 RDS_HOST = f"orders.c0ffee123456.{REGION}.rds.amazonaws.com"
-"""A name of RDS's own, which the servers' certificates carry beside `localhost`."""
+"""A name like those of RDS, which the servers' certificates carry besides `localhost`."""
 
 
 class TokenChecker:
-    """A PAM service that lets in whoever shows a token of a key in `keys`, for an endpoint in `authorities`."""
+    """A PAM service that accepts any token signed with a key in `keys` for an endpoint in `authorities`."""
 
     def __init__(self) -> None:
-        # Unique, because the directory of PAM services is the whole machine's.
+        # Unique, because the whole machine shares the directory of PAM services.
         self.service = f"lambda-pool-test-{secrets.token_hex(8)}"
         self.authorities: list[str] = []
         self.keys: dict[str, dict[str, str | None]] = {}
         self.travel = 0.0
-        """Seconds that the server's clock is ahead of the machine's."""
+        """By how many seconds the server's clock is ahead of the machine's."""
         self._folder = Path(tempfile.mkdtemp(prefix="iam-checker-"))
         self._file = Path("/etc/pam.d") / self.service
 
     def __enter__(self) -> Self:
-        # The servers run as users of their own, and load the checker and its rules from here.
+        # The servers run as other users, and load the checker and its rules from here.
         self._folder.chmod(0o755)
         checker = self._folder / "iam_checker.py"
         shutil.copy(Path(__file__).with_name("iam_checker.py"), checker)
@@ -67,11 +67,11 @@ class TokenChecker:
 
     @property
     def command(self) -> str:
-        """The program that judges by the same rules."""
+        """The program that decides by the same rules."""
         return f"/usr/bin/python3 {self._folder / 'iam_checker.py'} {self._rules}"
 
     def write(self) -> None:
-        """Make the rules known to the servers, from the next login on."""
+        """Give the rules to the servers, for the next login and later ones."""
         rules = {
             "authorities": self.authorities,
             "keys": self.keys,
@@ -85,7 +85,7 @@ class TokenChecker:
         temporary.replace(self._rules)
 
     def reset(self, access_key: str, secret_key: str, session_token: str | None) -> None:
-        """One key, no travel in time, and an empty log."""
+        """Back to one key, no shift of the clock, and an empty log."""
         self.keys = {access_key: {"secret_key": secret_key, "session_token": session_token}}
         self.travel = 0.0
         self._log.write_text("")
@@ -98,7 +98,7 @@ class TokenChecker:
 
 
 class IamServer:
-    """A server and its checker, and the facts that a client needs."""
+    """A server with its checker, and the facts that a client needs."""
 
     def __init__(self, server: PostgresServer | MysqlFamily, checker: TokenChecker) -> None:
         self.server = server
@@ -112,7 +112,7 @@ class IamServer:
 
     @property
     def ca(self) -> str:
-        """The PEM file to verify the server with."""
+        """The PEM file with which a client verifies the server."""
         return str(self.server.ca_path)
 
     def url(self, user: str = "app", *, host: str = "localhost", sslmode: str = "verify-full") -> str:
@@ -140,7 +140,7 @@ def iam_postgres() -> Iterator[IamServer]:
 @contextlib.contextmanager
 def iam_mariadb() -> Iterator[IamServer]:
     """A MariaDB whose users `app` and `bob` log in with IAM tokens, and only over TLS."""
-    # The plugin's second version runs a helper program that needs privileges; the first checks in the server itself.
+    # The plugin's second version runs a helper program that needs privileges. The first checks in the server itself.
     options = ["--plugin-load-add=auth_pam_v1", "--pam-use-cleartext-plugin=ON"]
     with TokenChecker() as checker, MariaDbServer(extra_config=options, certificate_names=[RDS_HOST]) as server:
         for user in USERS:
@@ -151,7 +151,7 @@ def iam_mariadb() -> Iterator[IamServer]:
 
 @contextlib.contextmanager
 def iam_mysql() -> Iterator[IamServer]:
-    """A genuine MySQL with the same users: its plugin for clear text is compiled here, and asks the same checker."""
+    """A genuine MySQL with the same users: its clear-text plugin is compiled here, and asks the same checker."""
     with contextlib.ExitStack() as stack:
         checker = stack.enter_context(TokenChecker())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="token-plugin-")))

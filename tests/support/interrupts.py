@@ -1,9 +1,9 @@
 """An exception that a signal handler raises, at every place in our code where CPython lets one in.
 
-A Python signal handler runs where the interpreter looks for one: when a function begins, after a call, when a loop
-turns. The signal is therefore made pending just before the N-th such bytecode, for every N, and the interpreter lets
-it in as it does for a deadline's alarm or a Ctrl-C. (Raising from the trace function instead would strike where no
-signal can: between the last bytecode of a `with` block and its `__exit__`.)
+A Python signal handler runs where the interpreter looks for signals: when a function begins, after a call, when a
+loop turns. So the signal is made pending just before the N-th such bytecode, for every N, and the interpreter lets it
+in just like a deadline's alarm or a Ctrl-C. (An exception from the trace function itself could strike where no signal
+can: between the last bytecode of a `with` block and its `__exit__`.)
 """
 
 import ctypes
@@ -31,7 +31,7 @@ _LOOKS = {
 
 
 class Interrupted(BaseException):
-    """What the signal's handler raises: no Exception, so that nobody takes it for the driver's."""
+    """The signal's handler raises this. It is not an Exception, so that nobody takes it for the driver's."""
 
 
 class _Pending(int):
@@ -63,12 +63,12 @@ class Interrupter:
 
 
 def run_interrupted(work: Callable[[], object], at: int, paths: tuple[str, ...] = (OURS,)) -> str | None:
-    """Run `work` with the signal arriving at its `at`-th such place (from 1). Out: where; None if it ended before.
+    """Run `work` with the signal arriving at its `at`-th such place (from 1). Out: the place; None if it ended before.
 
-    Whatever else `work` raises passes; Interrupted does not.
+    Other exceptions of `work` are passed on; Interrupted is not.
     """
     interrupter = Interrupter(at)
-    # What is raised in a callback of the collector goes nowhere.
+    # An exception in a callback of the garbage collector would be lost.
     gc.disable()
     try:
         with stepping(interrupter.step, paths):
@@ -82,12 +82,12 @@ def run_interrupted(work: Callable[[], object], at: int, paths: tuple[str, ...] 
 
 
 def _breathe() -> None:
-    """A place where a signal that is still pending is let in."""
+    """A place where the interpreter lets in a signal that is still pending."""
 
 
 @contextmanager
 def handler() -> Iterator[None]:
-    """The signal's handler in its place."""
+    """Install the signal's handler."""
 
     def strike(number: int, frame: FrameType | None) -> None:
         raise Interrupted
@@ -102,9 +102,9 @@ def handler() -> Iterator[None]:
 def every_place(
     prepare: Callable[[], Callable[[], object]], paths: tuple[str, ...] = (OURS,), *, least: int = _FIRST
 ) -> Iterator[str]:
-    """For every place in turn: prepare, run what was prepared until it is struck there, and give the place.
+    """For every place in turn: prepare, run the prepared work until the signal strikes there, and yield the place.
 
-    In a quick run, for one of every so many. There are at least `least` places.
+    In a quick run, only one of every few places is tried. There are at least `least` places.
     """
     first, step = (1, 1) if FULL else (seeded().randint(1, _FIRST), _EACH)
     with handler():

@@ -1,4 +1,4 @@
-"""An invocation that runs, as the decorator notes it, for tests of what waits inside of one."""
+"""A running invocation, as the decorator notes it, for tests of waits inside one."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,7 +19,7 @@ class Context:
 def invoked(
     left: Callable[[], object] | None, *, request_id: str = "", reserve: float = invocation.RESERVE
 ) -> Iterator[None]:
-    """This thread runs an invocation that has `left()` milliseconds, of which `reserve` seconds are not to be used."""
+    """This thread runs an invocation that has `left()` milliseconds; `reserve` seconds of them must not be used."""
     before = invocation.reserve.seconds
     invocation.reserve.seconds = reserve
     invocation.running[get_ident()] = Context(left, request_id)

@@ -1,4 +1,4 @@
-"""A lock in other hands."""
+"""A lock that another thread holds."""
 
 import threading
 from collections.abc import Iterator

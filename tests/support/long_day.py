@@ -1,5 +1,5 @@
-"""A long day of one function on the genuine runtime, the same for every framework: one backend, nothing extra, and no
-error but the handler's own.
+"""A long day of one function on the genuine runtime, the same for every framework. There must be one backend, nothing
+extra, and no error except the handler's own.
 
 The function's event has some of `insert` (a number for the table `long_day`), `sql` (what it reads by) and `fail`. It
 returns `rows`, `backend` and `stats`.
@@ -18,12 +18,12 @@ from tests.support.speed import FULL
 
 INVOCATIONS = 200 if FULL else 50
 READ = "select id from long_day where id = 0"
-"""What the function reads by where the event says nothing else."""
+"""The statement that the function reads with if the event does not name one."""
 
 
 @pytest.fixture(params=["postgresql", "mysql"])
 def server(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A server of the tests' own, with an empty table: it is restarted."""
+    """A server of the tests' own, with an empty table: the tests restart it."""
     made: Any = (PostgresServer if request.param == "postgresql" else MariaDbServer)(log_statements=True)
     with made:
         made.execute("create table long_day (id int primary key)")
@@ -37,7 +37,7 @@ def kill(server: Any, backend: int) -> None:
 
 
 def in_transaction(server: Any) -> int:
-    """Sessions that are idle in a transaction, but for the one that asks."""
+    """Sessions that are idle in a transaction, except the one that asks."""
     if isinstance(server, PostgresServer):
         found = server.execute("select count(*) from pg_stat_activity where state like 'idle in transaction%'")
     else:

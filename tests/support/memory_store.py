@@ -1,4 +1,4 @@
-"""A store of Powertools' idempotency that is kept in memory, as DynamoDB keeps it."""
+"""A store for Powertools' idempotency that keeps its records in memory, in the way that DynamoDB keeps them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,7 @@ from aws_lambda_powertools.utilities.idempotency.persistence.datarecord import D
 
 
 class MemoryStore(BasePersistenceLayer):
-    """`on_completed` is called when a record is to say COMPLETED."""
+    """`on_completed` is called when a record becomes COMPLETED."""
 
     def __init__(self, on_completed: Callable[[], Any] = lambda: None) -> None:
         super().__init__()

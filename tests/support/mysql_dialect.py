@@ -1,4 +1,4 @@
-"""What the tests say in MariaDB's dialect, as genuine MySQL takes it."""
+"""Translates the tests' statements from MariaDB's dialect to that of genuine MySQL."""
 
 import re
 
@@ -25,7 +25,7 @@ def as_mysql(sql: str) -> list[str]:
 
 
 def make_sequences(server: MySqlServer) -> None:
-    """The tables of numbers that MariaDB makes out of nothing."""
+    """The tables of numbers that MariaDB has built in."""
     server.execute("set global cte_max_recursion_depth = 10000")
     for first, last in ((1, 3), (1, 50), (1, 100), (1, 1000), (1, 4000), (1, 5000), (1000, 1100)):
         server.execute(

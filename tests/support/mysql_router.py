@@ -24,7 +24,7 @@ _START_ATTEMPTS = 5
 class MySqlRouter:
     """Listens on 127.0.0.1:`port` while the context lasts, with TLS of its own.
 
-    It is the one that the project's set-up unpacked. `idle`: how many connections to the server it keeps unused.
+    The program is the one that the project's set-up unpacked. `idle`: how many unused server connections it keeps.
     """
 
     def __init__(self, server: MySqlServer, *, idle: int = 10) -> None:
@@ -102,7 +102,7 @@ server_ssl_mode = REQUIRED
 
     @property
     def log(self) -> str:
-        """What it wrote so far."""
+        """Its log so far."""
         return (self._folder / "log").read_text(errors="replace")
 
     def url(self, user: str | None = None, password: str | None = None) -> str:

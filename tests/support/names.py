@@ -1,4 +1,4 @@
-"""Host names of the test's own, for processes that it starts: what changes when DNS is changed. For root on Linux."""
+"""Host names of the test's own, for processes that it starts: they can change, as DNS does. For root on Linux."""
 
 import tempfile
 from collections.abc import Mapping
@@ -6,14 +6,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-# A mount namespace in which these two files take the place of the machine's; nothing is asked of any name server.
+# A mount namespace in which these two files replace those of the machine; no name server is asked.
 _SCRIPT = """
 mount --bind "$0/hosts" /etc/hosts && mount --bind "$0/nsswitch.conf" /etc/nsswitch.conf && exec "$@"
 """
 
 
 class Names:
-    """`prefix` put in front of a command makes it see the names given to `point`, whenever they change."""
+    """A command with `prefix` in front of it sees the names given to `point`, even when they change."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="names-")
@@ -33,5 +33,5 @@ class Names:
     def point(self, addresses: Mapping[str, str]) -> None:
         """From now on these names lead to these addresses, and no others exist but localhost."""
         lines = ["127.0.0.1 localhost", *(f"{address} {name}" for name, address in addresses.items()), ""]
-        # Written in place: the mount holds on to the file, not to its name.
+        # Written in place: the mount keeps the file, not its name.
         Path(self._folder.name, "hosts").write_text("\n".join(lines))

@@ -1,6 +1,6 @@
 """A network namespace in which Lambda environments run, joined to the servers by a virtual cable that can be cut.
 
-What is cut there is lost without a word, as it is when an environment, or a server, vanishes: no FIN, no RST, no ICMP.
+Whatever is cut there is lost without a word, as when an environment or a server vanishes: no FIN, no RST, no ICMP.
 Linux only, and only for root.
 """
 
@@ -11,23 +11,23 @@ from types import TracebackType
 from typing import Self
 
 HOST = "database.test"
-"""The servers' name inside of the namespace; a certificate can carry it."""
+"""The servers' name inside the namespace; a certificate can carry it."""
 
-# Before the rule that delivers to this machine itself, which is moved behind it: incoming packets are dropped too.
+# The rule that delivers to this machine itself is moved behind ours, so that incoming packets are dropped too.
 _DROP, _LOCAL = "5", "100"
-# Where `ip netns exec` looks for files to put into the place of those in /etc.
+# Here `ip netns exec` looks for files that replace those in /etc.
 _FOLDER = Path("/etc/netns")
 
 
 class Namespace:
-    """`prefix` put in front of a command runs it inside.
+    """A command with `prefix` in front of it runs inside.
 
-    `address` is where the inside is reached and what it calls from, `server_address` the outside's; both are in
+    `address` is that of the inside, for calls to it and from it. `server_address` is that of the outside. Both are in
     `network`.
     """
 
     def __init__(self) -> None:
-        # A network of sixteen addresses for each, from a range that is nobody's on the internet.
+        # A network of sixteen addresses for each, from a range that nobody uses on the internet.
         number = _claim()
         self._base = f"10.213.{number >> 4}."
         self._last = (number & 15) << 4
@@ -68,7 +68,7 @@ class Namespace:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        # The cable first: the kernel takes a namespace away later, and whoever claims the number next needs its name.
+        # The cable first: the kernel removes a namespace later, and the next owner of the number needs its name.
         for parts in (("link", "del", self._outside), ("netns", "del", self.name)):
             subprocess.run(["ip", *parts], capture_output=True, check=False)
         folder = _FOLDER / self.name
@@ -79,7 +79,7 @@ class Namespace:
         _ip("-n", self.name, *arguments)
 
     def move(self) -> None:
-        """Take another address (there are thirteen): those who run so far keep theirs, new ones get the new one."""
+        """Take another address (there are thirteen): existing connections keep theirs, new ones get the new one."""
         self.address = self._next()
         self._ip("address", "add", f"{self.address}/28", "dev", self._inside)
         self._ip("route", "replace", self.network, "dev", self._inside, "src", self.address)
@@ -94,7 +94,7 @@ class Namespace:
         self._drop(*back)
 
     def lose(self, server_port: int) -> None:
-        """Lose all packets to and from this port of the outside, whichever connection they belong to."""
+        """Lose all packets to and from this port of the outside, for all connections."""
         self._drop("to", self.server_address, "ipproto", "tcp", "dport", str(server_port))
         self._drop("from", self.server_address, "ipproto", "tcp", "sport", str(server_port))
 
@@ -103,7 +103,7 @@ class Namespace:
         self._rules.append(packets)
 
     def heal(self) -> None:
-        """Carry everything again. The kernel will then send again what was lost, also a FIN of long ago."""
+        """Carry everything again. The kernel then resends what was lost, even an old FIN."""
         while self._rules:
             self._ip("rule", "del", "pref", _DROP, *self._rules.pop(), "blackhole")
 
@@ -113,7 +113,7 @@ def _name(number: int) -> str:
 
 
 def _claim() -> int:
-    """A number that no other namespace has, of whatever process: its folder can be made once."""
+    """A number that no namespace of any process has: its folder can be made only once."""
     _FOLDER.mkdir(exist_ok=True)
     for number in range(1 << 12):
         with suppress(FileExistsError):

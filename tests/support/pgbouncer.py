@@ -70,7 +70,7 @@ class PgBouncer:
     def _prepare(self) -> None:
         make_certificates(self._folder)
         (self._folder / "ca.key").unlink()
-        # The passwords in plain text: it logs in to the server with them, too.
+        # The passwords are in plain text, because it also logs in to the server with them.
         lines = [f'"{name}" "{password}"\n' for name, password in self._passwords.items()]
         (self._folder / "users.txt").write_text("".join(lines))
         self._program = _unpacked(self._folder) if self._newest else _installed()
@@ -118,11 +118,11 @@ class PgBouncer:
 
     @property
     def log(self) -> str:
-        """What it wrote so far."""
+        """Its log so far."""
         return (self._folder / "log").read_text(errors="replace")
 
     def url(self, user: str | None = None, *, pooled: bool = True, port: int | None = None, **query: str) -> str:
-        """The URL for a user, by default the server's superuser. `port`: another one, that leads here."""
+        """The URL for a user, by default the server's superuser. `port`: another port that leads here."""
         user = user or self._server.user
         tls = {"sslmode": "verify-full", "sslrootcert": str(self.ca_path)} if self._tls else {"sslmode": "disable"}
         query = {**({"pooled": "true"} if pooled else {}), **tls, **query}
@@ -159,7 +159,7 @@ def _installed() -> list[str]:
 
 
 def _unpacked(folder: Path) -> list[str]:
-    """Copies of the program, its loader and its libraries, where the account that runs it may read them."""
+    """Copies of the program, its loader and its libraries, in a place where the account that runs it may read them."""
     root = Path(".tools/pgbouncer/root")
     if not (root / "usr/sbin/pgbouncer").is_file():
         raise RuntimeError("the newest PgBouncer was not found: run scripts/setup.sh pgbouncer")

@@ -14,7 +14,7 @@ OURS = str(Path(lambda_pool.__file__).parent)
 _TOOLS = str(Path(lambda_pool.__file__).parent / "testing")
 
 Step = Callable[[FrameType, int], None]
-"""Gets the frame and the bytecode's offset. It must end without a call if it makes a signal pending."""
+"""Gets the frame and the bytecode's offset. It must end without another call if it makes a signal pending."""
 
 
 def _is_seen(code: CodeType, paths: tuple[str, ...]) -> bool:
@@ -23,7 +23,7 @@ def _is_seen(code: CodeType, paths: tuple[str, ...]) -> bool:
 
 @contextmanager
 def stepping(step: Step, paths: tuple[str, ...] = (OURS,)) -> Iterator[None]:
-    """In this block, and in this thread, `step` is called before each bytecode of the files below `paths`."""
+    """In this block and in this thread, `step` is called before each bytecode of the files below `paths`."""
     # From 3.12 on a trace function misses the bytecodes of a function's first call.
     begin, end = (_trace, _end_trace) if sys.version_info < (3, 12) else (_monitor, _end_monitor)
     begin(step, paths)

@@ -15,5 +15,5 @@ class Recorder:
         self.events.append(event)
 
     def of(self, kind: type[Event]) -> list[Any]:
-        """Those of one kind."""
+        """The events of one kind."""
         return [event for event in self.events if type(event) is kind]

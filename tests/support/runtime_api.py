@@ -1,6 +1,6 @@
-"""Lambda's Runtime API, as far as the emulator does not offer it: restoring snapshots, and several workers at once.
+"""The parts of Lambda's Runtime API that the emulator lacks: restoring snapshots, and several workers at once.
 
-The runtime that speaks to it is the genuine one.
+The runtime that talks to it is the genuine one.
 """
 
 import json
@@ -24,22 +24,22 @@ import lambda_pool
 from lambda_pool.testing.processes import descendants, is_alive, send, wait_gone
 
 ROOT = Path(lambda_pool.__file__).parent.parent
-"""The library that is tested, for interpreters that may have another one installed."""
+"""The library under test, for interpreters that may have another one installed."""
 
-_WAIT = 30.0  # seconds: a bound for hangs
+_WAIT = 30.0  # seconds: a limit in case something hangs
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A runtime that is killed breaks its connections; anything else is told."""
+        """A killed runtime breaks its connections, which is expected; any other error is reported."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
 
 class RuntimeApi:
-    """Hands out events, takes answers, restores snapshots when told to. `requests`: what was asked, in order."""
+    """Hands out events, takes answers, and restores snapshots when told to. `requests`: the requests, in order."""
 
     def __init__(self) -> None:
         self.requests: list[str] = []
@@ -88,7 +88,7 @@ class RuntimeApi:
             self.requests.append(request)
 
     def next_event(self, asker: socket.socket) -> tuple[str, bytes] | None:
-        """The next event, waited for; None at the end, and for one who has gone meanwhile."""
+        """Wait for the next event. Out: None at the end, and if the one who asked has gone in the meantime."""
         while not self._closed.is_set() and not select.select([asker], [], [], 0)[0]:
             try:
                 event = self._events.get(timeout=0.05)
@@ -100,15 +100,15 @@ class RuntimeApi:
         return None
 
     def answered(self, id: str, kind: str, body: bytes) -> None:
-        """Take what the runtime made of an event."""
+        """Take the runtime's answer to an event."""
         self._answers[id].put((kind, json.loads(body)))
 
     def deadline(self) -> str:
-        """Of an event that is handed out now, in milliseconds."""
+        """The deadline of an event that is handed out now, in milliseconds."""
         return str(int((time.time() + self._seconds) * 1000))
 
     def wait_closed(self) -> None:
-        """As long as an extension waits for its next event."""
+        """For as long as an extension waits for its next event."""
         self._closed.wait()
 
 

@@ -1,4 +1,4 @@
-"""A server that pauses when nobody is connected, as Aurora does at 0 ACU: who comes then is accepted and waits."""
+"""A server that pauses when nobody is connected, like Aurora at 0 ACU: a client that comes then has to wait."""
 
 import select
 import socket
@@ -14,8 +14,8 @@ from lambda_pool.testing.server import Server
 class Sleeper:
     """Listens on 127.0.0.1:`port` for a server that it stops and starts.
 
-    In: the server, asleep at first; seconds that it takes to resume, beside those of its start; seconds without any
-    session after which it pauses.
+    In: the server, which is asleep at first; the seconds that it takes to resume, in addition to its start; the seconds
+    without any session after which it pauses.
     """
 
     def __init__(self, server: Server, *, resume: float = 1.0, pause: float = 0.5) -> None:
@@ -43,7 +43,7 @@ class Sleeper:
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        with self._lock:  # whoever starts the server just now
+        with self._lock:  # somebody may be starting the server right now
             pass
 
     @property
@@ -83,7 +83,7 @@ class Sleeper:
 
 
 def _carry(client: socket.socket, session: socket.socket) -> None:
-    """Until one of them ends, which a frozen client does not: then the server does."""
+    """Until one side ends the connection. A frozen client does not, so the server does."""
     other = {client: session, session: client}
     with suppress(OSError):
         while True:

@@ -1,7 +1,7 @@
-"""Lambda's runtime API under SnapStart, which the emulator does not play: Init, a snapshot, a restore, invocations.
+"""Lambda's runtime API under SnapStart, which the emulator lacks: Init, a snapshot, a restore, invocations.
 
-https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html; `restore/next` is what Lambda's own runtime client asks
-after its hooks before the snapshot.
+https://docs.aws.amazon.com/lambda/latest/dg/runtimes-api.html; Lambda's own runtime client asks
+for `restore/next` after its hooks before the snapshot.
 """
 
 import json
@@ -20,7 +20,7 @@ _PATIENCE = 20.0
 
 
 class SnapStartEnvironment:
-    """Runs a handler on awslambdaric. Entering waits until the snapshot could be taken; then comes `restore`."""
+    """Runs a handler on awslambdaric. Entering waits until the snapshot can be taken; then call `restore`."""
 
     def __init__(self, handler: str, *, code_dir: Path, env: Mapping[str, str], log: Path) -> None:
         self._handler = handler
@@ -50,7 +50,7 @@ class SnapStartEnvironment:
                 elif self.path.endswith("/invocation/next"):
                     body = environment._next()
                     headers = {
-                        # Lambda's client takes for granted that they are there.
+                        # Lambda's client expects that they are there.
                         "Content-Type": "application/json",
                         "Lambda-Runtime-Trace-Id": "Root=1-5bef4de7-ad49b0e87f6ef6c87fc2e700;Sampled=0",
                         "Lambda-Runtime-Aws-Request-Id": "11111111-2222-3333-4444-555555555555",
@@ -58,7 +58,7 @@ class SnapStartEnvironment:
                         "Lambda-Runtime-Invoked-Function-Arn": "arn:aws:lambda:eu-central-1:123456789012:function:f",
                     }
                     self._answer(200, body, headers)
-                else:  # an extension's next event, which is never one
+                else:  # an extension asks for its next event: there is never one
                     environment._ended.wait(60)
 
             def do_POST(self) -> None:
@@ -131,7 +131,7 @@ class SnapStartEnvironment:
         self._server.server_close()
 
     def restore(self) -> None:
-        """Let the snapshot live."""
+        """Continue from the snapshot."""
         self._restored.set()
 
     def invoke(self, event: object = None) -> Any:

@@ -8,8 +8,8 @@ _SECONDS = 30.0
 
 
 def primary() -> PostgresServer:
-    """A server that a standby can be made of."""
-    # What is committed is on its way: the test servers' default leaves it in memory for up to 0.6 s.
+    """A server from which a standby can be made."""
+    # Commits are sent at once: by the test servers' default they stay in memory for up to 0.6 s.
     return PostgresServer(
         hba=["host replication all 127.0.0.1/32 scram-sha-256"], extra_config=["synchronous_commit = on"]
     )
@@ -32,13 +32,13 @@ class StandbyServer(PostgresServer):
         where = ["--pgdata", str(self._data), "--dbname", source, "--write-recovery-conf"]
         self._run([str(self._binaries / "pg_basebackup"), *where, *quick])
         with (self._data / "postgresql.conf").open("a") as file:
-            # Promoting while the primary is gone waits for the next try to reach it.
+            # If the primary is gone, promoting waits for the next attempt to reach it.
             file.write(f"unix_socket_directories = '{self._folder / 'run'}'\nwal_retrieve_retry_interval = 50\n")
-        # One authority for both: a client knows only one.
+        # Both have the same authority, because a client knows only one.
         self._certificates = self._primary._certificates
 
     def follow(self) -> None:
-        """Wait until it has replayed all that the primary has written so far."""
+        """Wait until the standby has replayed everything that the primary has written so far."""
         [(position,)] = self._primary.execute("select pg_current_wal_flush_lsn()::text")
         until = time.monotonic() + _SECONDS
         while self.execute(f"select pg_last_wal_replay_lsn() < '{position}'::pg_lsn") != [(False,)]:
@@ -46,7 +46,7 @@ class StandbyServer(PostgresServer):
             time.sleep(0.01)
 
     def promote(self) -> None:
-        """Make it the writer; returns when it is."""
+        """Make it the writer; returns when that is done."""
         [(done,)] = self.execute(f"select pg_promote(true, {_SECONDS:.0f})")
         assert done, "the standby was not promoted in time"
         self.ready_text = PostgresServer.ready_text  # type: ignore[misc]

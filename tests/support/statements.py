@@ -1,4 +1,4 @@
-"""What a server was told, by its own log."""
+"""The statements that a server received, according to its own log."""
 
 import re
 import time
@@ -12,18 +12,18 @@ QUESTIONS = (
     "show global status like 'threads_connected'",
     "select @@max_connections, @@max_user_connections",
 )
-"""How a pool asks, at the end of an invocation that opened a connection, how crowded the server is."""
+"""The pool's question how crowded the server is, at the end of an invocation that opened a connection."""
 
 
 def without_questions(seen: list[str]) -> list[str]:
-    """Statements but for these."""
+    """The statements without these."""
     return [text for text in seen if not text.startswith(QUESTIONS)]
 
 
 class Statements:
-    """What the server has been told in a `with` block, in order and in lower case, on whatever connection.
+    """The statements that the server received in a `with` block, in order and in lower case, on all connections.
 
-    `database`: has `engine`, `server`, and `execute`. But for what it was told through the latter.
+    `database`: has `engine`, `server`, and `execute`. Statements sent through `execute` are left out.
     """
 
     def __init__(self, database: Any) -> None:
@@ -44,7 +44,7 @@ class Statements:
         self.seen = [text.strip().lower() for backend, text in found if backend not in ours]
 
     def _settled(self) -> str:
-        """The log, once it holds what was said last."""
+        """The log, once it contains the last statement."""
         mark = f"{_MARK}{time.monotonic_ns()}"
         self._database.execute(f"select '{mark}'")
         until = time.monotonic() + 10

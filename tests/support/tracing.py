@@ -1,4 +1,4 @@
-"""OpenTelemetry with a memory for an exporter."""
+"""OpenTelemetry with an exporter that keeps the spans in memory."""
 
 from typing import Any
 
@@ -9,7 +9,7 @@ from opentelemetry.trace import StatusCode
 
 
 class Tracing:
-    """A provider of its own, and the spans that it was told."""
+    """A separate provider, and the spans that it received."""
 
     def __init__(self) -> None:
         self.memory = InMemorySpanExporter()
@@ -18,15 +18,15 @@ class Tracing:
         self.tracer = self.provider.get_tracer("test")
 
     def spans(self, name: str) -> list[Any]:
-        """Those of one name."""
+        """The spans with one name."""
         return [span for span in self.memory.get_finished_spans() if span.name == name]
 
     def taken(self) -> list[Any]:
-        """All so far, which are forgotten."""
+        """All spans so far; they are then forgotten."""
         spans = list(self.memory.get_finished_spans())
         self.memory.clear()
         return spans
 
     def said(self) -> list[tuple[str, dict[str, Any], StatusCode]]:
-        """The same: name, attributes and status of each."""
+        """The same, as name, attributes and status of each."""
         return [(span.name, dict(span.attributes), span.status.status_code) for span in self.taken()]

@@ -1,4 +1,4 @@
-"""Applications without a server around them: one request, and all that is answered."""
+"""Applications without a server around them: one request, and the whole answer."""
 
 import asyncio
 from collections.abc import Callable, Iterable
@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 
 class Answer(NamedTuple):
-    """What a server would have sent; `error` is what came out of the application after all."""
+    """What a server would have sent; `error` is the exception that left the application in the end."""
 
     status: int
     headers: dict[str, str]
@@ -16,7 +16,7 @@ class Answer(NamedTuple):
 
 
 async def asgi(app: Any, path: str = "/", *, method: str = "GET", disconnect_after: int | None = None) -> Answer:
-    """One request to an ASGI application. `disconnect_after`: the client hangs up after so many messages."""
+    """One request to an ASGI application. `disconnect_after`: the client hangs up after this number of messages."""
     sent: list[dict[str, Any]] = []
     gone = asyncio.Event()
     asked = False
@@ -67,7 +67,7 @@ def ask(app: Any, path: str = "/", *, method: str = "GET") -> Answer:
 
 
 def wsgi(app: Any, path: str = "/", *, method: str = "GET", environ: dict[str, Any] | None = None) -> Answer:
-    """One request to a WSGI application, read as PEP 3333 tells a server to."""
+    """One request to a WSGI application, whose answer is read in the way that PEP 3333 asks of a server."""
     started: list[Any] = []
     written: list[bytes] = []
 

@@ -1,4 +1,4 @@
-"""A TCP proxy on any loopback address, which listens in on PostgreSQL's protocol.
+"""A TCP proxy on any loopback address that reads along in PostgreSQL's protocol.
 
 https://www.postgresql.org/docs/current/protocol-message-formats.html
 """
@@ -25,7 +25,7 @@ class Message:
 
 
 class Tap:
-    """Between clients and 127.0.0.1:`target`. It listens on `address` and `port` (its own, or 0 for any free one).
+    """Stands between clients and 127.0.0.1:`target`. It listens on `address` and its own `port` (0: any free one).
 
     `startups` and `messages` are for unencrypted clients.
     """
@@ -67,7 +67,7 @@ class Tap:
 
     @property
     def sent(self) -> int:
-        """How many bytes clients sent, all together."""
+        """How many bytes all clients sent in total."""
         return sum(len(sent) for sent in self._clients)
 
     @property
@@ -77,7 +77,7 @@ class Tap:
 
     @property
     def messages(self) -> list[Message]:
-        """What all clients sent after their start-up, client by client, without passwords."""
+        """The messages of all clients after their start-up, client by client, without passwords."""
         return [message for sent in self._clients for message in _messages(bytes(sent))]
 
 

@@ -1,4 +1,4 @@
-"""What a MySQL connection writes, for tests that count round trips."""
+"""The writes of a MySQL connection, for tests that count round trips."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from typing import Any
 
 @contextmanager
 def written(conn: Any) -> Iterator[list[bytes]]:
-    """The writes of a borrowed connection in this block; of several commands in one, the first."""
+    """The writes of a borrowed connection in this block; if one write has several commands, the first."""
     kind = type(conn.sock)
     genuine = kind.sendall
     found: list[bytes] = []

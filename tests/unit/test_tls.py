@@ -1,4 +1,4 @@
-"""Encryption: what is chosen for which host, and what real servers and drivers then accept and refuse."""
+"""Encryption: what is chosen for each host, and what real servers and drivers then accept and refuse."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def shipped(name: str) -> str:
 
 @pytest.fixture
 def system_store(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> str:
-    """The operating system's one and only trust store."""
+    """The operating system's only trust store."""
     store = tmp_path / "system.pem"
     store.touch()
     monkeypatch.delenv("SSL_CERT_FILE", raising=False)
@@ -141,7 +141,7 @@ def test_names_for_what_is_shipped(system_store: str) -> None:
     assert named("rds-eu-west-1") == Tls("verify-full", shipped("eu-west-1"))
     assert named("rds-proxy") == Tls("verify-full", shipped("proxy"))
     assert named("system") == Tls("verify-full", system_store)
-    # A name of one's own in front of an instance: no certificate is for it.
+    # The user's own name in front of an instance: no certificate covers it.
     assert named("rds-eu-west-1", "verify-ca") == Tls("verify-ca", shipped("eu-west-1"))
     for path in ("rds-combined-ca-bundle.pem", "./rds", "/etc/rds", "certs/rds-eu-west-1"):
         assert named(path).ca_file == path
@@ -241,7 +241,7 @@ def test_a_ca_file_that_is_none(tmp_path: Path) -> None:
 
 
 class TlsServer:
-    """Shakes hands with whoever comes, and shows one certificate."""
+    """Shakes hands with every client, and shows one certificate."""
 
     def __init__(self, identity: Identity, folder: Path) -> None:
         chain, key = folder / "chain.pem", folder / "chain.key"
@@ -300,7 +300,7 @@ def test_a_chain_like_those_of_rds_passes_on_every_python(any_python: str, tmp_p
     try:
         done = shake("as it is")
         assert done.stdout == "shaken\n", done.stderr
-        # What Python 3.13's create_default_context() would make of it.
+        # What Python 3.13's create_default_context() would set.
         assert "CERTIFICATE_VERIFY_FAILED" in shake("strict").stderr
     finally:
         listener.close()
@@ -320,7 +320,7 @@ class Shown:
     show: Callable[[Identity], None]
 
     def connect(self, encryption: Tls) -> None:
-        """Connect and close. Raises what the engine raises."""
+        """Connect and close. Raises the engine's error."""
         request = ConnectRequest(
             host="localhost",
             port=self.port,
@@ -352,7 +352,7 @@ class Cast:
 
 @pytest.fixture(scope="module")
 def folder() -> Iterator[Path]:
-    """A directory that the servers' accounts may enter too."""
+    """A directory that the servers' accounts may also enter."""
     with tempfile.TemporaryDirectory(prefix="tls-", dir="/tmp") as name:
         path = Path(name)
         path.chmod(0o755)

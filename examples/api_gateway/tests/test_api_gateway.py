@@ -1,4 +1,4 @@
-"""What the routes answer, and what is saved then."""
+"""What the routes answer, and what is then saved."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 
 def request(method, path, body=None, **headers):
-    """An event of API Gateway's REST APIs, as far as it is read."""
+    """An event of API Gateway's REST APIs, with the fields that are read."""
     return {
         "httpMethod": method,
         "path": path,
@@ -55,12 +55,12 @@ def test_what_is_refused_is_not_saved(ask, database):
 
 def test_the_same_key_makes_one_order(ask, database):
     order = {"article": "tea", "amount": 2}
-    # The header's name has no case.
+    # The header's name is not case-sensitive.
     answers = [ask("POST", "/orders", order, **{name: "0f8fad5b"}) for name in ("Idempotency-Key", "idempotency-key")]
     assert [status for status, _ in answers] == [201, 200]
     assert answers[0][1] == answers[1][1]
     assert database.execute("select left_over from stock") == [(1,)]
-    # What was refused was not saved, and may be tried again with the same key.
+    # A refused order was not saved, and may be tried again with the same key.
     for expected in (400, 201):
         assert ask("POST", "/orders", order, **{"Idempotency-Key": "7"})[0] == expected
         database.execute("update stock set left_over = 4")

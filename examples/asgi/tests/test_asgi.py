@@ -4,7 +4,7 @@ import json
 
 
 def http(method, path, body=None):
-    """An event of API Gateway's HTTP APIs, as far as it is read."""
+    """An event of API Gateway's HTTP APIs, with the fields that are read."""
     return {
         "version": "2.0",
         "rawPath": path,
@@ -27,7 +27,7 @@ def test_an_order_is_saved_read_and_refused(call, database):
     }
     assert call(http("POST", "/orders/of/tea"))["statusCode"] == 409
     assert call(http("GET", "/orders/0"))["statusCode"] == 404
-    # Nothing of the refused order is there.
+    # Nothing of the refused order is saved.
     assert database.execute("select article from orders") == [("tea",)]
     assert database.execute("select left_over from stock where article = 'tea'") == [(0,)]
 

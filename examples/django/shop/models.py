@@ -1,10 +1,10 @@
-"""What is bought, and how much of it is left."""
+"""An article that is bought, and how much of it is left."""
 
 from django.db import models
 
 
 class Article(models.Model):
-    """Something on stock."""
+    """Something in stock."""
 
     name = models.CharField(max_length=50, unique=True)
     left_over = models.PositiveIntegerField()
@@ -14,7 +14,7 @@ class Article(models.Model):
 
 
 class Order(models.Model):
-    """So many of an article."""
+    """A number of one article."""
 
     article = models.ForeignKey(Article, on_delete=models.PROTECT)
     amount = models.PositiveIntegerField()

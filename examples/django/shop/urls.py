@@ -1,7 +1,7 @@
-"""Two views: what an order is, and a new one.
+"""Two views: one shows an order, the other makes a new one.
 
-A client that tries again makes a second order, unless it sends the same key with both (`Idempotency-Key`, a UUID for
-each order), which is kept in a unique column.
+A client that tries again makes a second order, unless it sends the same key with both requests (`Idempotency-Key`, a
+UUID for each order), which is kept in a unique column.
 """
 
 import json

@@ -6,7 +6,7 @@ import pytest
 
 
 def http(method, path, body=None, **headers):
-    """An event of API Gateway's HTTP APIs, as far as it is read."""
+    """An event of API Gateway's HTTP APIs, with the fields that are read."""
     return {
         "version": "2.0",
         "rawPath": path,
@@ -38,7 +38,7 @@ def test_orders(lambda_runtime, folder, engine, request):
     assert ask("POST", "/orders", order, **{"idempotency-key": "one"})[1] == made
     number = json.loads(made)["number"]
     assert json.loads(ask("GET", f"/orders/{number}")[1]) == {"number": number, **order}
-    # Of three, two are gone; and what was refused took nothing.
+    # Two of three are gone, and the refused order took nothing.
     assert ask("POST", "/orders", order)[0] == 400
     assert ask("POST", "/orders", {"article": "tea", "amount": -1})[0] == 400
     assert ask("GET", "/orders/0")[0] == 404

@@ -1,4 +1,4 @@
-"""By the SDK's own test runner, which lets the day pass."""
+"""Runs on the SDK's own test runner, which skips the day of waiting."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Before and after, through the same misfortunes."""
+"""Before and after, through the same faults."""
 
 
 def test_only_the_first_fails_after_a_failover_and_saves_half_of_an_order(start, database):
@@ -12,7 +12,7 @@ def test_only_the_first_fails_after_a_failover_and_saves_half_of_an_order(start,
     assert before.invoke({"article": "milk"}).error is not None
     assert after.invoke({"article": "milk"}).error is None
     assert database.execute("select article from orders order by number") == [("tea",), ("tea",), ("milk",)]
-    # What failed half way is saved by the next good invocation of the first, and never by the second.
+    # Work that failed half way: the first function's next good invocation saves it, the second function never does.
     assert before.invoke({"article": "tea"}).error is None
     for function in (before, after):
         assert function.invoke({"article": "air", "fail": True}).error is not None

@@ -1,4 +1,4 @@
-"""What Alembic runs for each command. The one that `alembic init` writes works too."""
+"""Alembic runs this file for each command. The file that `alembic init` writes works too."""
 
 import sqlalchemy
 from alembic import context

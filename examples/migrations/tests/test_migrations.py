@@ -1,4 +1,4 @@
-"""Up, again, after a failover, down, and to where there is nothing."""
+"""Migrates up, again, after a failover, down, and to a revision that does not exist."""
 
 
 def test_it_migrates(start, database):

@@ -1,4 +1,4 @@
-"""With one server, which plays writer and reader. The name's resolution by the RDS API is tried in tests/tools."""
+"""With one server, which plays both writer and reader. Resolving the name with the RDS API is tested in tests/tools."""
 
 
 def test_a_write_is_read(call, database):

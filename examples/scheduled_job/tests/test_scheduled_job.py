@@ -4,6 +4,6 @@
 def test_orders_are_settled_once(call, database):
     assert call() == {"amount": "2.5", "orders": 2}
     database.end_sessions()
-    # Delivered again, the event settles nothing, and says so.
+    # If the event is delivered again, the job settles nothing, and says so.
     assert call() == {"amount": "0", "orders": 0}
     assert database.execute("select amount::text, orders from settlements") == [("2.5", 2)]

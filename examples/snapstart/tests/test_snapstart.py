@@ -1,4 +1,4 @@
-"""Outside of SnapStart `warm()` opens the connection during Init. Snapshot and restore are tried in tests/tools."""
+"""Without SnapStart `warm()` opens the connection during Init. Snapshot and restore are tested in tests/tools."""
 
 
 def test_the_first_invocation_finds_a_connection(call, database):

@@ -4,7 +4,7 @@ import json
 
 
 def http(method, path, body=None):
-    """An event of API Gateway's HTTP APIs, as far as it is read."""
+    """An event of API Gateway's HTTP APIs, with the fields that are read."""
     return {
         "version": "2.0",
         "rawPath": path,
@@ -30,6 +30,6 @@ def test_an_order_is_saved_read_and_refused(call, database):
     }
     assert call(http("GET", "/orders/0"))["statusCode"] == 404
     assert call(http("POST", "/orders", {"article": "tea", "amount": 500}))["statusCode"] == 409
-    # The database's own check.
+    # The database's own check refuses it.
     assert call(http("POST", "/orders", {"article": "tea", "amount": -1}))["statusCode"] == 500
     assert database.execute("select article from orders") == [("tea",)]

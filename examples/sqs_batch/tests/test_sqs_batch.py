@@ -1,4 +1,4 @@
-"""Only what failed comes back, and nothing is saved twice."""
+"""Only failed records come back, and nothing is saved twice."""
 
 import json
 
@@ -15,7 +15,7 @@ def batch(*orders):
 
 
 def test_a_failed_record_comes_back_alone(call, database):
-    # What the last two lack is refused by the table's check, and by the stock's range after the insert.
+    # Of the last two, the table's check refuses one, and the stock's range refuses the other after the insert.
     database.execute("insert into stock values ('air', -2)")
     answer = call(batch(("m0", "tea", 1), ("m1", "milk", 2), ("m2", "tea", 0), ("m3", "air", 2**31 - 1)))
     assert answer == {"batchItemFailures": [{"itemIdentifier": "m2"}, {"itemIdentifier": "m3"}]}

@@ -1,4 +1,4 @@
-"""Both are saved, or neither."""
+"""Both databases are saved, or neither."""
 
 
 def test_both_or_neither(start, database, mysql_server, folder):

@@ -14,7 +14,7 @@ from lambda_pool.testing.server import Server
 from tests.support.standby import StandbyServer, primary
 
 FATES = ["stopped", "killed", "demoted"]
-"""What becomes of the old writer: it ends its sessions; it is gone; it goes on as a reader, without a word."""
+"""What happens to the old writer: it ends its sessions; it is gone; it goes on as a reader, without notice."""
 
 DRIVER_ERRORS = (psycopg.Error, pymysql.MySQLError)
 
@@ -28,12 +28,12 @@ class Pair:
         self.new = new
 
     def url(self, host: str = "localhost", port: int | None = None) -> str:
-        """For the user `app`; by default at the old one."""
-        # Each has an authority of its own, hence no more than encryption.
+        """The URL for the user `app`; by default at the old server."""
+        # Each has its own authority, so the connection is only encrypted.
         return f"{self.old.scheme}://app:app@{host}:{port or self.old.port}/{self.old.database}?sslmode=require"
 
     def fail_over(self, fate: str) -> None:
-        """The old one's fate first, then the new one takes over."""
+        """First `fate` happens to the old one, then the new one takes over."""
         if isinstance(self.new, StandbyServer):
             self.new.follow()
         if fate == "stopped":
@@ -43,14 +43,14 @@ class Pair:
         elif isinstance(self.old, PostgresServer):
             self.old.execute("alter system set default_transaction_read_only = on")
             self.old.execute("select pg_reload_conf()")
-            time.sleep(0.2)  # every session is sent the signal, and looks at it when it is asked something
+            time.sleep(0.2)  # every session is sent the signal, and notices it at its next statement
         else:
             self.old.execute("set global read_only = 1")
         if isinstance(self.new, StandbyServer):
             self.new.promote()
 
     def rows(self) -> list[int]:
-        """What the new writer holds."""
+        """The rows of the new writer."""
         return sorted(row[0] for row in self.new.execute("select id from orders"))
 
     def insert(self, conn: Any, number: int) -> int:
@@ -74,7 +74,7 @@ def _mysql(kind: type[MariaDbServer | MySqlServer]) -> Iterator[Pair]:
         for server in (old, new):
             server.execute("create user app@'%' identified by 'app'")
             server.execute("create table orders (id int) engine=innodb")
-            # Nothing that would let it write to a read-only server.
+            # No right that would let it write to a read-only server.
             server.execute("grant select, insert on app.* to app@'%'")
         yield Pair("mysql", old, new)
 
@@ -90,7 +90,7 @@ def genuine_pair() -> Iterator[Pair]:
 
 
 def _anew(pair: Pair) -> Pair:
-    """Both as they were in the beginning."""
+    """Both servers in their first state."""
     for server in (pair.old, pair.new):
         if server.pid is None:
             server.start()
@@ -106,7 +106,7 @@ def my_pair(request: pytest.FixtureRequest) -> Pair:
 
 @pytest.fixture
 def pg_pair() -> Iterator[Pair]:
-    """New for each test: nobody can be promoted twice."""
+    """New for each test: no server can be promoted twice."""
     with ExitStack() as stack:
         yield _postgres(stack)
 

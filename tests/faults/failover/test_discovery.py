@@ -47,7 +47,7 @@ def handler(event, context, conn):
 
 
 class Aws:
-    """What moto says of `orders`: a proxy or a cluster, which can be made anew."""
+    """What moto says about `orders`: a proxy or a cluster, which can be made again."""
 
     def __init__(self, url: str, kind: str, engine: str, port: int) -> None:
         session = botocore.session.get_session()
@@ -84,7 +84,7 @@ class Aws:
 
 
 def _reset(url: str) -> None:
-    # Deleting a cluster keeps a snapshot whose name, with the time to the minute, is in the way of the next.
+    # Deleting a cluster keeps a snapshot. Its name has the time to the minute, and would clash with the next one.
     urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset", method="POST"), timeout=30).close()
 
 
@@ -111,7 +111,7 @@ def test_an_endpoint_that_moved_is_found_without_a_failed_invocation(
     travel = tmp_path / "travel"
     travel.write_text("0")
     port = 0
-    if kind == "proxy":  # whose port cannot be chosen
+    if kind == "proxy":  # its port cannot be chosen
         port = 5432 if pair.engine == "postgresql" else 3306
     with ExitStack() as stack:
         old = stack.enter_context(Tap(pair.old.port, address="127.0.0.2", port=port))
@@ -132,11 +132,11 @@ def test_an_endpoint_that_moved_is_found_without_a_failed_invocation(
         stack.enter_context(runtime)
         answers = [runtime.invoke() for _ in range(2)]
         runtime.freeze()
-        pair.fail_over("killed")  # without a word that would have the endpoint looked up before a connect fails
+        pair.fail_over("killed")  # without an error that would cause a look-up of the endpoint before a connect fails
         second = aws.make_anew()
         assert second != first
         names.point({second: "127.0.0.3"} if old_name == "is unknown" else {first: "127.0.0.2", second: "127.0.0.3"})
-        # A minute: within ten seconds of the last look-up nothing is looked up again.
+        # A minute, because within ten seconds of the last look-up nothing is looked up again.
         travel.write_text("60")
         runtime.thaw()
         answers += [runtime.invoke() for _ in range(2)]

@@ -1,4 +1,4 @@
-"""A connection under TLS whose peer is gone without a farewell: `run` replays on another."""
+"""A TLS connection whose peer is gone without a good-bye: `run` replays on another connection."""
 
 import os
 import socket
@@ -41,7 +41,7 @@ def test_run_replays_what_was_cut(server: Server, end: str) -> None:
 
 
 def test_run_replays_what_hangs_up_with_nothing_to_be_read(postgres: PostgresServer) -> None:
-    """As the kernel reports a reset for the moment between its two halves: psycopg then has words of its own."""
+    """As the kernel reports a reset in the moment between its two halves: psycopg then has a message of its own."""
     pool = Pool(postgres.url(), observers=())
     tries = []
 

@@ -19,7 +19,7 @@ from .conftest import DRIVER_ERRORS, FATES, Pair
 
 
 class Switch:
-    """Keeps its answer until it is told that it failed, as the cached ones of RDS do."""
+    """Keeps its answer until it is told that it failed, like the cached endpoints of RDS."""
 
     has_reader = False
 
@@ -115,7 +115,7 @@ def test_run_replays_across_it(pair: Pair, switch: Switch, fate: str) -> None:
         switch.switched = True
 
     open_all(pair, pool, 1)
-    if fate == "demoted":  # a transaction that is on would be let end
+    if fate == "demoted":  # an open transaction would be allowed to end
         fail_over()
     assert pool.run(work) == pair.new.port
     assert len(tries) == 2
@@ -148,7 +148,7 @@ def test_a_writer_that_is_late_is_waited_for_where_the_url_asks_for_one(pg_pair:
 
 
 def test_a_shutdown_that_swallows_the_commit_is_a_failover_too(pg_pair: Pair) -> None:
-    """The work is in doubt, and that is said; but the other connections are as old, and are not kept for it."""
+    """The work is in doubt, and this is reported. But the other connections are as old, and are not kept for it."""
     switch = Switch(pg_pair)
     pg_pair.old.execute(
         "create function slow() returns trigger language plpgsql as 'begin perform pg_sleep(30); return new; end'"
@@ -191,7 +191,7 @@ def test_1836_is_what_an_aurora_reader_says(my_pair: Pair) -> None:
 
 
 def test_another_forbidden_option_is_no_failover(my_pair: Pair) -> None:
-    """1290 is also what --secure-file-priv and its like say."""
+    """--secure-file-priv and similar options also cause 1290."""
     pool = pool_of(my_pair, Switch(my_pair))
     text = "The MariaDB server is running with the --secure-file-priv option so it cannot execute this statement"
     with pytest.raises(pymysql.MySQLError, match="1290"), pool.connection() as conn:

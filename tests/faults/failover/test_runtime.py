@@ -1,4 +1,4 @@
-"""Failovers between real servers, as a function on the genuine runtime lives through them."""
+"""Failovers between real servers, as a function on the genuine runtime sees them."""
 
 import threading
 import time
@@ -127,7 +127,7 @@ def test_a_failover_during_a_freeze_is_not_noticed(pair: Pair, start: Start, way
 @pytest.mark.parametrize("way", ["endpoint", "names"])
 @pytest.mark.sampled(2, "starts two servers and the runtime")
 def test_names_that_are_late_are_waited_for(pair: Pair, start: Start, way: str) -> None:
-    """An invocation that comes before the address has changed waits for it, asking anew at each attempt."""
+    """An invocation that comes before the address has changed waits for it, and asks again at each attempt."""
     stage = start(way, "plain")
     stage.invoke(0)
     stage.runtime.freeze()
@@ -142,7 +142,7 @@ def test_names_that_are_late_are_waited_for(pair: Pair, start: Start, way: str) 
 @pytest.mark.parametrize("way", ["endpoint", "names"])
 @pytest.mark.sampled(2, "starts two servers and the runtime")
 def test_a_silent_demotion_costs_one_error(pair: Pair, start: Start, way: str) -> None:
-    """Nothing but a refused write tells that the server at the other end of a living connection writes no more."""
+    """Only a refused write shows that the server at the other end of a working connection no longer accepts writes."""
     stage = start(way, "plain")
     stage.invoke(0)
     stage.runtime.freeze()

@@ -41,7 +41,7 @@ def test_a_dead_host_costs_nothing_but_the_first_try(pair: Pair) -> None:
     [failed] = seen.of(ConnectFailed)
     assert (failed.retrying, failed.attempt) == (True, 1)
     pool.close()
-    # The one that answered is the first to be asked from now on.
+    # From now on the host that answered is asked first.
     assert port_of(pair, pool) == pair.new.port
     assert [event.attempt for event in seen.of(Opened)] == [2, 1]
     pool.close()
@@ -69,7 +69,7 @@ def test_run_goes_on_at_the_other_host(pair: Pair, fate: str) -> None:
     def work(conn: Any) -> int:
         tries.append(conn)
         pair.insert(conn, 1)
-        if len(tries) == 1 and fate != "demoted":  # a transaction that is on would be let end
+        if len(tries) == 1 and fate != "demoted":  # an open transaction would be allowed to end
             pair.fail_over(fate)
         return pair.insert(conn, 2)
 
@@ -99,7 +99,7 @@ def test_the_host_that_the_session_is_wanted_of(
 def test_when_none_answers(pair: Pair) -> None:
     with socket.socket() as taken, socket.socket() as other:
         ports = []
-        for each in (taken, other):  # bound, and not listening
+        for each in (taken, other):  # bound, but not listening
             each.bind(("127.0.0.1", 0))
             ports.append(each.getsockname()[1])
         pool = Pool(url_of(pair, *ports), observers=(), timeout=0.5)
@@ -138,7 +138,7 @@ def test_each_host_has_its_own_login(pair: Pair) -> None:
 
 @pytest.mark.sampled(1, "starts two servers")
 def test_a_statement_is_ended_where_it_runs(my_pair: Pair) -> None:
-    """The pool has moved on meanwhile, and the number of the session is somebody else's there."""
+    """The pool has moved on in the meantime, and on the other host the session's number belongs to somebody else."""
     pool = Pool(url_of(my_pair, my_pair.old.port, my_pair.new.port), observers=())
     core = core_of(pool)
     ended: list[bool] = []

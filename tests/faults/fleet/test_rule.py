@@ -1,4 +1,4 @@
-"""Keep while there is room: when the server is asked, and what its answer decides. On a scripted database."""
+"""Keep while there is room: when the server is asked, and what its answer decides. This uses a scripted database."""
 
 import logging
 import math
@@ -24,7 +24,7 @@ from tests.support.recorder import Recorder
 
 
 class Context(LambdaContext):
-    """A context with so many seconds left."""
+    """A context with that many seconds left."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__(int(seconds * 1000))
@@ -62,7 +62,7 @@ def test_it_is_kept_up_to_that_part(count: int, limit: int, part: float) -> None
 
 @given(st.integers(1, 500), st.floats(0, 1), st.integers(0, 400))
 def test_those_at_work_find_room(limit: int, part: float, at_work: int) -> None:
-    """However sessions are opened and kept one by one, all together are never more than what is kept and at work."""
+    """However single sessions are opened and kept, their total is never more than those kept and those at work."""
     kept = 0
     while policy.keep(kept + 1, limit, part):
         kept += 1
@@ -94,7 +94,7 @@ def test_it_is_asked_again_after_30_seconds_by_either_clock(clock: str) -> None:
     (entry,) = entries(fleet.pool)
     now = entry.idle_wall if clock == "ask_wall" else entry.idle_mono
     assert now < getattr(entry, clock) <= now + 30.01
-    setattr(entry, clock, now)  # as if so much time had passed
+    setattr(entry, clock, now)  # as if that much time had passed
     fleet.invoke()
     assert fleet.asked == 2
     fleet.invoke()
@@ -274,7 +274,7 @@ def test_each_server_is_asked_once_and_closes_its_own() -> None:
 
 
 def test_the_one_that_was_used_last_is_still_lent_first() -> None:
-    """Though the other one is asked later."""
+    """Even if the other one is asked later."""
     fleet = Fleet(max_size=2)
 
     @fleet.pool.handler
@@ -352,7 +352,7 @@ def test_the_timer_outlasts_every_invocation(session_idle: float, longest: float
 
 
 def timed(*, used: float, heard: float, timer: float = 60.0, longest: float = 30.0) -> Entry:
-    """An entry used and heard so many seconds ago, on a server with a timer."""
+    """An entry that was used and heard that many seconds ago, on a server with a timer."""
     made = Entry(Role.WRITER, 1)
     made.opened(
         None,  # type: ignore[arg-type]
@@ -379,7 +379,7 @@ def test_it_is_replaced_a_second_before_the_server_ends_it() -> None:
 
 
 def test_a_session_that_could_end_in_the_middle_of_the_borrow_is_pinged() -> None:
-    """Borrowers who say nothing, or end their transactions themselves, let the server's timer run on."""
+    """Borrowers who send nothing, or end their transactions themselves, let the server's timer run on."""
     assert decide(timed(used=1, heard=29.4)) is Verdict.REUSE
     assert decide(timed(used=1, heard=29.6)) is Verdict.PING
     assert decide(timed(used=20, heard=20), ping_after=3600) is Verdict.REUSE
@@ -389,7 +389,7 @@ def test_a_session_that_could_end_in_the_middle_of_the_borrow_is_pinged() -> Non
 @pytest.mark.parametrize("longest", [3, 60, 900])
 @given(st.floats(0, 5))
 def test_at_the_default_options_the_timer_costs_no_ping(longest: float, used: float) -> None:
-    """However long an invocation may last, which is not known outside of one."""
+    """However long an invocation may last; outside one this is not known."""
     timer = policy.session_timer(60.0, longest)
     assert decide(timed(used=used, heard=used, timer=timer, longest=longest)) is Verdict.REUSE
 
@@ -406,7 +406,7 @@ def test_what_is_told_depends_on_the_invocation() -> None:
 
     @fleet.pool.handler
     def late(event: object, context: Any) -> None:
-        context.milliseconds -= 12_000  # so much of it has passed
+        context.milliseconds -= 12_000  # that much of it has passed
         from lambda_pool.invocation import begun
 
         begun.at -= 12.0

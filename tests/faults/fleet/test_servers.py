@@ -28,7 +28,7 @@ TIMER = {
 
 
 class Context:
-    """A context whose invocation may last so many seconds, by a clock."""
+    """A context whose invocation may last that many seconds, by a clock."""
 
     aws_request_id = "request-1"
 
@@ -56,7 +56,7 @@ def alone(server: Server, others: str) -> Server:
 
 @pytest.fixture
 def small(small_postgres: PostgresServer) -> Server:
-    """A PostgreSQL of its own: nobody else's sessions are counted."""
+    """A separate PostgreSQL: no other sessions are counted."""
     return alone(
         small_postgres,
         "select count(*) from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()",
@@ -91,7 +91,7 @@ def url_of(server: PostgresServer, database: str = "postgres", query: str = "") 
 
 
 def asked(url: str, **options: Any) -> Crowded:
-    """What one invocation is told."""
+    """The statements that one invocation sends."""
     seen = Recorder()
     pool = Pool(url, observers=[seen], **options)
     pool.handler(lambda event, context, conn: None)({}, Context())
@@ -119,7 +119,7 @@ def test_postgresql_counts_all_sessions_and_what_is_reserved(small: PostgresServ
 
 
 def test_a_roles_own_limit_counts(small: PostgresServer) -> None:
-    """Of the role's own sessions, whoever else is there."""
+    """The role's own sessions count, whoever else is there."""
     with ExitStack() as stack:
         for _ in range(3):
             stack.enter_context(psycopg.connect(small.url()))
@@ -172,7 +172,7 @@ def test_it_is_asked_in_no_transaction_and_leaves_nothing(server: Server, option
 
 
 def test_at_most_one_statement_more_in_30_seconds(server: Server) -> None:
-    """Environments that fit open one connection each, and three thousand warm invocations ask but by the clock."""
+    """Environments that fit open one connection each, and three thousand warm invocations ask only by the clock."""
     environments = [Pool(server.url(), name=f"environment-{number}") for number in range(10)]
 
     def work(event: object, context: object, conn: Any) -> None:
@@ -215,7 +215,7 @@ def test_where_it_may_not_be_asked_the_connection_is_kept(
 
 
 def test_nobody_elses_session_is_ended(small: PostgresServer) -> None:
-    """Another application holds most of what there is: ours come and go beside it."""
+    """Another application holds most of the connections: ours come and go beside it."""
     seen = Recorder()
     with ExitStack() as stack:
         others = [stack.enter_context(psycopg.connect(url_of(small), autocommit=True)) for _ in range(70)]
@@ -311,7 +311,7 @@ with lambda_pool.Pool(sys.argv[1], metrics="off").connection() as conn:
 
 @pytest.mark.sampled(1, "waits for the server's timer")
 def test_the_server_ends_what_a_killed_environment_ran(small: PostgresServer) -> None:
-    """Lambda kills what does not end, and nobody is left who could cancel the statement."""
+    """Lambda kills an environment that does not end, and then nobody is left to cancel the statement."""
     small.execute("create table if not exists held (id int)")
     small.execute("grant insert on held to app")
     found = "select 1 from pg_stat_activity where query = 'select pg_sleep(60)' and state = 'active'"
@@ -331,7 +331,7 @@ def test_the_server_ends_what_a_killed_environment_ran(small: PostgresServer) ->
 
 
 def test_where_the_timer_is_refused_the_login_goes_on_without(small: PostgresServer) -> None:
-    """A pooler that nobody told the pool of refuses what it does not know; later logins do not try again."""
+    """A pooler that the pool does not know about refuses the unknown setting; later logins do not try again."""
     with PgBouncer(
         small, {"app": "app"}, auth_type="trust", server_tls_sslmode="disable", log_connections=1
     ) as bouncer:
@@ -383,7 +383,7 @@ def test_the_server_ends_what_a_vanished_environment_left(server: Server) -> Non
     while there():
         assert time.monotonic() < until
         time.sleep(0.25)
-    handler({}, Context(0.5))  # the next invocation is none the wiser
+    handler({}, Context(0.5))  # the next invocation does not notice
     assert pool.stats().opened == 2
     other.close()
     pool.close()
@@ -393,7 +393,7 @@ WAIT = 20.0 if FULL else 3.0
 
 
 def test_a_handler_may_wait_before_its_first_statement(server: Server) -> None:
-    """For longer than `session_idle`: the server's timer leaves the invocation its time."""
+    """It lasts longer than `session_idle`: the server's timer leaves the invocation its time."""
     pool = Pool(server.url(), session_idle=5 if FULL else 1)
 
     @pool.handler
@@ -407,7 +407,7 @@ def test_a_handler_may_wait_before_its_first_statement(server: Server) -> None:
 
 @pytest.mark.sampled(1, "waits for the server's timer")
 def test_borrowers_who_say_nothing_do_not_let_the_session_end(server: Server) -> None:
-    """Back to back, each within its time, and none past `ping_after`: only a ping tells the server of them."""
+    """One after another, each within its time and none past `ping_after`: only a ping tells the server about them."""
     pool = Pool(server.url(), session_idle=1)
 
     @pool.handler
@@ -416,7 +416,7 @@ def test_borrowers_who_say_nothing_do_not_let_the_session_end(server: Server) ->
         if event["speaks"]:
             one(conn, "select 42")
 
-    # The question behind the first is heard too; only in the last of them would the server's timer end.
+    # The server also sees the question after the first; only in the last of them would its timer end.
     for number in range(6):
         handler({"speaks": number == 5}, Context(2.0))
     pool.close()
@@ -424,7 +424,7 @@ def test_borrowers_who_say_nothing_do_not_let_the_session_end(server: Server) ->
 
 @pytest.mark.sampled(1, "waits for the server's timer")
 def test_a_thaw_about_when_the_server_ends_it(server: Server) -> None:
-    """Within 50 ms of the timer, and around the second before it: no statement of a handler meets its end."""
+    """Within 50 ms of the timer, and around the second before it: no statement of a handler is hit by its end."""
     found: Server
     with (
         PostgresServer(max_connections=150, extra_config=["fsync=off"])

@@ -1,4 +1,4 @@
-"""Whatever stands in URLs, variables, options, contexts and API answers: a valid object, or an error that names it."""
+"""Whatever is in URLs, variables, options, contexts and API answers: a valid object, or an error that names it."""
 
 import json
 import string
@@ -98,7 +98,7 @@ def test_a_password_that_was_not_escaped_is_in_no_error(
 def test_what_is_escaped_arrives_or_is_refused(
     engine: str, user: str, password: str, database: str, value: str
 ) -> None:
-    """Down to the driver: libpq ends a text at a NUL, and would forget what follows, sslmode for one."""
+    """As far as the driver: libpq ends a text at a NUL, and would forget what follows, for example sslmode."""
 
     def escape(text: str) -> str:
         return quote(text, safe="", errors="surrogatepass")
@@ -137,7 +137,7 @@ _values = st.sampled_from(["true", "false", "0", "REQUIRED", "verify-ca", "prefe
 @effort(800)
 @given(_engines, st.dictionaries(_words, _values | st.text(max_size=5), max_size=4))
 def test_any_words_of_a_query_agree_or_are_refused(engine: str, pairs: dict[str, str]) -> None:
-    """And encryption is never weaker than one of them says."""
+    """Encryption is never weaker than one of them says."""
     query = "&".join(f"{name}={quote(value, safe='', errors='surrogatepass')}" for name, value in pairs.items())
     try:
         url = config.make(f"{engine}://u@db.example/d?{query}", None, {}, {}).url
@@ -257,7 +257,7 @@ def test_any_environment_is_taken_or_its_variable_named(variables: dict[str, str
     except ConfigError as error:
         text = str(error)
         assert "URL" in text or any(name in text for name in environ) or "name=" in text or "size" in text
-        # Unless the URL was put where it does not belong, in a variable whose value is no secret.
+        # Unless the URL was put in the wrong place, a variable whose value is not secret.
         if all(CANARY not in value for name, value in variables.items() if name != "URL"):
             assert CANARY not in shown(error)
     else:
@@ -269,7 +269,7 @@ def test_any_environment_is_taken_or_its_variable_named(variables: dict[str, str
 @example("a\0b")
 @example("a\nb")
 def test_any_name_is_taken_whole_or_refused(name: str) -> None:
-    """It is what the server shows as application_name."""
+    """The server shows it as application_name."""
     try:
         found = config.make("postgresql://h/d", name, {}, {}).name
     except ConfigError as error:
@@ -342,7 +342,7 @@ def test_any_remaining_time_is_a_number_of_seconds_or_unknown(left: Any) -> None
     ids=lambda context: repr(context).split(" at 0x")[0].split(" id=")[0][:40],
 )
 def test_a_handler_runs_under_any_context(pg_url: str, context: object) -> None:
-    """As unit tests and other frameworks make them."""
+    """Contexts as unit tests and other frameworks make them."""
     pool = lambda_pool.Pool(pg_url, observers=(), cancel_before_deadline=0.5)
 
     @pool.handler
@@ -379,7 +379,7 @@ def _shaped(shape: Shape, depth: int = 0) -> st.SearchStrategy[Any]:
     return st.one_of(st.sampled_from(choices), named) if choices else named
 
 
-# Members that say something to us, and some that look like them.
+# Members that we read, and some that look like them.
 _WANTED = frozenset(
     [
         "DBProxyName",

@@ -1,4 +1,4 @@
-"""Cancelling anywhere: in the queue, in connect, in a statement, in COMMIT. Nothing is lost or half told."""
+"""Cancelling anywhere: in the queue, in connect, in a statement, in COMMIT. Nothing is lost or reported by half."""
 
 import asyncio
 import socket
@@ -22,7 +22,7 @@ from tests.support.invoked import invoked
 
 @pytest.fixture
 def proxy(ground: Ground) -> Iterator[FaultyProxy]:
-    """Between the pool and its server, so that the server's answers can be held back."""
+    """A proxy between the pool and its server, so that the server's answers can be held back."""
     with FaultyProxy("localhost", ground.database.server.port) as proxy:
         yield proxy
 
@@ -33,7 +33,7 @@ def through(proxy: FaultyProxy, ground: Ground, **options: Any) -> lambda_pool.A
 
 
 class Ending(LambdaContext):
-    """The context of an invocation that ends in so many seconds."""
+    """The context of an invocation that ends in that many seconds."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Ending(LambdaContext):
 
 
 async def gone(ground: Ground) -> bool:
-    """True once no session is in the slow statement: soon, and not when the server looks for its client some time."""
+    """True once no session runs the slow statement: soon, not only when the server checks its client at some time."""
     until = time.monotonic() + 2
     while ground.sleepers():
         if time.monotonic() > until:
@@ -119,13 +119,13 @@ def test_in_a_statement(ground: Ground) -> None:
     asyncio.run(main())
     assert ground.rows() == []
     assert at_rest(pool)
-    if ground.engine == "postgresql":  # psycopg hears the server out, PyMySQL cannot
+    if ground.engine == "postgresql":  # psycopg reads the server's answer to its end, PyMySQL cannot
         assert pool.stats().opened == 1
 
 
 @pytest.mark.parametrize("how", ["block", "commit()", "statement", "last of several", "pipeline", "run"])
 def test_in_commit(ground: Ground, proxy: FaultyProxy, how: str) -> None:
-    """The answer is heard first: a task that is told to be cancelled has saved nothing."""
+    """The answer is read first: a task that is reported as cancelled has saved nothing."""
     several = {"connect_args": {"client_flag": CLIENT.MULTI_STATEMENTS}} if ground.engine == "mysql" else {}
     pool = through(proxy, ground, **several)
 
@@ -168,7 +168,7 @@ def test_in_commit(ground: Ground, proxy: FaultyProxy, how: str) -> None:
 
 
 def test_a_commit_that_was_cancelled_is_delivered_later(ground: Ground, proxy: FaultyProxy) -> None:
-    """At the next wait of the task, which then has left its block."""
+    """It is delivered at the next wait of the task, which has then left its block."""
     pool = through(proxy, ground)
     left = []
 
@@ -217,8 +217,8 @@ def test_a_timeout_that_ends_while_a_commit_is_heard_is_no_timeout(ground: Groun
 
 
 def test_an_answer_to_commit_that_never_comes(ground: Ground, proxy: FaultyProxy) -> None:
-    """Cancelled, it is waited for as long as the option `timeout` says."""
-    pool = through(proxy, ground, timeout=2)  # within which it also connects
+    """If it is cancelled, the wait for it lasts as long as the option `timeout` says."""
+    pool = through(proxy, ground, timeout=2)  # it also connects within that time
 
     async def borrow() -> None:
         async with pool.connection() as conn:
@@ -248,9 +248,9 @@ def in_silence(
     new: bool = False,
     **options: Any,
 ) -> tuple[BaseException, float]:
-    """Insert a row, lose what the server says from now on, and do some work with so many seconds to go.
+    """Insert a row, lose the server's answers from then on, and do some work with that many seconds left.
 
-    Out: what that raised, and when: in seconds after the deadline.
+    Out: the exception, and when it came, in seconds after the deadline.
     """
     pool = through(proxy, ground, **options)
     end = time.monotonic() + 60
@@ -284,12 +284,12 @@ def test_a_commit_of_the_borrowers_own_that_is_not_answered(ground: Ground, prox
         ground, proxy, lambda conn: commit(conn, how), left=0.6, reserve=0.3, cancel_before_deadline=0.3
     )
     assert isinstance(error, CommitUncertain)
-    assert late < 5  # and not when somebody cancels it
+    assert late < 5  # not when somebody cancels it
 
 
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 def test_a_commit_of_a_cursor_that_was_made_by_hand(ground: Ground, proxy: FaultyProxy) -> None:
-    """Nobody knows what it says, so that what it loses may be saved."""
+    """Nobody knows what it sends, so a transaction that it loses may be saved."""
     pool = through(proxy, ground)
 
     async def work(conn: Any) -> None:
@@ -304,7 +304,7 @@ def test_a_commit_of_a_cursor_that_was_made_by_hand(ground: Ground, proxy: Fault
 
 @pytest.mark.parametrize("how", ["commit()", "COMMIT"])
 def test_a_commit_that_was_cancelled_is_heard_until_the_deadline(ground: Ground, proxy: FaultyProxy, how: str) -> None:
-    """Where no option ends statements, too: the wait is the pool's own by then."""
+    """Even if no option ends statements: by then the wait is the pool's own."""
     error, late = in_silence(ground, proxy, lambda conn: asyncio.wait_for(commit(conn, how), 0.2), left=0.6)
     assert isinstance(error, CommitUncertain)
     assert late < 2
@@ -312,7 +312,7 @@ def test_a_commit_that_was_cancelled_is_heard_until_the_deadline(ground: Ground,
 
 @pytest.mark.parametrize("new", [False, True])
 def test_a_task_that_is_cancelled_just_before_the_deadline(ground: Ground, proxy: FaultyProxy, new: bool) -> None:
-    """A server that is silent is not waited for any longer than the invocation lasts; nor where `new` sessions hang."""
+    """The wait for a silent server is no longer than the invocation, even if `new` sessions hang."""
     error, late = in_silence(
         ground,
         proxy,
@@ -327,7 +327,7 @@ def test_a_task_that_is_cancelled_just_before_the_deadline(ground: Ground, proxy
 
 
 def test_twice(ground: Ground) -> None:
-    """Once in a statement, and again while that is undone."""
+    """Once in a statement, and again while the statement is being undone."""
     pool = ground.pool(max_size=1)
 
     async def borrow() -> None:
@@ -356,7 +356,7 @@ def test_twice(ground: Ground) -> None:
 
 @pytest.mark.parametrize("swallowed", [False, True])
 def test_a_deadline_ends_a_statement_without_a_signal(ground: Ground, swallowed: bool) -> None:
-    """In a thread, where no alarm could ring: as DeadlineExceeded, in time, and nothing is saved."""
+    """In a thread, where no alarm could ring, it ends as DeadlineExceeded, in time, and nothing is saved."""
     pool = ground.pool(cancel_before_deadline=1.2, max_size=1)
     caught: list[BaseException] = []
 
@@ -387,7 +387,7 @@ MANY = 1_000_000
 
 
 async def count_rows(ground: Ground, conn: Any, seen: list[int]) -> None:
-    """Read a stream of many rows, which the server has ready faster than they are read."""
+    """Read a stream of many rows, which the server sends faster than they are read."""
     if ground.engine == "postgresql":
         async with conn.cursor() as cursor:
             async for _ in cursor.stream(f"select generate_series(1, {MANY})"):
@@ -456,7 +456,7 @@ def test_a_task_that_still_uses_the_connection_when_its_block_ends(ground: Groun
 
 @pytest.mark.parametrize("autocommit", [False, True])
 def test_a_task_that_still_commits_when_its_block_ends(ground: Ground, proxy: FaultyProxy, autocommit: bool) -> None:
-    """Nobody may say that nothing is saved."""
+    """Nobody may report that nothing is saved."""
     pool = through(proxy, ground, autocommit=autocommit)
 
     async def main() -> None:

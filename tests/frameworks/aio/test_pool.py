@@ -87,7 +87,7 @@ def test_a_read_only_block_refuses_to_write(ground: Ground) -> None:
         with pytest.raises(Exception, match=r"(?i)read.only"):
             async with pool.connection(readonly=True) as conn:
                 await ground.insert(conn, 1)
-        async with pool.connection() as conn:  # the next borrower may
+        async with pool.connection() as conn:  # the next borrower may do so
             await ground.insert(conn, 2)
 
     asyncio.run(work())
@@ -147,7 +147,7 @@ def test_run_commits_itself(ground: Ground) -> None:
 
 
 def test_a_new_loop_each_time_costs_no_reconnect(ground: Ground) -> None:
-    """Also where tasks of the loop before had waited for one another on the connection itself."""
+    """Even if tasks of the previous loop had waited for each other on the connection itself."""
     pool = ground.pool()
 
     async def work() -> None:
@@ -280,7 +280,7 @@ def test_context_variables_flow(ground: Ground) -> None:
 
 
 def test_other_tasks_go_on_while_one_waits(ground: Ground) -> None:
-    """For the dial, TLS, and a statement: a clock that ticks every millisecond never stands still for long."""
+    """During the dial, TLS and a statement: a clock that ticks every millisecond never stands still for long."""
     pool = ground.pool()
 
     async def main() -> float:
@@ -381,7 +381,7 @@ lambda_pool.Pool({url!r})
 
 
 def test_a_turn_is_a_tasks_own(ground: Ground) -> None:
-    """A task's number is never that of one that is gone."""
+    """A task never has the number of an earlier task that has ended."""
     pool = ground.pool()
     numbers: set[int] = set()
 

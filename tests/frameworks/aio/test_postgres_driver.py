@@ -1,4 +1,4 @@
-"""What the cursors and settings of psycopg's AsyncConnection promise, and keep in a pool's hands as well."""
+"""What the cursors and settings of psycopg's AsyncConnection promise, and keep in a pool too."""
 
 import asyncio
 import contextlib
@@ -24,7 +24,7 @@ from tests.support.invoked import invoked
 
 @pytest.fixture
 def database(pg: Database) -> Database:
-    """PostgreSQL alone."""
+    """Only PostgreSQL."""
     return pg
 
 
@@ -46,7 +46,7 @@ def test_a_stream_that_is_read_whole(ground: Ground, pool: lambda_pool.AsyncPool
 
 
 def test_a_stream_that_is_closed_halfway(ground: Ground, pool: lambda_pool.AsyncPool) -> None:
-    """The server is told to end it; whoever rolls back goes on, on the same connection."""
+    """The server is told to end it. A borrower that rolls back continues on the same connection."""
 
     async def work(conn: Any) -> None:
         await ground.insert(conn, 1)
@@ -130,7 +130,7 @@ def test_a_copy_whose_block_fails_copies_nothing(ground: Ground, pool: lambda_po
 def test_a_statement_amid_what_has_the_connection_to_itself(
     ground: Ground, pool: lambda_pool.AsyncPool, amid: str
 ) -> None:
-    """psycopg would wait for the lock that the same task has, for ever. Another task waits for its turn."""
+    """psycopg would wait for ever for the lock that the same task has. Another task waits for its turn."""
 
     async def say(conn: Any) -> None:
         if amid == "commit":
@@ -184,7 +184,7 @@ def test_one_of_many_that_fails_undoes_all(ground: Ground, pool: lambda_pool.Asy
 
 
 def test_several_results_of_one_statement(pool: lambda_pool.AsyncPool) -> None:
-    """The first one is there to be read, also where the session was changed among them."""
+    """The first result can be read, even if one of the statements changed the session."""
 
     async def work(conn: Any) -> list[Any]:
         cursor = await conn.execute("select 1; set statement_timeout = '77s'; select 2")
@@ -311,7 +311,7 @@ def test_a_cursor_that_is_held_over_a_commit_is_not_the_next_borrowers(pool: lam
         await cursor.execute("select generate_series(1, 3) as n")
         await conn.commit()
         assert await cursor.fetchone() == {"n": 1}
-        with pytest.warns(ResourceWarning, match="still open"):  # the driver's own word
+        with pytest.warns(ResourceWarning, match="still open"):  # the driver's own wording
             del cursor
 
     borrow(pool, hold)
@@ -334,7 +334,7 @@ def test_what_a_borrower_sets_is_not_the_next_ones(pool: lambda_pool.AsyncPool) 
         await conn.set_isolation_level(psycopg.IsolationLevel.SERIALIZABLE)
         await conn.set_read_only(True)
         await conn.set_deferrable(True)
-        async with conn.transaction():  # begins in the same words
+        async with conn.transaction():  # it begins with the same words
             assert await query(conn, show) == [("serializable", "on", "on")]
         await conn.rollback()
         await conn.set_read_only(False)
@@ -377,7 +377,7 @@ def test_notifications(ground: Ground, pool: lambda_pool.AsyncPool) -> None:
         for word in ("a", "b"):
             ground.database.execute(f"notify orders, '{word}'")
         found = [each.payload async for each in conn.notifies(timeout=20, stop_after=2)]
-        ground.database.execute("notify orders, 'c'")  # not before: what comes at once is given at once
+        ground.database.execute("notify orders, 'c'")  # not before: notifications that come at once are given at once
         async with contextlib.aclosing(conn.notifies(timeout=20)) as coming:
             found.append((await anext(coming)).payload)
         return [*found, *[each.payload async for each in conn.notifies(timeout=0)]]
@@ -427,7 +427,7 @@ async def cancel_safe(conn: Any) -> None:
 def test_a_cancel_that_is_not_answered_ends_with_the_invocation(
     ground: Ground, how: Callable[[Any], Awaitable[None]]
 ) -> None:
-    """The borrower's own, and the driver's: it goes over a connection of its own, which no other deadline ends."""
+    """The borrower's cancel and the driver's: each uses a separate connection, which no other deadline ends."""
     server = ground.database.server
     with FaultyProxy("127.0.0.1", server.port) as proxy:
         pool = ground.pool(url=ground.database.url.replace(f":{server.port}/", f":{proxy.port}/"))
@@ -439,7 +439,7 @@ def test_a_cancel_that_is_not_answered_ends_with_the_invocation(
             end = time.monotonic() + 1.0
             with contextlib.suppress(psycopg.OperationalError):
                 await how(conn)
-            assert 0.1 < end - time.monotonic() < 0.6  # it waited, and no longer
+            assert 0.1 < end - time.monotonic() < 0.6  # it waited, but no longer
             proxy.heal()
             end += 60
             assert await one(conn) == [(1,)]

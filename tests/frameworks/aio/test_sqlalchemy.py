@@ -54,7 +54,7 @@ def test_transactions_and_sessions_share_the_pools_connection(ground: Ground) ->
 
 
 def test_an_attribute_that_would_be_loaded_without_await(ground: Ground) -> None:
-    """It would keep the event loop waiting."""
+    """It would block the event loop."""
 
     class Row:
         id: int
@@ -95,7 +95,7 @@ def test_a_new_loop_each_time(ground: Ground) -> None:
 
 
 def test_the_first_connections_of_several_loops_at_once(ground: Ground) -> None:
-    """SQLAlchemy sets up one at a time, behind a lock that knows one event loop only."""
+    """SQLAlchemy sets up one connection at a time, behind a lock that knows only one event loop."""
     pool = ground.pool(max_size=3)
     engine = create_async_engine(pool)
 
@@ -117,7 +117,7 @@ def test_the_first_connections_of_several_loops_at_once(ground: Ground) -> None:
 
 
 def test_streams(ground: Ground) -> None:
-    """Read to the end, and left in the middle."""
+    """Streams that are read to the end, and streams that are left in the middle."""
     pool = ground.pool()
     engine = create_async_engine(pool)
 
@@ -242,7 +242,7 @@ def test_cancelled_in_commit_and_in_a_statement(ground: Ground) -> None:
 
 
 def test_tasks_that_share_a_connection_do_no_harm(ground: Ground) -> None:
-    """On PostgreSQL they take turns, on MySQL the second is refused; what is read stays in step."""
+    """On PostgreSQL they take turns, on MySQL the second is refused; no answer goes to the wrong one."""
     pool = ground.pool(max_size=1)
     engine = create_async_engine(pool)
 
@@ -335,7 +335,7 @@ def test_the_handler_gives_a_session(ground: Ground) -> None:
 
 
 class Half(Session):
-    """As SQLModel's is."""
+    """A session like that of SQLModel."""
 
     def number_of(self, statement: Any) -> Any:
         return self.execute(statement).scalar()
@@ -411,7 +411,7 @@ def test_with_on_unavailable_the_handler_may_begin_itself(ground: Ground, autobe
 
 
 def test_with_on_unavailable_the_connection_is_there_already(ground: Ground) -> None:
-    """So that nothing that the handler itself raises is taken for it."""
+    """So no exception of the handler itself is mistaken for it."""
     pool = ground.pool()
 
     @handler(create_async_engine(pool), on_unavailable=lambda *_: "unavailable")
@@ -473,7 +473,7 @@ def test_the_wrong_kind_of_pool_is_told(ground: Ground) -> None:
 
 
 def test_a_url_alone(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a host a pool of its own, without one that of the environment."""
+    """With a host it has a pool of its own, without a host that of the environment."""
     monkeypatch.setenv("LAMBDA_POOL_URL", ground.database.url)
     scheme, _, rest = ground.database.url.partition("://")
     for url in (f"{scheme}+lambda_pool://{rest}", f"{scheme}+lambda_pool://"):
@@ -489,7 +489,7 @@ def test_a_url_alone(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_a_new_connection_is_asked_is_answered_in_time(ground: Ground) -> None:
-    """As behind a proxy that has no backend free: the login is its own."""
+    """As behind a proxy without a free backend: the proxy itself answers the login."""
     port = ground.database.server.port
     with FaultyProxy("localhost", port) as proxy:
         engine = create_async_engine(

@@ -1,4 +1,4 @@
-"""The ASGI middleware: what each request has, what it leaves, and what it is answered with."""
+"""The ASGI middleware: what each request has, what it leaves behind, and which answer it gets."""
 
 import asyncio
 import contextlib
@@ -81,7 +81,7 @@ class TestDeadline:
         def route(request: Request) -> Response:
             return JSONResponse(invocation.remaining())
 
-        assert ask(around(route, pool)).body == b"null"  # any other function's is its invocation's, not a request's
+        assert ask(around(route, pool)).body == b"null"  # elsewhere the deadline is the invocation's, not a request's
         monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "native-http")
         assert float(ask(around(route, pool)).body) == pytest.approx(6.9, abs=0.5)
         assert float(ask(around(route, pool, request_timeout=3)).body) == pytest.approx(2.9, abs=0.5)
@@ -92,7 +92,7 @@ class TestDeadline:
 
         with invoked(lambda: 2000):
             assert float(ask(wrap(route, pool, request_timeout=60)).body) == pytest.approx(1.9, abs=0.5)
-        assert ended.events == []  # it is counted once, by the invocation
+        assert ended.events == []  # the invocation counts it, once
 
     def test_no_wait_outlives_it(self, pool: lambda_pool.Pool, wrap: Wrap) -> None:
         def route(request: Request) -> Response:
@@ -132,7 +132,7 @@ class TestDeadline:
 
 @pytest.mark.parametrize("how", ["ends", "is cancelled"])
 def test_it_is_cleaned_up_though_the_loops_threads_are_all_taken(server: Server, how: str) -> None:
-    """Calls that never end have them, as those of an HTTP client without a time-out."""
+    """Calls that never end occupy them, such as those of an HTTP client without a time-out."""
     over = threading.Event()
     pool = lambda_pool.Pool(server.url(), max_size=1)
     left: list[Any] = []
@@ -167,7 +167,7 @@ def test_it_is_cleaned_up_though_the_loops_threads_are_all_taken(server: Server,
 
 
 def ask_in_a_thread(app: Any) -> Any:
-    """As `ask`, by another thread than the test's, which holds connections."""
+    """Like `ask`, but in another thread than that of the test, which holds connections."""
     found: list[Any] = []
     thread = threading.Thread(target=lambda: found.append(ask(app)))
     thread.start()
@@ -186,11 +186,11 @@ class TestCleanUp:
             insert(left[-1].__enter__(), 1)
             return JSONResponse({})
 
-        with pool.connection() as mine:  # of no request
+        with pool.connection() as mine:  # this belongs to no request
             insert(mine, 2)
             answer = ask(wrap(route, pool))
             assert pool.stats().in_use == 1
-        # Success is not reported for what is not saved.
+        # Success is not reported for work that is not saved.
         assert answer.status in {0, 500}
         assert isinstance(answer.error, lambda_pool.NotCommitted)
         assert "the request ended normally with a transaction still open" in str(answer.error)
@@ -200,7 +200,7 @@ class TestCleanUp:
         assert "a connection was held for" in caplog.text
 
     def test_a_silent_server_is_not_told_to_stop_past_the_deadline(self, server: Server, wrap: Wrap) -> None:
-        """What a thread of the request left at work is ended, but the answer waits for that."""
+        """A statement that a thread of the request left running is ended, but the answer waits for that."""
         sleep = "select pg_sleep(20)" if isinstance(server, PostgresServer) else "select sleep(20)"
         begun = threading.Event()
 
@@ -277,14 +277,14 @@ class TestCleanUp:
         assert pool.stats().leaked == 0
 
     def test_a_connection_that_was_given_back_is_the_next_ones(self, pool: lambda_pool.Pool) -> None:
-        """Also before the next one has got it: it is reserved first, and looked at then."""
+        """Even before the next borrower has got it: a connection is first reserved, and then checked."""
         core, me = core_of(pool), threading.get_ident()
 
         def route(request: Request) -> Response:
             with pool.connection():
                 pass
             with core.lock:
-                reserved = core.state.acquire(Role.WRITER, me)  # as another thread does
+                reserved = core.state.acquire(Role.WRITER, me)  # like another thread
             assert reserved is not None
             return JSONResponse({})
 
@@ -338,7 +338,7 @@ class TestCleanUp:
 
 
 def answering_before_commit(pool: lambda_pool.Pool) -> Any:
-    """An application that answers inside of the block, whose end fails for /bad."""
+    """An application that answers inside the block, whose end fails for /bad."""
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
         with pool.connection() as conn:
@@ -435,7 +435,7 @@ class TestAnswers:
             assert ask_in_a_thread(wrap(route, pool)).status == 429
 
     def test_a_500_that_a_framework_makes_of_it_is_503(self, pool: lambda_pool.Pool) -> None:
-        """As Django does, and gives no error on."""
+        """Django does this, and does not pass the error on."""
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             try:
@@ -450,10 +450,10 @@ class TestAnswers:
     def test_a_commit_that_fails_after_the_answer_changes_it(
         self, pool: lambda_pool.Pool, server: Server, wrap: Wrap
     ) -> None:
-        """What FastAPI does with a dependency of the default scope."""
+        """FastAPI does this with a dependency of the default scope."""
         app = answering_before_commit(pool)
         answer = ask(Middleware(app, pool), "/bad")
-        assert answer.status == 0  # the server makes a 500 of the error
+        assert answer.status == 0  # the server turns the error into a 500
         assert isinstance(answer.error, ValueError)
         assert saved(server) == []
         answer = ask(Middleware(app, pool), "/good")

@@ -1,4 +1,4 @@
-"""One physical connection, kept between requests: what the server is told, and what becomes of it."""
+"""One physical connection, kept between requests: what the server receives, and what happens to the connection."""
 
 import gc
 import os
@@ -20,7 +20,7 @@ from tests.frameworks.django.conftest import Statements, Use, backend_of, names,
 from tests.frameworks.django.shop.models import Order
 
 GONE = (OperationalError, InterfaceError)
-"""What the drivers say of a connection that is closed."""
+"""The drivers' messages for a closed connection."""
 
 # MariaDB and MySQL name it differently.
 ISOLATION = r"show session variables like 't%\_isolation'"
@@ -176,7 +176,7 @@ def test_lost_before_anybody_used_it_another_takes_its_place(connection: Any, da
 
 
 def test_closed_twice_and_a_connection_asked_for_by_hand(connection: Any) -> None:
-    """As libraries do it that call Django's own methods."""
+    """Libraries that call Django's own methods do it like this."""
     conn = connection.get_new_connection(connection.get_connection_params())
     assert stats(connection).in_use == 1
     assert connection.borrow().conn is conn
@@ -230,7 +230,7 @@ def test_killed_in_a_transaction_whose_error_is_swallowed(connection: Any, datab
     with pytest.raises(GONE), transaction.atomic():
         insert("lost")
         database.kill(backend_of(connection))
-        for name in ("lost too", "half"):  # and not on a new connection, where it would be saved alone
+        for name in ("lost too", "half"):  # not on a new connection, where it alone would be saved
             with pytest.raises(GONE):
                 insert(name)
     assert names(database) == []
@@ -239,7 +239,7 @@ def test_killed_in_a_transaction_whose_error_is_swallowed(connection: Any, datab
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("swallowed", [False, True])
 def test_a_writer_that_became_a_reader_is_left(connection: Any, database: Database, swallowed: bool) -> None:
-    """Also where its refusal was caught, and the block failed only because nothing of it is saved."""
+    """Even if its refusal was caught, and the block failed only because nothing of it is saved."""
     first = backend_of(connection)
     with pytest.raises(DatabaseError), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("set transaction read only")
@@ -298,7 +298,7 @@ def test_closed_inside_of_atomic(connection: Any, database: Database) -> None:
 
 
 def test_taken_away_at_the_end_of_an_invocation(connection: Any, database: Database) -> None:
-    """Of another decorator than Django's, which knows nothing of it."""
+    """A connection of another decorator than Django's, which does not know about it."""
     began = time.monotonic()
     first = backend_of(connection)
     lifecycle.end_invocation(None, began, failed=False)
@@ -345,7 +345,7 @@ def test_a_thread_that_ends_saves_nothing_more(connection: Any, database: Databa
 
 
 def test_a_thread_that_borrowed_for_a_shared_connection_ends(use: Use) -> None:
-    """Who shares it borrows anew, and does not give back what is lent to somebody else by now."""
+    """A thread that shares it borrows again, and does not give back what is now lent to somebody else."""
     connection = use(max_size=2)
     connection.inc_thread_sharing()
     try:
@@ -423,7 +423,7 @@ def test_nobody_can_be_reached(use: Use, database: Database) -> None:
 @pytest.mark.parametrize("prepared", [False, True])
 @pytest.mark.sampled(2, "waits for a time-out")
 def test_what_a_new_connection_is_asked_is_answered_in_time(use: Use, database: Database, prepared: bool) -> None:
-    """As behind a proxy that has no backend free: the login is its own."""
+    """As behind a proxy without a free backend: the proxy itself answers the login."""
     with FaultyProxy("localhost", database.server.port) as proxy:
         connection = use(port=proxy.port, timeout=1.0)
         if prepared:

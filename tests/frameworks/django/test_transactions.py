@@ -1,4 +1,4 @@
-"""atomic() and its relatives: what is saved, and what is said of it."""
+"""atomic() and its relatives: what is saved, and what is reported about it."""
 
 import time
 from collections.abc import Iterator
@@ -70,7 +70,7 @@ def test_it_is_not_hidden_where_nothing_can_be_opened(use: Use, proxy: FaultyPro
 
 
 def test_commit_ends_with_the_invocation(use: Use, proxy: FaultyProxy) -> None:
-    """It does not wait for an answer that does not come."""
+    """It does not wait for an answer that never comes."""
     use(port=proxy.port)
     end = time.monotonic() + 1.0
     with invoked(lambda: (end - time.monotonic()) * 1000), pytest.raises(CommitUncertain):
@@ -82,7 +82,7 @@ def test_commit_ends_with_the_invocation(use: Use, proxy: FaultyProxy) -> None:
 
 @MYSQL
 def test_lost_after_commit_was_answered(connection: Any, database: Database) -> None:
-    """MySQL's Django says SET autocommit once more. What is saved is then no failure, and hooks run."""
+    """On MySQL Django then sends another SET autocommit. If that fails, saved work is not a failure, and hooks run."""
     ran: list[str] = []
     with transaction.atomic():
         Order.objects.create(name="saved")
@@ -117,7 +117,7 @@ def test_commit_that_the_server_refuses(connection: Any, database: Database) -> 
 
 @pytest.mark.parametrize("unsaved", ["raise", "warn"])
 def test_an_error_that_was_swallowed(use: Use, database: Database, unsaved: str) -> None:
-    """PostgreSQL makes a rollback of COMMIT, and Django would not tell."""
+    """PostgreSQL turns COMMIT into a rollback, and Django would not report it."""
     connection = use(unsaved=unsaved)
 
     def work() -> None:
@@ -126,7 +126,7 @@ def test_an_error_that_was_swallowed(use: Use, database: Database, unsaved: str)
             with pytest.raises(Exception, match="nonsense"):
                 cursor.execute("select nonsense")
 
-    if database.engine == "mysql":  # which goes on where it was
+    if database.engine == "mysql":  # it continues its transaction
         work()
         assert names(database) == ["lost"]
     elif unsaved == "raise":
@@ -183,7 +183,7 @@ def test_an_error_that_django_rolls_back_for_without_a_word(
 
 
 def test_what_ends_a_request_ends_no_atomic_block(use: Use, database: Database) -> None:
-    """close_old_connections() in the middle of one, by a nested request or a library, which Django leaves alone."""
+    """close_old_connections() inside a block, by a nested request or a library. Django leaves the block alone."""
     use()
     with transaction.atomic():
         Order.objects.create(name="first")
@@ -200,7 +200,7 @@ def test_what_ends_a_request_ends_no_atomic_block(use: Use, database: Database) 
 
 
 def test_a_close_amid_a_block_is_told(use: Use, database: Database, caplog: pytest.LogCaptureFixture) -> None:
-    """Django rolls back without a word."""
+    """Django rolls back without reporting it."""
     connection = use()
     with transaction.atomic():
         Order.objects.create(name="lost")
@@ -257,7 +257,7 @@ def test_a_rollback_that_was_asked_for_is_no_error(use: Use, database: Database)
 
 
 def test_a_rollback_that_an_inner_block_asked_for_is_over_with_it(use: Use, database: Database) -> None:
-    """It explains no error that the outer block hides later."""
+    """It does not explain an error that the outer block hides later."""
     use()
     with transaction.atomic():
         Order.objects.create(name="saved")
@@ -279,7 +279,7 @@ def test_a_rollback_that_an_inner_block_asked_for_is_over_with_it(use: Use, data
 
 
 def test_a_deadline_ends_the_statement(use: Use, database: Database) -> None:
-    """Django's error, whose cause says why."""
+    """It raises Django's error, whose cause gives the reason."""
     connection = use(cancel_before_deadline=0.3)
     connection.ensure_connection()  # in Lambda the pool is made during Init
 
@@ -357,7 +357,7 @@ def test_streams(use: Use, database: Database, inside: bool) -> None:
             assert {text.partition(" ")[0] for text in sent.seen} == {"declare", "fetch", "close"}
         else:
             assert len(sent.seen) == 1
-        # Left in the middle.
+        # It is left in the middle.
         stream = Order.objects.iterator(chunk_size=10)
         next(stream)
         stream.close()
@@ -366,9 +366,9 @@ def test_streams(use: Use, database: Database, inside: bool) -> None:
 
 
 @POSTGRESQL
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # psycopg warns of it, rightly
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # psycopg warns about it, rightly
 def test_a_stream_that_stays_open_is_closed_with_a_reset(connection: Any, database: Database) -> None:
-    """Held by somebody who forgot it, it would hold its rows on the server for as long as the session lives."""
+    """If somebody forgot it, it would keep its rows on the server for as long as the session lives."""
     Order.objects.bulk_create([Order(name=f"order {number:03}") for number in range(50)])
     cursor = connection.chunked_cursor()
     cursor.execute("select name from shop_order")
@@ -380,7 +380,7 @@ def test_a_stream_that_stays_open_is_closed_with_a_reset(connection: Any, databa
 
 
 def test_a_reader_beside_a_writer(use: Use, database: Database) -> None:
-    """By a router; what is written through the reader is refused, inside of atomic() and outside."""
+    """With a router. Writes through the reader are refused, inside and outside atomic()."""
     use()
     reader = use("reader", readonly=True)
 
@@ -432,7 +432,7 @@ def test_autocommit_off_in_the_settings(use: Use, database: Database) -> None:
 
 
 def test_autocommit_off_and_a_receiver_that_asks(use: Use, database: Database) -> None:
-    """What a receiver of the signal begins is no part of the first transaction."""
+    """A transaction that a receiver of the signal begins is not part of the first transaction."""
     entry = {**use().settings_dict, "AUTOCOMMIT": False}
     connection = use(entry=entry)
 
@@ -455,7 +455,7 @@ def test_autocommit_off_and_a_receiver_that_asks(use: Use, database: Database) -
 
 @MYSQL
 def test_a_set_autocommit_that_commits(use: Use, proxy: FaultyProxy) -> None:
-    """MySQL commits where autocommit is switched on; that is a COMMIT like every other."""
+    """MySQL commits when autocommit is switched on; that is a COMMIT like any other."""
     use(port=proxy.port)
     transaction.set_autocommit(False)
     Order.objects.create(name="perhaps")
@@ -523,7 +523,7 @@ def test_a_statement_that_committed_and_failed_undoes_nothing(connection: Any, d
 @MYSQL
 @pytest.mark.parametrize("inner", [True, False])
 def test_a_deadlock_in_an_inner_block_undoes_the_outer_one_too(use: Use, database: Database, inner: bool) -> None:
-    """Who does what Django advises, and catches outside of the inner block, must not be advised the same again."""
+    """Code that follows Django's advice, and catches outside the inner block, must not get the same advice again."""
     connection = use()
     deadlock = Deadlock(database)
     with pytest.raises(OperationalError, match=r"the server had undone all of its transaction .*1213") as caught:

@@ -1,4 +1,4 @@
-"""One record for each physical connection: set-up once, nothing lost at the return, no statement too many."""
+"""One record for each physical connection: set up once, nothing lost at the return, no needless statement."""
 
 import gc
 import json
@@ -178,7 +178,7 @@ def test_a_listener_of_connect_that_fails_leaves_nothing_behind(engine: Engine) 
 
 
 def test_what_a_listener_of_connect_set_lasts(database: Database, make: Make) -> None:
-    """Left in the middle of a transaction, as most of them are written; and a rollback comes next."""
+    """Most listeners end in the middle of a transaction, and a rollback comes next."""
     engine = make()
     pg = database.engine == "postgresql"
 
@@ -239,7 +239,7 @@ def test_dispose_closes_what_is_idle_and_the_next_checkout_works(database: Datab
     assert database.is_gone(first)
     with engine.connect() as conn:
         second = backend(conn)
-        engine.dispose()  # amid its use: it is closed when it comes back
+        engine.dispose()  # while it is in use: it is closed when it comes back
         assert conn.execute(text("select 1")).scalar() == 1
     assert database.is_gone(second)
     engine.dispose(close=False)
@@ -296,7 +296,7 @@ def test_a_detached_connection_that_is_dropped_gives_its_room_back(engine: Engin
     with engine.connect() as conn:
         conn.detach()
         conn.invalidate()
-    raw = engine.raw_connection()  # which finds the room of the one before
+    raw = engine.raw_connection()  # this takes the room of the one before
     raw.detach()
     del raw
     gc.collect()
@@ -370,7 +370,7 @@ def test_records_of_connections_that_are_gone_are_forgotten(engine: Engine) -> N
 
 
 def test_connections_from_before_the_engine_are_replaced(database: Database) -> None:
-    """They were opened without what the dialect needs."""
+    """They were opened without the settings that the dialect needs."""
     pool = database.pool()
     pool.warm()
     engine = create_engine(pool)
@@ -434,7 +434,7 @@ def test_what_sqlalchemy_takes_back_itself_costs_no_statement_of_ours(my: Databa
 
 
 def test_a_users_own_change_of_session_ends_with_the_borrow(database: Database, make: Make) -> None:
-    """SET SESSION by hand: the engine's own level is there again, on this connection or on a new one."""
+    """After a SET SESSION by hand the engine's own level is there again, on this connection or on a new one."""
     engine = make(isolation_level="READ COMMITTED")
     with engine.connect() as conn:
         if database.engine == "postgresql":
@@ -534,7 +534,7 @@ def test_the_pools_own_connect_args_are_kept(my: Database) -> None:
 
 @pytest.mark.parametrize("reset", ["transaction", "changed", "session"])
 def test_nothing_is_reset_amid_a_borrow(database: Database, make: Make, reset: str) -> None:
-    """COMMIT and ROLLBACK end a transaction, and not yet the borrower's session."""
+    """COMMIT and ROLLBACK end a transaction, but not yet the borrower's session."""
     pg = database.engine == "postgresql"
     engine = make(options={"reset": reset})
     with engine.connect() as conn:
@@ -581,7 +581,7 @@ def test_with_a_reset_at_each_return_each_borrow_is_set_up_anew(database: Databa
 
 @pytest.mark.parametrize("listens", [False, True])
 def test_a_session_that_was_changed_is_brought_back_or_replaced(database: Database, make: Make, listens: bool) -> None:
-    """What a listener of `connect` set is there again, and never what a borrower did."""
+    """The settings of a `connect` listener are there again, but never those of a borrower."""
     pg = database.engine == "postgresql"
     engine = make(options={"reset": "changed"})
     set_up = []

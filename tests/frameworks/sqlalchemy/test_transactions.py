@@ -1,4 +1,4 @@
-"""How transactions end: saved, undone, or said to be neither."""
+"""How transactions end: saved, undone, or reported as neither."""
 
 import logging
 import time
@@ -54,7 +54,7 @@ def test_savepoints(database: Database, engine: Engine) -> None:
 
 @pytest.fixture
 def two_phase(request: pytest.FixtureRequest, database: Database) -> tuple[Database, Any]:
-    """A server that allows it; and its table."""
+    """A server that allows it, and its table."""
     if database.engine == "postgresql":
         server = PostgresServer(extra_config=["max_prepared_transactions = 5"])
         server.start()
@@ -258,7 +258,7 @@ def test_an_error_of_commit_itself_is_the_drivers(pg: Database) -> None:
 
 
 def test_a_swallowed_error_is_not_committed(pg: Database) -> None:
-    """PostgreSQL answers COMMIT with ROLLBACK, and the driver says nothing."""
+    """PostgreSQL answers COMMIT with ROLLBACK, but the driver does not report it."""
     engine = create_engine(pg.pool())
     with pytest.raises(NotCommitted), engine.connect() as conn:
         conn.execute(table_of(pg).insert().values(id=1))
@@ -411,7 +411,7 @@ def test_events_of_the_engine_see_each_end(engine: Engine) -> None:
 
 @pytest.mark.parametrize("database", ["mysql"], indirect=True)
 def test_a_statement_that_committed_and_failed_undoes_nothing(database: Database, engine: Engine) -> None:
-    """DDL commits what came before it, also where it is refused."""
+    """DDL commits what came before it, even if it is refused."""
     table = table_of(database)
     with Session(engine) as session:
         session.execute(table.insert().values(id=1))

@@ -1,4 +1,4 @@
-"""`Pool.step`: exactly one row for each step, wherever it is interrupted. Run by the SDK's own test runner."""
+"""`Pool.step`: exactly one row for each step, wherever it is interrupted. These run on the SDK's own test runner."""
 
 import itertools
 import threading
@@ -50,7 +50,7 @@ def test_a_step_and_the_record_of_it_are_one_transaction(pool: lambda_pool.Pool,
     @durable_execution
     def handler(event: Any, context: DurableContext) -> Any:
         first = pool.step(context, "first", lambda conn: {"number": insert(conn, 1), "list": (1, 2)})
-        context.wait(Duration.from_seconds(60))  # suspends, and rolls nothing back
+        context.wait(Duration.from_seconds(60))  # this suspends, and rolls nothing back
         return [first, pool.step(context, "second", lambda conn: insert(conn, 2))]
 
     result = run_durable(handler)
@@ -148,7 +148,7 @@ def test_a_commit_whose_answer_is_lost_is_looked_up(
 def test_what_was_recorded_is_found_where_the_encoding_is_not_known(
     postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In a database of SQL_ASCII psycopg gives bytes."""
+    """In a database with SQL_ASCII, psycopg returns bytes."""
     from lambda_pool import replay
 
     genuine, runs = replay.run, list[int]()
@@ -245,10 +245,10 @@ class Interrupted:
         @durable_execution
         def handler(event: Any, context: DurableContext) -> Any:
             def step(step_context: Any) -> Any:
-                # As Pool.step, of which the SDK sees no part but the function that it calls.
+                # Like Pool.step: the SDK sees only the function that it calls.
                 attempt = next(attempts)
                 found = taken["func"](step_context)
-                interrupt("return", attempt)  # COMMIT has come, and the SDK has no record of it
+                interrupt("return", attempt)  # COMMIT is done, but the SDK has no record of it yet
                 return found
 
             def work(conn: Any) -> int:
@@ -277,7 +277,7 @@ class Interrupted:
         return run_durable(handler)
 
     def after_commit(self) -> Any:
-        """One that is interrupted between COMMIT and the SDK's record."""
+        """A step that is interrupted between COMMIT and the SDK's record."""
         first = iter([True])
 
         def interrupt(place: str, attempt: int) -> None:
@@ -298,7 +298,7 @@ def test_between_commit_and_the_record_a_replay_gives_the_stored_result(pool: la
 def test_interrupted_anywhere_there_is_one_row_each(
     pool: lambda_pool.Pool, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Sessions are killed and errors raised before the statement, behind it, and behind COMMIT."""
+    """Sessions are killed and errors raised before the statement, after it, and after COMMIT."""
     monkeypatch.setattr(Executor, "RETRY_BACKOFF_SECONDS", 0)
     dice = seeded()
     kill = (
@@ -307,7 +307,7 @@ def test_interrupted_anywhere_there_is_one_row_each(
         if isinstance(server, PostgresServer)
         else None
     )
-    # How often each execution is interrupted there. One that is never interrupted takes no time, and shows nothing.
+    # How often each execution is interrupted there. One that is never interrupted takes no time and proves nothing.
     ways = [ways for ways in itertools.product(range(2), range(2), range(3)) if any(ways)]
     executions = 1000 if FULL else 8
     for number in range(1, executions + 1):
@@ -343,7 +343,7 @@ def kill_all(server: Server, kill: str | None) -> None:
 
 
 def test_a_step_that_runs_twice_at_once_is_done_once(pool: lambda_pool.Pool, server: Server) -> None:
-    """As where a time-out stops nothing, and the next invocation runs the same step."""
+    """This happens if a time-out stops nothing, and the next invocation runs the same step."""
     from lambda_pool import durable
     from lambda_pool.api import core_of
 
@@ -387,7 +387,7 @@ def test_a_step_that_runs_twice_at_once_is_done_once(pool: lambda_pool.Pool, ser
 
 
 def failure(pool: lambda_pool.Pool, work: Callable[[Any], Any]) -> str:
-    """What a step ends with that is not tried again."""
+    """The error of a step that is not tried again."""
 
     @pool.handler
     @durable_execution
@@ -434,7 +434,7 @@ def test_work_that_ends_its_transaction_is_not_reported_as_done(pool: lambda_poo
 
 
 def test_work_whose_connection_is_lost_is_done_again(pool: lambda_pool.Pool, server: Server) -> None:
-    """As by `Pool.run`, and within one run of the step."""
+    """As in `Pool.run`, and within one run of the step."""
     calls = []
 
     def work(conn: Any) -> int:
@@ -461,7 +461,7 @@ def end_session(server: Server, conn: Any) -> None:
 
 
 def test_work_with_a_cursor_that_the_connection_did_not_make(pool: lambda_pool.Pool, server: Server) -> None:
-    """Nobody knows what that said, so it is not taken for a COMMIT."""
+    """Nobody knows what that cursor sent, so it is not taken for a COMMIT."""
     cursor = psycopg.Cursor if isinstance(server, PostgresServer) else pymysql.cursors.Cursor
 
     @pool.handler
@@ -478,10 +478,10 @@ def test_work_with_a_cursor_that_the_connection_did_not_make(pool: lambda_pool.P
 
 
 def test_a_step_that_committed_by_itself_fails_and_says_so(pool: lambda_pool.Pool, server: Server) -> None:
-    """Interrupted behind that, it could neither be done again nor be told as done."""
+    """If it were interrupted after that, it could neither be done again nor be reported as done."""
     calls: list[int] = []
     ending = ["commit"]
-    if not isinstance(server, PostgresServer):  # where that is a part of the transaction
+    if not isinstance(server, PostgresServer):  # on PostgreSQL this is part of the transaction
         ending.append("create table if not exists made_by_a_step (id int)")
     for statement in ending:
 
@@ -526,7 +526,7 @@ def test_a_role_that_may_not_make_the_table_is_told_the_statement(server: Server
 
 
 def test_a_table_that_cannot_be_made_for_another_reason_is_told_with_the_reason(postgres: PostgresServer) -> None:
-    """Such as that there is no schema in the search path, where every statement of the application names its own."""
+    """For example, there is no schema in the search path, as every statement of the application names its own."""
     postgres.execute("drop table if exists lambda_pool_steps")
     pool = lambda_pool.Pool(postgres.url(), connect_args={"options": "-c search_path="})
     text = failure(pool, lambda conn: 1)
@@ -554,7 +554,7 @@ def test_old_rows_are_deleted(pool: lambda_pool.Pool, server: Server) -> None:
 
 
 def test_deleting_old_rows_waits_for_no_step_at_work(pool: lambda_pool.Pool, server: Server) -> None:
-    """The only row may be that of a step at work in another environment, which holds a lock on it."""
+    """The only row may be that of a running step in another environment, which holds a lock on it."""
     assert failure(pool, lambda conn: 1 / 0)  # the table is there
     fresh = lambda_pool.Pool(server.url())
     claim = "insert into lambda_pool_steps (step, execution, name) values ('at work', 'e', 'n')"

@@ -1,4 +1,4 @@
-"""The doctor, with every step made to fail for real, and never a secret in what it says."""
+"""The doctor: every step is made to fail for real, and its output never has a secret."""
 
 import io
 import json
@@ -42,7 +42,7 @@ ACCESS_KEY = "ASIACANARYOFKEY00001"
 SECRET_KEY = "canary/of+a+secret/key"
 SESSION_TOKEN = "canary/of+a/session+token" * 20
 CANARIES = ("canary", "X-Amz-Signature=", "X-Amz-Security-Token=")
-"""Texts of which none may ever come out. All secrets hold the first; a token's own marks are never shown whole."""
+"""Texts that must never be in the output. All secrets contain the first; a token's own marks are never shown whole."""
 
 Server = PostgresServer | MariaDbServer
 
@@ -54,7 +54,7 @@ def check_no_secret(*texts: str) -> None:
 
 
 class Found:
-    """A report, its steps by name."""
+    """A report, with its steps by name."""
 
     def __init__(self, report: Report) -> None:
         self.report = report
@@ -64,7 +64,7 @@ class Found:
         assert [step["step"] for step in report["steps"]] == ["config", *(name for name, _, _ in checks.CHECKS)]
 
     def failed_at(self, name: str) -> str:
-        """All that is said of the one step that failed."""
+        """Everything that the report says about the one failed step."""
         failed = [step["step"] for step in self.report["steps"] if step["status"] == "failed"]
         assert failed == [name], self.text
         assert not self.report["ok"]
@@ -81,7 +81,7 @@ class Found:
 
 @pytest.fixture(autouse=True)
 def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
-    """Nothing of the machine's own, only canaries; and no secret in the log either."""
+    """No settings of the machine itself, only canaries; and no secret in the log either."""
     for name in list(os.environ):
         if name.startswith(("LAMBDA_POOL_", "AWS_", "PG")) and name not in {
             "AWS_LAMBDA_RIE",
@@ -96,7 +96,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pyte
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
-    # Nobody answers there: a test in which AWS does says so.
+    # Nobody answers there. A test in which AWS answers sets another address.
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
     caplog.set_level(logging.DEBUG)
     yield
@@ -105,7 +105,7 @@ def no_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pyte
 
 @pytest.fixture(scope="module", params=["postgresql", "mysql"])
 def server(request: pytest.FixtureRequest) -> Iterator[Server]:
-    """One of each engine, with a user `app`."""
+    """One server of each engine, with a user `app`."""
     made: Server = PostgresServer() if request.param == "postgresql" else MariaDbServer()
     with made:
         if isinstance(made, PostgresServer):
@@ -157,7 +157,7 @@ def test_it_leaves_no_connection_behind(server: Server) -> None:
 
 
 def test_a_pool_of_the_users_own(server: Server) -> None:
-    """Whatever kinds of rows, cursors and transactions it asks for."""
+    """It works with all kinds of rows, cursors and transactions."""
     if server.scheme == "postgresql":
         arguments: dict[str, Any] = {"row_factory": psycopg.rows.dict_row, "cursor_factory": psycopg.ClientCursor}
     else:
@@ -181,7 +181,7 @@ def test_what_the_environment_says(server: Server, monkeypatch: pytest.MonkeyPat
 
 
 def command(*arguments: str, prefix: Sequence[str] = (), env: Mapping[str, str] | None = None) -> tuple[int, str]:
-    """Run the command in a process of its own: its exit code, and what it printed."""
+    """Run the command in a process of its own. Out: its exit code and its output."""
     script = "import sys; from lambda_pool.cli import main; sys.exit(main())"
     done = subprocess.run(
         [*prefix, sys.executable, "-W", "error", "-c", script, "doctor", *arguments],
@@ -218,7 +218,7 @@ def test_exit_code_1(server: Server) -> None:
         ((), {}, "no database URL"),
         (("--url", "postgres:/nonsense"), {}, "must start with postgresql://"),
         (("postgres:/nonsense",), {}, "must start with postgresql://"),
-        (("postgre://h/d",), {}, "config: the URL must start with"),  # it stood in no variable
+        (("postgre://h/d",), {}, "config: the URL must start with"),  # it was in no variable
         (
             ("postgresql://h/d", "--secret-id", "x", "--auth", "iam"),
             {},
@@ -298,7 +298,7 @@ def test_a_clusters_reader_is_pointed_out() -> None:
 
 
 def test_no_credentials(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The way to the server is looked at all the same."""
+    """The way to the server is checked anyway."""
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     found = examine(Pool(server.url("app"), auth=IamToken(), observers=()))
     assert "AWS_SECRET_ACCESS_KEY is not" in found.said("identity")
@@ -350,7 +350,7 @@ def test_a_closed_port(server: Server) -> None:
 
 @pytest.fixture
 def black_hole() -> Iterator[int]:
-    """A port that answers no SYN: its backlog is full."""
+    """A port that does not answer a SYN: its backlog is full."""
     with ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -419,7 +419,7 @@ def test_a_server_without_tls(engine: str) -> None:
         if engine == "postgresql"
         else MariaDbServer(extra_config=["--skip-ssl"])
     )
-    # Its own execute() asks for TLS, so nobody can be created; the superuser will do.
+    # Its own execute() asks for TLS, so no user can be created; the superuser is used instead.
     with made:
         login = f"{made.user}:{made.password}"
         where = f"{made.scheme}://{login}@localhost:{made.port}/{made.database}"
@@ -652,7 +652,7 @@ def test_a_token_that_pam_refuses(iam_server: IamServer, moto_url: str, monkeypa
     if iam_server.scheme == "mysql":
         assert "IDENTIFIED WITH AWSAuthenticationPlugin AS 'RDS'" in text
     else:
-        assert "GRANT" not in text  # PAM was asked, so it was granted
+        assert "GRANT" not in text  # PAM was asked, so the role was granted
 
 
 @pytest.mark.sampled(1, "a server that asks for tokens")
@@ -682,7 +682,7 @@ def test_the_very_arn_of_the_instance(iam_server: IamServer, moto_url: str) -> N
 
 
 def lasting(text: str) -> str:
-    """Without what differs from run to run: ports, dates, identifiers, and where the lines end."""
+    """The text without the parts that differ between runs: ports, dates, identifiers, and line breaks."""
     text = re.sub(r"db-\w{26}", "db-ID", " ".join(text.split()))
     text = re.sub(r"\d{4}-\d\d-\d\d [\d:]{8}|[A-Z][a-z]{2} \d+ [\d:]{8} \d{4}", "DATE", text)
     return re.sub(r"(?<=[ :])\d{4,5}(?=\D)", "PORT", text)
@@ -849,7 +849,7 @@ def test_a_standby() -> None:
 
 def test_a_server_whose_clock_is_wrong(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     if isinstance(server, PostgresServer):
-        # Whose clock cannot be set without the machine's: so this one's is.
+        # Its clock cannot be set without setting the machine's. So the clock of this process is shifted instead.
         now = time.time
         monkeypatch.setattr(time, "time", lambda: now() - 3600)
         found = examine(url_of(server))
@@ -954,7 +954,7 @@ def test_the_last_line_of_defence() -> None:
 
 @pytest.mark.parametrize("password", ["postgres", "postgresql", "localhost", "sales", "salesdb", "5432"])
 def test_a_password_that_is_a_word_of_the_url(password: str) -> None:
-    """Stars in its place would say what it is."""
+    """Stars in place of the word would show what the password is."""
     url = f"postgresql://postgres:{password}@localhost:5432/salesdb"
     text = examine(Pool(url, connect_timeout=0.3, observers=())).text
     assert "postgresql://postgres@localhost:5432/salesdb" in text
@@ -1058,7 +1058,7 @@ def test_how_full_the_server_is(server: Server) -> None:
     facts = found.steps["room"]["facts"]
     assert found.status("room") == "ok"
     assert 0 < facts["connections"] < facts["limit"] <= 60
-    # Outside of an invocation nobody knows how long one may last. MySQL counts whole seconds.
+    # Outside an invocation nobody knows how long one may last. MySQL counts whole seconds.
     assert facts["session_idle"] == (905.5 if server.scheme == "postgresql" else 906)
     assert f"{facts['connections']} of {facts['limit']} connections" in found.said("room")
 
@@ -1087,7 +1087,7 @@ def test_a_pooler_that_takes_too_few_clients() -> None:
             assert "at least the number of environments" in found.said("room")
         with PgBouncer(made, max_client_conn=2000) as bouncer:
             assert examine(bouncer.url()).status("room") == "ok"
-        with PgBouncer(made, {"app": "app"}, admin_users="nobody_else") as bouncer:  # its console is not this user's
+        with PgBouncer(made, {"app": "app"}, admin_users="nobody_else") as bouncer:  # this user may not use its console
             found = examine(bouncer.url())
             assert found.status("room") == "ok"
             assert "at least the number of environments" in found.said("room")

@@ -1,4 +1,4 @@
-"""`lambda-pool plan`: the arithmetic, what it asks of real servers and of AWS, and what it prints."""
+"""`lambda-pool plan`: the arithmetic, what it asks real servers and AWS, and what it prints."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_lambda_throttles_what_its_bounds_do_not_allow() -> None:
     assert made.now.throttled is False
     assert made.most is not None
     assert made.most.connections == 100
-    # What is wanted decides about a proxy, not what is let through.
+    # What the functions want decides about a proxy, not what it lets through.
     assert plan(sized(environments=500, reserved_concurrency=100)).proxy is ProxyAdvice.YES
 
 
@@ -265,11 +265,11 @@ def test_what_is_missing_is_named(capsys: pytest.CaptureFixture[str], arguments:
 
 
 def test_a_postgresql_tells_its_limits(capsys: pytest.CaptureFixture[str]) -> None:
-    with PostgresServer() as postgres:  # its own: nobody else's sessions are to be counted
+    with PostgresServer() as postgres:  # a server of its own: no other sessions must be counted
         postgres.execute("create role planner login password 'planner'")
         url = postgres.url(user="planner", password="planner")
         [(limit,)] = postgres.execute("select current_setting('max_connections')::int")
-        with psycopg.connect(postgres.url()), psycopg.connect(url):  # somebody else's, and one of the function's own
+        with psycopg.connect(postgres.url()), psycopg.connect(url):  # somebody else's, and one of the function
             code, out, _ = command(capsys, url, "--environments", "1", "--json")
     answer = json.loads(out)
     assert code == 0
@@ -289,7 +289,7 @@ def test_a_mariadb_tells_its_limits(mariadb: MariaDbServer, capsys: pytest.Captu
     answer = json.loads(out)
     assert code == 0
     assert (answer["figures"]["max_connections"], answer["figures"]["reserved"]) == (limit, 0)
-    assert answer["figures"]["others"] == 5  # given wins
+    assert answer["figures"]["others"] == 5  # the given value wins
 
 
 def test_a_server_that_is_not_there_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:

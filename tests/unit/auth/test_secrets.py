@@ -1,4 +1,4 @@
-"""SecretsManager: what it makes of a secret, its cache, its rotation and its errors."""
+"""SecretsManager: how it reads a secret, its cache, its rotation and its errors."""
 
 import contextlib
 import json
@@ -38,7 +38,7 @@ ARN = "arn:aws:secretsmanager:us-west-2:123456789012:secret:orders-AbCdEf"
 
 
 class Time:
-    """A wall clock to be set by hand."""
+    """A wall clock that is set by hand."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -48,7 +48,7 @@ class Time:
 
 
 def is_an_auth(auth: Auth) -> None:
-    """For the type checker: SecretsManager keeps to the protocol."""
+    """For the type checker: SecretsManager follows the protocol."""
 
 
 def store(vault: Any, body: object, name: str = "orders") -> str:
@@ -310,12 +310,12 @@ def test_a_refused_login_is_fetched_anew(vault: Any) -> None:
     auth.rejected(old)
     new = auth.credentials(ANYWHERE, "app", 5.0)
     assert (new.user, password(new), new.cached) == ("app_clone", "new", False)
-    auth.rejected(old)  # said too late: the new one stays
+    auth.rejected(old)  # this came too late: the new one stays
     assert auth.credentials(ANYWHERE, "app", 5.0).cached
 
 
 def test_a_rotation_halfway_through_is_followed(vault: Any) -> None:
-    # The database has the new password already, and the new version is not yet the current one.
+    # The database already has the new password, but the new version is not yet the current one.
     store(vault, RDS)
     auth = SecretsManager("orders")
     auth.rejected(auth.credentials(ANYWHERE, "", 5.0))
@@ -370,7 +370,7 @@ def test_forget_forgets_even_under_a_lost_lock(vault: Any) -> None:
     store(vault, RDS)
     auth = SecretsManager("orders")
     auth.credentials(ANYWHERE, "", 5.0)
-    auth._lock.acquire()  # as if held by a thread that a fork left behind
+    auth._lock.acquire()  # as if it were held by a thread that a fork left behind
     auth.forget()
     assert not auth.credentials(ANYWHERE, "", 5.0).cached
 
@@ -399,7 +399,7 @@ def test_threads_fetch_once_and_none_waits_longer_than_allowed(vault: Any) -> No
 
 
 class Api:
-    """A Secrets Manager that answers what a test wants. `answer` gives status and body of each request."""
+    """A Secrets Manager that answers as a test wants. `answer` gives the status and body for each request."""
 
     def __init__(self) -> None:
         self.requests = 0
@@ -491,7 +491,7 @@ def test_a_silent_endpoint_is_not_waited_for_longer_than_allowed(in_lambda: pyte
 def test_a_name_with_many_dead_addresses_is_not_waited_for_longer_than_allowed(
     in_lambda: pytest.MonkeyPatch,
 ) -> None:
-    # A full backlog drops what knocks, as a security group does.
+    # A full backlog drops new connections, like a security group.
     real = socket.getaddrinfo
     with socket.socket() as full, socket.socket() as first:
         full.bind(("127.0.0.1", 0))
@@ -543,7 +543,7 @@ BODIES = st.one_of(
 
 
 class Client:
-    """Answers as botocore's client does, with whatever a test generates."""
+    """Answers like botocore's client, with anything that a test generates."""
 
     def __init__(self, answer: object) -> None:
         self._answer = answer
@@ -556,7 +556,7 @@ class Client:
 
 
 def fetch(answer: object) -> Credentials:
-    """The credentials that come of one answer of the API."""
+    """The credentials that result from one answer of the API."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("AWS_ACCESS_KEY_ID", "K")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "S")

@@ -21,7 +21,7 @@ from tests.support.core import entries
 
 
 class Context:
-    """What the Lambda runtime passes, as far as anybody here looks."""
+    """The context of the Lambda runtime, as far as these tests look at it."""
 
     function_name = memory_limit_in_mb = "function"
     invoked_function_arn = "arn:aws:lambda:eu-west-1:123456789012:function:function"
@@ -98,7 +98,7 @@ class TestInjection:
         assert pool.handler(functools.partial(handle, 7))(1, Context()) == (7, 1, 0)
 
     def test_a_wrapped_function_may_be_called_outside_of_its_handler(self, pool: lambda_pool.Pool) -> None:
-        """A decorator in between may keep the function and call it later: there is no connection then."""
+        """A decorator in between may keep the function and call it later: then there is no connection."""
         kept: list[Any] = []
 
         def keeping(fn: Any) -> Callable[..., Any]:
@@ -164,7 +164,7 @@ class TestInjection:
             pool.handler(on_unavailable=5)(lambda event, context: None)  # type: ignore[call-overload]
 
     def test_an_answer_that_nobody_would_ask_for(self, pool: lambda_pool.Pool) -> None:
-        """What borrows by itself has its errors itself, and 503 was hoped for."""
+        """A handler that borrows for itself gets the errors itself, although its author hoped for a 503."""
 
         @pool.handler
         def borrows(event: Any, context: Any, conn: Any) -> None: ...
@@ -279,7 +279,7 @@ class TestEndOfInvocation:
         assert pool.stats().size == 0
 
     def test_inside_a_block_it_takes_nothing_from_that_block(self, driver: FakeDriver) -> None:
-        """A function that is not decorated borrows, and calls one that is: the block's work is its own."""
+        """An undecorated function borrows, and calls a decorated one: the block's work belongs to the caller."""
         pool = driver.pool(max_size=2)
 
         @pool.handler
@@ -343,7 +343,7 @@ class TestEndOfInvocation:
         autocommit: bool,
         told: type[BaseException] | None,
     ) -> None:
-        """A COMMIT that is on its way is not called undone, nor one that was answered called unsaved."""
+        """A COMMIT that is on its way is not called undone, and an answered one is not called unsaved."""
         pool = driver.pool(autocommit=autocommit)
         inside, go = threading.Event(), threading.Event()
         do = FakeEngineConnection.do
@@ -382,14 +382,14 @@ class TestEndOfInvocation:
 
         def seen() -> None:
             assert driver.links[0].history[:2] == ["execute", "commit"]
-            driver.links[0].in_transaction = True  # what is closed is not at rest, says a driver
+            driver.links[0].in_transaction = True  # for a driver, a closed connection is not at rest
 
         self._end_by_itself(pool, monkeypatch, None, seen, lambda_pool.NotCommitted if problem else None)
 
     def test_a_thread_that_rolls_back_what_is_cancelled(
         self, pool: lambda_pool.Pool, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Its connection is at rest then, and its work is not saved all the same."""
+        """Then its connection is at rest, but its work is still not saved."""
 
         def seen() -> None:
             assert not driver.links[0].in_transaction
@@ -443,7 +443,7 @@ class TestEndOfInvocation:
         return thread
 
     def test_another_invocation_keeps_its_connection(self, driver: FakeDriver) -> None:
-        """As a server for local tests runs them, in threads: only the last to end knows that nobody holds anything."""
+        """A server for local tests runs them in threads: only the last one to end knows that nobody holds anything."""
         pool = driver.pool(max_size=3)
         inside, go = threading.Event(), threading.Event()
         left: list[Any] = []
@@ -460,7 +460,7 @@ class TestEndOfInvocation:
             lease = pool.connection()
             left.append(lease)
             lease.__enter__()
-            thread.start()  # an invocation that begins after this one, and outlasts it
+            thread.start()  # an invocation that begins after this one and outlasts it
             assert inside.wait(10)
 
         thread = threading.Thread(target=slow, args=({}, Context()))

@@ -310,7 +310,7 @@ DECORATORS: dict[str, Decorator] = {
 }
 SHAPES = ["plain", "by name only", "by position only", "with a default", "bound method", "partial", "callable object"]
 NOT_TOGETHER = {
-    # Nothing in between that passes a third argument on by its place.
+    # Nothing in between passes a third argument on by position.
     ("cache", "by position only"),
 }
 
@@ -506,7 +506,7 @@ REGISTRY: dict[str, Any] = {}
 
 
 def registers(fn: Any) -> Callable[..., Any]:
-    """Keeps the handler where nobody finds it."""
+    """Keeps the handler in a place where nobody finds it."""
     REGISTRY["handler"] = fn
 
     def wrapper(event: Any, context: Any, **kwargs: Any) -> Any:
@@ -606,7 +606,7 @@ def test_a_type_error_of_the_handlers_own_stays_what_it_is(pool: lambda_pool.Poo
 
 
 def test_without_a_connection_the_handlers_helper_needs_one(pool: lambda_pool.Pool) -> None:
-    """A wrapper that hides its handler entirely looks like a handler that forgot the connection: both are told."""
+    """A wrapper that hides its handler completely looks like a handler without the connection: the error names both."""
 
     def hides(event: Any, context: Any) -> Any:
         return REGISTRY["handler"](event, context)
@@ -640,7 +640,7 @@ def test_a_body_that_has_yet_to_run_saves_nothing(take: bool) -> None:
 
 
 def test_after_the_invocation_there_is_no_connection_for_a_thread(pool: lambda_pool.Pool) -> None:
-    """Also past the pool's decorator: what another decorator kept is not called with a connection of nobody's."""
+    """Even without the pool's decorator: a function that another decorator kept gets no connection that nobody owns."""
     kept: list[Callable[[], Any]] = []
 
     def keeps(fn: Any) -> Callable[..., Any]:
@@ -724,14 +724,14 @@ def test_by_two_pools_or_for_two_parameters_it_is_decorated_once_each() -> None:
 
 @pytest.mark.parametrize("between", [None, passes_on, functools.partial])
 def test_two_pools_for_one_parameter(pool: lambda_pool.Pool, between: Any) -> None:
-    """Only one connection would arrive, and what the handler means by its name could be the other database."""
+    """Only one connection would arrive, and the handler's parameter could mean the other database."""
     once = FakeDriver().pool().handler(plain)
     with pytest.raises(lambda_pool.ConfigError, match=r"is decorated by two pools.*two parameters, and inject="):
         pool.handler(between(once) if between else once)
 
 
 def test_a_function_that_calls_another_pools_handler_leaves_it_its_connection(pool: lambda_pool.Pool) -> None:
-    """It looks like a decorator without functools.wraps, and what it calls must not write to its database."""
+    """It looks like a decorator without functools.wraps, and the inner handler must not write to its database."""
     other = FakeDriver().pool()
     inner = other.handler(passes_on(plain))
     handler = pool.handler(lambda event, context: inner(event or {}, context))
@@ -740,7 +740,7 @@ def test_a_function_that_calls_another_pools_handler_leaves_it_its_connection(po
 
 
 def test_a_function_that_chooses_among_decorated_ones_takes_nothing(pool: lambda_pool.Pool) -> None:
-    """It looks like a decorator without functools.wraps. Whatever it is, one connection is taken."""
+    """It looks like a decorator without functools.wraps. In both cases one connection is taken."""
     route = pool.handler(plain)
     handler = pool.handler(lambda event, context: route(event or {}, context))
     assert handler({}, LambdaContext()) is not None

@@ -1,4 +1,4 @@
-"""What Lambda does to a process, told to pools on a scripted driver: the end, the alarm, snapshots, clocks."""
+"""What Lambda does to a process, with pools on a scripted driver: the end, the alarm, snapshots, clocks."""
 
 import contextlib
 import json
@@ -31,7 +31,7 @@ from tests.support.recorder import Recorder
 
 @pytest.fixture(autouse=True)
 def no_other_pools(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those that other tests have left: a shutdown would say good-bye on them too, and an invocation look at them."""
+    """Forget the pools that other tests left: a shutdown would close them too, and an invocation would look at them."""
     monkeypatch.setattr(lifecycle, "_pools", [])
 
 
@@ -47,13 +47,13 @@ def in_invocation() -> Iterator[None]:
 
 
 def arm(left: Callable[[], int] | None, before: float) -> Callable[[], None] | None:
-    """The alarm of an invocation that has so many milliseconds left."""
+    """The alarm of an invocation with that many milliseconds left."""
     with invoked(left):
         return Alarm(before).arm()
 
 
 class TestShutdown:
-    """All but the signal itself."""
+    """Everything except the signal itself."""
 
     def test_every_idle_connection_says_good_bye(self, driver: FakeDriver) -> None:
         seen = Recorder()
@@ -104,7 +104,7 @@ class TestShutdown:
         assert driver.links[0].history == []
 
     def test_pools_that_nobody_holds_are_forgotten(self, driver: FakeDriver) -> None:
-        # By name: those that earlier tests left may go at any time.
+        # By name: pools that earlier tests left may go at any time.
         pool = driver.pool(name="nobody's")
         assert [each.name for each in lifecycle.pools() if each.name == "nobody's"] == ["nobody's"]
         del pool
@@ -112,7 +112,7 @@ class TestShutdown:
 
 
 class TestRegistering:
-    """The extension's registration, where it does not work: said once, and nothing else changes."""
+    """If the extension's registration does not work, that is logged once, and nothing else changes."""
 
     @pytest.fixture(autouse=True)
     def in_lambda(self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> Iterator[None]:
@@ -225,7 +225,7 @@ class TestMadeInAnInvocation:
 
 
 class TestUnknownDeadline:
-    """`cancel_before_deadline` where nobody tells when the invocation ends."""
+    """`cancel_before_deadline` when nobody says when the invocation ends."""
 
     @pytest.fixture(autouse=True)
     def in_lambda(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +252,7 @@ class TestAlarm:
 
     @pytest.fixture
     def rung(self) -> Iterator[list[int]]:
-        """A handler and a timer of the user's own, which run already."""
+        """The user's own signal handler and timer, which are already running."""
         rung: list[int] = []
         previous = signal.signal(signal.SIGALRM, lambda number, frame: rung.append(number))
         yield rung
@@ -296,7 +296,7 @@ class TestAlarm:
         assert rung == [core_of(early), core_of(late), core_of(early)]
 
     def test_one_that_was_left_behind_is_taken_away_by_the_next(self, rung: list[int]) -> None:
-        """An exception out of another signal handler may have struck before it was disarmed."""
+        """An exception from another signal handler may have struck before the alarm was disarmed."""
         mine = signal.getsignal(signal.SIGALRM)
         signal.setitimer(signal.ITIMER_REAL, 100.0)
         assert arm(lambda: 10_000, 0.3) is not None
@@ -372,7 +372,7 @@ class TestAlarm:
         opening = core_of(pool).state.make_room(Role.WRITER, 1)
         assert opening is not None
         cancel_running(pool, 0.05)
-        opening.state = State.LENT  # as it is while what it held is being replaced
+        opening.state = State.LENT  # as it is while its connection is being replaced
         cancel_running(pool, 0.05)
         assert pool.stats().size == 1
 
@@ -459,14 +459,14 @@ class TestSnapshot:
         begin = time.monotonic()
         snapstart.after_restore()
         assert time.monotonic() - begin < 8
-        assert [pool.stats().size for pool in found] == [0, 0, 0, 1]  # those without an answer left time for the last
+        assert [pool.stats().size for pool in found] == [0, 0, 0, 1]  # pools without an answer left time for the last
 
 
 class TestFork:
     def test_a_child_takes_over_no_lock_of_its_credentials_and_endpoint(
         self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Which a thread may have held that is not there any more. What one pool raises is no other's."""
+        """A thread that no longer exists may have held the lock. An error in one pool does not affect the others."""
         first, second = driver.pool(), driver.pool()
         forgotten: list[str] = []
 
@@ -496,7 +496,7 @@ class TestFork:
             invocation.running.pop(mine + 1, None)
 
     def test_a_child_that_leaves_its_parents_block_does_the_parent_no_harm(self, driver: FakeDriver) -> None:
-        """Nor itself: what it borrows afterwards is its own."""
+        """It does not harm itself either: its later connections are its own."""
         pool = driver.pool(max_size=2, min_size=2)
         pool.warm()
         ours, theirs = os.pipe()
@@ -516,13 +516,13 @@ class TestFork:
         with os.fdopen(ours) as pipe:
             histories, stats = json.loads(pipe.read() or "[[], '']")
         os.waitpid(child, 0)
-        # The one that was idle, the one that was lent, and the child's own.
+        # The idle connection, the lent one, and the child's own.
         assert histories == [["discard"], ["execute", "discard"], []]
         assert "size=1" in stats
         assert [link.history for link in driver.links] == [[], ["execute", "commit"]]
 
     def test_what_was_borrowed_before_is_not_cached_by_the_child(self, driver: FakeDriver) -> None:
-        """Not even if it looks clean: both processes would speak on it."""
+        """Not even if it looks clean: both processes would use it."""
         pool = driver.pool()
         ours, theirs = os.pipe()
         child = 0
@@ -542,7 +542,7 @@ class TestFork:
 
 
 class Clocks:
-    """Both clocks, which a test turns as a freeze may: either may jump or stand still."""
+    """Both clocks. A test moves them as a freeze may: each of them may jump or stand still."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.wall = 0.0
@@ -585,7 +585,7 @@ class TestClocks:
         pool = driver.pool(ping_after=5)
         with pool.connection():
             pass
-        driver.links[0].alive = False  # without a word: the socket stays silent
+        driver.links[0].alive = False  # without notice: the socket stays silent
         _turn(clocks, which, seconds)
         with pool.connection() as conn:
             conn.execute("select 1")

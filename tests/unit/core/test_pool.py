@@ -136,7 +136,7 @@ class TestCheckout:
 
         def connect(request: Any) -> Any:
             link = real(request)
-            pool.close()  # raises the generation, as a failover that another thread runs into does
+            pool.close()  # raises the generation, like a failover that another thread runs into
             return link
 
         driver.connect = connect  # type: ignore[method-assign]
@@ -148,7 +148,7 @@ class TestCheckout:
     def test_one_that_is_taken_away_while_it_is_checked_is_closed_and_another_found(
         self, pool: lambda_pool.Pool, driver: FakeDriver
     ) -> None:
-        """The end of an invocation takes back what a thread has just taken off the shelf, too."""
+        """The end of an invocation also takes back a connection that a thread has just taken off the shelf."""
         with pool.connection():
             pass
         link = driver.links[0]
@@ -199,7 +199,7 @@ class TestQueue:
         assert len(driver.links) == 1
 
     def test_nobody_overtakes_who_waits(self, driver: FakeDriver) -> None:
-        """Not even who has just given the connection back, and is at it before the one who is being woken."""
+        """Not even a thread that has just given the connection back, and asks before the waiting thread wakes up."""
         pool = driver.pool(max_size=1)
         for _ in range(20):
             order: list[str] = []
@@ -217,7 +217,7 @@ class TestQueue:
             assert order == ["who waited", "who came back"]
 
     def test_who_waits_is_woken_only_for_something(self) -> None:
-        """Each wake-up for nothing is a switch of threads, or a round of the event loop."""
+        """Each needless wake-up costs a switch of threads, or a round of the event loop."""
 
         class Waiting:
             role, abandoned = Role.WRITER, False
@@ -346,7 +346,7 @@ class TestQueue:
         assert pool.stats().size == 1
 
     def test_hammered_by_threads_nothing_is_lost(self, driver: FakeDriver, seen: Recorder) -> None:
-        """Borrowers that time out, fail and succeed at once: never two of one connection, never a lost slot."""
+        """Borrowers that time out, fail and succeed at once: never two on one connection, never a lost slot."""
         pool = driver.pool(max_size=3, timeout=0.002, observers=[seen])
         holders: dict[int, int] = {}
         doubled: list[int] = []
@@ -541,7 +541,7 @@ class TestReturn:
     def test_what_was_taken_back_meanwhile_is_closed_by_who_had_it(
         self, pool: lambda_pool.Pool, driver: FakeDriver
     ) -> None:
-        """A severed connection may still look clean to its driver: it is nobody's any more, and never lent again."""
+        """A cut connection may still look clean to its driver. Nobody owns it any more, and it is never lent again."""
         slot = acquire(pool)
         take_away(pool)
         release(pool, slot)
@@ -549,7 +549,7 @@ class TestReturn:
         assert driver.links[0].history == ["close"]
 
     def test_closed_before_its_room_is_free(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
-        """Else there would be more connections than `max_size` for a moment."""
+        """Otherwise there would be more connections than `max_size` for a moment."""
         sizes: list[int] = []
         with pytest.raises(lambda_pool.NotCommitted), pool.connection():
             link = driver.links[0]
@@ -562,7 +562,7 @@ class TestReturn:
     def test_the_invocation_bounds_what_ends_the_transaction(
         self, driver: FakeDriver, left: str, milliseconds: int, seconds: float | None
     ) -> None:
-        """A COMMIT may take what is left, a ROLLBACK no longer than a checkout; neither is given no time at all."""
+        """A COMMIT may take what is left, a ROLLBACK no longer than a checkout. Both get at least some time."""
         pool = driver.pool(timeout=5.0)
         told: list[float | None] = []
         with pool.connection():
@@ -608,7 +608,7 @@ class TestReturn:
         with pool.connection():
             pool.close()
         assert [event.reason for event in seen.of(Closed)] == [Reason.POOL_CLOSED]
-        # What ends after that, ends for reasons of its own.
+        # Connections that end after that have reasons of their own.
         driver.fail("execute", FakeError(Failure.SHUTDOWN))
         with pytest.raises(FakeError), pool.connection() as conn:
             conn.execute("select 1")
@@ -668,11 +668,11 @@ class TestRun:
 
     @pytest.mark.parametrize("readonly", [False, True])
     def test_a_transaction_waits_as_long_as_any_borrower(self, driver: FakeDriver, readonly: bool) -> None:
-        """And it is the invocation's end that is named, where that comes first."""
+        """If the invocation ends first, the error names that end."""
         pool = driver.pool(timeout=60.0)
         driver.fail("connect", *[FakeError(Failure.UNREACHABLE)] * 1000)
         end = time.monotonic() + 0.5
-        # Lambda's clock counts whole milliseconds: it says the same twice.
+        # Lambda's clock counts whole milliseconds, so it gives the same value twice.
         with invoked(lambda: 300 if time.monotonic() < end else 0), pytest.raises(lambda_pool.DeadlineExceeded):
             pool.run(lambda conn: None, readonly=readonly)
 
@@ -802,7 +802,7 @@ class TestObservers:
         assert kinds == told | {Replaced, Closed}
 
     def test_a_borrow_that_two_threads_end_is_told_of_once(self, driver: FakeDriver, seen: Recorder) -> None:
-        """Its borrower, and the end of an invocation that takes it away, where both read when it began."""
+        """The borrower and the end of an invocation that takes the connection away both read when the borrow began."""
         pool = driver.pool(observers=[seen])
         both = threading.Barrier(2)
         since = vars(Entry)["borrowed_mono"]
@@ -814,7 +814,7 @@ class TestObservers:
             def borrowed_mono(self) -> float:
                 found: float = since.__get__(self)
                 with contextlib.suppress(threading.BrokenBarrierError):
-                    both.wait(0.2)  # in vain where only one may be here
+                    both.wait(0.2)  # in vain if only one of them may be here
                 return found
 
             @borrowed_mono.setter
@@ -851,7 +851,7 @@ def test_repr_shows_no_password(driver: FakeDriver) -> None:
 
 
 def _fail_then_wait(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, first: FakeError, then: Failure) -> None:
-    """The first attempt to connect fails at once; the next one has no answer for as long as it may wait."""
+    """The first attempt to connect fails at once; the next one waits for as long as it may, without an answer."""
 
     def connect(request: ConnectRequest) -> None:
         driver.requests.append(request)

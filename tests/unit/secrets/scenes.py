@@ -1,6 +1,6 @@
-"""What a function may live through, scene by scene, while everything that leaves is gathered.
+"""What can happen to a function, scene by scene, while all its output is collected.
 
-Run as a program: the facts come on standard input (see `given`); what was gathered goes into the file named there.
+It runs as a program: the facts come on standard input (see `given`); the output goes into the file named there.
 """
 
 import gc
@@ -39,7 +39,7 @@ QUICK: Any = {"timeout": 0.5, "connect_timeout": 0.3}
 
 
 STRIKES = int(os.environ.get("STRIKES", "25"))
-"""Lines at which an interrupt strikes, in each way of connecting; 10000 for each single one."""
+"""The number of lines at which an interrupt strikes, in each way of connecting; 10000 means every line."""
 
 
 def scene(play: Scene) -> Scene:
@@ -71,7 +71,7 @@ def use(pool: Pool) -> None:
 
 
 def examine(outlet: Outlet, pool: Pool) -> None:
-    """A pool and everything in it, and all that it would tell the driver."""
+    """A pool with everything in it, and everything that it would pass to the driver."""
     outlet.walk("pool", pool)
     for found in (pool, pool.config, pool.config.url, core_of(pool).connector.auth):
         outlet.copies(type(found).__name__, found)
@@ -89,7 +89,7 @@ def examine(outlet: Outlet, pool: Pool) -> None:
 
 @contextmanager
 def fails(outlet: Outlet, *kinds: type[BaseException]) -> Iterator[None]:
-    """Within, one of these errors is raised, and everything about it leaves."""
+    """Inside, one of these errors is raised, and everything about it is collected."""
     try:
         yield
     except kinds as error:
@@ -215,7 +215,7 @@ def endpoint_not_found(outlet: Outlet) -> None:
 
 @scene
 def cannot_connect(outlet: Outlet) -> None:
-    # MySQL says of a database that is not there that the user may not enter it.
+    # For a database that does not exist, MySQL says that the user may not enter it.
     nowhere = lambda_pool.CredentialsError if GIVEN.url().startswith("mysql") else lambda_pool.ConnectError
     ways: dict[str, tuple[str, dict[str, Any], type[Exception]]] = {
         "wrong password": (GIVEN.url(secret="wrong"), {}, lambda_pool.CredentialsError),
@@ -438,7 +438,7 @@ def doctor(outlet: Outlet) -> None:
         ["doctor", "--timeout"],
     ):
         for changes in ({}, {"secret": "wrong", "port": GIVEN["closed"]}):
-            # The arguments are the user's own; what is printed is not.
+            # The arguments are the user's own, but the output is not.
             with environment(LAMBDA_POOL_TIMEOUT="0.3"), suppress(SystemExit):
                 main([*arguments, GIVEN.url(**changes)])
     with environment(LAMBDA_POOL_URL=GIVEN.url()):
@@ -450,15 +450,15 @@ def doctor(outlet: Outlet) -> None:
 
 
 class Crash(Exception):
-    """Something that nobody expects."""
+    """An error that nobody expects."""
 
 
 class Interrupt(BaseException):
-    """What a signal's handler raises."""
+    """The exception that a signal's handler raises."""
 
 
 def methods(pool: Pool) -> Iterator[tuple[object, str]]:
-    """Every method of the pool and of what it works with."""
+    """Every method of the pool and of the objects that it works with."""
     with pool.connection():
         link = entries(pool)[0].link
     core = core_of(pool)
@@ -508,39 +508,39 @@ def a_crash_in_each_method(outlet: Outlet) -> None:
 
 @scene
 def an_interrupt_at_many_lines(outlet: Outlet) -> None:
-    """While connecting: the only time when passwords are in the open."""
+    """During connecting, which is the only time when passwords are in plain text."""
     ways: tuple[Callable[[], Pool], ...] = (
         lambda: Pool(GIVEN.url()),
-        # Only so far as the token: a login that ends in the middle is more than the servers' checker of tokens bears.
+        # Only up to the token: the servers' checker of tokens cannot take a login that ends in the middle.
         lambda: Pool(GIVEN.url(user="app", secret=None, port=GIVEN["closed"]), auth=IamToken(), timeout=0.05),
         lambda: Pool(GIVEN.url(user="", secret=None), auth=SecretsManager("good")),
     )
     scenery = outlet.scene
     for number, make in enumerate(ways):
         lines = 0
-        while interrupted(outlet, make(), lines + 50):  # how many there are, to fifty
+        while interrupted(outlet, make(), lines + 50):  # how many there are, to the nearest fifty
             lines += 50
         assert lines > 50, lines
-        # The SDK, which the last way loads anew each time, takes a hundred times as long as all the rest.
+        # The last way loads the SDK again each time, which takes a hundred times as long as all the rest.
         for at in range(1, lines, max(1, lines // (STRIKES if number < 2 else STRIKES // 3))):
             where = interrupted(outlet, make(), at)
             outlet.scene = f"{scenery}, {where}"
 
 
 def interrupted(outlet: Outlet, pool: Pool, at: int) -> str | None:
-    """Connect, with an interrupt at the so-and-so-many-th line of the package. Out: where; None if it ended before."""
+    """Connect, with an interrupt at the `at`-th line of the package. Out: the place; None if it ended before."""
     left, where, raised = at, None, None
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
         nonlocal left, where, raised
         name = frame.f_code.co_filename
-        # What makes frames private must be let do it: an interrupt there is the one that strikes twice.
+        # The code that makes frames private must be allowed to finish: an interrupt there would be a second one.
         if not name.startswith(PACKAGE) or name.endswith("secret.py"):
             return None
         if event == "exception":
             raised = frame
         elif event == "line" and frame is raised:
-            # CPython 3.11 has not noted the exception yet where a `with` or an `except` begins to look at it. One that
+            # CPython 3.11 has not yet noted the exception when a `with` or an `except` begins to look at it. One that
             # its trace function raises there, where no signal handler runs, leaves the thread's state in disorder.
             raised = None
         elif event == "line":
