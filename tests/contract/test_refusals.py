@@ -130,7 +130,7 @@ def test_a_role_that_may_not_log_in(postgres: PostgresServer) -> None:
 @pytest.mark.parametrize("make", [PostgresServer, MariaDbServer])
 def test_a_full_server(make: type[PostgresServer] | type[MariaDbServer]) -> None:
     with make(max_connections=10) as server:  # the fewest that MariaDB allows
-        pool = Pool(server.url(), max_size=14, timeout=1.0, observers=())
+        pool = Pool(server.url(), max_size=14, timeout=3.0, observers=())
         with contextlib.ExitStack() as held:
             with pytest.raises(ConnectError, match=r"The server is full: `lambda-pool doctor` .*, `lambda-pool plan`"):
                 for _ in range(14):

@@ -207,13 +207,13 @@ def test_loops_in_threads_share_a_pool(ground: Ground) -> None:
 
 
 def test_the_queue_ends_at_its_timeout_and_forgets_who_left(ground: Ground) -> None:
-    pool = ground.pool(max_size=1, timeout=0.2)
+    pool = ground.pool(max_size=1)
 
     async def work() -> None:
         async with pool.connection() as conn:
 
             async def wait() -> None:
-                async with pool.connection():
+                async with pool.connection(timeout=0.2):
                     raise AssertionError("nothing was free")
 
             with pytest.raises(PoolTimeout):

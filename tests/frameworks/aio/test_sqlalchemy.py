@@ -493,7 +493,7 @@ def test_what_a_new_connection_is_asked_is_answered_in_time(ground: Ground) -> N
     port = ground.database.server.port
     with FaultyProxy("localhost", port) as proxy:
         engine = create_async_engine(
-            ground.pool(url=ground.database.url.replace(f":{port}/", f":{proxy.port}/"), timeout=1.0)
+            ground.pool(url=ground.database.url.replace(f":{port}/", f":{proxy.port}/"), timeout=3.0)
         )
 
         @sqlalchemy.event.listens_for(engine.sync_engine, "connect")

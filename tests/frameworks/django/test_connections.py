@@ -382,7 +382,7 @@ def test_threads_have_connections_of_their_own(use: Use, database: Database) -> 
 
 
 def test_a_full_pool_is_an_operational_error(use: Use) -> None:
-    connection = use(max_size=1, timeout=0.1)
+    connection = use(max_size=1)
     connection.ensure_connection()
     other = connection.copy()
     with pytest.raises(OperationalError, match="already holds the only connection") as caught:
@@ -425,7 +425,7 @@ def test_nobody_can_be_reached(use: Use, database: Database) -> None:
 def test_what_a_new_connection_is_asked_is_answered_in_time(use: Use, database: Database, prepared: bool) -> None:
     """As behind a proxy without a free backend: the proxy itself answers the login."""
     with FaultyProxy("localhost", database.server.port) as proxy:
-        connection = use(port=proxy.port, timeout=1.0)
+        connection = use(port=proxy.port, timeout=3.0)
         if prepared:
             connection.ensure_connection()
             connection.close()

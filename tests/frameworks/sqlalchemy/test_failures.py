@@ -37,7 +37,7 @@ def use(engine: Engine) -> None:
 
 
 def test_pool_timeout(make: Make) -> None:
-    engine = make(options={"timeout": 0.2})
+    engine = make(options={"timeout": 2.0})
     held = threading.Event()
     done = threading.Event()
 
@@ -344,7 +344,7 @@ def test_what_a_new_connection_is_asked_is_answered_in_time(make: Make, database
     """As behind a proxy that has no backend free: the login is its own."""
     with FaultyProxy("localhost", database.server.port) as proxy:
         url = database.url.replace(f":{database.server.port}/", f":{proxy.port}/")
-        engine = make(database.pool(url, timeout=1.0 if by == "timeout" else 20.0))
+        engine = make(database.pool(url, timeout=3.0 if by == "timeout" else 20.0))
         silent = [True]
 
         @event.listens_for(engine, "connect")
