@@ -128,7 +128,7 @@ class ConnectionPool:
     def begin_timeout(self, entry: Entry, deadline: Deadline) -> float:
         """Seconds for BEGIN at a checkout. Only an idle connection may be dead; a new one or a pooler is just slow."""
         slow = entry.fresh or self.connector.is_pooled(entry.endpoint)
-        return max(min(deadline.seconds if slow else self.config.ping_timeout, deadline.left()), MIN_IO_TIMEOUT)
+        return max(min(float("inf") if slow else self.config.ping_timeout, deadline.left()), MIN_IO_TIMEOUT)
 
     def role(self, *, readonly: bool) -> Role:
         """Which role a borrower is sent to: the reader, if there is one and the borrower only reads."""

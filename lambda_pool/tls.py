@@ -184,8 +184,8 @@ def _shipped(name: str) -> str:
 
 def _system(host: str) -> str:
     """One file with the operating system's authorities."""
-    # A path, because libpq's own "system" looks for them in the place where the machine had them that built psycopg's
-    # binary wheel. SSL_CERT_FILE is the variable that OpenSSL itself reads.
+    # A path, because libpq's own "system" looks in the folder of the machine that built psycopg's binary wheel.
+    # SSL_CERT_FILE is the variable that OpenSSL itself reads.
     chosen = os.environ.get("SSL_CERT_FILE")
     if chosen:
         return chosen

@@ -58,7 +58,7 @@ class LambdaPool(Pool):
         """SQLAlchemy's own arguments. Raises ConfigError for those that another pool class has."""
         self._lent = cast(PooledDialect, dialect)
         if isinstance(recycle, int | float) and recycle >= self._lent.pool.config.max_lifetime:
-            recycle = -1  # our pool is earlier; Flask-SQLAlchemy asks for two hours on MySQL by itself
+            recycle = -1  # our pool replaces them sooner; Flask-SQLAlchemy asks for two hours on MySQL by itself
         for option, value, default in (
             ("pool_size", pool_size, None),
             ("max_overflow", max_overflow, None),

@@ -413,7 +413,7 @@ class BoundedConnection(ConnectingConnection):
 
     @property
     def alone(self) -> bool:
-        """True if by the server's last word autocommit is on and no transaction open: each statement is its own."""
+        """True if, by the server's last word, each statement is its own transaction: autocommit, and none is open."""
         return self.server_status & (_AUTOCOMMIT | IN_TRANSACTION) == _AUTOCOMMIT and not self.noted.untold
 
     @property
