@@ -65,9 +65,9 @@ def emit_leaked(events: EventDispatcher, entry: Entry, held: float) -> None:
 def warn_unknown_deadline(pool: str) -> None:
     """Say that `cancel_before_deadline` cannot work for this borrower."""
     log.warning(
-        "pool %s: cancel_before_deadline has no effect here, because it is not known when the invocation ends: "
-        "decorate the function that Lambda calls, with @pool.handler or handler = pool.handler(adapter); in a "
-        "server, give the middleware a request_timeout",
+        "pool %s: cancel_before_deadline has no effect here, because it is not known when the invocation ends. "
+        "Decorate the function that Lambda calls, with @pool.handler or handler = pool.handler(adapter). In a server, "
+        "give the middleware a request_timeout",
         pool,
     )
 
@@ -75,8 +75,8 @@ def warn_unknown_deadline(pool: str) -> None:
 def warn_used_after_return(events: EventDispatcher, entry: Entry) -> None:
     """Warn that an idle connection is in a transaction: its last borrower used it after giving it back."""
     log.warning(
-        "pool %s: a connection was used after it had been given back (last borrowed at %s): it is closed, and what "
-        "was not committed is lost; use a connection only inside its block",
+        "pool %s: a connection was used after it had been given back (last borrowed at %s). It is closed, and what was "
+        "not committed is lost. Use a connection only inside its block",
         events.name,
         describe(entry)[0],
     )

@@ -38,7 +38,7 @@ _AT_HAND = (UrlAuth, FixedEndpoint)
 _MOVES = frozenset(Failure) - {Failure.REJECTED, Failure.TOO_MANY}
 
 _ONLY_IAM = (
-    "The RDS API says that only IAM logins are accepted there, and this was a password: use auth=IamToken() "
+    "The RDS API says that only IAM logins are accepted there, but this was a password: use auth=IamToken() "
     "(LAMBDA_POOL_AUTH=iam), or allow passwords for this user in the proxy's authentication settings"
 )
 _NO_IAM = (
@@ -191,7 +191,7 @@ class Connector:
         engine = self._config.url.engine
         if endpoint.engine and endpoint.engine != engine:
             raise EndpointError(
-                f"pool {self._events.name}: the endpoint {endpoint.host} is for {endpoint.engine}, and the URL starts "
+                f"pool {self._events.name}: the endpoint {endpoint.host} is for {endpoint.engine}, but the URL starts "
                 f"with {engine}://: change one of them"
             )
         if self._hosts.setdefault(role, endpoint.host) != endpoint.host:
@@ -216,12 +216,12 @@ class Connector:
         except OverdueError:
             raise late(
                 f"pool {self._events.name}: {who} gave no answer in {monotonic() - start:.1f} s: raise the option "
-                "timeout, or give it a time-out of its own"
+                "timeout, or give it a timeout of its own"
             ) from None
         if not isinstance(answer, kind):
             raise ConfigError(
-                f"pool {self._events.name}: {who} gave an object of the type {type(answer).__name__}, and must "
-                f"give {kind.__name__}"
+                f"pool {self._events.name}: {who} gave an object of the type {type(answer).__name__}, but must give "
+                f"{kind.__name__}"
             )
         if left > _SHORTEST and deadline.left() <= 0:
             # Otherwise the connect, for which no time is left, would fail and the server would be blamed.
@@ -379,7 +379,7 @@ class Connector:
         elif kind in TRANSIENT:
             waited = deadline.elapsed()
             # The last attempt may have had too little time to learn what is wrong; the one before may have learned it.
-            earlier = f"; the one before: {before}" if before not in {"", one_line(error)} else ""
+            earlier = f"; the previous attempt: {before}" if before not in {"", one_line(error)} else ""
             text += f" ({attempt} attempt{'s' if attempt > 1 else ''} in {waited:.2f} s{earlier})"
             self._events.emit(TimedOut(self._events.name, waited, self.server(request)))
             if deadline.by_invocation:

@@ -104,7 +104,7 @@ def _may_stay(pool: "ConnectionPool", entry: Entry, bound: float) -> bool | None
         if kind is Failure.FOREIGN:
             raise
         if kind is not Failure.OTHER or not (link.is_silent() and link.status() is Status.IDLE):
-            log.debug("pool %s: the server was asked how crowded it is, without an answer: %s", pool.name, error)
+            log.debug("pool %s: the server was asked how full it is, but did not answer: %s", pool.name, error)
             return None
         pool.asks = False
         log.warning(

@@ -141,8 +141,8 @@ class _Once:
                     # MySQL says the same about a missing table.
                     raise ConfigError(
                         f"pool {self._pool.name}: this role may not write into the table {_TABLE}, which records the "
-                        f"steps: let the owner of the database run this once: {self._said.create}; and grant the role "
-                        "select, insert, update and delete on it"
+                        f"steps. Let the owner of the database run this once: {self._said.create}; and grant the role "
+                        "select, insert, update and delete on the table"
                     ) from error
                 if self._claimed or not _has_code(error, self._said.missing):
                     raise
@@ -151,7 +151,7 @@ class _Once:
                 if refused is not None:
                     raise ConfigError(
                         f"pool {self._pool.name}: the table {_TABLE}, which records the steps, is missing, and could "
-                        f"not be made ({refused}): correct that, or run this once: {self._said.create}"
+                        f"not be created ({refused}). Correct that, or run this once: {self._said.create}"
                     ) from refused
                 if created:
                     raise
@@ -189,8 +189,8 @@ class _Once:
                 _check_recordable(json.loads(stored))
         except (TypeError, ValueError, RecursionError) as error:
             raise ConfigError(
-                f"the result of {self._called()} cannot be stored, so nothing of it is saved ({error}): return what "
-                "JSON can hold, such as texts, numbers, lists and dictionaries"
+                f"the result of {self._called()} cannot be stored, so nothing that it did is saved ({error}): return "
+                "what JSON can hold, such as strings, numbers, lists and dictionaries"
             ) from error
         return stored
 
@@ -206,7 +206,7 @@ class _Once:
             if _has_code(error, self._said.forbidden):
                 raise ConfigError(
                     f"pool {self._pool.name}: the table {_TABLE}, which records the steps, is missing, and this role "
-                    f"may not create it: let the owner of the database run this once: {self._said.create}"
+                    f"may not create it. Let the owner of the database run this once: {self._said.create}"
                 ) from error
             return error
         return None
@@ -232,7 +232,7 @@ class _Once:
             yield cursor
 
 
-_ENDED = ": what it saved stays, and its result is not known; leave COMMIT, ROLLBACK and DDL out of a step's work"
+_ENDED = ": what it saved stays, and its result is not known. Leave COMMIT, ROLLBACK and DDL out of a step's work"
 
 
 def _bounded_by(context: Any) -> Request:
@@ -253,7 +253,7 @@ def _check_recordable(result: Any) -> None:
     context = SerDesContext("", "")
     recorded = EXTENDED_TYPES_SERDES.serialize(result, context)
     if len(recorded) > _LARGEST:
-        raise ValueError(f"the SDK records it in {len(recorded)} bytes, and Lambda takes {_LARGEST}")
+        raise ValueError(f"the SDK records it in {len(recorded)} bytes, but Lambda takes at most {_LARGEST}")
     EXTENDED_TYPES_SERDES.deserialize(recorded, context)
 
 

@@ -10,7 +10,10 @@ from .tls import advice_on_own_certificate
 
 # Numbers that MySQL answers a login with: https://dev.mysql.com/doc/mysql-errors/8.4/en/; from 4000 on MariaDB's.
 _SETTINGS = ("1064", "1115", "1193", "1227", "1229", "1231", "1238", "1253", "1273")
-FULL = "The server is full: `lambda-pool doctor` looks from here, `lambda-pool plan` says how many connections fit"
+FULL = (
+    "The server is full: `lambda-pool doctor` looks at it from here, and `lambda-pool plan` says how many connections "
+    "fit"
+)
 ASLEEP = "It may be asleep, as Aurora is at 0 ACU: it takes about 15 seconds to resume, and 30 or more after a day"
 _LOGIN = 0.2  # seconds that a login may take where the server is awake
 _BY_THE_HOUR = ("max_questions", "max_updates", "max_connections_per_hour")
@@ -34,7 +37,7 @@ def silent(engine: str, port: int, deadline: Deadline) -> str:
     if usual == engine:
         return asleep(deadline)
     # MySQL's server speaks first, PostgreSQL's waits to be spoken to.
-    return f"Port {port} is usually one of {usual}://, and the URL begins with {engine}://: change one of them"
+    return f"Port {port} is usually for {usual}://, but the URL begins with {engine}://: change one of them"
 
 
 def of_refusal(text: str, engine: str, request: ConnectRequest) -> str:
@@ -58,7 +61,10 @@ def _of_postgres(text: str, request: ConnectRequest) -> str:
             "sslnegotiation=direct out of the URL"
         )
     if "invalid response to SSL negotiation" in text or "expected authentication request" in text:
-        return "What answers there is no PostgreSQL: correct host and port, or write mysql:// for MySQL and MariaDB"
+        return (
+            "The server that answers there is not PostgreSQL: correct the host and port, or write mysql:// for MySQL "
+            "and MariaDB"
+        )
     if "no pg_hba.conf entry" in text:
         encrypted = "no encryption" not in text
         return "The server has no rule that lets this user into this database from here: " + (
@@ -130,7 +136,7 @@ def _of_login(text: str, request: ConnectRequest) -> str:
 def _odd(password: str) -> str:
     """What looks wrong with a password that is refused, without revealing anything of it."""
     if not password:
-        return "The password that was given is empty: see where it comes from, such as a variable that is not set"
+        return "The password that was given is empty: look where it comes from, for example a variable that is not set"
     if password != password.strip():
         return (
             "The password that was given begins or ends with white space, such as the line break that echo writes: if "

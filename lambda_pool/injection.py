@@ -111,8 +111,8 @@ class _Bound:
             )
         if not running and signature.inject in signature.required and not isinstance(self.handler, _Bound):
             raise ConfigError(
-                f"the handler {signature.name} was called after its invocation had ended, or past the pool's "
-                f"decorator: there is no connection for {signature.inject!r} then"
+                f"the handler {signature.name} was called after its invocation had ended, or without going through the "
+                f"pool's decorator: there is no connection for {signature.inject!r} then"
             )
         return running[0] if running else None
 

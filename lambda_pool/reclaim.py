@@ -71,14 +71,14 @@ def _take_back(pool: ConnectionPool, held: list[Entry], request: Request | None 
     if unknown:
         return CommitUncertain(
             f"pool {pool.name}: the {who} ended before the answer to a COMMIT, or to a statement in autocommit mode, "
-            f"which may or may not be saved (borrowed at {', '.join(unknown)}); let every thread end before the "
-            f"{who} does"
+            f"which may or may not be saved (borrowed at {', '.join(unknown)}). Let every thread end before the {who} "
+            "does"
         )
     if unsaved:
         return NotCommitted(
-            f"pool {pool.name}: the {who} ended normally with a transaction still open, which was rolled back: "
-            f"nothing of it is saved (borrowed at {', '.join(unsaved)}); borrow in a with block, and let every "
-            f"thread end before the {who} does"
+            f"pool {pool.name}: the {who} ended normally with a transaction still open, which was rolled back: none of "
+            f"it is saved (borrowed at {', '.join(unsaved)}). Borrow in a with block, and let every thread end before "
+            f"the {who} does"
         )
     return None
 

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 log: logging.Logger = logging.getLogger("lambda_pool")
 
 _CLOSED = (
-    "a block closed its connection in the middle of a transaction: what it had not committed is not saved; let the "
+    "a block closed its connection in the middle of a transaction: what it had not committed is not saved. Let the "
     "pool close connections, or commit first"
 )
 _SWALLOWED = (
     "a block ended normally, but its transaction had failed or its connection was lost, and the error was swallowed: "
-    "nothing of the transaction is saved"
+    "none of the transaction is saved"
 )
 
 
@@ -131,7 +131,7 @@ def _restore(pool: "ConnectionPool", entry: Entry) -> bool:
     except Exception as error:
         if pool.classify(error) is Failure.FOREIGN:
             raise
-        log.debug("pool %s: bringing a connection back failed: %s", pool.name, error)
+        log.debug("pool %s: taking a connection back failed: %s", pool.name, error)
         return False
 
 

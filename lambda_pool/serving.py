@@ -28,7 +28,7 @@ class Requests:
         """Checks a middleware's arguments. Raises ConfigError."""
         # Checked by an attribute that an AsyncPool has, too.
         if pool is not None and not isinstance(getattr(pool, "_core", None), ConnectionPool):
-            raise ConfigError(f"pool is not valid: it must be a lambda_pool.Pool, and not {type(pool).__name__}")
+            raise ConfigError(f"pool is not valid: it must be a lambda_pool.Pool, not {type(pool).__name__}")
         if on_unavailable is not None and not callable(on_unavailable):
             raise ConfigError(f"on_unavailable={on_unavailable!r} is not valid: it must be callable")
         if request_timeout is None:

@@ -22,7 +22,7 @@ def refuse(signature: Signature) -> None:
     homes = [_home(fn) for layer in signature.chain[:-1] for fn in _functions(layer, handler, _DEPTH)]
     if any(_is_in(home, _IDEMPOTENCY) for home in homes):
         raise ConfigError(
-            f"@idempotent stands below the pool's decorator on {signature.name}: its store would say COMPLETED before "
+            f"@idempotent is below the pool's decorator on {signature.name}: its store would say COMPLETED before "
             "COMMIT, and if COMMIT then fails, the retry is answered from the store although nothing was saved. Put "
             "@idempotent outermost, above @pool.handler"
         )

@@ -257,8 +257,8 @@ def advice(error: str, host: str, tls: Tls) -> str:
     if "support ssl" in text or "support it" in text:
         switch = " (rds.force_ssl, require_secure_transport)" if rds else ""
         return (
-            f"The server does not support TLS. Switch it on there{switch}; only if the network itself is trusted, "
-            "write sslmode=disable."
+            f"The server does not support TLS. Switch it on there{switch}. Write sslmode=disable only if the network "
+            "itself is trusted."
         )
     if "expired" in text or "not yet valid" in text:
         return (
@@ -267,8 +267,8 @@ def advice(error: str, host: str, tls: Tls) -> str:
         )
     if "match" in text:
         return (
-            "The certificate is for another name: connect by that one. For a name of your own in front of RDS, write "
-            "RDS's own host name, or sslmode=verify-ca with sslrootcert=rds-REGION."
+            "The certificate is for another name: connect with that name. For a name of your own in front of RDS, "
+            "write RDS's own host name, or sslmode=verify-ca with sslrootcert=rds-REGION."
         )
     if "does not exist" in text:
         return "Give sslrootcert the path that the file has inside the function, or leave sslrootcert out."
@@ -302,7 +302,7 @@ def _about_roots(host: str, rds: RdsHost | None, tls: Tls) -> str:
     if rds is None:
         return checked + (
             f"If {host} is a name of your own in front of RDS, write RDS's own host name, or sslmode=verify-ca with "
-            "sslrootcert=rds-REGION; else set sslrootcert to a file (PEM) with the authority that did."
+            "sslrootcert=rds-REGION. Otherwise set sslrootcert to a file (PEM) with the authority that signed it."
         )
     if tls.ca_file not in {certs.path("all"), _store(host, proxy=False)[1]}:
         return checked + "Leave sslrootcert out, to use the ones that are shipped for RDS."

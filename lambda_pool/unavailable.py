@@ -57,8 +57,8 @@ def not_answered(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
     waited = deadline.elapsed()
     pool.events.emit(TimedOut(pool.name, waited, pool.connector.server()))
     text = (
-        f"pool {pool.name}: the server let us in, and did not answer what is asked before a connection is lent within "
-        f"{waited:.2f} s"
+        f"pool {pool.name}: the server accepted the login, but did not answer what is asked before a connection is "
+        f"lent within {waited:.2f} s"
     )
     if deadline.by_invocation:
         return _noted(DeadlineExceeded, f"{text}; the invocation had no more time")

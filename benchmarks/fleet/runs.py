@@ -99,7 +99,7 @@ RUNS = (
     Run("4b", "MySQL, the same", (replace(MYSQL, given=True),), (NONE_FAILED,)),
     Run(
         "5",
-        "a restart of the server of 2 s amid it",
+        "a server restart of 2 s in the middle of the run",
         (replace(BIG, restart_at=28.0),),
         (
             Expectation("only those at work fail", lambda seen: seen.failed <= seen.most_at_work),

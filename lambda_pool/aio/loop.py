@@ -151,7 +151,7 @@ def end_tasks(loop: asyncio.AbstractEventLoop) -> None:
         return
     names = ", ".join(sorted(_named(task) for task in left))
     log.warning(
-        "the handler ended while %d of its tasks were still running; they are cancelled: %s; await them, or start "
+        "the handler ended while %d of its tasks were still running, so they are cancelled: %s. Await them, or start "
         "them in an asyncio.TaskGroup",
         len(left),
         names,

@@ -103,7 +103,7 @@ class AsyncPool:
         def call(conn: Any) -> R:
             doing = work(lent(conn))
             if not inspect.isawaitable(doing):
-                raise ConfigError(f"work must be async def, and {_named(work)} returned a {type(doing).__name__}")
+                raise ConfigError(f"work must be async def, but {_named(work)} returned a {type(doing).__name__}")
             return finish(doing)
 
         call.__name__ = _named(work)

@@ -58,7 +58,9 @@ class IamToken:
 
     def __init__(self, region: str | None = None, *, clock: Clock = time.time) -> None:
         if region is not None and not (isinstance(region, str) and is_region(region)):
-            raise ConfigError(f"IamToken(region={region!r}): not an AWS region; write it like 'eu-central-1'")
+            raise ConfigError(
+                f"IamToken(region={region!r}) is not valid: it must be an AWS region such as 'eu-central-1'"
+            )
         self._region = region
         self._clock = clock
         self._tokens: dict[_Key, tuple[Secret, Birth]]
@@ -106,10 +108,10 @@ class IamToken:
             )
         return (
             f"Check that user {user!r} may log in with IAM (PostgreSQL: GRANT rds_iam TO it; MySQL: IDENTIFIED WITH "
-            "AWSAuthenticationPlugin AS 'RDS'; a proxy: no grant, but IAM authentication allowed for the user); that "
-            f"the role allows rds-db:connect on arn:…:rds-db:{region}:ACCOUNT:dbuser:RESOURCE-ID/{user}; that "
-            f"{host!r} is the name AWS gave the endpoint, not an alias or address; that {region} is the database's "
-            f"region; that it is now {clock} UTC"
+            "AWSAuthenticationPlugin AS 'RDS'; behind a proxy: no grant, but the proxy must allow IAM authentication "
+            "for the user); that the role allows rds-db:connect on "
+            f"arn:…:rds-db:{region}:ACCOUNT:dbuser:RESOURCE-ID/{user}; that {host!r} is the name AWS gave the "
+            f"endpoint, not an alias or address; that {region} is the database's region; that it is now {clock} UTC"
         )
 
     def __repr__(self) -> str:

@@ -57,7 +57,7 @@ _FIXES = {
     "DecryptionFailure": (
         "its KMS key cannot decrypt it: check that the key is enabled and allow kms:Decrypt to the function's role"
     ),
-    "InvalidRequestException": "it cannot be read in its present state: it may be marked for deletion; restore it",
+    "InvalidRequestException": "it cannot be read in its present state. If it is marked for deletion, restore it",
     "InvalidParameterException": "the name, ARN or version stage is not valid: check them",
     "ValidationException": "the name, ARN or version stage is not valid: check them",
     "UnrecognizedClientException": "the AWS credentials are not valid in {region}: check the role or the profile",
@@ -130,16 +130,24 @@ class SecretsManager:
         clock: Clock = time.time,
     ) -> None:
         if not secret_id or not isinstance(secret_id, str):
-            raise ConfigError(f"SecretsManager({secret_id!r}): give the secret's name or ARN")
+            raise ConfigError(f"SecretsManager({secret_id!r}) is not valid: give the secret's name or ARN")
         if not _NAME_CHARACTERS.issuperset(secret_id):
             # The text is not shown: a template that resolves the secret puts its value here, with the password.
-            raise ConfigError("SecretsManager(…): not a secret's name or ARN; is it the secret's value?")
+            raise ConfigError(
+                "SecretsManager(…) was not given a secret's name or ARN. Did you give it the secret's value?"
+            )
         if not version_stage or not isinstance(version_stage, str):
-            raise ConfigError(f"SecretsManager(version_stage={version_stage!r}): give one, such as 'AWSCURRENT'")
+            raise ConfigError(
+                f"SecretsManager(version_stage={version_stage!r}) is not valid: give a stage such as 'AWSCURRENT'"
+            )
         if isinstance(max_age, bool) or not isinstance(max_age, int | float) or not max_age >= 0:
-            raise ConfigError(f"SecretsManager(max_age={max_age!r}): give seconds, 0 or more")
+            raise ConfigError(
+                f"SecretsManager(max_age={max_age!r}) is not valid: it must be a number of seconds, 0 or more"
+            )
         if region is not None and not (isinstance(region, str) and is_region(region)):
-            raise ConfigError(f"SecretsManager(region={region!r}): not a region; write it like 'eu-central-1'")
+            raise ConfigError(
+                f"SecretsManager(region={region!r}) is not valid: it must be an AWS region such as 'eu-central-1'"
+            )
         of_arn = _region_of_arn(secret_id)
         if region and of_arn and region != of_arn:
             raise ConfigError(f"SecretsManager(region={region!r}) contradicts {secret_id!r}: leave region out")
@@ -172,11 +180,11 @@ class SecretsManager:
                 "check the secret's name and the URL's scheme"
             )
         if not (login.user or user):
-            raise CredentialsError(f"{self} has no key 'username': add it to the secret, or a user to the URL")
+            raise CredentialsError(f"{self} has no key 'username': add it to the secret, or add a user to the URL")
         if login.host and not endpoint.host and not _is_host(login.host):
             raise CredentialsError(
-                f"{self} has a key 'host' that is not the name or address of one host alone: write the port under "
-                "'port', or a host into the URL"
+                f"{self} has a key 'host' that is not the name or address of a single host: write the port under "
+                "'port', or write a host into the URL"
             )
         # A version staged as AWSPENDING may be the one that the database knows by now.
         pending = not cached and self._stage == _CURRENT and login.version != ""
@@ -301,7 +309,7 @@ def _region_of_arn(secret_id: str) -> str | None:
         or not parts[6]
     ):
         raise ConfigError(
-            f"SecretsManager({secret_id!r}): not the ARN of a secret; write it like "
+            f"SecretsManager({secret_id!r}) is not the ARN of a secret: write it like "
             "arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME-SUFFIX"
         )
     return parts[3]

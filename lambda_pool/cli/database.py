@@ -65,7 +65,7 @@ def look(pool: Pool[Any], read: Callable[[Any], T]) -> Callable[[], T]:
         except DeadlineExceeded as error:
             raise LambdaPoolError("the server did not answer in time") from error
         except Exception as error:
-            raise LambdaPoolError(f"the server cannot be asked: {error}") from error
+            raise LambdaPoolError(f"the server could not be queried: {error}") from error
 
     asked: Callable[[None, _Look], T] = pool.handler(ask)
     return lambda: asked(None, _Look())
@@ -99,7 +99,7 @@ class _Url(argparse.Action):
         if values is None:  # no URL was given without `--url`
             return
         if not values:
-            raise argparse.ArgumentError(self, "the URL is empty: is the variable set that it comes from?")
+            raise argparse.ArgumentError(self, "the URL is empty: set the variable that it comes from")
         if getattr(namespace, self.dest, None) is not None:
             raise argparse.ArgumentError(self, "a URL was given already: give only one")
         setattr(namespace, self.dest, values)

@@ -61,7 +61,7 @@ def read_environment(prefix: str = DEFAULT_PREFIX, environ: Mapping[str, str] | 
     """
     environ = os.environ if environ is None else environ
     if not isinstance(prefix, str):
-        raise ConfigError(f"prefix is not valid: it must be a text such as DB_, not {type(prefix).__name__}")
+        raise ConfigError(f"prefix is not valid: it must be a string such as DB_, not {type(prefix).__name__}")
     found = {key[len(prefix) :].lower(): value for key, value in environ.items() if key.startswith(prefix)}
     _check_prefix(prefix, environ)
     _check_names(found, prefix)

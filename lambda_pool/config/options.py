@@ -115,7 +115,7 @@ def make(
     for key, value in options.items():
         checked[key] = OPTIONS[key](key, value)
     if name is not None and (not isinstance(name, str) or not 0 < len(name) <= 100 or not name.isprintable()):
-        raise bad("name", name, "a text of 1 to 100 printable characters")
+        raise bad("name", name, "a string of 1 to 100 printable characters")
     if name is not None and "://" in name:
         raise ConfigError("name is not valid: it looks like a URL, and would appear in logs and metrics")
     config = Config(url=parsed, name=name or parsed.database or parsed.engine, **checked)
@@ -171,11 +171,12 @@ def check_pooled(config: Config) -> None:
     if config.reset == "session":
         raise ConfigError(
             "reset='session' is not valid behind an RDS Proxy or a pooler (pooled=true): DISCARD ALL and "
-            "COM_RESET_CONNECTION would pin the connection, or reset a session that others share. Leave reset out, "
-            "and use SET LOCAL in each transaction: what a plain SET changes may reach another function"
+            "COM_RESET_CONNECTION would pin the connection, or reset a session that others share. Leave reset out, and "
+            "use SET LOCAL in each transaction: a plain SET may affect another function"
         )
     if config.trace_comment:
         raise ConfigError(
             "trace_comment is not valid behind an RDS Proxy or a pooler (pooled=true): with a comment that differs "
-            "each time, each statement is a new one to what prepares or counts them there. Leave trace_comment out"
+            "each time, each statement looks new to whatever prepares or counts statements there. Leave trace_comment "
+            "out"
         )

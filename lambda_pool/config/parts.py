@@ -29,8 +29,8 @@ def from_parts(parts: Mapping[str, object], called: Callable[[str], str], *, nee
     host, first_port = addresses[0]
     if needs_host and not host:
         raise ConfigError(
-            f"{called('host')} is missing beside {', '.join(called(name) for name in parts)}: give the host's name, or "
-            "the directory of a Unix socket (the path of one for MySQL)"
+            f"{called('host')} is missing, but is needed with {', '.join(called(name) for name in parts)}: "
+            "give the host's name, or the directory of a Unix socket (for MySQL, the path of the socket)"
         )
     password = parts.get("password")
     return Url(
@@ -47,7 +47,7 @@ def from_parts(parts: Mapping[str, object], called: Callable[[str], str], *, nee
 
 def _text(name: str, value: object) -> str:
     if not isinstance(value, str):
-        raise ConfigError(f"{name} is not valid: it must be a text, not {type(value).__name__}")
+        raise ConfigError(f"{name} is not valid: it must be a string, not {type(value).__name__}")
     if not is_sendable(value):
         raise ConfigError(f"{name} is not valid: it holds a NUL character, or bytes that are not UTF-8")
     return value
@@ -71,7 +71,7 @@ def _hosts(called: Callable[[str], str], value: object) -> list[Address]:
     elif "," in host:
         with suppress(ConfigError):
             return split_addresses(host)
-        wanted = "host names with commas in between, each with its port behind a colon where it has one of its own"
+        wanted = "host names with commas in between, each followed by a colon and its port if it has its own port"
     elif host.count(":") == 1:
         wanted = f"only a host name; pass the port as {called('port')}"
     elif host.isprintable() and (host.startswith("/") or " " not in host):

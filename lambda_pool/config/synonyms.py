@@ -49,7 +49,7 @@ _STRICT = {"strict": "true", "accept_invalid_certs": "false"}
 
 _TLS_BY_HAND = "TLS is decided by sslmode, sslrootcert, sslcert and sslkey in the URL's query, for both engines alike"
 _SETTING = {
-    "postgresql": "it is a setting of the server: write ALTER ROLE … SET …, or, where no pooler stands in between, "
+    "postgresql": "it is a setting of the server: write ALTER ROLE … SET …, or, if there is no pooler in between, "
     "options=-c%20NAME%3DVALUE",
     "mysql": "it is a setting of the server: write init_command=SET%20SESSION%20NAME%3DVALUE",
 }
@@ -120,7 +120,7 @@ _REFUSED_BY_ENGINE: dict[str, dict[str, str]] = {
             ("time_zone", "serverTimezone", "connectionTimeZone", "loc", "wait_timeout", "max_execution_time"),
             _SETTING["mysql"],
         ),
-        **dict.fromkeys(("schema", "currentSchema"), "a schema of MySQL is a database: write it behind the host's /"),
+        **dict.fromkeys(("schema", "currentSchema"), "a schema of MySQL is a database: write it after the host's /"),
         **dict.fromkeys(
             ("characterEncoding", "client_encoding", "encoding"), "MySQL calls it charset: charset=utf8mb4"
         ),
@@ -238,7 +238,7 @@ def translate(engine: str, query: Mapping[str, str]) -> tuple[dict[str, str], di
 
 def _put(found: dict[str, str], name: str, value: str) -> None:
     if found.setdefault(name, value) != value:
-        raise ConfigError(f"the URL's query says two things of {name}, one of them in another tool's words: keep one")
+        raise ConfigError(f"the URL's query sets {name} to two values, one of them in another tool's words: keep one")
 
 
 def _least(word: str, name: str, value: str) -> str:

@@ -70,13 +70,13 @@ def parse_url(text: str) -> Url:
     has them (`?host=one:5432&host=two:5433`). Names SQLAlchemy knows (`postgres`, `mysql+pymysql`, …) are accepted.
     """
     if not isinstance(text, str):
-        raise ConfigError(f"the URL must be a text, not {type(text).__name__}")
+        raise ConfigError(f"the URL must be a string, not {type(text).__name__}")
     scheme, colon, rest = text.strip().partition("://")
     engine = ENGINES.get(scheme.partition("+")[0].lower())
     if not colon or engine is None:
         # The text is shown only if it looks like a scheme: it may be a password.
         shown = repr(scheme) if colon and scheme.replace("+", "").isalnum() else "what was given"
-        raise ConfigError(f"the URL must start with postgresql:// or mysql://, and {shown} does not")
+        raise ConfigError(f"the URL must start with postgresql:// or mysql://, but {shown} does not")
     rest, hash_mark, _ = rest.partition("#")
     if hash_mark:
         raise ConfigError(f"the URL holds a '#' ({ESCAPES})")
@@ -182,8 +182,8 @@ def own_fields(own: Mapping[str, str]) -> dict[str, Any]:
             fields[name] = flag(name, own[name])
     if ("sslcert" in own) is not ("sslkey" in own):
         raise ConfigError(
-            "sslcert and sslkey belong together: they are the client's own certificate and its private key (PEM); the "
-            "authorities that the server is verified with are sslrootcert"
+            "sslcert and sslkey belong together: they are the client's own certificate and its private key (PEM). The "
+            "authorities that the server is verified with belong in sslrootcert"
         )
     if "sslcert" in own and weaker(fields.get("sslmode", "require"), "require"):
         raise ConfigError(

@@ -150,4 +150,4 @@ def closest(name: str, known: Collection[str], otherwise: str | None = None) -> 
     import difflib
 
     near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else otherwise or f"known are {', '.join(sorted(known))}"
+    return f"did you mean {near[0]}?" if near else otherwise or f"known ones are {', '.join(sorted(known))}"

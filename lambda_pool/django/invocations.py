@@ -55,13 +55,13 @@ def handler(fn: Callable[..., R]) -> Callable[..., R]:
         if unsure:
             raise CommitUncertain(
                 f"the handler ended normally, but the answer to a statement on Django's {', '.join(unsure)} was lost, "
-                "and the error was swallowed: it may or may not be saved; look before you write it again"
+                "and the error was swallowed. The statement may or may not be saved: look before you write it again"
             )
         if left_open:
             raise NotCommitted(
-                f"the handler ended normally with a transaction still open on Django's {', '.join(left_open)}, or "
-                "closed inside of atomic(), which was rolled back: nothing of it is saved; commit it, or use "
-                "transaction.atomic(), and close() after it"
+                f"the handler ended normally with a transaction still open on Django's {', '.join(left_open)}, or its "
+                "connection was closed inside of atomic(). The transaction was rolled back: none of it is saved. "
+                "Commit it, or use transaction.atomic(), and call close() after it"
             )
         return result
 
@@ -83,8 +83,8 @@ def _check(fn: Any) -> None:
         inspect.signature(fn).bind(None, None)
     except TypeError as error:
         raise ConfigError(
-            f"the handler {name} does not take (event, context) alone ({error}): no connection is passed, because "
-            "Django's models and django.db.connection have their own"
+            f"the handler {name} must take only (event, context) ({error}): no connection is passed, because Django's "
+            "models and django.db.connection have their own"
         ) from None
     except ValueError:  # one that is written in C
         pass

@@ -36,12 +36,12 @@ _LOGIN = {
 
 
 _HIDDEN = (
-    "an atomic() block ended normally, but an error inside of it was caught, so that Django rolled it back: nothing of "
-    "it is saved. Put what may fail into an atomic() of its own, and catch its error outside of that; or call "
-    "transaction.set_rollback(True) where the rollback is what you want"
+    "an atomic() block ended normally, but an error inside of it was caught, so Django rolled it back: none of it "
+    "is saved. Put what may fail into an atomic() of its own, and catch its error outside of that. If you want the "
+    "rollback, call transaction.set_rollback(True)"
 )
 _CLOSED = (
-    "Django's %r was closed inside of atomic(), whose transaction is rolled back: nothing of it is saved. Call close() "
+    "Django's %r was closed inside of atomic(), whose transaction is rolled back: none of it is saved. Call close() "
     "after the block"
 )
 

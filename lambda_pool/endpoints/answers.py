@@ -26,7 +26,7 @@ _CLUSTER_ENGINES = {
 # the database goes on answering. Proxies: the API reference of DBProxy; clusters:
 # https://docs.aws.amazon.com/AmazonRDS/latest/AuroraUserGuide/accessing-monitoring.html
 _DEAD_PROXY = {
-    "creating": "wait until RDS has made it",
+    "creating": "wait until RDS has created it",
     "deleting": "it is being deleted: name another",
     "incompatible-network": "its subnets or security groups do not fit: give it free addresses in two zones",
     "insufficient-resource-limits": "RDS has no room for it: raise the account's limits or use larger subnets",
@@ -36,7 +36,7 @@ _DEAD_PROXY = {
 }
 _DEAD_CLUSTER = {
     "cloning-failed": "delete it and clone again",
-    "creating": "wait until RDS has made it",
+    "creating": "wait until RDS has created it",
     "deleting": "it is being deleted: name another",
     "inaccessible-encryption-credentials": "RDS cannot use its KMS key: enable the key, or restore from a backup",
     "inaccessible-encryption-credentials-recoverable": "RDS cannot use its KMS key: enable it and start the cluster",

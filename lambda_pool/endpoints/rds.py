@@ -49,11 +49,13 @@ class _Discovered:
         letters = name.replace("-", "") if isinstance(name, str) else ""
         if not (letters.isalnum() and letters.isascii() and len(name) <= 63):
             raise ConfigError(
-                f"{shown}: give the {self._name} as the RDS console shows it, letters, digits and hyphens; not an ARN, "
-                "and not a host name (which belongs in the URL)"
+                f"{shown} is not valid: give the {self._name} as the RDS console shows it, with letters, digits and "
+                "hyphens only. It is neither an ARN nor a host name (which belongs in the URL)"
             )
         if region is not None and not (isinstance(region, str) and is_region(region)):
-            raise ConfigError(f"{shown}: region={region!r} is not a region; write it like 'eu-central-1'")
+            raise ConfigError(
+                f"{shown}: region={region!r} is not valid: it must be an AWS region such as 'eu-central-1'"
+            )
         if isinstance(max_age, bool) or not isinstance(max_age, int | float) or not 0 < max_age < float("inf"):
             raise ConfigError(f"{shown}: max_age={max_age!r} is not a number of seconds above 0")
         self.name = name

@@ -59,7 +59,7 @@ class Arguments(Record):
         in_url = where != "connect_args"
         if in_url and name in self.objects:
             raise ConfigError(
-                f"{where} holds {name!r}: its value is not a text; pass it in connect_args={{{name!r}: …}}"
+                f"{where} holds {name!r}, whose value is not a string: pass it in connect_args={{{name!r}: …}}"
             )
         check = self.passed.get(name) or self.objects.get(name)
         if check is None:
@@ -81,7 +81,7 @@ def _word(value: object) -> str:
 def text(value: object) -> str:
     """A text that can be sent."""
     if not isinstance(value, str) or not is_sendable(value):
-        raise ValueError("a text without NUL characters, in UTF-8")
+        raise ValueError("a string without NUL characters, in UTF-8")
     return value
 
 

@@ -361,15 +361,15 @@ def rest(deadline: float | None) -> float | None:
     return None if deadline is None else max(deadline - monotonic(), MIN_IO_TIMEOUT)
 
 
-AUTOCOMMITTED = "autocommit mode was on, so with the statement a "
+AUTOCOMMITTED = "in autocommit mode each statement commits by itself, so a "
 """Comes before the text of `lost_answer` for a statement that was its own transaction."""
 
 
 def lost_answer(error: BaseException, perhaps: str = "") -> CommitUncertain:
     """The error for a COMMIT whose answer was lost. `perhaps`: comes first if nobody said COMMIT itself."""
     return CommitUncertain(
-        f"{perhaps}COMMIT was sent and its answer was lost ({type(error).__name__}: {error}): "
-        "the transaction may or may not be saved; look before you write it again"
+        f"{perhaps}COMMIT was sent and its answer was lost ({type(error).__name__}: {error}): the transaction may or "
+        "may not be saved. Look before you write it again"
     )
 
 
@@ -391,7 +391,7 @@ def at_work(users: str, *, saving: bool) -> CommitUncertain | NotCommitted:
         return NotCommitted(f"{end}; nothing was committed")
     return noted(
         CommitUncertain(
-            f"{end}; a COMMIT, or a statement in autocommit mode, was not answered yet, which may or may not be saved: "
+            f"{end}; a COMMIT, or a statement in autocommit mode, was not answered yet, and may or may not be saved: "
             "look before you write it again"
         )
     )
@@ -400,8 +400,8 @@ def at_work(users: str, *, saving: bool) -> CommitUncertain | NotCommitted:
 def warn_left_prepared(xid: str, by: str) -> None:
     """Warn that a borrower left a two-phase transaction after its first phase. `by`: what would end it."""
     log.warning(
-        "a block left the prepared transaction %s behind: it is neither saved nor undone, and holds its locks, until "
-        "%s with its xid ends it, on any connection",
+        "a block left the prepared transaction %s behind. It is neither saved nor undone, and keeps its locks, until "
+        "it is ended by %s with its xid, on any connection",
         xid,
         by,
     )

@@ -203,4 +203,4 @@ def _after_fork() -> None:
             pool.after_fork()
         except Exception:
             # An error in the user's own `Auth` or `EndpointSource`. The next pool must start afresh all the same.
-            log.exception("pool %s: starting afresh after a fork failed", pool.name)
+            log.exception("pool %s: the reset after a fork failed", pool.name)

@@ -115,7 +115,7 @@ QUERIES = (
         "| stats sum(ConnectionsReplaced) as replaced, sum(ConnectionsClosed) as closed by reason\n| sort closed desc",
     ),
     Query(
-        "Who holds a connection too long? The lines that borrowed what leaked",
+        "Who holds a connection too long? The lines that borrowed leaked connections",
         f"{_BY_POOL} and ispresent(ConnectionsLeaked)\n"
         "| stats sum(ConnectionsLeaked) as leaked, max(held) as seconds, latest(request_id) as request by where\n"
         "| sort leaked desc",
@@ -171,8 +171,8 @@ ALARMS = (
     ),
     Alarm(
         "crowded",
-        "More than 15 % of all logins fail. Where error_class in the log is too_many, frozen environments hold too "
-        "many connections: lower keep_below to what `lambda-pool plan --running` prints.",
+        "More than 15 % of all logins fail. If error_class in the log is too_many, frozen environments hold too many "
+        "connections: lower keep_below to what `lambda-pool plan --running` prints.",
         {"errors": ("ConnectErrors", "Sum"), "opened": ("ConnectionsOpened", "Sum")},
         "IF(FILL(errors, 0) > 10, 100 * FILL(errors, 0) / (FILL(errors, 0) + FILL(opened, 0)), 0)",
         15,

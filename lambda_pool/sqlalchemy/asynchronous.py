@@ -22,7 +22,7 @@ from .mysql import MysqlDialect
 from .postgresql import PostgresDialect
 
 _NO_GREENLET = (
-    "a statement was to be sent outside of await, as by an attribute that is loaded when it is read: load it before, "
+    "a statement had to be sent outside of await, for example to load an attribute when it was read: load it before, "
     "or await AsyncAttrs.awaitable_attrs"
 )
 

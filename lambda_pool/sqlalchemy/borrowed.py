@@ -114,7 +114,7 @@ class Borrowed:
                 link.rollback(self._bound(), last=False)
             self.broken = False
         except Exception as error:  # noqa: BLE001 - only what was to be undone is lost
-            log.debug("pool %s: rolling back failed, the connection is closed: %s", self.pool.name, error)
+            log.debug("pool %s: rolling back failed, so the connection is closed: %s", self.pool.name, error)
             self.note_failure(error)
         finally:
             if self.broken:
@@ -123,7 +123,7 @@ class Borrowed:
     def break_off(self, error: BaseException) -> None:
         """Let go of the connection: a setting that was made for this borrow cannot be taken back."""
         self.broken = True
-        log.debug("pool %s: taking back a setting failed, the connection is closed: %s", self.pool.name, error)
+        log.debug("pool %s: undoing a setting failed, so the connection is closed: %s", self.pool.name, error)
         self.note_failure(error)
         if not self.foreign:
             self.entry.link.close(MIN_IO_TIMEOUT)

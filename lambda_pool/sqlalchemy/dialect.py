@@ -183,7 +183,7 @@ class PooledDialect(SettingDialect):
         if args or other:
             raise ConfigError(
                 f"connect_args with {', '.join(other)} is not valid, neither here nor from a listener of do_connect: "
-                "the pool opens the connections, write Pool(…, connect_args={…}), or auth=… for a token"
+                "the pool opens the connections. Write Pool(…, connect_args={…}), or auth=… for a token"
             )
         config = self.pool.config
         deadline = Deadline(config.timeout, wake=config.wake_timeout)

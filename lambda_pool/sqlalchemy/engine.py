@@ -18,13 +18,13 @@ E = TypeVar("E")
 
 _THE_POOLS = "the pool opens the connections"
 _REFUSED = {
-    "connect_args": f"{_THE_POOLS}, write Pool(…, connect_args={{…}})",
-    "async_creator": f"{_THE_POOLS}, write AsyncPool(url, auth=…, endpoint=…)",
-    "creator": f"{_THE_POOLS}, write Pool(url, auth=…, endpoint=…)",
+    "connect_args": f"{_THE_POOLS}. Write Pool(…, connect_args={{…}})",
+    "async_creator": f"{_THE_POOLS}. Write AsyncPool(url, auth=…, endpoint=…)",
+    "creator": f"{_THE_POOLS}. Write Pool(url, auth=…, endpoint=…)",
     "module": f"{_THE_POOLS}, with psycopg or PyMySQL",
-    "poolclass": "lambda_pool is the pool, leave it out",
-    "pool": "lambda_pool is the pool, leave it out",
-    "url": "pass the Pool; its URL stands there",
+    "poolclass": "leave it out, because lambda_pool is the pool",
+    "pool": "leave it out, because lambda_pool is the pool",
+    "url": "pass the Pool, which has a URL",
     "lambda_pool": "pass the Pool as the first argument",
 }
 

@@ -31,9 +31,9 @@ _INSTEAD = {
     "max_overflow": "write Pool(…, max_size=…)",
     "pool_timeout": "write Pool(…, timeout=…)",
     "pool_recycle": "write Pool(…, max_lifetime=…)",
-    "pool_pre_ping": "leave it out, each checkout looks at the connection anyway",
-    "pool_reset_on_return": "leave it out, what comes back in a transaction is rolled back",
-    "pool_use_lifo": "leave it out, the connection that was used last is lent first",
+    "pool_pre_ping": "leave it out, because each checkout checks the connection anyway",
+    "pool_reset_on_return": "leave it out, because a connection that comes back in a transaction is rolled back",
+    "pool_use_lifo": "leave it out, because the connection that was used last is lent first anyway",
 }
 
 

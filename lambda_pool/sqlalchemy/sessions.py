@@ -132,7 +132,7 @@ def check_engine(engine: Any, *, also_awaited: bool = False) -> Any:
     kinds = Engine | sys.modules[_ASYNCIO].AsyncEngine if also_awaited and _ASYNCIO in sys.modules else Engine
     if not isinstance(engine, kinds) or not isinstance(engine.dialect, PooledDialect):
         raise ConfigError(
-            f"engine is not valid: it must be made by lambda_pool.sqlalchemy.create_engine(), and not {_shown(engine)}"
+            f"engine is not valid: it must be made by lambda_pool.sqlalchemy.create_engine(), not {_shown(engine)}"
         )
     return engine
 
@@ -145,12 +145,14 @@ def valid(options: dict[str, Any], called: str, binds: tuple[type, ...] = (Engin
     SQLAlchemy refuses.
     """
     if "bind" in options:
-        raise ConfigError(f"bind is not valid in {called}: the engine is its first argument; for others, see binds")
+        raise ConfigError(
+            f"bind is not valid in {called}: the engine is its first argument. For several engines, use binds"
+        )
     for name in ("class_", "sync_session_class"):
         if not isinstance(options.get(name, Session), type):
             raise ConfigError(
-                f"{name} is not valid in {called}: it must be a class of sessions, not {type(options[name]).__name__}; "
-                f"give the options of a sessionmaker to {called} itself"
+                f"{name} is not valid in {called}: it must be a class of sessions, not {type(options[name]).__name__}. "
+                f"Give the options of a sessionmaker to {called} itself"
             )
     given = options.get("binds") or {}
     # Not shown: it may be a URL with a password.

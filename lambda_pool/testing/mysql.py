@@ -67,7 +67,9 @@ class MySqlServer(MysqlFamily):
                 not in subprocess.run([found, "--version"], capture_output=True, text=True, check=False).stdout
             ):
                 return None
-        raise ServerError("MySQL was not found: put its mysqld on PATH, or name a folder it is unpacked in, root=…")
+        raise ServerError(
+            "MySQL was not found: put its mysqld on PATH, or name the folder that it is unpacked in, with root=…"
+        )
 
     def _program(self) -> list[str]:
         if self._root is None:

@@ -62,7 +62,7 @@ class PinCheck:
     def __init__(self, url: str) -> None:
         parts = urlsplit(url)
         if "," in parts.netloc.rpartition("@")[2]:
-            raise ValueError("PinCheck stands before one server: give a URL with one host")
+            raise ValueError("PinCheck works in front of one server: give a URL with one host")
         asked = parse_qsl(parts.query)
         around = {"host", "hostaddr", "port", "unix_socket"}.intersection(key for key, _ in asked)
         if around:  # the driver would follow it, and nothing would be checked
@@ -170,7 +170,7 @@ def _sender(port: int) -> str:
                 if found is not None:
                     return found
                 # Or a function sent it that has returned since, and no longer shows its caller.
-                unknown = "(sent by no code of yours)"
+                unknown = "(not sent by your code)"
         if time.monotonic() > until:
             return unknown
         time.sleep(0.002)

@@ -23,7 +23,10 @@ _MYSQL_RUN = re.compile(r"/\*m?!\d*|\*/", re.IGNORECASE)
 # In order: the first that fits is the reason. Each is looked for in one statement without its texts and comments.
 _POSTGRES = (
     (r"^(set|reset) (?!local |transaction |constraints )", "it changes a setting of the session: use SET LOCAL"),
-    (r"\bset_config ?\((?!.*\btrue ?\))", "it changes a setting of the session: give set_config true as its third"),
+    (
+        r"\bset_config ?\((?!.*\btrue ?\))",
+        "it changes a setting of the session: give set_config true as its third argument",
+    ),
     (r"^(prepare (?!transaction)|execute |deallocate )", "it manages a prepared statement"),
     (r"^discard ", "it resets the session"),
     (r"^create( local| global| or replace)* temp(orary)? ", "it makes something temporary"),
@@ -31,12 +34,15 @@ _POSTGRES = (
     (r"^declare ", "it declares a cursor"),
     (r"^(listen|unlisten) ", "it listens to a channel"),
     (r"^load ", "it loads a library"),
-    (r"\b(nextval|setval|currval|lastval) ?\(", "it uses a sequence by a function: let a column's default do that"),
+    (
+        r"\b(nextval|setval|currval|lastval) ?\(",
+        "it uses a sequence through a function: let a column's default do that",
+    ),
     (r"\bpg_(try_)?advisory_(lock|unlock)", "it takes a lock of the session: use pg_advisory_xact_lock"),
 )
 _MYSQL = (
-    (r"^lock (table|tables|instance)\b", "it locks until it is told otherwise"),
-    (r"^flush .*(with read lock|for export)", "it locks until it is told otherwise"),
+    (r"^lock (table|tables|instance)\b", "it locks until it is told to unlock"),
+    (r"^flush .*(with read lock|for export)", "it locks until it is told to unlock"),
     (r"\bget_lock ?\(", "it takes a named lock"),
     (r"^create( or replace)? temporary ", "it makes a temporary table"),
     (r"^(prepare|execute|deallocate|drop prepare) ", "it manages a prepared statement"),
@@ -44,7 +50,7 @@ _MYSQL = (
 )
 _MYSQL_SET = re.compile(r"^set (?!password\b|default role\b)(.*)$", re.DOTALL)
 _SCOPE = re.compile(r"^(?:@@)?(session|local|global|persist|persist_only)[ .]|^@@")
-_NEXT = "it sets isolation level or access mode of the next transaction only: SET SESSION TRANSACTION does not pin"
+_NEXT = "it sets the isolation level or access mode of the next transaction only: SET SESSION TRANSACTION does not pin"
 # What the proxy keeps track of, so that sessions with the same values go on sharing connections.
 # fmt: off
 _TRACKED = frozenset({

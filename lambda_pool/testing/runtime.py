@@ -151,11 +151,13 @@ class LambdaRuntime:
         command_prefix: put in front of the emulator's command, such as `("taskset", "-c", "0")`.
         """
         if timeout != int(timeout) or timeout < 1:
-            raise ValueError(f"timeout={timeout!r}: Lambda takes whole seconds, at least 1")
+            raise ValueError(f"timeout={timeout!r} is not valid: it must be a whole number of seconds, at least 1")
         for name, value in (env or {}).items():
             if not isinstance(value, str | bytes | os.PathLike):
                 # The value is not shown: it may be a password.
-                raise TypeError(f"env[{name!r}] is of the type {type(value).__name__}: a variable's value is text")
+                raise TypeError(
+                    f"env[{name!r}] is of the type {type(value).__name__}: a variable's value must be a string"
+                )
         self.handler = handler
         self.code_dir: Path = Path(code_dir).resolve()
         self.timeout: int = int(timeout)

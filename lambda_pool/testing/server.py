@@ -156,7 +156,7 @@ class Server(abc.ABC):
             if first:
                 self.close()
             raise
-        raise ServerError(f"port {self.port} stays taken by another process")
+        raise ServerError(f"port {self.port} is still used by another process")
 
     def _prepare(self) -> None:
         self._folder = _temporary_folder(self._account)

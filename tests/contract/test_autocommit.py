@@ -19,7 +19,7 @@ from tests.contract.test_contract import DRIVER_ERRORS
 from tests.contract.test_own_commits import through
 from tests.support.core import end_invocation, entries
 
-UNCERTAIN = "autocommit mode was on, so with the statement a COMMIT was sent and its answer was lost"
+UNCERTAIN = "in autocommit mode each statement commits by itself, so a COMMIT was sent and its answer was lost"
 
 
 @pytest.fixture(autouse=True)
@@ -61,7 +61,7 @@ def test_a_connection_that_is_lost_later_undoes_nothing(database: Database, then
 
 def test_one_that_was_lost_in_a_transaction_that_was_begun_by_hand_undoes_that(database: Database) -> None:
     with (
-        pytest.raises(lambda_pool.NotCommitted, match="nothing of the transaction is saved"),
+        pytest.raises(lambda_pool.NotCommitted, match="none of the transaction is saved"),
         database.pool(autocommit=True).connection() as conn,
     ):
         database.query(conn, "begin")

@@ -59,7 +59,7 @@ def test_nothing_of_its_transaction_is_committed(database: Database, how: str) -
             database.query(conn, sleeper)
 
     start = time.monotonic()
-    with pytest.raises(lambda_pool.NotCommitted, match="nothing of the transaction is saved"):
+    with pytest.raises(lambda_pool.NotCommitted, match="none of the transaction is saved"):
         if how == "connection":
             with pool.connection() as conn:
                 work(conn)

@@ -187,7 +187,7 @@ class TestReturn:
             database.insert(conn, 1)
             conn.commit()
             conn.close()
-        assert "nothing of the transaction" not in caplog.text
+        assert "none of the transaction" not in caplog.text
         with pool.connection() as conn:
             assert database.query(conn, "select 1") == [(1,)]
         assert database.rows() == [1]

@@ -161,7 +161,7 @@ def test_several_statements_in_one(my: Database) -> None:
 @pytest.mark.parametrize("method", ["begin", "autocommit"])
 def test_methods_that_commit_are_refused_on_mysql(my: Database, method: str) -> None:
     work = Counted(my, lambda conn: getattr(conn, method)(*([True] if method == "autocommit" else [])))
-    with pytest.raises(pymysql.ProgrammingError, match=rf"{method}\(\) inside Pool.run\(\)"):
+    with pytest.raises(pymysql.ProgrammingError, match=rf"{method}\(\) is not allowed inside Pool.run\(\)"):
         my.pool().run(work)
     assert my.rows() == []
 
@@ -303,7 +303,7 @@ def test_a_ping_connects_no_other_session(my: Database) -> None:
         with pytest.raises(pymysql.MySQLError):
             conn.ping(reconnect=True)
 
-    with pytest.raises(lambda_pool.LambdaPoolError, match="nothing of the transaction is saved"):
+    with pytest.raises(lambda_pool.LambdaPoolError, match="none of the transaction is saved"):
         my.pool().run(work)
     assert my.rows() == []
 
@@ -471,7 +471,7 @@ def test_a_transaction_that_a_handler_leaves_open_is_told_of(
     told = ZeroDivisionError if fails else lambda_pool.NotCommitted
     with pytest.raises(told) if fails or unsaved == "raise" else contextlib.nullcontext():
         handler({}, None)
-    assert ("nothing of it is saved" in caplog.text) == (unsaved == "warn" and not fails)
+    assert ("none of it is saved" in caplog.text) == (unsaved == "warn" and not fails)
     assert database.rows() == []
 
 

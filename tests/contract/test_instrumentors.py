@@ -234,7 +234,7 @@ def test_a_wrapper_that_fails_is_logged_and_the_connection_serves(
     wrap(fail)
     with caplog.at_level(logging.WARNING):
         _one_statement(server)
-    assert "what is wrapped around" in caplog.text
+    assert "a wrapper around" in caplog.text
 
 
 def test_a_wrapper_gets_no_secret_and_its_proxy_gets_no_further(server: Any, wrap: Callable[[Any], Any]) -> None:

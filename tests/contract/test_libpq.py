@@ -173,7 +173,7 @@ def test_a_login_into_somebody_elses_transaction_is_none(pg: Database, state: by
         client.sendall(b"Z" + struct.pack("!i", 5) + state)
         client.recv(100)
 
-    with scripted(ready) as url, pytest.raises(LambdaPoolError, match="the server let us in, and is not idle"):
+    with scripted(ready) as url, pytest.raises(LambdaPoolError, match="the server accepted the login, but is not idle"):
         with pg.pool(url).connection():
             pass
 

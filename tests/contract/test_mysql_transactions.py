@@ -80,7 +80,7 @@ class TestWithConn:
                 my.insert(conn, 1)
                 1 / 0  # noqa: B018
 
-        with pytest.raises(lambda_pool.LambdaPoolError, match="nothing of the transaction is saved"):
+        with pytest.raises(lambda_pool.LambdaPoolError, match="none of the transaction is saved"):
             my.pool().run(work)
         assert my.rows() == []
 
@@ -137,7 +137,7 @@ def test_a_block_that_swallowed_it_is_no_success(
     lost = Lost(my, other)
     pool = my.pool(connect_args=SNAPSHOTS, autocommit=autocommit, unsaved="raise")
     with (
-        pytest.raises(lambda_pool.LambdaPoolError, match="nothing of the transaction is saved"),
+        pytest.raises(lambda_pool.LambdaPoolError, match="none of the transaction is saved"),
         pool.connection() as c,
     ):
         if autocommit:

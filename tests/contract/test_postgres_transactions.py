@@ -181,7 +181,7 @@ def test_a_failed_transaction_is_neither_prepared_nor_committed(pg: Database, en
     """The server answers with ROLLBACK, and no error."""
     pool = pg.pool()
     with (
-        pytest.raises(psycopg.errors.InFailedSqlTransaction, match="nothing of it is saved"),
+        pytest.raises(psycopg.errors.InFailedSqlTransaction, match="none of it is saved"),
         pool.connection() as conn,
     ):
         conn.tpc_begin("failed")
@@ -323,7 +323,7 @@ def test_on_autocommit_a_transaction_block_is_a_real_one(pg: Database) -> None:
             pg.insert(conn, 1)
         assert conn.info.transaction_status == psycopg.pq.TransactionStatus.IDLE
         raise ZeroDivisionError
-    with pytest.raises(psycopg.Error, match="nothing of it is saved"), pool.connection() as conn, conn.transaction():
+    with pytest.raises(psycopg.Error, match="none of it is saved"), pool.connection() as conn, conn.transaction():
         pg.insert(conn, 2)
         with pytest.raises(psycopg.Error):
             pg.query(conn, "select 1/0")
@@ -352,7 +352,7 @@ def by_with(conn: Any) -> None:
 def test_a_commit_of_what_had_failed_raises(pg: Database, commit: Callable[[Any], object], reset: str) -> None:
     pool = pg.pool(reset=reset)
     with (
-        pytest.raises(psycopg.errors.InFailedSqlTransaction, match="nothing of it is saved"),
+        pytest.raises(psycopg.errors.InFailedSqlTransaction, match="none of it is saved"),
         pool.connection() as conn,
     ):
         pg.insert(conn, 1)

@@ -66,7 +66,9 @@ def test_a_pooler_that_refuses_start_up_options() -> None:
 @pytest.mark.parametrize("sslmode", ["disable", "prefer", "require"])
 def test_a_postgresql_url_that_leads_to_mysql(mariadb: MariaDbServer, sslmode: str) -> None:
     url = f"postgresql://app:x@127.0.0.1:{mariadb.port}/orders?sslmode={sslmode}"
-    Refused(url).once(ConnectError, "What answers there is no PostgreSQL: correct host and port, or write mysql://")
+    Refused(url).once(
+        ConnectError, "The server that answers there is not PostgreSQL: correct the host and port, or write mysql://"
+    )
 
 
 # --- databases and accounts -------------------------------------------------------------------------------------------
@@ -110,7 +112,7 @@ def test_no_password(server: PostgresServer | MariaDbServer, user: str) -> None:
 
 def test_an_empty_password(server: PostgresServer | MariaDbServer, user: str) -> None:
     """As of a URL that is put together with a variable that is not set."""
-    Refused(server.url(user, "")).once(CredentialsError, "The password that was given is empty: see where")
+    Refused(server.url(user, "")).once(CredentialsError, "The password that was given is empty: look where")
 
 
 def test_a_password_with_a_line_break(server: PostgresServer | MariaDbServer, user: str) -> None:
@@ -132,7 +134,9 @@ def test_a_full_server(make: type[PostgresServer] | type[MariaDbServer]) -> None
     with make(max_connections=10) as server:  # the fewest that MariaDB allows
         pool = Pool(server.url(), max_size=14, timeout=3.0, observers=())
         with contextlib.ExitStack() as held:
-            with pytest.raises(ConnectError, match=r"The server is full: `lambda-pool doctor` .*, `lambda-pool plan`"):
+            with pytest.raises(
+                ConnectError, match=r"The server is full: `lambda-pool doctor` .* and `lambda-pool plan`"
+            ):
                 for _ in range(14):
                     held.enter_context(pool.connection())
         pool.close()

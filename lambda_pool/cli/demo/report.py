@@ -16,10 +16,10 @@ _RULE = "-" * (_TITLE + len(WAYS) * _CELL)
 _MOST_REASONS = 3
 
 _NOTES = (
-    "err: invocations that went wrong, and orders saved though their invocation had failed. conn: connections "
-    "opened; extra: statements beyond the handler's and BEGIN, COMMIT, ROLLBACK; both by the server's own record. "
-    "ms: median of the good orders, as the caller sees them. fails half way: in turn the handler raises and the "
-    "server refuses a statement; then a freeze, and a good order."
+    "err: invocations that went wrong, and orders saved although their invocation had failed. conn: connections "
+    "opened. extra: statements other than the handler's and BEGIN, COMMIT, ROLLBACK. Both are from the server's own "
+    "record. ms: median of the good orders, as the caller sees them. fails half way: the handler raises or the server "
+    "refuses a statement, in turn. Then come a freeze and a good order."
 )
 
 
@@ -89,7 +89,7 @@ def _bare_global(total: Measured) -> str:
     return (
         f"The bare global got {total.failed} of {total.invocations} invocations wrong, saved "
         f"{_count(total.stray, 'order')} whose own invocation had failed, and was "
-        f"{f'{total.left_open} times' if total.left_open else 'never'} frozen with a transaction open."
+        f"{f'frozen {total.left_open} times' if total.left_open else 'never frozen'} with a transaction open."
     )
 
 

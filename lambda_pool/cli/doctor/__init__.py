@@ -49,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--secret-id", metavar="NAME", help="with a URL: the same as LAMBDA_POOL_SECRET_ID")
     add("--rds-proxy", metavar="NAME", help="with a URL: the same as LAMBDA_POOL_RDS_PROXY")
     add("--aurora-cluster", metavar="ID", help="with a URL: the same as LAMBDA_POOL_AURORA_CLUSTER")
-    add("--readonly", action="store_true", help="check the reader, which need not accept writes")
+    add("--readonly", action="store_true", help="check the reader, which does not have to accept writes")
     add(
         "--timeout",
         type=seconds,

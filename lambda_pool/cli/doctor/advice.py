@@ -35,7 +35,8 @@ def of_name(error: OSError | UnicodeError, host: str) -> list[str]:
         ]
     return [
         f"Check the spelling of {host}. A name in a private hosted zone is known only in the VPCs that the zone is "
-        "associated with: associate the function's, and switch DNS host names on there (enableDnsHostnames)."
+        "associated with: associate it with the function's VPC, and switch DNS host names on there "
+        "(enableDnsHostnames)."
     ]
 
 
@@ -53,20 +54,20 @@ def of_address(error: OSError, address: str, port: int, *, in_lambda: bool) -> l
         if ":" not in address:
             return [way]
         return [
-            f"{way} {address} is an IPv6 address, as a dual-stack endpoint has one beside its IPv4 address: give the "
-            "function's VPC configuration Ipv6AllowedForDualStack=true, and its subnets IPv6."
+            f"{way} {address} is an IPv6 address: a dual-stack endpoint has one beside its IPv4 address. Give the "
+            "function's VPC configuration Ipv6AllowedForDualStack=true, and give its subnets IPv6."
         ]
     here = "the function's" if in_lambda else "this machine's"
     advice = [
         f"Nothing comes back, so something on the way drops the packets. Allow inbound TCP {port} in the security "
-        f"group of the database (or proxy) from {here} security group or address; then look at outbound rules and "
+        f"group of the database (or proxy) from {here} security group or address. Then look at outbound rules and "
         "network ACLs."
     ]
     if ipaddress.ip_address(address).is_private:
         advice.append(
             "The address is a private one: attach the function to the database's VPC, or to one that is peered with it."
             if in_lambda
-            else "The address is a private one, to be reached from its VPC only: run this inside the function "
+            else "The address is a private one, which can be reached only from its VPC: run this inside the function "
             "(lambda_pool.cli.doctor.diagnose), or through a VPN or a tunnel."
         )
     return advice
@@ -96,12 +97,12 @@ def of_login(error: Exception, kind: Failure, engine: str, request: ConnectReque
     if kind is Failure.REJECTED:
         advice = [
             f"The server does not accept user {request.credentials.user} with this password. In a URL, characters such "
-            "as @ : / % are escaped (@ is %40). A secret must be the one of this database, and its last rotation must "
-            "have succeeded."
+            "as @ : / % are escaped (@ is %40). A secret must belong to this database, and its last rotation must have "
+            "succeeded."
         ]
         if engine == "mysql" and not request.tls.required:
             advice.append(
-                "Or it demands encryption (REQUIRE SSL, require_secure_transport): write sslmode=verify-full."
+                "Or it requires encryption (REQUIRE SSL, require_secure_transport): write sslmode=verify-full."
             )
         return advice
     if kind in {Failure.UNREACHABLE, Failure.RESUMING, Failure.LOST, Failure.SHUTDOWN}:

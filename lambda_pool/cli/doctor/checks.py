@@ -99,7 +99,7 @@ def endpoint(patient: Patient) -> Finding:
     if known is not None and known.kind is Kind.READER and patient.role is Role.WRITER:
         writer = known.name.replace(".cluster-ro-", ".cluster-", 1)
         return warning(
-            detail, f"This is the cluster's reader endpoint, which refuses to write: {writer} writes.", **facts
+            detail, f"This is the cluster's reader endpoint, which refuses writes: use {writer} for them.", **facts
         )
     if silent:
         return warning(detail, f"The pool goes on to {found.host}: {'; '.join(silent)}.", **facts)
@@ -217,7 +217,7 @@ def tls(patient: Patient) -> Finding:
         return (
             ok(plain)
             if is_local(host, request.hostaddr)
-            else warning(plain, "Take sslmode out of the URL: it travels in plain text.")
+            else warning(plain, "Take sslmode out of the URL: with it, everything travels in plain text.")
         )
     deadline = patient.within(patient.pool.config.connect_timeout)
     made = context(wanted, host)  # ConfigError for a CA file that cannot be read
@@ -237,10 +237,10 @@ def tls(patient: Patient) -> Finding:
         return failed(f"the server hung up: {error}", *_of_refusal(str(error), patient, request), **facts)
     except network.StrangerError as error:
         return failed(
-            f"what listens there does not answer like {patient.engine} ({error})",
+            f"the server there does not answer like {patient.engine} ({error})",
             *([advice.of_sleep(patient.pool.config.wake_timeout)] if isinstance(error, network.SilentError) else []),
             "Check the port, and the engine that the URL begins with. A load balancer without a healthy target does "
-            "this too, and a server that hangs.",
+            "this too, and so does a server that hangs.",
             **facts,
         )
     except (ssl.SSLError, OSError) as error:
@@ -366,7 +366,7 @@ def state(patient: Patient) -> Finding:
     if replica:
         mend = (
             "Connect to the cluster's writer endpoint, or name the cluster (AuroraCluster). After a failover, wait for "
-            "DNS to change. If only reading is meant, use --readonly, and connection(readonly=True)."
+            "DNS to change. If you only want to read, use --readonly, and connection(readonly=True)."
         )
     else:
         mend = (

@@ -24,7 +24,7 @@ _REASONS = {
     "INVALID_REPLICATION_STATE": "the target does not replicate",
     "PENDING_PROXY_CAPACITY": "the proxy is being made larger: wait",
     "PROMOTED": "the target was promoted: it no longer belongs to the cluster",
-    "UNREACHABLE": "the database's security group must let in the proxy's",
+    "UNREACHABLE": "the database's security group must let in the proxy's security group",
 }
 
 
@@ -82,5 +82,7 @@ def _health(target: dict[str, Any]) -> dict[str, Any]:
 
 def _told(health: dict[str, Any]) -> str:
     state, why = str(health.get("State") or "of unknown health"), str(health.get("Reason") or "")
-    mend = _REASONS.get(why, "wait until it is" if state == "REGISTERING" else str(health.get("Description") or ""))
+    mend = _REASONS.get(
+        why, "wait until it is registered" if state == "REGISTERING" else str(health.get("Description") or "")
+    )
     return " ".join(filter(None, (state, why and f"({why})"))) + (f", {mend.rstrip('.')}" if mend else "")

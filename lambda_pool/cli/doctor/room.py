@@ -47,8 +47,8 @@ def room(patient: Patient) -> Finding:
     )
     if config.keep_below and not keep(count, limit, config.keep_below):
         mend = (
-            "The server is so full that no frozen environment keeps its connection, and each invocation logs in. "
-            "Find out who holds them (lambda-pool top), and what to set (lambda-pool plan --running)."
+            "The server is so full that no frozen environment keeps its connection, and each invocation logs in. Find "
+            "out who holds the connections (lambda-pool top), and what to set (lambda-pool plan --running)."
         )
         return warning(detail, mend, **facts)
     return ok(detail, **facts)
@@ -74,8 +74,8 @@ def _of_pooler(patient: Patient) -> Finding:
     most = _max_client_conn(patient)
     need = "max_client_conn must be at least the number of environments, or the pooler refuses some"
     if most is None:
-        return ok(f"not asked: the pooler shares its connections. Of PgBouncer, {need}")
-    detail = f"the pooler takes {most} clients (max_client_conn)"
+        return ok(f"not asked: the pooler shares its connections. In PgBouncer, {need}")
+    detail = f"the pooler accepts {most} clients (max_client_conn)"
     if most < _MOST_ENVIRONMENTS:
         return warning(detail, f"Raise it: {need}.", max_client_conn=most)
     return ok(detail, max_client_conn=most)

@@ -101,7 +101,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     simulation.add_argument("--functions", type=integer, metavar="N", help="functions that the environments belong to")
     parser.add_argument("--region", help="AWS region to ask in (default: as the SDKs find it)")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
-    parser.add_argument("--chart", type=Path, metavar="FILE.svg", help="write the chart as SVG, and print none")
+    parser.add_argument(
+        "--chart", type=Path, metavar="FILE.svg", help="write the chart to this SVG file instead of printing it"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -133,7 +135,7 @@ def _simulate(args: argparse.Namespace, plan: Any) -> int:
     from lambda_pool.cli.plan import simulated
 
     if plan.fleet is None:
-        raise ValueError("--simulate is for environments that freeze, and connect to the database itself")
+        raise ValueError("--simulate is only for environments that freeze and connect to the database directly")
     part = plan.fleet.keep_below if args.keep_below is None else args.keep_below
     if not 0 <= part <= 1:
         raise ValueError(f"--keep-below {part} is not valid: it must be from 0 to 1")

@@ -74,7 +74,7 @@ def of(name: str, engine: str) -> Instance:
         return Instance(_aurora_mysql(name, gib), f"by Aurora's default {_AURORA_MYSQL}, {name} has {gib:g} GiB")
     formula = _FORMULAS[engine]
     return Instance(
-        _by_memory(gib, formula), f"about, by the default {formula}; {name} has {gib:g} GiB, of which RDS keeps some"
+        _by_memory(gib, formula), f"about, by the default {formula}; {name} has {gib:g} GiB, and RDS keeps some of it"
     )
 
 
@@ -86,7 +86,9 @@ def of_capacity(text: str, engine: str) -> Instance:
     except ValueError:
         least = most = math.nan
     if not (0 <= least <= most and 1 <= most <= 256):
-        raise ValueError(f"--acu {text} is not a range of capacity: write its least and its most ACU, as in 0.5-16")
+        raise ValueError(
+            f"--acu {text} is not a range of capacity: write its minimum and its maximum ACU, as in 0.5-16"
+        )
     if engine == "mariadb":
         raise ValueError("--acu is for Aurora, which has no MariaDB: give --engine aurora-mysql or aurora-postgresql")
     if engine.endswith("mysql"):
@@ -100,14 +102,16 @@ def of_capacity(text: str, engine: str) -> Instance:
 def _memory(name: str) -> float:
     """The memory of a class in GiB."""
     if name == SERVERLESS:
-        raise ValueError(f"--instance {name} has the memory of its capacity: give that instead, as in --acu 0.5-16")
+        raise ValueError(
+            f"--instance {name} has as much memory as its capacity says: give the capacity instead, as in --acu 0.5-16"
+        )
     known = _known()
     if name not in known:
         near = difflib.get_close_matches(name if name.startswith("db.") else f"db.{name}", known, n=3)
         hint = f" (did you mean {', '.join(near)}?)" if near else ""
         raise ValueError(
-            f"--instance {name} is not known here{hint}: give --max-connections (`show max_connections` tells it), "
-            "or --live to ask the database"
+            f"--instance {name} is not known here{hint}: give --max-connections (`show max_connections` prints it), or "
+            "--live to ask the database"
         )
     return known[name]
 

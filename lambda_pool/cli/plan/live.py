@@ -186,4 +186,4 @@ def call(aws: Any, operation: str, **parameters: Any) -> Any:
     try:
         return getattr(aws, operation)(**parameters)
     except (BotoCoreError, ClientError) as error:
-        raise Unknown(f"AWS was asked and did not say: {error}") from error
+        raise Unknown(f"AWS was asked, but did not say: {error}") from error

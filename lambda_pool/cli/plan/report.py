@@ -41,8 +41,8 @@ def verdict(plan: Plan) -> str:
         return "It fits today, but not when the traffic has doubled: plan for an RDS Proxy."
     if plan.doubled.throttled:
         return (
-            f"It fits. When the traffic has doubled, Lambda throttles: {2 * plan.figures.at_work} environments "
-            f"are needed, and {plan.doubled.environments} may start."
+            f"It fits. When the traffic has doubled, Lambda throttles: {2 * plan.figures.at_work} environments are "
+            f"needed, and only {plan.doubled.environments} may start."
         )
     return "It fits, today and when the traffic has doubled. No proxy is needed for the number of connections."
 
@@ -144,7 +144,7 @@ def _reserve(plan: Plan) -> str:
 _PROXY = {
     ProxyAdvice.NO: "not needed for the number of connections.",
     ProxyAdvice.SOON: "not needed yet. When the traffic has doubled, you need one, or a limit on concurrency.",
-    ProxyAdvice.YES: "needed if so many run at once, unless you limit the concurrency as above.",
+    ProxyAdvice.YES: "needed if that many run at once, unless you limit the concurrency as above.",
     ProxyAdvice.THERE: "there is one.",
 }
 

@@ -33,7 +33,9 @@ def traffic(plan: Plan, *, functions: int | None, duration: float | None) -> Tra
     size = math.ceil(figures.environments / count)
     median = Traffic.median if duration is None else duration / _MEAN
     if not 0 < median < 900:
-        raise ValueError(f"--duration {duration} is not valid: a simulation needs seconds from above 0 to 900")
+        raise ValueError(
+            f"--duration {duration} is not valid: for a simulation it must be above 0 and at most 900 seconds"
+        )
     period = size * median * _MEAN / running / _BUSY
     trickle, seconds = running * 0.04 / median, 1 + _ROUNDS * count * period
     invocations = _ROUNDS * count * size + trickle * seconds

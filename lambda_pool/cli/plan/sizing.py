@@ -198,7 +198,7 @@ def _check(figures: Figures) -> None:
         both = f"rate={figures.rate} with query_seconds={figures.query_seconds}"
         raise ValueError(f"{both} is not a number of connections")
     if not 0 <= figures.headroom < 1:
-        raise ValueError(f"headroom={figures.headroom} is not valid: it must be a part from 0 to below 1, such as 0.2")
+        raise ValueError(f"headroom={figures.headroom} is not valid: it must be at least 0 and below 1, such as 0.2")
     if figures.proxy_percent is not None and not 1 <= figures.proxy_percent <= 100:
         raise ValueError(f"proxy_percent={figures.proxy_percent} is not valid: it must be from 1 to 100")
 

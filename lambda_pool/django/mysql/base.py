@@ -28,7 +28,7 @@ else:
 
 _UNDONE = (
     "an atomic() block ended normally, but the server had undone all of its transaction when a statement in it failed "
-    "({}), which an atomic() inside of it does not prevent: nothing of it is saved. Let that error leave the outermost "
+    "({}). An atomic() inside of it does not prevent that. None of it is saved. Let that error leave the outermost "
     "atomic(), and do all of its work again"
 )
 _DEADLOCK = 1213  # which always undoes the whole transaction

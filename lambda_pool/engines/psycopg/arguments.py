@@ -84,7 +84,7 @@ ARGUMENTS = Arguments(
     refused={
         **REFUSED,
         "conninfo": "write it as a URL, postgresql://user:password@host:port/database",
-        "hostaddr": "write it in the URL's query, beside the host's name, which the certificate is verified for",
+        "hostaddr": "write it in the URL's query, beside the host's name: the certificate is verified for that name",
         "replication": "a pool's connections are not for replication",
         "requiressl": "write sslmode=require in the URL's query",
         **dict.fromkeys(
@@ -92,10 +92,10 @@ ARGUMENTS = Arguments(
         ),
         **dict.fromkeys(
             ("service", "servicefile"),
-            "a service would lead elsewhere than the URL says: write its host, port, user and database into the URL, "
-            "or name it in PGSERVICE, which is read where the URL has no host",
+            "a service may name another server than the URL does: write its host, port, user and database into the "
+            "URL, or name it in PGSERVICE, which is read if the URL has no host",
         ),
-        "sslkeylogfile": "whoever reads that file reads the connection",
+        "sslkeylogfile": "anybody who can read that file can decrypt the connection",
     },
     unknown=" (a setting of the server is written as options=-c%20NAME%3DVALUE)",
 )
@@ -109,7 +109,9 @@ def libpq_arguments(parameters: Mapping[str, str], given: Mapping[str, Any], *, 
     known = {each.keyword.decode() for each in Conninfo.get_defaults()} if found else set()
     for name in found:
         if name not in known and name not in OWN_ARGUMENTS:
-            raise ConfigError(f"{name} is not known to libpq {version() // 10000}, which psycopg has here: take it out")
+            raise ConfigError(
+                f"{name} is not known to libpq {version() // 10000}, which psycopg uses here: take it out"
+            )
     if pooled and found.get("options"):
         raise ConfigError(NO_OPTIONS)
     if pooled and found.get("prepare_threshold") is not None:

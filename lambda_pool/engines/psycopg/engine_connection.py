@@ -294,7 +294,7 @@ class PostgresConnection:
         message = end + _RESET + (_DEALLOCATE if prepared else b"")
         conn.within(timeout, partial(conn.exchange, message, answers))
         if len(answers) != bool(end) + _RESET.count(b";") + 1 + prepared or not _is_answer(answers[0], end):
-            raise psycopg.OperationalError("the server did not answer to each statement of a reset")
+            raise psycopg.OperationalError("the server did not answer every statement of a reset")
         conn.pooled.changed = conn.pooled.prepared = False
         conn.pooled.was_reset = True
 

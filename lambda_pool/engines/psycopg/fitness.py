@@ -41,6 +41,6 @@ def check_driver(*, awaited: bool = False) -> None:
 def unfit(what: str) -> NoReturn:
     """Raises ConfigError."""
     raise ConfigError(
-        f"psycopg {psycopg.__version__} cannot be used: {what}, which safe transactions need; install a version that "
-        "lambda-pool was tested with (see its constraints), or a newer lambda-pool"
+        f"psycopg {psycopg.__version__} cannot be used: {what}, and safe transactions need that. Install a version "
+        "that lambda-pool was tested with (see its constraints), or a newer lambda-pool"
     )

@@ -111,7 +111,7 @@ def _connect(pgconn: "PGconn", deadline: float, *, pooled: bool) -> None:
         state = pgconn.connect_poll()
         if state == PollingStatus.OK:
             if pgconn.transaction_status != TransactionStatus.IDLE:
-                raise OperationalError("the server let us in, and is not idle")
+                raise OperationalError("the server accepted the login, but is not idle")
             pgconn.nonblocking = 1
             return
         if state not in {PollingStatus.READING, PollingStatus.WRITING}:

@@ -35,4 +35,4 @@ def show(conn: Any, connect: Any, own: Mapping[str, Any], *, awaited: bool) -> N
         if awaited:
             finish(answer)
     except Exception:
-        log.warning("what is wrapped around psycopg's connect() failed with a pool's connection", exc_info=True)
+        log.warning("a wrapper around psycopg's connect() failed with a pool's connection", exc_info=True)

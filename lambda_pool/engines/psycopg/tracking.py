@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 _IDLE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.INERROR
 
 NOTHING_SAVED = (
-    "COMMIT came after a statement of this transaction had failed, so the server rolled it back: nothing of it is "
-    "saved. Let that statement's error out, roll back yourself, or put what may fail into `with conn.transaction():`"
+    "COMMIT came after a statement of this transaction had failed, so the server rolled it back: none of it is saved. "
+    "Let that statement's error leave the block, roll back yourself, or put what may fail into `with "
+    "conn.transaction():`"
 )
 
 _made: WeakValueDictionary[type, type] = WeakValueDictionary()

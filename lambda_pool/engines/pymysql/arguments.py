@@ -19,7 +19,7 @@ def _charset(value: object) -> str:
     try:
         Connection(charset=name, ssl_disabled=True, defer_connect=True)
     except (AttributeError, LookupError):
-        raise ValueError("one of MySQL's character sets, mostly utf8mb4") from None
+        raise ValueError("one of MySQL's character sets, usually utf8mb4") from None
     return name
 
 
@@ -76,10 +76,10 @@ ARGUMENTS = Arguments(
         "ssl_cert": "write sslcert=/path in the URL's query",
         "ssl_key": "write sslkey=/path in the URL's query",
         "ssl_key_password": "write sslpassword=… in the URL's query",
-        "ssl_disabled": "write sslmode=disable in the URL's query, where the network itself is trusted",
+        "ssl_disabled": "write sslmode=disable in the URL's query, if the network itself is trusted",
         **dict.fromkeys(("ssl_verify_cert", "ssl_verify_identity"), _VERIFIED),
         **dict.fromkeys(("read_default_file", "read_default_group"), _FILE),
-        **dict.fromkeys(("compress", "named_pipe"), "PyMySQL has it in its signature and does not support it"),
+        **dict.fromkeys(("compress", "named_pipe"), "PyMySQL has it in its signature, but does not support it"),
         "defer_connect": "the pool decides when it connects",
         "unix_socket": "write it in the URL's query, mysql://user@/database?unix_socket=/path, or Pool(host='/path')",
     },

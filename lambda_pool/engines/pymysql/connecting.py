@@ -108,7 +108,9 @@ class ConnectingConnection(_Connection):
     def connect(self, sock: Any = None) -> None:
         """PyMySQL's. Refused inside a block: it would be another session, and half of the work."""
         if self._connected:
-            raise pymysql.ProgrammingError("connect() on a connection of the pool: leave the block, and borrow another")
+            raise pymysql.ProgrammingError(
+                "connect() is not allowed on a connection of the pool: leave the block, and borrow another"
+            )
         super().connect(sock)
 
     def _dial(self, deadline: float) -> BoundedSocket:

@@ -35,7 +35,7 @@ _LARGE = 1 << 16
 
 _CUT = (
     "the deadline ended a statement of this transaction, and MySQL undid that statement alone: a COMMIT would save the "
-    "rest without it. Until conn.rollback(), or ROLLBACK TO SAVEPOINT, nothing else is sent"
+    "rest without it. Nothing else is sent until conn.rollback() or ROLLBACK TO SAVEPOINT"
 )
 # What comes before "COMMIT was sent" for statements that do not say COMMIT.
 _IMPLICIT = "the statement commits what came before it, so a "
@@ -314,7 +314,9 @@ class BoundedConnection(ConnectingConnection):
     def _refuse_if_guarded(self, method: str) -> None:
         """`Pool.run` commits by itself: otherwise it could not know whether a replay is safe."""
         if self.noted.guarded:
-            raise pymysql.ProgrammingError(f"{method}() inside Pool.run(): run() commits when the work returns")
+            raise pymysql.ProgrammingError(
+                f"{method}() is not allowed inside Pool.run(): run() commits when the work returns"
+            )
 
     def commit(self) -> None:
         """COMMIT; refused inside `Pool.run`, and if only a part would be saved. Also raises CommitUncertain."""

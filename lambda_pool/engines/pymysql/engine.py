@@ -58,7 +58,7 @@ class MysqlEngine:
                 arguments["client_flag"] = arguments.get("client_flag", 0) | SESSION_TRACK
             conn = BoundedConnection(**arguments, defer_connect=True)
         except UnicodeError:  # this error quotes the whole text
-            raise ConfigError("connect_args holds a text with characters that cannot be encoded") from None
+            raise ConfigError("connect_args holds a string with characters that cannot be encoded") from None
         except (TypeError, ValueError, NotImplementedError) as error:
             # The argument's name is in the text, its value is not.
             raise ConfigError(f"connect_args or the URL's query is not valid for PyMySQL: {error}") from None
@@ -81,8 +81,8 @@ class MysqlEngine:
                 raise
             raise OperationalError(
                 CR.CR_AUTH_PLUGIN_ERR,
-                "the server asks for the whole password, which it does once after each restart, and without TLS that "
-                "needs the package cryptography: write sslmode=require, or leave sslmode out, or install cryptography",
+                "the server asks for the whole password, as it does once after each restart. Without TLS that needs "
+                "the package cryptography: write sslmode=require, or leave sslmode out, or install cryptography",
             ) from error
         conn.password = b""
         if connect is not Connection:

@@ -183,7 +183,7 @@ class MysqlConnection:
                 conn.line.ahead.append(_PING)  # nothing is sent
             conn.ping()
         if unasked:
-            raise pymysql.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the server spoke unasked")
+            raise pymysql.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the server sent unexpected data")
         if not self.is_silent() or self._condition() is not _CLEAN:
             raise OverdueError("the connection is not idle after a ping")
 

@@ -15,7 +15,7 @@ _UNDONE = (
     "after that. Call conn.rollback() before you try again"
 )
 _UNCLEAR = (
-    "a statement failed that may end a transaction by itself ({}: {}), and the transaction is over: what came before "
+    "a statement that may end a transaction by itself failed ({}: {}), and the transaction is over: what came before "
     "it may be saved or undone. Call conn.rollback() before you go on, and look before you write it again"
 )
 # Errors with which a server refuses a COMMIT, also that of DDL: then nothing was committed.

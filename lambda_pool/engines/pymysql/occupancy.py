@@ -21,7 +21,7 @@ def sessions(conn: BoundedConnection, timeout: float, *, spoken: bool) -> tuple[
     for the answer. Raises what PyMySQL raises.
     """
     if spoken or conn.overheard:
-        raise pymysql.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the server spoke unasked")
+        raise pymysql.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the server sent unexpected data")
     with conn.bounded(timeout):
         conn.line.following = [query(_LIMITS.encode())]
         conn.query(_COUNT)

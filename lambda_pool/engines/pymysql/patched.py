@@ -24,6 +24,6 @@ def stand_in(conn: BoundedConnection) -> Any:
     try:
         made = pymysql.connect(defer_connect=True, host=conn.host, port=conn.port, user=user, database=conn.db)
     except Exception:
-        log.warning("what is wrapped around pymysql.connect() failed with a pool's connection", exc_info=True)
+        log.warning("a wrapper around pymysql.connect() failed with a pool's connection", exc_info=True)
         return None
     return made if isinstance(made, Connection) else None

@@ -30,7 +30,7 @@ def result_of(conn: Any) -> Any:
     """The MySQLResult of the last statement; None if there is none, or if another command came after it."""
     result = conn._result
     if result is not None and not isinstance(result, MySQLResult):
-        raise unknown_driver("Connection._result is no MySQLResult")
+        raise unknown_driver("Connection._result is not a MySQLResult")
     return result
 
 

@@ -137,7 +137,7 @@ class _Bounded:
         count: int = super().recv_into(buffer, *arguments)  # type: ignore[misc]
         line.room -= count
         if line.room < 0:
-            raise ConnectionAbortedError("the answer is longer than any that was to come")
+            raise ConnectionAbortedError("the answer is longer than any that was expected")
         if count < _EOF:
             line.tail = (line.tail + bytes(buffer[:count]))[-_EOF:]
         else:
@@ -152,7 +152,7 @@ class _Bounded:
         """
         line = self.line
         if line.silent:
-            raise ConnectionAbortedError("the connection was given up")
+            raise ConnectionAbortedError("the connection was already given up")
         if not line.response_pending:
             raise unknown_driver("it sends a command in another way")
         if line.ahead:
@@ -272,8 +272,8 @@ def query(statement: bytes) -> Following:
 def unknown_driver(how: str) -> ConfigError:
     """The error for a PyMySQL that does not do what this release was written for."""
     return ConfigError(
-        f"PyMySQL {pymysql.VERSION_STRING} is not one that this release of lambda-pool knows: {how}. Install an "
-        "earlier PyMySQL, or a newer lambda-pool"
+        f"this release of lambda-pool does not know PyMySQL {pymysql.VERSION_STRING}: {how}. Install an earlier "
+        "PyMySQL, or a newer lambda-pool"
     )
 
 

@@ -291,7 +291,7 @@ def test_begin_waits_for_a_backend_as_long_as_a_checkout_may(bouncer: PgBouncer,
 
 def test_that_no_backend_came_free_is_said_in_time(bouncer: PgBouncer, busy: psycopg.Connection[Any]) -> None:
     pool = pool_of(bouncer.url(), ping_timeout=0.1, timeout=0.5)
-    with pytest.raises(ConnectError, match=r"let us in, and did not answer what is asked.*raise the option timeout"):
+    with pytest.raises(ConnectError, match=r"the login, but did not answer what is asked.*raise the option timeout"):
         pool.run(one)
     assert (pool.stats().opened, pool.stats().closed) == (1, 1)
     busy.commit()

@@ -49,7 +49,7 @@ def test_a_failed_transaction_is_not_prepared(pg: Database) -> None:
     pool = lambda_pool.AsyncPool(pg.url, observers=())
 
     async def work() -> None:
-        with pytest.raises(psycopg.errors.InFailedSqlTransaction, match="nothing of it is saved"):
+        with pytest.raises(psycopg.errors.InFailedSqlTransaction, match="none of it is saved"):
             async with pool.connection() as conn:
                 await conn.tpc_begin("failed")
                 with contextlib.suppress(psycopg.Error):

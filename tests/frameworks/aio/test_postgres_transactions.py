@@ -144,7 +144,7 @@ def test_on_autocommit_a_transaction_block_is_a_real_one(ground: Ground) -> None
         assert conn.info.transaction_status == TransactionStatus.IDLE
         async with conn.transaction(force_rollback=True):
             await ground.insert(conn, 2)
-        with pytest.raises(InFailedSqlTransaction, match="nothing of it is saved"):
+        with pytest.raises(InFailedSqlTransaction, match="none of it is saved"):
             async with conn.transaction():
                 await ground.insert(conn, 3)
                 await fail(conn)
@@ -194,7 +194,7 @@ def test_a_commit_of_what_had_failed_raises(
         await end(conn)
         await ground.insert(conn, number + 1)
 
-    with pytest.raises(InFailedSqlTransaction, match="nothing of it is saved"):
+    with pytest.raises(InFailedSqlTransaction, match="none of it is saved"):
         borrow(pool, lambda conn: work(conn, 1, commit))
     assert ground.rows() == []
     borrow(pool, lambda conn: work(conn, 3, lambda conn: conn.rollback()))  # whoever rolls back himself goes on
@@ -328,7 +328,7 @@ def test_two_phases(caplog: pytest.LogCaptureFixture) -> None:
         borrow(pool, lambda conn: prepare(conn, conn.xid(1, "of another system", "branch"), 4))
         assert "left the prepared transaction" in caplog.text
         borrow(pool, later)
-        with pytest.raises(InFailedSqlTransaction, match="nothing of it is saved"):
+        with pytest.raises(InFailedSqlTransaction, match="none of it is saved"):
             borrow(pool, failed)
         borrow(pool, lambda conn: conn.execute("insert into two_phased values (6)"))
         assert server.execute("select id from two_phased order by id") == [(1,), (2,), (4,), (6,)]
@@ -350,7 +350,7 @@ def test_a_statement_that_the_deadline_ended_is_not_committed_around(ground: Gro
         with pytest.raises(DeadlineExceeded):
             await query(conn, ground.slow)
         left[0] = 60_000
-        with pytest.raises(InFailedSqlTransaction, match="nothing of it is saved"):
+        with pytest.raises(InFailedSqlTransaction, match="none of it is saved"):
             await conn.commit()
         await ground.insert(conn, 2)
 

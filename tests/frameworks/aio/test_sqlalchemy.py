@@ -503,7 +503,7 @@ def test_what_a_new_connection_is_asked_is_answered_in_time(ground: Ground) -> N
             cursor.execute("select 1")
 
         async def main() -> None:
-            with pytest.raises(ConnectError, match="let us in, and did not answer what is asked"):
+            with pytest.raises(ConnectError, match="the login, but did not answer what is asked"):
                 async with engine.connect():
                     pass
 

@@ -239,7 +239,7 @@ def test_killed_in_a_transaction_whose_error_is_swallowed(connection: Any, datab
 @pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 @pytest.mark.parametrize("swallowed", [False, True])
 def test_a_writer_that_became_a_reader_is_left(connection: Any, database: Database, swallowed: bool) -> None:
-    """Even if its refusal was caught, and the block failed only because nothing of it is saved."""
+    """Even if its refusal was caught, and the block failed only because none of it is saved."""
     first = backend_of(connection)
     with pytest.raises(DatabaseError), transaction.atomic(), connection.cursor() as cursor:
         cursor.execute("set transaction read only")
@@ -437,7 +437,7 @@ def test_what_a_new_connection_is_asked_is_answered_in_time(use: Use, database: 
         connection_created.connect(ask)
         began = time.monotonic()
         try:
-            with pytest.raises(OperationalError, match="let us in, and did not answer what is asked") as raised:
+            with pytest.raises(OperationalError, match="the login, but did not answer what is asked") as raised:
                 connection.ensure_connection()
         finally:
             connection_created.disconnect(ask)

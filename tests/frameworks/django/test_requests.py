@@ -283,8 +283,8 @@ def test_a_handler_that_closes_inside_of_atomic_has_saved_nothing(
     else:
         assert function({"name": "lost", "close": True}, CONTEXT) == "saved"
     assert [record.message for record in caplog.records if "rolled back" in record.message] == [
-        "Django's 'default' was closed inside of atomic(), whose transaction is rolled back: nothing of it is saved. "
-        "Call close() after the block"
+        "Django's 'default' was closed inside of atomic(), whose transaction is rolled back: none of it is saved. Call "
+        "close() after the block"
     ]
     assert function({"name": "kept", "close": False}, CONTEXT) == "saved"
     with transaction.atomic():  # a request's, say

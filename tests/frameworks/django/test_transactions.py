@@ -176,7 +176,7 @@ def test_an_error_that_django_rolls_back_for_without_a_word(
             assert isinstance(caught.value.__cause__, lambda_pool.NotCommitted)
         else:
             work()
-            assert "nothing of it is saved" in caplog.text
+            assert "none of it is saved" in caplog.text
         assert names(database) == ["there"]
         assert transaction.get_autocommit()
     Order.objects.create(name="next")

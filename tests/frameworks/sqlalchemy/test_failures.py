@@ -357,7 +357,7 @@ def test_what_a_new_connection_is_asked_is_answered_in_time(make: Make, database
 
         kind, left = (ConnectError, 60_000) if by == "timeout" else (DeadlineExceeded, 1_500)
         began = time.monotonic()
-        with invoked(lambda: left), pytest.raises(kind, match="let us in, and did not answer what is asked"):
+        with invoked(lambda: left), pytest.raises(kind, match="the login, but did not answer what is asked"):
             engine.connect()
         assert time.monotonic() - began < 10
         stats = pool_of(engine).stats()

@@ -75,7 +75,7 @@ def test_sentences_come_from_the_figures() -> None:
     bare, each, ours = report.sentences(made_up())
     assert "600 of 1200 invocations" in bare
     assert "18 orders" in bare
-    assert "12 times frozen" in bare
+    assert "frozen 12 times" in bare
     assert "no errors" in each
     assert "6 connections for 6 invocations" in each
     assert "100 ms, with lambda_pool 1.3 ms" in each

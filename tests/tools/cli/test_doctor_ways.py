@@ -205,7 +205,7 @@ def test_a_stranger_that_resets_the_connection(engine: str, greeting: bytes) -> 
     with once(serve) as port:
         found = Found(f"{engine}://app@localhost:{port}/d?sslmode=require")
     assert found.status("tls") == "failed"
-    assert f"what listens there does not answer like {engine} (Connection reset by peer)" in found.said("tls")
+    assert f"the server there does not answer like {engine} (Connection reset by peer)" in found.said("tls")
     assert "A load balancer without a healthy target does this too" in found.said("tls")
 
 
@@ -220,7 +220,7 @@ def test_a_connection_that_is_reset_while_it_is_made(monkeypatch: pytest.MonkeyP
         found = Found(f"mysql://app@127.0.0.1:{port}/d?sslmode=require")
     assert (found.status("tcp"), found.said("tcp")) == ("ok", f"127.0.0.1:{port} answers")
     assert found.status("tls") == "failed"
-    assert "what listens there does not answer like mysql (Connection reset by peer)" in found.said("tls")
+    assert "the server there does not answer like mysql (Connection reset by peer)" in found.said("tls")
 
 
 # --- login ------------------------------------------------------------------------------------------------------------

@@ -34,7 +34,7 @@ def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
         (["top"], "no database URL"),
         (["top", "http://localhost/x"], "must start with postgresql:// or mysql://"),
         *[
-            (arguments, f"{arguments[0]}: the URL must start with postgresql:// or mysql://, and 'postgre' does not")
+            (arguments, f"{arguments[0]}: the URL must start with postgresql:// or mysql://, but 'postgre' does not")
             for arguments in (["top", "postgre://h/d"], ["plan", "postgre://h/d"])
         ],
         (["top", ""], "argument URL: the URL is empty"),
@@ -101,7 +101,7 @@ def test_a_word_too_many_is_refused_without_its_password(command: str) -> None:
 def test_aws_region_says_where_to_ask() -> None:
     done = run("plan", "--max-connections", "9", "--function", "orders", AWS_REGION="eu-central-1")
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "lambda-pool plan: AWS was asked and did not say: Unable to locate credentials\n"
+    assert done.stderr == "lambda-pool plan: AWS was asked, but did not say: Unable to locate credentials\n"
 
 
 @pytest.mark.parametrize("command", ["demo", "doctor", "top", "plan", "dashboard"])

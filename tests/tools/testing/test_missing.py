@@ -191,7 +191,7 @@ def program(path: Path, text: str) -> Path:
 
 def test_a_mariadb_is_no_mysql(no_unpacked_mysql: Path) -> None:
     program(no_unpacked_mysql / "mysqld", "echo 'mysqld  Ver 10.11.6-MariaDB for debian-linux-gnu'")
-    with pytest.raises(ServerError, match="MySQL was not found: put its mysqld on PATH, or name a folder"):
+    with pytest.raises(ServerError, match="MySQL was not found: put its mysqld on PATH, or name the folder"):
         MySqlServer()
 
 
@@ -199,7 +199,7 @@ def test_where_there_is_no_mysql_it_is_said_what_to_do(
     no_unpacked_mysql: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
-    with pytest.raises(ServerError, match=r"name a folder it is unpacked in, root=…"):
+    with pytest.raises(ServerError, match=r"name the folder that it is unpacked in, with root=…"):
         MySqlServer()
 
 
@@ -251,7 +251,7 @@ def code_dir(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("timeout", [0, -1, 0.5])
 def test_a_timeout_that_lambda_does_not_take(code_dir: Path, timeout: int) -> None:
-    with pytest.raises(ValueError, match="Lambda takes whole seconds, at least 1"):
+    with pytest.raises(ValueError, match="it must be a whole number of seconds, at least 1"):
         LambdaRuntime("plain.handler", code_dir=code_dir, timeout=timeout)
 
 

@@ -189,4 +189,4 @@ def test_what_no_code_of_the_users_sent(mariadb: MariaDbServer) -> None:
         thread.join(20)
         conn.close()
         found, check.pins[:] = list(check.pins), []
-    assert [str(pin).partition(": ")[0] for pin in found] == ["(sent by no code of yours)"]
+    assert [str(pin).partition(": ")[0] for pin in found] == ["(not sent by your code)"]

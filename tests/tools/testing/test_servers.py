@@ -198,7 +198,7 @@ def test_a_port_taken_while_it_was_down_is_told(server: Server) -> None:
     server.stop()
     try:
         with socket.create_server(("127.0.0.1", server.port)):
-            with pytest.raises(ServerError, match=f"port {server.port} stays taken"):
+            with pytest.raises(ServerError, match=f"port {server.port} is still used"):
                 server.start()
     finally:
         server.start()

@@ -118,7 +118,7 @@ def test_what_a_host_may_be(vault: Any, host: str) -> None:
 def test_what_is_no_host_is_not_shown_and_matters_only_where_it_is_used(vault: Any, host: str) -> None:
     store(vault, {**RDS, "host": host})
     auth = SecretsManager("orders")
-    with pytest.raises(CredentialsError, match="'host' that is not the name or address of one") as caught:
+    with pytest.raises(CredentialsError, match="'host' that is not the name or address of a single host") as caught:
         auth.credentials(ANYWHERE, "", 5.0)
     assert "hunter2" not in str(caught.value)
     assert auth.credentials(Endpoint("db.example", 5432), "", 5.0).user == "app"

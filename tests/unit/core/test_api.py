@@ -49,7 +49,7 @@ def test_observers_may_come_one_by_one() -> None:
 
 @pytest.mark.parametrize("prefix", [None, 1, b"DB_"])
 def test_a_prefix_that_is_no_text(prefix: Any) -> None:
-    with pytest.raises(lambda_pool.ConfigError, match="prefix is not valid: it must be a text"):
+    with pytest.raises(lambda_pool.ConfigError, match="prefix is not valid: it must be a string"):
         lambda_pool.Pool.from_env(prefix)
 
 

@@ -197,7 +197,7 @@ def test_objects_come_from_code_alone(engine: str) -> None:
     assert set(OBJECTS[engine]) == set(TABLES[engine].objects)
     for name, good in OBJECTS[engine].items():
         Pool(URLS[engine], connect_args={name: good})
-        with pytest.raises(ConfigError, match=rf"{name}.* not a text; pass it in connect_args"):
+        with pytest.raises(ConfigError, match=rf"{name}.* not a string: pass it in connect_args"):
             Pool(f"{URLS[engine]}?{name}=DictCursor")
         with pytest.raises(ConfigError, match=rf"{name} in connect_args is not valid"):
             Pool(URLS[engine], connect_args={name: "DictCursor"})
@@ -232,7 +232,7 @@ REFUSED: dict[str, dict[str, str]] = {
         "pooled": "URL's query",
         "service": "PGSERVICE",
         "servicefile": "PGSERVICE",
-        "sslkeylogfile": "reads the connection",
+        "sslkeylogfile": "decrypt the connection",
         "requiressl": "sslmode=require",
         "replication": "not for replication",
         "scram_client_key": "write the password",

@@ -226,7 +226,7 @@ class TestEnvironment:
         assert config.read_environment("ORDERS_", environ).url is None
 
     def test_a_wrong_url_names_its_variable(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        said = ": the URL must start with postgresql:// or mysql://, and what was given does not"
+        said = ": the URL must start with postgresql:// or mysql://, but what was given does not"
         monkeypatch.setenv("DATABASE_URL", "s3cr3t")
         for make in (lambda_pool.Pool, lambda_pool.Pool.from_env):
             with pytest.raises(ConfigError, match=f"^DATABASE_URL{said}$"):

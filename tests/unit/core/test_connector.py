@@ -230,7 +230,7 @@ def test_a_server_without_an_answer_at_the_other_engines_port(driver: FakeDriver
     driver.fail("connect", *[FakeError(Failure.RESUMING, "no answer in time")] * 100)
     with pytest.raises(ConnectError) as caught:
         borrow(driver.pool(f"postgresql://app@db.example:{port}/orders", timeout=0.3))
-    other = f"Port {port} is usually one of mysql://, and the URL begins with postgresql://: change one of them"
+    other = f"Port {port} is usually for mysql://, but the URL begins with postgresql://: change one of them"
     assert (other in str(caught.value)) is (port == 3306)
     assert ("asleep" in str(caught.value)) is (port != 3306)
 

@@ -72,7 +72,7 @@ def test_variables_of_ones_own(monkeypatch: pytest.MonkeyPatch) -> None:
         )
     )
     assert (url.engine, url.host, url.port, url.user) == ("mysql", "db.example", 3306, "app")
-    with pytest.raises(ConfigError, match=r"host is missing beside user, engine"):
+    with pytest.raises(ConfigError, match=r"host is missing, but is needed with user, engine"):
         Pool(host=env.get("DB_HOTS"), user="app", engine="mysql")
 
 
@@ -113,7 +113,7 @@ def test_code_and_environment_are_not_mixed(monkeypatch: pytest.MonkeyPatch) -> 
     assert url_of(Pool("mysql://h/d")).password is None
     monkeypatch.setenv("LAMBDA_POOL_MAX_SIZE", "3")  # but options are for all
     assert Pool(host="other.example", port=3306).config.max_size == 3
-    with pytest.raises(ConfigError, match="host is missing beside password"):
+    with pytest.raises(ConfigError, match="host is missing, but is needed with password"):
         Pool(password="x", engine="mysql")
 
 
@@ -166,7 +166,7 @@ def test_a_host(host: str) -> None:
         ({"host": "h", "port": 6432}, "engine is missing"),
         ({"host": "h", "engine": "oracle"}, "engine is not valid.*'postgresql' or 'mysql'"),
         ({"host": "h", "engine": 5}, "engine is not valid"),
-        ({"engine": "mysql"}, "host is missing beside engine"),
+        ({"engine": "mysql"}, "host is missing, but is needed with engine"),
         ({"host": "", "engine": "mysql"}, "host is missing"),
         ({"host": "h", "port": 0}, "port is not valid.*1 to 65535"),
         ({"host": "h", "port": "s3cr3t"}, "port is not valid"),
@@ -182,9 +182,9 @@ def test_a_host(host: str) -> None:
         ({"host": "/run/a,", "port": 5432}, "commas in between"),
         ({"host": "a b", "port": 5432}, "without spaces"),
         ({"host": "a\nb", "port": 5432}, "without spaces"),
-        ({"host": 5, "port": 5432}, "host is not valid: it must be a text, not int"),
-        ({"host": "h", "port": 5432, "user": 5}, "user is not valid: it must be a text"),
-        ({"host": "h", "port": 5432, "password": b"s3cr3t"}, "password is not valid: it must be a text, not bytes"),
+        ({"host": 5, "port": 5432}, "host is not valid: it must be a string, not int"),
+        ({"host": "h", "port": 5432, "user": 5}, "user is not valid: it must be a string"),
+        ({"host": "h", "port": 5432, "password": b"s3cr3t"}, "password is not valid: it must be a string, not bytes"),
         ({"host": "h", "port": 5432, "password": "s3cr3t\0"}, "password is not valid: it holds a NUL"),
         ({"host": "h", "port": 5432, "password": "s3cr3t\udcff"}, "not UTF-8"),
         ({"host": "h", "port": 5432, "database": "a\0b"}, "database is not valid"),
@@ -211,7 +211,7 @@ def test_a_wrong_variable_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="LAMBDA_POOL_PORT is not valid"):
         Pool()
     monkeypatch.setenv("OTHER_USER", "app")
-    with pytest.raises(ConfigError, match="OTHER_HOST is missing beside OTHER_USER"):
+    with pytest.raises(ConfigError, match="OTHER_HOST is missing, but is needed with OTHER_USER"):
         Pool.from_env("OTHER_")
 
 

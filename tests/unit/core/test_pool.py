@@ -429,7 +429,7 @@ class TestConnect:
         self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         _fail_then_wait(driver, monkeypatch, FakeError(Failure.UNREACHABLE, "it is read-only"), Failure.UNREACHABLE)
-        expected = r"no answer in time \(2 attempts in [\d.]+ s; the one before: it is read-only\)"
+        expected = r"no answer in time \(2 attempts in [\d.]+ s; the previous attempt: it is read-only\)"
         with pytest.raises(lambda_pool.ConnectError, match=expected), driver.pool(timeout=0.5).connection():
             pass
 
@@ -509,7 +509,7 @@ class TestReturn:
         assert seen.of(Closed)[0].reason is Reason.USER_CLOSED
 
     def test_lost_in_use_is_no_success(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
-        with pytest.raises(lambda_pool.NotCommitted, match="nothing of the transaction is saved"), pool.connection():
+        with pytest.raises(lambda_pool.NotCommitted, match="none of the transaction is saved"), pool.connection():
             driver.links[0].kill()
         assert pool.stats().size == 0
 
@@ -518,7 +518,7 @@ class TestReturn:
         with caplog.at_level(logging.WARNING, "lambda_pool"), pool.connection():
             driver.links[0].kill()
         assert pool.stats().size == 0
-        assert "nothing of the transaction is saved" in caplog.text
+        assert "none of the transaction is saved" in caplog.text
         with pytest.raises(lambda_pool.NotCommitted):
             pool.run(lambda conn: driver.links[-1].kill())
 
@@ -713,7 +713,7 @@ class TestRun:
         assert pool.stats().rolled_back == 1
 
     def test_a_swallowed_loss_is_no_success(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
-        with pytest.raises(lambda_pool.LambdaPoolError, match="nothing of the transaction is saved"):
+        with pytest.raises(lambda_pool.LambdaPoolError, match="none of the transaction is saved"):
             pool.run(lambda conn: driver.links[conn.number].kill())
 
     @pytest.mark.parametrize("attempts", [0, -1, True, 1.5])
