@@ -86,6 +86,12 @@ CHANGES = [
     "create temporary table scratch (id int)",
     "prepare it from 'select 1'",
     "call sets_it()",
+    "call tells_it(@left)",
+    "get diagnostics @left = number",
+    "analyze select @left := 5",
+    "values (1) into @left",
+    "execute immediate 'select 1 into @left'",
+    "begin not atomic select 1 into @left; end",
     "select 1 into @left",
     "select @left := 5",
     "lock tables {table} write",
@@ -108,6 +114,7 @@ CHANGES = [
 @pytest.mark.parametrize("statement", CHANGES)
 def test_a_session_that_was_changed_is_reset_and_no_other(my: Database, statement: str, ends: str) -> None:
     my.execute("create or replace procedure sets_it() set @left = 1")
+    my.execute("create or replace procedure tells_it(out told int) set told = 1")
     pool = my.pool(reset="changed")
     try:
         with pool.connection() as conn:

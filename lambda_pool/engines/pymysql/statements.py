@@ -44,6 +44,8 @@ _TO_SAVEPOINT = r"\brollback\s+(?:work\s+)?to\b"
 _BETWEEN = r"(?>\s|/\*.*?\*/)*+"
 _NAMED_LOCK = rf"(?s)\bget_lock{_BETWEEN}\("
 _VARIABLE = rf"(?s)@[\w.$`'\"]+{_BETWEEN}:=|\binto{_BETWEEN}@"
+# Not a system variable, an address or an account.
+_NAMES_VARIABLE = r"(?<![\w@'\"`])@[\w.$`'\"]"
 # Of `SET SESSION TRANSACTION …` and of the variables transaction_isolation, tx_read_only and the like.
 _TRANSACTION = r"transaction|\btx_|@tx_"
 _READ_ONLY = r"read[\s_]+only"
@@ -147,6 +149,8 @@ def _look(text: str) -> Look:
     commits = begins or elsewhere or first == "commit" or (first == "set" and bool(re.search(_AUTOCOMMIT_ON, text)))
     stays = _stays(first, second, text)
     made = first == "create" and second in {"temporary", "or"} and bool(re.search(_TEMPORARY, text))
+    # A server reports what SET assigns, and nothing of CALL p(@x), LOAD DATA … (@x), GET DIAGNOSTICS @x = … and others.
+    assigns = "@" in text and first != "set" and bool(re.search(_NAMES_VARIABLE, text))
     return Look(
         may_end=not stays,
         begins_anew=rolls_back or begins or first == "commit",
@@ -168,7 +172,7 @@ def _look(text: str) -> Look:
         locks=locks,
         named_lock=named_lock,
         # No server reports the table that CREATE TEMPORARY TABLE … SELECT made.
-        changes=locks or named_lock or role or transaction or moves or made,
+        changes=locks or named_lock or role or transaction or moves or made or assigns,
         sets=first in {"set", "prepare", "execute", "deallocate", "call"} or second == "temporary",
     )
 

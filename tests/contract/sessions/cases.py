@@ -242,6 +242,8 @@ MYSQL = [
     case("`SET NAMES`", "set names latin1", "select @@character_set_client"),
     case("`SET ROLE`", "set role sessions_role", "select current_role()"),
     case("`SET @variable`", "set @left_behind = 5", "select @left_behind"),
+    case("`CALL …(@variable)`", "call sessions_procedure(@left_behind)", "select @left_behind"),
+    case("`SET @variable` in a function of your own", "select sessions_function()", "select @left_behind"),
     case("`SET autocommit`", "set autocommit = 1", "select @@autocommit"),
     case(
         "`SET SESSION TRANSACTION ISOLATION LEVEL`",

@@ -58,6 +58,8 @@ def urls(request: pytest.FixtureRequest) -> Iterator[Callable[[str], str]]:
             server.execute("drop sequence sessions_sequence")
             server.execute("drop table sessions_table")
         else:
+            server.execute("drop function sessions_function")
+            server.execute("drop procedure sessions_procedure")
             server.execute("drop table sessions_table, sessions_other")
         server.execute("drop role sessions_role")
 
@@ -78,6 +80,10 @@ def _prepare_mysql(mysql: Server) -> None:
         mysql.execute("grant sessions_role to root@'%'")
     mysql.execute("create table sessions_table (id int auto_increment primary key, note text) engine=innodb")
     mysql.execute("create table sessions_other (id int) engine=innodb")
+    mysql.execute("create procedure sessions_procedure(out told int) set told = 5")
+    mysql.execute(
+        "create function sessions_function() returns int deterministic no sql begin set @left_behind = 5; return 1; end"
+    )
 
 
 class HalfWayError(Exception):
