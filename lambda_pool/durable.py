@@ -14,7 +14,7 @@ from hashlib import blake2b
 from inspect import isawaitable
 from time import monotonic
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary, WeakSet
 
 from . import lifecycle, replay
 from .errors import CommitUncertain, ConfigError, LambdaPoolError, NotCommitted
@@ -39,20 +39,18 @@ _LARGEST = 6 << 20
 class _Statements(Record):
     """The statements for one kind of server, and its error codes for a `missing` table and a `forbidden` action.
 
-    `old` finds rows that may be deleted. It waits for no lock, because a running step holds one on its row to the end.
+    `place` is the schema or database that the table is in, as SQL. `old` finds rows that may be deleted. It waits for
+    no lock, because a running step holds one on its row to the end.
     """
 
     create: str
     claim: str
+    place: str
     old: str
     missing: tuple[object, ...]
     forbidden: tuple[object, ...]
+    find: str = f"select result from {_TABLE} where step = %s"  # noqa: S608 - of constants alone
 
-
-_SAID = {
-    "find": f"select result from {_TABLE} where step = %s",  # noqa: S608 - of constants alone
-    "finish": f"update {_TABLE} set result = %s where step = %s",  # noqa: S608
-}
 
 _STATEMENTS = {
     "postgresql": _Statements(
@@ -60,6 +58,8 @@ _STATEMENTS = {
         # The index by age is a constraint, so that all of this is one statement, which may be a prepared one, too.
         "name text not null, result text, done timestamptz not null default now(), unique (done, step))",
         claim=f"insert into {_TABLE} (step, execution, name) values (%s, %s, %s) on conflict (step) do nothing",  # noqa: S608
+        place="select pg_catalog.quote_ident(n.nspname) from pg_catalog.pg_class c join pg_catalog.pg_namespace n "  # noqa: S608
+        f"on n.oid = c.relnamespace where c.oid = '{_TABLE}'::pg_catalog.regclass",
         old=f"select step from {_TABLE} where done < now() - interval '{_DAYS} days' "  # noqa: S608
         f"limit {_AT_ONCE} for update skip locked",
         missing=("42P01",),
@@ -70,6 +70,7 @@ _STATEMENTS = {
         "execution text not null, name text not null, result longtext character set utf8mb4, "
         "done timestamp not null default current_timestamp, index (done)) engine=innodb",
         claim=f"insert ignore into {_TABLE} (step, execution, name) values (%s, %s, %s)",  # noqa: S608
+        place="select concat('`', replace(database(), '`', '``'), '`')",
         old=f"select step from {_TABLE} where done < now() - interval {_DAYS} day limit {_AT_ONCE}",  # noqa: S608
         missing=(1146,),
         forbidden=(1044, 1142),
@@ -77,6 +78,8 @@ _STATEMENTS = {
 }
 
 _trimmed: WeakSet[ConnectionPool] = WeakSet()
+_places: WeakKeyDictionary[ConnectionPool, str] = WeakKeyDictionary()
+"""What each pool's server answered to `place`."""
 
 
 def step(pool: ConnectionPool, context: Any, name: str, work: Callable[[Any], Any], config: Any) -> Any:
@@ -165,19 +168,38 @@ class _Once:
             # First, so that another run of the same step waits here until this one has ended.
             cursor.execute(self._said.claim, (self._key, self._execution, self._name))
             if cursor.rowcount != 1:
-                cursor.execute(_SAID["find"], (self._key,))
+                cursor.execute(self._said.find, (self._key,))
                 row = cursor.fetchone()
                 if row is None or row[0] is None:
                     raise NotCommitted(f"{self._called()} ended its transaction itself in an earlier run{_ENDED}")
-                # If the database's encoding is SQL_ASCII, psycopg returns bytes.
-                return row[0].decode() if isinstance(row[0], bytes) else str(row[0])
+                return _text(row[0])
             self._claimed = True
-            result = self._work(conn)
-            stored = self._as_json(result)
-            cursor.execute(_SAID["finish"], (stored, self._key))
-            if cursor.rowcount != 1:
-                raise NotCommitted(f"{self._called()} removed the step's record by a ROLLBACK of its own{_ENDED}")
+            # If this run fails, the next one asks again: somebody may have moved the table.
+            place = _places.pop(self._pool, None) or self._place(cursor)
+            stored = self._as_json(self._work(conn))
+            self._finish(cursor, place, stored)
+            _places[self._pool] = place
         return stored
+
+    def _place(self, cursor: Any) -> str:
+        """Where the table is. The work may choose another schema or database for its own statements."""
+        cursor.execute(self._said.place)
+        return _text(cursor.fetchone()[0])
+
+    def _finish(self, cursor: Any, place: str, stored: str) -> None:
+        table = f"{place.replace('%', '%%')}.{_TABLE}"
+        try:
+            cursor.execute(f"update {table} set result = %s where step = %s", (stored, self._key))  # noqa: S608
+        except Exception as error:
+            if not _has_code(error, self._said.forbidden):
+                raise
+            raise ConfigError(
+                f"{self._called()} took on a role that may not write into the table {_TABLE}, which records the steps, "
+                "so nothing of it is saved: let the work end with SET LOCAL ROLE NONE (MySQL: SET ROLE DEFAULT), or "
+                "grant that role select and update on the table"
+            ) from error
+        if cursor.rowcount != 1:
+            raise NotCommitted(f"{self._called()} removed the step's record by a ROLLBACK of its own{_ENDED}")
 
     def _as_json(self, result: Any) -> str:
         if isawaitable(result):
@@ -255,6 +277,11 @@ def _check_recordable(result: Any) -> None:
     if len(recorded) > _LARGEST:
         raise ValueError(f"the SDK records it in {len(recorded)} bytes, but Lambda takes at most {_LARGEST}")
     EXTENDED_TYPES_SERDES.deserialize(recorded, context)
+
+
+def _text(value: Any) -> str:
+    """A text from the server. If the database's encoding is SQL_ASCII, psycopg returns bytes."""
+    return value.decode() if isinstance(value, bytes) else str(value)
 
 
 def _operation(step_context: Any) -> str:

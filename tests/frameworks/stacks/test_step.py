@@ -535,6 +535,58 @@ def test_a_table_that_cannot_be_made_for_another_reason_is_told_with_the_reason(
     pool.close()
 
 
+def test_the_work_may_choose_another_schema_or_database(pool: lambda_pool.Pool, server: Server) -> None:
+    """As docs/sessions.md says for tenants. The record of the step is not where the work looks."""
+    name = "100%_o`n'e"
+    if isinstance(server, PostgresServer):
+        quoted, choose = f'"{name}"', "set local search_path = "
+    else:
+        quoted, choose = f"`{name.replace('`', '``')}`", "use "
+    server.execute(f"create schema {quoted}")
+    server.execute(f"create table {quoted}.kept (id int)")
+
+    def work(conn: Any) -> int:
+        conn.cursor().execute(f"{choose}{quoted}")
+        return insert(conn, 1)
+
+    @pool.handler
+    @durable_execution
+    def handler(event: Any, context: DurableContext) -> Any:
+        return [pool.step(context, each, work, config=NEVER) for each in ("first", "second")]
+
+    try:
+        assert run_durable(handler).result == "[1, 1]"
+        assert server.execute(f"select count(*) from {quoted}.kept")[0][0] == 2
+        assert records(server) == [("first", "1"), ("second", "1")]
+    finally:
+        server.execute(f"drop schema {quoted}" + (" cascade" if isinstance(server, PostgresServer) else ""))
+
+
+def test_work_under_a_role_that_may_not_write_the_record_is_told_so(postgres: PostgresServer) -> None:
+    postgres.execute("create role step_tenant")
+    pool = lambda_pool.Pool(postgres.url())
+    try:
+        text = failure(pool, lambda conn: bool(conn.execute("set local role step_tenant")))
+        assert "took on a role that may not write into the table lambda_pool_steps" in text
+        assert "let the work end with SET LOCAL ROLE NONE" in text
+
+        @pool.handler
+        @durable_execution
+        def handler(event: Any, context: DurableContext) -> Any:
+            def work(conn: Any) -> str:
+                conn.execute("set local role step_tenant")
+                found = conn.execute("select current_user").fetchone()[0]
+                conn.execute("set local role none")
+                return str(found)
+
+            return pool.step(context, "save", work, config=NEVER)
+
+        assert run_durable(handler).result == '"step_tenant"'
+    finally:
+        pool.close()
+        postgres.execute("drop role step_tenant")
+
+
 def test_old_rows_are_deleted(pool: lambda_pool.Pool, server: Server) -> None:
     assert failure(pool, lambda conn: 1 / 0)  # the table is there
     old = "now() - interval '400 days'" if isinstance(server, PostgresServer) else "now() - interval 400 day"
