@@ -7,6 +7,7 @@ import psycopg
 import pytest
 from psycopg import sql
 from psycopg.types import numeric
+from psycopg.types.string import StrDumper
 
 import lambda_pool
 from lambda_pool.testing import FaultyProxy
@@ -239,6 +240,22 @@ def test_the_baseline_is_what_the_connection_was_after_its_set_up(pg: Database) 
         assert conn.prepare_threshold == 2
         assert conn.of_the_setup
         conn.remove_notice_handler(seen)
+
+
+def test_an_adapter_of_the_program_counts_if_it_is_registered_after_warm(pg: Database) -> None:
+    """As for a connection of psycopg's own. Under provisioned concurrency, a decorator in the middle of Init warms."""
+
+    class Later(str):
+        """Known to nobody else."""
+
+    pool = pg.pool(reset="changed")
+    pool.warm(strict=True)
+    psycopg.adapters.register_dumper(Later, StrDumper)
+    for _ in range(2):  # also after a reset
+        with pool.connection() as conn:
+            assert conn.execute("select pg_typeof(%t)", [Later("x")]).fetchone() == ("text",)
+            conn.adapters.register_dumper(int, numeric.Int2Dumper)
+    assert pool.stats().opened == 1
 
 
 @pytest.mark.parametrize("commits", [True, False])

@@ -53,7 +53,9 @@ class Baseline:
     def __init__(self, conn: "Shared") -> None:
         self.settings: tuple[Any, ...] = conn.settings()
         self.names: frozenset[str] = frozenset(vars(conn))
-        self.adapters: AdaptersMap = AdaptersMap(conn.pooled.adapters or psycopg.adapters)
+        own = conn.pooled.adapters
+        self.adapters: AdaptersMap | None = None if own is None else AdaptersMap(own)
+        """None for the program's, as they are when they are read first: they may be registered after `warm()`."""
         self.handlers: list[tuple[str, Any]] = list(conn.pooled.handlers)
 
 
@@ -299,9 +301,8 @@ class Shared(_Connection):
         """How it converts values."""
         self.pooled.touched = True
         if self.pooled.adapters is None:
-            self.pooled.adapters = AdaptersMap(
-                self.pooled.baseline.adapters if self.pooled.baseline else psycopg.adapters
-            )
+            base = self.pooled.baseline
+            self.pooled.adapters = AdaptersMap((base and base.adapters) or psycopg.adapters)
         return self.pooled.adapters
 
     def cursor(self, *args: Any, **named: Any) -> Any:
@@ -389,7 +390,7 @@ class Shared(_Connection):
         if not wholly:
             return
         if self.pooled.touched:
-            self.pooled.adapters = AdaptersMap(base.adapters)
+            self.pooled.adapters = None
             self.pooled.touched = False
         handlers, unasked = self.pooled.handlers, self.pooled.unasked
         if handlers == base.handlers and not unasked.notified:
