@@ -3,6 +3,7 @@
 import contextlib
 import logging
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from functools import partial
 from typing import Any
@@ -166,6 +167,28 @@ def test_what_ended_nothing_is_replayed(pg: Database, name: str) -> None:
     pg.pool().run(work)
     assert work.calls == 3
     assert pg.rows() == [3]
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_work_whose_threads_share_its_connection_is_replayed(pg: Database, lost: bool) -> None:
+    """psycopg lets them wait for one another. One that waits did not lose sight of what it sends."""
+    pool, calls = pg.pool(), list[int]()
+
+    def work(conn: Any) -> int:
+        calls.append(1)
+        with ThreadPoolExecutor(2) as threads:
+            list(threads.map(conn.execute, ["select pg_sleep(0.1)"] * 2))
+        rows = [number for (number,) in conn.cursor().stream("select generate_series(1, 3)")]
+        pg.insert(conn, sum(rows))
+        if len(calls) == 1 and lost:
+            pg.execute(f"select pg_terminate_backend({conn.info.backend_pid}, 5000)")
+            conn.execute("select 1")
+        elif len(calls) == 1:
+            raise psycopg.errors.SerializationFailure
+        return len(calls)
+
+    assert pool.run(work) == 2
+    assert pg.rows() == [6]
 
 
 def test_the_work_may_still_choose_its_isolation(pg: Database) -> None:

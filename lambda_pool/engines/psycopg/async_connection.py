@@ -106,10 +106,6 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
     _lock: asyncio.Lock
     _lock_of: Callable[[], asyncio.AbstractEventLoop | None]
 
-    def __init__(self, pgconn: Any) -> None:
-        self._knowing: set[Any] = set()
-        super().__init__(pgconn)
-
     # --- waiting ------------------------------------------------------------------------------------------------------
 
     @property
@@ -137,7 +133,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             noted.before = status
         if noted.cancelled and status != _ACTIVE:
             noted.cancelled = False  # the cancel was for a statement that had just ended
-        unheard = not (noted.known or noted.piped or asyncio.current_task() in self._knowing) and self._unknown()
+        unheard = not (noted.known or noted.piped or asyncio.current_task() in noted.knowing) and self._unknown()
         try:
             if timeout is not None:  # from notifies(), which expects psycopg's own error for it
                 return await super().wait(gen, max(interval, _LOOK), timeout)
@@ -194,14 +190,15 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
     def announced(self) -> Iterator[None]:
         """In this block, this task's waits are the driver's own, or belong to statements that are noted."""
         task = asyncio.current_task()
-        if task in self._knowing:
+        knowing = self.pooled.knowing
+        if task in knowing:
             yield
             return
-        self._knowing.add(task)
+        knowing.add(task)
         try:
             yield
         finally:
-            self._knowing.discard(task)
+            knowing.discard(task)
 
     def exchange(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
         """Send a query outside of psycopg's transaction handling, and read its results. See `libpq.exchange`."""

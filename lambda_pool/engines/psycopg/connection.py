@@ -62,18 +62,21 @@ class OwnedLock:
 
 
 class Announced:
-    """A block in which it is known what a connection waits for."""
+    """A block in which it is known what this thread waits for on a connection."""
 
-    __slots__ = ("_before", "_notes")
+    __slots__ = ("_knowing", "_me", "_nested")
 
-    def __init__(self, notes: Notes) -> None:
-        self._notes = notes
+    def __init__(self, knowing: set[object]) -> None:
+        self._knowing = knowing
 
     def __enter__(self) -> None:
-        self._before, self._notes.known = self._notes.known, True
+        self._me = get_ident()
+        self._nested = self._me in self._knowing
+        self._knowing.add(self._me)
 
     def __exit__(self, *_: object) -> None:
-        self._notes.known = self._before
+        if not self._nested:
+            self._knowing.discard(self._me)
 
 
 def _announced(name: str, then: Any = None) -> Any:
@@ -116,7 +119,8 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
             self.pooled.before = status
         if self.pooled.cancelled and status != _ACTIVE:
             self.pooled.cancelled = False  # said on another thread of a statement that had just ended
-        unheard = not (self.pooled.known or self.pooled.piped) and self._unknown()
+        noted = self.pooled
+        unheard = not (noted.known or noted.piped or get_ident() in noted.knowing) and self._unknown()
         until = self.pooled.until
         if until is not None:
             left = max(until - monotonic(), 0.0)
@@ -134,8 +138,8 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
         return get_ident()
 
     def announced(self) -> Announced:
-        """In this block, waits are the driver's own, or belong to statements that are noted."""
-        return Announced(self.pooled)
+        """In this block, this thread's waits are the driver's own, or belong to statements that are noted."""
+        return Announced(self.pooled.knowing)
 
     def exchange(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
         """Send a query outside of psycopg's transaction handling, and read its results. See `libpq.exchange`."""

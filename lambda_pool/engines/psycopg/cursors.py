@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 from ..slow import timed
@@ -37,8 +38,18 @@ class Tracked:
         """Like the driver's. It has the connection to itself until it ends."""
         conn = self.connection
         conn.note(query, None)
-        with conn.announced():
-            yield from super().stream(query, *args, **named)  # type: ignore[misc]
+        rows = super().stream(query, *args, **named)  # type: ignore[misc]
+        try:
+            while True:
+                with conn.announced():  # not across a yield: another thread may read the next row
+                    try:
+                        row = next(rows)
+                    except StopIteration:
+                        return
+                yield row
+        finally:
+            with conn.announced():
+                rows.close()
 
     @contextmanager
     def copy(self, query: Any, *args: Any, **named: Any) -> Iterator[Any]:
@@ -55,8 +66,10 @@ class Tracked:
     def _say(self, say: Any, query: Any, args: Any, named: Any) -> Any:
         noted = self.connection.pooled
         said = Said(self.connection, query)
-        known, noted.known = noted.known, True
+        me, knowing = get_ident(), noted.knowing
+        nested = me in knowing
         try:
+            knowing.add(me)
             if noted.on_slow is None:
                 answer = say(query, *args, **named)
             else:
@@ -66,7 +79,8 @@ class Tracked:
             said.raised(error)
             raise
         finally:
-            noted.known = known
+            if not nested:
+                knowing.discard(me)
         if said.answered(self):
             self.set_result(0)  # type: ignore[attr-defined]
         said.check()

@@ -19,7 +19,9 @@ class Notes:
         self.waits = self.before = 0
         """How often it waited for the server; libpq's transaction status when it last sent something."""
         self.known = False
-        """The current wait belongs to a statement that is noted, or to the driver itself."""
+        """The pool itself waits."""
+        self.knowing: set[object] = set()
+        """The threads or tasks whose waits belong to a statement that is noted, or to the driver itself."""
         self.piped = False
         """The borrower is in a pipeline of its own, whose cursors note what they send."""
         self.until: float | None = None
@@ -49,9 +51,8 @@ class Notes:
         """What an error means for every connection of the pool; its borrower may have swallowed it."""
         self.closed_in_transaction = False
         self.blocks = 0
-        self.two_phase = ""
-        self.left_prepared = ""
-        """The identifier of the transaction that was prepared last, and neither committed nor rolled back since."""
+        self.two_phase = self.left_prepared = ""
+        """The transaction's identifier; that of what was prepared last, and neither committed nor rolled back since."""
         self.slow_query: float = 0.0
         self.on_slow: OnSlow | None = None
         self.patience: float = 0.0

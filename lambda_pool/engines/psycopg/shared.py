@@ -384,6 +384,7 @@ class Shared(_Connection):
                 self.put(name, then)
         self.pooled.altered = False
         self.pooled.known = self.pooled.piped = False
+        self.pooled.knowing.clear()
         if wholly or instrumented:
             for name in vars(self).keys() - base.names:
                 delattr(self, name)
