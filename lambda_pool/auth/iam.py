@@ -8,6 +8,7 @@ from ..aws import environment as aws_environment
 from ..aws.environment import AwsCredentials
 from ..aws.hosts import dsql_region, is_region, recognise
 from ..aws.identity import AwsIdentity
+from ..config import plain
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
 from ..secret import Secret, private
@@ -61,7 +62,7 @@ class IamToken:
             raise ConfigError(
                 f"IamToken(region={region!r}) is not valid: it must be an AWS region such as 'eu-central-1'"
             )
-        self._region = region
+        self._region = region and plain(region)
         self._clock = clock
         self._tokens: dict[_Key, tuple[Secret, Birth]]
         self.forget()

@@ -15,6 +15,7 @@ from ..aws.environment import AwsCredentials
 from ..aws.hosts import is_region
 from ..aws.identity import AwsIdentity
 from ..aws.sdk import bare, count_addresses, create_client, load_session, no_bodies_logged
+from ..config import plain
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
 from ..record import Record
@@ -151,10 +152,10 @@ class SecretsManager:
         of_arn = _region_of_arn(secret_id)
         if region and of_arn and region != of_arn:
             raise ConfigError(f"SecretsManager(region={region!r}) contradicts {secret_id!r}: leave region out")
-        self.secret_id = secret_id
-        self._stage = version_stage
+        self.secret_id = plain(secret_id)
+        self._stage = plain(version_stage)
         self._max_age = max_age
-        self._region = region or of_arn
+        self._region = plain(region) if region else of_arn
         self._clock = clock
         self._known: tuple[_Login, Birth] | None
         self.forget()

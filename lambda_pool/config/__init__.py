@@ -24,7 +24,7 @@ from .platform import (
 )
 from .synonyms import advice
 from .url import ENGINES, Url, parse_url
-from .values import closest, is_sendable, seconds
+from .values import closest, is_sendable, plain, seconds
 
 __all__ = [
     "DEFAULT_PREFIX",
@@ -51,6 +51,7 @@ __all__ = [
     "max_concurrency",
     "never_frozen",
     "parse_url",
+    "plain",
     "read_environment",
     "read_metrics_environment",
     "runtime_api",

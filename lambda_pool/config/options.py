@@ -11,7 +11,19 @@ from . import synonyms
 from .parts import PARTS
 from .platform import max_concurrency
 from .url import Url, parse_url
-from .values import bad, closest, flag, fraction, integer, mapping, number_of_seconds, one_of, optional_seconds, seconds
+from .values import (
+    bad,
+    closest,
+    flag,
+    fraction,
+    integer,
+    mapping,
+    number_of_seconds,
+    one_of,
+    optional_seconds,
+    plain,
+    seconds,
+)
 
 DEFAULT_PREFIX = "LAMBDA_POOL_"
 """What stands before an option's name in the environment."""
@@ -118,7 +130,7 @@ def make(
         raise bad("name", name, "a string of 1 to 100 printable characters")
     if name is not None and "://" in name:
         raise ConfigError("name is not valid: it looks like a URL, and would appear in logs and metrics")
-    config = Config(url=parsed, name=name or parsed.database or parsed.engine, **checked)
+    config = Config(url=parsed, name=plain(name or parsed.database or parsed.engine), **checked)
     if config.min_size > config.max_size:
         raise bad("min_size", config.min_size, f"at most max_size ({config.max_size})")
     if 0 < config.wake_timeout <= config.timeout:

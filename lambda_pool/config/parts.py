@@ -8,7 +8,7 @@ from ..secret import Secret
 from . import synonyms
 from .addresses import MAX_PORT, Address, split_addresses
 from .url import ENGINES, Url, own_fields
-from .values import is_sendable
+from .values import is_sendable, plain
 
 PARTS = ("host", "port", "user", "password", "database", "engine", *synonyms.OWN)
 """Keywords of Pool, and names of variables after the prefix. None of them may be given together with a URL."""
@@ -50,7 +50,7 @@ def _text(name: str, value: object) -> str:
         raise ConfigError(f"{name} is not valid: it must be a string, not {type(value).__name__}")
     if not is_sendable(value):
         raise ConfigError(f"{name} is not valid: it holds a NUL character, or bytes that are not UTF-8")
-    return value
+    return plain(value)
 
 
 def _own(name: str, value: object) -> str:

@@ -24,6 +24,11 @@ def is_sendable(text: str) -> bool:
     return "\0" not in text and (text.isascii() or not any("\ud800" <= character <= "\udfff" for character in text))
 
 
+def plain(text: str) -> str:
+    """The text itself, also of a member of a `class Region(str, Enum)`, whose `str()` is its name."""
+    return str.__str__(text)
+
+
 def decoded(part: str, text: str) -> str:
     """A piece of a URL with its %-escapes decoded. Raises ConfigError, which does not show it."""
     if "%" in text:
@@ -123,9 +128,9 @@ def one_of(*choices: str) -> Callable[[str, object], str]:
     wanted = " or ".join(repr(choice) for choice in choices)
 
     def check(name: str, value: object) -> str:
-        if value not in choices:
+        if not isinstance(value, str) or value not in choices:
             raise bad(name, value, wanted)
-        return str(value)
+        return plain(value)
 
     return check
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from ..age import Birth, Clock
 from ..aws.hosts import is_region
+from ..config import plain
 from ..errors import ConfigError, EndpointError
 from ..waiting import hold
 from .answers import read_cluster, read_proxy, read_proxy_reader
@@ -58,10 +59,10 @@ class _Discovered:
             )
         if isinstance(max_age, bool) or not isinstance(max_age, int | float) or not 0 < max_age < float("inf"):
             raise ConfigError(f"{shown}: max_age={max_age!r} is not a number of seconds above 0")
-        self.name = name
+        self.name = plain(name)
         self._max_age = float(max_age)
         self._clock = clock
-        self._api = RdsApi(region)
+        self._api = RdsApi(region and plain(region))
         self.forget()
 
     def __repr__(self) -> str:

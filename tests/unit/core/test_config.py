@@ -1,5 +1,6 @@
 """URLs, options and environment variables: what is wrong raises, names itself and the fix, and shows no password."""
 
+from enum import Enum
 from typing import Any
 
 import pytest
@@ -144,6 +145,29 @@ def test_every_option_has_a_wrong_value_here() -> None:
     """A new option without a test of its check fails this."""
     tried = {mark.args[1][index][0] for mark in test_a_wrong_option.pytestmark for index in range(len(mark.args[1]))}
     assert tried == set(config.OPTIONS)
+
+
+class Word(str, Enum):  # noqa: UP042 - the kind that is meant
+    """What projects keep their settings in: `str()` of a member is its name, and the driver calls `str()`."""
+
+    RESET = "session"
+    METRICS = "off"
+    USER = "app"
+    REGION = "eu-central-1"
+
+
+def test_a_member_of_an_enum_of_texts_is_the_text() -> None:
+    found = make(reset=Word.RESET, metrics=Word.METRICS)
+    assert [str(found.reset), str(found.metrics)] == ["session", "off"]
+    pool = lambda_pool.Pool(host="db.example", engine="postgresql", user=Word.USER, database=Word.USER)
+    assert [str(text) for text in (pool.config.url.user, pool.config.url.database, pool.name)] == ["app"] * 3
+    sources = (
+        lambda_pool.SecretsManager(Word.USER),
+        lambda_pool.RdsProxy(Word.USER),
+        lambda_pool.AuroraCluster(Word.USER),
+    )
+    assert [repr(source).partition("(")[2] for source in sources] == ["'app')"] * 3
+    assert repr(lambda_pool.IamToken(Word.REGION)) == "IamToken(region='eu-central-1')"
 
 
 def test_an_unknown_option_names_the_nearest() -> None:
