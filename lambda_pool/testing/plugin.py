@@ -71,7 +71,7 @@ def pytest_runtest_makereport(
     """Add what the functions of a failed test wrote to its report, unless the error shows it already."""
     report = yield
     if report.when == "call" and report.failed:
-        error = "" if call.excinfo is None else str(call.excinfo.value)
+        error = "" if call.excinfo is None else call.excinfo.exconly()
         for runtime in item.stash.get(_RUNTIMES, []):
             report.sections.append((f"log of {runtime.handler}", runtime.log_beside(error)))
     return report

@@ -370,6 +370,23 @@ def test_a_failed_test_shows_the_log_of_its_function(pytester: pytest.Pytester) 
     assert "event is {'n': 'what went well'}" not in done.stdout.str()
 
 
+def test_an_error_without_a_text_is_a_failed_test_as_without_the_plugin(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(
+        """
+        class NoText(Exception):
+            def __str__(self):
+                return self.args[0]
+
+        def test_bad():
+            raise NoText
+
+        def test_good():
+            pass
+        """
+    )
+    pytester.runpytest("-p", "no:cacheprovider").assert_outcomes(passed=1, failed=1)
+
+
 def test_a_failed_invocation_is_shown_at_the_caller_with_its_log_once(
     pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
 ) -> None:
