@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 
 R = TypeVar("R")
 
+_AUTH = ("credentials", "needs_tls", "rejected", "forget")
+_ENDPOINT = ("resolve", "has_reader", "failed", "forget")
+"""What an object of the user's own must have."""
+
 
 class Pool(Generic[Conn]):
     """Connections to one logical database, kept across warm invocations. Make it at module scope: that opens nothing.
@@ -161,14 +165,17 @@ class Pool(Generic[Conn]):
         endpoint: EndpointSource | None,
         observers: Sequence[Observer] | None,
     ) -> None:
-        for option, value, method, example in (
-            ("auth", auth, "credentials", "IamToken() or SecretsManager('name')"),
-            ("endpoint", endpoint, "resolve", "RdsProxy('name') or AuroraCluster('id')"),
+        for option, value, members, example in (
+            ("auth", auth, _AUTH, "IamToken() or SecretsManager('name')"),
+            ("endpoint", endpoint, _ENDPOINT, "RdsProxy('name') or AuroraCluster('id')"),
         ):
-            if value is not None and (isinstance(value, type) or not hasattr(value, method)):
+            lacks = [] if value is None else [name for name in members if not hasattr(value, name)]
+            if isinstance(value, type) or members[0] in lacks:
                 # Not shown: it may be a password.
                 given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
                 raise ConfigError(f"{option} is not valid: it must be an object such as {example}, not {given}")
+            if lacks:
+                raise ConfigError(f"{option} is not valid: {type(value).__name__} has no {', '.join(lacks)}")
         if observers is not None:
             # Kept as a tuple: a generator would be empty the second time.
             observers = tuple(observers) if isinstance(observers, Iterable) else None

@@ -29,6 +29,20 @@ def test_a_class_is_no_source_yet(option: str, given: type) -> None:
         lambda_pool.Pool(URL, **{option: given})  # type: ignore[call-overload]
 
 
+@pytest.mark.parametrize(
+    ("option", "has", "lacks"),
+    [
+        ("auth", ["credentials"], "needs_tls, rejected, forget"),
+        ("auth", ["credentials", "needs_tls", "forget"], "rejected"),
+        ("endpoint", ["resolve"], "has_reader, failed, forget"),
+    ],
+)
+def test_a_source_of_ones_own_has_all_that_will_be_asked_of_it(option: str, has: list[str], lacks: str) -> None:
+    source = type("Vault", (), dict.fromkeys(has))()
+    with pytest.raises(lambda_pool.ConfigError, match=rf"^{option} is not valid: Vault has no {lacks}$"):
+        lambda_pool.Pool(URL, **{option: source})
+
+
 class _Listening:
     """An observer, which is not a list of them."""
 
