@@ -176,14 +176,17 @@ class Connector:
             raise
 
     def _request(self, endpoint: Endpoint, deadline: Deadline, *, others: int = 0) -> ConnectRequest:
-        user = self._config.url.user
-        credentials = self._asked(Credentials, deadline, self.auth.credentials, endpoint, user)
+        return self.request(endpoint, self.login(endpoint, deadline), deadline, others=others)
+
+    def login(self, endpoint: Endpoint, deadline: Deadline) -> Credentials:
+        """Who logs in there. Raises CredentialsError or ConfigError."""
+        credentials = self._asked(Credentials, deadline, self.auth.credentials, endpoint, self._config.url.user)
         if not isinstance(credentials.password, Secret | None):
             # Not shown: it is a password, and nothing hides it.
             raise ConfigError(
                 f"pool {self._events.name}: {type(self.auth).__name__} gave a password that is not wrapped in a Secret"
             )
-        return self.request(endpoint, credentials, deadline, others=others)
+        return credentials
 
     def resolve(self, role: Role, deadline: Deadline) -> Endpoint:
         """Where to connect. Raises EndpointError, also if the endpoint is for another engine than the URL."""

@@ -28,7 +28,7 @@ def _request(home: AliasPool) -> ConnectRequest:
     config, connector = home.core.config, home.core.connector
     deadline = Deadline(config.timeout)
     endpoint = connector.resolve(home.role, deadline)
-    credentials = connector.auth.credentials(endpoint, config.url.user, deadline.left())
+    credentials = connector.login(endpoint, deadline)
     return connector.request(endpoint, credentials, deadline)
 
 

@@ -11,8 +11,10 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from typing import TYPE_CHECKING
 
-from lambda_pool import CredentialsError, LambdaPoolError
+from lambda_pool import ConfigError, CredentialsError, LambdaPoolError
+from lambda_pool import config as configuration
 from lambda_pool.api import Pool, core_of, default_pool
 from lambda_pool.aws.environment import access_keys
 from lambda_pool.cli.arguments import seconds
@@ -33,10 +35,12 @@ from lambda_pool.cli.doctor.report import (
 )
 from lambda_pool.cli.doctor.words import of_auth, of_endpoint
 from lambda_pool.cli.terminal import Progress, Terminal, complain, duration
-from lambda_pool.config import DEFAULT_PREFIX
 from lambda_pool.endpoints.base import Role
 from lambda_pool.invocation import time_out
 from lambda_pool.pool import ConnectionPool
+
+if TYPE_CHECKING:
+    from lambda_pool import AsyncPool
 
 _TIMEOUT = 20.0
 
@@ -74,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
     with Progress() as waiting:
         found = _examine(
-            lambda: pool_of(args.url, args.prefix, given),
+            lambda: core_of(pool_of(args.url, args.prefix, given)),
             readonly=args.readonly,
             timeout=args.timeout,
             begin=waiting,
@@ -83,24 +87,38 @@ def run(args: argparse.Namespace) -> int:
     return found["exit_code"]
 
 
-def diagnose(pool: Pool | str | None = None, *, readonly: bool = False, timeout: float = _TIMEOUT) -> Report:
+def diagnose(
+    pool: Pool | AsyncPool | str | None = None, *, readonly: bool = False, timeout: float = _TIMEOUT
+) -> Report:
     """Examine the way to the database as the pool would go it, on a separate connection.
 
-    In: a pool, a URL, or None for the pool that the environment describes; whether to check the reader; seconds for
-    everything, which inside a decorated handler are at most what the invocation has left. Out: a report of texts,
-    numbers, lists and dictionaries, without any secret. Raises nothing: the report tells what goes wrong.
+    In: a pool (also an AsyncPool), a URL, or None for the pool that the environment describes; whether to check the
+    reader; seconds for everything, which inside a decorated handler are at most what the invocation has left. Out: a
+    report of texts, numbers, lists and dictionaries, without any secret. Raises nothing: the report tells what goes
+    wrong.
     """
 
-    def make() -> Pool:
+    def make() -> ConnectionPool:
+        configuration.seconds("timeout", timeout)
         if isinstance(pool, str):
-            return pool_of(pool, DEFAULT_PREFIX)
-        return pool or default_pool()
+            return core_of(pool_of(pool, configuration.DEFAULT_PREFIX))
+        core = getattr(default_pool() if pool is None else pool, "_core", None)
+        if not isinstance(core, ConnectionPool):
+            raise ConfigError(f"pool is not valid: it must be a Pool, an AsyncPool or a URL, not {type(pool).__name__}")
+        if core.awaited:  # the steps run one after the other, and await nothing
+            engine = type(core.connector.engine)()
+            return ConnectionPool(core.config, engine, core.connector.auth, core.connector.endpoint)
+        return core
 
     return _examine(make, readonly=readonly, timeout=timeout)
 
 
 def _examine(
-    make: Callable[[], Pool], *, readonly: bool, timeout: float, begin: Callable[[str], None] = lambda name: None
+    make: Callable[[], ConnectionPool],
+    *,
+    readonly: bool,
+    timeout: float,
+    begin: Callable[[str], None] = lambda name: None,
 ) -> Report:
     """`begin` is told the name of each step."""
     redactor = Redactor()
@@ -110,7 +128,7 @@ def _examine(
         if keys is not None:
             redactor.add(keys.secret_key, keys.session_token)
     try:
-        pool = core_of(make())
+        pool = make()
     except LambdaPoolError as error:
         rest = [_skipped(name, "config", redactor) for name, _, _ in CHECKS]
         return report("", [step("config", failed(line_of(error)), time.monotonic() - start, redactor), *rest])

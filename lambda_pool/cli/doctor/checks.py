@@ -7,6 +7,7 @@ import ssl
 import statistics
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -74,6 +75,11 @@ class Patient:
         """Where to: a host name, or a Unix socket's path or directory."""
         return self.request().host
 
+    def cursor(self) -> AbstractContextManager[Any]:
+        """A cursor of the driver's own, with tuples: `connect_args` may hold the user's own kinds."""
+        assert self.link is not None
+        return self.pool.connector.engine.cursor(self.link.driver_connection)
+
     def within(self, seconds: float) -> Deadline:
         """At most `seconds`, and no longer than the whole diagnosis, or the invocation, may take."""
         return Deadline(max(min(seconds, self.deadline - time.monotonic()), 0.001))
@@ -138,10 +144,10 @@ def _dial_any(host: str, port: int, seconds: float) -> None:
 
 def identity(patient: Patient) -> Finding:
     """Who logs in."""
-    url = patient.pool.config.url
-    deadline = patient.within(patient.pool.config.timeout)
     auth = patient.pool.connector.auth
-    found = patient.credentials = auth.credentials(patient.endpoint, url.user, deadline.left())
+    found = patient.credentials = patient.pool.connector.login(
+        patient.endpoint, patient.within(patient.pool.config.timeout)
+    )
     patient.redactor.add(found.password)
     patient.redactor.spare(found.user, found.host, found.database)
     origin = "" if isinstance(auth, IamToken | UrlAuth) else f", from {of_auth(auth)}"
@@ -317,10 +323,9 @@ def query(patient: Patient) -> Finding:
     assert link is not None
     deadline = patient.within(patient.pool.config.timeout)
 
-    ask = _ask_postgres if patient.engine == "postgresql" else _ask_mysql
     start = time.time()
     try:
-        server = patient.server = network.within(deadline.left(), lambda: ask(link.driver_connection))
+        server = patient.server = network.within(deadline.left(), lambda: _ask(patient))
     except TimeoutError:
         link.abort()
         return failed(
@@ -340,20 +345,10 @@ def query(patient: Patient) -> Finding:
     return ok(detail, **facts)
 
 
-def _ask_postgres(conn: Any) -> tuple[Any, ...]:
-    from psycopg.rows import tuple_row
-
-    # This does not use the user's own kinds of cursors and rows, which connect_args may hold.
-    with conn.cursor(row_factory=tuple_row) as cursor:
-        return as_text(cursor.execute(_POSTGRES).fetchone())
-
-
-def _ask_mysql(conn: Any) -> tuple[Any, ...]:
-    from pymysql.cursors import Cursor
-
-    with conn.cursor(Cursor) as cursor:
-        cursor.execute(_MYSQL)
-        return tuple(cursor.fetchone())
+def _ask(patient: Patient) -> tuple[Any, ...]:
+    with patient.cursor() as cursor:
+        cursor.execute(_POSTGRES if patient.engine == "postgresql" else _MYSQL)
+        return as_text(cursor.fetchone())
 
 
 def state(patient: Patient) -> Finding:

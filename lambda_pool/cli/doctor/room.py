@@ -57,12 +57,11 @@ def room(patient: Patient) -> Finding:
 def _timer(patient: Patient) -> float:
     """Seconds after which the server ends an idle session; 0 if it never does, or has no such timer."""
     assert patient.link is not None
-    with patient.link.driver_connection.cursor() as cursor:
+    with patient.cursor() as cursor:
         cursor.execute(_TIMER[patient.engine])
         row = cursor.fetchone()
     patient.link.driver_connection.rollback()
-    values = list(row.values()) if isinstance(row, dict) else list(row or [0])
-    return float(values[0])
+    return float(row[0]) if row else 0.0
 
 
 def _of_pooler(patient: Patient) -> Finding:

@@ -22,7 +22,7 @@ import psycopg
 import pymysql
 import pytest
 
-from lambda_pool import IamToken, Pool, RdsProxy
+from lambda_pool import AsyncPool, IamToken, Pool, RdsProxy
 from lambda_pool.api import core_of
 from lambda_pool.auth.base import Credentials
 from lambda_pool.cli import main
@@ -116,7 +116,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Server]:
         yield made
 
 
-def examine(pool: Pool | str | None = None, **options: Any) -> Found:
+def examine(pool: Pool | AsyncPool | str | None = None, **options: Any) -> Found:
     return Found(diagnose(pool, **options))
 
 
@@ -140,6 +140,22 @@ def test_a_healthy_one(server: Server) -> None:
     assert found.steps["state"]["facts"] == {"read_only": False, "replica": False}
     assert 0 < found.steps["round trip"]["facts"]["median_milliseconds"] < 1000
     assert json.loads(json.dumps(found.report)) == found.report
+
+
+def test_a_healthy_one_of_asyncio(server: Server) -> None:
+    found = examine(AsyncPool(url_of(server)))
+    assert {step["status"] for step in found.report["steps"]} == {"ok"}, found.text
+
+
+@pytest.mark.parametrize("pool", [1, b"postgresql://h/d", object()])
+def test_what_is_no_pool(pool: Any) -> None:
+    said = examine(pool).failed_at("config")
+    assert said == f"pool is not valid: it must be a Pool, an AsyncPool or a URL, not {type(pool).__name__}"
+
+
+@pytest.mark.parametrize("seconds", [0, -1, None, float("nan")])
+def test_no_time_at_all(seconds: Any) -> None:
+    assert f"timeout={seconds!r} is not valid" in examine("postgresql://h/d", timeout=seconds).failed_at("config")
 
 
 def test_it_leaves_no_connection_behind(server: Server) -> None:
@@ -994,6 +1010,19 @@ class Talkative:
 
     def __repr__(self) -> str:
         return f"Talkative({SECRET_KEY!r})"
+
+
+class Careless(Talkative):
+    """Somebody's own credentials, with the password as a plain text."""
+
+    def credentials(self, endpoint: Endpoint, user: str, timeout: float) -> Credentials:
+        return Credentials(user, PASSWORD)  # type: ignore[arg-type]
+
+
+def test_a_password_that_nothing_hides(server: Server) -> None:
+    found = examine(Pool(server.url("app"), auth=Careless(), observers=()))
+    assert "Careless gave a password that is not wrapped in a Secret" in found.failed_at("identity")
+    assert "not expected" not in found.text
 
 
 def test_what_others_tell_is_cleaned(server: Server) -> None:
