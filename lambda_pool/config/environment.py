@@ -112,8 +112,9 @@ def _check_names(found: Mapping[str, str], prefix: str) -> None:
         if near and (prefix == DEFAULT_PREFIX or not any(found.get(name) for name in (near, *_INSTEAD.get(near, ())))):
             raise ConfigError(f"{variable} is not a variable of lambda_pool: did you mean {prefix}{near.upper()}?")
         if prefix == DEFAULT_PREFIX:
-            known = [prefix + name.upper() for name in VARIABLES]
-            raise ConfigError(f"{variable} is not a variable of lambda_pool: {closest(variable, known)}")
+            # Without the prefix, which would make any two names alike.
+            instead = synonyms.keyword(key) or closest(key, VARIABLES, called=lambda name: prefix + name.upper())
+            raise ConfigError(f"{variable} is not a variable of lambda_pool: {instead}")
 
 
 @private

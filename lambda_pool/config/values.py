@@ -150,9 +150,17 @@ def mapping(name: str, value: object) -> Mapping[str, Any]:
     return SecretMapping(value)
 
 
-def closest(name: str, known: Collection[str], otherwise: str | None = None) -> str:
-    """The end of an error about an unknown name; it is `otherwise` if no known name is like it."""
+def closest(name: str, known: Collection[str], otherwise: str | None = None, called: Callable[[str], str] = str) -> str:
+    """The end of an error about an unknown name; it is `otherwise` if no known name is like it.
+
+    `called` gives the name that a known one has where it is written.
+    """
     import difflib
 
     near = difflib.get_close_matches(name, known, n=1)
     return f"did you mean {near[0]}?" if near else otherwise or f"known ones are {', '.join(sorted(known))}"
+    return (
+        f"did you mean {called(near[0])}?"
+        if near
+        else otherwise or f"known are {', '.join(map(called, sorted(known)))}"
+    )

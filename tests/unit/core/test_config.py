@@ -268,6 +268,11 @@ class TestEnvironment:
         ("environ", "said"),
         [
             ({"LAMBDA_POOL_TIMEOUTS": "1"}, "LAMBDA_POOL_TIMEOUTS is not a variable.*LAMBDA_POOL_TIMEOUT"),
+            (
+                {"LAMBDA_POOL_SCHEMA": "x"},
+                "LAMBDA_POOL_SCHEMA is not a variable of lambda_pool: known are LAMBDA_POOL_AURORA_CLUSTER, ",
+            ),
+            ({"LAMBDA_POOL_POOL_SIZE": "2"}, "LAMBDA_POOL_POOL_SIZE is not a variable.*: write the option max_size$"),
             ({"LAMBDA_POOL_AUTH": "kerberos"}, "LAMBDA_POOL_AUTH.*'iam'"),
             ({"LAMBDA_POOL_AUTH": "secret"}, "set LAMBDA_POOL_SECRET_ID"),
             ({"LAMBDA_POOL_AUTH": "iam", "LAMBDA_POOL_SECRET_ID": "x"}, "keep one"),
