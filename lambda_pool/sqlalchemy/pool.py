@@ -13,6 +13,7 @@ from typing import Any, cast
 from weakref import ref
 
 from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 from sqlalchemy.pool.base import _ConnectionRecord
 
@@ -100,7 +101,9 @@ class LambdaPool(Pool):
             except BaseException as error:
                 if self._lent.forget(borrowed.conn) is not None:  # otherwise SQLAlchemy has closed it
                     borrowed.fail(error)
-                transient = pool.classify(error) in TRANSIENT
+                # The dialect's own questions go through SQLAlchemy, which wraps what the driver raises.
+                cause = (isinstance(error, DBAPIError) and error.orig) or error
+                transient = pool.classify(cause) in TRANSIENT
                 if transient and deadline.left() <= 0:
                     raise unavailable.not_answered(pool, deadline) from error
                 # Nobody has seen this connection yet: it may still be replaced by a live one.

@@ -339,21 +339,25 @@ def test_a_begin_that_is_not_answered_is_sent_on_another_connection(my: Database
 # --- a server that lets us in, and says no more -----------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("whose", ["listener", "dialect"])
 @pytest.mark.parametrize("by", ["invocation", "timeout"])
-def test_what_a_new_connection_is_asked_is_answered_in_time(make: Make, database: Database, by: str) -> None:
+def test_what_a_new_connection_is_asked_is_answered_in_time(
+    make: Make, database: Database, by: str, whose: str
+) -> None:
     """As behind a proxy that has no backend free: the login is its own."""
     with FaultyProxy("localhost", database.server.port) as proxy:
         url = database.url.replace(f":{database.server.port}/", f":{proxy.port}/")
         engine = make(database.pool(url, timeout=3.0 if by == "timeout" else 20.0))
         silent = [True]
 
-        @event.listens_for(engine, "connect")
+        @event.listens_for(engine, "connect", insert=whose == "dialect")
         def ask(conn: Any, record: Any) -> None:
             if silent:
                 proxy.swallow("to_client", new=False)
-            cursor = conn.cursor()
-            cursor.execute("select 1")
-            cursor.close()
+            if whose == "listener":
+                cursor = conn.cursor()
+                cursor.execute("select 1")
+                cursor.close()
 
         kind, left = (ConnectError, 60_000) if by == "timeout" else (DeadlineExceeded, 1_500)
         began = time.monotonic()
