@@ -38,6 +38,25 @@ _INSTEAD = {
 }
 
 
+class _Record(_ConnectionRecord):
+    """What SQLAlchemy knows of one connection. One whose clean-up fails is closed: SQLAlchemy would keep its place."""
+
+    __slots__ = ("_lent",)
+
+    def __init__(self, pool: "LambdaPool", lent: PooledDialect) -> None:
+        super().__init__(pool, connect=False)
+        self._lent = lent
+
+    def checkin(self, _fairy_was_created: bool = True) -> None:
+        """Like its base's."""
+        conn = self.dbapi_connection
+        try:
+            super().checkin(_fairy_was_created)
+        except BaseException:
+            self._lent.do_terminate(conn)
+            raise
+
+
 class LambdaPool(Pool):
     """Lends the connections of a `lambda_pool.Pool`. Made by SQLAlchemy, with the dialect that knows that pool."""
 
@@ -76,7 +95,7 @@ class LambdaPool(Pool):
         )
         event.listen(self, "connect", self._check)  # before any other listener
         event.listen(self, "detach", self._note_detached)
-        self._records: dict[Any, _ConnectionRecord] = {}
+        self._records: dict[Any, _Record] = {}
         self._first, self._had_first = Lock(), False
 
     # --- what a pool class is asked for -------------------------------------------------------------------------------
@@ -88,7 +107,7 @@ class LambdaPool(Pool):
             self._lent.borrowed(held.dbapi_connection).holder = ref(held)
         return held
 
-    def _do_get(self) -> _ConnectionRecord:
+    def _do_get(self) -> _Record:
         """Borrow. Raises what `Pool.connection()` raises, or what a listener of `connect` raises."""
         pool, readonly = self._lent.pool, self._lent.readonly
         deadline = Deadline(pool.config.timeout, wake=pool.config.wake_timeout)
@@ -113,13 +132,13 @@ class LambdaPool(Pool):
                 return record
         raise AssertionError("unreachable")
 
-    def _record(self, borrowed: Borrowed, deadline: Deadline) -> tuple[_ConnectionRecord, Borrowed]:
+    def _record(self, borrowed: Borrowed, deadline: Deadline) -> tuple[_Record, Borrowed]:
         """The record of a connection, and what it stands for in the end: SQLAlchemy may have asked for another one."""
         conn = borrowed.conn
         record = self._records.get(conn)
         if record is None or record.dbapi_connection is None:
             self._forget_gone()
-            record = _ConnectionRecord(self, connect=False)
+            record = _Record(self, self._lent)
             with self._one_at_first(deadline), self._lent.connects(borrowed), borrowed.limited(deadline):
                 conn = record.get_connection()
         else:

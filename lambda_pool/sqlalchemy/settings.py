@@ -17,10 +17,6 @@ class SettingDialect(_Dialect):
 
     _borrowed: dict[Any, Borrowed]
 
-    def do_terminate(self, dbapi_connection: Any) -> None:
-        """Close what is broken."""
-        raise NotImplementedError
-
     def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
         """SQLAlchemy takes it back itself, so it is not a change that the pool would have to undo."""
         borrowed = self._borrowed.get(dbapi_connection)
@@ -50,5 +46,4 @@ class SettingDialect(_Dialect):
                 raise
             borrowed.break_off(error)
             if not isinstance(error, Exception):
-                self.do_terminate(conn)
                 raise

@@ -177,6 +177,19 @@ def test_a_listener_of_connect_that_fails_leaves_nothing_behind(engine: Engine) 
         assert conn.execute(text("select 1")).scalar() == 1
 
 
+def test_a_listener_of_checkin_that_fails_leaves_nothing_behind(database: Database, engine: Engine) -> None:
+    def fail(conn: Any, record: Any) -> None:
+        raise RuntimeError("boom")
+
+    event.listen(engine, "checkin", fail)
+    with pytest.raises(RuntimeError, match="boom"), engine.begin() as conn:
+        conn.execute(table_of(database).insert().values(id=1))
+    event.remove(engine, "checkin", fail)
+    assert (pool_of(engine).stats().in_use, database.rows()) == (0, [1])
+    with engine.connect() as conn:
+        assert conn.execute(text("select 1")).scalar() == 1
+
+
 def test_what_a_listener_of_connect_set_lasts(database: Database, make: Make) -> None:
     """Most listeners end in the middle of a transaction, and a rollback comes next."""
     engine = make()
