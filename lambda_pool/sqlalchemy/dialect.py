@@ -125,10 +125,14 @@ class PooledDialect(SettingDialect):
     def engine_created(cls, engine: Engine) -> None:
         """Refuse a pool class that would hold on to what it borrowed beyond the end of an invocation.
 
-        NullPool does not; StaticPool is for tests, and SQLAlchemy's own tests use it.
+        NullPool, which Alembic asks for, does not: ours takes its place, because only ours bounds the set-up of a
+        connection. StaticPool is for tests, and SQLAlchemy's own tests use it.
         """
+        ours = cls.get_pool_class(engine.url)
+        if isinstance(engine.pool, NullPool):
+            engine.pool = ours.in_place_of(engine.pool, engine.dialect)
         static = isinstance(engine.pool, StaticPool) and not in_lambda()
-        if not (static or isinstance(engine.pool, cls.get_pool_class(engine.url) | NullPool)):
+        if not (static or isinstance(engine.pool, ours)):
             raise ConfigError(
                 f"poolclass={type(engine.pool).__name__} is not valid with lambda_pool, because lambda_pool is the "
                 "pool: leave it out"
@@ -178,7 +182,7 @@ class PooledDialect(SettingDialect):
     # --- opening and closing ------------------------------------------------------------------------------------------
 
     def connect(self, *args: Any, **arguments: Any) -> Any:
-        """Borrow one. With NullPool, which Alembic uses, this runs for each connection of SQLAlchemy's."""
+        """The one that the pool is setting up; or borrow one, to replace one that was invalidated."""
         other = sorted(name for name, value in arguments.items() if value != self._arguments.get(name))
         if args or other:
             raise ConfigError(
@@ -190,7 +194,7 @@ class PooledDialect(SettingDialect):
         return (self._next.get(current_borrower()) or self.borrow(deadline)).conn
 
     def do_close(self, dbapi_connection: Any) -> None:
-        """Give back: NullPool closes what it lends, and so does code that has detached a connection."""
+        """Give back: code that has detached a connection closes it."""
         borrowed = self.forget(dbapi_connection)
         if borrowed is not None:
             borrowed.give_back()

@@ -2,7 +2,8 @@
 
 With one record for each, the event `connect` and the set-up of the dialect happen once for each, and `info` lives as
 long as the connection. This file relies on private names of SQLAlchemy's: `_do_get`, `_do_return_conn` and
-`_invalidate`, which every pool class overrides, and `_ConnectionRecord`.
+`_invalidate`, which every pool class overrides, `_creator` and `_dispatch`, which `recreate` passes on, and
+`_ConnectionRecord`.
 tests/frameworks/sqlalchemy/test_private.py fails when one of them changes.
 """
 
@@ -74,6 +75,7 @@ class LambdaPool(Pool):
         use_lifo: Any = None,
         pool_size: Any = None,
         max_overflow: Any = None,
+        _dispatch: Any = None,
     ) -> None:
         """SQLAlchemy's own arguments. Raises ConfigError for those that another pool class has."""
         self._lent = cast(PooledDialect, dialect)
@@ -91,12 +93,25 @@ class LambdaPool(Pool):
             if value is not None and value != default:
                 raise ConfigError(f"{option}={value!r} is not valid with lambda_pool: {_INSTEAD[option]}")
         super().__init__(
-            creator, echo=echo, logging_name=logging_name, events=events, dialect=dialect, reset_on_return=None
+            creator,
+            echo=echo,
+            logging_name=logging_name,
+            events=events,
+            dialect=dialect,
+            reset_on_return=None,
+            _dispatch=_dispatch,
         )
-        event.listen(self, "connect", self._check)  # before any other listener
+        event.listen(self, "connect", self._check, insert=True)  # before any other listener
         event.listen(self, "detach", self._note_detached)
         self._records: dict[Any, _Record] = {}
         self._first, self._had_first = Lock(), False
+
+    @classmethod
+    def in_place_of(cls, other: Pool, dialect: PooledDialect) -> "LambdaPool":
+        """One with the settings and the listeners of a pool that SQLAlchemy has made."""
+        return cls(
+            other._creator, dialect=dialect, echo=other.echo, logging_name=other.logging_name, _dispatch=other.dispatch
+        )
 
     # --- what a pool class is asked for -------------------------------------------------------------------------------
 

@@ -334,7 +334,10 @@ def test_raw_connections_work_and_are_rolled_back(database: Database, engine: En
 def test_null_pool_as_alembic_has_it(database: Database) -> None:
     url = sqlalchemy.make_url(database.url)
     pooled = url.set(drivername=f"{url.drivername}+lambda_pool")
-    engine = sqlalchemy.create_engine(pooled, poolclass=NullPool)
+    seen: list[Any] = []
+    engine = sqlalchemy.create_engine(
+        pooled, poolclass=NullPool, pool_events=[(lambda conn, record: seen.append(conn), "connect")]
+    )
     table = table_of(database)
     for number in (1, 2):
         with engine.begin() as conn:
@@ -347,8 +350,8 @@ def test_null_pool_as_alembic_has_it(database: Database) -> None:
     conn.close()
     assert database.rows() == [1, 2]
     stats = engine.dialect.pool.stats()  # type: ignore[attr-defined]
-    assert (stats.opened, stats.idle) == (1, 1)
-    engine.dialect.pool.close()  # type: ignore[attr-defined]
+    assert (stats.opened, stats.idle, len(seen)) == (1, 1, 1)
+    engine.dispose()
 
 
 def test_many_threads(make: Make) -> None:

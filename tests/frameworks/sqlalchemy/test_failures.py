@@ -7,10 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import sqlalchemy
 from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
 
 import lambda_pool
 from lambda_pool import ConnectError, CredentialsError, DeadlineExceeded, EndpointError, PoolTimeout
@@ -339,18 +341,19 @@ def test_a_begin_that_is_not_answered_is_sent_on_another_connection(my: Database
 # --- a server that lets us in, and says no more -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("whose", ["listener", "dialect"])
+@pytest.mark.parametrize("whose", ["listener", "dialect", "null pool"])
 @pytest.mark.parametrize("by", ["invocation", "timeout"])
-def test_what_a_new_connection_is_asked_is_answered_in_time(
-    make: Make, database: Database, by: str, whose: str
-) -> None:
+def test_what_a_new_connection_is_asked_is_answered_in_time(database: Database, by: str, whose: str) -> None:
     """As behind a proxy that has no backend free: the login is its own."""
     with FaultyProxy("localhost", database.server.port) as proxy:
         url = database.url.replace(f":{database.server.port}/", f":{proxy.port}/")
-        engine = make(database.pool(url, timeout=3.0 if by == "timeout" else 20.0))
+        pool = database.pool(url, timeout=3.0 if by == "timeout" else 20.0)
+        engine = create_engine(pool)
+        if whose == "null pool":
+            engine = sqlalchemy.create_engine(engine.url, lambda_pool=pool, poolclass=NullPool)
         silent = [True]
 
-        @event.listens_for(engine, "connect", insert=whose == "dialect")
+        @event.listens_for(engine, "connect", insert=whose != "listener")
         def ask(conn: Any, record: Any) -> None:
             if silent:
                 proxy.swallow("to_client", new=False)

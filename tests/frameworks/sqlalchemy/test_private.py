@@ -31,9 +31,16 @@ def test_a_record_can_be_made_before_its_connection() -> None:
     assert callable(_ConnectionRecord.get_connection)
 
 
+def test_a_pool_may_take_another_ones_place() -> None:
+    other = sqlalchemy.create_engine("sqlite://", poolclass=sqlalchemy.pool.NullPool).pool
+    assert callable(other._creator)
+    assert "_dispatch" in inspect.signature(sqlalchemy.pool.Pool).parameters
+    assert "_dispatch=self.dispatch" in inspect.getsource(sqlalchemy.pool.NullPool.recreate)
+
+
 def test_there_are_no_others() -> None:
     """What has one underscore in front is our own, or on the list above."""
-    known = {*OVERRIDDEN, "_ConnectionRecord"}
+    known = {*OVERRIDDEN, "_ConnectionRecord", "_creator"}
     theirs = {
         name
         for owner in (sqlalchemy.pool.Pool, _ConnectionRecord, sqlalchemy.engine.Engine, sqlalchemy.engine.Connection)
@@ -45,4 +52,4 @@ def test_there_are_no_others() -> None:
         for path in ROOM.glob("*.py")
         for name in re.findall(r"(?:\.|def |import )(_[a-zA-Z]\w*)", path.read_text())
     }
-    assert used & (theirs | {"_ConnectionRecord"}) == known
+    assert used & (theirs | {"_ConnectionRecord", "_creator"}) == known
