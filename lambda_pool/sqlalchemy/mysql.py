@@ -25,6 +25,13 @@ class MysqlDialect(PooledDialect, MySQLDialect_pymysql):
         flags = self._arguments.get("client_flag", 0) | self.pool.connector.arguments.get("client_flag", 0)
         return {**super().needs(), "client_flag": flags}
 
+    def do_begin_twophase(self, connection: Any, xid: Any) -> None:
+        """XA begins where no transaction is open: the read-only one of the checkout ends, and XA's own is read-only."""
+        if self.readonly:
+            self.do_rollback(connection.connection)
+            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
+        super().do_begin_twophase(connection, xid)
+
     def on_connect(self) -> Any:
         """No SET NAMES: the pool has set the character set when it connected."""
         return None

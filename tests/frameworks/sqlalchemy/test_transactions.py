@@ -106,6 +106,21 @@ def test_two_phase(two_phase: tuple[Database, sqlalchemy.Table]) -> None:
     assert idle(engine)
 
 
+def test_two_phase_over_a_writer_and_a_reader(two_phase: tuple[Database, sqlalchemy.Table]) -> None:
+    database, table = two_phase
+    pool = database.pool(max_size=2)
+    writer, reader = create_engine(pool), create_engine(pool, readonly=True)
+    count = sqlalchemy.select(sqlalchemy.func.count()).select_from(table)
+    with Session(writer, twophase=True) as session:
+        for number in (1, 2):
+            session.execute(table.insert().values(id=number))
+            assert session.execute(count, bind_arguments={"bind": reader}).scalar() == number - 1
+            session.commit()
+    with reader.connect() as conn, pytest.raises(DBAPIError, match=READ_ONLY), conn.begin_twophase():
+        conn.execute(table.insert().values(id=3))
+    assert (database.rows(), pool.stats().opened) == ([1, 2], 2)
+
+
 # --- streams ----------------------------------------------------------------------------------------------------------
 
 
