@@ -158,9 +158,6 @@ def closest(name: str, known: Collection[str], otherwise: str | None = None, cal
     import difflib
 
     near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}?" if near else otherwise or f"known ones are {', '.join(sorted(known))}"
-    return (
-        f"did you mean {called(near[0])}?"
-        if near
-        else otherwise or f"known are {', '.join(map(called, sorted(known)))}"
-    )
+    if near:
+        return f"did you mean {called(near[0])}?"
+    return otherwise or f"known ones are {', '.join(map(called, sorted(known)))}"

@@ -270,7 +270,7 @@ class TestEnvironment:
             ({"LAMBDA_POOL_TIMEOUTS": "1"}, "LAMBDA_POOL_TIMEOUTS is not a variable.*LAMBDA_POOL_TIMEOUT"),
             (
                 {"LAMBDA_POOL_SCHEMA": "x"},
-                "LAMBDA_POOL_SCHEMA is not a variable of lambda_pool: known are LAMBDA_POOL_AURORA_CLUSTER, ",
+                "LAMBDA_POOL_SCHEMA is not a variable of lambda_pool: known ones are LAMBDA_POOL_AURORA_CLUSTER, ",
             ),
             ({"LAMBDA_POOL_POOL_SIZE": "2"}, "LAMBDA_POOL_POOL_SIZE is not a variable.*: write the option max_size$"),
             ({"LAMBDA_POOL_AUTH": "kerberos"}, "LAMBDA_POOL_AUTH.*'iam'"),
