@@ -19,6 +19,9 @@ Context_contra = TypeVar("Context_contra", contravariant=True)
 R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 P = ParamSpec("P")
+Plain = TypeVar("Plain", bound=Callable[[Any, Any], Any])
+"""A handler that takes no connection. If this form fitted others too, mypy would find two for a handler with an `Any`
+in its signature, such as `dict[str, Any]`, and make the decorated one `Any`."""
 
 
 class TakesConn(Protocol[Event_contra, Context_contra, Given_contra, R_co]):
@@ -55,7 +58,7 @@ class Decorator(Protocol[Given_co]):
     @overload
     def __call__(self, fn: TakesSession[Event, Context, Given_co, R], /) -> Callable[[Event, Context], R]: ...
     @overload
-    def __call__(self, fn: Callable[P, R], /) -> Callable[P, R]: ...
+    def __call__(self, fn: Plain, /) -> Plain: ...
     def __call__(self, fn: Any, /) -> Any:
         """Decorate the function."""
         ...
@@ -135,10 +138,10 @@ class HandlerDecorator(Protocol[Given_co]):
     @overload
     def __call__(
         self,
-        fn: Callable[P, R],
+        fn: Plain,
         *,
         on_unavailable: Unavailable | None = None,
-    ) -> Callable[P, R]: ...
+    ) -> Plain: ...
     @overload
     def __call__(
         self,

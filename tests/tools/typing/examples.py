@@ -87,6 +87,23 @@ handler({"item": "tea"})  # type: ignore[call-arg]
 handler({"item": "tea"}, Context(), conn)  # type: ignore[call-arg]
 
 
+@postgres.handler
+def loose(event: dict[str, Any], context: Any, conn: psycopg.Connection) -> int:
+    """`Any` in the signature, as in most functions."""
+    return count(conn)
+
+
+@postgres.handler()
+def loose_too(event: dict[str, Any], context: Any, conn: psycopg.Connection) -> int:
+    """The same, with brackets."""
+    return count(conn)
+
+
+assert_type(loose({}, None), int)
+assert_type(loose_too({}, None), int)
+loose([], None)  # type: ignore[arg-type]
+
+
 @postgres.handler(inject="db", on_unavailable=lambda event, context, error: {})
 def named(event: Order, context: Context, db: psycopg.Connection) -> dict[str, int]:
     """A parameter of another name."""
