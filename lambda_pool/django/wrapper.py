@@ -11,6 +11,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, OperationalError
 from django.db.backends.base.base import NO_DB_ALIAS
 from django.db.backends.signals import connection_created
 from django.db.backends.utils import debug_transaction
+from django.db.transaction import Atomic
 from django.utils.asyncio import async_unsafe
 
 from .. import errors, unavailable
@@ -51,6 +52,9 @@ class PooledWrapper:
 
     engine_name: str
     connection: Any
+    _needs_rollback: bool = False
+    _ended_well: bool = False
+    """An atomic() that is now rolled back was told of no error."""
     settings_dict: dict[str, Any]
     alias: str
     autocommit: bool
@@ -63,12 +67,10 @@ class PooledWrapper:
         super().__init__(settings_dict, alias)  # type: ignore[call-arg]
         self._borrowed: Borrowed | None = None
         self._found: tuple[pools.Wanted, pools.AliasPool] | None = None
-        self._by_atomic = self._asked_to_roll_back = False
-        """An outermost atomic() will end the transaction; somebody asked for a rollback of it."""
+        self._asked_to_roll_back = False
+        """Somebody asked for a rollback of the innermost atomic() that has a savepoint, or of the outermost."""
         self._hid: errors.LambdaPoolError | None = None
         """What to say at the end of an atomic() in which an error was hidden."""
-        self._entered_amid: BaseException | None = None
-        """The exception that was being handled when that atomic() began."""
         self.closed_amid: bool = False
         """Since an invocation began, it was closed inside of an atomic(), which Django ends without an error."""
         self.lost_an_answer: bool = False
@@ -262,9 +264,7 @@ class PooledWrapper:
         borrowed = self._borrowed
         if borrowed is None:
             return
-        # Django rolls back without an error if the block ended well, but an error was caught inside of it.
-        ended_well = self._by_atomic and not self.in_atomic_block and sys.exc_info()[1] is self._entered_amid
-        hid = (self.undone() or errors.NotCommitted(_HIDDEN)) if ended_well else None
+        hid = (self.undone() or errors.NotCommitted(_HIDDEN)) if self._ended_well else None
         with debug_transaction(self, "ROLLBACK"), self.wrap_database_errors:
             borrowed.end(commit=False)
         self._hid = None if self._asked_to_roll_back else hid
@@ -291,15 +291,26 @@ class PooledWrapper:
         Raises OperationalError at the end of an atomic() that ended well and was rolled back for a hidden error.
         """
         hid, self._hid = self._hid, None
-        self._by_atomic = force_begin_transaction_with_broken_autocommit and not autocommit
         self._asked_to_roll_back = False
-        # Not kept beyond its block: it refers to its frames.
-        self._entered_amid = sys.exc_info()[1] if self._by_atomic else None
         self._switch_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
         if hid is not None and self.home().core.config.unsaved == "raise":
             raise as_django(hid) from hid
         if hid is not None:
             log.warning("%s", hid)
+
+    @property
+    def needs_rollback(self) -> bool:
+        """Like Django's. An atomic() that ends with a rollback takes it back, and only its frame knows how it ended.
+
+        Where a generator or an ExitStack has handled an error, sys.exc_info() still shows it.
+        """
+        return self._needs_rollback
+
+    @needs_rollback.setter
+    def needs_rollback(self, needs: bool) -> None:
+        found = sys._getframe(1).f_locals if self._needs_rollback and not needs else {}
+        self._ended_well = isinstance(found.get("self"), Atomic) and found.get("exc_type", Atomic) is None
+        self._needs_rollback = needs
 
     def set_rollback(self, rollback: bool) -> None:
         """Like Django's."""

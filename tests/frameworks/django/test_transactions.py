@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -168,7 +168,24 @@ def test_an_error_that_django_rolls_back_for_without_a_word(
         except ZeroDivisionError:
             caught_inside()
 
-    for work in (caught_inside, without_a_savepoint, amid_another_error):
+    @contextmanager
+    def catching() -> Iterator[None]:
+        with transaction.atomic(), suppress(IntegrityError):
+            yield
+
+    def caught_by_a_generator() -> None:
+        with catching():
+            Order.objects.create(name="lost")
+            Order.objects.create(name="there")
+
+    def caught_by_a_stack() -> None:
+        with ExitStack() as stack:
+            stack.enter_context(transaction.atomic())
+            stack.enter_context(suppress(IntegrityError))
+            Order.objects.create(name="lost")
+            Order.objects.create(name="there")
+
+    for work in (caught_inside, without_a_savepoint, amid_another_error, caught_by_a_generator, caught_by_a_stack):
         caplog.clear()
         if unsaved == "raise":
             with pytest.raises(OperationalError, match="an error inside of it was caught") as caught:
@@ -180,6 +197,25 @@ def test_an_error_that_django_rolls_back_for_without_a_word(
         assert names(database) == ["there"]
         assert transaction.get_autocommit()
     Order.objects.create(name="next")
+
+
+def test_an_error_that_was_there_before_leaves_an_atomic_block_as_it_is(use: Use, database: Database) -> None:
+    """It was being handled when the block began. Nobody has hidden it."""
+    use()
+
+    def again() -> None:
+        try:
+            raise ZeroDivisionError
+        except ZeroDivisionError:
+            with transaction.atomic():
+                Order.objects.create(name="taken back")
+                raise
+
+    with pytest.raises(ZeroDivisionError):
+        again()
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        again()
+    assert names(database) == []
 
 
 def test_what_ends_a_request_ends_no_atomic_block(use: Use, database: Database) -> None:
