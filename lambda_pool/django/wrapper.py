@@ -318,9 +318,17 @@ class PooledWrapper:
         self._asked_to_roll_back = rollback
 
     def savepoint_rollback(self, sid: str) -> None:
-        """Like Django's. The rollback that an inner atomic() was asked for goes no further."""
-        self._asked_to_roll_back = False
+        """Like Django's. The rollback that an inner atomic() was asked for goes no further.
+
+        Raises NotCommitted at the end of an inner atomic() that ended well and was rolled back for a hidden error.
+        """
+        hidden = self._ended_well and not self._asked_to_roll_back
+        self._asked_to_roll_back = self._ended_well = False
         super().savepoint_rollback(sid)  # type: ignore[misc]
+        if hidden and self.home().core.config.unsaved == "raise":
+            raise errors.NotCommitted(_HIDDEN)  # not Django's error, which atomic() would keep to itself
+        if hidden:
+            log.warning("%s", _HIDDEN)
 
     def _switch_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool) -> None:
         self.close_if_health_check_failed()

@@ -34,9 +34,12 @@ EXPECTED = {
         "backends.base.test_base.ConnectionHealthChecksTests.test_health_checks_enabled_errors_occurred": _KEEPS,
         "backends.base.test_base.ConnectionHealthChecksTests.test_set_autocommit_health_checks_enabled": _KEEPS,
         "backends.tests.ThreadTests.test_default_connection_thread_local": _ENDED,
+        "transaction_hooks.tests.TestConnectionOnCommit.test_no_savepoints_atomic_merged_with_outer": _TOLD,
         "transactions.tests.AtomicErrorsTests.test_atomic_prevents_queries_in_broken_transaction": _TOLD,
+        "transactions.tests.AtomicInsideTransactionTests.test_merged_commit_rollback": _TOLD,
         "transactions.tests.AtomicMiscTests.test_mark_for_rollback_on_error_in_transaction": _TOLD,
         "transactions.tests.AtomicTests.test_merged_commit_rollback": _TOLD,
+        "transactions.tests.AtomicWithoutAutocommitTests.test_merged_commit_rollback": _TOLD,
     },
     "postgresql": {
         "backends.postgresql.tests.Tests.test_connect_pool": _OWN_POOL,
@@ -44,7 +47,9 @@ EXPECTED = {
         "backends.postgresql.tests.Tests.test_connect_pool_with_timezone": _OWN_POOL,
         "backends.postgresql.tests.Tests.test_pooling_health_checks": _OWN_POOL,
         "backends.postgresql.tests.Tests.test_pooling_not_support_persistent_connections": _OWN_POOL,
+        "transactions.tests.AtomicInsideTransactionTests.test_failure_on_exit_transaction": _TOLD,
         "transactions.tests.AtomicTests.test_failure_on_exit_transaction": _TOLD,
+        "transactions.tests.AtomicWithoutAutocommitTests.test_failure_on_exit_transaction": _TOLD,
     },
     "mysql": {
         "backends.mysql.tests.IsolationLevelTests.test_auto_is_null_auto_config": "it wants the set-up to be sent "

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from typing import Any
 
 import pytest
@@ -14,7 +14,7 @@ import lambda_pool
 from lambda_pool.django import CommitUncertain, handler
 from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
-from tests.frameworks.django.conftest import Statements, Use, backend_of, names, request_ends, stats
+from tests.frameworks.django.conftest import Statements, Use, backend_of, described, names, request_ends, stats
 from tests.frameworks.django.shop.models import Order
 from tests.support.context import LambdaContext
 from tests.support.deadlock import Deadlock
@@ -197,6 +197,39 @@ def test_an_error_that_django_rolls_back_for_without_a_word(
         assert names(database) == ["there"]
         assert transaction.get_autocommit()
     Order.objects.create(name="next")
+
+
+@pytest.mark.parametrize("unsaved", ["raise", "warn"])
+@pytest.mark.parametrize("autocommit", [True, False])
+def test_an_inner_block_that_django_rolls_back_without_a_word(
+    use: Use, database: Database, unsaved: str, autocommit: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The outer one, or commit() by hand with AUTOCOMMIT off, would save the rest."""
+    use(entry={**described(database, unsaved=unsaved), "AUTOCOMMIT": autocommit})
+
+    def caught_inside() -> None:
+        with transaction.atomic():
+            Order.objects.create(name="lost")
+            with suppress(IntegrityError):
+                Order.objects.create(name="there")
+
+    with transaction.atomic() if autocommit else nullcontext():
+        Order.objects.create(name="there")
+        if unsaved == "raise":
+            with pytest.raises(lambda_pool.NotCommitted, match="an error inside of it was caught"):
+                caught_inside()
+        else:
+            caught_inside()
+            assert "nothing of it is saved" in caplog.text
+        with transaction.atomic():
+            Order.objects.create(name="tried")
+            transaction.set_rollback(True)
+        with suppress(IntegrityError), transaction.atomic():
+            Order.objects.create(name="there")
+        Order.objects.create(name="saved")
+    if not autocommit:
+        transaction.commit()
+    assert names(database) == ["saved", "there"]
 
 
 def test_an_error_that_was_there_before_leaves_an_atomic_block_as_it_is(use: Use, database: Database) -> None:
