@@ -25,6 +25,8 @@ OWN = {
 """What Django projects write among the driver's OPTIONS but the pool must know, with the pool's own names."""
 _GIVEN = ("auth", "endpoint", "name", "observers")
 _PLACE = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD", "database": "NAME"}
+LOGIN = {**_PLACE, "dbname": "NAME", "db": "NAME", "passwd": "PASSWORD", "unix_socket": "HOST"}
+"""What Django makes of DATABASES and the pool knows already, and its other names."""
 _THREADS = 100
 """Connections that threads may hold outside of Lambda, where a development server and tests have a thread each."""
 
@@ -112,6 +114,9 @@ def _make(want: Wanted, driver: Mapping[str, Any]) -> AliasPool:
         if name in said:
             instead = {**_PLACE, "autocommit": "AUTOCOMMIT"}.get(name, "HOST, USER, NAME and ENGINE")
             raise ConfigError(f"OPTIONS['lambda_pool'] holds {name!r}: write {instead} in DATABASES")
+    for name, instead in {**LOGIN, "autocommit": "AUTOCOMMIT"}.items():
+        if name in want.options:
+            raise ConfigError(f"OPTIONS holds {name!r}: write {instead} in DATABASES")
     options = _own_options(want) | dict(said)
     readonly = options.pop("readonly", False)
     if not isinstance(readonly, bool):
@@ -153,13 +158,13 @@ def _complete(options: dict[str, Any], want: Wanted) -> None:
     """What Django's settings say besides, and what holds where nobody says anything."""
     options["autocommit"] = want.autocommit
     age = want.max_age
-    if age:
+    if age and not isinstance(age, str):  # Django adds it to a time
         try:
             options.setdefault("max_lifetime", configuration.seconds("CONN_MAX_AGE", age))
         except ConfigError as error:
             raise ConfigError(f"{error} (or None, or 0)") from None
     elif age is not None and (age != 0 or isinstance(age, bool | str)):
-        raise ConfigError("CONN_MAX_AGE is not valid: it must be a number of seconds, None, or 0")
+        raise ConfigError(f"CONN_MAX_AGE={age!r} is not valid: it must be a number of seconds, None, or 0")
     if "max_size" not in configuration.read_environment().options and not configuration.in_lambda():
         options.setdefault("max_size", _THREADS)
 

@@ -24,18 +24,6 @@ from .errors import ErrorWrapper, as_django
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
-_LOGIN = {
-    "dbname": "NAME",
-    "database": "NAME",
-    "user": "USER",
-    "password": "PASSWORD",
-    "host": "HOST",
-    "unix_socket": "HOST",
-    "port": "PORT",
-}
-"""What Django makes of DATABASES and the pool knows already."""
-
-
 _HIDDEN = (
     "an atomic() block ended normally, but an error inside of it was caught, so Django rolled it back: none of it "
     "is saved. Put what may fail into an atomic() of its own, and catch its error outside of that. If you want the "
@@ -103,13 +91,13 @@ class PooledWrapper:
             found: dict[str, Any] = self.get_connection_params()
         finally:
             self.settings_dict = named
-        return {name: value for name, value in found.items() if name in options or name not in _LOGIN}
+        return {name: value for name, value in found.items() if name not in pools.LOGIN}
 
     def get_connection_params(self) -> dict[str, Any]:
-        """Like Django's, also if the environment says which database it is."""
+        """Like Django's, also if the environment says which database it is, or HOST is None on MySQL."""
         named = self.settings_dict
-        if named["NAME"] == "":
-            self.settings_dict = {**named, "NAME": self.home().pool.config.url.database or "-"}
+        name = named["NAME"] if named["NAME"] != "" else self.home().pool.config.url.database or "-"
+        self.settings_dict = {**named, "NAME": name, "HOST": named["HOST"] or ""}
         try:
             found: dict[str, Any] = super().get_connection_params()  # type: ignore[misc]
         finally:

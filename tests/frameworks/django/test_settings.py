@@ -38,6 +38,7 @@ MYSQL = {"ENGINE": "lambda_pool.django.mysql"}
 
 WRONG = [
     ({"CONN_MAX_AGE": "sixty"}, "CONN_MAX_AGE"),
+    ({"CONN_MAX_AGE": "60"}, "CONN_MAX_AGE"),
     ({"CONN_MAX_AGE": -1}, "CONN_MAX_AGE"),
     ({"CONN_MAX_AGE": False}, "CONN_MAX_AGE"),
     ({"HOST": "postgresql://u:s3cret-word@h/d"}, "HOST"),
@@ -55,6 +56,10 @@ WRONG = [
     ({"OPTIONS": {"nonsense": 1}}, "nonsense"),
     ({"OPTIONS": {"ssl": {"ca": "/ca.pem"}}}, "ssl"),
     ({"OPTIONS": {"service": "x"}}, "service"),
+    ({"OPTIONS": {"autocommit": True}}, "OPTIONS holds 'autocommit': write AUTOCOMMIT in DATABASES"),
+    ({"OPTIONS": {"dbname": "x"}}, "OPTIONS holds 'dbname': write NAME in DATABASES"),
+    ({**MYSQL, "OPTIONS": {"passwd": "s3cret-word"}}, "OPTIONS holds 'passwd': write PASSWORD in DATABASES"),
+    ({**MYSQL, "OPTIONS": {"unix_socket": "/x"}}, "OPTIONS holds 'unix_socket': write HOST in DATABASES"),
     (
         {"HOST": "", "USER": "", "PASSWORD": "", "OPTIONS": {"service": "x"}},
         "'service': a service would lead elsewhere",
@@ -124,6 +129,18 @@ def test_mysqls_words_for_tls() -> None:
     connection = install("reader", entry(**MYSQL, OPTIONS={"ssl": ssl, "ssl_mode": "VERIFY_CA"}))
     url = connection.home().pool.config.url
     assert (url.sslmode, url.sslrootcert, url.sslcert, url.sslkey) == ("verify-ca", *ssl.values())
+
+
+@pytest.mark.parametrize("engine", [{}, MYSQL])
+def test_what_is_none_is_as_if_it_was_not_there(engine: dict[str, Any]) -> None:
+    """As os.environ.get() gives it."""
+    left_out = {"HOST": "", "PORT": "", "PASSWORD": ""}
+    urls = [
+        install("reader", entry(**engine, **said)).home().pool.config.url
+        for said in (left_out, dict.fromkeys(left_out))
+    ]
+    assert urls[0] == urls[1]
+    connections["reader"].get_connection_params()
 
 
 @pytest.mark.parametrize("age", [None, 0, 0.0, 3600])
