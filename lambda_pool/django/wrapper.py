@@ -252,10 +252,10 @@ class PooledWrapper:
         borrowed = self._borrowed
         if borrowed is None:
             return
-        hid = (self.undone() or errors.NotCommitted(_HIDDEN)) if self._ended_well else None
+        if self._ended_well and not self._asked_to_roll_back:
+            self._hid = self.undone() or errors.NotCommitted(_HIDDEN)
         with debug_transaction(self, "ROLLBACK"), self.wrap_database_errors:
             borrowed.end(commit=False)
-        self._hid = None if self._asked_to_roll_back else hid
         if borrowed.lost():
             # The server has rolled back. Code that goes on must know that this is not the same connection.
             raise OperationalError("the connection was lost, and its transaction with it") from borrowed.failure

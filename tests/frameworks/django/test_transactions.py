@@ -199,6 +199,19 @@ def test_an_error_that_django_rolls_back_for_without_a_word(
     Order.objects.create(name="next")
 
 
+def test_a_hidden_error_is_told_also_where_the_rollback_finds_no_connection(use: Use, database: Database) -> None:
+    """Django closes then, and says nothing of that either."""
+    connection = use()
+    Order.objects.create(name="there")
+    with pytest.raises(OperationalError, match="an error inside of it was caught"), transaction.atomic():
+        Order.objects.create(name="lost")
+        with suppress(IntegrityError):
+            Order.objects.create(name="there")
+        database.kill(backend_of(connection))
+    assert names(database) == ["there"]
+    Order.objects.create(name="next")
+
+
 @pytest.mark.parametrize("unsaved", ["raise", "warn"])
 @pytest.mark.parametrize("autocommit", [True, False])
 def test_an_inner_block_that_django_rolls_back_without_a_word(
