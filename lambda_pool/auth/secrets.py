@@ -152,7 +152,7 @@ class SecretsManager:
         of_arn = _region_of_arn(secret_id)
         if region and of_arn and region != of_arn:
             raise ConfigError(f"SecretsManager(region={region!r}) contradicts {secret_id!r}: leave region out")
-        self.secret_id = plain(secret_id)
+        self.secret_id: str = plain(secret_id)
         self._stage = plain(version_stage)
         self._max_age = max_age
         self._region = plain(region) if region else of_arn

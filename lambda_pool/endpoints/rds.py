@@ -59,7 +59,7 @@ class _Discovered:
             )
         if isinstance(max_age, bool) or not isinstance(max_age, int | float) or not 0 < max_age < float("inf"):
             raise ConfigError(f"{shown}: max_age={max_age!r} is not a number of seconds above 0")
-        self.name = plain(name)
+        self.name: str = plain(name)
         self._max_age = float(max_age)
         self._clock = clock
         self._api = RdsApi(region and plain(region))
