@@ -26,10 +26,9 @@ class MysqlDialect(PooledDialect, MySQLDialect_pymysql):
         return {**super().needs(), "client_flag": flags}
 
     def do_begin_twophase(self, connection: Any, xid: Any) -> None:
-        """XA begins where no transaction is open: the read-only one of the checkout ends, and XA's own is read-only."""
+        """XA begins where no transaction is open, so the read-only one of the checkout ends first."""
         if self.readonly:
             self.do_rollback(connection.connection)
-            connection.exec_driver_sql("SET TRANSACTION READ ONLY")
         super().do_begin_twophase(connection, xid)
 
     def on_connect(self) -> Any:

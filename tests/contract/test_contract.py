@@ -83,6 +83,27 @@ class TestConnection:
             assert pool.stats().opened == 1
         assert database.rows() == [1, 2]
 
+    @pytest.mark.parametrize("ended_by", ["commit", "rollback", "begin", "COMMIT", "BEGIN"])
+    def test_readonly_holds_for_each_transaction_of_the_borrow(self, database: Database, ended_by: str) -> None:
+        pool = database.pool()
+
+        def end(conn: Any) -> None:
+            if hasattr(conn, ended_by):
+                getattr(conn, ended_by)()
+            else:
+                database.query(conn, ended_by)
+
+        with pytest.raises(DRIVER_ERRORS, match=r"(?i)read.only"), pool.connection(readonly=True) as conn:
+            end(conn)
+            database.query(conn, f"select id from {database.table}")
+            end(conn)
+            database.insert(conn, 1)
+        with pool.connection() as conn:
+            database.query(conn, "select 1")
+            conn.commit()
+            database.insert(conn, 2)
+        assert (database.rows(), pool.stats().opened) == ([2], 1)
+
     def test_ddl_ends_a_read_only_transaction(self, my: Database) -> None:
         """The server does this by itself, and the docs warn about it; the connection is as good as before."""
         pool = my.pool()

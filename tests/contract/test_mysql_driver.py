@@ -312,6 +312,28 @@ def test_a_write_that_its_own_transaction_refuses_is_none(my: Database, asked: s
     assert pool.stats().opened == 1
 
 
+def test_a_read_only_borrow_hides_no_failover_from_the_next(my: Database) -> None:
+    pool = my.pool()
+    with pool.connection(readonly=True) as conn:
+        my.query(conn, f"select id from {my.table}")
+    with pytest.raises(pymysql.OperationalError), pool.connection():
+        raise pymysql.OperationalError(1290, "The MySQL server is running with the --read-only option")
+    with pool.connection() as conn:
+        my.insert(conn, 1)
+    assert pool.stats().opened == 2
+
+
+def test_a_read_only_borrow_leaves_nothing_read_only_behind(my: Database) -> None:
+    """Its borrower ended the transaction, and sent nothing that begins another."""
+    pool = my.pool()
+    with pool.connection(readonly=True) as conn:
+        conn.commit()
+        my.query(conn, "select 1")
+    with pool.connection() as conn:
+        my.insert(conn, 1)
+    assert (my.rows(), pool.stats().opened) == ([1], 1)
+
+
 @pytest.mark.parametrize("how", ["said by the server", "cut off while it is sent"])
 def test_a_statement_that_is_too_long_is_told_and_not_sent_again(my: Database, how: str) -> None:
     """The server's own message is lost if it closes its end of the connection before everything was sent."""

@@ -54,7 +54,7 @@ _ROLLBACK = look("ROLLBACK", several=False)
 class BoundedConnection(ConnectingConnection):
     """A `pymysql.connections.Connection`; the only difference for its borrowers is that `with conn:` commits."""
 
-    # Declared again for strict type checkers, because they are assigned here.
+    # Declared again for strict type checkers.
     server_status: int
     cancelled: bool
     closed_by_user: bool
@@ -170,6 +170,7 @@ class BoundedConnection(ConnectingConnection):
         seen = look(sql, several=bool(self.client_flag & CLIENT.MULTI_STATEMENTS))
         if self.noted.incomplete or self.noted.undone is not None:
             self._check_whole(seen)
+        self._stay_read_only(seen)
         self.noted.note(seen, tracked=self.tracked)  # before it is sent: its answer may never come
         if len(sql) > _LARGE and self._largest is None:
             self._largest = 0  # also if no answer comes
@@ -318,6 +319,15 @@ class BoundedConnection(ConnectingConnection):
                 f"{method}() is not allowed inside Pool.run(): run() commits when the work returns"
             )
 
+    def _stay_read_only(self, seen: Look) -> None:
+        """Make each transaction that the borrower of a read-only connection begins itself read-only, like the first."""
+        if self.noted.reader and not self.line.ours:
+            if seen.begins and self.in_transaction:
+                self._commanded(super().commit)
+            if not self.in_transaction:
+                self.noted.isolation_changed = True  # it may wait for a transaction that never begins
+                self._commanded(super().query, "SET TRANSACTION READ ONLY")
+
     def commit(self) -> None:
         """COMMIT; refused inside `Pool.run`, and if only a part would be saved. Also raises CommitUncertain."""
         self._refuse_if_guarded("commit")
@@ -329,6 +339,7 @@ class BoundedConnection(ConnectingConnection):
         """BEGIN, which commits what was before it; refused as `commit` is."""
         self._refuse_if_guarded("begin")
         self._check_whole(_BEGIN)
+        self._stay_read_only(_BEGIN)
         self._commanded(super().begin, seen=_BEGIN, saving=self.in_transaction)
         self.noted.begin_anew()
 

@@ -153,6 +153,7 @@ class MysqlConnection:
             or conn.unfinished
             or noted.transaction_unknown
             or noted.guarded
+            or noted.read_only
             or noted.rollback_only
             or noted.incomplete
             or noted.left_prepared
@@ -211,7 +212,7 @@ class MysqlConnection:
                 conn.query(_SAVEPOINT)
         conn.noted = Noted()
         conn.noted.guarded = guarded
-        conn.noted.read_only = readonly
+        conn.noted.read_only = conn.noted.reader = readonly
 
     def _is_marked(self) -> bool:
         """Ask for the savepoint. If it is gone, either the server undid all, or the work saved it: nobody knows."""
@@ -357,8 +358,7 @@ class MysqlConnection:
 
     def reset(self, timeout: float | None) -> bool:
         """Put back what a borrower changed. A reset that went out with COMMIT costs no further round trip."""
-        conn = self.driver_connection
-        noted = conn.noted
+        conn, noted = self.driver_connection, self.driver_connection.noted
         if (
             not conn.open
             or conn.line.response_pending

@@ -59,6 +59,8 @@ class Noted:
     """The arguments of the last statement's error."""
     read_only: bool = False
     """A read-only transaction was asked for."""
+    reader: bool = False
+    """It was asked for when the connection was borrowed, so each transaction of the borrow is read-only."""
     changed: bool = False
     """The session is not as it was lent: the server said so, or a statement said so of itself."""
     moved: bool = False
