@@ -10,6 +10,7 @@ from . import lifecycle, serving
 from .aio import threads
 from .errors import LambdaPoolError
 from .lifecycle import shutdown
+from .request import outside
 from .waiting import result_of
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Middleware:
         if served is None:
             await self.app(scope, receive, send)
             return
+        receive, send = outside(receive), outside(send)
         answer = _Answer(send, served)
         error: BaseException | None = None
         try:

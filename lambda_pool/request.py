@@ -4,8 +4,10 @@ A context variable tells which one asks. It follows a request into the threads a
 so everything that these borrow is known to be the request's.
 """
 
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from time import monotonic
+from typing import ParamSpec, TypeVar
 
 from .errors import (
     CommitUncertain,
@@ -16,6 +18,9 @@ from .errors import (
     LambdaPoolError,
     PoolTimeout,
 )
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 UNAVAILABLE = (PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, EndpointError)
 """What a pool raises when no connection can be had."""
@@ -64,6 +69,22 @@ def begin(deadline: float | None, *, lasting: bool = False) -> Request:
     unfinished.add(request)
     asking.set(request)
     return request
+
+
+def outside(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
+    """The same function of a server's, called as if no request ran.
+
+    In it a server may begin to read or to serve the next request of the same client, which is no part of this one.
+    """
+
+    async def called(*arguments: P.args, **named: P.kwargs) -> T:
+        before = asking.set(None)
+        try:
+            return await call(*arguments, **named)
+        finally:
+            asking.reset(before)
+
+    return called
 
 
 def note_failure(error: BaseException) -> None:

@@ -276,6 +276,49 @@ class TestCleanUp:
         assert saved(server) == [1, 2]
         assert pool.stats().leaked == 0
 
+    @pytest.mark.parametrize("begun_in", ["receive", "send"])
+    def test_a_request_that_the_server_begins_for_the_same_client_is_no_part_of_it(
+        self, pool: lambda_pool.Pool, server: Server, ended: Ended, begun_in: str
+    ) -> None:
+        """uvicorn reads the next request in the context in which it began to read, or sent the last answer."""
+        served: list[asyncio.Task[Any]] = []
+
+        async def main() -> int:
+            first_over = asyncio.Event()
+
+            async def app(scope: Any, receive: Any, send: Any) -> None:
+                if scope["path"] == "/first":
+                    await receive()
+                    await PlainTextResponse("one")(scope, receive, send)
+                    await asyncio.sleep(0)  # a background task, while the second request begins
+                    return
+                with pool.connection() as conn:
+                    insert(conn, 2)
+                    await first_over.wait()
+                assert invocation.remaining() == pytest.approx(4.9, abs=0.5)
+                await PlainTextResponse("two")(scope, receive, send)
+
+            wrapped = Middleware(app, pool, request_timeout=5)
+
+            def begin(where: str) -> None:
+                if where == begun_in and not served:
+                    served.append(asyncio.create_task(asgi(wrapped, "/second")))
+
+            async def receive() -> Any:
+                begin("receive")
+                return {"type": "http.request", "body": b"", "more_body": False}
+
+            async def send(message: Any) -> None:
+                begin("send")
+
+            await wrapped({"type": "http", "path": "/first", "method": "GET"}, receive, send)
+            first_over.set()
+            return int((await served[0]).status)
+
+        assert asyncio.run(main()) == 200
+        assert saved(server) == [2]
+        assert ended.failed == [False, False]
+
     def test_a_connection_that_was_given_back_is_the_next_ones(self, pool: lambda_pool.Pool) -> None:
         """Even before the next borrower has got it: a connection is first reserved, and then checked."""
         core, me = core_of(pool), threading.get_ident()
