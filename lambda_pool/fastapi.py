@@ -9,6 +9,7 @@ from anyio import CancelScope, CapacityLimiter, get_current_task, move_on_after
 from anyio.lowlevel import RunVar
 from anyio.to_thread import run_sync
 from fastapi import Depends
+from fastapi.requests import HTTPConnection
 from sqlalchemy.orm import Session
 
 from . import unavailable
@@ -83,16 +84,20 @@ class _Gate:
                 break
         raise unavailable.timed_out(pool, deadline)
 
-    async def leave(self, task: int, give_back: Callable[[BaseException | None], None], error: Any) -> None:
-        """End a session, even if the request is cancelled meanwhile. Raises what its COMMIT raises."""
+    async def leave(self, task: int | None, give_back: Callable[[BaseException | None], None], error: Any) -> None:
+        """End a session, even if the request is cancelled meanwhile. Raises what its COMMIT raises.
+
+        `task`: what `enter` gave; None for a session that did not enter.
+        """
         try:
             with CancelScope(shield=True):
                 await run_sync(give_back, error, limiter=self._threads)
         finally:
-            self._sessions[task] -= 1
-            if not self._sessions[task]:
-                del self._sessions[task]
-                self._room.release_on_behalf_of(task)
+            if task is not None:
+                self._sessions[task] -= 1
+                if not self._sessions[task]:
+                    del self._sessions[task]
+                    self._room.release_on_behalf_of(task)
 
 
 _gates: RunVar[WeakKeyDictionary[ConnectionPool, _Gate]] = RunVar("lambda_pool_gates")
@@ -114,10 +119,11 @@ def _session(engine: Any, options: dict[str, Any]) -> Callable[..., Any]:
     lend = lender(engine, options, eager=False, called="session()")
     pool: ConnectionPool = engine.dialect.pool
 
-    async def opened(scope: _Scope) -> AsyncIterator[Session]:
+    async def opened(scope: _Scope, client: HTTPConnection) -> AsyncIterator[Session]:
         lent, give_back = lend()
         gate = _gate(pool)
-        task = await gate.enter(pool)
+        # A WebSocket stays open and mostly waits: it would keep requests out, and its route needs no thread.
+        task = await gate.enter(pool) if client.scope["type"] == "http" else None
         try:
             yield lent
         except BaseException as error:

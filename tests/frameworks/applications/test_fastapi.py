@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Annotated, Any
 
 import pytest
-from fastapi import Depends, FastAPI, HTTPException
+from fastapi import Depends, FastAPI, HTTPException, WebSocket
 from fastapi.exceptions import DependencyScopeError
 from sqlalchemy import text
 from sqlalchemy.engine import Engine
@@ -356,6 +356,40 @@ def test_two_sessions_of_one_request_on_the_only_connection(
         assert ask(wrapped).status == status
         assert saved(server) == rows
     assert time.monotonic() - began < 10
+    assert pool.stats().in_use == 0
+    pool.close()
+    del engine
+    gc.collect()
+
+
+@pytest.mark.parametrize("autocommits", [True, False])
+def test_a_websocket_that_borrows_nothing_keeps_no_request_out(server: Server, autocommits: bool) -> None:
+    """It has its session until it is closed, but a connection only until it commits."""
+    pool = lambda_pool.Pool(server.url(), timeout=5)
+    engine = create_engine(pool)
+    database = Annotated[Session, Depends(fastapi.session(engine), scope="function")]
+    app = FastAPI()
+    answers: list[int] = []
+
+    @app.websocket("/open")
+    async def route(websocket: WebSocket, session: database) -> None:
+        session.execute(INSERT, {"id": 1})
+        session.commit()
+        answers.append((await asyncio.create_task(asgi(app, "/asked"))).status)
+        session.execute(INSERT, {"id": 3})
+        if autocommits:
+            session.commit()
+
+    @app.get("/asked")
+    def asked(session: database) -> None:
+        session.execute(INSERT, {"id": 2})
+
+    async def send(message: Any) -> None: ...
+
+    scope = {"type": "websocket", "path": "/open", "headers": [], "query_string": b""}
+    asyncio.run(app(scope, send, send))  # type: ignore[arg-type]
+    assert answers == [200]
+    assert saved(server) == [1, 2, 3]
     assert pool.stats().in_use == 0
     pool.close()
     del engine
