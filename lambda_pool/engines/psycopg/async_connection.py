@@ -18,7 +18,7 @@ from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 
 from ... import invocation
-from ...aio.waits import Unbroken, ready, spawn
+from ...aio.waits import Unbroken, in_greenlet, ready, spawn
 from ...waiting import WRITE, finish, poll
 from ..bounded_socket import shut_down
 from .async_cursors import tracked
@@ -38,6 +38,9 @@ _SETTERS = frozenset({"autocommit", "isolation_level", "read_only", "deferrable"
 _LOOK = 1.0
 # Seconds that a server gets to end the statement that a cancelled task waited for.
 _ASKING = 1.0
+# Turns that other tasks get until the loop has begun to close a generator that nobody reads any more: two for each one
+# around another.
+_TURNS = 10
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
@@ -67,15 +70,33 @@ class OwnedLock(asyncio.Lock):
     """
 
     _owner: object = None
+    _closing = False
 
     def __init__(self, notes: Notes) -> None:
         super().__init__()
         self._notes = notes
 
+    def close(self) -> None:
+        """The generator that holds it is being closed now. The loop does that in a task of its own after a `break`."""
+        self._owner, self._closing = asyncio.current_task(), True
+
+    async def is_held(self, seconds: float | None = None) -> bool:
+        """True if its owner goes on to hold it. Waits at most so many seconds for a generator that is being closed."""
+        for _ in range(_TURNS):
+            if self._closing or not self.locked():
+                break
+            await asyncio.sleep(0)
+        if self._closing:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await super().acquire()
+                    super().release()
+        return self.locked()
+
     async def acquire(self) -> Any:
         """Like any asyncio lock."""
         task = asyncio.current_task()
-        if self.locked() and self._owner is task:
+        if self.locked() and self._owner is task and await self.is_held():
             raise BusyError
         until = self._notes.until
         if until is None or not self.locked():
@@ -91,7 +112,7 @@ class OwnedLock(asyncio.Lock):
 
     def release(self) -> None:
         """Like any asyncio lock."""
-        self._owner = None
+        self._owner, self._closing = None, False
         super().release()
 
 
@@ -109,7 +130,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
     # --- waiting ------------------------------------------------------------------------------------------------------
 
     @property
-    def lock(self) -> asyncio.Lock:
+    def lock(self) -> Any:
         """Like the driver's, but one per event loop: a lock belongs for ever to the first loop that waits for it."""
         try:
             loop = asyncio.get_running_loop()
@@ -221,6 +242,13 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             raise psycopg.OperationalError(f"the server did not answer with exactly one result of kind {kind}")
 
     # --- transactions -------------------------------------------------------------------------------------------------
+
+    def is_held(self, timeout: float | None) -> bool:
+        """See Shared."""
+        lock = self.lock
+        if not (lock.locked() and in_greenlet()):
+            return bool(lock.locked())
+        return bool(finish(lock.is_held(self.pooled.patience if timeout is None else timeout)))
 
     def begin(self) -> None:
         """BEGIN, with the connection's own characteristics."""
@@ -360,6 +388,9 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
                     except StopAsyncIteration:
                         return
                 yield notify
+        except GeneratorExit:
+            self.lock.close()
+            raise
         finally:
             await coming.aclose()
 

@@ -47,6 +47,9 @@ class AsyncTracked:
                     except StopAsyncIteration:
                         return
                 yield row
+        except GeneratorExit:
+            conn.lock.close()
+            raise
         finally:
             with conn.announced():
                 await rows.aclose()

@@ -215,6 +215,8 @@ class PostgresConnection:
 
     def _end(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
         pgconn, conn = self._libpq, self.driver_connection
+        deadline = None if timeout is None else monotonic() + timeout
+        held = conn.is_held(timeout)
         if pgconn.status != _OK:
             if commit and conn.pooled.lost_commit:
                 raise CommitUncertain(conn.pooled.lost_commit)
@@ -227,11 +229,11 @@ class PostgresConnection:
             conn.pooled.left_prepared = ""
         if pgconn.transaction_status == _IDLE:
             return Outcome.NONE
-        if conn.lock.locked():
+        if held:
             raise at_work(
                 _USERS, saving=commit and (conn.pooled.saving is not None or conn.pooled.alone(conn.autocommit))
             )
-        deadline = None if timeout is None else monotonic() + timeout
+        timeout = rest(deadline)
         if pgconn.transaction_status == _ACTIVE:  # a COPY cannot be read to its end
             bound = _DRAIN_TIMEOUT if commit else _INTERRUPTED_TIMEOUT
             conn.within(bound if timeout is None else min(timeout, bound), partial(conn.exchange, None, None))

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -59,6 +59,49 @@ def test_a_stream_that_is_closed_halfway(ground: Ground, pool: lambda_pool.Async
     borrow(pool, work)
     assert ground.rows() == [1, 2]
     assert borrow(pool, one) == [(1,)]
+    assert (pool.stats().opened, at_rest(pool)) == (1, True)
+
+
+async def break_off_a_stream(conn: Any) -> None:
+    async for row in conn.cursor().stream("select generate_series(1, 9)"):
+        assert row == (1,)
+        break
+
+
+async def break_off_ones_own_generator(conn: Any) -> None:
+    async def rows() -> AsyncIterator[Any]:
+        async for row in conn.cursor().stream("select generate_series(1, 9)"):
+            yield row
+
+    async for row in rows():
+        assert row == (1,)
+        break
+
+
+async def break_off_notifications(conn: Any) -> None:
+    for word in ("listen orders", "notify orders"):
+        await conn.execute(word)
+        await conn.commit()
+    async for notify in conn.notifies():
+        assert notify.channel == "orders"
+        break
+
+
+@pytest.mark.parametrize("last", [True, False])
+@pytest.mark.parametrize("how", [break_off_a_stream, break_off_ones_own_generator, break_off_notifications])
+def test_a_loop_that_breaks_off(
+    ground: Ground, pool: lambda_pool.AsyncPool, how: Callable[[Any], Awaitable[None]], last: bool
+) -> None:
+    """The loop closes the generator in a task of its own, and what comes next waits for that, as in psycopg."""
+
+    async def work(conn: Any) -> None:
+        await how(conn)
+        await ground.insert(conn, 1)
+        if last:
+            await how(conn)
+
+    borrow(pool, work)
+    assert ground.rows() == [1]
     assert (pool.stats().opened, at_rest(pool)) == (1, True)
 
 
