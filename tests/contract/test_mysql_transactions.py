@@ -305,6 +305,27 @@ def test_a_streamed_result_that_failed_halfway(my: Database) -> None:
     assert pool.stats().opened == 1
 
 
+@pytest.mark.parametrize("body", ["select 1", "insert into {table} values (2); commit; select 1"])
+def test_a_streamed_result_of_a_procedure_that_leaves_no_transaction_open(my: Database, body: str) -> None:
+    """What follows the rows is the procedure's own answer, and says so."""
+    my.execute("drop procedure if exists streamed")
+    my.execute(f"create procedure streamed() begin {body.format(table=my.table)}; end")
+    pool = my.pool()
+    for reads in (True, False):
+        with pool.connection() as conn, conn.cursor(SSCursor) as cursor:
+            cursor.callproc("streamed")
+            assert cursor.fetchone() == (1,)
+            while reads and cursor.nextset():
+                pass
+        my.execute(f"delete from {my.table}")
+    with pool.connection() as conn:
+        with conn.cursor(SSCursor) as cursor:
+            cursor.callproc("streamed")
+        my.insert(conn, 3)
+    assert my.rows()[-1:] == [3]
+    assert pool.stats().opened == 1
+
+
 # --- who a transaction is ---------------------------------------------------------------------------------------------
 
 

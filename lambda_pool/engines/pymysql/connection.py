@@ -253,6 +253,7 @@ class BoundedConnection(ConnectingConnection):
         finally:
             self.line.thread = outer
         self.line.response_pending = nested
+        self.noted.transaction_unknown = self.noted.streams = self.noted.untold = False
         self._note_answer()
         return affected
 
