@@ -4,7 +4,8 @@ A context variable tells which one asks. It follows a request into the threads a
 so everything that these borrow is known to be the request's.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from time import monotonic
 from typing import ParamSpec, TypeVar
@@ -69,6 +70,17 @@ def begin(deadline: float | None, *, lasting: bool = False) -> Request:
     unfinished.add(request)
     asking.set(request)
     return request
+
+
+@contextmanager
+def resumed(request: Request) -> Iterator[None]:
+    """In this block, what is called or started belongs to the request again."""
+    before = asking.get()
+    asking.set(request)
+    try:
+        yield
+    finally:
+        asking.set(before)
 
 
 def outside(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:

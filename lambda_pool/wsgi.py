@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import lifecycle, serving
 from .errors import LambdaPoolError
+from .request import asking, resumed
 
 if TYPE_CHECKING:
     from .aio.pool import AsyncPool
@@ -51,12 +52,16 @@ class Middleware:
 
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
+        before = asking.get()
         served = self._requests.begin()
         if served is None:
             return self.app(environ, start_response)
         answer = _Answer(self, environ, start_response, served)
-        answer.begin()
-        return answer.file() or answer
+        try:
+            answer.begin()
+            return answer.file() or answer
+        finally:
+            asking.set(before)  # what the server does between two pieces, or in place of closing, is no part of it
 
     def refuse(self, environ: Environ, start_response: StartResponse, error: LambdaPoolError) -> Iterable[bytes]:
         """The body of the answer 503."""
@@ -113,6 +118,10 @@ class _Answer:
 
     def __next__(self) -> bytes:
         """The next piece. The first one is looked at: another answer may have to take its place."""
+        with resumed(self._served.request):
+            return self._next()
+
+    def _next(self) -> bytes:
         try:
             piece = next(self._pieces, None)
             if not self._begun and self._may_change(piece):
@@ -127,10 +136,11 @@ class _Answer:
 
     def close(self) -> None:
         """The server has sent the answer, or the client has gone."""
-        try:
-            self._close_body()
-        finally:
-            problem = self._end(None)
+        with resumed(self._served.request):
+            try:
+                self._close_body()
+            finally:
+                problem = self._end(None)
         if problem is not None:
             raise problem
 

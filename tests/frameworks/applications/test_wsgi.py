@@ -57,6 +57,18 @@ def test_a_request_has_its_deadline_until_its_body_was_read(pool: lambda_pool.Po
     assert ended.failed == [False]
 
 
+def test_an_answer_that_nobody_closes_is_not_in_the_way_of_the_next(pool: lambda_pool.Pool, ended: Ended) -> None:
+    """Flask's test client closes an answer only when it is told to."""
+    app = application(lambda: str(invocation.remaining()))
+    app.wsgi_app = Middleware(app.wsgi_app, pool, request_timeout=5)  # type: ignore[method-assign]
+    with contextlib.ExitStack() as unclosed:
+        for _ in range(2):
+            answer = unclosed.enter_context(contextlib.closing(app.test_client().get("/")))
+            assert float(answer.data) == pytest.approx(4.9, abs=0.5)
+            assert (current_request(), invocation.remaining()) == (None, None)
+    assert ended.failed == [False, False]
+
+
 def test_no_wait_outlives_it(pool: lambda_pool.Pool) -> None:
     def route() -> Any:
         with pool.connection(timeout=60):
