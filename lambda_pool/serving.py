@@ -9,7 +9,7 @@ from typing import Any
 from . import config as configuration
 from . import lifecycle, reclaim
 from .errors import CommitUncertain, ConfigError, LambdaPoolError
-from .invocation import remaining, reserve, running
+from .invocation import RESERVE, remaining, reserve, running
 from .lifecycle import shutdown
 from .pool import ConnectionPool
 from .request import UNAVAILABLE, Request, begin, current_request
@@ -35,6 +35,8 @@ class Requests:
             self._timeout = configuration.web_timeout()
         else:
             self._timeout = configuration.seconds("request_timeout", request_timeout)
+        if self._timeout is not None:
+            _check_timeout(self._timeout, 0.0 if pool is None else pool.config.cancel_before_deadline)
         shutdown.in_server()
 
     def begin(self, *, lasting: bool = False) -> "Served | None":
@@ -44,6 +46,16 @@ class Requests:
         left = remaining() if running else None
         ends = [seconds for seconds in (self._timeout, None if left is None else left + reserve.seconds) if seconds]
         return Served(begin(monotonic() + min(ends) if ends and not lasting else None, lasting=lasting))
+
+
+def _check_timeout(seconds: float, cancel_before: float) -> None:
+    """Raises ConfigError if requests that may last so long would have no time to wait for anything."""
+    if seconds <= max(cancel_before, RESERVE):
+        kept = f"cancel_before_deadline ({cancel_before:g})" if cancel_before > RESERVE else f"{RESERVE:g} seconds"
+        raise ConfigError(
+            f"request_timeout={seconds:g} is not valid: it must be more than {kept}, which the pool keeps back for the "
+            "end of a request"
+        )
 
 
 class Served:

@@ -682,9 +682,16 @@ class TestOtherScopes:
         ({"pool": "postgresql://app:hush@h/d"}, r"pool is not valid: it must be a lambda_pool\.Pool, and not str"),
         ({"request_timeout": 0}, "request_timeout=0 is not valid"),
         ({"request_timeout": "soon"}, "request_timeout='soon' is not valid"),
+        ({"request_timeout": 0.1}, r"request_timeout=0\.1 is not valid: it must be more than 0\.1 seconds"),
         ({"on_unavailable": 503}, "on_unavailable=503 is not valid"),
     ],
 )
 def test_bad_arguments(options: dict[str, Any], text: str) -> None:
     with pytest.raises(lambda_pool.ConfigError, match=text):
         Middleware(lambda scope, receive, send: None, **options)  # type: ignore[arg-type, return-value]
+
+
+def test_a_request_needs_more_time_than_is_kept_back_at_its_end() -> None:
+    pool = lambda_pool.Pool("postgresql://h/d", cancel_before_deadline=0.5)
+    with pytest.raises(lambda_pool.ConfigError, match=r"request_timeout=0\.5 .* than cancel_before_deadline \(0\.5\)"):
+        Middleware(lambda scope, receive, send: None, pool, request_timeout=0.5)  # type: ignore[arg-type, return-value]
