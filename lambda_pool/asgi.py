@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from . import lifecycle, serving
 from .aio import threads
+from .aio.generators import closed
 from .errors import LambdaPoolError
+from .invocation import at_most
 from .lifecycle import shutdown
 from .request import outside
 from .waiting import result_of
@@ -32,6 +34,7 @@ __all__ = ["Middleware"]
 
 _BESIDE = frozenset({"http.response.debug", "http.response.early_hint", "http.response.push"})
 """Messages that are not part of the answer."""
+_CLOSING = 1.0  # seconds that a generator gets to end which the application has left with `break`
 
 
 class Middleware:
@@ -155,6 +158,11 @@ async def _end(served: serving.Served, error: BaseException | None) -> BaseExcep
         asyncio.get_running_loop()
     except RuntimeError:  # another kind of loop, which no question may hold up
         return served.end(error)
+    if error is None and served.holds_any():
+        try:
+            await closed(served.holds_any, at_most(_CLOSING))
+        except asyncio.CancelledError as cancelled:
+            error = cancelled
     ended = await _aside(served.end, error) if served.holds_any() else served.end(error)
     for pool in lifecycle.due_to_ask():
         if pool.awaited:

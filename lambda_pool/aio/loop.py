@@ -15,6 +15,7 @@ from ..errors import ConfigError
 from ..finished import finished
 from ..request import UNAVAILABLE
 from ..signature import Signature
+from .generators import closing
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
@@ -24,7 +25,6 @@ Lend = Callable[[Signature], Awaitable[tuple[Any, Callable[[BaseException | None
 # Seconds that cancelled tasks get to end, if the invocation has that much time left.
 _PATIENCE = 1.0
 _MIN_PATIENCE = 0.05
-_CLOSES_GENERATOR = "async_generator_athrow"  # the type that aclose() returns, which no module names
 
 
 class _Mine(local):
@@ -142,11 +142,9 @@ def end_tasks(loop: asyncio.AbstractEventLoop) -> None:
     """
     if loop.is_closed() or loop.is_running():
         return
+    if tasks := closing(loop):
+        _wait(loop, tasks, "closing an async generator failed")
     left = _left(loop)
-    closing = [task for task in left if type(task.get_coro()).__name__ == _CLOSES_GENERATOR]
-    if closing:
-        _wait(loop, closing, "closing an async generator failed")
-        left = _left(loop)
     if not left:
         return
     names = ", ".join(sorted(_named(task) for task in left))

@@ -19,7 +19,7 @@ LEVELS = [
     {"age", "aws"},
     {"config", "events", "tls", "endpoints.base", "auth.base", "engines.base", "engines.slow", "stats", "certs"},
     {"backoff", "invocation"},
-    {"aio.waits", "aio.threads"},
+    {"aio.waits", "aio.threads", "aio.generators"},
     {"core"},
     {"borrower"},
     {"hints"},
@@ -152,7 +152,7 @@ def test_adapters_import_protocols_only(name: str) -> None:
             or target.startswith(room)
             or target.endswith(".base")
             or target.partition(".")[0] in ADAPTERS_MAY_IMPORT
-            or (room == "engines" and target == "aio.waits")
+            or (room == "engines" and target in {"aio.waits", "aio.generators"})
         )
         assert allowed, f"{name} imports {target}"
 

@@ -21,7 +21,7 @@ CONTRACT = {"close", "config", "connection", "from_env", "handler", "name", "run
 
 # Calls that wait. A tool on the command line, and the runners for tests, may wait as they like.
 WAITS = {"sleep", "select", "poll", "epoll"}
-SEAM = {"waiting", "aio.waits"}
+SEAM = {"waiting", "aio.waits", "aio.generators"}
 NOT_THE_POOL = ("cli", "testing")
 
 

@@ -18,6 +18,7 @@ from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 
 from ... import invocation
+from ...aio.generators import TURNS, turn
 from ...aio.waits import Unbroken, in_greenlet, ready, spawn
 from ...waiting import WRITE, finish, poll
 from ..bounded_socket import shut_down
@@ -38,9 +39,6 @@ _SETTERS = frozenset({"autocommit", "isolation_level", "read_only", "deferrable"
 _LOOK = 1.0
 # Seconds that a server gets to end the statement that a cancelled task waited for.
 _ASKING = 1.0
-# Turns that other tasks get until the loop has begun to close a generator that nobody reads any more: two for each one
-# around another.
-_TURNS = 10
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
@@ -80,12 +78,17 @@ class OwnedLock(asyncio.Lock):
         """The generator that holds it is being closed now. The loop does that in a task of its own after a `break`."""
         self._owner, self._closing = asyncio.current_task(), True
 
-    async def is_held(self, seconds: float | None = None) -> bool:
-        """True if its owner goes on to hold it. Waits at most so many seconds for a generator that is being closed."""
-        for _ in range(_TURNS):
+    def is_held(self, timeout: float | None) -> bool:
+        """True if its owner goes on to hold it. A generator that is being closed gets `timeout` seconds to end."""
+        if not in_greenlet():
+            return self.locked()
+        return finish(self._is_held(self._notes.patience if timeout is None else timeout))
+
+    async def _is_held(self, seconds: float | None = None) -> bool:
+        for _ in range(TURNS):
             if self._closing or not self.locked():
                 break
-            await asyncio.sleep(0)
+            await turn()
         if self._closing:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
@@ -96,7 +99,7 @@ class OwnedLock(asyncio.Lock):
     async def acquire(self) -> Any:
         """Like any asyncio lock."""
         task = asyncio.current_task()
-        if self.locked() and self._owner is task and await self.is_held():
+        if self.locked() and self._owner is task and await self._is_held():
             raise BusyError
         until = self._notes.until
         if until is None or not self.locked():
@@ -242,13 +245,6 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             raise psycopg.OperationalError(f"the server did not answer with exactly one result of kind {kind}")
 
     # --- transactions -------------------------------------------------------------------------------------------------
-
-    def is_held(self, timeout: float | None) -> bool:
-        """See Shared."""
-        lock = self.lock
-        if not (lock.locked() and in_greenlet()):
-            return bool(lock.locked())
-        return bool(finish(lock.is_held(self.pooled.patience if timeout is None else timeout)))
 
     def begin(self) -> None:
         """BEGIN, with the connection's own characteristics."""

@@ -60,6 +60,10 @@ class OwnedLock:
         """Whether any thread holds it."""
         return self._lock.locked()
 
+    def is_held(self, timeout: float | None) -> bool:
+        """The same, as there is nothing to wait for: Python closes a generator that nobody reads any more at once."""
+        return self.locked()
+
 
 class Announced:
     """A block in which it is known what this thread waits for on a connection."""

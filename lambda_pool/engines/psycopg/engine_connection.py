@@ -216,7 +216,7 @@ class PostgresConnection:
     def _end(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
         pgconn, conn = self._libpq, self.driver_connection
         deadline = None if timeout is None else monotonic() + timeout
-        held = conn.is_held(timeout)
+        held = conn.lock.locked() and conn.lock.is_held(timeout)
         if pgconn.status != _OK:
             if commit and conn.pooled.lost_commit:
                 raise CommitUncertain(conn.pooled.lost_commit)

@@ -117,10 +117,6 @@ class Shared(_Connection):
         self.pooled.ended = self.pooled.changed = True
         unfit(f"its cursors no longer call Connection.{name}()")
 
-    def is_held(self, timeout: float | None) -> bool:
-        """Whether somebody else has it to itself. A generator that is being closed gets `timeout` seconds to end."""
-        return bool(self.lock.locked())
-
     # --- what is noted ------------------------------------------------------------------------------------------------
 
     def note(self, query: Any, tags: list[bytes] | None) -> None:

@@ -238,6 +238,31 @@ class TestCleanUp:
         assert (answer.status, answer.error) == (200, None)
         assert pool.stats().in_use == 0
 
+    def test_a_generator_that_is_not_read_to_its_end_gives_back_by_itself(self, server: Server) -> None:
+        """The loop closes it in a task of its own, soon after. It is no leak, and the answer is no failure."""
+        pool = lambda_pool.AsyncPool(server.url(), observers=())
+        server.execute("insert into served values (1)")
+
+        async def numbers() -> AsyncIterator[int]:
+            async with pool.connection() as conn, conn.cursor() as cursor:
+                await cursor.execute("select id from served")
+                while True:
+                    yield (await cursor.fetchone())[0]
+
+        async def route(request: Request) -> Response:
+            async for number in numbers():
+                return JSONResponse(number)
+            raise AssertionError
+
+        async def main() -> None:
+            for _ in range(2):
+                answer = await asgi(around(route, pool, request_timeout=5))
+                assert (answer.status, answer.body, answer.error) == (200, b"1", None)
+            await pool.close()
+
+        asyncio.run(main())
+        assert (pool.stats().opened, pool.stats().leaked) == (1, 0)
+
     def test_an_answer_with_an_error_is_the_applications_own(
         self, pool: lambda_pool.Pool, server: Server, wrap: Wrap, ended: Ended
     ) -> None:
