@@ -42,14 +42,14 @@ example: ## run an example on the genuine Lambda runtime, on a private server (N
 # Tests that are picked by hand run in one process, which starts sooner.
 AT_ONCE = $(if $(ARGS),,-n $(WORKERS) --dist loadfile)
 
-test: setup ## run the tests but the slow ones, on real servers and the genuine Lambda runtime (ARGS=tests/unit/core for a part)
+test: setup ## run the tests except for the slow ones, on real servers and the genuine Lambda runtime (ARGS=tests/unit/core for a part)
 	TEST_PYTHONS="$$(scripts/setup.sh list-newest-python)" .venv/bin/pytest -m "not slow" $(AT_ONCE) $(ARGS)
 
 test-all: setup-all ## run everything at full length, on every Python here, and then all mutants
 	TEST_SPEED=full TEST_PYTHONS="$$(scripts/setup.sh list-pythons)" .venv/bin/pytest $(AT_ONCE) $(ARGS)
 	$(if $(ARGS),,.venv/bin/python scripts/mutants.py)
 
-mutants: setup ## break each safety rule in a copy, and see that a test notices (ARGS="fork deadline" for some)
+mutants: setup ## break each safety rule in a copy, and check that a test notices (ARGS="fork deadline" for some)
 	@.venv/bin/python scripts/mutants.py $(ARGS)
 
 fuzz: ## search with fresh random input for faults that the tests do not try (SECONDS_EACH=60 for a parser, TIMES=10 the tests)
@@ -72,7 +72,7 @@ CHAOS_ENGINE = $(if $(filter file,$(origin ENGINE)),both,$(ENGINE))
 chaos: setup ## run thousands of invocations under faults, and compare their reports with the database (SEED=1 INVOCATIONS=20000 ENGINE=mysql)
 	.venv/bin/python -m tests.faults.chaos ledger $(CHAOS_ENGINE) --seed $(or $(SEED),1) --invocations $(or $(INVOCATIONS),20000)
 
-soak: setup ## see that environments do not grow under faults (SEED=1 INVOCATIONS=100000 ENGINE=mysql)
+soak: setup ## check that environments do not grow under faults (SEED=1 INVOCATIONS=100000 ENGINE=mysql)
 	.venv/bin/python -m tests.faults.chaos soak $(CHAOS_ENGINE) --seed $(or $(SEED),1) --invocations $(or $(INVOCATIONS),100000)
 
 lint: ## check style and types
@@ -115,11 +115,11 @@ build-LayerArm64 build-LayerX8664: build-Layer%:
 	@.venv-build/bin/python scripts/build_layer.py --arch $(if $(filter Arm64,$*),arm64,x86_64) --into "$(ARTIFACTS_DIR)" \
 		--python "$$(sed -n 's/^ *Runtime: python//p' template.yaml)"
 
-audit: ## look at what we depend on: pins, licences, known vulnerabilities
+audit: ## check what we depend on: pins, licences, known vulnerabilities
 	@scripts/setup.sh audit
 	@.venv-audit/bin/python scripts/audit.py
 
-docs: ## write the API reference anew, from the docstrings
+docs: ## write the API reference again from the docstrings
 	@scripts/setup.sh environment
 	.venv/bin/python scripts/build_reference.py
 
@@ -134,7 +134,7 @@ dist: ## build the source distribution and the wheel, and install it with each e
 	.venv-build/bin/twine check --strict dist/*
 	.venv-build/bin/python scripts/check_dist.py
 
-release-check: dist ## prove what can be proved of a release: workflows, metadata, links, installs (ARGS="--tag v0.1.0")
+release-check: dist ## check what can be checked of a release in advance: workflows, metadata, links, installs (ARGS="--tag v0.1.0")
 	@.venv-build/bin/python scripts/check_release.py $(ARGS)
 
 clean: ## remove everything that the other targets made

@@ -86,7 +86,7 @@ def pins(text: str) -> dict[str, str]:
 def unpinned(installed: dict[str, Distribution], pinned: dict[str, str]) -> list[str]:
     """List what is not pinned, or is pinned to another version than the installed one."""
     return [
-        f"{name} {found.version}: constraints.txt pins {f'it to {pinned[name]}' if name in pinned else 'none of it'}"
+        f"{name} {found.version}: constraints.txt pins {f'it to {pinned[name]}' if name in pinned else 'no version'}"
         for name, found in installed.items()
         if pinned.get(name) != found.version
     ]
@@ -118,7 +118,7 @@ def allowed(expression: str) -> bool:
 def forbidden(installed: dict[str, Distribution]) -> list[str]:
     """List what has a licence that is not on the list, or none that could be found out."""
     return [
-        f"{name} {found.version} is under {licence(found) or 'no licence that its metadata names'}, "
+        f"{name} {found.version} is under {licence(found) or 'a licence that its metadata does not name'}, "
         "which is not on the list in scripts/audit.py"
         for name, found in installed.items()
         if not allowed(licence(found))
@@ -160,14 +160,14 @@ def judged(answers: list[dict[str, object]], names: set[str]) -> tuple[list[str]
             continue
         looked.add(name)
         findings += [
-            f"{name} {answer['version']} has {each['id']}; mended in {', '.join(each['fix_versions']) or 'no version'}"
+            f"{name} {answer['version']} has {each['id']}; fixed in {', '.join(each['fix_versions']) or 'no version'}"
             for each in found
         ]
     missing = sorted(names - looked)
     if not missing:
         return findings, ""
     some = ", ".join(missing[:3]) + (", …" if len(missing) > 3 else "")
-    return findings, f"the vulnerability service knows nothing of {len(missing)} of {len(names)} packages ({some})"
+    return findings, f"the vulnerability service does not know {len(missing)} of {len(names)} packages ({some})"
 
 
 def main() -> int:
@@ -175,7 +175,7 @@ def main() -> int:
     try:
         installed = needed("lambda-pool", EXTRAS)
     except PackageNotFoundError as error:
-        print(f"audit: {error.name} is not installed, so that nothing can be said of it: run `make audit`")
+        print(f"audit: {error.name} is not installed, so nothing was checked: run `make audit`")
         return 2
     findings = unpinned(installed, pins((ROOT / "constraints.txt").read_text())) + forbidden(installed)
     kinds = sorted({licence(found) for found in installed.values()})
@@ -188,7 +188,7 @@ def main() -> int:
     if findings or vulnerabilities:
         return 1
     if trouble:
-        print("audit: pins and licences are well; run it where the service can be reached before a release")
+        print("audit: pins and licences are in order. Run it where the service can be reached before a release")
         return 2
     print("audit: every package is pinned, under an allowed licence, and without a known vulnerability")
     return 0

@@ -164,7 +164,7 @@ def unpack(wheel: Path, into: Path) -> None:
         for entry in archive.infolist():
             name = PurePosixPath(entry.filename)
             if name.parts[0].endswith(".data"):
-                raise LayerError(f"{wheel.name} holds {name}, and this script does not know where that belongs")
+                raise LayerError(f"{wheel.name} holds {name}, but this script does not know where that belongs")
             if entry.is_dir() or not is_needed(name):
                 continue
             target = into / name

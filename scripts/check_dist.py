@@ -91,7 +91,7 @@ def main() -> int:
             problems.append(problem)
     missing = [version for version in PYTHONS if version not in dict(pythons)]
     if missing:
-        print(f"not checked, for want of an interpreter: Python {', '.join(missing)}")
+        print(f"not checked, because its interpreter is missing: Python {', '.join(missing)}")
     return 1 if any(problems) else 0
 
 

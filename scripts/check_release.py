@@ -114,7 +114,7 @@ def section(title: str) -> str:
 def check_changelog() -> Iterator[str]:
     """Check that there is an entry under Unreleased, or under this version."""
     if not section("Unreleased") and not section(version()):
-        yield f"CHANGELOG.md says nothing of what is new: neither under [Unreleased] nor under [{version()}]"
+        yield f"CHANGELOG.md does not say what is new, neither under [Unreleased] nor under [{version()}]"
 
 
 def check_tag(tag: str) -> Iterator[str]:
@@ -132,7 +132,7 @@ def check_tag(tag: str) -> Iterator[str]:
 
 CHECKS: dict[str, Callable[[], Iterator[str]]] = {
     "workflows and forms are as GitHub wants them": check_schemas,
-    "workflows are pinned, and may do no more than they must": check_safety,
+    "workflows are pinned, and have only the rights that they need": check_safety,
     "what the workflows make exists": check_targets,
     "the changelog has something to say": check_changelog,
     "the metadata renders, and its links lead somewhere": check_metadata,
@@ -154,7 +154,7 @@ def main(arguments: list[str] | None = None) -> int:
     for title, check in checks.items():
         complaints = list(check())
         wrong += bool(complaints)
-        print(f"release: {title}" if not complaints else f"release: NOT SO: {title}")
+        print(f"release: {title}" if not complaints else f"release: NOT TRUE: {title}")
         for complaint in complaints:
             print("\n".join(f"    {line}" for line in complaint.splitlines()))
     if asked.notes is not None and not wrong:

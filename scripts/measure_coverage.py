@@ -2,7 +2,7 @@
 
 If `make test` samples a test, here all its cases run.
 
-    python scripts/measure_coverage.py               everything anew; ends with 1 below the threshold
+    python scripts/measure_coverage.py               starts from nothing; ends with 1 below the threshold
     python scripts/measure_coverage.py tests/unit/core    add what these tests run to what was measured already
     python scripts/measure_coverage.py --report      show what was measured already
 
@@ -73,7 +73,7 @@ def report() -> int:
     totals = json.loads(figures.read_text())["totals"]
     branches = 100 * totals["covered_branches"] / totals["num_branches"]
     least = tomllib.loads(SETTINGS.read_text())["tool"]["coverage"]["report"]["fail_under"]
-    print(f"{branches:.1f} % of {totals['num_branches']} branches, and at least {least} % are wanted")
+    print(f"{branches:.1f} % of {totals['num_branches']} branches, but at least {least} % are needed")
     return int(bool(failed) or branches < least)
 
 

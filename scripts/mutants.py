@@ -78,7 +78,7 @@ class Mutant:
         text = (ROOT / self.file).read_text()
         found = text.count(self.old)
         if found != 1:
-            return f"its text is {found} times in {self.file}, and must be there once: say in mutants.toml what is new"
+            return f"its text is {found} times in {self.file}, but must be there once: change it in mutants.toml"
         try:
             compile(text.replace(self.old, self.new), self.file, "exec")
         except SyntaxError as error:
@@ -184,7 +184,7 @@ def baseline(mutants: list[Mutant]) -> str:
             if code != 0:
                 raise SystemExit(f"mutants: the tests fail without any mutant:\n{output[-3000:]}")
     named = len(tests_of(mutants))
-    return f"without a mutant all their tests pass ({named} named, {time.monotonic() - start:.0f} s)"
+    return f"without a mutant, all their tests pass ({named} named, {time.monotonic() - start:.0f} s)"
 
 
 def judge(mutant: Mutant) -> Verdict:
@@ -253,7 +253,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("words", nargs="*", help="parts of names or files; none: all mutants")
     parser.add_argument("--check", action="store_true", help="only look whether each applies")
     parser.add_argument("--page", action="store_true", help="only write their table into docs/assurance.md")
-    parser.add_argument("--from", dest="file", type=Path, default=MUTANTS, help="other mutants than the house's")
+    parser.add_argument("--from", dest="file", type=Path, default=MUTANTS, help="mutants other than the project's own")
     parser.add_argument("--jobs", type=int, default=2, help="how many at a time")
     asked = parser.parse_args(arguments)
     everyone = load(asked.file)
@@ -270,7 +270,7 @@ def main(arguments: list[str]) -> int:
     if asked.check:
         problems = check(chosen)
         if asked.file == MUTANTS and PAGE.read_text() != page(everyone):
-            problems.append("docs/assurance.md shows other mutants: write them anew, with scripts/mutants.py --page")
+            problems.append("docs/assurance.md shows other mutants: update it with scripts/mutants.py --page")
         print("\n".join(problems) or f"all {len(chosen)} mutants apply")
         return int(bool(problems))
     print(prove(), flush=True)

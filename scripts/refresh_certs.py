@@ -132,7 +132,7 @@ def main() -> int:
         certificates += found
     groups = sort(certificates, datetime.now(UTC) + timedelta(days=LEAST_DAYS))
     if {common_name(c) for c in groups.get("proxy", [])} != PROXY_ROOTS:
-        print("the sources hold not all of RDS Proxy's roots; nothing was changed", file=sys.stderr)
+        print("the sources do not hold all of RDS Proxy's roots; nothing was changed", file=sys.stderr)
         return 1
     gone = {old.stem for old in HERE.glob("*.pem")} - {"all", *groups}
     if gone and not arguments.allow_removal:

@@ -263,7 +263,7 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     try:
         if asked.engine not in {"postgresql", "mysql"}:
-            raise NothingToRunError(f"ENGINE={asked.engine} is no engine: use ENGINE=postgresql or ENGINE=mysql.")
+            raise NothingToRunError(f"ENGINE={asked.engine} is not an engine: use ENGINE=postgresql or ENGINE=mysql.")
         wrong = run(find(asked.name), asked.engine)
     except (NothingToRunError, ServerError) as error:
         print(error, file=sys.stderr)

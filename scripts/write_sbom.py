@@ -53,7 +53,7 @@ def components(layer: Path) -> list[Component]:
                     )
                 )
     if not found:
-        raise SbomError(f"{layer} is no layer: it holds no distribution")
+        raise SbomError(f"{layer} is not a layer: it holds no distribution")
     return found
 
 
@@ -75,7 +75,7 @@ def bill(layer: Path) -> str:
     bom.register_dependency(whole, bom.components)
     text = make_outputter(bom, OutputFormat.JSON, SchemaVersion.V1_6).output_as_string(indent=2)
     if error := JsonStrictValidator(SchemaVersion.V1_6).validate_str(text):
-        raise SbomError(f"{layer.name}: what was written is no CycloneDX: {error}")
+        raise SbomError(f"{layer.name}: what was written is not CycloneDX: {error}")
     return text + "\n"
 
 

@@ -147,7 +147,7 @@ def test_a_tag_that_may_not_be_released(tmp_path: Path) -> None:
     changelog = tmp_path / "CHANGELOG.md"
     root = f"pathlib.Path({str(tmp_path)!r})"
     changelog.write_text("# Changelog\n\n## [Unreleased]\n")
-    assert "says nothing of what is new" in check("check_changelog()", ROOT=root)
+    assert "does not say what is new" in check("check_changelog()", ROOT=root)
     said = check("check_tag('v0.2.0')", ROOT=root)
     assert "v0.2.0 is not this version's, v0.1.0" in said
     assert "no section [0.1.0]" in said
@@ -202,4 +202,4 @@ def test_a_layers_bill_names_what_is_in_it(tmp_path: Path) -> None:
         archive.writestr("app.py", "")
     done = subprocess.run(command, check=False, capture_output=True, text=True)
     assert done.returncode == 1
-    assert done.stderr == f"sbom: {layer} is no layer: it holds no distribution\n"
+    assert done.stderr == f"sbom: {layer} is not a layer: it holds no distribution\n"

@@ -125,7 +125,10 @@ def test_an_event_that_goes_wrong_is_told(lambda_rie: Path, tmp_path: Path) -> N
         (["sqs_bach"], "There is no example 'sqs_bach'.\nDid you mean NAME=sqs_batch?\nThe examples:\n  api_gateway, "),
         ([""], "Say which example: make example NAME=three_lines\nThe examples:\n  api_gateway, "),
         (["../tests"], "There is no example '../tests'.\nThe examples:\n"),
-        (["three_lines", "--engine", "oracle"], "ENGINE=oracle is no engine: use ENGINE=postgresql or ENGINE=mysql.\n"),
+        (
+            ["three_lines", "--engine", "oracle"],
+            "ENGINE=oracle is not an engine: use ENGINE=postgresql or ENGINE=mysql.\n",
+        ),
     ],
 )
 def test_what_cannot_be_run_is_said(arguments: list[str], said: str) -> None:
