@@ -1,4 +1,4 @@
-"""Long runs: the ledger with a seed and a length of one's choice, and the soak."""
+"""Long runs: the ledger with a seed and a length that you choose, and the soak."""
 
 import argparse
 import sys

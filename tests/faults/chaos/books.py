@@ -1,4 +1,4 @@
-"""The books: what every writer was told, against what the database holds. Pure: no server, no clock."""
+"""The books: what every writer was told, compared with what the database holds. Pure: no server, no clock."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ class Told(StrEnum):
     UNCERTAIN = "uncertain"
     """CommitUncertain, or its like in autocommit mode: all of it is there once, or none of it."""
     UNKNOWN = "unknown"
-    """Nobody was told: the environment ended meanwhile. As uncertain."""
+    """Nobody was told: the environment ended before that. It counts as uncertain."""
 
 
 @dataclass(frozen=True)
@@ -37,15 +37,15 @@ class Verdict:
     """What does not agree, by the names of the units."""
 
     lost: tuple[str, ...] = ()
-    """Acknowledged, and not there."""
+    """Acknowledged, but not there."""
     doubled: tuple[str, ...] = ()
     """A row is there more than once."""
     halved: tuple[str, ...] = ()
     """Some rows are there and others are not."""
     ghosts: tuple[str, ...] = ()
-    """Reported as failed, and there all the same."""
+    """Reported as failed, but there anyway."""
     strays: tuple[str, ...] = ()
-    """Rows that nobody was to write."""
+    """Rows that nobody should have written."""
 
     @property
     def agrees(self) -> bool:
@@ -63,7 +63,7 @@ def _some(units: tuple[str, ...]) -> str:
 
 
 def audit(entries: Iterable[Entry], rows: Iterable[Row]) -> Verdict:
-    """Compare. A unit that is entered twice is an error of the caller's: ValueError."""
+    """Compare. A unit that is entered twice is the caller's error: ValueError."""
     expected: dict[str, Entry] = {}
     for entry in entries:
         if expected.setdefault(entry.unit, entry) is not entry:

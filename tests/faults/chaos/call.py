@@ -1,4 +1,4 @@
-"""One invocation of the ledger's function: what it is to do, and the diary of what it was told.
+"""One invocation of the ledger's function: what it should do, and the diary of what it was told.
 
 The diary is a file, and not the answer, because an answer can be lost: what was acknowledged to the handler counts,
 whether or not the caller ever hears of it.
@@ -23,11 +23,11 @@ ENDED = 1.0
 
 
 class OwnError(Exception):
-    """What a handler raises for reasons of its own."""
+    """What a handler raises for its own reasons."""
 
 
 class Call:
-    """One invocation: what it is to do, and what it was told."""
+    """One invocation: what it should do, and what it was told."""
 
     def __init__(self, event: dict[str, Any]) -> None:
         self.unit: str = event["unit"]
@@ -38,9 +38,9 @@ class Call:
         self.hides = False
         """It hid an error of the driver: NotCommitted may be the truth."""
         self.undone = False
-        """It came to its end, at which it is to be told that it saved nothing."""
+        """It came to its end, where it should be told that it saved nothing."""
         self.found = ""
-        """What somebody left behind that must not be there: the last borrower a setting, the pool a thread."""
+        """What was left behind and must not be there: a setting of the last borrower, or a thread of the pool."""
         self.threads: list[threading.Thread] = []
         """Those that may outlive the handler."""
         self._struck_at: int | None = event.get("point")
@@ -94,7 +94,7 @@ class Call:
 
 
 def sql(conn: Any, *statements: str) -> Any:
-    """Run these; the first row of the last, where it has one."""
+    """Run these. Out: the first row of the last one, if it has one."""
     with conn.cursor() as cursor:
         for statement in statements:
             cursor.execute(statement)
@@ -107,12 +107,12 @@ def enter(line: dict[str, Any]) -> None:
 
 
 def said_by(error: BaseException) -> str:
-    """What an error says of the transaction whose block it came out of."""
+    """What an error says about the transaction whose block it left."""
     return "uncertain" if isinstance(error, CommitUncertain) else "failed"
 
 
 def said_of_a_statement(error: BaseException, conn: Any) -> str:
-    """What an error says of a borrower's own COMMIT, and of a statement in autocommit mode, which is its own COMMIT."""
+    """What an error says about a borrower's own COMMIT, or a statement in autocommit mode, which is its own COMMIT."""
     if isinstance(error, LambdaPoolError):
         return "uncertain"
     if POSTGRES:
@@ -124,5 +124,5 @@ def said_of_a_statement(error: BaseException, conn: Any) -> str:
 
 
 def lost(error: BaseException, conn: Any) -> bool:
-    """Whether an error that a handler swallows has undone the whole transaction, by the database's own rules."""
+    """True if an error that a handler swallows has undone the whole transaction, by the database's own rules."""
     return POSTGRES or isinstance(error, LambdaPoolError) or not conn.open

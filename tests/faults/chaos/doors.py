@@ -45,7 +45,7 @@ def savepoint_door(call: Call, context: Any, conn: Any) -> None:
 
 
 def one_by_one(call: Call, conn: Any) -> None:
-    """Each row for itself: what was acknowledged before an error stays acknowledged."""
+    """Each row by itself: what was acknowledged before an error stays acknowledged."""
     waiting = call.parts()
     try:
         with conn.cursor() as cursor:
@@ -90,7 +90,7 @@ class _Entered:
 
 @POOL.handler
 def switched_to_autocommit_door(call: Call, context: Any) -> None:
-    """On a pool without autocommit, by a borrower who changes it, and leaves it so."""
+    """On a pool without autocommit, by a borrower who switches it on and leaves it on."""
     units = call.parts()
     try:
         lease = POOL.connection()
@@ -111,7 +111,7 @@ def switched_to_autocommit_door(call: Call, context: Any) -> None:
 
 
 def swallowing(call: Call, conn: Any) -> tuple[list[str], list[str]]:
-    """Write, and hide the driver's error. Out: the rows that are to be saved, and those that are not."""
+    """Write, and hide the driver's error. Out: the rows that should be saved, and those that should not."""
     units = call.parts()
     done: list[str] = []
     try:
@@ -154,7 +154,7 @@ def swallows_door(call: Call, context: Any) -> None:
 
 @POOL.handler
 def swallows_in_run_door(call: Call, context: Any) -> None:
-    """`run` says so when nothing can be committed; what MySQL can commit after an error, the work itself gives up."""
+    """`run` reports it if nothing can be committed. MySQL could commit after an error, so there the work gives up."""
 
     def work(conn: Any) -> None:
         try:

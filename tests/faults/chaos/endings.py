@@ -17,7 +17,7 @@ def commit(call: Call, conn: Any) -> None:
 
 
 def told_by_commit(call: Call, conn: Any, write: Callable[[], None], end: Callable[[], None], unit: str) -> None:
-    """Write, and commit by what `end` does; then nothing that comes later changes it."""
+    """Write, and commit with what `end` does. Nothing that comes later changes that."""
     try:
         write()
     except BaseException:
@@ -33,7 +33,7 @@ def told_by_commit(call: Call, conn: Any, write: Callable[[], None], end: Callab
 
 @contextmanager
 def told_if_never_lent(call: Call, lease: AbstractContextManager[Any]) -> Any:
-    """`with lease`, where only the block itself tells of its transactions."""
+    """`with lease`, if only the block itself reports on its transactions."""
     lent = False
     try:
         with lease as conn:
@@ -80,7 +80,7 @@ def with_conn_in_a_block_door(call: Call, context: Any) -> None:
 
 
 def _transaction(conn: Any) -> AbstractContextManager[Any]:
-    """psycopg's own block. PyMySQL has none, and `begin()` in its place."""
+    """psycopg's own block. PyMySQL has none, so `begin()` takes its place."""
     if POSTGRES:
         block: AbstractContextManager[Any] = conn.transaction()
         return block
@@ -103,7 +103,7 @@ def transaction_first_raises_door(call: Call, context: Any, conn: Any) -> None:
 
 @POOL.handler
 def transaction_on_autocommit_door(call: Call, context: Any) -> None:
-    """What psycopg's manual advises: autocommit, and a transaction block where one is wanted."""
+    """What psycopg's manual advises: autocommit, and a transaction block where you want one."""
     with told_if_never_lent(call, AUTOCOMMIT.connection()) as conn:
         committing = False
         try:
@@ -144,7 +144,7 @@ def _commits(call: Call, context: Any, finish: Callable[[], None]) -> None:
 
 
 def commits_door(call: Call, context: Any) -> None:
-    """A COMMIT half way, and the rest is the pool's to commit."""
+    """A COMMIT half way. The pool commits the rest."""
     _commits(call, context, lambda: None)
 
 

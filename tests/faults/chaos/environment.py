@@ -1,4 +1,4 @@
-"""One execution environment of the ledger, its way to the server, and the faults that strike it alone."""
+"""One execution environment of the ledger, its way to the server, and the faults that strike only this environment."""
 
 import json
 import os
@@ -55,11 +55,11 @@ class Seen:
 
 @dataclass
 class Strike:
-    """One fault that took place."""
+    """One fault that happened."""
 
     kind: str
     environment: int | None
-    """None: the server's, and so everybody's."""
+    """None: the server's fault, which hits everybody."""
     frozen: bool
     began: float
     ended: float
@@ -169,7 +169,7 @@ class Environment:
         seen.ended = time.monotonic()
         self.settle()
         if step.fault is not None:
-            # Sessions that the server has not heard the end of hold locks, for which the next would wait.
+            # Sessions whose end the server has not noticed hold locks, and the next one would wait for them.
             self._ground.end_open_transactions(self.user)
         seen.stopped = self._stopped
         for strike in self.strikes[-1:] if step.fault is not None and self._due is None else ():
@@ -203,7 +203,7 @@ class Environment:
         return True
 
     def thaw(self) -> None:
-        """Let it go on."""
+        """Let it continue."""
         send(self._frozen[::-1], signal.SIGCONT)
         self._frozen = []
 
@@ -251,7 +251,7 @@ class Environment:
         thread.start()
 
     def settle(self, *, keep: bool = False) -> None:
-        """Wait for what heals by itself, and heal the rest; `keep`: not the rest."""
+        """Wait for the faults that heal by themselves, and heal the rest. With `keep`, the rest stays."""
         while self._healing:
             self._healing.pop().join()
         if keep:

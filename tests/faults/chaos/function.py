@@ -41,7 +41,7 @@ def handler(event: dict[str, Any], context: Any) -> dict[str, Any]:
     finally:
         took = time.monotonic() - began
         text = "" if failure is None else f"{type(failure).__name__}: {failure}"[:400]
-        # A handler that waits for a fault to strike gives the pool nothing to end: the wait is reported apart.
+        # While a handler waits for a fault to strike, the pool has nothing to end: the wait is reported separately.
         held = max(call.held_until - deadline / 1000, 0.0)
         late = time.time() - deadline / 1000 - held
         call.note_a_thread_that_stays()

@@ -134,7 +134,7 @@ class Ground(Database):
         self.execute(f"alter table catalog_{name} add column column{self._columns} int{how}")
 
     def end_open_transactions(self, name: str) -> None:
-        """End a user's sessions that are in a transaction: those whose client is gone, and that nobody told so."""
+        """End a user's sessions that are in a transaction: their client is gone, but the server does not know it."""
         if self.engine == "postgresql":
             self.execute(
                 f"select pg_terminate_backend(pid, 5000) from pg_stat_activity where usename = '{name}' "
@@ -158,7 +158,7 @@ class Ground(Database):
     def set_password(self, name: str, password: str) -> None:
         """Change a user's password."""
         if self.engine == "postgresql":
-            # Also amid a failover, in which new transactions read only.
+            # Also during a failover, when new transactions are read-only.
             self.execute("set default_transaction_read_only = off")
             self.execute(f"alter role {name} password '{password}'")
         else:
@@ -189,14 +189,14 @@ class Ground(Database):
         return [int(host.rpartition(":")[2]) for (host,) in found]
 
     def cancel_statements(self, name: str) -> None:
-        """The server ends what a user's sessions just run, and not the sessions."""
+        """The server ends the statements that a user's sessions are running, but not the sessions."""
         if self.engine == "postgresql":
             self.execute(f"select pg_cancel_backend(pid) from pg_stat_activity where usename = '{name}'")
         else:
             self.execute(f"kill query user {name}")
 
     def fill_slots(self, names: list[str]) -> None:
-        """End these users' sessions, and take every connection that the server has for others than administrators."""
+        """End these users' sessions, and take every connection that the server has for ordinary users."""
         self._enter_all()
         for name in names:
             self.end_sessions(name)
@@ -245,7 +245,7 @@ class Ground(Database):
             self.execute(f"set global read_only = {int(on)}")
 
     def follow(self) -> None:
-        """From now on, nothing is acknowledged that the second server has not received."""
+        """From now on, a commit is acknowledged only after the second server has received it."""
         self._successor.follow()
 
     def take_over(self) -> None:
@@ -256,10 +256,10 @@ class Ground(Database):
         self.server = self._successor.server
 
     def fill_disk(self) -> None:
-        """Leave not a byte of the table's disk."""
+        """Leave no free byte on the table's disk."""
         size = 0
         with self._filler.open("wb") as file:
-            for _ in range(100):  # the server writes meanwhile, so that less is free than was said
+            for _ in range(100):  # the server writes at the same time, so less is free than it said
                 found = os.statvfs(self._disk)
                 free = found.f_bavail * found.f_frsize
                 if not free:

@@ -53,7 +53,7 @@ def _calls_a_decorated(call: Call, context: Any, enter: Callable[[Callable[[Any]
 
 
 def decorated_in_a_block_door(call: Call, context: Any) -> None:
-    """A function that is decorated, called inside of a block that is not."""
+    """A decorated function, called inside a block that is not decorated."""
 
     def enter(outer: Callable[[Any], None]) -> None:
         with WIDE.connection() as conn:
@@ -121,7 +121,7 @@ def hides_a_failed_statement_door(call: Call, context: Any, conn: Any) -> dict[s
 
 @POOL.handler
 def fails_in_a_savepoint_door(call: Call, context: Any, conn: Any) -> None:
-    """What may fail is put into a savepoint, as the manuals advise: the rest is saved."""
+    """The part that may fail is in a savepoint, as the manuals advise: the rest is saved."""
     call.write(conn)
     if POSTGRES:
         try:

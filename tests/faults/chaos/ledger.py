@@ -28,12 +28,12 @@ from .schedule import (
 from .vault import open_vault
 
 AMPLE = 3.0
-"""Seconds that are enough for an invocation that no fault meets."""
+"""Seconds that are enough for an invocation without a fault."""
 GRACE = 0.1
 """Seconds after its deadline at which an invocation counts as late."""
 
 STALE = ("cached plan must not change", "cache lookup failed", "Table definition has changed")
-"""What a changed schema is told by."""
+"""How a changed schema is recognised."""
 
 
 @dataclass
@@ -49,14 +49,14 @@ class Ending:
     own: bool
     """No error, or one that the handler raised for reasons of its own or had asked for."""
     alarm: bool
-    """NotCommitted, though the handler hid no error and left nothing undone."""
+    """NotCommitted, although the handler hid no error and left nothing unfinished."""
     found: str
-    """What the handler found that somebody must not have left to it; empty: nothing."""
+    """What the handler found that nobody should have left behind. Empty: nothing."""
 
 
 @dataclass
 class Ledger:
-    """All that is known of a run."""
+    """All that is known about a run."""
 
     engine: str
     seen: list[Seen] = field(default_factory=list)
@@ -99,7 +99,7 @@ class Ledger:
     def lateness(self, seen: Seen) -> float:
         """Seconds after its deadline at which an invocation ended: negative before it, and where that is not known."""
         if seen.step.door in UNDECORATED:
-            return float("-inf")  # nobody told the pool when it ends
+            return float("-inf")  # nobody told the pool when the invocation ends
         if seen.caller == "Sandbox.Timedout":
             return float("inf")
         ending = self.endings.get(seen.step.unit)
@@ -117,11 +117,11 @@ class Ledger:
         return found
 
     def false_alarms(self) -> dict[str, str]:
-        """The invocations that were told that something is not saved, and left nothing unsaved."""
+        """The invocations that were told that something is not saved, although they left nothing unsaved."""
         return {unit: ending.error for unit, ending in self.endings.items() if ending.alarm}
 
     def left_behind(self) -> dict[str, str]:
-        """What invocations found that somebody must not have left to them."""
+        """What invocations found that nobody should have left behind."""
         return {unit: ending.found for unit, ending in self.endings.items() if ending.found}
 
     def _is_stale(self, seen: Seen) -> bool:
@@ -166,7 +166,7 @@ class Ledger:
         }
 
     def error(self, seen: Seen) -> str:
-        """What went wrong in an invocation, by its own word or its caller's."""
+        """What went wrong in an invocation, as it or its caller says."""
         ending = self.endings.get(seen.step.unit)
         return ending.error if ending is not None else seen.caller
 

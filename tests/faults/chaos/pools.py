@@ -22,5 +22,5 @@ if "SABOTAGE" in os.environ:
     sabotage.apply(os.environ["SABOTAGE"])
 
 if "SECRET" in os.environ:
-    # Importing the AWS SDK is a computation that takes as long as some deadlines here, and that nothing can interrupt.
+    # Importing the AWS SDK takes as much computing time as some deadlines here allow, and nothing can interrupt it.
     POOL.warm()

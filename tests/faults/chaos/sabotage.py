@@ -29,7 +29,7 @@ CONNECTIONS: tuple[Any, ...] = (PooledConnection, BoundedConnection)
 
 
 def acknowledges_without_commit() -> None:
-    """Says that it is saved, and rolls back."""
+    """Says that it is saved, but rolls back."""
     for link in LINKS:
 
         def commit(self: Any, timeout: float | None, *, last: bool = True, genuine: Any = link.rollback) -> Outcome:
@@ -96,7 +96,7 @@ def forgets_the_deadline() -> None:
 
 
 def trusts_what_was_frozen() -> None:
-    """Lends what it has without a look."""
+    """Lends what it has without a check."""
     vars(pool)["at_checkout"] = lambda *facts, **named: Verdict.REUSE
 
 
@@ -128,7 +128,7 @@ def _around_release(change: Callable[[Any, BaseException | None], BaseException 
 
 
 def needs_the_decorator() -> None:
-    """Undoes, without a word, what is done outside of a decorated handler."""
+    """Silently undoes what is done outside of a decorated handler."""
     _around_release(lambda entry, error: error or (None if invocation.running else OSError("undecorated")))
 
 
@@ -159,7 +159,7 @@ def has_no_block_on_autocommit() -> None:
 
 
 def ignores_the_borrowers_commit() -> None:
-    """`conn.commit()` is left to the end, which may be another."""
+    """`conn.commit()` is left to the end of the block, which may be something other than a COMMIT."""
     inside: list[Any] = []
     genuine_release = pool.ConnectionPool.release
 
@@ -187,7 +187,7 @@ def ignores_a_rollback() -> None:
 
 
 def believes_the_status_bit() -> None:
-    """Takes any transaction for the one that `run` began."""
+    """Treats every transaction as the one that `run` began."""
     for link in LINKS:
         genuine = link.inspect
 
@@ -231,7 +231,7 @@ def says_nothing() -> None:
 
 
 def undoes_all_after_an_error() -> None:
-    """Takes a statement that failed for the whole transaction, and says nothing."""
+    """Treats a statement that failed as the whole transaction, and says nothing."""
     failed: set[int] = set()
     query = BoundedConnection.query
 
@@ -277,7 +277,7 @@ def undoes_all_for_a_savepoint() -> None:
 
 
 def takes_a_conflict_for_success() -> None:
-    """`run` ends well where the server undid its work."""
+    """`run` succeeds although the server undid its work."""
     genuine = api.Pool.run
 
     def run(self: Any, work: Any, **options: Any) -> Any:
@@ -288,7 +288,7 @@ def takes_a_conflict_for_success() -> None:
 
 
 def calls_a_commit_on_its_way_undone() -> None:
-    """Takes away what a thread is just committing, and says that it is not saved."""
+    """Takes a connection away while a thread is committing on it, and says that nothing is saved."""
     genuine = reclaim._revoke
     vars(reclaim)["_revoke"] = lambda *facts: Work.OPEN if genuine(*facts) is not Work.ENDED else Work.ENDED
 
@@ -300,7 +300,7 @@ def takes_from_the_block_around() -> None:
 
 
 def keeps_old_plans() -> None:
-    """Sees no changed schema: connections stay, and `run` does not replay."""
+    """Does not notice a changed schema: connections stay, and `run` does not replay."""
     for module in (postgres_engine, postgres_shared, mysql_engine):
         genuine = module.classify
 

@@ -1,8 +1,8 @@
 """What happens in a run, as a pure function of its seed: who is invoked how, and what strikes when.
 
 What is decided here: every environment's invocations in their order (door, rows, budget), every fault with its kind,
-its parameters and its place: before an invocation, at a named point inside of it, while the environment is frozen, or
-so many seconds after a group of invocations began. Which byte or statement of a *timed* fault's victims is hit is
+its parameters and its place: before an invocation, at a named point inside of it, while the environment is frozen, or a
+number of seconds after a group of invocations began. Which byte or statement of a *timed* fault's victims is hit is
 timing, and differs between two runs of one seed.
 """
 
@@ -63,7 +63,7 @@ IDIOMS = {
     "reads_on_autocommit": 1,
     "changes_the_session": 1,
 }
-"""Those that people use besides: `idioms.py`, `endings.py` and `threading_doors.py` have them."""
+"""The others that people use: `idioms.py`, `endings.py` and `threading_doors.py` have them."""
 
 DOORS = PLAIN | IDIOMS
 
@@ -78,9 +78,9 @@ SPEAK_FOR_THEMSELVES = (
     | {"swallows", "threads", "with_conn", "with_conn_in_a_block", "transaction_on_autocommit", "closes"}
     | {"thread_at_work", "thread_outlives", "answers_400_after_a_rollback"}
 )
-"""Their transactions are told of one by one, inside."""
+"""Their transactions are reported one by one, inside."""
 UNDECORATED = frozenset({"undecorated_connection", "undecorated_run", "decorated_in_a_block"})
-"""Nobody knows their deadline: Lambda's own time-out is what ends them."""
+"""Nobody knows their deadline: only Lambda's own timeout ends them."""
 EITHER_WAY = frozenset({"thread_outlives"})
 """Whether it is saved is decided by a race that the function itself begins."""
 
@@ -162,9 +162,9 @@ SCHEMA_CHANGED = "schema changed"
 _ENDLESS = frozenset({"swallow", "black hole", "lost packets"})
 """What only a deadline ends."""
 _UNDECORATED_ENDLESS = 0.1
-"""How many of those are left to an invocation without one: each waits for Lambda's time-out."""
+"""How many of those an invocation without a deadline may have: each waits for Lambda's timeout."""
 _MID_WAY = frozenset({"runtime stopped", "runtime killed", "statement cancelled"})
-"""What would miss an invocation that has not begun."""
+"""Faults that would have no effect on an invocation that has not begun."""
 _EARLY = frozenset({"disk full", "too many connections"})
 """What takes longer to strike than a few invocations do, or else leaves them the connections that they have."""
 _LATE = frozenset({"server killed", "server restarted", "too many connections"})
@@ -190,7 +190,7 @@ def make_schedule(
     steps: int = STEPS,
     deaths: bool = True,
 ) -> list[Act]:
-    """Acts of at least so many invocations in all.
+    """Acts with at least this many invocations in all.
 
     Each environment is invoked `steps` times, of which a `share` is struck by faults of its own; then comes one fault
     of the server's, and so on. `deaths`: environments, too, may end.
@@ -308,7 +308,7 @@ _SAVE_NOTHING = frozenset(
 
 
 def expected_failures(step: Step, engine: str) -> set[str]:
-    """Those of its transactions that are not to be saved even if nothing goes wrong."""
+    """Those of its transactions that should not be saved even if nothing goes wrong."""
     if step.door in _SAVE_NOTHING or (step.door == "hides_a_failed_statement" and engine == "postgresql"):
         return {step.unit}
     if step.door == "commits_then_raises":

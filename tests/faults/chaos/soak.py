@@ -46,7 +46,7 @@ class Growth:
 
 
 class Meter:
-    """Samples every environment after each so many invocations."""
+    """Takes a sample of every environment after each group of invocations."""
 
     def __init__(self, every: int) -> None:
         self.samples: list[Sample] = []
@@ -77,7 +77,7 @@ def measure(environment: Environment) -> Sample | None:
 
 
 def growth(samples: Sequence[Sample], *, warm_up: float = 0.2) -> list[Growth]:
-    """Both halves of each environment's run, after a share of it in which caches may fill."""
+    """Both halves of each environment's run, after a first part in which caches may fill."""
     found = []
     for environment in sorted({sample.environment for sample in samples}):
         own = [sample for sample in samples if sample.environment == environment]
@@ -94,7 +94,7 @@ def growth(samples: Sequence[Sample], *, warm_up: float = 0.2) -> list[Growth]:
 
 
 def excess(found: Sequence[Growth], *, kib: int) -> list[Growth]:
-    """What grew: memory by more than so many KiB in the middle; descriptors and threads by one more than any before.
+    """What grew: memory by more than `kib` in the middle; descriptors and threads by one more than ever before.
 
     Sessions by two more than any before: the server may not have heard yet of one that has gone.
     """

@@ -1,4 +1,4 @@
-"""A writer whose every commit is on a second server before it is acknowledged, and the second taking over from it."""
+"""A writer whose commits reach a second server before they are acknowledged, and that server, which takes over."""
 
 import time
 from pathlib import Path
@@ -8,7 +8,7 @@ from lambda_pool.testing import MariaDbServer, PostgresServer
 from tests.support.standby import StandbyServer
 
 _SECONDS = 30.0
-# A commit waits for the other's word for as long as it takes: nothing acknowledged can be missing there.
+# A commit waits for the other server's answer without a limit: nothing acknowledged can be missing there.
 _PATIENT = ["--rpl-semi-sync-master-wait-point=AFTER_SYNC", "--rpl-semi-sync-master-timeout=86400000"]
 
 
@@ -51,7 +51,7 @@ class Successor:
             self._writer.execute("select pg_reload_conf()")
             self._until(self._writer, "select sync_state from pg_stat_replication", [("sync",)])
             return
-        # Root's name, which may do everything, and a certificate that nobody looks at.
+        # The user root, which may do everything, and a certificate that nobody checks.
         self.server.execute(f"set global gtid_slave_pos = '{self._position}'")
         self.server.execute(
             f"change master to master_host = '127.0.0.1', master_port = {self._writer.port}, master_user = 'root', "
@@ -63,7 +63,7 @@ class Successor:
             self._until(self._writer, f"show status like '{name}'", [(name, value)])
 
     def take_over(self) -> None:
-        """Become the writer, with all that was received; the old one must be gone."""
+        """Become the writer, with everything that was received. The old writer must be gone."""
         if isinstance(self.server, StandbyServer):
             self.server.promote()
             return

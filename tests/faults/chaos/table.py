@@ -11,7 +11,7 @@ OUTCOMES = ("saved", "failed", "uncertain", "unknown")
 
 
 def render(ledger: Ledger) -> str:
-    """Faults by kind, the invocations that each hit, what those were told, and the longest; each door likewise.
+    """Faults by kind, the invocations that each hit, what those were told, and the longest. The same for each door.
 
     Then the verdict.
     """

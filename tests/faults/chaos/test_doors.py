@@ -1,4 +1,4 @@
-"""Each door alone, under no fault and around a migration: it ends as it is to end, and the books agree."""
+"""Each door alone, under no fault and around a migration: it ends as it should, and the books agree."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The ledger, both engines: writes under faults, one for every five of them, and the books agree."""
+"""The ledger, both engines: writes under faults, one fault for every five writes, and the books agree."""
 
 import pytest
 

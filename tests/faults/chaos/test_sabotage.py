@@ -1,4 +1,4 @@
-"""The ledger can fail: broken pools are found out, each by what its fault leads to."""
+"""The ledger can fail: it notices broken pools, each by what its fault leads to."""
 
 from collections.abc import Callable
 

@@ -17,7 +17,7 @@ FLAT = [Sample(environment, 50_000, 20, 2, 4) for environment in (0, 1) for _ in
 
 
 def grown(measure: str, by: int) -> list[Sample]:
-    """The same, but that the first environment grows by so much in its second half."""
+    """The same, except that the first environment grows by this much in its second half."""
     return [
         replace(sample, **{measure: getattr(sample, measure) + by}) if 12 <= number < 20 else sample
         for number, sample in enumerate(FLAT)

@@ -12,7 +12,7 @@ from tests.faults.chaos.pools import POOL, WIDE
 
 SLEEP = "select pg_sleep(2)" if POSTGRES else "select sleep(2)"
 LAST_MOMENT = 150
-"""Milliseconds before the deadline at which a handler here waits no longer."""
+"""Milliseconds before the deadline at which a handler here stops waiting."""
 
 
 @POOL.handler
@@ -44,7 +44,7 @@ def thread_at_work_door(call: Call, context: Any) -> None:
 
 
 def _is_at_work(thread: threading.Thread, context: Any) -> bool:
-    """Wait until it waits in the driver, where it runs the same instruction each time one looks, or has ended.
+    """Wait until it waits in the driver, where it is at the same instruction each time, or until it has ended.
 
     False if there is no time for that.
     """
@@ -92,11 +92,11 @@ def thread_outlives_door(call: Call, context: Any) -> None:
     try:
         door(call, context)
     except BaseException as error:
-        # The handler's own word is what its caller hears; before its end, the thread's is.
+        # Its caller hears what the handler itself reports; before the handler's end, what the thread reports.
         call.told(said_by(error) if call.undone else said)
         raise
     else:
-        call.threads[0].join(ENDED)  # told of its COMMIT it may be only now
+        call.threads[0].join(ENDED)  # it may learn only now what became of its COMMIT
         call.told(said)
         if said != "acknowledged" and not call.held_until:
             call.found = f"the handler ended well, and its thread's work is lost: {problem}"

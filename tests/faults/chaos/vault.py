@@ -43,7 +43,7 @@ class Rotating:
     """One user's secret. The database learns of a new password first, and the secret later, as in a rotation."""
 
     def __init__(self, vault: Vault, ground: Ground, user: str, port: int) -> None:
-        # Two runs in one process share what moto remembers.
+        # Two runs in one process share moto's memory.
         self.name = f"{user}-{uuid4()}"
         self._user = user
         self._vault = vault

@@ -14,7 +14,7 @@ from lambda_pool.testing.server import Server
 from tests.support.standby import StandbyServer, primary
 
 FATES = ["stopped", "killed", "demoted"]
-"""What happens to the old writer: it ends its sessions; it is gone; it goes on as a reader, without notice."""
+"""What happens to the old writer: it ends its sessions; it is gone; or it goes on as a reader, without notice."""
 
 DRIVER_ERRORS = (psycopg.Error, pymysql.MySQLError)
 

@@ -1,4 +1,4 @@
-"""A TLS connection whose peer is gone without a good-bye: `run` replays on another connection."""
+"""A TLS connection whose peer is gone without a closing message: `run` replays on another connection."""
 
 import os
 import socket

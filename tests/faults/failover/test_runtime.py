@@ -120,7 +120,7 @@ def test_a_failover_during_a_freeze_is_not_noticed(pair: Pair, start: Start, way
     stage.runtime.thaw()
     ports += [stage.invoke(number) for number in range(3, 6)]
     assert ports == [pair.old.port] * 3 + [pair.new.port] * 3
-    # A MariaDB that takes over here was no replica.
+    # A MariaDB that takes over here was not a replica.
     assert pair.rows() == ([0, 1, 2, 3, 4, 5] if pair.engine == "postgresql" else [3, 4, 5])
 
 

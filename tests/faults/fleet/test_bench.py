@@ -119,7 +119,7 @@ def test_a_bare_global_fails_most() -> None:
 
 
 def test_without_a_pause_most_logins_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a fast server, as the simulation has it: one that is busy makes each login a pause of its own."""
+    """On a fast server, as in the simulation: on a busy one, each login is itself a pause."""
     with_pauses = simulate(Traffic(), Database(97))
     monkeypatch.setattr("lambda_pool.cli.plan.simulation.crowded_backoff", lambda left, chance: 0.0)
     at_once = simulate(Traffic(), Database(97))

@@ -96,7 +96,7 @@ class Target:
         rollback = self._apart(spoken())[:1]
         pool.close()
         if not self.mysql:
-            # What SCRAM proves cannot be played back; libpq takes a server that asks for no password.
+            # A SCRAM login cannot be played back, but libpq accepts a server that asks for no password.
             login = (login[-1][login[-1].index(PG_WELCOME[:9]) :],)
         return Dialogue(login, ping, statement, (commit,), rollback, tuple(reset))
 

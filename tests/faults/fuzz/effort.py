@@ -1,4 +1,4 @@
-"""How much is tried: a fixed part in the test suite; fresh and more of it with FUZZ_TIMES=…, as in `make fuzz`."""
+"""How much is tried: a fixed part in the test suite, and more, on fresh input, with FUZZ_TIMES=… (`make fuzz`)."""
 
 import os
 from collections.abc import Callable

@@ -13,7 +13,7 @@ Answer = bytes | Callable[[bytes], bytes]
 """What is sent when the client has said something; a function is given what the client said."""
 
 _PIECE = 65536
-# A connection of a test that went wrong is not served for longer than this.
+# A connection of a failed test is not served for longer than this.
 _LONGEST = 30.0
 # Bytes per second of a flood: a gigabit, which is more than a function's network carries. libpq reads for as long as
 # there is something to be read, so that a server on this machine, if faster, would have it read without end.

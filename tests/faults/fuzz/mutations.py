@@ -32,7 +32,7 @@ def _damaged(draw: st.DrawFn, data: bytes, others: tuple[bytes, ...]) -> bytes:
         number = draw(st.sampled_from(_LENGTHS)).to_bytes(4, draw(st.sampled_from(("big", "little"))))
         width = draw(st.sampled_from((3, 4)))
         return data[:start] + (number[:width] if number[0] else number[-width:]) + data[start + width :]
-    if kind == 5:  # said twice, or in another's place
+    if kind == 5:  # sent twice, or in the place of another one
         return data + draw(st.sampled_from(others))
     if kind == 6:
         return draw(st.sampled_from(others))

@@ -64,7 +64,7 @@ def _parameters(number: int) -> bytes:
 
 
 def _mysql_rows(number: int) -> bytes:
-    # Numbered from 4 on, around and around.
+    # Numbered from 4 on, again and again.
     return b"".join(my(each + 4, b"\x20" + b"x" * 32) for each in range(256)) * 16
 
 
@@ -139,6 +139,6 @@ def test_a_flood(target: Target, stage: str, name: str) -> None:
     assert found["grown"] < MOST or (stage == "commit" and not target.mysql)
     assert isinstance(found["seconds"], float)
     assert found["seconds"] < seconds + 0.5 + SLACK
-    # Of what is sent unasked nothing is counted, so that time alone may end it, with none left for another connection.
+    # Nothing counts what is sent unasked, so only the time limit may end it, with no time left for another connection.
     unasked = ("", "ConnectError") if name in {"notices", "notifications"} else ("",)
     assert found["said"] in {"login": ("ConnectError",), "commit": ("CommitUncertain",)}.get(stage, unasked)

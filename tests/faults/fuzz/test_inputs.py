@@ -1,4 +1,4 @@
-"""Whatever is in URLs, variables, options, contexts and API answers: a valid object, or an error that names it."""
+"""Whatever is in URLs, variables, options, contexts and API answers gives a valid object, or an error that names it."""
 
 import json
 import string
@@ -98,7 +98,7 @@ def test_a_password_that_was_not_escaped_is_in_no_error(
 def test_what_is_escaped_arrives_or_is_refused(
     engine: str, user: str, password: str, database: str, value: str
 ) -> None:
-    """As far as the driver: libpq ends a text at a NUL, and would forget what follows, for example sslmode."""
+    """As far as the driver: libpq ends a string at a NUL, and would forget what follows, for example sslmode."""
 
     def escape(text: str) -> str:
         return quote(text, safe="", errors="surrogatepass")

@@ -33,7 +33,7 @@ ENDS = ("close", "wait")
 
 @contextmanager
 def invocation(seconds: float) -> Iterator[None]:
-    """An invocation that has so many seconds left."""
+    """An invocation that has this many seconds left."""
     end = time.monotonic() + seconds
     with invoked(lambda: int((end - time.monotonic()) * 1000), reserve=0.0):
         yield
@@ -205,7 +205,7 @@ def test_a_dripping_answer_to_a_ping_is_given_up_in_time(target: Target) -> None
 
 
 def test_hand_written_answers_to_begin(my_target: Target) -> None:
-    """What `run` sends itself on MySQL: nobody has seen the connection yet, so that another takes its place."""
+    """What `run` sends itself on MySQL: nobody has seen the connection yet, so another one takes its place."""
     for name, answer in some(REPLIES["mysql"], "close"):
         with _named(name):
             pool = my_target.pool(connect_timeout=5.0, ping_timeout=PING)
@@ -216,7 +216,7 @@ def test_hand_written_answers_to_begin(my_target: Target) -> None:
 
 
 def check_commit(target: Target, answer: bytes, then: Any) -> None:
-    """Success is told only of a "done"; a replay follows only a "no"; everything else is uncertain."""
+    """Success is reported only after a "done". A replay follows only a "no". Everything else is uncertain."""
     calls = 0
 
     def work(conn: Any) -> None:
@@ -309,7 +309,7 @@ def test_an_answer_too_many_is_not_taken_for_the_next_borrowers(target: Target) 
 
 
 def test_a_result_given_up_halfway_is_not_read_on(my_target: Target) -> None:
-    """Text that is no UTF-8, in a row before the last: what follows is no answer to the next statement."""
+    """Text that is not UTF-8, in a row before the last: what follows is not the answer to the next statement."""
     pool = my_target.pool()
     with pytest.raises(UnicodeDecodeError), pool.connection() as conn:
         cursor = conn.cursor()
@@ -323,7 +323,7 @@ def test_a_result_given_up_halfway_is_not_read_on(my_target: Target) -> None:
 
 
 def check_rollback(target: Target, answer: bytes, then: Any) -> None:
-    """The borrower sees his own error; a connection comes back only with a "done"."""
+    """The borrower sees its own error. A connection comes back only after a "done"."""
     pool = target.pool(connect_timeout=5.0)
     try:
         target.front.play(target.script(*target.dialogue.login, *target.dialogue.statement, answer, then=then))
@@ -355,7 +355,7 @@ def test_mutated_answers_to_rollback(target: Target) -> None:
 
 
 def check_reset(target: Target, answers: tuple[bytes, ...], then: Any) -> None:
-    """A connection comes back only with a "done". Where the work is saved already, the borrower hears nothing."""
+    """A connection comes back only after a "done". If the work is already saved, the borrower hears nothing."""
     pool = target.pool(connect_timeout=5.0, reset="session", ping_timeout=PING)
     dialogue = target.dialogue
     try:

@@ -35,7 +35,7 @@ def shown(error: BaseException) -> str:
 
 
 def attempt(target: Target, call: Callable[[], object], within: float) -> tuple[object, BaseException | None]:
-    """Call, and hold the outcome against what must always hold: a bounded time, an allowed error, no password."""
+    """Call, and check the outcome against what must always hold: a bounded time, an allowed error, no password."""
     start = time.monotonic()
     result: object = None
     failure: BaseException | None = None
@@ -50,7 +50,7 @@ def attempt(target: Target, call: Callable[[], object], within: float) -> tuple[
 
 
 def check_served(target: Target, pool: lambda_pool.Pool) -> None:
-    """Now that the server is a good one again, the pool works and has lost nothing."""
+    """Now that the server is good again, the pool works and has lost nothing."""
     stats = pool.stats()
     assert stats.in_use == stats.waiting == 0
     assert stats.size == stats.idle <= pool.config.max_size
@@ -67,7 +67,7 @@ def check_served(target: Target, pool: lambda_pool.Pool) -> None:
 
 
 def _ask(target: Target, pool: lambda_pool.Pool) -> Any:
-    # Twice may fail: a connection of the hostile server is found dead by its borrower, who is told.
+    # It may fail twice: a connection of the hostile server is found dead by its borrower, who is told.
     for last in (False, True):
         try:
             with pool.connection() as conn:

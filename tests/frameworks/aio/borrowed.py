@@ -21,5 +21,5 @@ def borrow(pool: lambda_pool.AsyncPool, work: Callable[[Any], Awaitable[T]]) -> 
 
 
 async def one(conn: Any) -> list[tuple[Any, ...]]:
-    """What every connection in good order answers."""
+    """What every working connection answers."""
     return await query(conn, "select 1")

@@ -19,7 +19,7 @@ async def query(conn: Any, sql: str) -> list[tuple[Any, ...]]:
 
 
 class Ground:
-    """A database, and pools on it that are closed in the end."""
+    """A database, and pools on it that are closed at the end."""
 
     def __init__(self, database: Database) -> None:  # noqa: F811
         self.database = database
@@ -79,5 +79,5 @@ def ground(database: Database) -> Iterator[Ground]:  # noqa: F811
 
 @pytest.fixture
 def pool(ground: Ground) -> lambda_pool.AsyncPool:
-    """One connection, so that whoever borrows next has the one of before."""
+    """One connection, so that the next borrower has the same one as before."""
     return ground.pool(max_size=1)

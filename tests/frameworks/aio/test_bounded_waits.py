@@ -1,4 +1,4 @@
-"""No wait of a task's outlasts its bound, whatever else the process is busy with."""
+"""No task waits for longer than its bound, whatever else the process is busy with."""
 
 import asyncio
 import socket
@@ -49,7 +49,7 @@ def over() -> Iterator[threading.Event]:
 
 
 async def fill_the_executor(over: threading.Event) -> None:
-    """Calls that never end have all threads of the loop's executor, as those of an HTTP client without a time-out."""
+    """Calls that never end have all threads of the loop's executor, like those of an HTTP client without a timeout."""
     loop = asyncio.get_running_loop()
     loop.set_default_executor(ThreadPoolExecutor(1))
     loop.run_in_executor(None, over.wait, 30)

@@ -1,4 +1,4 @@
-"""Cancelling anywhere: in the queue, in connect, in a statement, in COMMIT. Nothing is lost or reported by half."""
+"""Cancelling anywhere: in the queue, in connect, in a statement, in COMMIT. Nothing is lost or half reported."""
 
 import asyncio
 import socket
@@ -33,7 +33,7 @@ def through(proxy: FaultyProxy, ground: Ground, **options: Any) -> lambda_pool.A
 
 
 class Ending(LambdaContext):
-    """The context of an invocation that ends in that many seconds."""
+    """The context of an invocation that ends in this many seconds."""
 
     def __init__(self, seconds: float) -> None:
         super().__init__()
@@ -44,7 +44,7 @@ class Ending(LambdaContext):
 
 
 async def gone(ground: Ground) -> bool:
-    """True once no session runs the slow statement: soon, not only when the server checks its client at some time."""
+    """True once no session runs the slow statement: soon, and not only when the server next checks its client."""
     until = time.monotonic() + 2
     while ground.sleepers():
         if time.monotonic() > until:

@@ -114,7 +114,7 @@ def test_calls_at_once_behind_a_decorator_have_a_connection_each(ground: Ground)
 
 
 def test_two_pools_for_one_handler(ground: Ground) -> None:
-    """As it is with two of Pool's."""
+    """As with two handlers of Pool."""
     first, second = ground.pool(), ground.pool()
 
     @first.handler(inject="one")
@@ -238,7 +238,7 @@ def test_what_is_left_open_is_not_reported_as_saved(ground: Ground) -> None:
 def test_a_generator_that_is_not_read_to_its_end_is_closed_like_any_other(
     ground: Ground, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The loop does that in a task of its own, which is no task that was forgotten."""
+    """The loop does that in a task of its own, which is not a forgotten task."""
     pool = ground.pool(max_size=1)
 
     async def numbers(fails: bool) -> AsyncIterator[int]:

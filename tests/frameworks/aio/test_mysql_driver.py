@@ -23,7 +23,7 @@ TWO_RESULTS = "select 1 union select 2; select 'three'"
 
 @pytest.fixture
 def database(my: Database) -> Database:
-    """MySQL alone."""
+    """Only MySQL."""
     return my
 
 
@@ -285,7 +285,7 @@ def test_what_the_connection_tells_of_itself(ground: Ground, pool: lambda_pool.A
     ground.database.execute(f"drop table {name}")
 
 
-# What is refused amid a block, or deprecated, or works below the statements.
+# What is refused inside a block, is deprecated, or works below the statements.
 NOT_OFFERED = {"connect", "set_charset", "write_packet", "max_stmt_length", "read_next"}
 
 

@@ -16,7 +16,7 @@ from tests.support.invoked import invoked
 
 @pytest.fixture
 def database(my: Database) -> Database:
-    """MySQL alone."""
+    """Only MySQL."""
     return my
 
 
@@ -136,7 +136,7 @@ def test_an_error_undoes_its_statement_alone(ground: Ground, pool: lambda_pool.A
 
 
 def test_a_lost_connection_answers_no_ping(ground: Ground, pool: lambda_pool.AsyncPool) -> None:
-    """It is not connected anew amid a block: that would be half of the work."""
+    """It is not connected again in the middle of a block: that would save only half of the work."""
 
     async def work(conn: Any) -> None:
         await ground.insert(conn, 1)
@@ -152,7 +152,7 @@ def test_a_lost_connection_answers_no_ping(ground: Ground, pool: lambda_pool.Asy
 
 
 def test_a_statement_that_the_deadline_ended_is_not_committed_around(ground: Ground) -> None:
-    """Whoever rolls back goes on, on the same connection."""
+    """A borrower that rolls back goes on, on the same connection."""
     pool = ground.pool(cancel_before_deadline=3.0, max_size=1)
     left = [60_000]
 

@@ -22,7 +22,7 @@ from tests.support.invoked import invoked
 
 @pytest.fixture
 def database(pg: Database) -> Database:
-    """PostgreSQL alone."""
+    """Only PostgreSQL."""
     return pg
 
 
@@ -58,7 +58,7 @@ def test_a_pipeline_with_a_commit_in_it(ground: Ground, pool: lambda_pool.AsyncP
 
 
 def test_a_statement_that_fails_in_a_pipeline(ground: Ground, pool: lambda_pool.AsyncPool) -> None:
-    """What stands behind it is not executed, a COMMIT neither, and that is no doubt."""
+    """What comes after it is not executed, not even a COMMIT, and that is certain."""
 
     async def work(conn: Any) -> None:
         async with conn.pipeline():
@@ -197,7 +197,7 @@ def test_a_commit_of_what_had_failed_raises(
     with pytest.raises(InFailedSqlTransaction, match="none of it is saved"):
         borrow(pool, lambda conn: work(conn, 1, commit))
     assert ground.rows() == []
-    borrow(pool, lambda conn: work(conn, 3, lambda conn: conn.rollback()))  # whoever rolls back himself goes on
+    borrow(pool, lambda conn: work(conn, 3, lambda conn: conn.rollback()))  # a borrower that rolls back itself goes on
     assert ground.rows() == [4]
     assert (pool.stats().opened, at_rest(pool)) == (1, True)
 
@@ -340,7 +340,7 @@ def test_two_phases(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_statement_that_the_deadline_ended_is_not_committed_around(ground: Ground) -> None:
-    """Whoever rolls back goes on, on the same connection."""
+    """A borrower that rolls back goes on, on the same connection."""
     pool = ground.pool(cancel_before_deadline=3.0, max_size=1)
     left = [60_000]
 
@@ -364,7 +364,7 @@ def test_a_statement_that_the_deadline_ended_is_not_committed_around(ground: Gro
 def test_a_task_that_is_cancelled_in_a_statement_may_go_on(
     ground: Ground, pool: lambda_pool.AsyncPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where the server ends the statement in time, which a busy machine may not."""
+    """If the server ends the statement in time, which it may not do on a busy machine."""
     monkeypatch.setattr(async_connection, "_ASKING", 20.0)
 
     async def work(conn: Any) -> None:

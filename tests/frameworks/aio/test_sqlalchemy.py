@@ -335,7 +335,7 @@ def test_the_handler_gives_a_session(ground: Ground) -> None:
 
 
 class Half(Session):
-    """A session like that of SQLModel."""
+    """A session like SQLModel's."""
 
     def number_of(self, statement: Any) -> Any:
         return self.execute(statement).scalar()
@@ -473,7 +473,7 @@ def test_the_wrong_kind_of_pool_is_told(ground: Ground) -> None:
 
 
 def test_a_url_alone(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a host it has a pool of its own, without a host that of the environment."""
+    """With a host it has a pool of its own. Without a host it has the environment's pool."""
     monkeypatch.setenv("LAMBDA_POOL_URL", ground.database.url)
     scheme, _, rest = ground.database.url.partition("://")
     for url in (f"{scheme}+lambda_pool://{rest}", f"{scheme}+lambda_pool://"):
@@ -489,7 +489,7 @@ def test_a_url_alone(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_what_a_new_connection_is_asked_is_answered_in_time(ground: Ground) -> None:
-    """As behind a proxy without a free backend: the proxy itself answers the login."""
+    """This is what happens behind a proxy without a free backend: the proxy itself answers the login."""
     port = ground.database.server.port
     with FaultyProxy("localhost", port) as proxy:
         engine = create_async_engine(

@@ -1,7 +1,7 @@
 """A storm over three event loops, with cancels and kills: the books and the server agree in the end.
 
-Each operation writes one row of its own, and notes what it was told. Told "saved", the row must be there; told of an
-error or cancelled, it must not; only CommitUncertain leaves it open.
+Each operation writes one row of its own, and notes what it was told. If it was told "saved", the row must be there. If
+it was told of an error, or cancelled, the row must not be there. Only CommitUncertain leaves it open.
 """
 
 import asyncio

@@ -13,7 +13,7 @@ Server = PostgresServer | MariaDbServer
 
 
 class Ended:
-    """Keeps what a pool tells of requests that ended."""
+    """Keeps what a pool reports about requests that ended."""
 
     def __init__(self) -> None:
         self.events: list[InvocationEnded] = []
@@ -24,7 +24,7 @@ class Ended:
 
     @property
     def failed(self) -> list[bool]:
-        """Of each, whether it failed."""
+        """For each one, whether it failed."""
         return [event.failed for event in self.events]
 
 

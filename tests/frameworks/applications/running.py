@@ -16,7 +16,7 @@ AT_ONCE = 64
 
 
 class Running:
-    """A server of the tests' own, and what it is asked. `application`: a module with `asgi_app` or `wsgi_app`."""
+    """The tests' own server, and requests to it. `application`: a module with `asgi_app` or `wsgi_app`."""
 
     def __init__(self, server: str, application: str, url: str, folder: Path) -> None:
         (folder / "served.py").write_text(application)
@@ -66,7 +66,7 @@ class Running:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        # With its workers, which do not all look whether their parent is there.
+        # With its workers: not all of them check whether their parent is still there.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(30)

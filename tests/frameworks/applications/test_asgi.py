@@ -132,7 +132,7 @@ class TestDeadline:
 
 @pytest.mark.parametrize("how", ["ends", "is cancelled"])
 def test_it_is_cleaned_up_though_the_loops_threads_are_all_taken(server: Server, how: str) -> None:
-    """Calls that never end occupy them, such as those of an HTTP client without a time-out."""
+    """Calls that never end occupy them, such like those of an HTTP client without a timeout."""
     over = threading.Event()
     pool = lambda_pool.Pool(server.url(), max_size=1)
     left: list[Any] = []

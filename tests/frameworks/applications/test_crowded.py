@@ -1,4 +1,4 @@
-"""Keep while there is room: asked when a request ends and no other runs, in nobody's way."""
+"""Keep while there is room: the server is asked when a request ends and no other runs, so that nobody waits for it."""
 
 import asyncio
 import threading
@@ -77,7 +77,7 @@ def test_it_is_asked_when_a_request_ends_and_at_most_every_30_seconds(
         assert ask("/").status == 200
     assert len(seen.found) == 1
     (entry,) = entries(pool)
-    entry.ask_mono = 0.0  # as if so much time had passed
+    entry.ask_mono = 0.0  # as if this much time had passed
     assert isinstance(ask("/fails").error, KeyError)
     assert len(seen.found) == 2
     assert pool.stats().in_use == 0

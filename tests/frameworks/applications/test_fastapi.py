@@ -40,7 +40,7 @@ class Served(Base):
 @pytest.fixture
 def engine(pool: lambda_pool.Pool) -> Iterator[Engine]:
     yield create_engine(pool)
-    gc.collect()  # engines are circles
+    gc.collect()  # engines refer to themselves
 
 
 def application(engine: Engine) -> FastAPI:
@@ -287,7 +287,7 @@ def test_a_session_that_is_used_after_its_route(server: Server, kind: str, await
 
 @pytest.mark.parametrize("server", ["postgres"], indirect=True)
 def test_the_answer_waits_for_commit(engine: Engine, pool: lambda_pool.Pool, server: Server) -> None:
-    """A constraint that is looked at by COMMIT alone; MariaDB has none."""
+    """A constraint that only COMMIT checks. MariaDB has none."""
     server.execute("alter table served add constraint one unique (id) deferrable initially deferred")
     server.execute("alter table served drop constraint served_pkey")
     server.execute("insert into served values (1)")

@@ -174,7 +174,7 @@ def test_sigterm_ends_what_does_not_end(running: Running, server: Server) -> Non
 
 
 def sessions(server: Server) -> set[int]:
-    """The numbers of the sessions that there are beside this one."""
+    """The numbers of all sessions other than this one."""
     if isinstance(server, PostgresServer):
         found = "select pid from pg_stat_activity where backend_type = 'client backend' and pid <> pg_backend_pid()"
     else:

@@ -1,4 +1,4 @@
-"""The WSGI middleware: what each request has, what it leaves, and what it is answered with."""
+"""The WSGI middleware: what each request has, what it leaves behind, and which answer it gets."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ def application(route: Any) -> Flask:
 
 
 def ask_in_a_thread(app: Any) -> Answer:
-    """As `wsgi`, by another thread than the test's, which holds connections."""
+    """Like `wsgi`, but in another thread than the test's, which holds connections."""
     found: list[Answer] = []
     thread = threading.Thread(target=lambda: found.append(wsgi(app)))
     thread.start()
@@ -251,7 +251,7 @@ def test_another_error_comes_out_as_it_is(pool: lambda_pool.Pool, ended: Ended) 
 
 
 class Body:
-    """One that holds a transaction until it is closed, as a framework does that keeps its context for it."""
+    """A body that holds a transaction until it is closed, as in a framework that keeps its context until then."""
 
     def __init__(self, pool: lambda_pool.Pool, error: Exception | None) -> None:
         self.held = pool.connection()
@@ -327,7 +327,7 @@ def test_no_complete_answer_says_that_what_is_lost_is_saved(
 @pytest.mark.parametrize("length", ["2", None])
 @pytest.mark.parametrize("status", ["200 OK", "204 No Content"])
 def test_a_generator_comes_to_its_end(pool: lambda_pool.Pool, server: Server, status: str, length: str | None) -> None:
-    """Closed where it yields, its block would be left with GeneratorExit, and nothing saved of what is answered."""
+    """If it were closed where it yields, its block would end with GeneratorExit, and nothing would be saved."""
 
     def app(environ: Any, start_response: Any) -> Any:
         start_response(status, [("Content-Length", length)] if length else [])
@@ -396,7 +396,7 @@ def test_a_second_start_after_an_error(pool: lambda_pool.Pool) -> None:
 
 
 def test_a_child_of_a_fork_outlives_the_request(pool: lambda_pool.Pool, server: Server) -> None:
-    """Of whose end it would never learn."""
+    """It would never learn of their end."""
     codes: list[int] = []
 
     def route() -> Any:

@@ -1,4 +1,4 @@
-"""A whole project, by manage.py: migrate, test, dbshell, and what is left of it on the server."""
+"""A whole project, run by manage.py: migrate, test, dbshell, and what they leave on the server."""
 
 import os
 import subprocess
@@ -132,7 +132,7 @@ class Project:
 
 @pytest.fixture
 def project(tmp_path: Path, database: Database) -> Any:
-    """A project whose database is one of its own."""
+    """A project with its own database."""
     database.execute("create database shop")
     made = Project(tmp_path, {**described(database), "NAME": "shop"})
     yield made
@@ -175,7 +175,7 @@ def test_dbshell(project: Project, database: Database) -> None:
 
 
 def test_dbshell_goes_where_the_environment_says(project: Project, database: Database) -> None:
-    """And logs in as whom the pool does: psql and mysql read nothing of it."""
+    """And logs in as the same user as the pool: psql and mysql read none of its settings."""
     entry = {"ENGINE": f"lambda_pool.django.{database.engine}"}
     (project._folder / "other_settings.py").write_text(f"DATABASES = {{'default': {entry!r}}}\nSECRET_KEY = 'x'\n")
     project.env = {

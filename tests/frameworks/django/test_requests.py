@@ -1,4 +1,4 @@
-"""Behind WSGI, behind ASGI and Mangum, and without HTTP: who gives back, and what is told."""
+"""Behind WSGI, behind ASGI and Mangum, and without HTTP: who gives connections back, and what is reported."""
 
 import io
 import logging

@@ -64,7 +64,7 @@ def handler(event, context):
 
 @pytest.fixture(params=["postgresql", "mysql"])
 def server(request: pytest.FixtureRequest) -> Iterator[Any]:
-    """A server of the tests' own, which is restarted, with an empty table."""
+    """The tests' own server, which is restarted, with an empty table."""
     made: Any = (PostgresServer if request.param == "postgresql" else MariaDbServer)(log_statements=True)
     serial = "bigserial" if request.param == "postgresql" else "bigint auto_increment"
     moment = "timestamptz" if request.param == "postgresql" else "datetime(6)"

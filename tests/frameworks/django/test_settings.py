@@ -156,7 +156,7 @@ def test_old_settings_for_persistence_are_understood(use: Use, database: Databas
 
 
 def test_how_many_connections(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread each where Django has threads; in Lambda, and where somebody says it, as everywhere."""
+    """One for each thread where Django has threads. In Lambda, and if the option says so, it is as everywhere else."""
     assert install("reader", entry()).home().pool.config.max_size == 100
     monkeypatch.setenv("LAMBDA_POOL_MAX_SIZE", "2")
     assert install("reader", entry(NAME="a")).home().pool.config.max_size == 2
@@ -211,7 +211,7 @@ def with_connection(event: object, context: object, conn: object) -> None:
 
 
 async def coroutine(event: object, context: object) -> None:
-    """What Lambda does not call."""
+    """Handlers that Lambda does not call."""
 
 
 @pytest.mark.parametrize(
@@ -264,7 +264,7 @@ def test_mysqldb_is_there_for_django_alone() -> None:
 
 
 def test_a_real_mysqlclient_stays_djangos() -> None:
-    """With one installed, Django's own engine is bound to it as ever, and ours to PyMySQL."""
+    """If one is installed, Django's own engine uses it as always, and ours uses PyMySQL."""
     script = """
     import sys, types, pymysql
     from django.conf import settings

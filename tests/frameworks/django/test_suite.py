@@ -84,7 +84,7 @@ def test_djangos_own_suite(engine: str, tmp_path: Path) -> None:
             "USER": server.user,
             "PASSWORD": server.password,
             "OPTIONS": options,
-            # Not all of its texts are in what a server without a configuration takes for text.
+            # A server without a configuration cannot store all of its texts in its default character set.
             "TEST": {"CHARSET": "utf8mb4"} if engine == "mysql" else {},
         }
         (tmp_path / "suite_settings.py").write_text(SETTINGS.format(entry=entry))

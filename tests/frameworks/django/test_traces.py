@@ -1,4 +1,4 @@
-"""What traces tell of Django's statements."""
+"""What traces show of Django's statements."""
 
 from collections.abc import Iterator
 from typing import Any

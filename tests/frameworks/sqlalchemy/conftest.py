@@ -25,7 +25,7 @@ def table_of(database: Database) -> sqlalchemy.Table:  # noqa: F811
 
 @pytest.fixture(autouse=True, scope="module")
 def nothing_is_left() -> Iterator[None]:
-    """Engines are circles: they would keep their pools alive, which other tests count."""
+    """Engines refer to themselves: they would keep their pools alive, which other tests count."""
     yield
     gc.collect()
 

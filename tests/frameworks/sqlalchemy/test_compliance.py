@@ -68,7 +68,7 @@ def server(request: pytest.FixtureRequest) -> Iterator[Any]:
 
 
 def run(folder: Path, url: sqlalchemy.URL) -> dict[str, str]:
-    """Run the suite. Out: of each test, by class and name, what became of it."""
+    """Run the suite. Out: what became of each test, by class and name."""
     folder.mkdir()
     (folder / "conftest.py").write_text(_CONFTEST)
     (folder / "setup.cfg").write_text(_CONFIG)

@@ -166,7 +166,7 @@ def test_a_shutdown_condemns_what_is_as_old(own_server: Callable[[str], Any], da
     for _ in range(3):
         use(engine)
     assert pool.stats().opened == 4
-    # MariaDB says no word of good-bye that tells a shutdown from a loss.
+    # MariaDB sends nothing at the end that tells a shutdown from a loss.
     reason = Reason.GENERATION if database.engine == "postgresql" else Reason.DEAD
     assert [each.reason for each in recorder.of(Replaced)] == [reason]
     engine.dispose()
@@ -344,7 +344,7 @@ def test_a_begin_that_is_not_answered_is_sent_on_another_connection(my: Database
 @pytest.mark.parametrize("whose", ["listener", "dialect", "null pool"])
 @pytest.mark.parametrize("by", ["invocation", "timeout"])
 def test_what_a_new_connection_is_asked_is_answered_in_time(database: Database, by: str, whose: str) -> None:
-    """As behind a proxy that has no backend free: the login is its own."""
+    """This is what happens behind a proxy without a free backend: the proxy itself answers the login."""
     with FaultyProxy("localhost", database.server.port) as proxy:
         url = database.url.replace(f":{database.server.port}/", f":{proxy.port}/")
         pool = database.pool(url, timeout=3.0 if by == "timeout" else 20.0)

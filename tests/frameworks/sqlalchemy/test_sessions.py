@@ -74,7 +74,7 @@ def test_what_goes_wrong_at_commit_is_the_invocations_error(
         with pytest.raises(NotCommitted):
             swallows({}, CONTEXT)
         assert database.rows() == []
-    else:  # where one statement's error is no end of its transaction
+    else:  # where one statement's error does not end its transaction
         assert swallows({}, CONTEXT) == "all is well"
         assert database.rows() == [1]
 
@@ -143,7 +143,7 @@ def test_the_handler_may_commit_and_roll_back_itself(
 
 
 def test_without_autobegin(database: Database, engine: Engine, table: sqlalchemy.Table) -> None:
-    """What stands in blocks is saved by their ends, and what was begun otherwise by the handler's."""
+    """The end of a block saves what is in the block. The handler's end saves what was begun in another way."""
 
     @handler(engine, autobegin=False)
     def function(event: Any, context: Any, session: Session) -> str:
@@ -172,7 +172,7 @@ def test_a_unit_test_may_pass_its_own_session(engine: Engine) -> None:
 
 
 class Mine(Session):
-    """As SQLModel's is."""
+    """Like SQLModel's."""
 
 
 def test_another_class_and_binds(database: Database, make: Make) -> None:
@@ -366,6 +366,6 @@ def test_a_handler_is_decorated_once_for_each_session(engine: Engine) -> None:
 
 
 def test_a_result_of_the_work_is_returned() -> None:
-    """As of `pool.run(…)`, where the work is SQLAlchemy's: it is an iterator, and no lazy one."""
+    """Like a result of `pool.run(…)` that comes from SQLAlchemy: it is an iterator, but not a lazy one."""
     result: Any = object.__new__(sqlalchemy.CursorResult)
     assert finished("work", "work", result) is result

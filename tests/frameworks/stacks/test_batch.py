@@ -1,4 +1,4 @@
-"""Powertools' batch processor: a block for each record, so that a record that fails takes none with it."""
+"""Powertools' batch processor: a block for each record, so that a record that fails does not undo the others."""
 
 import json
 from typing import Any

@@ -87,7 +87,7 @@ def test_below_it_is_right_where_the_handler_commits_by_itself(pool: lambda_pool
 
 
 def own_decorator(fn: Any) -> Any:
-    """A team's own, which puts the store around the handler."""
+    """A decorator of a team's own, which puts the store around the handler."""
     inner = once(MemoryStore())(fn)
 
     @functools.wraps(fn)

@@ -103,7 +103,7 @@ def test_a_router_itself_is_a_handler(pool: lambda_pool.Pool, server: Server) ->
 
 
 class Ended:
-    """Keeps what a pool tells of invocations that ended."""
+    """Keeps what a pool reports about invocations that ended."""
 
     def __init__(self) -> None:
         self.events: list[InvocationEnded] = []

@@ -50,7 +50,7 @@ def test_a_step_and_the_record_of_it_are_one_transaction(pool: lambda_pool.Pool,
     @durable_execution
     def handler(event: Any, context: DurableContext) -> Any:
         first = pool.step(context, "first", lambda conn: {"number": insert(conn, 1), "list": (1, 2)})
-        context.wait(Duration.from_seconds(60))  # this suspends, and rolls nothing back
+        context.wait(Duration.from_seconds(60))  # this suspends, but rolls nothing back
         return [first, pool.step(context, "second", lambda conn: insert(conn, 2))]
 
     result = run_durable(handler)
