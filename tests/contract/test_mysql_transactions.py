@@ -440,7 +440,7 @@ def test_a_prepared_transaction_that_is_left_behind_is_told(
         if raises:
             1 / 0  # noqa: B018
     assert f"left the prepared transaction {xid} behind" in caplog.text
-    assert "until XA COMMIT or XA ROLLBACK with its xid" in caplog.text
+    assert "until it is ended by XA COMMIT or XA ROLLBACK with its xid" in caplog.text
     assert my.genuine or my.is_gone(backend)  # MariaDB closes it, and until then nobody else may end the transaction
     my.execute(f"xa rollback {xid}")
     caplog.clear()
