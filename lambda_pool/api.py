@@ -176,8 +176,6 @@ class Pool(Generic[Conn]):
                 raise ConfigError(f"{option} is not valid: it must be an object such as {example}, not {given}")
             if lacks:
                 raise ConfigError(f"{option} is not valid: {type(value).__name__} has no {', '.join(lacks)}")
-        if auth is not None and config.url.password is not None and config.url.password.reveal():
-            _check_one_login(auth)
         if observers is not None:
             # Kept as a tuple: a generator would be empty the second time.
             observers = tuple(observers) if isinstance(observers, Iterable) else None
@@ -392,15 +390,6 @@ def _of_parts(
     if "password" in parts and auth is not None:
         raise ConfigError("password=… and auth=… are both given: keep one")
     return configuration.from_parts(parts, lambda part: part, needs_host=endpoint is None and auth is None)
-
-
-def _check_one_login(auth: Auth) -> None:
-    """Raise ConfigError for a login beside a URL's password, which it would not use; an object of one's own may."""
-    from .auth.iam import IamToken
-    from .auth.secrets import SecretsManager
-
-    if isinstance(auth, IamToken | SecretsManager):
-        raise ConfigError("the URL holds a password, and auth=… or AUTH or SECRET_ID says who logs in: keep one")
 
 
 def _endpoint_at(config: configuration.Config) -> tuple[EndpointSource, bool]:

@@ -241,20 +241,6 @@ def test_two_ways_to_log_in_are_one_too_many(monkeypatch: pytest.MonkeyPatch) ->
         Pool(auth=IamToken())
 
 
-@pytest.mark.parametrize("variable", ["DATABASE_URL", "LAMBDA_POOL_URL"])
-@pytest.mark.parametrize("other", ["AUTH", "SECRET_ID"])
-def test_so_they_are_with_a_password_in_the_url(variable: str, other: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    url = "mysql://app:s3cr3t@db.example/d"
-    for auth in (IamToken(), SecretsManager("orders")):
-        with pytest.raises(ConfigError, match=r"^the URL holds a password, and auth=… or AUTH or SECRET_ID says"):
-            Pool(url, auth=auth)
-        Pool("mysql://app:@db.example/d", auth=auth)
-    monkeypatch.setenv(variable, url)
-    monkeypatch.setenv(f"LAMBDA_POOL_{other}", "iam")
-    with pytest.raises(ConfigError, match=r"^the URL holds a password"):
-        Pool.from_env()
-
-
 def test_an_unknown_keyword_may_be_a_part() -> None:
     with pytest.raises(ConfigError, match="did you mean host"):
         Pool(hots="h")  # type: ignore[call-overload]
