@@ -1,15 +1,14 @@
 """The public `Pool` and `handler`: the one place that puts engine, credentials, endpoint and observers together."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 
 from . import config as configuration
-from . import lifecycle, replay
+from . import lifecycle, replay, sources
 from .auth.base import Auth, UrlAuth
-from .aws.hosts import is_dsql, recognise
 from .decorator import Unavailable, decorate
-from .endpoints.base import Endpoint, EndpointSource, FixedEndpoint
+from .endpoints.base import EndpointSource
 from .engines.base import Engine
 from .errors import ConfigError
 from .events import Observer
@@ -31,10 +30,6 @@ if TYPE_CHECKING:
 
 
 R = TypeVar("R")
-
-_AUTH = ("credentials", "needs_tls", "rejected", "forget")
-_ENDPOINT = ("resolve", "has_reader", "failed", "forget")
-"""What an object of the user's own must have."""
 
 
 class Pool(Generic[Conn]):
@@ -129,8 +124,8 @@ class Pool(Generic[Conn]):
             where = _of_parts(parts, url, auth, endpoint)
         elif url is None:
             where = configuration.url_of(environment, prefix, auth=auth is not None, endpoint=endpoint is not None)
-            auth = auth or _auth_of(environment)
-            endpoint = endpoint or _endpoint_of(environment)
+            auth = auth or sources.auth_of(environment)
+            endpoint = endpoint or sources.endpoint_of(environment)
         from_environment = url is None and not parts
         checked = configuration.make(
             where,
@@ -155,7 +150,7 @@ class Pool(Generic[Conn]):
         where = configuration.url_of(environment, prefix)
         checked = configuration.make(where, environment.name, {}, environment.options, prefix, environment.url_variable)
         pool: Pool[Any] = cls.__new__(cls)
-        pool._assemble(checked, _auth_of(environment), _endpoint_of(environment), None)
+        pool._assemble(checked, sources.auth_of(environment), sources.endpoint_of(environment), None)
         return pool
 
     def _assemble(
@@ -165,24 +160,11 @@ class Pool(Generic[Conn]):
         endpoint: EndpointSource | None,
         observers: Sequence[Observer] | None,
     ) -> None:
-        for option, value, members, example in (
-            ("auth", auth, _AUTH, "IamToken() or SecretsManager('name')"),
-            ("endpoint", endpoint, _ENDPOINT, "RdsProxy('name') or AuroraCluster('id')"),
-        ):
-            lacks = [] if value is None else [name for name in members if not hasattr(value, name)]
-            if isinstance(value, type) or members[0] in lacks:
-                # Not shown: it may be a password.
-                given = f"the class {value.__name__}" if isinstance(value, type) else type(value).__name__
-                raise ConfigError(f"{option} is not valid: it must be an object such as {example}, not {given}")
-            if lacks:
-                raise ConfigError(f"{option} is not valid: {type(value).__name__} has no {', '.join(lacks)}")
+        sources.check(auth, endpoint)
         if observers is not None:
-            # Kept as a tuple: a generator would be empty the second time.
-            observers = tuple(observers) if isinstance(observers, Iterable) else None
-            if observers is None or any(isinstance(each, type) or not hasattr(each, "on_event") for each in observers):
-                raise ConfigError("observers is not valid: it must be a list of objects with a method on_event(event)")
+            observers = sources.listed(observers)
         if endpoint is None:
-            endpoint, proxy = _endpoint_at(config)
+            endpoint, proxy = sources.endpoint_at(config)
             if proxy and not config.url.pooled:
                 config = config.replace(url=config.url.replace(pooled=True))
                 configuration.check_pooled(config)
@@ -200,7 +182,7 @@ class Pool(Generic[Conn]):
             engine,
             auth or UrlAuth(config.url.password),
             endpoint,
-            _observers(config) if observers is None else observers,
+            sources.observers_of(config) if observers is None else observers,
         )
         lifecycle.register(self._core)
 
@@ -332,7 +314,7 @@ def pool_at(
     if where is None:
         # So an argument such as libpq's service is refused by its name, and not because it leaves the URL missing.
         pool._engine_for(engine).arguments({}, options["connect_args"], pooled=False)
-        auth, endpoint = auth or _auth_of(environment), endpoint or _endpoint_of(environment)
+        auth, endpoint = auth or sources.auth_of(environment), endpoint or sources.endpoint_of(environment)
         name, variable = name or environment.name, environment.url_variable
         found = configuration.url_of(environment, prefix)
     config = configuration.make(found, name, options, environment.options, prefix, variable)
@@ -390,61 +372,3 @@ def _of_parts(
     if "password" in parts and auth is not None:
         raise ConfigError("password=… and auth=… are both given: keep one")
     return configuration.from_parts(parts, lambda part: part, needs_host=endpoint is None and auth is None)
-
-
-def _endpoint_at(config: configuration.Config) -> tuple[EndpointSource, bool]:
-    """The URL's own hosts, and whether one of them is an RDS Proxy, or supports as little as one."""
-    url = config.url
-    endpoints = [_fixed(*address, url.engine) for address in url.addresses]
-    spread = {**url.parameters, **config.connect_args}.get("load_balance_hosts") == "random"
-    frugal = any(each.proxy or is_dsql(each.host) for each in endpoints)
-    if spread:
-        from .backoff import uniform
-
-        return FixedEndpoint(*endpoints, share=uniform), frugal
-    return FixedEndpoint(*endpoints), frugal
-
-
-def _fixed(host: str, port: int | None, engine: str) -> Endpoint:
-    rds = recognise(host)
-    return Endpoint(rds.name if rds else host, port, proxy=rds is not None and rds.proxy, engine=engine)
-
-
-def _auth_of(environment: configuration.Environment) -> Auth | None:
-    kind = environment.login
-    if kind == "iam":
-        from .auth.iam import IamToken
-
-        return IamToken()
-    if kind == "secret":
-        from .auth.secrets import SecretsManager
-
-        return SecretsManager(environment.secret_id or "")
-    return None
-
-
-def _endpoint_of(environment: configuration.Environment) -> EndpointSource | None:
-    if environment.rds_proxy:
-        from .endpoints.rds import RdsProxy
-
-        return RdsProxy(environment.rds_proxy)
-    if environment.aurora_cluster:
-        from .endpoints.rds import AuroraCluster
-
-        return AuroraCluster(environment.aurora_cluster)
-    return None
-
-
-def _observers(config: configuration.Config) -> Sequence[Observer]:
-    """The observers when the user names none: by default CloudWatch metrics inside Lambda, and none elsewhere."""
-    auto = "emf" if configuration.in_lambda() else "off"
-    kind = auto if config.metrics == "auto" else config.metrics
-    if kind == "emf":
-        from .metrics.emf import EmfMetrics
-
-        return (EmfMetrics(interval=config.metrics_interval),)
-    if kind == "cloudwatch":
-        from .metrics.cloudwatch import PutMetrics
-
-        return (PutMetrics(interval=config.metrics_interval),)
-    return ()

@@ -253,14 +253,14 @@ class PooledWrapper:
         if borrowed is None:
             return
         if self._ended_well and not self._asked_to_roll_back:
-            self._hid = self.undone() or errors.NotCommitted(_HIDDEN)
+            self._hid = self._undone() or errors.NotCommitted(_HIDDEN)
         with debug_transaction(self, "ROLLBACK"), self.wrap_database_errors:
             borrowed.end(commit=False)
         if borrowed.lost():
             # The server has rolled back. Code that goes on must know that this is not the same connection.
             raise OperationalError("the connection was lost, and its transaction with it") from borrowed.failure
 
-    def undone(self) -> errors.LambdaPoolError | None:
+    def _undone(self) -> errors.LambdaPoolError | None:
         """What to say of a transaction that the server has undone by itself. PostgreSQL keeps its savepoints."""
         return None
 

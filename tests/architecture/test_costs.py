@@ -167,6 +167,7 @@ OURS = {
     "lambda_pool.record",
     "lambda_pool.secret",
     "lambda_pool.signature",
+    "lambda_pool.sources",
     "lambda_pool.tls",
 }
 OF_ENGINE = {

@@ -64,7 +64,7 @@ def test_all_that_is_overridden_is_there() -> None:
 @pytest.mark.parametrize(("owner", "name"), [(MySQLResult, "_finish_unbuffered_query")])
 def test_a_driver_without_a_name_is_a_clear_error(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
     monkeypatch.delattr(owner, name)
-    with pytest.raises(lambda_pool.ConfigError, match=rf"PyMySQL {re.escape(pymysql.VERSION_STRING)} .*{name}"):
+    with pytest.raises(lambda_pool.ConfigError, match=rf"PyMySQL {re.escape(pymysql.VERSION_STRING)}: .*{name}"):
         MysqlEngine().load()
 
 

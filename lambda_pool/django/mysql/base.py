@@ -130,7 +130,7 @@ class DatabaseWrapper(PooledWrapper, _PyMySqlWrapper):
             with self.connection.cursor() as cursor:
                 cursor.execute(session)
 
-    def undone(self) -> LambdaPoolError | None:
+    def _undone(self) -> LambdaPoolError | None:
         """See PooledWrapper: an atomic() inside another one cannot keep what came before it."""
         if self._borrowed is None:
             return None

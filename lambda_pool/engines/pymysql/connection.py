@@ -97,9 +97,10 @@ class BoundedConnection(ConnectingConnection):
         self.noted.saving = saving and self.unfinished
         return answer
 
-    def _refuse_another(self) -> NoReturn:
+    def _refuse_another(self) -> None:
         """Tasks share it through SQLAlchemy, threads by mistake: while one waits for an answer, both would read it."""
-        raise pymysql.InterfaceError(_WAITED_FOR)
+        if self.line.is_taken():
+            raise pymysql.InterfaceError(_WAITED_FOR)
 
     def _refuse_a_closed_one(self) -> NoReturn:
         """Say what psycopg says if it was lost, or closed by the pool: PyMySQL's own errors say nothing."""
@@ -170,7 +171,8 @@ class BoundedConnection(ConnectingConnection):
         seen = look(sql, several=bool(self.client_flag & CLIENT.MULTI_STATEMENTS))
         if self.noted.incomplete or self.noted.undone is not None:
             self._check_whole(seen)
-        self._stay_read_only(seen)
+        if self.noted.reader:
+            self._stay_read_only(seen)
         self.noted.note(seen, tracked=self.tracked)  # before it is sent: its answer may never come
         if len(sql) > _LARGE and self._largest is None:
             self._largest = 0  # also if no answer comes
@@ -203,11 +205,9 @@ class BoundedConnection(ConnectingConnection):
 
     def _is_done(self, seen: Look) -> bool:
         """Whether a statement that was answered without an error is done, though the server was asked to end it."""
-        if seen.several:
-            return False
         result = private.result_of(self)
         whole = result is not None and result.server_status is not None  # otherwise rows came, perhaps not all
-        return seen.begins_anew or (whole and (seen.implicit or (seen.writes and self.alone)))
+        return not seen.several and (seen.begins_anew or (whole and (seen.implicit or (seen.writes and self.alone))))
 
     def _note_answer(self) -> None:
         """Note what the answer to a statement said about the transaction and the session."""
@@ -240,8 +240,7 @@ class BoundedConnection(ConnectingConnection):
 
     def next_result(self, unbuffered: bool = False) -> int:
         """Read the next result of a statement that has several."""
-        if self.line.is_taken():
-            self._refuse_another()
+        self._refuse_another()
         # Another command may call this to read the rest of the last statement: its own answer is still to come.
         nested, self.line.response_pending = self.line.response_pending, True
         outer, self.line.thread = self.line.thread, get_ident()
@@ -259,8 +258,7 @@ class BoundedConnection(ConnectingConnection):
 
     def read_next_by(self, read: Callable[[], T]) -> T:
         """Read the next row of a streamed result."""
-        if self.line.is_taken():
-            self._refuse_another()
+        self._refuse_another()
         self.line.thread = get_ident()
         try:
             return read()
