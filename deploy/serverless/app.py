@@ -1,4 +1,4 @@
-"""The whole of it: one connection for each environment, checked, reused, committed or rolled back."""
+"""The whole function: one connection for each environment, checked, reused, committed or rolled back."""
 
 import lambda_pool
 

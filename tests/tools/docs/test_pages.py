@@ -335,3 +335,9 @@ def test_the_reference_is_what_the_docstrings_say() -> None:
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout == (DOCS / "reference.md").read_text(), "run `make docs`"
+
+
+def test_every_tool_deploys_the_function_of_the_example() -> None:
+    """The Serverless Framework packs a folder, so it has a copy of the file."""
+    copy, original = (ROOT / folder / "app.py" for folder in ("deploy/serverless", "examples/three_lines"))
+    assert copy.read_bytes() == original.read_bytes()
