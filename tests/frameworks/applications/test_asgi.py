@@ -704,7 +704,7 @@ class TestOtherScopes:
 @pytest.mark.parametrize(
     ("options", "text"),
     [
-        ({"pool": "postgresql://app:hush@h/d"}, r"pool is not valid: it must be a lambda_pool\.Pool, and not str"),
+        ({"pool": "postgresql://app:hush@h/d"}, r"pool is not valid: it must be a lambda_pool\.Pool, not str"),
         ({"request_timeout": 0}, "request_timeout=0 is not valid"),
         ({"request_timeout": "soon"}, "request_timeout='soon' is not valid"),
         ({"request_timeout": 0.1}, r"request_timeout=0\.1 is not valid: it must be more than 0\.1 seconds"),

@@ -414,7 +414,7 @@ def test_options_of_the_session(engine: Engine) -> None:
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [
-        ("postgresql://app:hush@h/d", {}, r"engine is not valid: it must be made by .* and not str"),
+        ("postgresql://app:hush@h/d", {}, r"engine is not valid: it must be made by .*, not str"),
         (None, {"bind": None}, r"bind is not valid in session\(\)"),
         (None, {"binds": {int: 5}}, r"binds is not valid in session\(\): .* an Engine"),
         (None, {"class_": 5}, r"class_ is not valid in session\(\): .* not int"),

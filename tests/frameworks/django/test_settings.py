@@ -62,7 +62,7 @@ WRONG = [
     ({**MYSQL, "OPTIONS": {"unix_socket": "/x"}}, "OPTIONS holds 'unix_socket': write HOST in DATABASES"),
     (
         {"HOST": "", "USER": "", "PASSWORD": "", "OPTIONS": {"service": "x"}},
-        "'service': a service would lead elsewhere",
+        "'service': a service may name another server",
     ),
     (
         {**MYSQL, "HOST": "", "USER": "", "PASSWORD": "", "OPTIONS": {"read_default_file": "/etc/my.cnf"}},

@@ -233,7 +233,7 @@ def test_an_inner_block_that_django_rolls_back_without_a_word(
                 caught_inside()
         else:
             caught_inside()
-            assert "nothing of it is saved" in caplog.text
+            assert "none of it is saved" in caplog.text
         with transaction.atomic():
             Order.objects.create(name="tried")
             transaction.set_rollback(True)
