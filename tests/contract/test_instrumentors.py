@@ -237,6 +237,20 @@ def test_a_wrapper_that_fails_is_logged_and_the_connection_serves(
     assert "a wrapper around" in caplog.text
 
 
+@pytest.mark.usefixtures("switched_on")
+def test_two_wrappers_each_see_what_the_other_sees(server: Any, wrap: Callable[[Any], Any], tracing: Tracing) -> None:
+    seen: list[str] = []
+
+    def note(wrapped: Any, _: Any, arguments: Any, named: Any) -> Any:
+        seen.append("connect")
+        return wrapped(*arguments, **named)
+
+    wrap(note)
+    _one_statement(server)
+    assert seen == ["connect"]
+    assert [span.name for span in tracing.taken()] == ["select"]
+
+
 def test_a_wrapper_gets_no_secret_and_its_proxy_gets_no_further(server: Any, wrap: Callable[[Any], Any]) -> None:
     seen: list[Any] = []
 
