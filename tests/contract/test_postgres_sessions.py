@@ -242,6 +242,19 @@ def test_the_baseline_is_what_the_connection_was_after_its_set_up(pg: Database) 
         conn.remove_notice_handler(seen)
 
 
+def test_the_baselines_adapters_are_kept_if_it_is_set_again(pg: Database) -> None:
+    """Django does that at the checkout after a reset."""
+    pool = pg.pool(reset="changed")
+    with pool.connection() as conn:
+        conn.adapters.register_dumper(int, numeric.Int8Dumper)
+        entries(pool)[0].link.set_baseline()
+    for _ in range(2):
+        with pool.connection() as conn:
+            entries(pool)[0].link.set_baseline()
+            assert conn.execute("select pg_typeof(%s)", [1]).fetchone() == ("bigint",)
+            conn.adapters.register_dumper(int, numeric.Int2Dumper)
+
+
 def test_an_adapter_of_the_program_counts_if_it_is_registered_after_warm(pg: Database) -> None:
     """As for a connection of psycopg's own. Under provisioned concurrency, a decorator in the middle of Init warms."""
 

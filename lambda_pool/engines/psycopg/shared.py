@@ -53,7 +53,8 @@ class Baseline:
     def __init__(self, conn: "Shared") -> None:
         self.settings: tuple[Any, ...] = conn.settings()
         self.names: frozenset[str] = frozenset(vars(conn))
-        own = conn.pooled.adapters
+        before = conn.pooled.baseline
+        own = conn.pooled.adapters or (None if before is None else before.adapters)
         self.adapters: AdaptersMap | None = None if own is None else AdaptersMap(own)
         """None for the program's, as they are when they are read first: they may be registered after `warm()`."""
         self.handlers: list[tuple[str, Any]] = list(conn.pooled.handlers)
