@@ -210,9 +210,7 @@ class MysqlConnection:
                 conn.begin()
             if marked:
                 conn.query(_SAVEPOINT)
-        conn.noted = Noted()
-        conn.noted.guarded = guarded
-        conn.noted.read_only = conn.noted.reader = readonly
+        conn.noted = conn.noted.for_transaction(readonly=readonly, guarded=guarded)
 
     def _is_marked(self) -> bool:
         """Ask for the savepoint. If it is gone, either the server undid all, or the work saved it: nobody knows."""

@@ -20,6 +20,8 @@ _UNCLEAR = (
 )
 # Errors with which a server refuses a COMMIT, also that of DDL: then nothing was committed.
 _OF_COMMIT = frozenset({1180, 1213, 3100, 3101})
+# What outlives a transaction.
+_OF_SESSION = ("left_prepared", "changed", "moved", "isolation_changed", "role_changed", "locked", "named_lock")
 
 
 class Noted:
@@ -69,6 +71,15 @@ class Noted:
     locked: bool = False
     named_lock: bool = False
     """What statements said of themselves: see `Look`."""
+
+    def for_transaction(self, *, readonly: bool, guarded: bool) -> "Noted":
+        """The notes on a transaction that the pool has begun. It may be one of several of the same borrow."""
+        made = Noted()
+        for name in _OF_SESSION:
+            setattr(made, name, getattr(self, name))
+        made.read_only = made.reader = readonly
+        made.guarded = guarded
+        return made
 
     def note(self, seen: Look, *, tracked: bool) -> None:
         """Note what a statement says of itself. `tracked`: the server will report the rest."""

@@ -356,6 +356,25 @@ def test_a_read_only_engine_refuses_to_write_in_its_first_session_too(database: 
     assert pool.stats().opened == 1
 
 
+def test_what_an_earlier_read_only_transaction_of_a_borrow_set_is_undone(database: Database, make: Make) -> None:
+    settings, look = ["set statement_timeout = 5000"], "show statement_timeout"
+    if database.engine == "mysql":
+        settings = ["set @left = 1", "select get_lock('left', 0)", "use information_schema"]
+        look = "select @left, is_used_lock('left'), database()"
+    pool = database.pool()
+    reader = make(pool, readonly=True)
+    with pool.connection() as conn:
+        before = database.query(conn, look)
+    for _ in range(2):
+        with reader.connect() as conn:
+            for setting in (*settings, "select 1"):
+                conn.execute(text(setting))
+                conn.commit()
+        with pool.connection() as conn:
+            assert database.query(conn, look) == before
+    assert pool.stats().opened == 1
+
+
 def test_a_read_only_session_costs_one_statement_at_most(database: Database, make: Make) -> None:
     reader = make(readonly=True)
     table = table_of(database)
