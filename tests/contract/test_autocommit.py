@@ -125,6 +125,18 @@ def test_a_statement_whose_answer_was_lost_may_be_saved(
         assert pool.stats().size == 0
 
 
+@pytest.mark.parametrize("statement", ["check table {table}", "analyze table {table}"])
+def test_so_may_one_after_a_stream_of_a_statement_that_may_end_a_transaction(my: Database, statement: str) -> None:
+    with through(my, autocommit=True) as (pool, line):
+        with pytest.raises(lambda_pool.CommitUncertain, match=UNCERTAIN), pool.connection() as conn:
+            with conn.cursor(pymysql.cursors.SSCursor) as cursor:
+                cursor.execute(statement.format(table=my.table))
+                cursor.fetchall()
+            line.cut(after=0, direction="to_client")
+            with pytest.raises(pymysql.OperationalError):
+                my.insert(conn, 1)
+
+
 @pytest.mark.parametrize("how", ["copy", "pipeline"])
 def test_so_may_a_copy_and_a_pipeline(pg: Database, how: str) -> None:
     with through(pg, autocommit=True) as (pool, line):

@@ -234,6 +234,7 @@ class BoundedConnection(ConnectingConnection):
         if self.noted.streams and not self.unfinished:
             before, self.noted.streams = self._status_before(), False
             self._note_rows()
+            self.noted.untold &= self.noted.transaction_unknown
             if self.noted.transaction_unknown and before & IN_TRANSACTION:  # it ended with an error that nobody saw
                 why = "a streamed result ended with an error"
                 self.noted.doubt = pymysql.OperationalError(CR.CR_UNKNOWN_ERROR, why), self.noted.seen
