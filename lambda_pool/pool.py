@@ -187,7 +187,7 @@ class ConnectionPool:
             borrower.warn_unknown_deadline(self.name)
         entry.fresh = fresh
         entry.work = Work.OPEN
-        entry.condemned = False
+        entry.condemned, entry.cancel_mono = False, -1.0
         entry.request = request = asking.get()
         if request is not None:
             request.note_lent()

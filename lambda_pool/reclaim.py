@@ -186,7 +186,7 @@ def cancel_running_of(pool: ConnectionPool, until: float, concerned: Callable[[E
 
 def _cancel_once(pool: ConnectionPool, entry: Entry, link: EngineConnection, until: float) -> None:
     now = monotonic()
-    asked = entry.cancel_mono >= entry.borrowed_mono
+    asked = entry.cancel_mono >= 0.0
     if not asked:
         entry.cancel_mono = max(until, now)
         # The entries before may have used up the time, if the server answers none of them.

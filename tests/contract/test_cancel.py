@@ -312,6 +312,16 @@ def test_nor_does_it_give_its_name_to_a_later_error(database: Database, monkeypa
     assert database.rows() == [2, 3]
 
 
+def test_a_borrow_that_soon_follows_one_that_was_struck_is_struck_too(database: Database) -> None:
+    pool = database.pool(cancel_before_deadline=1.0)
+    start = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(lambda_pool.DeadlineExceeded), pool.connection() as conn, alarm(pool, 5.0):
+            database.query(conn, "select pg_sleep(20)" if database.engine == "postgresql" else "select sleep(20)")
+    assert time.monotonic() - start < 5.0
+    assert (pool.stats().opened, pool.stats().idle) == (1, 1)
+
+
 def test_the_pools_own_commit_is_not_struck(pg: Database) -> None:
     """A trigger makes COMMIT take its time, as a replica that must confirm it may."""
     pg.execute(
