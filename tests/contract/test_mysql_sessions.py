@@ -75,6 +75,28 @@ def test_what_is_set_comes_back_to_it(my: Database, reset: str) -> None:
     assert pool.stats().opened == 1
 
 
+@pytest.mark.parametrize("reset", ["changed", "session"])
+def test_what_the_server_sets_up_at_each_login_is_not_reset(my: Database, reset: str) -> None:
+    my.execute("create user if not exists greeted@'%' identified by 'hello'")
+    my.execute("grant all on app.* to greeted@'%'")
+    my.execute("set global init_connect = %s", "SET time_zone = '+03:00'; SET @met = 'é'")
+    try:
+        pool = my.pool(my.url.replace(f"{my.server.user}:{my.server.password}", "greeted:hello"), reset=reset)
+        for number in range(3):
+            with pool.connection() as conn:
+                assert my.query(conn, "select @@time_zone, @met, @left") == [("+03:00", "é", None)]
+                my.query(conn, "set @left = 1")
+                my.insert(conn, number)
+        assert pool.stats().size == 0
+    finally:
+        my.execute("set global init_connect = ''")
+    with pool.connection() as conn:
+        my.query(conn, "set @left = 1")
+    with pool.connection() as conn:
+        assert my.query(conn, "select @left, @met") == [(None, None)]
+    assert (my.rows(), pool.stats().opened) == ([0, 1, 2], 4)
+
+
 # --- reset="changed" --------------------------------------------------------------------------------------------------
 
 

@@ -18,12 +18,16 @@ from ...waiting import within
 from ..base import SILENT, from_elsewhere
 from ..slow import OnSlow
 from . import private
+from .errors import is_answer
 from .noted import Noted
 from .wire import BoundedSocket, BoundedTlsSocket, Bounds, Line, Wrapping, dial
 
 # Not in pymysql.constants: https://dev.mysql.com/doc/dev/mysql-server/latest/group__group__cs__capabilities__flags.html
 SESSION_TRACK = 1 << 23
 IN_TRANSACTION: int = SERVER_STATUS.SERVER_STATUS_IN_TRANS
+
+# The server's own first command runs at a login, and not after a reset.
+INIT_CONNECT = "SELECT @@init_connect <> ''"
 
 # Bytes that a server may send in answer to the pool's own questions. Its longest packet is allowed; more than that must
 # not fill the function's memory.
@@ -156,6 +160,16 @@ class ConnectingConnection(_Connection):
         self.autocommit(self.wanted)
         if self.in_transaction:
             self.commit()
+
+    def is_set_up_by_server(self) -> bool:
+        """Whether the server may have set up this session at its login, in a way that a reset has undone."""
+        try:
+            self.query(INIT_CONNECT)
+        except pymysql.MySQLError as error:
+            if not is_answer(error.args[0] if error.args else None):
+                raise
+            return False  # it has no such command
+        return bool(private.result_of(self).rows[0][0])
 
     @property
     def in_transaction(self) -> bool:

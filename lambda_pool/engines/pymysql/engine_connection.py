@@ -24,6 +24,7 @@ from ..base import (
 )
 from ..bounded_socket import shut_down
 from . import private
+from .connecting import INIT_CONNECT
 from .connection import BoundedConnection
 from .errors import is_read_only, is_refusal
 from .killing import kill_query
@@ -64,8 +65,7 @@ class MysqlConnection:
         self.set_baseline()
         self._autocommit = autocommit
         self._always_read_only = look(conn.init_command or "", several=False).read_only
-        self._resetting = False  # a reset went out, and its answers are not read yet
-        self._was_reset = self._rolled_back = False
+        self._resetting = self._was_reset = self._rolled_back = self._lacks_set_up = False
         self.backend_id: int = conn.thread_id()  # type: ignore[no-untyped-call]
 
     def set_baseline(self) -> None:
@@ -274,8 +274,7 @@ class MysqlConnection:
     def _end(self, *, commit: bool, timeout: float | None, last: bool) -> Outcome:
         """Send COMMIT or ROLLBACK if it is due, together with a reset if one is due."""
         conn = self.driver_connection
-        self._rolled_back = not commit
-        self._was_reset = False
+        self._rolled_back, self._was_reset = not commit, False
         if not conn.in_transaction:
             return Outcome.NONE
         if last and self._needs_reset():
@@ -333,11 +332,11 @@ class MysqlConnection:
         if database:
             move = command(COMMAND.COM_INIT_DB, database)
             following.append((move, move))
-        following += [query(statement.encode(conn.encoding)) for statement in conn.setup()]
+        following += [query(statement.encode(conn.encoding)) for statement in (INIT_CONNECT, *conn.setup())]
         if conn.init_command:
             following.append(query(conn.init_command.encode(conn.encoding)))
         conn.line.following = following
-        self._resetting = True
+        self._resetting = True  # until its answers are read
 
     def _read_reset(self) -> None:
         """Read the answers, with the driver's methods that would have asked: what they send went out already."""
@@ -347,6 +346,7 @@ class MysqlConnection:
         conn.ping()
         if database:
             conn.select_db(database)
+        self._lacks_set_up = conn.is_set_up_by_server()
         conn.run_setup()
         self._was_reset = True
 
@@ -381,7 +381,7 @@ class MysqlConnection:
             return False
         if self._reset == "session" and not self._was_reset:
             self._reset_session(timeout)
-        return True
+        return not self._lacks_set_up
 
     def _bring_back(self) -> None:
         conn = self.driver_connection
