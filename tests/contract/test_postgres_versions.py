@@ -101,6 +101,38 @@ def test_work_that_it_ended_is_run_again(newest_postgres: PostgresServer, pool_o
     assert len(calls) == 2
 
 
+@pytest.fixture
+def login_trigger(newest_postgres: PostgresServer) -> Iterator[None]:
+    newest_postgres.execute("create schema login")
+    newest_postgres.execute(
+        "create function login.greet() returns event_trigger language plpgsql as "
+        "$$ begin perform set_config('login.met', 'yes', false); end $$"
+    )
+    newest_postgres.execute("create event trigger greet on login execute function login.greet()")
+    yield
+    newest_postgres.execute("drop event trigger greet")
+    newest_postgres.execute("drop schema login cascade")
+
+
+@pytest.mark.parametrize("reset", ["changed", "session"])
+@pytest.mark.usefixtures("login_trigger")
+def test_what_a_trigger_sets_at_each_login_is_not_reset(
+    newest_postgres: PostgresServer, pool_of: Pools, reset: str
+) -> None:
+    pool = pool_of(newest_postgres.url(), reset=reset)
+    for _ in range(3):
+        with pool.connection() as conn:
+            assert conn.execute("select current_setting('login.met')").fetchone() == ("yes",)
+            conn.execute("set login.mine = 'yes'")
+            conn.execute("prepare mine as select 1")
+        assert pool.stats().size == 0
+    newest_postgres.execute("alter event trigger greet disable")
+    for _ in range(2):
+        with pool.connection() as conn:
+            conn.execute("set login.mine = 'yes'")
+    assert pool.stats().opened == 4
+
+
 def test_a_session_that_the_server_ended_is_replaced(server: PostgresServer, pool_of: Pools) -> None:
     pool = pool_of(server.url(options="-c idle_session_timeout=300"))
     first = value(pool, "select pg_backend_pid()")

@@ -59,6 +59,9 @@ _RESET = (
     b"CLOSE ALL; SET SESSION AUTHORIZATION DEFAULT; RESET ALL; UNLISTEN *; SELECT pg_catalog.pg_advisory_unlock_all(); "
     b"DISCARD TEMP; DISCARD SEQUENCES"
 )
+# Finds what sets up a session at its login, and is not called again after a reset.
+_AT_LOGIN = b"; SELECT FROM pg_catalog.pg_event_trigger WHERE evtevent = 'login' AND evtenabled IN ('O', 'A')"
+_KNOWS_LOGIN = 170000  # the first version with such triggers
 # Ends statements that the borrower prepared with SQL's PREPARE; `from_sql` tells them from the protocol's.
 _DEALLOCATE = (
     b"; DO $$ DECLARE name text; BEGIN FOR name IN SELECT p.name FROM pg_catalog.pg_prepared_statements p "
@@ -88,6 +91,8 @@ class PostgresConnection:
         self._after = reset
         self._resets = reset != "transaction"
         self._set_up = False  # a framework changed the session, which no reset may undo
+        self._at_login = _AT_LOGIN if conn.pgconn.server_version >= _KNOWS_LOGIN else b""
+        self._lacks_set_up = False
         self.set_baseline()
 
     def set_baseline(self) -> None:
@@ -293,10 +298,12 @@ class PostgresConnection:
         """End the transaction and reset the session, in one round trip."""
         conn = self.driver_connection
         prepared = conn.pooled.prepared or self._after == "session"
-        message = end + _RESET + (_DEALLOCATE if prepared else b"")
-        conn.within(timeout, partial(conn.exchange, message, answers))
-        if len(answers) != bool(end) + _RESET.count(b";") + 1 + prepared or not _is_answer(answers[0], end):
+        reset = end + _RESET + self._at_login
+        count = reset.count(b";") + 1
+        conn.within(timeout, partial(conn.exchange, reset + (_DEALLOCATE if prepared else b""), answers))
+        if len(answers) != count + prepared or not _is_answer(answers[0], end):
             raise psycopg.OperationalError("the server did not answer every statement of a reset")
+        self._lacks_set_up = bool(self._at_login) and answers[count - 1].ntuples > 0
         conn.pooled.changed = conn.pooled.prepared = False
         conn.pooled.was_reset = True
 
@@ -324,8 +331,8 @@ class PostgresConnection:
             self._reset_session(timeout)
         if self._after == "session":
             self._reset_session(timeout)
-            return True
-        return self._condition() is Condition.CLEAN
+            return not self._lacks_set_up
+        return not self._lacks_set_up and self._condition() is Condition.CLEAN
 
     def _reset_session(self, timeout: float | None) -> None:
         """Do what is left to do of DISCARD ALL, and restore the settings of a new connection."""
