@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import wraps
-from typing import Any, NoReturn, ParamSpec, TypeVar
+from typing import Any, ClassVar, NoReturn, ParamSpec, Self, TypeVar
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -65,6 +65,30 @@ class SecretMapping(Mapping[str, Any]):
 
     def __getstate__(self) -> NoReturn:
         self.__reduce__()
+
+
+class Forgetful:
+    """Base of what fetches logins and addresses: a pickle holds how to fetch, and nothing that was fetched.
+
+    One object serves any number of pools, so `copy.deepcopy`, with which Django copies its settings, gives it itself.
+    """
+
+    _fetched: ClassVar[frozenset[str]]
+    """The attributes that `forget` sets."""
+
+    def forget(self) -> None:
+        """Forget everything cached (before a snapshot, after a fork)."""
+        raise NotImplementedError
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in vars(self).items() if name not in self._fetched}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self.forget()
+
+    def __deepcopy__(self, memo: object) -> Self:
+        return self
 
 
 def private(function: Callable[P, R]) -> Callable[P, R]:

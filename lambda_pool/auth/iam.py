@@ -11,7 +11,7 @@ from ..aws.identity import AwsIdentity
 from ..config import plain
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
-from ..secret import Secret, private
+from ..secret import Forgetful, Secret, private
 from ..waiting import hold
 from .base import Credentials
 from .signature import VALID_FOR, sign, sign_dsql
@@ -37,7 +37,7 @@ _IPV6_CHARACTERS = frozenset("abcdefABCDEF0123456789:.")
 _Key = tuple[str, str, str, AwsCredentials]
 
 
-class IamToken:
+class IamToken(Forgetful):
     """Signs a login token for the endpoint that the pool connects to, with the function's own AWS credentials.
 
     For Aurora DSQL, recognised by its host name, the token is for DbConnectAdmin if the user is `admin`, otherwise for
@@ -56,6 +56,7 @@ class IamToken:
     """
 
     needs_tls = True
+    _fetched = frozenset({"_lock", "_tokens", "_identity"})
 
     def __init__(self, region: str | None = None, *, clock: Clock = time.time) -> None:
         if region is not None and not (isinstance(region, str) and is_region(region)):

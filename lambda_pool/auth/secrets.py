@@ -19,7 +19,7 @@ from ..config import plain
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
 from ..record import Record
-from ..secret import Secret, private
+from ..secret import Forgetful, Secret, private
 from ..waiting import hold, pause
 from .base import Credentials
 
@@ -102,7 +102,7 @@ class _Login(Record):
     engine: str
 
 
-class SecretsManager:
+class SecretsManager(Forgetful):
     """Fetches the database's user name and password from one secret, and keeps them for `max_age` seconds.
 
     In: the secret's name or ARN; the version stage to read; the region (without it: the ARN's, else
@@ -119,6 +119,7 @@ class SecretsManager:
     """
 
     needs_tls = False  # a host that is not local is verified in full anyway, unless the URL says otherwise
+    _fetched = frozenset({"_lock", "_known", "_refused", "_identity", "_session"})
 
     @private
     def __init__(

@@ -15,7 +15,7 @@ from ..aws import environment as aws_environment
 from ..aws.identity import AwsIdentity
 from ..aws.sdk import bare, count_addresses, create_client, load_session, no_bodies_logged
 from ..errors import ConfigError, CredentialsError, EndpointError
-from ..secret import private
+from ..secret import Forgetful, private
 
 _MIN_TIMEOUT = 0.1
 """Seconds. With less time left, no call is begun: a TLS handshake and an answer take longer."""
@@ -57,8 +57,10 @@ class NoAnswerError(EndpointError):
     """The API gave no answer: out of reach, throttled or not allowed. What it said before may well still be true."""
 
 
-class RdsApi:
+class RdsApi(Forgetful):
     """The RDS API of one region (None: the function's own). Used by one thread at a time."""
+
+    _fetched = frozenset({"_session", "_identity"})
 
     def __init__(self, region: str | None) -> None:
         self._region = region

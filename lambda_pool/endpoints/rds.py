@@ -11,6 +11,7 @@ from ..age import Birth, Clock
 from ..aws.hosts import is_region
 from ..config import plain
 from ..errors import ConfigError, EndpointError
+from ..secret import Forgetful
 from ..waiting import hold
 from .answers import read_cluster, read_proxy, read_proxy_reader
 from .api import Calls, NoAnswerError, NotFoundError, RdsApi
@@ -38,10 +39,11 @@ class _Known:
     failed: bool = False
 
 
-class _Discovered:
+class _Discovered(Forgetful):
     """An endpoint per role, looked up when needed. Thread-safe: one thread asks, the others use what is known."""
 
     has_reader = True
+    _fetched = frozenset({"_asking", "_known", "_asked", "_problems", "_warned"})
     _what = ""
     _name = ""
 

@@ -13,7 +13,7 @@ import pytest
 from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError, connections, transaction
 from django.db.backends.signals import connection_created
 
-from lambda_pool import ConnectError, lifecycle
+from lambda_pool import AuroraCluster, ConnectError, lifecycle
 from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 from tests.frameworks.django.conftest import Statements, Use, backend_of, names, request_ends, stats
@@ -388,6 +388,11 @@ def test_a_full_pool_is_an_operational_error(use: Use) -> None:
     with pytest.raises(OperationalError, match="already holds the only connection") as caught:
         other.ensure_connection()
     assert type(caught.value.__cause__).__name__ == "PoolTimeout"
+
+
+def test_a_copy_uses_the_same_pool(use: Use) -> None:
+    connection = use(endpoint=AuroraCluster("orders"))
+    assert connection.copy().home() is connection.home()
 
 
 def test_a_child_process_leaves_its_parents_connection_alone(connection: Any, database: Database) -> None:

@@ -1,5 +1,7 @@
 """IamToken: the region, the cache, and what it refuses to sign."""
 
+import copy
+import pickle
 import subprocess
 import sys
 import threading
@@ -234,6 +236,16 @@ def test_a_refused_token_is_forgotten_and_no_other(in_lambda: pytest.MonkeyPatch
     auth.rejected(auth.credentials(ENDPOINT, "app", 10.0))
     assert not auth.credentials(ENDPOINT, "app", 10.0).cached
     assert auth.credentials(other, "app", 10.0).cached
+
+
+def test_a_pickle_holds_no_token_and_no_key(in_lambda: pytest.MonkeyPatch) -> None:
+    auth = IamToken("us-west-2")
+    token = auth.token("db.example", 5432, "app")
+    pickled = pickle.dumps(auth)
+    assert not [text for text in (token, ACCESS_KEY, SECRET_KEY, SESSION_TOKEN) if text.encode() in pickled]
+    found = pickle.loads(pickled)
+    assert region_in(found.token("db.example", 5432, "app")) == "us-west-2"
+    assert copy.deepcopy({"auth": auth})["auth"] is auth
 
 
 def test_forget_forgets_all_even_under_a_lost_lock(in_lambda: pytest.MonkeyPatch) -> None:

@@ -1,8 +1,10 @@
 """SecretsManager: how it reads a secret, its cache, its rotation and its errors."""
 
 import contextlib
+import copy
 import json
 import logging
+import pickle
 import socket
 import threading
 import time
@@ -373,6 +375,17 @@ def test_forget_forgets_even_under_a_lost_lock(vault: Any) -> None:
     auth._lock.acquire()  # as if it were held by a thread that a fork left behind
     auth.forget()
     assert not auth.credentials(ANYWHERE, "", 5.0).cached
+
+
+def test_a_pickle_holds_nothing_that_was_fetched(vault: Any) -> None:
+    store(vault, {**RDS, "password": "open sesame"})
+    auth = SecretsManager("orders", version_stage="AWSCURRENT", max_age=60)
+    auth.credentials(ANYWHERE, "", 5.0)
+    pickled = pickle.dumps(auth)
+    assert b"sesame" not in pickled
+    found = pickle.loads(pickled)
+    assert [found.credentials(ANYWHERE, "", 5.0).cached for _ in range(2)] == [False, True]
+    assert copy.deepcopy({"auth": auth})["auth"] is auth
 
 
 def test_threads_fetch_once_and_none_waits_longer_than_allowed(vault: Any) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import pickle
 import random
 import subprocess
 import sys
@@ -408,6 +410,17 @@ def test_forgetting(stubber: Stubber) -> None:
         say_clusters(stubber, cluster(Endpoint=host))
         assert source.resolve(Role.WRITER, 5.0).host == host
         source.forget()
+
+
+def test_a_pickle_holds_nothing_that_was_found(stubber: Stubber) -> None:
+    source = AuroraCluster("orders", region=REGION)
+    say_clusters(stubber, cluster())
+    source.resolve(Role.WRITER, 5.0)
+    pickled = pickle.dumps(source)
+    assert CLUSTER_HOST.encode() not in pickled
+    say_clusters(stubber, cluster())
+    assert pickle.loads(pickled).resolve(Role.WRITER, 5.0).host == CLUSTER_HOST
+    assert copy.deepcopy({"endpoint": source})["endpoint"] is source
 
 
 def test_an_error_is_asked_about_once_a_second(stubber: Stubber) -> None:
