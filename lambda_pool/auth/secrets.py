@@ -170,12 +170,17 @@ class SecretsManager(Forgetful):
         """
         deadline = time.monotonic() + timeout
         lock = self._lock  # the one to release, even if `forget` replaces it meanwhile
-        if not hold(lock, timeout):
+        known = self._known
+        # A caller with a known login does not wait for the thread that asks.
+        if hold(lock, 0.0 if known else timeout):
+            try:
+                login, cached = self._login(deadline)
+            finally:
+                lock.release()
+        elif known is not None:
+            login, cached = known[0], True
+        else:
             raise CredentialsError(f"another thread was still fetching {self} after {timeout:.1f} s")
-        try:
-            login, cached = self._login(deadline)
-        finally:
-            lock.release()
         if login.engine and endpoint.engine and login.engine != endpoint.engine:
             raise ConfigError(
                 f"{self} is the login of a {login.engine} database, but the connection is for {endpoint.engine}: "

@@ -404,8 +404,26 @@ def test_threads_fetch_once_and_none_waits_longer_than_allowed(vault: Any) -> No
     for thread in threads:
         thread.join(20)
     assert sorted(found) == [False] + [True] * 5
+    auth.forget()
     with held_elsewhere(auth._lock), pytest.raises(CredentialsError, match="another thread"):
         auth.credentials(ANYWHERE, "", 0.05)
+
+
+def test_what_is_known_waits_for_no_thread_that_asks(vault: Any) -> None:
+    store(vault, RDS)
+    clock = Time()
+    auth = SecretsManager("orders", clock=clock)
+    auth.credentials(ANYWHERE, "", 5.0)
+    clock.now += MAX_AGE
+    with held_elsewhere(auth._lock):
+        start = time.monotonic()
+        found = auth.credentials(ANYWHERE, "", 5.0)
+        assert time.monotonic() - start < 1
+        assert (password(found), found.cached) == (RDS["password"], True)
+        auth.rejected(found)
+        with pytest.raises(CredentialsError, match="another thread"):
+            auth.credentials(ANYWHERE, "", 0.05)
+    assert not auth.credentials(ANYWHERE, "", 5.0).cached
 
 
 # --- an API that refuses, fails or does not answer --------------------------------------------------------------------
