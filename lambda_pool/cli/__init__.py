@@ -118,6 +118,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = sys.argv[1:] if argv is None else list(argv)
     # The frame's own options take no value, so the first word is the subcommand.
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
+    try:
+        code = _run(arguments, chosen)
+        sys.stdout.flush()  # not only at exit: here, a reader that has gone is expected
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130  # what a shell reports for SIGINT
+    except BrokenPipeError:
+        # The reader, such as `head`, has gone.
+        _forget_output()
+        return 141  # what a shell reports for SIGPIPE
+    except OSError as error:  # a full disk, or a terminal that has gone
+        _forget_output()
+        return complain(chosen or "", error)
+    return code
+
+
+def _run(arguments: Sequence[str], chosen: str | None) -> int:
     parser, mine, command = _parser(chosen)
     args, unknown = parser.parse_known_args(arguments)
     if unknown:
@@ -132,20 +149,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             logger.addHandler(logging.NullHandler())
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="replace")  # what a server sends may not be in the terminal's encoding
-    try:
-        code = command.run(args)
-        sys.stdout.flush()  # not only at exit: here, a reader that has gone is expected
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
-        return 130  # what a shell reports for SIGINT
-    except BrokenPipeError:
-        # The reader, such as `head`, has gone.
-        _forget_output()
-        return 141  # what a shell reports for SIGPIPE
-    except OSError as error:  # a full disk, or a terminal that has gone
-        _forget_output()
-        return complain(args.command, error)
-    return code
+    return command.run(args)
 
 
 def _forget_output() -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import lambda_pool
+from lambda_pool import cli
 from lambda_pool.cli import database, main
 from lambda_pool.testing import FaultyProxy, PostgresServer
 from tests.tools.cli.screen import CLI, Screen
@@ -158,6 +159,17 @@ def test_ctrl_c_while_nobody_answers() -> None:
         peer.close()
     assert [line for line in screen.lines() if line][-1].endswith("interrupted")
     assert "Traceback" not in screen.text
+
+
+def test_ctrl_c_before_the_command_has_begun(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "import_module", interrupt)
+    assert main(["doctor"]) == 130
+    assert capsys.readouterr().err == "interrupted\n"
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
