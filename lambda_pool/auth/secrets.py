@@ -244,7 +244,9 @@ class SecretsManager(Forgetful):
             raise answer.error
         if answer.version and answer.version == self._refused and self._stage == _CURRENT:
             pending = self._ask(_PENDING, deadline)
-            answer = answer if isinstance(pending, _Problem) else pending
+            # A half-written one is no login: then the server's reason to refuse the current one is what to report.
+            if isinstance(pending, _Answer) and isinstance(_parse(pending), _Login):
+                answer = pending
         self._refused = ""
         login = _parse(answer)
         if isinstance(login, str):

@@ -328,6 +328,15 @@ def test_a_rotation_halfway_through_is_followed(vault: Any) -> None:
     assert password(auth.credentials(ANYWHERE, "", 5.0)) == RDS["password"]
 
 
+@pytest.mark.parametrize("pending", ["not yet JSON", json.dumps({"username": "app"})])
+def test_a_pending_version_that_is_no_login_is_left_alone(vault: Any, pending: str) -> None:
+    store(vault, RDS)
+    vault.put_secret_value(SecretId="orders", SecretString=pending, VersionStages=["AWSPENDING"])
+    auth = SecretsManager("orders")
+    auth.rejected(auth.credentials(ANYWHERE, "", 5.0))
+    assert password(auth.credentials(ANYWHERE, "", 5.0)) == RDS["password"]
+
+
 def test_a_pending_version_is_not_used_unless_the_current_one_was_refused(vault: Any) -> None:
     store(vault, RDS)
     stage(vault, {**RDS, "password": "new"}, "AWSPENDING")
