@@ -97,6 +97,19 @@ def test_what_the_server_sets_up_at_each_login_is_not_reset(my: Database, reset:
     assert (my.rows(), pool.stats().opened) == ([0, 1, 2], 4)
 
 
+@pytest.mark.mariadb
+@pytest.mark.parametrize("reset", ["changed", "session"])
+def test_all_answers_to_a_reset_may_come_at_once(my: Database, reset: str) -> None:
+    pool = my.pool(my.url.partition("?")[0] + "?sslmode=disable", reset=reset)  # TLS would hand them over one by one
+    for number in range(5):
+        with pool.connection() as conn:
+            assert my.query(conn, "select @left") == [(None,)]
+            my.query(conn, "set @left = 1")
+            if number % 2:
+                my.insert(conn, number)
+    assert pool.stats().opened == 1
+
+
 # --- reset="changed" --------------------------------------------------------------------------------------------------
 
 

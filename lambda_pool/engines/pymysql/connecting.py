@@ -169,6 +169,8 @@ class ConnectingConnection(_Connection):
             if not is_answer(error.args[0] if error.args else None):
                 raise
             return False  # it has no such command
+        # More answers came behind its row, so the packet after that was not looked at. No transaction is open here.
+        self.noted.transaction_unknown = False
         return bool(private.result_of(self).rows[0][0])
 
     @property
