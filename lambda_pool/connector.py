@@ -181,16 +181,20 @@ class Connector:
     def login(self, endpoint: Endpoint, deadline: Deadline) -> Credentials:
         """Who logs in there. Raises CredentialsError or ConfigError."""
         credentials = self._asked(Credentials, deadline, self.auth.credentials, endpoint, self._config.url.user)
+        who = f"pool {self._events.name}: {type(self.auth).__name__}"
         if not isinstance(credentials.password, Secret | None):
             # Not shown: it is a password, and nothing hides it.
-            raise ConfigError(
-                f"pool {self._events.name}: {type(self.auth).__name__} gave a password that is not wrapped in a Secret"
-            )
+            raise ConfigError(f"{who} gave a password that is not wrapped in a Secret")
+        texts = credentials.password is None or isinstance(credentials.password.reveal(), str)
+        if not texts or not isinstance(credentials.user, str):
+            raise ConfigError(f"{who} gave a user or a password that is not text")
         return credentials
 
     def resolve(self, role: Role, deadline: Deadline) -> Endpoint:
         """Where to connect. Raises EndpointError, also if the endpoint is for another engine than the URL."""
         endpoint = self._asked(Endpoint, deadline, self.endpoint.resolve, role)
+        if not isinstance(endpoint.host, str):
+            raise ConfigError(f"pool {self._events.name}: {type(self.endpoint).__name__} gave a host that is not text")
         engine = self._config.url.engine
         if endpoint.engine and endpoint.engine != engine:
             raise EndpointError(

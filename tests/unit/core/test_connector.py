@@ -196,6 +196,19 @@ class TestOddSources:
         assert pool.stats().size == 0
         assert [event.kind for event in seen.of(ConnectFailed)] == ["ConfigError"]
 
+    @pytest.mark.parametrize("answer", [(None, Secret("canary")), ("app", Secret(None)), ("app", Secret(b"canary"))])  # type: ignore[arg-type]
+    def test_credentials_that_are_not_text(self, driver: FakeDriver, answer: tuple[Any, Any]) -> None:
+        """As from a variable that is not set."""
+        with pytest.raises(ConfigError, match=r"Answering gave a user or a password that is not text") as caught:
+            borrow(driver.pool(auth=Answering(Credentials(*answer))))
+        assert "canary" not in str(caught.value)
+        assert driver.requests == []
+
+    def test_a_host_that_is_not_text(self, driver: FakeDriver) -> None:
+        with pytest.raises(ConfigError, match=r"Answering gave a host that is not text"):
+            borrow(driver.pool(endpoint=Answering(Endpoint(None, 5432))))  # type: ignore[arg-type]
+        assert driver.requests == []
+
     @pytest.mark.parametrize("answer", [None, "a.example", ("a.example", 5432), Credentials("app", None)])
     def test_an_endpoint_that_is_none(self, driver: FakeDriver, answer: object) -> None:
         with pytest.raises(ConfigError, match=r"Answering gave .* must give Endpoint"):
