@@ -10,13 +10,16 @@ import re
 LARGEST = 16 * 1024
 """Bytes. A statement with a longer text pins."""
 
-# Comments, texts and quoted names: what is in them is not a command. MySQL runs what is in `/*! … */`.
+# Comments, texts and quoted names: what is in them is not a command. MySQL runs what is in `/*! … */`. Of a long
+# statement only its beginning is shown, so a text may have no end.
 _POSTGRES_QUOTED = re.compile(
-    r"--[^\n]*|/\*.*?\*/|\bE'(?:[^'\\]|\\.|'')*'|'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|(\$\w*\$).*?\1",
+    r"--[^\n]*|/\*.*?(?:\*/|\Z)|\bE'(?:[^'\\]|\\.?|'')*(?:'|\Z)|'(?:[^']|'')*(?:'|\Z)|\"(?:[^\"]|\"\")*(?:\"|\Z)"
+    r"|(?<!\w)(\$\w*\$).*?(?:\1|\Z)",
     re.DOTALL | re.IGNORECASE,
 )
 _MYSQL_QUOTED = re.compile(
-    r"(?:#|--(?=\s))[^\n]*|/\*(?!m?!).*?\*/|'(?:[^'\\]|\\.|'')*'|\"(?:[^\"\\]|\\.|\"\")*\"", re.DOTALL
+    r"(?:#|--(?=\s))[^\n]*|/\*(?!m?!).*?(?:\*/|\Z)|'(?:[^'\\]|\\.?|'')*(?:'|\Z)|\"(?:[^\"\\]|\\.?|\"\")*(?:\"|\Z)",
+    re.DOTALL,
 )
 _MYSQL_RUN = re.compile(r"/\*m?!\d*|\*/", re.IGNORECASE)
 

@@ -121,3 +121,17 @@ def test_what_does_not_pin_on_mysql(sql: str) -> None:
 def test_no_text_is_shown() -> None:
     assert shown("SET /* why */ app.key = 's3cret'\n", "postgresql") == "SET app.key = '…'"
     assert shown('SET @key = "s3cret"', "mysql") == 'SET @key = "…"'
+
+
+@pytest.mark.parametrize("engine", ["postgresql", "mysql"])
+def test_nothing_of_a_text_is_shown_whose_end_is_missing(engine: str) -> None:
+    assert shown("insert into t values ('a', 's3cr", engine) == "insert into t values ('…', '…'"
+    assert shown("select 1 /* s3cr", engine) == "select 1"
+    assert "s3cr" not in shown('select "s3cr', engine)
+
+
+def test_nothing_of_a_text_is_shown_that_ends_at_its_escape() -> None:
+    assert shown(r"select 's3cr\'"[:-1], "mysql") == "select '…'"
+    assert shown(r"select E's3cr\'"[:-1], "postgresql") == "select '…'"
+    assert shown("select $$s3cr", "postgresql") == "select '…'"
+    assert shown("select a$b$c from t", "postgresql") == "select a$b$c from t"
