@@ -68,10 +68,12 @@ class PoolState:
         self.entries.append(entry)
         return entry
 
-    def held_by(self, owner: int) -> int:
-        """How many entries this borrower holds."""
+    def held_by(self, owner: int, request: object) -> int:
+        """How many entries this borrower holds for this request: a server's thread may leave others' behind."""
         return sum(
-            entry.owner == owner for entry in self.entries if entry.state is _LENT or entry.state is State.CONNECTING
+            entry.owner == owner and entry.request is request
+            for entry in self.entries
+            if entry.state is _LENT or entry.state is State.CONNECTING
         )
 
     # --- the queue ----------------------------------------------------------------------------------------------------

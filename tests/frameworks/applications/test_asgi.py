@@ -166,6 +166,26 @@ def test_it_is_cleaned_up_though_the_loops_threads_are_all_taken(server: Server,
     pool.close()
 
 
+def test_a_thread_that_has_borrowed_for_another_request_waits(server: Server) -> None:
+    """Where a dependency of FastAPI's lends it, one thread runs the route, and another gives back after the answer."""
+    pool = lambda_pool.Pool(server.url(), max_size=1, timeout=10)
+
+    async def route(request: Request) -> Response:
+        context = pool.connection()
+        await asyncio.to_thread(context.__enter__)
+        await asyncio.sleep(0.1)
+        context.__exit__(None, None, None)
+        return JSONResponse({})
+
+    async def main() -> list[int]:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+        app = around(route, pool)
+        return [answer.status for answer in await asyncio.gather(asgi(app), asgi(app))]
+
+    assert asyncio.run(main()) == [200, 200]
+    pool.close()
+
+
 def ask_in_a_thread(app: Any) -> Any:
     """Like `ask`, but in another thread than that of the test, which holds connections."""
     found: list[Any] = []
