@@ -196,11 +196,15 @@ class LambdaPool(Pool):
             self._lent.borrowed(conn).detached = True
 
     def _forget_gone(self) -> None:
-        """Forget the records of connections that the pool has closed."""
-        pool = self._lent.pool
+        """Forget the records of connections that the pool has closed, and tell listeners of `close`."""
+        pool, records = self._lent.pool, self._records.copy()
         with pool.lock:
             known = {id(self._lent.adapt(entry.link)) for entry in pool.state.entries if entry.link is not UNOPENED}
-        self._records = {conn: record for conn, record in self._records.copy().items() if id(conn) in known}
+        for conn, record in records.items():
+            if id(conn) in known or record.in_use or self._records.pop(conn, None) is None:
+                continue
+            if record.dbapi_connection is conn:  # otherwise SQLAlchemy has closed it, and told them
+                self.dispatch.close(conn, record)
 
     def _do_return_conn(self, record: Any) -> None:
         conn = record.dbapi_connection
@@ -227,6 +231,7 @@ class LambdaPool(Pool):
     def dispose(self) -> None:
         """Close idle connections now, and lent ones when they come back."""
         self._lent.pool.close()
+        self._forget_gone()
 
     def recreate(self) -> "LambdaPool":
         """The same one: the connections are not its own, and it opens nothing before a checkout asks for it."""

@@ -385,6 +385,26 @@ def test_records_of_connections_that_are_gone_are_forgotten(engine: Engine) -> N
     assert len(engine.pool._records) == 1  # type: ignore[attr-defined]
 
 
+def test_each_connection_that_was_opened_is_told_to_be_closed_once(engine: Engine) -> None:
+    """OpenTelemetry's instrumentor counts connections by these events."""
+    opened: list[Any] = []
+    closed: list[Any] = []
+    event.listen(engine, "connect", lambda conn, _: opened.append(conn))
+    event.listen(engine, "close", lambda conn, _: closed.append(conn))
+    for number in range(3):
+        with engine.connect():
+            assert closed == opened[:-1]
+            assert len(opened) == number + 1
+            pool_of(engine).close()
+            engine.dispose()
+            assert closed == opened[:-1]
+    with engine.connect() as conn:
+        conn.connection.invalidate()
+    engine.dispose()
+    assert closed == opened
+    assert len(opened) == 4
+
+
 def test_connections_from_before_the_engine_are_replaced(database: Database) -> None:
     """They were opened without the settings that the dialect needs."""
     pool = database.pool()
