@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from ..endpoints.base import Role
 from ..events import Reason
-from .entry import Entry, State
+from .entry import Entry, State, Work
 
 if TYPE_CHECKING:
     from ..waiting import Turn
@@ -111,6 +111,7 @@ class PoolState:
             return False
         self._returns += 1
         entry.returned = self._returns
+        entry.work = Work.ENDED  # else it would count as that of a next borrower who has not got it yet
         entry.state = _IDLE
         self.wake()
         return True

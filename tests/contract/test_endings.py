@@ -22,6 +22,7 @@ from lambda_pool.testing import FaultyProxy, PostgresServer
 from tests.contract.conftest import Database
 from tests.contract.test_contract import DRIVER_ERRORS, wait_for_goodbye
 from tests.support.context import LambdaContext
+from tests.support.core import entries
 from tests.support.invoked import invoked
 
 
@@ -473,6 +474,37 @@ def test_a_transaction_that_a_handler_leaves_open_is_told_of(
         handler({}, None)
     assert ("none of it is saved" in caplog.text) == (unsaved == "warn" and not fails)
     assert database.rows() == []
+
+
+@pytest.mark.parametrize("before", ["failed", "well"])
+def test_a_connection_that_is_being_checked_for_a_thread_has_no_work_of_an_earlier_borrow(
+    database: Database, before: str
+) -> None:
+    pool = database.pool(ping_after=0)
+    with contextlib.suppress(ZeroDivisionError), pool.connection() as conn:
+        database.insert(conn, 1)
+        if before == "failed":
+            raise ZeroDivisionError
+
+    def borrow() -> None:
+        with contextlib.suppress(lambda_pool.LambdaPoolError), pool.connection():
+            pass
+
+    thread = threading.Thread(target=borrow)
+
+    @pool.handler
+    def handler(event: Any, context: Any) -> str:
+        database.server.pause()
+        thread.start()
+        while entries(pool)[0].link.status() is not Status.ENDING:
+            time.sleep(0.01)
+        return "done"
+
+    try:
+        assert handler({}, None) == "done"
+    finally:
+        database.server.resume()
+        thread.join()
 
 
 # --- what is begun too late -------------------------------------------------------------------------------------------
