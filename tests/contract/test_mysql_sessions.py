@@ -215,6 +215,23 @@ def test_what_is_set_on_the_connection_itself(my: Database) -> None:
     assert pool.stats().opened == 1
 
 
+@pytest.mark.parametrize("writes", [False, True])
+@pytest.mark.parametrize(
+    ("name", "value"), [("use_unicode", False), ("encoding", "latin1"), ("max_allowed_packet", 1), ("sql_mode", "ANSI")]
+)
+def test_one_attribute_of_the_drivers_own(my: Database, name: str, value: object, writes: bool) -> None:
+    pool = my.pool()
+    with pool.connection() as conn:
+        before = getattr(conn, name)
+        setattr(conn, name, value)
+        if writes:
+            my.insert(conn, 1)
+    with pool.connection() as again:
+        assert again is conn
+        assert getattr(conn, name) == before
+        assert my.query(conn, "select 'ä'") == [("ä",)]
+
+
 def test_a_refused_commit_with_a_reset_behind_it_is_the_servers_error(my: Database) -> None:
     """What came back with it is read all the same, and the connection lives."""
     pool = my.pool(reset="session", unsaved="raise")

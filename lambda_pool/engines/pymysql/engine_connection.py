@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from operator import attrgetter
 from time import monotonic
 
 import pymysql
@@ -46,9 +47,10 @@ _ASKING = 1.0  # seconds
 _NO_DATABASE = b"information_schema"
 # What a borrower may set on the driver's connection, and a reset puts back; the dictionaries are copied.
 _ATTRIBUTES = (
-    *("charset", "collation", "encoding", "cursorclass", "use_unicode"),
+    *("cursorclass", "charset", "collation", "encoding", "use_unicode"),
     *("init_command", "sql_mode", "autocommit_mode", "max_allowed_packet"),
 )
+_attributes_of = attrgetter(*_ATTRIBUTES)
 
 
 class MysqlConnection:
@@ -73,7 +75,7 @@ class MysqlConnection:
         conn = self.driver_connection
         self._set_up = self._set_up or conn.noted.changed
         self._autocommit = bool(conn.server_status & _AUTOCOMMIT)
-        self._attributes = {name: getattr(conn, name) for name in _ATTRIBUTES}
+        self._attributes = _attributes_of(conn)
         self._codecs = dict(conn.encoders), dict(conn.decoders)
         self._names = frozenset(vars(conn))
         conn.noted = Noted()
@@ -127,9 +129,8 @@ class MysqlConnection:
     def inspect(self, *, ask: bool = False) -> Facts:
         """From the server's word and what the connection noted; `ask` looks for the savepoint of guarded work."""
         conn, noted = self.driver_connection, self.driver_connection.noted
-        condition = self._condition()
         return Facts(
-            condition,
+            self._condition(),
             conn.closed_by_user,
             conn.closed_in_transaction,
             noted.read_only or self._always_read_only,
@@ -164,7 +165,7 @@ class MysqlConnection:
             or noted.moved
             or noted.locked
             or bool(conn.server_status & _AUTOCOMMIT) is not self._autocommit
-            or conn.cursorclass is not self._attributes["cursorclass"]
+            or conn.cursorclass is not self._attributes[0]
             or (self._reset and self._reset != "transaction" and self._changed())
         ):
             return _CHANGED
@@ -305,6 +306,7 @@ class MysqlConnection:
         return (
             conn.noted.changed
             or len(vars(conn)) != len(self._names)
+            or _attributes_of(conn) != self._attributes
             or conn.encoders != self._codecs[0]
             or conn.decoders != self._codecs[1]
         )
@@ -392,7 +394,7 @@ class MysqlConnection:
             self._read_reset()
         elif conn.get_autocommit() is not self._autocommit:
             conn.autocommit(self._autocommit)
-        conn.cursorclass = self._attributes["cursorclass"]
+        conn.cursorclass = self._attributes[0]
         if self._reset == "changed":
             self._restore_attributes()
 
@@ -400,7 +402,7 @@ class MysqlConnection:
         conn = self.driver_connection
         for name in vars(conn).keys() - self._names:
             delattr(conn, name)
-        for name, value in self._attributes.items():
+        for name, value in zip(_ATTRIBUTES, self._attributes, strict=True):
             setattr(conn, name, value)
         conn.encoders, conn.decoders = dict(self._codecs[0]), dict(self._codecs[1])
 
