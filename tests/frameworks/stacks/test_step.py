@@ -530,7 +530,7 @@ def test_a_table_that_cannot_be_made_for_another_reason_is_told_with_the_reason(
     postgres.execute("drop table if exists lambda_pool_steps")
     pool = lambda_pool.Pool(postgres.url(), connect_args={"options": "-c search_path="})
     text = failure(pool, lambda conn: 1)
-    assert "lambda_pool_steps, which records the steps, is missing, and could not be created (no schema has been" in text
+    assert "lambda_pool_steps, which records the steps, is missing, and could not be created (no schema" in text
     assert "create table if not exists lambda_pool_steps (step char(64)" in text
     pool.close()
 
