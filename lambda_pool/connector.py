@@ -60,7 +60,7 @@ class Connector:
     def __init__(
         self, config: Config, engine: Engine, auth: Auth, endpoint: EndpointSource, events: EventDispatcher
     ) -> None:
-        self.last_failure: str = ""
+        self.last_failure: tuple[str, float] = "", 0.0
         self._config = config
         self.engine = engine
         self.require({})
@@ -334,8 +334,8 @@ class Connector:
     def _report(
         self, error: Exception, kind: str, attempt: int, start: float, server: Server, *, retrying: bool
     ) -> None:
-        seconds = monotonic() - start
-        text = self.last_failure = one_line(error)
+        seconds, text = monotonic() - start, one_line(error)
+        self.last_failure = text, start + seconds
         self._events.emit(ConnectFailed(self._events.name, seconds, attempt, kind, text, retrying, server))
         log.log(
             logging.INFO if retrying else logging.WARNING,

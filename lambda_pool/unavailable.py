@@ -1,5 +1,6 @@
 """What a pool says when it has no connection to lend."""
 
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from . import borrower
@@ -33,13 +34,13 @@ def timed_out(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
     """The error for a borrower that waited in vain: how long, for what, who has the connections, and the fix."""
     waited = deadline.elapsed()
     pool.events.emit(TimedOut(pool.name, waited, pool.connector.server()))
-    failure = pool.connector.last_failure
+    failure, at = pool.connector.last_failure
     with pool.lock:
         lent = [entry for entry in pool.state.entries if entry.state is State.LENT and entry.where]
     holders = borrower.places(lent)
     text = (
         f"pool {pool.name}: no connection came free within {waited:.2f} s ({pool.stats()}"
-        f"{'; last failure to connect: ' + failure if failure else ''}"
+        f"{f'; last failure to connect, {monotonic() - at:.0f} s ago: {failure}' if failure else ''}"
         f"{'; borrowed at ' + ', '.join(holders[:_HOLDERS]) if holders else ''})"
     )
     if holders:  # otherwise, all connections were just being opened
