@@ -110,6 +110,16 @@ def test_all_answers_to_a_reset_may_come_at_once(my: Database, reset: str) -> No
     assert pool.stats().opened == 1
 
 
+@pytest.mark.parametrize("reset", ["changed", "session"])
+def test_a_connection_without_converters_is_kept(my: Database, reset: str) -> None:
+    pool = my.pool(reset=reset, connect_args={"conv": {}})
+    for _ in range(3):
+        with pool.connection() as conn:
+            assert my.query(conn, "select 1, @left") == [("1", None)]
+            my.query(conn, "set @left = 1")
+    assert pool.stats().opened == 1
+
+
 # --- reset="changed" --------------------------------------------------------------------------------------------------
 
 

@@ -26,8 +26,9 @@ from .wire import BoundedSocket, BoundedTlsSocket, Bounds, Line, Wrapping, dial
 SESSION_TRACK = 1 << 23
 IN_TRANSACTION: int = SERVER_STATUS.SERVER_STATUS_IN_TRANS
 
-# The server's own first command runs at a login, and not after a reset.
-INIT_CONNECT = "SELECT @@init_connect <> ''"
+# The server's own first command runs at a login, and not after a reset. NULL if there is none: any other value may
+# be text, where PyMySQL's `conv` is the user's own.
+INIT_CONNECT = "SELECT NULLIF(@@init_connect <> '', FALSE)"
 
 # Bytes that a server may send in answer to the pool's own questions. Its longest packet is allowed; more than that must
 # not fill the function's memory.
@@ -171,7 +172,7 @@ class ConnectingConnection(_Connection):
             return False  # it has no such command
         # More answers came behind its row, so the packet after that was not looked at. No transaction is open here.
         self.noted.transaction_unknown = False
-        return bool(private.result_of(self).rows[0][0])
+        return private.result_of(self).rows[0][0] is not None
 
     @property
     def in_transaction(self) -> bool:
