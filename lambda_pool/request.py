@@ -5,7 +5,7 @@ so everything that these borrow is known to be the request's.
 """
 
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from time import monotonic
 from typing import ParamSpec, TypeVar
@@ -73,14 +73,14 @@ def begin(deadline: float | None, *, lasting: bool = False) -> Request:
 
 
 @contextmanager
-def resumed(request: Request) -> Iterator[None]:
-    """In this block, what is called or started belongs to the request again."""
-    before = asking.get()
-    asking.set(request)
+def asked_by(request: Request | None) -> Iterator[None]:
+    """In this block, what is called or started belongs to this request; to none if it is None."""
+    before = asking.set(request)
     try:
         yield
     finally:
-        asking.set(before)
+        with suppress(ValueError):  # a coroutine that is destroyed unfinished ends in another context
+            asking.reset(before)
 
 
 def outside(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
@@ -90,11 +90,8 @@ def outside(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     """
 
     async def called(*arguments: P.args, **named: P.kwargs) -> T:
-        before = asking.set(None)
-        try:
+        with asked_by(None):
             return await call(*arguments, **named)
-        finally:
-            asking.reset(before)
 
     return called
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import lifecycle, serving
 from .errors import LambdaPoolError
-from .request import asking, resumed
+from .request import asked_by, asking
 
 if TYPE_CHECKING:
     from .aio.pool import AsyncPool
@@ -118,7 +118,7 @@ class _Answer:
 
     def __next__(self) -> bytes:
         """The next piece. The first one is looked at: another answer may have to take its place."""
-        with resumed(self._served.request):
+        with asked_by(self._served.request):
             return self._next()
 
     def _next(self) -> bytes:
@@ -136,7 +136,7 @@ class _Answer:
 
     def close(self) -> None:
         """The server has sent the answer, or the client has gone."""
-        with resumed(self._served.request):
+        with asked_by(self._served.request):
             try:
                 self._close_body()
             finally:

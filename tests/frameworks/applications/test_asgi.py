@@ -24,7 +24,8 @@ from lambda_pool import invocation
 from lambda_pool.api import core_of
 from lambda_pool.asgi import Middleware
 from lambda_pool.endpoints.base import Role
-from lambda_pool.request import current_request
+from lambda_pool.request import Request as Requested
+from lambda_pool.request import asked_by, current_request, outside
 from lambda_pool.testing import FaultyProxy, PostgresServer
 from tests.support.context import LambdaContext
 from tests.support.core import entries
@@ -34,6 +35,11 @@ from tests.support.web import asgi, ask
 from .conftest import Ended, Server, insert, saved
 
 Wrap = Callable[..., Any]
+
+
+async def begun(coroutine: Any) -> None:
+    """Run a coroutine until it waits for the first time, in a context of its own."""
+    copy_context().run(coroutine.send, None)
 
 
 def around(route: Any, pool: Any, **options: Any) -> Any:
@@ -363,6 +369,19 @@ class TestCleanUp:
         assert asyncio.run(main()) == 200
         assert saved(server) == [2]
         assert ended.failed == [False, False]
+
+    def test_a_request_that_is_destroyed_while_it_receives_leaves_the_request_of_others_alone(self) -> None:
+        async def receive() -> Any:
+            await asyncio.Event().wait()
+
+        loop = asyncio.new_event_loop()
+        receiving: Any = outside(receive)()
+        loop.run_until_complete(begun(receiving))
+        loop.close()
+        another = Requested(None)
+        with asked_by(another):
+            receiving.close()  # as the garbage collector does, wherever it runs
+            assert current_request() is another
 
     def test_a_connection_that_was_given_back_is_the_next_ones(self, pool: lambda_pool.Pool) -> None:
         """Even before the next borrower has got it: a connection is first reserved, and then checked."""
