@@ -20,8 +20,8 @@ R = TypeVar("R")
 R_co = TypeVar("R_co", covariant=True)
 P = ParamSpec("P")
 Plain = TypeVar("Plain", bound=Callable[[Any, Any], Any])
-"""A handler that takes no connection. If this form fitted others too, mypy would find two for a handler with an `Any`
-in its signature, such as `dict[str, Any]`, and make the decorated one `Any`."""
+"""A handler that takes no connection. If it matched other handlers too, two overloads would match one with `Any` in its
+signature, such as `dict[str, Any]`, and mypy would make the decorated handler `Any`."""
 
 
 class TakesConn(Protocol[Event_contra, Context_contra, Given_contra, R_co]):

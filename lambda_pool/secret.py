@@ -70,7 +70,7 @@ class SecretMapping(Mapping[str, Any]):
 class Forgetful:
     """Base of what fetches logins and addresses: a pickle holds how to fetch, and nothing that was fetched.
 
-    One object serves any number of pools, so `copy.deepcopy`, with which Django copies its settings, gives it itself.
+    One object serves any number of pools, so `copy.deepcopy`, which Django uses for its settings, returns the same one.
     """
 
     _fetched: ClassVar[frozenset[str]]

@@ -61,7 +61,7 @@ class Middleware:
             answer.begin()
             return answer.file() or answer
         finally:
-            asking.set(before)  # what the server does between two pieces, or in place of closing, is no part of it
+            asking.set(before)  # what the server does between pieces, or instead of closing, is not part of it
 
     def refuse(self, environ: Environ, start_response: StartResponse, error: LambdaPoolError) -> Iterable[bytes]:
         """The body of the answer 503."""

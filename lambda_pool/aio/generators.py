@@ -6,7 +6,7 @@ from typing import Any
 
 _CLOSES = "async_generator_athrow"  # the type that aclose() returns, which no module names
 TURNS = 10
-"""Turns that other tasks get until the loop has begun to close one: two for each one around another."""
+"""How often other tasks may run until the loop has begun to close one. Nested generators need two turns each."""
 
 
 def closing(loop: asyncio.AbstractEventLoop) -> list["asyncio.Task[Any]"]:
@@ -15,12 +15,12 @@ def closing(loop: asyncio.AbstractEventLoop) -> list["asyncio.Task[Any]"]:
 
 
 async def turn() -> None:
-    """Let the other tasks have theirs."""
+    """Let the other tasks run."""
     await asyncio.sleep(0)
 
 
 async def closed(holds: Callable[[], bool], seconds: float) -> None:
-    """Wait at most so many seconds for them, while something `holds` what one of them may give back."""
+    """Wait at most `seconds` for the loop to close generators, as long as `holds()`: one may give a connection back."""
     loop = asyncio.get_running_loop()
     until = loop.time() + seconds
     turns = TURNS

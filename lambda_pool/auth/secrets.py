@@ -244,7 +244,7 @@ class SecretsManager(Forgetful):
             raise answer.error
         if answer.version and answer.version == self._refused and self._stage == _CURRENT:
             pending = self._ask(_PENDING, deadline)
-            # A half-written one is no login: then the server's reason to refuse the current one is what to report.
+            # A half-written version is no login. Then report why the server refused the current one.
             if isinstance(pending, _Answer) and isinstance(_parse(pending), _Login):
                 answer = pending
         self._refused = ""

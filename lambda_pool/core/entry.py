@@ -121,7 +121,7 @@ class Entry:
         self.borrowed_mono: float = 0.0
         self.checkout: float = 0.0
         self.fresh: bool = False
-        self.cancel_mono: float = -1.0  # by when the statement that this borrow had cancelled must end; or none was
+        self.cancel_mono: float = -1.0  # when the statement cancelled in this borrow must have ended; -1 if none was
         self.condemned: bool = False  # its statement was cancelled by another thread: it must not be lent again
         self.request: object = None  # the request that it was borrowed for, in a server that has many at once
         self.where: object = None

@@ -69,7 +69,7 @@ class PoolState:
         return entry
 
     def held_by(self, owner: int, request: object) -> int:
-        """How many entries this borrower holds for this request: a server's thread may leave others' behind."""
+        """How many entries this borrower holds for this request. A server's thread may hold those of others, too."""
         return sum(
             entry.owner == owner and entry.request is request
             for entry in self.entries
@@ -111,7 +111,7 @@ class PoolState:
             return False
         self._returns += 1
         entry.returned = self._returns
-        entry.work = Work.ENDED  # else it would count as that of a next borrower who has not got it yet
+        entry.work = Work.ENDED  # otherwise the next borrower, who has not got it yet, would answer for it
         entry.state = _IDLE
         self.wake()
         return True

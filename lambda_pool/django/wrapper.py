@@ -42,7 +42,7 @@ class PooledWrapper:
     connection: Any
     _needs_rollback: bool = False
     _ended_well: bool = False
-    """An atomic() that is now rolled back was told of no error."""
+    """The atomic() that is being rolled back ended without an error."""
     settings_dict: dict[str, Any]
     alias: str
     autocommit: bool
@@ -288,7 +288,7 @@ class PooledWrapper:
 
     @property
     def needs_rollback(self) -> bool:
-        """Like Django's. An atomic() that ends with a rollback takes it back, and only its frame knows how it ended.
+        """Like Django's. An atomic() that rolls back first sets it to False; only its frame shows how the block ended.
 
         Where a generator or an ExitStack has handled an error, sys.exc_info() still shows it.
         """
@@ -314,7 +314,7 @@ class PooledWrapper:
         self._asked_to_roll_back = self._ended_well = False
         super().savepoint_rollback(sid)  # type: ignore[misc]
         if hidden and self.home().core.config.unsaved == "raise":
-            raise errors.NotCommitted(_HIDDEN)  # not Django's error, which atomic() would keep to itself
+            raise errors.NotCommitted(_HIDDEN)  # not Django's error, which atomic() would hide
         if hidden:
             log.warning("%s", _HIDDEN)
 

@@ -312,7 +312,7 @@ def test_nor_does_it_give_its_name_to_a_later_error(database: Database, monkeypa
     assert database.rows() == [2, 3]
 
 
-def test_a_borrow_that_soon_follows_one_that_was_struck_is_struck_too(database: Database) -> None:
+def test_a_borrow_that_soon_follows_a_cancelled_one_is_cancelled_too(database: Database) -> None:
     pool = database.pool(cancel_before_deadline=1.0)
     start = time.monotonic()
     for _ in range(2):

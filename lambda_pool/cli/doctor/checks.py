@@ -76,7 +76,7 @@ class Patient:
         return self.request().host
 
     def cursor(self) -> AbstractContextManager[Any]:
-        """A cursor of the driver's own, with tuples: `connect_args` may hold the user's own kinds."""
+        """The driver's plain cursor, which returns tuples: `connect_args` may name another class."""
         assert self.link is not None
         return self.pool.connector.engine.cursor(self.link.driver_connection)
 

@@ -79,7 +79,7 @@ class OwnedLock(asyncio.Lock):
         self._owner, self._closing = asyncio.current_task(), True
 
     def is_held(self, timeout: float | None) -> bool:
-        """True if its owner goes on to hold it. A generator that is being closed gets `timeout` seconds to end."""
+        """True if its owner still holds it. A generator that is being closed gets `timeout` seconds to end."""
         if not in_greenlet():
             return self.locked()
         return finish(self._is_held(self._notes.patience if timeout is None else timeout))

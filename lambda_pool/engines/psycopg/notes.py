@@ -52,7 +52,7 @@ class Notes:
         self.closed_in_transaction = False
         self.blocks = 0
         self.two_phase = self.left_prepared = ""
-        """The transaction's identifier; that of what was prepared last, and neither committed nor rolled back since."""
+        """The open two-phase transaction's identifier; that of the last prepared one, unless it was ended since."""
         self.slow_query: float = 0.0
         self.on_slow: OnSlow | None = None
         self.patience: float = 0.0

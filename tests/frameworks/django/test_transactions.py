@@ -214,7 +214,7 @@ def test_a_hidden_error_is_told_also_where_the_rollback_finds_no_connection(use:
 
 @pytest.mark.parametrize("unsaved", ["raise", "warn"])
 @pytest.mark.parametrize("autocommit", [True, False])
-def test_an_inner_block_that_django_rolls_back_without_a_word(
+def test_an_inner_block_that_django_rolls_back_without_an_error(
     use: Use, database: Database, unsaved: str, autocommit: bool, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The outer one, or commit() by hand with AUTOCOMMIT off, would save the rest."""
