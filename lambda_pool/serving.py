@@ -31,12 +31,13 @@ class Requests:
             raise ConfigError(f"pool is not valid: it must be a lambda_pool.Pool, not {type(pool).__name__}")
         if on_unavailable is not None and not callable(on_unavailable):
             raise ConfigError(f"on_unavailable={on_unavailable!r} is not valid: it must be callable")
+        said = "request_timeout"
         if request_timeout is None:
-            self._timeout = configuration.web_timeout()
+            self._timeout, said = configuration.web_timeout(), "AWS_LAMBDA_FUNCTION_TIMEOUT"
         else:
-            self._timeout = configuration.seconds("request_timeout", request_timeout)
+            self._timeout = configuration.seconds(said, request_timeout)
         if self._timeout is not None:
-            _check_timeout(self._timeout, 0.0 if pool is None else pool.config.cancel_before_deadline)
+            _check_timeout(said, self._timeout, 0.0 if pool is None else pool.config.cancel_before_deadline)
         shutdown.in_server()
 
     def begin(self, *, lasting: bool = False) -> "Served | None":
@@ -48,13 +49,13 @@ class Requests:
         return Served(begin(monotonic() + min(ends) if ends and not lasting else None, lasting=lasting))
 
 
-def _check_timeout(seconds: float, cancel_before: float) -> None:
+def _check_timeout(said: str, seconds: float, cancel_before: float) -> None:
     """Raises ConfigError if requests that may last so long would have no time to wait for anything."""
     if seconds <= max(cancel_before, RESERVE):
         kept = f"cancel_before_deadline ({cancel_before:g})" if cancel_before > RESERVE else f"{RESERVE:g} seconds"
         raise ConfigError(
-            f"request_timeout={seconds:g} is not valid: it must be more than {kept}, which the pool keeps back for the "
-            "end of a request"
+            f"{said}={seconds:g} is not valid: it must be more than {kept}, which the pool keeps back for the end of a "
+            "request"
         )
 
 

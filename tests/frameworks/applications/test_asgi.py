@@ -759,3 +759,11 @@ def test_a_request_needs_more_time_than_is_kept_back_at_its_end() -> None:
     pool = lambda_pool.Pool("postgresql://h/d", cancel_before_deadline=0.5)
     with pytest.raises(lambda_pool.ConfigError, match=r"request_timeout=0\.5 .* than cancel_before_deadline \(0\.5\)"):
         Middleware(lambda scope, receive, send: None, pool, request_timeout=0.5)  # type: ignore[arg-type, return-value]
+
+
+def test_a_functions_timeout_that_leaves_no_time_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_HTTP_ENDPOINT", "127.0.0.1:8080")
+    monkeypatch.setenv("AWS_LAMBDA_FUNCTION_TIMEOUT", "3")
+    pool = lambda_pool.Pool("postgresql://app@localhost/app?sslmode=disable", cancel_before_deadline=3, observers=())
+    with pytest.raises(lambda_pool.ConfigError, match="AWS_LAMBDA_FUNCTION_TIMEOUT=3 is not valid"):
+        Middleware(lambda scope, receive, send: None, pool)  # type: ignore[arg-type, return-value]
