@@ -159,9 +159,10 @@ class TestConnection:
 class TestReturn:
     """Nothing of one borrower reaches the next."""
 
-    def test_autocommit_is_restored(self, database: Database) -> None:
+    @pytest.mark.parametrize("reset", ["changed", "transaction"])
+    def test_autocommit_is_restored(self, database: Database, reset: str) -> None:
         for start in (False, True):
-            pool = database.pool(autocommit=start)
+            pool = database.pool(autocommit=start, reset=reset)
             with pool.connection() as conn:
                 if database.engine == "postgresql":
                     conn.autocommit = not start
@@ -180,6 +181,10 @@ class TestReturn:
                 conn.read_only = True
                 conn.deferrable = True
             else:
+                database.query(conn, "set session transaction isolation level serializable")
+        if database.engine == "mysql":
+            with pool.connection() as conn:
+                assert database.query(conn, "select @@session.tx_isolation") == [("REPEATABLE-READ",)]
                 database.query(conn, "set session transaction isolation level serializable, read only")
         with pool.connection() as conn:
             if database.engine == "postgresql":

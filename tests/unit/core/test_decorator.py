@@ -75,7 +75,7 @@ class TestInjection:
         def handler(event: Any, context: Any, conn: Any) -> Any:
             return conn
 
-        assert handler({}, None, conn="mine") == "mine"
+        assert handler({}, None, conn="mine") == "mine"  # type: ignore[call-arg]
         assert driver.links == []
 
     def test_methods_and_callables(self, pool: lambda_pool.Pool) -> None:
@@ -127,7 +127,7 @@ class TestInjection:
             return event, context
 
         context = Context()
-        assert handler(event=1, context=context) == (1, context)
+        assert handler(event=1, context=context) == (1, context)  # type: ignore[call-arg]
 
     def test_two_pools_on_one_handler(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
         other = driver.pool("postgresql://fake@fake.example/other")

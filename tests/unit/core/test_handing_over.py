@@ -154,7 +154,7 @@ def test_in_the_body_of_a_class(pool: lambda_pool.Pool) -> None:
     static = (here.static, here.static_inside, Handlers.static, Handlers.static_inside)
     for handler in (here.method, here.by_position, *static, here.of_class, Handlers.of_class):
         assert handler(1, LambdaContext()) == (1, 0)
-    assert here.of_none(1, LambdaContext()) == (1, None)
+    assert here.of_none(1, LambdaContext()) == (1, None)  # type: ignore[call-arg]
 
 
 # --- decorators below the pool's --------------------------------------------------------------------------------------
@@ -366,7 +366,7 @@ def test_a_connection_of_the_callers_own_is_used(pool: lambda_pool.Pool) -> None
     for shape in ("plain", "by position only", "bound method", "partial"):
         handler: Callable[..., Any] = pool.handler(HANDLERS[shape])
         assert handler(1, LambdaContext(), Mock(number="mine")) == (1, "mine")
-    assert pool.handler(plain)(1, None, conn=Mock(number="mine")) == (1, "mine")
+    assert pool.handler(plain)(1, None, conn=Mock(number="mine")) == (1, "mine")  # type: ignore[call-arg]
     assert pool.stats().size == 0
 
 
@@ -618,7 +618,7 @@ def test_without_a_connection_the_handlers_helper_needs_one(pool: lambda_pool.Po
 
 def test_event_and_context_that_are_missing_are_pythons_error(pool: lambda_pool.Pool) -> None:
     with pytest.raises(TypeError, match="context"):
-        pool.handler(plain)({})
+        pool.handler(plain)({})  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("take", [True, False])
