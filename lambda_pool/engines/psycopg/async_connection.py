@@ -84,7 +84,7 @@ class OwnedLock(asyncio.Lock):
             return self.locked()
         return finish(self._is_held(self._notes.patience if timeout is None else timeout))
 
-    async def _is_held(self, seconds: float | None = None) -> bool:
+    async def _is_held(self, seconds: float | None) -> bool:
         for _ in range(TURNS):
             if self._closing or not self.locked():
                 break
@@ -98,10 +98,10 @@ class OwnedLock(asyncio.Lock):
 
     async def acquire(self) -> Any:
         """Like any asyncio lock."""
-        task = asyncio.current_task()
-        if self.locked() and self._owner is task and await self._is_held():
+        task, until = asyncio.current_task(), self._notes.until
+        left = None if until is None else until - monotonic()
+        if self.locked() and self._owner is task and await self._is_held(left):
             raise BusyError
-        until = self._notes.until
         if until is None or not self.locked():
             await super().acquire()
         else:
