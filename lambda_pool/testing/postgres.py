@@ -136,9 +136,20 @@ class PostgresServer(Server):
         rules = ["local all all scram-sha-256", *self._hba, "host all all 127.0.0.1/32 scram-sha-256", ""]
         (self._data / "pg_hba.conf").write_text("\n".join(rules))
 
+    @property
+    def _lock_file(self) -> Path:
+        return self._data / "postmaster.pid"
+
     def _command(self) -> list[str]:
         assert self._binaries is not None
         return [str(self._binaries / "postgres"), "-D", str(self._data), "-p", str(self.port)]
+
+    def _start_once(self) -> bool:
+        # A server that is killed while it starts may leave a lock file empty, and then PostgreSQL does not start again.
+        for lock in (self._lock_file, self._data.parent / f".s.PGSQL.{self.port}.lock"):
+            if lock.exists() and not lock.stat().st_size:
+                lock.unlink()
+        return super()._start_once()
 
     def _stop_signal(self, mode: StopMode) -> signal.Signals:
         return {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}[mode]
@@ -147,10 +158,9 @@ class PostgresServer(Server):
         # Politely first: a killed postmaster leaves its System V shared memory segment behind.
         with contextlib.suppress(TimeoutError):
             self.stop("immediate", timeout=10.0)
-        lock = self._data / "postmaster.pid" if self._folder is not None else None
-        if lock is not None and lock.exists() and self.pid is None:
+        if self._folder is not None and self._lock_file.exists() and self.pid is None:
             # After kill(): line 7 of the lock file names the segment (key and id).
-            lines = lock.read_text().splitlines()
+            lines = self._lock_file.read_text().splitlines()
             ipcrm = shutil.which("ipcrm")
             if len(lines) >= 7 and ipcrm is not None:
                 command = [ipcrm, "-m", lines[6].split()[1]]

@@ -91,6 +91,15 @@ def test_a_server_that_is_not_ready_in_time(server: PostgresServer, monkeypatch:
     assert server.execute("select 1") == [(1,)]
 
 
+def test_a_server_that_was_killed_before_it_wrote_its_lock_files_starts_again(server: PostgresServer) -> None:
+    data = Path(f"/proc/{server.pid}/cwd").resolve()
+    server.stop()
+    (data / "postmaster.pid").touch()
+    (data.parent / f".s.PGSQL.{server.port}.lock").touch()
+    server.start()
+    assert server.execute("select 1") == [(1,)]
+
+
 def test_what_does_not_start_again_keeps_its_data(server: PostgresServer) -> None:
     server.execute("create table kept (id integer)")
     settings = Path(f"/proc/{server.pid}/cwd").resolve() / "postgresql.conf"
