@@ -210,12 +210,20 @@ ONCE = {"close_resets_only": False}
 
 
 def once(kind: Any) -> Any:
-    """The same class of sessions, which may be closed and used again until `end` is called.
+    """The same class of sessions, which may be closed, or invalidated, and used again until `end` is called.
 
     The handler's own begin() takes over what `begin_ahead` has begun. Raises TypeError for what is not a class.
     """
 
     def close(self: Any) -> None:
+        self.reset()
+
+    def invalidate(self: Any) -> None:
+        while (nested := self.get_nested_transaction()) is not None:
+            nested.close()
+        outermost = self.get_transaction()
+        if outermost is not None:
+            outermost.close(invalidate=True)
         self.reset()
 
     def end(self: Any) -> None:
@@ -230,8 +238,9 @@ def once(kind: Any) -> Any:
             return ahead
         return kind.begin(self, nested)
 
-    own = {"close": close, "end": end, "begin": begin, "begin_ahead": begin_ahead, "begun_ahead": None}
-    return type(kind.__name__, (kind,), {"__module__": kind.__module__, **own})
+    own = {"close": close, "invalidate": invalidate, "end": end, "begin": begin}
+    ahead = {"begin_ahead": begin_ahead, "begun_ahead": None}
+    return type(kind.__name__, (kind,), {"__module__": kind.__module__, **own, **ahead})
 
 
 def is_begun(session: Session) -> bool:

@@ -142,6 +142,27 @@ def test_the_handler_may_commit_and_roll_back_itself(
     assert database.rows() == [1, 2, 4, 5]
 
 
+@pytest.mark.parametrize("nested", [False, True])
+def test_the_handler_may_invalidate_and_go_on(
+    database: Database, engine: Engine, table: sqlalchemy.Table, nested: bool
+) -> None:
+    @handler(engine)
+    def function(event: Any, context: Any, session: Session) -> None:
+        session.execute(table.insert().values(id=1))
+        if nested:
+            session.begin_nested()
+            session.execute(table.insert().values(id=2))
+        lost = session.connection()
+        session.invalidate()
+        assert lost.closed
+        session.execute(table.insert().values(id=3))
+
+    function({}, CONTEXT)
+    assert database.rows() == [3]
+    assert pool_of(engine).stats().in_use == 0
+    assert pool_of(engine).stats().opened == 2
+
+
 def test_without_autobegin(database: Database, engine: Engine, table: sqlalchemy.Table) -> None:
     """The end of a block saves what is in the block. The handler's end saves what was begun in another way."""
 
