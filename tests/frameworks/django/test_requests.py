@@ -142,6 +142,21 @@ def test_a_function_without_http(connection: Any, database: Database) -> None:
     assert (found.in_use, found.opened, found.leaked) == (0, 1, 0)
 
 
+def test_a_function_that_awaits_the_orm_with_its_own_connection(use: Use, database: Database) -> None:
+    connection = use(max_size=1, timeout=1)
+
+    async def count() -> int:
+        return int(await Order.objects.acount())
+
+    @handler
+    def function(event: Any, context: Any) -> int:
+        Order.objects.create(name=event["name"])
+        return async_to_sync(count)()
+
+    assert [function({"name": f"order {number}"}, CONTEXT) for number in (1, 2, 3)] == [1, 2, 3]
+    assert (stats(connection).opened, stats(connection).leaked) == (1, 0)
+
+
 def test_a_function_that_fails(connection: Any, database: Database) -> None:
     @handler
     def function(event: Any, context: Any) -> int:
