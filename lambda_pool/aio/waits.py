@@ -51,8 +51,10 @@ async def spawn(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> 
         try:
             value = await wanted
         except BaseException:  # noqa: BLE001 - raised again out of the wait, where the code handles it
+            waiter.parent = getcurrent()  # an eager task may have begun in another greenlet
             wanted = waiter.throw(*sys.exc_info())
         else:
+            waiter.parent = getcurrent()
             wanted = waiter.switch(value)
     return wanted  # type: ignore[no-any-return]
 

@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 import threading
+import types
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
 from typing import Any
@@ -17,6 +18,8 @@ import pytest
 import lambda_pool
 from lambda_pool import ConfigError, NotCommitted, PoolTimeout
 from lambda_pool.aio.pool import core_of_async
+from lambda_pool.aio.waits import spawn
+from lambda_pool.waiting import pause
 from tests.contract.conftest import Database
 from tests.contract.test_contract import DRIVER_ERRORS
 from tests.frameworks.aio.conftest import Ground, at_rest, query
@@ -355,6 +358,41 @@ def test_anyio_cancels_and_the_connection_is_kept(pg_url: str) -> None:
 
     anyio.run(work)
     assert pool.stats().opened == 1
+
+
+def test_a_task_that_begins_inside_of_other_code_waits_by_itself() -> None:
+    """With `asyncio.eager_task_factory`, code that SQLAlchemy runs for a session begins a task in its own greenlet."""
+    ended: list[str] = []
+
+    def inner() -> None:
+        pause(0.01)
+        pause(0.01)
+        ended.append("inner")
+
+    @types.coroutine
+    def rest(began: Any, wanted: Any) -> Any:
+        while True:
+            try:
+                yield wanted
+                wanted = began.send(None)
+            except StopIteration:
+                return
+
+    def outer() -> Any:
+        began = spawn(inner)
+        task = asyncio.get_running_loop().create_task(rest(began, began.send(None)))
+        pause(0.2)
+        ended.append("outer")
+        return task
+
+    async def both() -> None:
+        await (await spawn(outer))
+
+    # In a thread: greenlets that were mixed up leave Python's count of calls wrong, for whoever reports the failure.
+    thread = threading.Thread(target=lambda: asyncio.run(both()))
+    thread.start()
+    thread.join()
+    assert ended == ["inner", "outer"]
 
 
 def test_what_runs_no_asyncio_is_told_so(ground: Ground) -> None:
