@@ -6,8 +6,9 @@ import inspect
 import logging
 import warnings
 from collections.abc import Awaitable, Callable
-from threading import local
+from threading import current_thread, local, main_thread
 from typing import Any
+from weakref import finalize
 
 from .. import invocation
 from ..decorator import Unavailable, event_and_context, handing_over
@@ -27,21 +28,28 @@ _PATIENCE = 1.0
 _MIN_PATIENCE = 0.05
 
 
+class _Life:
+    """Ends with its thread."""
+
+
 class _Mine(local):
     loop: asyncio.AbstractEventLoop | None = None
+    life: _Life | None = None
 
 
 _mine = _Mine()
 
 
 def environment_loop() -> asyncio.AbstractEventLoop:
-    """The loop of this thread, open as long as the process lives. Mangum and other callers of asyncio get it too."""
+    """The loop of this thread, open as long as that lives. Mangum and other callers of asyncio get it too."""
     loop = _current() or _mine.loop
     if loop is None or loop.is_closed():
         loop = asyncio.new_event_loop()
-    if loop is not _mine.loop:
-        _mine.loop = loop
+        _mine.life = life = _Life()
+        finalize(life, loop.close)
+    elif loop is not _mine.loop and current_thread() is main_thread():
         atexit.register(loop.close)
+    _mine.loop = loop
     asyncio.set_event_loop(loop)  # `asyncio.run` leaves no loop set
     return loop
 

@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+import threading
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -32,6 +33,25 @@ def test_one_loop_for_all_invocations(ground: Ground) -> None:
     assert handler(3, LambdaContext()) == 2
     assert len(set(map(id, loops))) == 1
     assert ground.rows() == [1, 3]
+    assert pool.stats().opened == 1
+
+
+def test_the_loop_of_a_thread_is_closed_with_it(ground: Ground) -> None:
+    """A decorator above may run each invocation in a new thread: their loops would use up the process's descriptors."""
+    pool = ground.pool()
+    loops = []
+
+    @pool.handler
+    async def handler(event: Any, context: Any, conn: Any) -> None:
+        loops.append(asyncio.get_running_loop())
+        await ground.insert(conn, event)
+
+    for number in (1, 2):
+        thread = threading.Thread(target=handler, args=(number, LambdaContext()))
+        thread.start()
+        thread.join()
+    assert ground.rows() == [1, 2]
+    assert [loop.is_closed() for loop in loops] == [True, True]
     assert pool.stats().opened == 1
 
 
