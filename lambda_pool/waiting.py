@@ -38,7 +38,7 @@ class Turn(Protocol):
 
     @property
     def abandoned(self) -> bool:
-        """True if nobody will ever wait there again."""
+        """True if nobody waits there now, and perhaps never will again. It is woken when it is passed over."""
 
     def wait(self, seconds: float) -> bool:
         """Wait for `wake`, at most this many seconds. False if it did not come."""

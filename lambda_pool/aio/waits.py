@@ -209,8 +209,8 @@ class TaskTurn:
 
     @property
     def abandoned(self) -> bool:
-        """True if its loop was closed."""
-        return self._loop.is_closed()
+        """True if its loop does not run: it may never run again."""
+        return not self._loop.is_running()
 
     def wait(self, seconds: float) -> bool:
         """Wait for `wake`, at most this many seconds. False if it did not come."""

@@ -41,8 +41,11 @@ class PoolState:
     def acquire(self, role: Role, owner: int, turn: "Turn | None" = None) -> Entry | None:
         """The idle entry of this role that was used last; else room for a new one; else the entry idle for longest.
 
-        None if there is nothing, or if others wait and `turn` is not the first of them.
+        None if there is nothing, or if others wait and `turn` is not the first of them. A `turn` that was passed over
+        joins the queue again.
         """
+        if turn is not None and turn not in self.queue:
+            self.queue.append(turn)
         if self.queue and self.queue[0] is not turn:
             return None
         found = None
@@ -99,9 +102,9 @@ class PoolState:
             self.queue[0].wake()
 
     def _pass_over_abandoned(self) -> None:
-        """Drop the first places if their event loop was closed: nobody comes for them. Further back they do no harm."""
+        """Drop the first places if their event loop does not run. Further back they do no harm."""
         while self.queue and self.queue[0].abandoned:
-            self.queue.popleft()
+            self.queue.popleft().wake()
 
     # --- giving back and giving up ------------------------------------------------------------------------------------
 

@@ -240,7 +240,8 @@ def test_a_task_that_has_all_of_them_is_told_at_once(ground: Ground) -> None:
     asyncio.run(asyncio.wait_for(work(), 5))
 
 
-def test_a_turn_of_a_closed_loop_holds_nobody_up(ground: Ground) -> None:
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "left"])
+def test_a_turn_of_a_loop_that_ended_holds_nobody_up(ground: Ground, closed: bool) -> None:
     pool = ground.pool(max_size=1, timeout=5)
     loop = asyncio.new_event_loop()
 
@@ -254,7 +255,8 @@ def test_a_turn_of_a_closed_loop_holds_nobody_up(ground: Ground) -> None:
 
     context, _, waiting = loop.run_until_complete(hold())
     waiting._log_destroy_pending = False
-    loop.close()
+    if closed:
+        loop.close()
 
     async def work() -> None:
         await context.__aexit__(None, None, None)
@@ -263,6 +265,37 @@ def test_a_turn_of_a_closed_loop_holds_nobody_up(ground: Ground) -> None:
 
     asyncio.run(work())
     assert pool.stats().waiting == 0
+    loop.close()
+
+
+def test_a_turn_of_a_loop_that_goes_on_is_not_lost(ground: Ground) -> None:
+    pool = ground.pool(max_size=1, timeout=5)
+    loop = asyncio.new_event_loop()
+    context = pool.connection()
+
+    async def hold() -> Any:
+        await context.__aenter__()
+        waiting = loop.create_task(pool.connection().__aenter__())
+        await asyncio.sleep(0.05)
+        return waiting
+
+    waiting = loop.run_until_complete(hold())
+
+    async def give_up() -> None:
+        async with pool.connection(timeout=0.1):
+            raise AssertionError("nothing was free")
+
+    with pytest.raises(PoolTimeout):  # it passes over the one that waits
+        asyncio.run(give_up())
+
+    async def go_on() -> Any:
+        await asyncio.sleep(0.05)
+        assert pool.stats().waiting == 1
+        await context.__aexit__(None, None, None)
+        return await waiting
+
+    assert ground.backend(loop.run_until_complete(asyncio.wait_for(go_on(), 3)))
+    loop.close()
 
 
 def test_context_variables_flow(ground: Ground) -> None:
