@@ -12,7 +12,7 @@ from .events import Reason
 from .invocation import Deadline, reserve
 from .pool import ConnectionPool
 from .request import Request
-from .waiting import current_borrower
+from .waiting import cannot_go_on, current_borrower
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
@@ -29,7 +29,7 @@ def end_invocation(pool: ConnectionPool, since: float, *, alone: bool = True) ->
             entry.state is State.IDLE and entry.link.status() in AT_REST for entry in pool.state.entries
         ):
             return None
-        held = pool.state.reclaim(current_borrower(), alone=alone, since=since)
+        held = pool.state.reclaim(current_borrower(), alone=alone, since=since, cannot_go_on=cannot_go_on)
     return _take_back(pool, held)
 
 

@@ -56,6 +56,8 @@ class Waits(Protocol):
     def current_borrower(self) -> int:
         """See the function of that name, as for all methods below."""
 
+    def cannot_go_on(self, borrower: int) -> bool: ...
+
     def pause(self, seconds: float) -> None: ...
 
     def ready(self, fd: int, events: int, timeout: float | None) -> int: ...
@@ -107,6 +109,11 @@ def current_borrower() -> int:
     """Who borrows: a thread, by its number; or a task, by a negative one."""
     other = _Seam.other and _other()
     return other.current_borrower() if other else get_ident()
+
+
+def cannot_go_on(borrower: int) -> bool:
+    """True for a task whose event loop was closed, or was left and may never run again."""
+    return borrower < 0 and _Seam.other is not None and _Seam.other.cannot_go_on(borrower)
 
 
 def pause(seconds: float) -> None:

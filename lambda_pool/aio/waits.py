@@ -289,6 +289,10 @@ class _LoopWaits:
             number = _numbers[task] = -next(_next)
         return number
 
+    def cannot_go_on(self, borrower: int) -> bool:
+        tasks = [task for task, number in list(_numbers.items()) if number == borrower]
+        return not any(task.get_loop().is_running() for task in tasks)
+
     def finish(self, awaitable: Awaitable[T]) -> T:
         return getcurrent().parent.switch(awaitable)  # type: ignore[union-attr, no-any-return]
 

@@ -6,6 +6,7 @@ one, and `reclaim` finds what such an exception left behind.
 """
 
 from collections import deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from ..endpoints.base import Role
@@ -144,11 +145,12 @@ class PoolState:
         """Why an entry is not of this generation."""
         return Reason.POOL_CLOSED if entry.generation < self._closed else Reason.GENERATION
 
-    def reclaim(self, owner: int, *, alone: bool, since: float) -> list[Entry]:
+    def reclaim(self, owner: int, *, alone: bool, since: float, cannot_go_on: Callable[[int], bool]) -> list[Entry]:
         """Take out what was lent after `since` (monotonic, seconds), and what was left half open or half closed.
 
         `alone`: take it from every borrower, not only from this one. Called when this borrower borrows nothing any
-        more: what it still seems to be doing was left behind by an exception.
+        more: what it still seems to be doing was left behind by an exception. `cannot_go_on` tells other borrowers that
+        have left something behind.
         """
         self.forget_turns(owner)
         found = []
@@ -159,7 +161,7 @@ class PoolState:
                     entry.taker = owner
                     entry.state = _GONE
                     found.append(entry)
-            elif entry.state is not _IDLE and (entry.taker or entry.owner) == owner:
+            elif entry.state is not _IDLE and ((who := entry.taker or entry.owner) == owner or cannot_go_on(who)):
                 # Leave what another borrower is opening or taking away: that one will finish it.
                 entry.state = _GONE
                 found.append(entry)

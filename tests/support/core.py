@@ -46,7 +46,7 @@ def take_away(pool: Pool) -> list[Entry]:
     """What the end of an invocation does first: take out the lent connections, and free their room."""
     core = core_of(pool)
     with core.lock:
-        taken = core.state.reclaim(-1, alone=True, since=0.0)
+        taken = core.state.reclaim(-1, alone=True, since=0.0, cannot_go_on=lambda _: False)
         for entry in taken:
             core.state.free(entry)
     return taken

@@ -237,6 +237,38 @@ def test_a_plain_function_leaves_no_task_on_a_loop_of_its_own(ground: Ground, fa
     assert at_rest(pool)
 
 
+@pytest.mark.parametrize("closed", [True, False], ids=["closed", "left"])
+def test_a_task_that_connects_when_its_loop_ends_keeps_no_place(ground: Ground, closed: bool) -> None:
+    """Nobody ever goes on with it, not even the garbage collection."""
+    pool = ground.pool(max_size=1, timeout=2)
+    loops = []
+
+    async def use() -> None:
+        async with pool.connection() as conn:
+            await query(conn, "select 1")
+
+    async def leave() -> None:
+        task: Any = asyncio.create_task(use())
+        task._log_destroy_pending = False
+        while not pool.stats().in_use:
+            await asyncio.sleep(0)
+        assert pool.stats().opened == 0
+
+    @pool.handler
+    def handler(event: str, context: Any) -> None:
+        loop = asyncio.new_event_loop()
+        loops.append(loop)
+        loop.run_until_complete(leave() if event == "leave" else use())
+        if closed:
+            loop.close()
+
+    handler("leave", LambdaContext())
+    handler("use", LambdaContext())
+    assert at_rest(pool)
+    for loop in loops:
+        loop.close()
+
+
 def test_what_is_left_open_is_not_reported_as_saved(ground: Ground) -> None:
     """A connection that was entered and never left, with work on it."""
     pool = ground.pool()
