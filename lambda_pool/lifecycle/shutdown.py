@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from _thread import start_new_thread
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def install() -> None:
     if configuration.is_web_function():
         in_server()
         return
-    if _Installed.done or not configuration.graceful_shutdown():
+    if _Installed.done or not configuration.graceful_shutdown() or _in_child():
         return
     _Installed.done = True
     if threading.current_thread() is not threading.main_thread():
@@ -72,6 +73,12 @@ def install() -> None:
         )
         return
     _Installed.previous = signal.signal(signal.SIGTERM, _on_sigterm)
+
+
+def _in_child() -> bool:
+    """True while a process that `multiprocessing` has spawned imports its modules. Its parent hears of the end."""
+    process = sys.modules.get("multiprocessing.process")
+    return process is not None and process.current_process().name != "MainProcess"
 
 
 def _register(address: str) -> socket.socket:

@@ -146,6 +146,7 @@ def test_multiprocessing_in_a_handler(
     assert (answer.payload["opened"], answer.payload["size"]) == (2, 2)
     assert len({backend for backend, _, _ in children} | ours) == 4
     assert {(size, code) for _, size, code in children} == {(1, -15 if ending == "terminated" else 0)}
+    assert "refused to register" not in answer.log
     until(lambda: len(database.sessions("forked")) == 2, 5)
     after = runtime.invoke()
     assert after.payload == {"backend": before.payload["backend"], "rows": [[1], [2], [2], [2], [3]]}
