@@ -28,7 +28,6 @@ class _State:
     """What is true of this process as a whole."""
 
     cold = True
-    hooked = False
     made: ClassVar[dict[tuple[object, ...], ReferenceType[ConnectionPool]]] = {}
     """By name and place, the last pool that was made in an invocation, or in Lambda."""
     warned: ClassVar[set[tuple[object, ...]]] = set()
@@ -52,9 +51,6 @@ def register(pool: ConnectionPool) -> None:
     _pools[:] = [known for known in _pools if known() is not None]
     _pools.append(ref(pool))
     _note_made(pool)
-    if not process.hooked:
-        process.hooked = True
-        os.register_at_fork(after_in_child=_after_fork)
     look_at_deadlines()
     initialization = configuration.lambda_initialization()
     if initialization == "":
@@ -204,3 +200,7 @@ def _after_fork() -> None:
         except Exception:
             # An error in the user's own `Auth` or `EndpointSource`. The next pool must start afresh all the same.
             log.exception("pool %s: the reset after a fork failed", pool.name)
+
+
+# At import and not with the first pool: a hook that others register after it may use a pool.
+os.register_at_fork(after_in_child=_after_fork)

@@ -5,6 +5,7 @@ import json
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -520,6 +521,21 @@ class TestFork:
         assert histories == [["discard"], ["execute", "discard"], []]
         assert "size=1" in stats
         assert [link.history for link in driver.links] == [[], ["execute", "commit"]]
+
+    def test_another_hook_finds_an_empty_pool(self) -> None:
+        """Also one that was registered before the pool was made, but after the package was imported."""
+        script = """
+import os
+from lambda_pool import Pool
+from lambda_pool.testing import FakeDriver
+os.register_at_fork(after_in_child=lambda: os.write(1, str(pool.stats().size).encode()))
+pool = FakeDriver().pool()
+pool.warm()
+if not os.fork():
+    os._exit(0)
+os.wait()
+"""
+        assert subprocess.check_output([sys.executable, "-c", script]) == b"0"
 
     def test_what_was_borrowed_before_is_not_cached_by_the_child(self, driver: FakeDriver) -> None:
         """Not even if it looks clean: both processes would use it."""
