@@ -267,6 +267,8 @@ class ConnectionPool:
         with self.lock:
             if entry.state is State.CONNECTING:
                 entry.state = State.LENT
+                return
+        self.emit_closed(entry, Reason.LEAKED)  # taken away meanwhile: its borrower's task closes it, see `give_back`
 
     # --- return -------------------------------------------------------------------------------------------------------
 
@@ -307,9 +309,7 @@ class ConnectionPool:
             since, entry.borrowed_mono = entry.borrowed_mono, 0.0
             # This entry counts in any case: if it was taken away, it is no longer listed, but was in use until now.
             others = sum(each.state is not State.IDLE for each in self.state.entries if each is not entry)
-        if not since:
-            return None
-        return Returned(self.name, mono - since, entry.checkout, not entry.fresh, others + 1)
+        return Returned(self.name, mono - since, entry.checkout, not entry.fresh, others + 1) if since else None
 
     def emit_returned(self, entry: Entry) -> None:
         """Emit the event of a borrow whose connection leaves the pool; only once, even if it comes back after all."""
