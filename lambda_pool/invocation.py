@@ -1,6 +1,6 @@
 """The invocations that run now, and how long they still may. The decorator notes this, and every wait reads it."""
 
-from threading import get_ident
+from threading import get_ident, main_thread
 from time import monotonic
 from typing import Any
 
@@ -57,6 +57,15 @@ def current() -> Any:
     if me in running:
         return running[me]
     return next(reversed(list(running.values())), None)
+
+
+def in_one_flow(borrower: int) -> bool:
+    """True if whatever this borrower holds, it holds for what it does now. For what a borrower is, see `waiting`.
+
+    Where no middleware tells requests apart, a server's thread may hold what it borrowed for another request. And the
+    number of a thread that ended is used again.
+    """
+    return borrower < 0 or bool(running) or asking.get() is not None or borrower == main_thread().ident
 
 
 def remaining() -> float | None:

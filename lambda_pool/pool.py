@@ -142,7 +142,7 @@ class ConnectionPool:
             entry = self.state.acquire(role, me)
             if entry is not None:
                 return entry
-            hopeless = self.state.held_by(me, asking.get()) == self.config.max_size
+            hopeless = invocation.in_one_flow(me) and self.state.held_by(me, asking.get()) == self.config.max_size
             if not hopeless:
                 place = turn(me, role)
                 self.state.queue.append(place)

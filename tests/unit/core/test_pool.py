@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -287,6 +288,17 @@ class TestQueue:
             two.connection(),
         ):
             pass
+
+    def test_a_thread_that_serves_many_waits_for_what_it_borrowed_for_another(self, driver: FakeDriver) -> None:
+        """As FastAPI's threads do: one enters a dependency, and serves another request before that one is left."""
+        pool = driver.pool(max_size=1, timeout=10.0)
+        lease = pool.connection()
+        with ThreadPoolExecutor(1) as threads:
+            threads.submit(lease.__enter__).result(10)
+            second = threads.submit(pool.connection().__enter__)
+            until(lambda: pool.stats().waiting == 1 or second.done())
+            lease.__exit__(None, None, None)
+            second.result(10)
 
     def test_an_exception_while_waiting_leaves_the_queue(self, driver: FakeDriver) -> None:
         pool = driver.pool(max_size=1)
