@@ -213,6 +213,7 @@ class Server(abc.ABC):
 
     def _start_once(self) -> bool:
         assert self._folder is not None
+        self._own.clear()  # a server that starts numbers its sessions anew
         offset = len(self.error_log)
         with self._error_log_path.open("ab") as log:
             self._process = subprocess.Popen(

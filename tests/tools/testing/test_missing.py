@@ -20,14 +20,21 @@ from lambda_pool.testing.answers import LambdaRuntimeError
 from lambda_pool.testing.processes import command_line, is_alive, stop_family
 from lambda_pool.testing.runtime import LambdaRuntime, find_emulator
 from lambda_pool.testing.server import ServerError
+from tests.support.shared import make_whole
 
 # --- servers ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[PostgresServer]:
+def shared() -> Iterator[PostgresServer]:
     with PostgresServer(tls=False) as started:
         yield started
+
+
+@pytest.fixture
+def server(shared: PostgresServer) -> Iterator[PostgresServer]:
+    yield shared
+    make_whole(shared)
 
 
 def test_what_is_asked_of_a_server_too_early_is_told() -> None:
@@ -106,9 +113,11 @@ def test_what_does_not_start_again_keeps_its_data(server: PostgresServer) -> Non
     before = settings.read_text()
     server.stop()
     settings.write_text(f"{before}\nno_such_setting = on\n")
-    with pytest.raises(ServerError, match=r"(?s)ended while starting.*no_such_setting"):
-        server.start()
-    settings.write_text(before)
+    try:
+        with pytest.raises(ServerError, match=r"(?s)ended while starting.*no_such_setting"):
+            server.start()
+    finally:
+        settings.write_text(before)
     server.start()
     assert server.execute("select count(*) from kept") == [(0,)]
     server.execute("drop table kept")

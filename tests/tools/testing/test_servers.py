@@ -26,15 +26,22 @@ from lambda_pool.testing import MariaDbServer, PostgresServer
 from lambda_pool.testing.certificates import make_certificates
 from lambda_pool.testing.processes import descendants, is_alive, wait_gone
 from lambda_pool.testing.server import ServerError
+from tests.support.shared import make_whole
 
 Server = PostgresServer | MariaDbServer
 KINDS = [PostgresServer, MariaDbServer]
 
 
 @pytest.fixture(scope="module", params=KINDS, ids=lambda kind: kind.__name__)
-def server(request: pytest.FixtureRequest) -> Iterator[Server]:
+def shared(request: pytest.FixtureRequest) -> Iterator[Server]:
     with request.param(log_statements=True, certificate_names=["orders.example"]) as started:
         yield started
+
+
+@pytest.fixture
+def server(shared: Server) -> Iterator[Server]:
+    yield shared
+    make_whole(shared)
 
 
 def open_session(server: Server, timeout: float = 5.0) -> Any:
@@ -68,6 +75,18 @@ def test_sessions_end_and_the_server_goes_on(server: Server) -> None:
     assert family(server)[0] == before
     with closing(open_session(server)) as session:
         assert ask(session, "select 1") == 1
+
+
+def test_sessions_end_that_have_the_numbers_of_the_servers_own_before_its_restart(server: Server) -> None:
+    server.restart()
+    for _ in range(5):
+        server.execute("select 1")
+    server.restart()
+    sessions = [open_session(server) for _ in range(5)]
+    assert server.end_sessions() == 5
+    for session in sessions:
+        with pytest.raises((psycopg.OperationalError, pymysql.err.OperationalError)):
+            ask(session, "select 1")
 
 
 def test_the_environment_of_a_function_leads_to_the_server(server: Server) -> None:
