@@ -16,6 +16,7 @@ from lambda_pool.testing import MariaDbServer, PostgresServer
 from tests.support.iam_servers import IamServer, iam_mariadb, iam_postgres
 from tests.support.pgbouncer import PgBouncer
 from tests.support.recorder import Recorder
+from tests.support.shared import changed
 
 
 class Refused:
@@ -152,9 +153,9 @@ class TestAccounts:
 
     def test_whose_password_has_expired(self, server: MariaDbServer, user: str) -> None:
         server.execute("alter user barred@'%' password expire")
-        server.execute("set global disconnect_on_expired_password = on")
-        refused = Refused(server.url(user, "x"))
-        server.execute("set global disconnect_on_expired_password = off")
+        option = "set global disconnect_on_expired_password"
+        with changed(server, f"{option} = on", f"{option} = off"):
+            refused = Refused(server.url(user, "x"))
         assert "The password of barred has expired: ALTER USER" in refused.text
         assert len(refused.attempts) == 1
 

@@ -35,6 +35,7 @@ from lambda_pool.testing import FaultyProxy, LambdaRuntime, MariaDbServer, Postg
 from tests.support.iam_servers import RDS_HOST, REGION, IamServer, iam_mariadb, iam_postgres
 from tests.support.names import Names
 from tests.support.pgbouncer import PgBouncer
+from tests.support.shared import changed
 from tests.support.standby import StandbyServer, primary
 
 PASSWORD = "canary/of:a@password%"
@@ -570,16 +571,15 @@ def test_a_role_that_may_not_log_in(server: Server) -> None:
 
 def test_too_many_connections(server: Server) -> None:
     if isinstance(server, PostgresServer):
-        server.execute("alter role app connection limit 0")
-        found = examine(url_of(server))
-        server.execute("alter role app connection limit -1")
-    else:
-        server.execute("alter user app@'%' with max_user_connections 1")
-        pool = Pool(url_of(server), observers=())
-        with pool.connection():
+        with changed(server, "alter role app connection limit 0", "alter role app connection limit -1"):
             found = examine(url_of(server))
-        pool.close()
-        server.execute("alter user app@'%' with max_user_connections 0")
+    else:
+        limit = "alter user app@'%' with max_user_connections"
+        with changed(server, f"{limit} 1", f"{limit} 0"):
+            pool = Pool(url_of(server), observers=())
+            with pool.connection():
+                found = examine(url_of(server))
+            pool.close()
     assert "lower the function's reserved concurrency" in found.failed_at("login")
 
 
@@ -598,14 +598,13 @@ def test_a_server_that_never_answers_a_login(server: Server) -> None:
 
 @pytest.mark.parametrize("server", ["mysql"], indirect=True)
 def test_encryption_that_the_server_demands(server: Server) -> None:
-    server.execute("alter user app@'%' require ssl")
-    found = examine(url_of(server, tls=False, sslmode="disable"))
-    server.execute("alter user app@'%' require none")
-    assert "write sslmode=verify-full" in found.failed_at("login")
-    server.execute("set global require_secure_transport = on")
-    found = examine(url_of(server, tls=False, sslmode="disable"))
-    server.execute("set global require_secure_transport = off")
-    assert "write sslmode=verify-full" in found.failed_at("login")
+    for there, back in [
+        ("alter user app@'%' require ssl", "alter user app@'%' require none"),
+        ("set global require_secure_transport = on", "set global require_secure_transport = off"),
+    ]:
+        with changed(server, there, back):
+            found = examine(url_of(server, tls=False, sslmode="disable"))
+        assert "write sslmode=verify-full" in found.failed_at("login")
 
 
 def test_rules_of_pg_hba() -> None:
@@ -841,15 +840,13 @@ def test_a_token_for_another_region(moto_url: str) -> None:
 
 
 def test_a_read_only_server(server: Server) -> None:
-    if isinstance(server, PostgresServer):
-        server.execute("alter role app set default_transaction_read_only = on")
-    else:
-        server.execute("set global read_only = 1")
-    found, reader = examine(url_of(server)), examine(url_of(server), readonly=True)
-    if isinstance(server, PostgresServer):
-        server.execute("alter role app reset default_transaction_read_only")
-    else:
-        server.execute("set global read_only = 0")
+    there, back = (
+        ("alter role app set default_transaction_read_only = on", "alter role app reset default_transaction_read_only")
+        if isinstance(server, PostgresServer)
+        else ("set global read_only = 1", "set global read_only = 0")
+    )
+    with changed(server, there, back):
+        found, reader = examine(url_of(server)), examine(url_of(server), readonly=True)
     assert "default_transaction_read_only" in found.failed_at("state")
     assert found.status("round trip") == "ok"
     assert reader.report["ok"]
@@ -870,9 +867,9 @@ def test_a_server_whose_clock_is_wrong(server: Server, monkeypatch: pytest.Monke
         monkeypatch.setattr(time, "time", lambda: now() - 3600)
         found = examine(url_of(server))
     else:
-        server.execute("set global init_connect = 'set timestamp = unix_timestamp() + 3600'")
-        found = examine(url_of(server))
-        server.execute("set global init_connect = ''")
+        ahead = "set global init_connect = 'set timestamp = unix_timestamp() + 3600'"
+        with changed(server, ahead, "set global init_connect = ''"):
+            found = examine(url_of(server))
     assert found.status("clock") == "warning"
     assert found.report["exit_code"] == 0
     assert found.steps["clock"]["facts"]["seconds_ahead"] == pytest.approx(3600, abs=2)
