@@ -198,7 +198,7 @@ class FaultyProxy:
     def _accept(self, listener: socket.socket) -> None:
         with suppress(OSError):
             while True:
-                client, _ = listener.accept()
+                client, (_, port) = listener.accept()
                 self.accepted += 1
                 try:
                     server = socket.create_connection(self._target, timeout=10)
@@ -208,7 +208,7 @@ class FaultyProxy:
                     client.close()
                     continue
                 server.settimeout(None)
-                hear = self._listen(client.getpeername()[1]) if self._listen is not None else None
+                hear = self._listen(port) if self._listen is not None else None
                 connection = _Connection(client, server, self._new_fault, hear)
                 try:
                     for end in (client, server):

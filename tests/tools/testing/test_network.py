@@ -187,6 +187,15 @@ def test_refuse_and_listen_again(proxy: FaultyProxy) -> None:
         assert ask(client, b"a") == b"a"
 
 
+def test_a_client_that_is_gone_before_it_is_let_in_stops_nobody_else(echo: int) -> None:
+    with FaultyProxy("127.0.0.1", echo, listen=lambda port: lambda data: None) as proxy:
+        for _ in range(40):
+            with connect(proxy) as client:
+                client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        with connect(proxy) as client:
+            assert ask(client, b"a") == b"a"
+
+
 def test_an_unreachable_server_closes_the_client() -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
