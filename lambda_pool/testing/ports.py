@@ -38,9 +38,12 @@ class _Claim:
 
 _claims: list[_Claim] = []
 
+kept: set[int] = set()
+"""Ports of this process's servers. Nobody else is given one, because a server that is down needs its port again."""
+
 
 def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
-    """Return `count` different TCP ports that nobody listens on now.
+    """Return `count` different TCP ports that nobody listens on now, and that are not `kept`.
 
     A process that does not ask here may take one before it is used, so a caller starts its server in a loop. Raises
     OSError if none is free.
@@ -55,7 +58,7 @@ def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
 def _bind(listener: socket.socket, address: str, ports: Iterator[int]) -> int:
     for attempt in range(_PORTS_EACH):
         try:
-            listener.bind((address, next(ports)))
+            listener.bind((address, next(port for port in ports if port not in kept)))
         except OSError:
             if attempt + 1 == _PORTS_EACH:
                 raise

@@ -24,7 +24,7 @@ from typing import Any, ClassVar, Literal, Self
 from urllib.parse import quote, urlencode
 
 from lambda_pool.testing.certificates import Certificates, make_certificates
-from lambda_pool.testing.ports import free_ports
+from lambda_pool.testing.ports import free_ports, kept
 from lambda_pool.testing.processes import Guard, descendants, send, stop_family, wait_gone
 
 StopMode = Literal["smart", "fast", "immediate"]
@@ -150,6 +150,7 @@ class Server(abc.ABC):
                 if first:
                     [self.port] = free_ports(1)
                 if self._start_once():
+                    kept.add(self.port)
                     return
                 time.sleep(0.2)
         except BaseException:
@@ -332,6 +333,7 @@ class Server(abc.ABC):
         if self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
+            kept.discard(self.port)
 
     def _quit(self) -> None:
         """Called before the end, to clear what a mere kill would leave behind."""

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from lambda_pool.testing import ports
+from lambda_pool.testing import PostgresServer, ports
 from lambda_pool.testing.ports import free_ports
 
 ASK = "from lambda_pool.testing.ports import free_ports; print(*free_ports(50), flush=True); input()"
@@ -49,6 +49,15 @@ def test_a_forked_child_has_its_own() -> None:
 def test_none_that_the_system_gives_to_outgoing_connections() -> None:
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     assert max(free_ports(50)) < lowest
+
+
+def test_that_of_a_server_that_is_down_is_left_out() -> None:
+    with PostgresServer(tls=False) as server:
+        server.stop()
+        given = {port for _ in range(2 * ports._PORTS_EACH) for port in free_ports(1)}
+        assert given
+        assert server.port not in given
+    assert server.port not in ports.kept
 
 
 def test_a_taken_one_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
