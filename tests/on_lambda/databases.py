@@ -59,9 +59,13 @@ class Database:
         with self._lock:
             if self._admin is None:
                 self._admin = self._connect()
-            with self._admin.cursor() as cursor:
-                cursor.execute(sql)
-                return list(cursor.fetchall()) if cursor.description else []
+            try:
+                with self._admin.cursor() as cursor:
+                    cursor.execute(sql)
+                    return list(cursor.fetchall()) if cursor.description else []
+            except BaseException:  # a test's time limit, for one: the answer would be taken for the next question's
+                self.close()
+                raise
 
     def _connect(self) -> Any:
         if self.engine == "postgresql":
@@ -78,8 +82,9 @@ class Database:
 
     def close(self) -> None:
         """Close the superuser's connection."""
-        if self._admin is not None:
-            self._admin.close()
+        admin, self._admin = self._admin, None
+        if admin is not None:
+            admin.close()
 
     def sessions(self, name: str) -> set[int]:
         """The backends of a user."""

@@ -156,7 +156,7 @@ def test_a_timeout_ends_what_runs_whoever_borrowed(start: Start, database: Datab
     database.execute("insert into plain values (1)")
     code = WORK + textwrap.dedent(UNDECORATED[way])
     env = {} if way == "a pool made after Init" else {"EARLY": "1"}
-    runtime = start(database.url("undecorated"), code=code, timeout=2, env=env)
+    runtime = start(database.url("undecorated"), code=code, timeout=TIMEOUT, env=env)
     update = "update plain set id = id + 1"
     assert runtime.invoke([update]).error is None
     for _ in range(2):

@@ -39,12 +39,11 @@ class Sleeper:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over = True
+        with self._lock:  # somebody may be starting or stopping the server right now
+            self._over = True
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
-        with self._lock:  # somebody may be starting the server right now
-            pass
 
     @property
     def asleep(self) -> bool:
@@ -61,12 +60,15 @@ class Sleeper:
         while not self._over:
             time.sleep(0.05)
             with self._lock:
-                if not self.asleep and not self._sessions and time.monotonic() - self._left > self.pause:
+                idle = not self._sessions and time.monotonic() - self._left > self.pause
+                if idle and not self._over and not self.asleep:
                     self._server.stop()
 
     def _serve(self, client: socket.socket) -> None:
         with client:
             with self._lock:
+                if self._over:
+                    return
                 if self.asleep:
                     time.sleep(self._resume)
                     self._server.start()

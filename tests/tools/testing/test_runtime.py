@@ -95,7 +95,7 @@ def test_handler_exception_is_an_error_not_a_raise(code_dir: Path) -> None:
 
 
 def test_timeout_resets_the_environment(code_dir: Path) -> None:
-    with LambdaRuntime("plain.handler", code_dir=code_dir, timeout=1) as runtime:
+    with LambdaRuntime("plain.handler", code_dir=code_dir, timeout=4) as runtime:
         before = runtime.invoke().payload["pid"]
         answer = runtime.invoke({"action": "sleep", "seconds": 30})
         assert answer.error is not None
