@@ -178,6 +178,8 @@ class FaultyProxy:
         self._target = (host, target_port)
         self._connections: list[_Connection] = []
         self._new_fault = _Fault()
+        self._lock = threading.Lock()  # a client is let in before a fault, an end or a leaving, or after it
+        self._over = False
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
         self.port: int = self._listener.getsockname()[1]
         self.accepted: int = 0
@@ -193,6 +195,8 @@ class FaultyProxy:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._stop_listening()
+        with self._lock:
+            self._over = True
         self.close()
 
     def _accept(self, listener: socket.socket) -> None:
@@ -209,27 +213,32 @@ class FaultyProxy:
                     continue
                 server.settimeout(None)
                 hear = self._listen(port) if self._listen is not None else None
-                connection = _Connection(client, server, self._new_fault, hear)
-                try:
-                    for end in (client, server):
-                        end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                except OSError:  # one of them has reset it already
-                    connection.reset()
-                    continue
-                self._connections = [known for known in self._connections if not known.over]
-                self._connections.append(connection)
-                connection.start()
+                with self._lock:
+                    connection = _Connection(client, server, self._new_fault, hear)
+                    if self._over:
+                        connection.close()
+                        return
+                    try:
+                        for end in (client, server):
+                            end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+                    except OSError:  # one of them has reset it already
+                        connection.reset()
+                        continue
+                    self._connections = [known for known in self._connections if not known.over]
+                    self._connections.append(connection)
+                    connection.start()
 
     def _faults(self, *, existing: bool, new: bool) -> list[_Fault]:
         """Give each connection concerned a fault of its own, so that later faults strike only those that they name."""
         found = []
-        if existing:
-            for connection in self._connections:
-                connection.fault = _copy(connection.fault)
-                found.append(connection.fault)
-        if new:
-            self._new_fault = _copy(self._new_fault)
-            found.append(self._new_fault)
+        with self._lock:
+            if existing:
+                for connection in self._connections:
+                    connection.fault = _copy(connection.fault)
+                    found.append(connection.fault)
+            if new:
+                self._new_fault = _copy(self._new_fault)
+                found.append(self._new_fault)
         return found
 
     def black_hole(self, *, existing: bool = True, new: bool = True) -> None:
@@ -283,11 +292,12 @@ class FaultyProxy:
         self._end_all(_Connection.close)
 
     def _end_all(self, end: Callable[[_Connection], None]) -> None:
-        for connection in self._connections:
+        with self._lock:
+            ended, self._connections = self._connections, []
+        for connection in ended:
             end(connection)
-        for connection in self._connections:
+        for connection in ended:
             connection.wait()
-        self._connections.clear()
 
     def refuse(self) -> None:
         """Stop listening: new clients get "connection refused"."""

@@ -196,6 +196,25 @@ def test_a_client_that_is_gone_before_it_is_let_in_stops_nobody_else(echo: int) 
             assert ask(client, b"a") == b"a"
 
 
+def test_a_client_that_comes_while_the_proxy_ends_is_closed(echo: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked, left = threading.Event(), threading.Event()
+    genuine = socket.create_connection
+
+    def create_connection(address: tuple[str, int], timeout: float) -> socket.socket:
+        if address[1] == echo:
+            asked.set()
+            assert left.wait(10)
+        return genuine(address, timeout)
+
+    monkeypatch.setattr(socket, "create_connection", create_connection)
+    with FaultyProxy("127.0.0.1", echo) as proxy:
+        client = connect(proxy)
+        assert asked.wait(10)
+    left.set()
+    with client:
+        assert client.recv(1) == b""
+
+
 def test_an_unreachable_server_closes_the_client() -> None:
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
