@@ -13,10 +13,10 @@ from lambda_pool.testing import MySqlServer
 @pytest.fixture
 def mysql(genuine_mysql: MySqlServer) -> Iterator[MySqlServer]:
     yield genuine_mysql
+    genuine_mysql.execute("set global super_read_only = off")  # until then nobody can be dropped
+    genuine_mysql.execute("set global read_only = off")
     for name in ("login", "expired", "writer"):
         genuine_mysql.execute(f"drop user if exists {name}@'%'")
-    genuine_mysql.execute("set global super_read_only = off")
-    genuine_mysql.execute("set global read_only = off")
     genuine_mysql.execute("drop table if exists saved")
 
 
