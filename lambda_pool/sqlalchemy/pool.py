@@ -9,7 +9,6 @@ tests/frameworks/sqlalchemy/test_private.py fails when one of them changes.
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from threading import Lock
 from typing import Any, cast
 from weakref import ref
 
@@ -104,7 +103,8 @@ class LambdaPool(Pool):
         event.listen(self, "connect", self._check, insert=True)  # before any other listener
         event.listen(self, "detach", self._note_detached)
         self._records: dict[Any, _Record] = {}
-        self._first, self._had_first = Lock(), False
+        self._first: object | None = None  # stands for whoever sets up the first connection now
+        self._had_first = False
 
     @classmethod
     def in_place_of(cls, other: Pool, dialect: PooledDialect) -> "LambdaPool":
@@ -136,8 +136,7 @@ class LambdaPool(Pool):
                 if self._lent.forget(borrowed.conn) is not None:  # otherwise SQLAlchemy has closed it
                     borrowed.fail(error)
                 # The dialect's own questions go through SQLAlchemy, which wraps what the driver raises.
-                cause = (isinstance(error, DBAPIError) and error.orig) or error
-                transient = pool.classify(cause) in TRANSIENT
+                transient = pool.classify((isinstance(error, DBAPIError) and error.orig) or error) in TRANSIENT
                 if transient and deadline.left() <= 0:
                     raise unavailable.not_answered(pool, deadline) from error
                 # Nobody has seen this connection yet: it may still be replaced by a live one.
@@ -172,19 +171,21 @@ class LambdaPool(Pool):
         SQLAlchemy's own lock for that belongs to one event loop: the loops of other threads would get an error, or
         never be woken.
         """
-        pool = self._lent.pool
-        while not self._had_first:
-            if self._first.acquire(blocking=False):
-                try:
-                    yield
-                    self._had_first = True
-                finally:
-                    self._first.release()
-                return
-            if pool.connector.left(deadline) <= 0:
-                raise unavailable.timed_out(pool, deadline)
-            pause(_GLANCE)
-        yield
+        pool, me = self._lent.pool, object()
+        try:
+            while not self._had_first:
+                with pool.lock:
+                    self._first = self._first or me
+                if self._first is me:
+                    break
+                if pool.connector.left(deadline) <= 0:
+                    raise unavailable.timed_out(pool, deadline)
+                pause(_GLANCE)
+            yield
+            self._had_first = True
+        finally:
+            if self._first is me:
+                self._first = None
 
     def _check(self, conn: Any, record: Any) -> None:
         """Raises ConfigError for a connection that is not the pool's."""

@@ -1,9 +1,11 @@
 """One record for each physical connection: set up once, nothing lost at the return, no needless statement."""
 
+import contextlib
 import gc
 import json
 import threading
 from collections.abc import Callable
+from itertools import count
 from typing import Any
 
 import pytest
@@ -16,8 +18,11 @@ from sqlalchemy.pool import NullPool
 
 import lambda_pool
 from lambda_pool.sqlalchemy import create_engine
+from lambda_pool.sqlalchemy.pool import LambdaPool
 from tests.contract.conftest import Database
 from tests.frameworks.sqlalchemy.conftest import pool_of, table_of
+from tests.support.core import end_invocation
+from tests.support.interrupts import handler, run_interrupted
 from tests.support.statements import Statements
 
 Make = Callable[..., Engine]
@@ -375,6 +380,26 @@ def test_many_threads(make: Make) -> None:
     stats = pool_of(engine).stats()
     assert stats.idle == stats.size <= 3
     assert len(engine.pool._records) <= 3  # type: ignore[attr-defined]
+
+
+def test_an_alarm_during_the_first_connection_does_not_keep_others_waiting(database: Database) -> None:
+    """A signal handler's exception anywhere: whoever comes next sets the first connection up."""
+    paths = (LambdaPool._do_get.__code__.co_filename, contextlib.__file__)
+    for place in count(1):
+        pool = database.pool(timeout=1)
+        engine = create_engine(pool)
+        with handler():
+            struck = run_interrupted(lambda engine=engine: engine.connect().close(), place, paths)  # type: ignore[misc]
+        if struck is None:
+            assert place > 30
+            return
+        end_invocation(pool)
+        try:
+            engine.connect().close()
+        except BaseException as error:
+            error.add_note(f"struck at {struck}")
+            raise
+        engine.dispose()
 
 
 def test_records_of_connections_that_are_gone_are_forgotten(engine: Engine) -> None:
