@@ -15,7 +15,7 @@ from .endpoints.base import Role
 from .errors import ConfigError
 from .finished import finished
 from .injection import Call, injector
-from .invocation import Deadline, begun, running
+from .invocation import Deadline, running
 from .pool import ConnectionPool
 from .request import UNAVAILABLE
 from .signature import DURABLE_SDK, EVENT_AND_CONTEXT, Signature
@@ -75,10 +75,7 @@ def decorate(
         disarm, failed, since = None, True, monotonic()
         try:
             if outermost:
-                running[me] = context
-                begun.at = since
-                if lifecycle.process.cancel_before:
-                    disarm = lifecycle.arm()
+                disarm = lifecycle.begin_invocation(context, since)
             seen = loop is not None and not outermost  # the outer one may await it and look at it
             if call is None or (not plain and signature.given(args, kwargs)):
                 start = functools.partial(fn, *args, **kwargs)
@@ -102,6 +99,10 @@ def decorate(
                     if disarm is not None:
                         disarm()
                     lifecycle.end_invocation(context, since, failed=failed)
+                except BaseException:
+                    # A signal handler may have broken it off: nothing may stay lent.
+                    lifecycle.take_back(since)
+                    raise
                 finally:
                     # Even if a signal handler raises in here, the next invocation must not find this one.
                     running.pop(me, None)

@@ -64,6 +64,11 @@ def _take_back(pool: ConnectionPool, held: list[Entry], request: Request | None 
             work = _revoke(pool, entry, _patience(pool, request))
             if work is not Work.ENDED:
                 (unsaved if work is Work.OPEN else unknown).append(borrower.describe(entry)[0])
+    except BaseException:  # a signal handler may raise anywhere: no transaction may stay open
+        for entry in held:
+            if entry.link is not UNOPENED:
+                entry.link.abort()
+        raise
     finally:
         for entry in held:
             pool.free(entry)

@@ -15,7 +15,7 @@ from .. import config as configuration
 from .. import reclaim
 from ..errors import CommitUncertain, LambdaPoolError
 from ..events import InvocationEnded
-from ..invocation import RESERVE, remaining, reserve, running
+from ..invocation import RESERVE, begun, remaining, reserve, running
 from ..pool import ConnectionPool
 from ..request import Request, asking, unfinished
 
@@ -89,6 +89,13 @@ def _note_made(pool: ConnectionPool) -> None:
     process.made[place] = ref(pool)
 
 
+def begin_invocation(context: Any, since: float) -> Callable[[], None] | None:
+    """Note that an invocation began at `since` (monotonic, seconds). Out: what disarms its alarm; None without one."""
+    running[get_ident()] = context
+    begun.at = since
+    return arm() if process.cancel_before else None
+
+
 def arm() -> Callable[[], None] | None:
     """Arm the alarm of `cancel_before_deadline` for this invocation. Out: what disarms it; None if it cannot ring."""
     if current_thread() is main_thread():
@@ -121,7 +128,12 @@ def end_request(request: Request, *, failed: bool, counted: bool) -> LambdaPoolE
     """
     request.over = True
     unfinished.discard(request)
-    problem = _gravest([(pool, reclaim.end_request(pool, request)) for pool in pools()], failed=failed)
+    try:
+        problem = _gravest([(pool, reclaim.end_request(pool, request)) for pool in pools()], failed=failed)
+    except BaseException:  # a signal handler may raise anywhere: nothing may stay lent
+        for pool in pools():
+            reclaim.end_request(pool, request)
+        raise
     if counted:
         cold, process.cold = process.cold, False
         asked = asking.set(Request(request.deadline))  # observers may hold up the answer
@@ -171,9 +183,7 @@ def end_invocation(context: Any, since: float, *, failed: bool) -> None:
     nothing else.
     """
     cold, process.cold = process.cold, False
-    problem = _gravest(
-        [(pool, reclaim.end_invocation(pool, since, alone=len(running) < 2)) for pool in pools()], failed=failed
-    )
+    problem = _gravest(take_back(since), failed=failed)
     for pool in pools():  # only after each has taken back its own, however long a server is silent
         if pool.to_ask:
             ask(pool)
@@ -182,6 +192,11 @@ def end_invocation(context: Any, since: float, *, failed: bool) -> None:
             pool.events.emit(InvocationEnded(pool.name, ended_badly, cold, getattr(context, "aws_request_id", "")))
     if problem is not None and not failed:
         raise problem
+
+
+def take_back(since: float) -> list[tuple[ConnectionPool, LambdaPoolError | None]]:
+    """Let every pool take back what was borrowed after `since`, and say what it found: see `reclaim.end_invocation`."""
+    return [(pool, reclaim.end_invocation(pool, since, alone=len(running) < 2)) for pool in pools()]
 
 
 def _after_fork() -> None:

@@ -278,6 +278,30 @@ class TestEndOfInvocation:
             kept[0].__exit__(None, None, None)
         assert pool.stats().size == 0
 
+    def test_an_alarm_in_it_leaves_nothing_open(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It rings while the first of four connections is closed: no transaction outlives the invocation."""
+        drivers = [FakeDriver(), FakeDriver()]
+        pools = [driver.pool(max_size=2, name=name) for driver, name in zip(drivers, "ab", strict=True)]
+        kept: list[Any] = []
+
+        @pools[0].handler
+        def handler(event: Any, context: Any) -> None:
+            for pool in (*pools, *pools):
+                kept.append(pool.connection())
+                kept[-1].__enter__().execute("insert")
+
+        genuine = FakeEngineConnection.close
+
+        def close(link: FakeEngineConnection, timeout: float) -> None:
+            monkeypatch.setattr(FakeEngineConnection, "close", genuine)
+            raise TimeoutError("the user's own alarm")
+
+        monkeypatch.setattr(FakeEngineConnection, "close", close)
+        with pytest.raises(TimeoutError, match="own alarm"):
+            handler({}, Context())
+        assert [link.alive for driver in drivers for link in driver.links] == [False] * 4
+        assert [pool.stats().size for pool in pools] == [0, 0]
+
     def test_inside_a_block_it_takes_nothing_from_that_block(self, driver: FakeDriver) -> None:
         """An undecorated function borrows, and calls a decorated one: the block's work belongs to the caller."""
         pool = driver.pool(max_size=2)

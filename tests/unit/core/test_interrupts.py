@@ -377,3 +377,41 @@ def test_a_decorated_handler_works_again_at_the_next_invocation(options: dict[st
         check(pool, driver)
 
     struck_everywhere(options, invoked, after)
+
+
+def test_what_a_handler_left_borrowed_is_taken_back() -> None:
+    """Wherever its clean-up was struck, in both pools, and although the handler's module still has the connections."""
+    others: list[tuple[lambda_pool.Pool, FakeDriver]] = []
+    handlers: list[Callable[..., Any]] = []
+    kept: list[Any] = []
+
+    def leaves(driver: FakeDriver, pool: lambda_pool.Pool) -> Callable[[], object]:
+        other = FakeDriver()
+        pools = [pool, other.pool(name="other")]
+        others[:] = [(pools[1], other)]
+
+        @pool.handler
+        def handler(event: str, context: Any) -> None:
+            for each in pools:
+                lease = each.connection()
+                conn = lease.__enter__()
+                conn.execute(event)
+                kept.append((lease, conn))
+                if event == "select":
+                    lease.__exit__(None, None, None)
+
+        kept.clear()
+        handlers[:] = [handler]
+
+        def work() -> None:
+            with pytest.raises(lambda_pool.NotCommitted):
+                handler("insert", Context())
+
+        return work
+
+    def after(pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+        handlers[0]("select", Context())
+        for each in ((pool, driver), *others):
+            check(*each)
+
+    struck_everywhere({}, leaves, after)
