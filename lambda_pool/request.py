@@ -9,6 +9,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from time import monotonic
 from typing import ParamSpec, TypeVar
+from weakref import WeakSet
 
 from .errors import (
     CommitUncertain,
@@ -31,7 +32,7 @@ _NOTED = (*UNAVAILABLE, CommitUncertain)
 class Request:
     """One request. `deadline` (monotonic, seconds): until when it must be answered; None if that is not known."""
 
-    __slots__ = ("deadline", "failure", "lasting", "over")
+    __slots__ = ("__weakref__", "deadline", "failure", "lasting", "over")
 
     def __init__(self, deadline: float | None, *, lasting: bool = False) -> None:
         self.lasting: bool = lasting  # like a WebSocket, which stays open and mostly waits
@@ -54,8 +55,9 @@ asking: ContextVar[Request | None] = ContextVar("lambda_pool_request", default=N
 """The request that asks, which may be over. Code that must be fast reads it directly, not by `current_request`."""
 
 
-unfinished: set[Request] = set()
-"""The requests that middlewares have begun but not ended."""
+unfinished: WeakSet[Request] = WeakSet()
+"""The requests that middlewares have begun but not ended, and that somebody still refers to: an exception from a signal
+handler may come before anybody can end one."""
 
 
 def current_request() -> Request | None:

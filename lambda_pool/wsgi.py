@@ -53,11 +53,11 @@ class Middleware:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         before = asking.get()
-        served = self._requests.begin()
-        if served is None:
-            return self.app(environ, start_response)
-        answer = _Answer(self, environ, start_response, served)
         try:
+            served = self._requests.begin()
+            if served is None:
+                return self.app(environ, start_response)
+            answer = _Answer(self, environ, start_response, served)
             answer.begin()
             return answer.file() or answer
         finally:

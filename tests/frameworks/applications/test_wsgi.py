@@ -1,11 +1,13 @@
 """The WSGI middleware: what each request has, what it leaves behind, and which answer it gets."""
 
 import contextlib
+import gc
 import io
 import os
 import threading
 import time
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 from wsgiref.util import FileWrapper
 
@@ -14,8 +16,9 @@ from flask import Flask, Response, abort
 
 import lambda_pool
 from lambda_pool import invocation
-from lambda_pool.request import current_request
+from lambda_pool.request import current_request, unfinished
 from lambda_pool.wsgi import Middleware
+from tests.support.interrupts import handler, run_interrupted
 from tests.support.web import Answer, wsgi
 
 from .conftest import Ended, Server, insert, saved
@@ -67,6 +70,20 @@ def test_an_answer_that_nobody_closes_is_not_in_the_way_of_the_next(pool: lambda
             assert float(answer.data) == pytest.approx(4.9, abs=0.5)
             assert (current_request(), invocation.remaining()) == (None, None)
     assert ended.failed == [False, False]
+
+
+def test_an_alarm_as_a_request_begins_is_not_in_the_way_of_the_next(pool: lambda_pool.Pool) -> None:
+    """A signal handler's exception anywhere before the answer: the thread's next request is one of its own."""
+    middleware = Middleware(lambda environ, start: [b""], pool, request_timeout=5)
+    with handler():
+        for place in count(1):
+            struck = run_interrupted(lambda: middleware({}, lambda *_: None), place)
+            assert (current_request(), invocation.remaining()) == (None, None), struck
+            if struck is None:
+                break
+            gc.collect()
+            assert not list(unfinished), struck
+    assert place > 10
 
 
 def test_no_wait_outlives_it(pool: lambda_pool.Pool) -> None:
