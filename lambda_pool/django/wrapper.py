@@ -109,6 +109,7 @@ class PooledWrapper:
     @async_unsafe
     def connect(self) -> None:
         """Borrow a connection. Django's own set-up runs once for each physical one, and becomes its baseline."""
+        self._close()  # what an exception from a signal handler kept an earlier close() from giving back
         deadline = None
         for last in (False, True):
             borrowed = Borrowed(self.home(), self.alias, deadline)

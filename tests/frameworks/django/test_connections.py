@@ -7,10 +7,12 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from itertools import count
 from typing import Any
 
 import pytest
 from django.db import DatabaseError, InterfaceError, OperationalError, ProgrammingError, connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from lambda_pool import AuroraCluster, ConnectError, lifecycle
@@ -18,6 +20,7 @@ from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 from tests.frameworks.django.conftest import Statements, Use, backend_of, names, request_ends, stats
 from tests.frameworks.django.shop.models import Order
+from tests.support.interrupts import handler, run_interrupted
 
 GONE = (OperationalError, InterfaceError)
 """The drivers' messages for a closed connection."""
@@ -50,6 +53,21 @@ def test_close_gives_back_and_the_next_use_borrows_the_same(connection: Any) -> 
     connection.close()
     assert (connection.connection, stats(connection).in_use, stats(connection).idle) == (None, 0, 1)
     assert backend_of(connection) == first
+
+
+def test_close_that_an_alarm_broke_off_costs_no_connection(connection: Any) -> None:
+    """In Django's own close(), which forgets the connection before it was given back."""
+    paths = (BaseDatabaseWrapper.validate_thread_sharing.__code__.co_filename,)
+    with handler():
+        for place in count(1):
+            backend_of(connection)
+            struck = run_interrupted(connection.close, place, paths)
+            connection.close()
+            backend_of(connection)
+            assert stats(connection).in_use == 1, struck
+            if struck is None:
+                break
+    assert place > 2
 
 
 def test_the_set_up_runs_once_for_each_physical_connection(use: Use, database: Database) -> None:
