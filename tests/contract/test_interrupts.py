@@ -79,3 +79,16 @@ def test_a_failing_block(database: Database) -> None:
 
     strike(database, pool, work)
     assert all(number > 0 for number in database.rows())
+
+
+def test_a_statement_after_an_alarm_in_the_connections_own_lock(pg: Database) -> None:
+    """It struck where the lock was taken and its owner not yet noted: the rollback to a savepoint ends all the same."""
+    pool = pg.pool()
+    with pytest.raises(psycopg.ProgrammingError), pool.connection() as conn:
+        pg.insert(conn, 1)
+        with conn.transaction():
+            conn.lock._lock.acquire()
+            raise TimeoutError("the user's own alarm")
+    with pool.connection() as conn:
+        assert pg.query(conn, "select 1") == [(1,)]
+    assert pg.rows() == []

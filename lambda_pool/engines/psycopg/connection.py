@@ -27,6 +27,9 @@ _IDLE, _ACTIVE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.ACTIVE, Tr
 _AT_WORK_OR_LOST = (_ACTIVE, TransactionStatus.UNKNOWN)
 _NO_PIPELINE = PipelineStatus.OFF
 
+# Seconds: much longer than it takes to note who has got a lock.
+_AMID = 1.0
+
 log: logging.Logger = logging.getLogger("lambda_pool")
 
 
@@ -47,7 +50,9 @@ class OwnedLock:
                 raise BusyError
             until = self._notes.until
             if until is None:
-                self._lock.acquire()
+                while not hold(self._lock, _AMID):
+                    if not self._owner:  # an exception from a signal handler came before it was noted
+                        raise BusyError
             elif not hold(self._lock, until - monotonic()):
                 raise NoAnswerError("another thread is at work on the connection")
         self._owner = get_ident()
