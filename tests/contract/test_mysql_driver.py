@@ -212,6 +212,21 @@ def test_the_only_address_has_all_of_the_time(my: Database) -> None:
             assert my.query(conn, "select 42") == [(42,)]
 
 
+def test_a_server_that_goes_away_in_the_tls_handshake_is_asked_again(my: Database) -> None:
+    pieces: list[bytes] = []
+
+    def hear(piece: bytes) -> None:
+        pieces.append(piece)
+        if len(pieces) == 2:  # after the request for TLS
+            proxy.close()
+
+    with FaultyProxy("127.0.0.1", my.server.port, listen=lambda _: hear) as proxy:
+        pool = my.pool(my.url.replace(f":{my.server.port}/", f":{proxy.port}/"), timeout=20.0)
+        with pool.connection() as conn:
+            assert my.query(conn, "select 42") == [(42,)]
+    assert pool.stats().connect_errors == 1
+
+
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
@@ -224,6 +239,10 @@ def test_the_only_address_has_all_of_the_time(my: Database) -> None:
         ((1226, "User 'a' has exceeded the 'max_queries_per_hour' resource (current value: 1)"), Failure.OTHER),
         ((1226, "User 'a' has exceeded the 'max_updates_per_hour' resource (current value: 1)"), Failure.OTHER),
         ((3159, "Connections using insecure transport are prohibited"), Failure.UNTRUSTED),
+        ((2003, "Can't connect ([SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed)"), Failure.UNTRUSTED),
+        ((2003, "Can't connect ([SSL: WRONG_VERSION_NUMBER] wrong version number)"), Failure.UNTRUSTED),
+        ((2003, "Can't connect (EOF occurred in violation of protocol (_ssl.c:1006))"), Failure.LOST),
+        ((2003, "Can't connect (TLS/SSL connection has been closed (EOF))"), Failure.LOST),
         ((1152, "Aborted connection"), Failure.LOST),
         ((1158, "Got an error reading communication packets"), Failure.LOST),
         ((1161, "Got timeout writing communication packets"), Failure.LOST),

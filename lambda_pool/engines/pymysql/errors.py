@@ -21,9 +21,12 @@ _NUMBERS = {
 }
 _BY_NUMBER = {number: failure for failure, numbers in _NUMBERS.items() for number in numbers}
 CR_SERVER_LOST = 2013
-# No later attempt helps here, but PyMySQL reports it as "can't connect" (2003), like all the system's errors.
-_FINAL_TEXTS = (
+# PyMySQL reports these as "can't connect" (2003), like all the system's errors, whether a later attempt helps or not.
+_TEXTS = (
     ("certificate", Failure.UNTRUSTED),
+    # What Python says if the peer is gone in the middle of the TLS handshake.
+    ("EOF occurred in violation of protocol", Failure.LOST),
+    ("connection has been closed (EOF)", Failure.LOST),
     ("SSL", Failure.UNTRUSTED),
     ("Name or service not known", Failure.OTHER),
     ("No address associated", Failure.OTHER),
@@ -46,7 +49,7 @@ def classify(error: BaseException) -> Failure:
     if (number == CR_SERVER_LOST and SILENT in str(error)) or (failure is Failure.OTHER and AUTO_PAUSED in str(error)):
         return Failure.RESUMING
     if failure is Failure.UNREACHABLE:
-        for part, meaning in _FINAL_TEXTS:
+        for part, meaning in _TEXTS:
             if part in str(error):
                 return meaning
     if failure is Failure.READ_ONLY and not is_read_only(error.args):
