@@ -9,6 +9,7 @@ from typing import Any
 
 import pymysql
 import pytest
+from pymysql.cursors import SSCursor
 
 import lambda_pool
 from tests.contract.conftest import Database
@@ -261,3 +262,44 @@ def test_what_came_before_it_may_be_saved(my: Database, statement: str, words: s
     assert my.rows() == [1]
     time.sleep(0.2)
     my.execute(f"drop table if exists {my.table}_m, {my.table}_a")
+
+
+def close(conn: Any, cursor: Any) -> None:
+    """Which reads the rest."""
+    cursor.close()
+
+
+def close_and_swallow(conn: Any, cursor: Any) -> None:
+    with suppress(lambda_pool.CommitUncertain, pymysql.MySQLError):
+        cursor.close()
+
+
+def go_on(conn: Any, cursor: Any) -> None:
+    """Which reads the rest first."""
+    conn.ping()
+
+
+def leave(conn: Any, cursor: Any) -> None:
+    """The end of the block reads the rest."""
+
+
+@pytest.mark.parametrize("in_run", [False, True])
+@pytest.mark.parametrize("rest", [close, close_and_swallow, go_on, leave])
+def test_what_it_saved_before_its_rows_were_lost(my: Database, rest: Callable[[Any, Any], None], in_run: bool) -> None:
+    my.execute(
+        f"create or replace procedure commits_and_reads() begin insert into {my.table} values (1); commit; "
+        "select repeat('x', 100000) union all select sleep(0.3); end"
+    )
+    with through(my) as (pool, line):
+
+        def work(conn: Any) -> None:
+            cursor = conn.cursor(SSCursor)
+            cursor.execute("call commits_and_reads()")
+            assert cursor.fetchone() == ("x" * 100000,)
+            line.cut(after=0, direction="to_client")
+            rest(conn, cursor)
+
+        with pytest.raises(lambda_pool.CommitUncertain, match="may commit by itself, so perhaps a COMMIT was sent"):
+            do(pool, work, "run" if in_run else "block")
+        assert pool.stats().size == 0
+    assert my.rows() == [1]

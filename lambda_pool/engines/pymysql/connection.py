@@ -18,7 +18,7 @@ from ...waiting import READ, poll
 from ..base import AUTOCOMMITTED, cancelled, lost_answer, uncertain
 from . import private
 from .connecting import IN_TRANSACTION, ConnectingConnection
-from .cursors import streaming, watching
+from .cursors import read_on, streaming, watching
 from .errors import is_answer, is_refusal, too_long
 from .noted import again, reported
 from .statements import COMMAND, Look, look, prepared_by
@@ -71,6 +71,8 @@ class BoundedConnection(ConnectingConnection):
         line = self.line
         if line.is_taken():
             self._refuse_another()
+        if self.noted.saving and not line.response_pending:
+            read_on(self)  # what is left belongs to the command that may commit
         self.noted.saving = False
         if line.response_pending:
             self.abandon()
@@ -125,8 +127,7 @@ class BoundedConnection(ConnectingConnection):
 
     def _failed(self, error: BaseException, before: int) -> None:
         """Note what an error means; raise the one that it stands for, if that is another. `before`: the last status."""
-        raised = self._raised_elsewhere(error)
-        if raised is not None:
+        if (raised := self._raised_elsewhere(error)) is not None:
             self.abandon()
             raise raised from None
         noted, seen = self.noted, self.noted.seen
@@ -184,8 +185,7 @@ class BoundedConnection(ConnectingConnection):
             affected = self._commanded(super().query, sql, unbuffered, seen=seen, saving=saving)
         except pymysql.MySQLError as error:
             size = len(sql.encode(self.encoding) if isinstance(sql, str) else sql) + 1 if self._largest else 0
-            explained = too_long(error, size, self._largest)
-            if explained is None:
+            if (explained := too_long(error, size, self._largest)) is None:
                 raise
             self.noted.ended = True  # it would fail again
             raise explained from error
@@ -260,14 +260,14 @@ class BoundedConnection(ConnectingConnection):
     def read_next_by(self, read: Callable[[], T]) -> T:
         """Read the next row of a streamed result."""
         self._refuse_another()
-        self.line.thread = get_ident()
+        outer, self.line.thread = self.line.thread, get_ident()
         try:
             return read()
         except BaseException as error:
             self._failed(error, self._status_before())
             raise
         finally:
-            self.line.thread = None
+            self.line.thread = outer
 
     def cursor(self, cursor: Any = None) -> Any:
         """A new cursor of the given class, or of the connection's."""

@@ -1,9 +1,20 @@
 """Classes in front of PyMySQL's cursors: they report errors among streamed rows, and slow statements."""
 
+from contextlib import suppress
 from functools import cache
 from typing import Any
 
 from ..slow import timed
+from . import private
+
+
+def read_on(conn: Any) -> None:
+    """Read what is left of all results of the last statement."""
+    result = private.result_of(conn)
+    if result is not None and result.unbuffered_active:
+        conn.read_next_by(lambda: private.read_to_the_end(result))
+    while conn.unfinished:
+        conn.next_result()
 
 
 @cache
@@ -16,10 +27,18 @@ def streaming(base: Any) -> Any:
             return conn.read_next_by(super().read_next) if conn is not None else super().read_next()
 
         def close(self) -> None:
+            conn = self.connection
+            if conn is not None and conn.open and not conn.line.is_taken():
+                conn.read_next_by(super().close)  # which reads the rest
+                return
             # On a lost connection, the error from reading on would hide why it was lost.
-            if self.connection is not None and not self.connection.open:
-                self.connection.drop_result()
+            if conn is not None and not conn.open:
+                conn.drop_result()
             super().close()
+
+        def __del__(self) -> None:
+            with suppress(Exception):  # it is noted, and told at the end of the block
+                self.close()
 
     Streaming.__name__ = Streaming.__qualname__ = base.__name__
     return Streaming

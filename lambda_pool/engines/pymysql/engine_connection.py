@@ -27,6 +27,7 @@ from ..bounded_socket import shut_down
 from . import private
 from .connecting import INIT_CONNECT
 from .connection import BoundedConnection
+from .cursors import read_on
 from .errors import is_read_only, is_refusal
 from .killing import kill_query
 from .noted import Noted
@@ -94,13 +95,8 @@ class MysqlConnection:
 
     def read_rest(self, timeout: float | None) -> None:
         """Read the rest of all results of the last statement."""
-        conn = self.driver_connection
-        with conn.bounded(timeout, most=float("inf")):
-            result = private.result_of(conn)
-            if result is not None and result.unbuffered_active:
-                private.read_to_the_end(result)
-            while conn.unfinished:
-                conn.next_result()
+        with self.driver_connection.bounded(timeout, most=float("inf")):
+            read_on(self.driver_connection)
 
     # --- the warm path ------------------------------------------------------------------------------------------------
 
