@@ -19,7 +19,7 @@ from ..base import AUTOCOMMITTED, cancelled, lost_answer, uncertain
 from . import private
 from .connecting import IN_TRANSACTION, ConnectingConnection
 from .cursors import read_on, streaming, watching
-from .errors import is_answer, is_refusal, too_long
+from .errors import ends_session, is_answer, is_refusal, too_long
 from .noted import again, reported
 from .statements import COMMAND, Look, look, prepared_by
 from .wire import BoundedTlsSocket
@@ -87,7 +87,8 @@ class BoundedConnection(ConnectingConnection):
         line.thread = get_ident()
         try:
             if not (self.open or self.closed_by_user):
-                self._refuse_a_closed_one()
+                # What psycopg says: PyMySQL's own errors say nothing.
+                raise pymysql.OperationalError(CR.CR_SERVER_LOST, "the connection is closed")
             answer = call(*arguments)
         except BaseException as error:
             self._failed(error, before)
@@ -103,10 +104,6 @@ class BoundedConnection(ConnectingConnection):
         """Tasks share it through SQLAlchemy, threads by mistake: while one waits for an answer, both would read it."""
         if self.line.is_taken():
             raise pymysql.InterfaceError(_WAITED_FOR)
-
-    def _refuse_a_closed_one(self) -> NoReturn:
-        """Say what psycopg says if it was lost, or closed by the pool: PyMySQL's own errors say nothing."""
-        raise pymysql.OperationalError(CR.CR_SERVER_LOST, "the connection is closed")
 
     def _check_it_lives(self) -> None:
         """Raise the driver's error if the connection is lost already, so that a COMMIT is never sent.
@@ -141,6 +138,8 @@ class BoundedConnection(ConnectingConnection):
             self.line.response_pending = noted.streams = False
             if before & IN_TRANSACTION and noted.doubt is None:
                 noted.doubt = again(error), seen
+            if ends_session(error):
+                self.abandon()  # the server closes it, a moment later
         if noted.saving and isinstance(error, pymysql.MySQLError):
             if not (self.open and is_refusal(error)):
                 perhaps = "" if seen.commits else _IMPLICIT if seen.implicit else _PERHAPS if seen.opaque else ""

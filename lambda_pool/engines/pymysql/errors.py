@@ -88,5 +88,9 @@ def is_answer(number: object) -> bool:
 def is_refusal(error: BaseException) -> bool:
     """True for an answer to COMMIT that says no. One that tells of a lost connection leaves open what was saved."""
     number = error.args[0] if error.args else None
-    lost = {Failure.LOST, Failure.SHUTDOWN}
-    return is_answer(number) and classify(error) not in lost
+    return is_answer(number) and not ends_session(error)
+
+
+def ends_session(error: BaseException) -> bool:
+    """True for an error that tells of a lost connection, or of a server that closes it."""
+    return classify(error) in {Failure.LOST, Failure.SHUTDOWN}

@@ -286,6 +286,18 @@ def test_an_error_that_is_no_clear_no_leaves_commit_uncertain(target: Target) ->
             pool.close()
 
 
+@pytest.mark.parametrize("number", [1053, 1927, 4031])
+def test_a_server_that_says_it_closes_is_lost_before_it_does(my_target: Target, number: int) -> None:
+    ending = my(1, my_error(number, b"the server closes"))
+    my_target.front.play(my_target.script(*my_target.dialogue.login, *my_target.begin, ending, then="wait"))
+    pool = my_target.pool()
+    with invocation(5.0):
+        pool.run(my_target.insert)
+    assert b"COMMIT" not in my_target.front.received[0]
+    check_served(my_target, pool)
+    pool.close()
+
+
 def test_an_answer_too_many_is_not_taken_for_the_next_borrowers(target: Target) -> None:
     """In one piece with the answer to COMMIT: libpq has it in its buffer, and no look at the socket finds it."""
     pool = target.pool()
