@@ -70,9 +70,14 @@ class Borrowed:
         return self.entry.link.limited(self._bound() if deadline is None else max(deadline.left(), MIN_IO_TIMEOUT))
 
     def settle(self) -> None:
-        """Commit what the `connect` event left open, and take what it has set as the baseline."""
+        """Commit what the `connect` event left open, and take what it has set as the baseline.
+
+        Raises what the driver raises if it is lost: SQLAlchemy passes over errors of some questions of its own.
+        """
         if self.entry.link.status() not in AT_REST:
             self.entry.link.commit(self._bound(), last=False)
+        if not self.entry.link.is_silent():
+            self.entry.link.ping(self.pool.config.ping_timeout)
         if self.pool.config.reset != "session":  # which undoes it at each return, so it is set up again
             self.entry.link.set_baseline()
         self.set_up = True

@@ -223,8 +223,9 @@ class LambdaPool(Pool):
     ) -> None:
         """Invalidate this connection only: the pool itself decides which others a failure condemns."""
         if _checkin and connection.is_valid:
-            if connection.is_detached:  # SQLAlchemy only lets go of it, and its place would stay taken
-                self._lent.do_terminate(connection.dbapi_connection)
+            with suppress(NotImplementedError):  # the first one, while it is set up: `_do_get` takes care of that
+                if connection.is_detached:  # SQLAlchemy only lets go of it, and its place would stay taken
+                    self._lent.do_terminate(connection.dbapi_connection)
             connection.invalidate(exception)
 
     # --- the pool as a whole ------------------------------------------------------------------------------------------

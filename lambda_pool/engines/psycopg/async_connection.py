@@ -166,7 +166,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
                 amid = self.pgconn.transaction_status == _ACTIVE
                 return await self._listen(_Talk(gen, self.pgconn.socket, amid=amid))
         except psycopg.Error as error:
-            self.tell(error, unheard=unheard)
+            self.tell(error, unheard=unheard and noted.until is None)
             raise
 
     async def _listen(self, talk: "_Talk") -> Any:

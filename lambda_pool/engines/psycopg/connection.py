@@ -137,7 +137,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
         try:
             return super().wait(gen, min(interval, LOOK), timeout)
         except psycopg.Error as error:
-            self.tell(error, unheard=unheard)
+            self.tell(error, unheard=unheard and until is None)
             if until is not None and error.sqlstate is None and monotonic() >= until:
                 raise NoAnswerError("no answer in time") from error
             raise

@@ -209,7 +209,7 @@ class Shared(_Connection):
     def tell(self, error: psycopg.Error, *, unheard: bool = False) -> None:
         """Note what an error of a wait means, and raise what it stands for: CommitUncertain, or DeadlineExceeded.
 
-        `unheard`: nobody saw the statement that was waited for, and it may be a COMMIT.
+        `unheard`: nobody saw the statement that was waited for, and it may be a borrower's COMMIT.
         """
         kind = classify(error)
         if kind in INVALIDATES_POOL and not (kind is Failure.READ_ONLY and self.read_only):

@@ -338,6 +338,26 @@ def test_a_begin_that_is_not_answered_is_sent_on_another_connection(my: Database
         assert pool_of(engine).stats().opened == 2
 
 
+def test_one_that_is_lost_while_it_is_set_up_is_replaced(database: Database) -> None:
+    """The dialect asks the first connection several questions; one of them past SQLAlchemy, for psycopg's types."""
+    with FaultyProxy("localhost", database.server.port) as proxy:
+        url = database.url.replace(f":{database.server.port}/", f":{proxy.port}/")
+        for after in range(0, 1500, 50):
+            engine = create_engine(database.pool(url, timeout=20.0))
+            seen: list[Any] = []
+
+            @event.listens_for(engine, "connect", insert=True)
+            def lose(conn: Any, record: Any, after: int = after, seen: list[Any] = seen) -> None:
+                if not seen:
+                    proxy.cut(after=after, direction="to_client")
+                seen.append(record)
+
+            event.listen(engine, "checkout", lambda *_: proxy.heal())
+            use(engine)
+            assert pool_of(engine).stats().in_use == 0
+            pool_of(engine).close()
+
+
 # --- a server that lets us in, and says no more -----------------------------------------------------------------------
 
 
