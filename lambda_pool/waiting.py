@@ -1,7 +1,8 @@
 """The one seam for every wait: a descriptor, a pause, a turn in the queue, a lock, and who the borrower is.
 
-All code of the package that waits does so through here. So another way of waiting is another `Waits`, and not another
-pool. Waiting blocks the thread, unless `aio.waits` was loaded and the code runs for an event loop.
+All code of the package that waits does so through here. So another way of waiting is another class of a dozen methods,
+`aio.waits.LoopWaits`, and not another pool. Waiting blocks the thread, unless that was loaded and the code runs for an
+event loop.
 """
 
 import select
@@ -12,9 +13,10 @@ from functools import partial
 from threading import Lock, get_ident
 from time import sleep
 from types import FrameType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar
 
 if TYPE_CHECKING:
+    from .aio.waits import LoopWaits
     from .endpoints.base import Role
 
 T = TypeVar("T")
@@ -47,50 +49,21 @@ class Turn(Protocol):
         """Let the borrower look again. The pool's lock is held, so no two threads wake it at once."""
 
 
-class Waits(Protocol):
-    """A way of waiting: each method does what the function of the same name below does."""
-
-    def here(self) -> bool:
-        """True if the code that runs now must wait in this way."""
-
-    def current_borrower(self) -> int:
-        """See the function of that name, as for all methods below."""
-
-    def cannot_go_on(self, borrower: int) -> bool: ...
-
-    def pause(self, seconds: float) -> None: ...
-
-    def ready(self, fd: int, events: int, timeout: float | None) -> int: ...
-
-    def turn(self, owner: int, role: "Role") -> Turn: ...
-
-    def finish(self, awaitable: Awaitable[T]) -> T: ...
-
-    def finish_alone(self, awaitable: Awaitable[T]) -> T:
-        """See `finish`: what it does when no loop runs."""
-
-    def within(self, seconds: float, call: Callable[[], T]) -> T: ...
-
-    def unbroken(self, seconds: float) -> AbstractContextManager[None]: ...
-
-    def outer(self, frame: FrameType) -> FrameType | None: ...
-
-
 class _Seam:
     """What is true of this process."""
 
-    other: Waits | None = None
+    other: "LoopWaits | None" = None
     """Another way of waiting, once it was loaded."""
     plain: int = 0
     """The thread that blocks in any case, because it runs a signal handler."""
 
 
-def install(other: Waits) -> None:
-    """Let code wait in that way if it runs in that way (see `Waits.here`)."""
+def install(other: "LoopWaits") -> None:
+    """Let code wait in that way where `other.here()` is true."""
     _Seam.other = other
 
 
-def _other() -> Waits | None:
+def _other() -> Optional["LoopWaits"]:
     other = _Seam.other
     return other if other is not None and _Seam.plain != get_ident() and other.here() else None
 

@@ -274,8 +274,11 @@ async def _awaited(awaitable: Awaitable[T]) -> T:
     return await awaitable
 
 
-class _LoopWaits:
-    """How code in a greenlet waits. See the functions of the same names in `waiting`."""
+class LoopWaits:
+    """How code in a greenlet waits: each method does what the function of the same name in `waiting` does.
+
+    `finish_alone` does what `finish` does where no loop runs.
+    """
 
     here = staticmethod(in_greenlet)
 
@@ -323,5 +326,5 @@ class _LoopWaits:
         return parent.gr_frame if parent is not None else None
 
 
-_loop_waits = _LoopWaits()
+_loop_waits = LoopWaits()
 waiting.install(_loop_waits)
