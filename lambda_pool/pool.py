@@ -23,7 +23,7 @@ from .core.entry import UNOPENED, Entry, State, Work
 from .core.policy import Verdict, at_checkout
 from .core.state import PoolState
 from .endpoints.base import EndpointSource, Role
-from .engines.base import AT_REST, INVALIDATES_POOL, MIN_IO_TIMEOUT, TRANSIENT, Engine, Failure, Status
+from .engines.base import AT_REST, INVALIDATES_POOL, MIN_IO_TIMEOUT, Engine, Failure, Status
 from .events import (
     CheckedOut,
     Closed,
@@ -116,10 +116,7 @@ class ConnectionPool:
                 entry.link.begin(readonly=readonly, guarded=guarded, timeout=self.begin_timeout(entry, deadline))
             except BaseException as error:
                 self.release(entry, error)
-                transient = self.classify(error) in TRANSIENT
-                if transient and deadline.left() <= 0:
-                    raise unavailable.not_answered(self, deadline) from error
-                if last or not transient:  # otherwise it is replaced: nobody has seen this connection yet
+                if not unavailable.may_replace(self, error, deadline, last=last):
                     raise
             else:
                 return entry

@@ -1,10 +1,12 @@
 """What a pool says when it has no connection to lend."""
 
+import sys
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from . import borrower
 from .core.entry import State
+from .engines.base import TRANSIENT
 from .errors import ConnectError, DeadlineExceeded, LambdaPoolError, PoolTimeout
 from .events import TimedOut
 from .invocation import Deadline
@@ -50,7 +52,18 @@ def timed_out(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
     return _noted(PoolTimeout, text)
 
 
-def not_answered(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
+def may_replace(pool: "ConnectionPool", cause: BaseException, deadline: Deadline, *, last: bool) -> bool:
+    """True if a connection was lost that nobody has seen yet: another one takes its place, but not after the `last`.
+
+    `cause`: the driver's error. If no time is left, raises what the pool says of a server that does not answer.
+    """
+    transient = pool.classify(cause) in TRANSIENT
+    if transient and deadline.left() <= 0:
+        raise _not_answered(pool, deadline) from sys.exception()
+    return transient and not last
+
+
+def _not_answered(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
     """The error where the server lets the pool log in, but does not answer what must be asked before the checkout.
 
     That is BEGIN, or what a framework asks each new connection.

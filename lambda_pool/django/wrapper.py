@@ -16,7 +16,7 @@ from django.utils.asyncio import async_unsafe
 
 from .. import errors, unavailable
 from ..config import in_lambda
-from ..engines.base import AT_REST, INVALIDATES_POOL, TRANSIENT, Status
+from ..engines.base import AT_REST, INVALIDATES_POOL, Status
 from ..invocation import at_most
 from . import pools
 from .borrowed import Borrowed
@@ -123,11 +123,7 @@ class PooledWrapper:
             except BaseException as error:
                 self._borrowed = self.connection = None
                 borrowed.give_back(error.__cause__ or error)
-                transient = core.classify(error.__cause__ or error) in TRANSIENT
-                if transient and deadline.left() <= 0:
-                    raise unavailable.not_answered(core, deadline) from error
-                # Nobody has used this connection yet: it may still be replaced by a live one.
-                if last or not transient:
+                if not unavailable.may_replace(core, error.__cause__ or error, deadline, last=last):
                     raise
             else:
                 return

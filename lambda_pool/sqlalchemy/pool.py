@@ -19,7 +19,6 @@ from sqlalchemy.pool.base import _ConnectionRecord
 
 from .. import unavailable
 from ..core.entry import UNOPENED
-from ..engines.base import TRANSIENT
 from ..errors import ConfigError
 from ..invocation import Deadline
 from ..waiting import pause
@@ -136,11 +135,8 @@ class LambdaPool(Pool):
                 if self._lent.forget(borrowed.conn) is not None:  # otherwise SQLAlchemy has closed it
                     borrowed.fail(error)
                 # The dialect's own questions go through SQLAlchemy, which wraps what the driver raises.
-                transient = pool.classify((isinstance(error, DBAPIError) and error.orig) or error) in TRANSIENT
-                if transient and deadline.left() <= 0:
-                    raise unavailable.not_answered(pool, deadline) from error
-                # Nobody has seen this connection yet: it may still be replaced by a live one.
-                if last or not transient:
+                cause = (isinstance(error, DBAPIError) and error.orig) or error
+                if not unavailable.may_replace(pool, cause, deadline, last=last):
                     raise
             else:
                 return record
