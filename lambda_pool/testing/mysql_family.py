@@ -1,11 +1,15 @@
-"""What MariaDB and MySQL have in common: their log, and how a superuser asks them."""
+"""What MariaDB and MySQL have in common: their options, their log, and how a superuser asks them."""
 
 from __future__ import annotations
 
+import abc
 import contextlib
+import os
+import shutil
 import ssl
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from lambda_pool.testing.server import Server
 
@@ -15,6 +19,36 @@ class MysqlFamily(Server):
 
     scheme = "mysql"
     ready_text = "ready for connections"
+    accounts: ClassVar[tuple[str, ...]] = ("mysql", "nobody")
+
+    def __init__(
+        self,
+        *,
+        extra_config: Sequence[str] = (),
+        log_statements: bool = False,
+        password: str | None = None,
+        max_connections: int = 60,
+        certificate_names: Sequence[str] = (),
+    ) -> None:
+        """Prepare a server; `start` or a `with` statement starts it.
+
+        The superuser is root, the database `app`. Host names are not resolved: create users as `'name'@'%'`.
+        extra_config: options such as `--wait-timeout=2`, after the defaults.
+        log_statements: `log` is then the general log: every statement with its connection id.
+        """
+        super().__init__(
+            user="root",
+            database="app",
+            password=password,
+            extra_config=extra_config,
+            log_statements=log_statements,
+            certificate_names=certificate_names,
+        )
+        self._max_connections = max_connections
+
+    @abc.abstractmethod
+    def _daemon(self) -> list[str]:
+        """The daemon with where its files are, and with the options that the other server does not have."""
 
     @property
     def _run_folder(self) -> Path:
@@ -26,10 +60,42 @@ class MysqlFamily(Server):
         """Run by the first start."""
         return self._run_folder / "first.sql"
 
-    def _write_first(self, statements: list[str]) -> None:
+    def _write_first(self, *before: str) -> None:
+        password = self.password.replace("\\", "\\\\").replace("'", "\\'")
+        statements = [
+            *before,
+            f"ALTER USER root@localhost IDENTIFIED BY '{password}';",
+            f"CREATE USER root@'%' IDENTIFIED BY '{password}';",
+            "GRANT ALL PRIVILEGES ON *.* TO root@'%' WITH GRANT OPTION;",
+            f"CREATE DATABASE {self.database} CHARACTER SET utf8mb4;",
+        ]
         self._first_statements.touch(mode=0o600)
         self._first_statements.write_text("\n".join(statements) + "\n")
         self._give(self._first_statements)
+
+    def _command(self) -> list[str]:
+        assert self._certificates is not None
+        run = self._run_folder
+        command = [
+            *self._daemon(),
+            f"--socket={run / 'socket'}",
+            f"--pid-file={run / 'pid'}",
+            f"--port={self.port}",
+            "--bind-address=127.0.0.1",
+            "--skip-name-resolve",
+            f"--max-connections={self._max_connections}",
+            f"--ssl-cert={self._certificates.certificate}",
+            f"--ssl-key={self._certificates.key}",
+            "--innodb-buffer-pool-size=16M",
+            # 2: what is committed is handed to the system, not to the disk, so it survives a killed server.
+            "--innodb-flush-log-at-trx-commit=2",
+            "--performance-schema=OFF",
+        ]
+        if self._log_statements:
+            command += ["--general-log=1", f"--general-log-file={run / 'general.log'}"]
+        if self._first_statements.exists():
+            command.append(f"--init-file={self._first_statements}")
+        return [*command, *self._extra_config]
 
     def _start_once(self) -> bool:
         started = super()._start_once()
@@ -74,3 +140,9 @@ class MysqlFamily(Server):
             with contextlib.suppress(pymysql.err.OperationalError):  # it ended by itself meanwhile
                 self.execute(f"kill {number}")
         return found
+
+
+def find_daemon(*names: str) -> str | None:
+    """The first of these programs on PATH, or where an ordinary user's PATH does not lead: among the daemons."""
+    search = os.pathsep.join([os.environ.get("PATH", os.defpath), "/usr/local/sbin", "/usr/sbin"])
+    return next((found for name in names if (found := shutil.which(name, path=search))), None)
