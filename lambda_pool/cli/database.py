@@ -71,6 +71,11 @@ def look(pool: Pool[Any], read: Callable[[Any], T]) -> Callable[[], T]:
     return lambda: asked(None, _Look())
 
 
+def as_text(row: Sequence[Any]) -> tuple[Any, ...]:
+    """The row, with its bytes decoded: psycopg gives bytes where the database's encoding is SQL_ASCII."""
+    return tuple(value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in row)
+
+
 class _Look:
     """The context of one look; it ends a statement without an answer, as Lambda's context does in a function."""
 

@@ -12,8 +12,7 @@ from typing import Any, NamedTuple
 
 from lambda_pool import LambdaPoolError
 from lambda_pool.cli import arguments
-from lambda_pool.cli.database import LOOKING, add_database, look, pool_of
-from lambda_pool.cli.rows import as_text
+from lambda_pool.cli.database import LOOKING, add_database, as_text, look, pool_of
 from lambda_pool.cli.terminal import Progress, clip, columns, complain, duration, printable, table, table_rows
 
 _NAME = "lambda-pool top"

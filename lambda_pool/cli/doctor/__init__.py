@@ -26,14 +26,13 @@ from lambda_pool.cli.doctor.report import (
     Report,
     Step,
     failed,
-    line_of,
     ok,
     render,
     report,
     step,
     warning,
 )
-from lambda_pool.cli.doctor.words import of_auth, of_endpoint
+from lambda_pool.cli.doctor.words import of_auth, of_endpoint, of_error
 from lambda_pool.cli.terminal import Progress, Terminal, complain, duration
 from lambda_pool.endpoints.base import Role
 from lambda_pool.invocation import time_out
@@ -131,7 +130,7 @@ def _examine(
         pool = make()
     except LambdaPoolError as error:
         rest = [_skipped(name, "config", redactor) for name, _, _ in CHECKS]
-        return report("", [step("config", failed(line_of(error)), time.monotonic() - start, redactor), *rest])
+        return report("", [step("config", failed(of_error(error)), time.monotonic() - start, redactor), *rest])
     url = pool.config.url
     redactor.add(url.password, url.sslpassword)
     redactor.spare(pool.name, url.engine, url.user, url.hostaddr, url.database)
@@ -161,9 +160,9 @@ def _examine_each(patient: Patient, steps: list[Step], begin: Callable[[str], No
         try:
             finding = check(patient)
         except LambdaPoolError as error:  # its text says what to do
-            finding = failed(line_of(error))
+            finding = failed(of_error(error))
         except Exception as error:  # noqa: BLE001 - a step that breaks is one more thing to report
-            finding = failed(f"this was not expected ({type(error).__name__}): {line_of(error)}")
+            finding = failed(f"this was not expected ({type(error).__name__}): {of_error(error)}")
         if finding.status == "failed":
             missing[name] = name
         steps.append(step(name, finding, time.monotonic() - start, patient.redactor))

@@ -15,9 +15,9 @@ from urllib.parse import parse_qs
 from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.aws.identity import AwsIdentity
 from lambda_pool.aws.sdk import create_client, load_session, no_bodies_logged
-from lambda_pool.cli.doctor.network import within
 from lambda_pool.errors import LambdaPoolError
 from lambda_pool.secret import Secret
+from lambda_pool.waiting import within
 
 _EXPIRED = {"ExpiredToken", "ExpiredTokenException", "RequestExpired"}
 _PARTITIONS = {"cn": "aws-cn", "us-gov": "aws-us-gov"}

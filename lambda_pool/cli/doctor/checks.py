@@ -15,12 +15,12 @@ from lambda_pool import config as configuration
 from lambda_pool.auth.base import Credentials, UrlAuth
 from lambda_pool.auth.iam import IamToken
 from lambda_pool.aws.hosts import Kind, recognise
+from lambda_pool.cli.database import as_text
 from lambda_pool.cli.doctor import advice, aws, network
 from lambda_pool.cli.doctor.proxy import of_targets
-from lambda_pool.cli.doctor.report import Finding, Redactor, failed, line_of, ok, warning
+from lambda_pool.cli.doctor.report import Finding, Redactor, failed, ok, warning
 from lambda_pool.cli.doctor.room import room
-from lambda_pool.cli.doctor.words import of_auth
-from lambda_pool.cli.rows import as_text
+from lambda_pool.cli.doctor.words import of_auth, of_error
 from lambda_pool.cli.terminal import duration
 from lambda_pool.connector import contradiction
 from lambda_pool.endpoints.base import Endpoint, FixedEndpoint, Role
@@ -29,6 +29,7 @@ from lambda_pool.invocation import Deadline
 from lambda_pool.pool import ConnectionPool
 from lambda_pool.tls import Tls, context, is_local
 from lambda_pool.tls import advice as tls_advice
+from lambda_pool.waiting import within
 
 _PINGS = 5
 _SLOW_ROUND_TRIP = 0.02
@@ -125,7 +126,7 @@ def _silent_hosts(patient: Patient) -> list[str]:
         try:
             _dial_any(at.host, at.port or patient.pool.connector.engine.default_port, share)
         except OSError as error:
-            found.append(f"{at.host} does not answer ({line_of(error)})")
+            found.append(f"{at.host} does not answer ({of_error(error)})")
             source.failed(at)
         else:
             return found
@@ -176,7 +177,7 @@ def dns(patient: Patient) -> Finding:
     try:
         patient.addresses = network.look_up(host, request.port, deadline.left())
     except (OSError, UnicodeError) as error:
-        return failed(f"{host} has no address: {line_of(error)}", *advice.of_name(error, host), host=host)
+        return failed(f"{host} has no address: {of_error(error)}", *advice.of_name(error, host), host=host)
     found = [address for _, address, _ in patient.addresses]
     if request.hostaddr:
         return ok(f"{request.host or host} is not looked up: hostaddr says {host}", host=request.host, addresses=found)
@@ -201,7 +202,7 @@ def tcp(patient: Patient) -> Finding:
     if patient.reached:
         return ok(f"{_shown(patient.reached)} answers", milliseconds=round((time.monotonic() - start) * 1000, 1))
     address, problem = problems[-1]
-    detail = "; ".join(f"{_shown(where)}: {line_of(error)}" for where, error in problems)
+    detail = "; ".join(f"{_shown(where)}: {of_error(error)}" for where, error in problems)
     in_lambda = configuration.in_lambda()
     return failed(detail, *advice.of_address(problem, address[1], address[2], in_lambda=in_lambda))
 
@@ -250,7 +251,7 @@ def tls(patient: Patient) -> Finding:
             **facts,
         )
     except (ssl.SSLError, OSError) as error:
-        return failed(line_of(error), tls_advice(str(error), host, wanted), **facts)
+        return failed(of_error(error), tls_advice(str(error), host, wanted), **facts)
     return _of_certificate(certificate, wanted, facts, local=is_local(host, request.hostaddr))
 
 
@@ -288,7 +289,7 @@ def login(patient: Patient) -> Finding:
         patient.link = connector.engine.connect(request)
     except Exception as error:  # noqa: BLE001 - whatever the driver raises is to be reported
         kind = connector.engine.classify(error)
-        detail = line_of(error)
+        detail = of_error(error)
         if kind not in {Failure.OTHER, Failure.FOREIGN}:
             detail = f"{kind.value.replace('_', ' ')}: {detail}"
         return failed(detail, *_of_failed_login(patient, request, error, kind), kind=kind.value)
@@ -297,8 +298,8 @@ def login(patient: Patient) -> Finding:
 
 def _of_failed_login(patient: Patient, request: ConnectRequest, error: Exception, kind: Failure) -> list[str]:
     if kind in TRANSIENT and request.pooled:
-        within = patient.within(patient.pool.config.timeout).left()
-        targets = of_targets(request.host, patient.pool.connector.endpoint, within)
+        left = patient.within(patient.pool.config.timeout).left()
+        targets = of_targets(request.host, patient.pool.connector.endpoint, left)
         if targets:
             return [*targets, *advice.of_login(error, kind, patient.engine, request)]
     if kind is Failure.RESUMING:
@@ -325,7 +326,7 @@ def query(patient: Patient) -> Finding:
 
     start = time.time()
     try:
-        server = patient.server = network.within(deadline.left(), lambda: _ask(patient))
+        server = patient.server = within(deadline.left(), _ask, patient)
     except TimeoutError:
         link.abort()
         return failed(

@@ -5,14 +5,11 @@ from __future__ import annotations
 import socket
 import ssl
 import struct
-import threading
 import time
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Sequence
 
 from lambda_pool.cli.doctor.words import of_bytes, of_error
-
-T = TypeVar("T")
+from lambda_pool.waiting import within
 
 Address = tuple[int, str, int]
 """Family, address and port; for a Unix socket its path, and 0."""
@@ -39,27 +36,6 @@ class StrangerError(Exception):
 
 class SilentError(StrangerError):
     """What accepts the connection says nothing."""
-
-
-def within(seconds: float, work: Callable[[], T]) -> T:
-    """What `work` returns or raises, or TimeoutError after `seconds`: for calls that have no time limit themselves."""
-    results: list[T] = []
-    errors: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            results.append(work())
-        except BaseException as error:  # noqa: BLE001 - raised in the caller's thread
-            errors.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(max(seconds, 0.001))
-    if errors:
-        raise errors[0]
-    if not results:
-        raise TimeoutError("no answer in time")
-    return results[0]
 
 
 def look_up(host: str, port: int, seconds: float) -> list[Address]:

@@ -12,9 +12,9 @@ from lambda_pool.aws import environment
 from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.aws.identity import AwsIdentity
 from lambda_pool.aws.sdk import create_client, load_session, no_bodies_logged
-from lambda_pool.cli.doctor.network import within
 from lambda_pool.endpoints.base import EndpointSource
 from lambda_pool.endpoints.rds import RdsProxy
+from lambda_pool.waiting import within
 
 # https://docs.aws.amazon.com/AmazonRDS/latest/APIReference/API_TargetHealth.html
 _REASONS = {

@@ -10,7 +10,6 @@ from typing import Any, Literal, TypedDict
 from urllib.parse import quote
 
 import lambda_pool
-from lambda_pool.cli.doctor.words import of_error
 from lambda_pool.cli.terminal import Terminal, fold
 from lambda_pool.secret import Secret
 
@@ -118,11 +117,6 @@ class Redactor:
 
     def _kept_or_masked(self, match: re.Match[str]) -> str:
         return match[0] if match[0] in self._words else "***"
-
-
-def line_of(error: BaseException) -> str:
-    """An error's text on one line, uncut."""
-    return of_error(error)
 
 
 def step(name: str, finding: Finding, seconds: float, redactor: Redactor) -> Step:

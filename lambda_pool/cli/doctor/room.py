@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from lambda_pool.aws.hosts import is_dsql
-from lambda_pool.cli.doctor.report import Finding, line_of, ok, warning
+from lambda_pool.cli.doctor.report import Finding, ok, warning
+from lambda_pool.cli.doctor.words import of_error
 from lambda_pool.cli.terminal import duration
 from lambda_pool.core.policy import keep
 
@@ -40,7 +41,9 @@ def room(patient: Patient) -> Finding:
         count, limit = link.sessions(max(patient.within(config.ping_timeout).left(), 0.001))
     except Exception as error:  # noqa: BLE001 - whatever the driver raises is to be reported
         mend = "keep_below has no effect if the user may not ask: let it read pg_stat_database, or set keep_below=1."
-        return warning(f"the server does not say how many connections it has ({line_of(error)}); {ends}", mend, **facts)
+        return warning(
+            f"the server does not say how many connections it has ({of_error(error)}); {ends}", mend, **facts
+        )
     facts |= {"connections": count, "limit": limit}
     detail = (
         f"{count} of {limit} connections, frozen environments keep theirs up to {config.keep_below:g} of that; {ends}"

@@ -26,12 +26,13 @@ from lambda_pool import AsyncPool, IamToken, Pool, RdsProxy
 from lambda_pool.api import core_of
 from lambda_pool.auth.base import Credentials
 from lambda_pool.cli import main
-from lambda_pool.cli.doctor import aws, checks, diagnose, network, words
+from lambda_pool.cli.doctor import aws, checks, diagnose, words
 from lambda_pool.cli.doctor.report import Redactor, Report, failed, render, report, step
 from lambda_pool.cli.terminal import Terminal
 from lambda_pool.endpoints.base import Endpoint, FixedEndpoint, Role
 from lambda_pool.secret import Secret
 from lambda_pool.testing import FaultyProxy, LambdaRuntime, MariaDbServer, PostgresServer
+from lambda_pool.waiting import within
 from tests.support.iam_servers import RDS_HOST, REGION, IamServer, iam_mariadb, iam_postgres
 from tests.support.names import Names
 from tests.support.pgbouncer import PgBouncer
@@ -1072,8 +1073,8 @@ def test_what_is_no_token() -> None:
 
 def test_within_raises_what_the_work_raises() -> None:
     with pytest.raises(KeyError):
-        network.within(5, lambda: {"found": 1}["missing"])
-    assert network.within(5, lambda: 7) == 7
+        within(5, lambda: {"found": 1}["missing"])
+    assert within(5, lambda: 7) == 7
 
 
 # --- room -------------------------------------------------------------------------------------------------------------
