@@ -14,7 +14,7 @@ from ..aws import environment as aws_environment
 from ..aws.environment import AwsCredentials
 from ..aws.hosts import is_region
 from ..aws.identity import AwsIdentity
-from ..aws.sdk import bare, count_addresses, create_client, load_session, no_bodies_logged
+from ..aws.sdk import bare, code_of, count_addresses, create_client, load_session, no_bodies_logged
 from ..config import plain
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
@@ -287,7 +287,7 @@ class SecretsManager(Forgetful):
         from botocore import exceptions
 
         if isinstance(error, exceptions.ClientError):
-            code = str(error.response.get("Error", {}).get("Code", "unknown"))
+            code = code_of(error) or "unknown"
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             passing = status >= 500 or status == 429 or "Throttl" in code or code == "RequestLimitExceeded"
             fix = _FIXES.get(code, "try again" if passing else "see the cause").format(region=region)

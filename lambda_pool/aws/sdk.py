@@ -85,6 +85,14 @@ def no_bodies_logged() -> Iterator[None]:
         _quiet.active = before
 
 
+def code_of(error: BaseException) -> str:
+    """The error code of AWS's answer; empty if no answer came."""
+    answer = getattr(error, "response", None)
+    fault = answer.get("Error") if isinstance(answer, dict) else None
+    code = fault.get("Code") if isinstance(fault, dict) else None
+    return code if isinstance(code, str) else ""
+
+
 # Answers to a wrong signature. Their text quotes the request that should have been signed, with the session token.
 _QUOTING = frozenset(
     {"IncompleteSignature", "IncompleteSignatureException", "InvalidSignatureException", "SignatureDoesNotMatch"}
@@ -94,10 +102,9 @@ _QUOTING = frozenset(
 def bare(error: BaseException) -> BaseException:
     """The error without anything that would show a secret: its frames and the errors behind it hold whole answers."""
     error.__cause__ = error.__context__ = None
-    response = getattr(error, "response", None)
-    said = response.get("Error") if isinstance(response, dict) else None
-    code = said.get("Code") if isinstance(said, dict) else None
-    if isinstance(said, dict) and isinstance(code, str) and code in _QUOTING:
+    code = code_of(error)
+    if code in _QUOTING:
+        said = error.response["Error"]  # type: ignore[attr-defined]
         said["Message"] = f"{code} (AWS's text is not shown: it quotes the request)"
         error.args = (said["Message"],)
     return error.with_traceback(None)

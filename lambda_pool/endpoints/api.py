@@ -13,7 +13,7 @@ from typing import Any
 from .. import waiting
 from ..aws import environment as aws_environment
 from ..aws.identity import AwsIdentity
-from ..aws.sdk import bare, count_addresses, create_client, load_session, no_bodies_logged
+from ..aws.sdk import bare, code_of, count_addresses, create_client, load_session, no_bodies_logged
 from ..errors import ConfigError, CredentialsError, EndpointError
 from ..secret import Forgetful, private
 
@@ -152,7 +152,7 @@ class Calls:
             answer = self._attempt(operation, parameters)
             if not isinstance(answer, Exception):
                 return answer
-            if _code(answer).endswith("NotFoundFault"):
+            if code_of(answer).endswith("NotFoundFault"):
                 raise NotFoundError from bare(answer)
             if not _passing(answer):
                 break
@@ -172,7 +172,7 @@ class Calls:
 
     def _explain(self, operation: str, error: Exception) -> NoAnswerError:
         action = _ACTIONS[operation]
-        code = _code(error)
+        code = code_of(error)
         said = " ".join(str(error).split())[:500]
         instead = "or write the host name into the URL instead"
         cause: BaseException | None = bare(error)
@@ -200,19 +200,11 @@ class Calls:
         return made
 
 
-def _code(error: Exception) -> str:
-    """The error code of the API's answer; empty if no answer came."""
-    answer = getattr(error, "response", None)
-    fault = answer.get("Error") if isinstance(answer, dict) else None
-    code = fault.get("Code") if isinstance(fault, dict) else None
-    return code if isinstance(code, str) else ""
-
-
 def _passing(error: Exception) -> bool:
     """True for an error that may be gone at another try soon: throttling, a fault at AWS, a broken connection."""
     answer = getattr(error, "response", None)
     if isinstance(answer, dict):
         about = answer.get("ResponseMetadata")
         status = about.get("HTTPStatusCode") if isinstance(about, dict) else None
-        return _code(error) in _THROTTLED or (isinstance(status, int) and status >= 500)
+        return code_of(error) in _THROTTLED or (isinstance(status, int) and status >= 500)
     return type(error).__name__ in {"ConnectionClosedError", "EndpointConnectionError"}

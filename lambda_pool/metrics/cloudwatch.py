@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from time import time
 from typing import Any, NamedTuple
 
-from ..aws.sdk import bare, count_addresses, no_bodies_logged
+from ..aws.sdk import bare, code_of, count_addresses, no_bodies_logged
 from ..config import read_metrics_environment
 from ..errors import ConfigError
 from ..invocation import remaining
@@ -203,5 +203,5 @@ def _not_taken(error: Exception) -> bool:
     )
 
     if isinstance(error, ClientError):
-        return error.response.get("Error", {}).get("Code") in _NOT_NOW
+        return code_of(error) in _NOT_NOW
     return isinstance(error, (ConnectionError, CredentialRetrievalError, NoCredentialsError, NoRegionError))

@@ -14,7 +14,7 @@ from urllib.parse import parse_qs
 
 from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.aws.identity import AwsIdentity
-from lambda_pool.aws.sdk import create_client, load_session, no_bodies_logged
+from lambda_pool.aws.sdk import code_of, create_client, load_session, no_bodies_logged
 from lambda_pool.errors import LambdaPoolError
 from lambda_pool.secret import Secret
 from lambda_pool.waiting import within
@@ -107,8 +107,7 @@ def _problem(error: Exception, what: str) -> str:
     """One line without the error's own text, which may quote what is secret."""
     if isinstance(error, LambdaPoolError):
         return str(error)
-    said = getattr(error, "response", None)
-    code = said.get("Error", {}).get("Code") if isinstance(said, dict) else None
+    code = code_of(error)
     if code in _EXPIRED:
         return "AWS says that the credentials have expired: log in again, or let Lambda provide them."
     if code:

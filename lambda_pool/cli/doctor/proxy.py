@@ -11,7 +11,7 @@ from typing import Any
 from lambda_pool.aws import environment
 from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.aws.identity import AwsIdentity
-from lambda_pool.aws.sdk import create_client, load_session, no_bodies_logged
+from lambda_pool.aws.sdk import code_of, create_client, load_session, no_bodies_logged
 from lambda_pool.endpoints.base import EndpointSource
 from lambda_pool.endpoints.rds import RdsProxy
 from lambda_pool.waiting import within
@@ -45,8 +45,7 @@ def of_targets(host: str, source: EndpointSource, seconds: float) -> list[str]:
     try:
         return within(seconds, work)
     except Exception as error:  # noqa: BLE001 - botocore's errors have no common root; a diagnosis goes on without
-        said = getattr(error, "response", None)
-        code = said.get("Error", {}).get("Code") if isinstance(said, dict) else type(error).__name__
+        code = code_of(error) or type(error).__name__
         return [
             f"AWS did not say whether the proxy has a healthy target ({code}): allow rds:DescribeDBProxyTargets, or "
             "look at the proxy's target group in the RDS console."
