@@ -6,9 +6,8 @@ import time
 from ..age import Birth, Clock
 from ..aws import environment as aws_environment
 from ..aws.environment import AwsCredentials
-from ..aws.hosts import dsql_region, is_region, recognise
+from ..aws.hosts import checked_region, dsql_region, recognise
 from ..aws.identity import AwsIdentity
-from ..config import plain
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
 from ..secret import Forgetful, Secret, private
@@ -59,11 +58,7 @@ class IamToken(Forgetful):
     _fetched = frozenset({"_lock", "_tokens", "_identity"})
 
     def __init__(self, region: str | None = None, *, clock: Clock = time.time) -> None:
-        if region is not None and not (isinstance(region, str) and is_region(region)):
-            raise ConfigError(
-                f"IamToken(region={region!r}) is not valid: it must be an AWS region such as 'eu-central-1'"
-            )
-        self._region = region and plain(region)
+        self._region = checked_region(f"IamToken(region={region!r})", region)
         self._clock = clock
         self._tokens: dict[_Key, tuple[Secret, Birth]]
         self.forget()

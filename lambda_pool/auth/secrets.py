@@ -12,10 +12,10 @@ from typing import Any
 from ..age import Birth, Clock
 from ..aws import environment as aws_environment
 from ..aws.environment import AwsCredentials
-from ..aws.hosts import is_region
+from ..aws.hosts import checked_region, is_region
 from ..aws.identity import AwsIdentity
 from ..aws.sdk import bare, code_of, count_addresses, create_client, load_session, no_bodies_logged
-from ..config import plain
+from ..config import is_sendable, plain
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
 from ..record import Record
@@ -146,17 +146,14 @@ class SecretsManager(Forgetful):
             raise ConfigError(
                 f"SecretsManager(max_age={max_age!r}) is not valid: it must be a number of seconds, 0 or more"
             )
-        if region is not None and not (isinstance(region, str) and is_region(region)):
-            raise ConfigError(
-                f"SecretsManager(region={region!r}) is not valid: it must be an AWS region such as 'eu-central-1'"
-            )
+        region = checked_region(f"SecretsManager(region={region!r})", region)
         of_arn = _region_of_arn(secret_id)
         if region and of_arn and region != of_arn:
             raise ConfigError(f"SecretsManager(region={region!r}) contradicts {secret_id!r}: leave region out")
         self.secret_id: str = plain(secret_id)
         self._stage = plain(version_stage)
         self._max_age = max_age
-        self._region = plain(region) if region else of_arn
+        self._region = region or of_arn
         self._clock = clock
         self._known: tuple[_Login, Birth] | None
         self.forget()
@@ -356,7 +353,7 @@ def _parse(answer: _Answer) -> _Login | str:
             value = ""
         if not isinstance(value, str):
             return f"has a key {key!r} that is not text: make it a JSON string"
-        if any(character == "\0" or "\ud800" <= character <= "\udfff" for character in value):
+        if not is_sendable(value):
             return f"has a key {key!r} with characters that no database accepts"
         texts[key] = value
     if not texts["password"]:

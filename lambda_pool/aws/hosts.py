@@ -5,6 +5,7 @@ Only text is looked at: no DNS, no API call, no regular expression (this runs in
 
 from enum import Enum
 
+from ..errors import ConfigError
 from ..record import Record
 
 
@@ -145,6 +146,13 @@ def _after(prefix: str, label: str) -> bool:
 def _is_label(label: str) -> bool:
     """True for one label of a host name: RFC 1123, section 2.1."""
     return 0 < len(label) <= 63 and label.replace("-", "a").isalnum() and label[0] != "-" and label[-1] != "-"
+
+
+def checked_region(shown: str, region: str | None) -> str | None:
+    """A region as a plain text, or None. Raises ConfigError, in which the argument is `shown`."""
+    if region is not None and not (isinstance(region, str) and is_region(region)):
+        raise ConfigError(f"{shown} is not valid: it must be an AWS region such as 'eu-central-1'")
+    return region and str.__str__(region)
 
 
 def is_region(name: str) -> bool:

@@ -1,6 +1,7 @@
 """Checks single values: each gives a value, or one ConfigError that names it and says what it must be."""
 
 from collections.abc import Callable, Collection, Mapping
+from contextlib import suppress
 from typing import Any
 
 from ..errors import ConfigError
@@ -43,19 +44,25 @@ def decoded(part: str, text: str) -> str:
     return text
 
 
+def _number(name: str, value: object, kind: type[int | float], wanted: str) -> Any:
+    """A number of this kind (a float may be whole), or the one that a text says. Raises ConfigError."""
+    if isinstance(value, str):
+        with suppress(ValueError):
+            value = kind(value)
+    if isinstance(value, bool) or not isinstance(value, int | kind):
+        raise bad(name, value, wanted)
+    return value
+
+
 def integer(least: int) -> Callable[[str, object], int]:
     """A whole number."""
     wanted = f"a whole number of at least {least}"
 
     def check(name: str, value: object) -> int:
-        if isinstance(value, str):
-            try:
-                value = int(value)
-            except ValueError:
-                raise bad(name, value, wanted) from None
-        if isinstance(value, bool) or not isinstance(value, int) or value < least:
-            raise bad(name, value, wanted)
-        return value
+        number: int = _number(name, value, int, wanted)
+        if number < least:
+            raise bad(name, number, wanted)
+        return number
 
     return check
 
@@ -65,21 +72,11 @@ def number_of_seconds(*, zero: str = "") -> Callable[[str, object], float]:
     wanted = f"a number of seconds above 0{f', or 0 {zero}' if zero else ''}"
 
     def check(name: str, value: object) -> float:
-        if isinstance(value, str):
-            try:
-                value = float(value)
-            except ValueError:
-                raise bad(name, value, wanted) from None
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise bad(name, value, wanted)
+        number = _number(name, value, float, wanted)
         # "not (a < x)" refuses NaN too. The upper limit is there because poll() takes no more than 2 ** 31 ms.
-        if not (0 < value < 1e6) and not (zero and value == 0):
-            raise bad(
-                name,
-                value,
-                wanted + " (at most 1000000)" if isinstance(value, int | float) and value > 0 else wanted,
-            )
-        return float(value)
+        if not (0 < number < 1e6) and not (zero and number == 0):
+            raise bad(name, number, f"{wanted} (at most 1000000)" if number > 0 else wanted)
+        return float(number)
 
     return check
 
@@ -89,14 +86,10 @@ def fraction(*, zero: str, one: str) -> Callable[[str, object], float]:
     wanted = f"a number from 0 ({zero}) to 1 ({one})"
 
     def check(name: str, value: object) -> float:
-        if isinstance(value, str):
-            try:
-                value = float(value)
-            except ValueError:
-                raise bad(name, value, wanted) from None
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:  # or NaN
-            raise bad(name, value, wanted)
-        return float(value)
+        number = _number(name, value, float, wanted)
+        if not 0 <= number <= 1:  # or NaN
+            raise bad(name, number, wanted)
+        return float(number)
 
     return check
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..age import Birth, Clock
-from ..aws.hosts import is_region
+from ..aws.hosts import checked_region
 from ..config import plain
 from ..errors import ConfigError, EndpointError
 from ..secret import Forgetful
@@ -55,16 +55,13 @@ class _Discovered(Forgetful):
                 f"{shown} is not valid: give the {self._name} as the RDS console shows it, with letters, digits and "
                 "hyphens only. It is neither an ARN nor a host name (which belongs in the URL)"
             )
-        if region is not None and not (isinstance(region, str) and is_region(region)):
-            raise ConfigError(
-                f"{shown}: region={region!r} is not valid: it must be an AWS region such as 'eu-central-1'"
-            )
+        region = checked_region(f"{shown}: region={region!r}", region)
         if isinstance(max_age, bool) or not isinstance(max_age, int | float) or not 0 < max_age < float("inf"):
             raise ConfigError(f"{shown}: max_age={max_age!r} is not a number of seconds above 0")
         self.name: str = plain(name)
         self._max_age = float(max_age)
         self._clock = clock
-        self._api = RdsApi(region and plain(region))
+        self._api = RdsApi(region)
         self.forget()
 
     def __repr__(self) -> str:
