@@ -21,6 +21,12 @@ from ..request import Request, asking, unfinished
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
+AGAIN = 0.1
+"""Seconds between looks for a statement to cancel: the one that is too long may begin after the first look.
+
+This must be longer than the interval at which a driver's wait lets Python handle signals (20 ms if a connection is
+watched): psycopg starts its interval again after each alarm, and would never reach the end of it."""
+
 _pools: list[ReferenceType[ConnectionPool]] = []
 
 
@@ -68,6 +74,15 @@ def look_at_deadlines() -> None:
         (known.config.cancel_before_deadline for known in pools() if not known.awaited), default=0.0
     )
     reserve.seconds = max(RESERVE, *(known.config.cancel_before_deadline for known in pools()), 0.0)
+
+
+def due_to_cancel(left: float | None) -> Iterator[tuple[ConnectionPool, float]]:
+    """The pools that cancel what runs now, `left` seconds before the end (None: not known), each with its option."""
+    for pool in pools():
+        before = pool.config.cancel_before_deadline
+        # Who looks comes for the pool that wants it earliest; the others' time comes later.
+        if before and not pool.awaited and (left is None or left - before <= AGAIN / 2):
+            yield pool, before
 
 
 def _note_made(pool: ConnectionPool) -> None:

@@ -16,14 +16,10 @@ from typing import Any
 from ..invocation import remaining, reserve
 from ..reclaim import cancel_running
 from ..waiting import plainly
-from . import pools
+from . import AGAIN, due_to_cancel
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
-# Seconds between looks for a statement to cancel: the one that is too long may begin after the first look. This must be
-# longer than the interval at which a driver's wait lets Python handle signals (20 ms if a connection is watched):
-# psycopg starts its interval again after each interruption, and would never reach the end of it.
-_AGAIN = 0.1
 _SOON = 0.001  # seconds; 0 would mean never
 
 
@@ -54,9 +50,7 @@ class Alarm:
         self._timer = signal.getitimer(signal.ITIMER_REAL)
         try:
             signal.signal(signal.SIGALRM, self._ring)
-            self._timer = signal.setitimer(
-                signal.ITIMER_REAL, max(left + reserve.seconds - self._before, _AGAIN), _AGAIN
-            )
+            self._timer = signal.setitimer(signal.ITIMER_REAL, max(left + reserve.seconds - self._before, AGAIN), AGAIN)
         except BaseException:
             self._disarm()
             raise
@@ -73,11 +67,7 @@ class Alarm:
 
     def _ring(self, number: int, frame: FrameType | None) -> None:
         left, now = remaining(), monotonic()
-        for pool in pools():
-            before = pool.config.cancel_before_deadline
-            # The timer rings for the pool that wants it earliest; the others' time comes later.
-            if not before or pool.awaited or (left is not None and left + reserve.seconds - before > _AGAIN / 2):
-                continue
+        for pool, before in due_to_cancel(None if left is None else left + reserve.seconds):
             try:
                 with plainly():
                     cancel_running(pool, now + before / 3)

@@ -11,11 +11,9 @@ from typing import ClassVar
 
 from ..core.entry import Entry
 from ..reclaim import cancel_running_of
-from . import pools
+from . import AGAIN, due_to_cancel
 
 log: logging.Logger = logging.getLogger("lambda_pool")
-
-_AGAIN = 0.1  # seconds between looks for a statement to cancel: another may begin after the first look
 
 
 class _Watched:
@@ -25,7 +23,7 @@ class _Watched:
         self.at = at
         self.stopped = False
         self._concerned = concerned
-        self.next = max(at - before, monotonic() + _AGAIN)
+        self.next = max(at - before, monotonic() + AGAIN)
 
     def concerns(self, entry: Entry) -> bool:
         """Whether an entry is one of its own, as long as it has not ended. The pool's lock is held."""
@@ -34,11 +32,8 @@ class _Watched:
     def look(self) -> None:
         """Make the server end what runs too long."""
         now = monotonic()
-        self.next = now + _AGAIN
-        for pool in pools():
-            before = pool.config.cancel_before_deadline
-            if not before or pool.awaited or self.at - before - now > _AGAIN / 2:
-                continue
+        self.next = now + AGAIN
+        for pool, before in due_to_cancel(self.at - now):
             try:
                 # One thread asks for all. If the first ones take long, those after them have less time, or none.
                 cancel_running_of(pool, min(now, self.at - before * 2 / 3) + before / 3, self.concerns)

@@ -14,7 +14,7 @@ from psycopg import pq
 from pymysql.cursors import SSCursor
 
 import lambda_pool
-from lambda_pool import reclaim
+from lambda_pool import lifecycle, reclaim
 from lambda_pool.api import core_of
 from lambda_pool.core.entry import State
 from lambda_pool.engines.base import Status
@@ -140,7 +140,7 @@ def test_many_cancels_that_nobody_answers_end_in_time(monkeypatch: pytest.Monkey
     if of == "an invocation":
         reclaim.cancel_running(pool, began + 0.2)
     else:
-        monkeypatch.setattr(watch, "pools", lambda: [pool])
+        monkeypatch.setattr(lifecycle, "pools", lambda: [pool])
         began = time.monotonic()
         stops = [watch.watch(1.0, 0.6, lambda entry, mine=each: entry is mine) for each in lent]  # type: ignore[misc]
         while len(ended) < len(lent):
@@ -163,7 +163,7 @@ def test_where_no_thread_can_be_started_the_next_request_tries_again(monkeypatch
         seen.set()
         return []
 
-    monkeypatch.setattr(watch, "pools", look)
+    monkeypatch.setattr(lifecycle, "pools", look)
     monkeypatch.setattr(threading.Thread, "start", refuse)
     watch.watch(1.0, 0.9, lambda entry: True)()
     monkeypatch.setattr(threading.Thread, "start", genuine)
@@ -177,7 +177,7 @@ def test_connections_of_an_event_loop_are_not_cancelled_from_outside(monkeypatch
     looked: list[Any] = []
     config = SimpleNamespace(cancel_before_deadline=0.5)
     pools = [SimpleNamespace(config=config, awaited=awaited) for awaited in (True, False)]
-    monkeypatch.setattr(watch, "pools", lambda: pools)
+    monkeypatch.setattr(lifecycle, "pools", lambda: pools)
     monkeypatch.setattr(watch, "cancel_running_of", lambda pool, until, concerned: looked.append(pool))
     watch._Watched(time.monotonic() + 0.4, 0.5, lambda entry: True).look()
     assert looked == pools[1:]
