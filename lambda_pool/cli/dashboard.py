@@ -10,7 +10,7 @@ from typing import Any
 from lambda_pool.cli.arguments import arn, function_name, name
 from lambda_pool.cli.terminal import WIDTH, complain, fold
 from lambda_pool.config import read_metrics_environment
-from lambda_pool.metrics.emf import dimension
+from lambda_pool.metrics.definitions import dimensions
 from lambda_pool.metrics.panels import ALARMS, PANELS, QUERIES, Alarm, Line, Panel, Query
 
 _WIDTH, _HEIGHT = 12, 7
@@ -181,10 +181,10 @@ def alarm_input(alarm: Alarm, args: argparse.Namespace) -> dict[str, Any]:
     }
     if args.topic:
         found["AlarmActions"] = found["OKActions"] = [args.topic]
-    dimensions = [{"Name": name, "Value": value} for name, value in _dimensions(args).items()]
+    own = [{"Name": name, "Value": value} for name, value in _dimensions(args).items()]
     if alarm.expression is None:
         ((metric, statistic),) = alarm.metrics.values()
-        found |= {"Namespace": args.namespace, "MetricName": metric, "Dimensions": dimensions, "Period": _PERIOD}
+        found |= {"Namespace": args.namespace, "MetricName": metric, "Dimensions": own, "Period": _PERIOD}
         found["ExtendedStatistic" if statistic.startswith("p") else "Statistic"] = statistic
         return found
     queries: list[dict[str, Any]] = [
@@ -192,7 +192,7 @@ def alarm_input(alarm: Alarm, args: argparse.Namespace) -> dict[str, Any]:
             "Id": name,
             "ReturnData": False,
             "MetricStat": {
-                "Metric": {"Namespace": args.namespace, "MetricName": metric, "Dimensions": dimensions},
+                "Metric": {"Namespace": args.namespace, "MetricName": metric, "Dimensions": own},
                 "Period": _PERIOD,
                 "Stat": statistic,
             },
@@ -204,8 +204,7 @@ def alarm_input(alarm: Alarm, args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _dimensions(args: argparse.Namespace) -> dict[str, str]:
-    names = {"service": args.service or args.function, "function_name": args.function, "pool": args.pool}
-    return {name: dimension(value) for name, value in names.items()}
+    return dimensions(args.service or args.function, args.function, args.pool)
 
 
 def _filled(query: Query, args: argparse.Namespace) -> str:

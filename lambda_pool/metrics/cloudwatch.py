@@ -16,8 +16,7 @@ from ..errors import ConfigError
 from ..invocation import remaining
 from ..secret import private
 from .collector import Collector, Why
-from .definitions import METRICS
-from .emf import dimension
+from .definitions import METRICS, dimensions
 from .numbers import Entry
 
 log: logging.Logger = logging.getLogger("lambda_pool")
@@ -90,12 +89,8 @@ class PutMetrics(Collector):
         gathered, self._gathered = self._gathered, {}
         now = time()
         for (name, metric), counts in gathered.items():
-            dimensions = {
-                "service": dimension(self._service or environment.service),
-                "function_name": dimension(environment.function_name),
-                "pool": dimension(name),
-            }
-            self._unsent += _data(metric, counts, dimensions, now)
+            own = dimensions(self._service or environment.service, environment.function_name, name)
+            self._unsent += _data(metric, counts, own, now)
         # A shutdown or a snapshot comes after all invocations, or interrupts one whose time is over anyway.
         self._send(self._namespace or environment.namespace, environment.region, in_time=why is not Why.CLOSING)
         if why is Why.CLOSING:
@@ -160,12 +155,12 @@ def _fitting(*, in_time: bool) -> _Timeouts | None:
     return next((timeouts for timeouts in (_PATIENT, _HASTY) if timeouts.longest <= left), None)
 
 
-def _data(metric: str, counts: Counter[int], dimensions: dict[str, str], now: float) -> list[dict[str, Any]]:
+def _data(metric: str, counts: Counter[int], own: dict[str, str], now: float) -> list[dict[str, Any]]:
     values = list(counts)
     return [
         {
             "MetricName": metric,
-            "Dimensions": [{"Name": name, "Value": value} for name, value in dimensions.items()],
+            "Dimensions": [{"Name": name, "Value": value} for name, value in own.items()],
             "Timestamp": now,
             "Unit": METRICS[metric].unit,
             "Values": values[start : start + _MOST_VALUES],

@@ -12,6 +12,20 @@ DIMENSIONS = ("service", "function_name", "pool")
 """The dimensions of every metric. Anything that could take many values is a property instead."""
 
 
+_LONGEST = 1024
+
+
+def dimension(value: str) -> str:
+    """A value that CloudWatch takes for a dimension: ASCII, not empty, at most 1,024 characters, no leading colon."""
+    text = value.encode("ascii", "replace").decode().strip().lstrip(":")
+    return text[:_LONGEST] or "unknown"
+
+
+def dimensions(service: str, function_name: str, pool: str) -> dict[str, str]:
+    """The dimensions of one pool's metrics."""
+    return dict(zip(DIMENSIONS, map(dimension, (service, function_name, pool)), strict=True))
+
+
 class Definition(Record):
     """One metric. `statistic` is the one that answers a question."""
 

@@ -10,11 +10,10 @@ from typing import Any
 
 from ..config import MetricsEnvironment, read_metrics_environment
 from .collector import Collector, Why
-from .definitions import METRICS
+from .definitions import METRICS, dimensions
 from .numbers import Entry
 
 MOST_DIMENSIONS = 30
-_LONGEST_DIMENSION = 1024
 _PROVIDER = "aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch"
 
 Document = dict[str, Any]
@@ -58,16 +57,12 @@ class EmfMetrics(Collector):
 
     def _format(self, pool: str, environment: MetricsEnvironment) -> Format:
         namespace = self._namespace or environment.namespace
-        dimensions = {
-            "service": dimension(self._service or environment.service),
-            "function_name": dimension(environment.function_name),
-            "pool": dimension(pool),
-        }
+        found = dimensions(self._service or environment.service, environment.function_name, pool)
         if self._with_powertools:
             from .powertools import powertools_format
 
-            return powertools_format(namespace, dimensions)
-        return plain_format(namespace, dimensions)
+            return powertools_format(namespace, found)
+        return plain_format(namespace, found)
 
 
 class _Encoder:
@@ -89,25 +84,19 @@ def write(documents: Iterable[Document]) -> None:
     sys.stdout.flush()
 
 
-def dimension(value: str) -> str:
-    """A value that CloudWatch takes for a dimension: ASCII, not empty, at most 1,024 characters, no leading colon."""
-    text = value.encode("ascii", "replace").decode().strip().lstrip(":")
-    return text[:_LONGEST_DIMENSION] or "unknown"
-
-
-def plain_format(namespace: str, dimensions: Mapping[str, str]) -> Format:
-    """The documents that Powertools' provider would make, made without it."""
+def plain_format(namespace: str, own: Mapping[str, str]) -> Format:
+    """The documents that Powertools' provider would make, made without it. `own`: their dimensions."""
 
     def make(entry: Entry) -> Document:
         directive = {
             "Namespace": namespace,
-            "Dimensions": [list(dimensions)],
+            "Dimensions": [list(own)],
             "Metrics": [{"Name": name, "Unit": METRICS[name].unit} for name in entry.values],
         }
         return {
             "_aws": {"Timestamp": int(time() * 1000), "CloudWatchMetrics": [directive]},
             **entry.properties,
-            **dimensions,
+            **own,
             **entry.values,
         }
 

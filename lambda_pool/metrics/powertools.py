@@ -7,8 +7,8 @@ from typing import Any
 from ..config import read_metrics_environment
 from ..errors import ConfigError
 from .collector import Collector, Why
-from .definitions import METRICS
-from .emf import MOST_DIMENSIONS, Document, Format, dimension, write
+from .definitions import METRICS, dimension, dimensions
+from .emf import MOST_DIMENSIONS, Document, Format, write
 from .numbers import Entry
 
 log: logging.Logger = logging.getLogger("lambda_pool")
@@ -40,15 +40,11 @@ class PowertoolsMetrics(Collector):
         if environment.disabled:
             return
         user = self._provider
-        dimensions = {
-            "service": dimension(user.service or environment.service),
-            "function_name": dimension(environment.function_name),
-            "pool": dimension(pool),
-        }
+        own = dimensions(user.service or environment.service, environment.function_name, pool)
         for name, value in user.default_dimensions.items():
-            if len(dimensions) < MOST_DIMENSIONS:
-                dimensions.setdefault(name, dimension(str(value)))
-        make = powertools_format(str(user.namespace), dimensions)
+            if len(own) < MOST_DIMENSIONS:
+                own.setdefault(name, dimension(str(value)))
+        make = powertools_format(str(user.namespace), own)
         write(make(entry) for entry in entries)
 
 
@@ -65,11 +61,11 @@ def powertools_is_installed() -> bool:
     return True
 
 
-def powertools_format(namespace: str, dimensions: Mapping[str, str]) -> Format:
+def powertools_format(namespace: str, dimension_set: Mapping[str, str]) -> Format:
     """Documents by a Powertools provider with its own state: a new `Metrics` would share its state with the user's."""
     from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
 
-    own = dict(dimensions)
+    own = dict(dimension_set)
     provider = AmazonCloudWatchEMFProvider(namespace=namespace, dimension_set=own)
 
     def make(entry: Entry) -> Document:
