@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from copy import deepcopy
 from types import TracebackType
 from typing import Literal, Self, get_args
 
@@ -194,7 +195,7 @@ class FaultyProxy:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._stop_listening()
+        self.refuse()
         with self._lock:
             self._over = True
         self.close()
@@ -234,10 +235,10 @@ class FaultyProxy:
         with self._lock:
             if existing:
                 for connection in self._connections:
-                    connection.fault = _copy(connection.fault)
+                    connection.fault = deepcopy(connection.fault)
                     found.append(connection.fault)
             if new:
-                self._new_fault = _copy(self._new_fault)
+                self._new_fault = deepcopy(self._new_fault)
                 found.append(self._new_fault)
         return found
 
@@ -301,21 +302,11 @@ class FaultyProxy:
 
     def refuse(self) -> None:
         """Stop listening: new clients get "connection refused"."""
-        self._stop_listening()
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
 
     def listen(self) -> None:
         """Listen again, on the same port, after `refuse`."""
         self._listener = socket.create_server(("127.0.0.1", self.port), backlog=64)
         self._start()
-
-    def _stop_listening(self) -> None:
-        with suppress(OSError):
-            self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-
-def _copy(fault: _Fault) -> _Fault:
-    copy = _Fault()
-    copy.swallow, copy.delay, copy.halve = set(fault.swallow), fault.delay, dict(fault.halve)
-    copy.left, copy.hang = dict(fault.left), fault.hang
-    return copy
