@@ -1,6 +1,7 @@
 """SnapStart: nothing unique and nothing that ages goes into a snapshot from which a thousand environments start."""
 
 import logging
+from functools import cache
 
 from ..events import Closing
 from ..invocation import Deadline
@@ -14,17 +15,9 @@ _WARMING = 5.0
 https://docs.aws.amazon.com/lambda/latest/dg/snapstart-runtime-hooks-python.html"""
 
 
-class _Installed:
-    """The hooks of this process."""
-
-    done = False
-
-
+@cache
 def install() -> None:
     """Register the runtime's hooks, once for each process. They run under SnapStart only."""
-    if _Installed.done:
-        return
-    _Installed.done = True
     try:
         from snapshot_restore_py import (  # type: ignore[import-untyped]
             register_after_restore,

@@ -11,6 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from functools import cache
 from typing import Any
 
 import pytest
@@ -423,7 +424,7 @@ class TestSnapshot:
     def test_without_the_runtimes_package_it_is_said_once_and_nothing_else(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
-        monkeypatch.setattr(snapstart._Installed, "done", False)
+        monkeypatch.setattr(snapstart, "install", cache(snapstart.install.__wrapped__))
         monkeypatch.setitem(sys.modules, "snapshot_restore_py", None)
         snapstart.install()
         snapstart.install()
