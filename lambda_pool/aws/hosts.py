@@ -42,13 +42,6 @@ class RdsHost(Record):
         """True where an RDS Proxy answers, rather than the database itself."""
         return self.kind in {Kind.PROXY, Kind.PROXY_ENDPOINT}
 
-    @property
-    def reader(self) -> str | None:
-        """The host name of the reader endpoint that goes with a cluster's writer endpoint; None for other kinds."""
-        if self.kind is not Kind.WRITER:
-            return None
-        return self.name.replace(".cluster-", ".cluster-ro-", 1)
-
 
 # Every partition's DNS suffix, as botocore's partitions.json lists them. GovCloud shares the first.
 _PARTITIONS = (

@@ -27,33 +27,32 @@ def dimensions(service: str, function_name: str, pool: str) -> dict[str, str]:
 
 
 class Definition(Record):
-    """One metric. `statistic` is the one that answers a question."""
+    """One metric."""
 
     unit: str
-    statistic: str
     meaning: str
 
 
 METRICS: dict[str, Definition] = {
-    "ConnectionsOpened": Definition(COUNT, "Sum", "Physical connections opened."),
-    "ConnectionsReused": Definition(COUNT, "Sum", "Checkouts served by a cached connection."),
-    "ConnectionsReplaced": Definition(COUNT, "Sum", "Cached connections replaced by a new one, by reason."),
-    "ConnectionsClosed": Definition(COUNT, "Sum", "Connections closed, by reason."),
-    "ConnectErrors": Definition(COUNT, "Sum", "Attempts to connect that failed, by error_class."),
-    "ConnectTime": Definition(MICROSECONDS, "p99", "How long a successful attempt to connect took."),
-    "CheckoutTime": Definition(MICROSECONDS, "p99", "How long a checkout took, including waiting and connecting."),
-    "WaitTime": Definition(MICROSECONDS, "p99", "How long a borrower queued before it got a connection."),
-    "HoldTime": Definition(MICROSECONDS, "p99", "How long a connection was lent."),
-    "PingTime": Definition(MICROSECONDS, "p99", "How long a ping took."),
-    "PoolTimeouts": Definition(COUNT, "Sum", "Borrowers that gave up, in the queue or while connecting."),
-    "CredentialsRefreshed": Definition(COUNT, "Sum", "Cached credentials that were rejected and fetched again."),
-    "EndpointRefreshed": Definition(COUNT, "Sum", "Addresses looked up again after a failure or a failover."),
-    "TransactionsRolledBack": Definition(COUNT, "Sum", "Transactions rolled back at return, by reason."),
-    "ConnectionsLeaked": Definition(COUNT, "Sum", "Connections held past leak_after or the invocation's end."),
-    "ConnectionsOpen": Definition(COUNT, "Maximum", "Most connections open at once since the last report."),
-    "ConnectionsInUse": Definition(COUNT, "Maximum", "Most connections lent at once since the last report."),
+    "ConnectionsOpened": Definition(COUNT, "Physical connections opened."),
+    "ConnectionsReused": Definition(COUNT, "Checkouts served by a cached connection."),
+    "ConnectionsReplaced": Definition(COUNT, "Cached connections replaced by a new one, by reason."),
+    "ConnectionsClosed": Definition(COUNT, "Connections closed, by reason."),
+    "ConnectErrors": Definition(COUNT, "Attempts to connect that failed, by error_class."),
+    "ConnectTime": Definition(MICROSECONDS, "How long a successful attempt to connect took."),
+    "CheckoutTime": Definition(MICROSECONDS, "How long a checkout took, including waiting and connecting."),
+    "WaitTime": Definition(MICROSECONDS, "How long a borrower queued before it got a connection."),
+    "HoldTime": Definition(MICROSECONDS, "How long a connection was lent."),
+    "PingTime": Definition(MICROSECONDS, "How long a ping took."),
+    "PoolTimeouts": Definition(COUNT, "Borrowers that gave up, in the queue or while connecting."),
+    "CredentialsRefreshed": Definition(COUNT, "Cached credentials that were rejected and fetched again."),
+    "EndpointRefreshed": Definition(COUNT, "Addresses looked up again after a failure or a failover."),
+    "TransactionsRolledBack": Definition(COUNT, "Transactions rolled back at return, by reason."),
+    "ConnectionsLeaked": Definition(COUNT, "Connections held past leak_after or the invocation's end."),
+    "ConnectionsOpen": Definition(COUNT, "Most connections open at once since the last report."),
+    "ConnectionsInUse": Definition(COUNT, "Most connections lent at once since the last report."),
     "ServerConnectionsUsed": Definition(
-        PERCENT, "Maximum", "Share of the server's allowed connections that are in use, by everybody."
+        PERCENT, "Share of the server's allowed connections that are in use, by everybody."
     ),
-    "SlowQueries": Definition(COUNT, "Sum", "Statements slower than slow_query."),
+    "SlowQueries": Definition(COUNT, "Statements slower than slow_query."),
 }
