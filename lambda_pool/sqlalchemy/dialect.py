@@ -157,7 +157,8 @@ class PooledDialect(SettingDialect):
         try:
             yield
         finally:
-            del self._next[me]
+            if self._next.get(me) is borrowed:  # an exception from a signal handler may let this run much later
+                del self._next[me]
 
     def borrowed(self, conn: Any) -> Borrowed:
         """What a driver's connection, or SQLAlchemy's proxy of one, stands for. Raises ConfigError for any other."""

@@ -7,8 +7,7 @@ long as the connection. This file relies on private names of SQLAlchemy's: `_do_
 tests/frameworks/sqlalchemy/test_private.py fails when one of them changes.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import Any, cast
 from weakref import ref
 
@@ -134,9 +133,11 @@ class LambdaPool(Pool):
             except BaseException as error:
                 if self._lent.forget(borrowed.conn) is not None:  # otherwise SQLAlchemy has closed it
                     borrowed.fail(error)
-                # The dialect's own questions go through SQLAlchemy, which wraps what the driver raises.
-                cause = (isinstance(error, DBAPIError) and error.orig) or error
-                if not unavailable.may_replace(pool, cause, deadline, last=last):
+                # The dialect's own questions go through SQLAlchemy, which wraps what the driver raises. That has no name
+                # here, because a name would keep it, and with it what the frames below hold.
+                if not unavailable.may_replace(
+                    pool, (isinstance(error, DBAPIError) and error.orig) or error, deadline, last=last
+                ):
                     raise
             else:
                 return record
@@ -148,9 +149,15 @@ class LambdaPool(Pool):
         record = self._records.get(conn)
         if record is None or record.dbapi_connection is None:
             self._forget_gone()
-            record = _Record(self, self._lent)
-            with self._one_at_first(deadline), self._lent.connects(borrowed), borrowed.limited(deadline):
-                conn = record.get_connection()
+            record, me = _Record(self, self._lent), object()
+            try:
+                self._await_first(me, deadline)
+                with self._lent.connects(borrowed), borrowed.limited(deadline):
+                    conn = record.get_connection()
+                self._had_first = True
+            finally:
+                if self._first is me:
+                    self._first = None
         else:
             borrowed.set_up = True
             conn = record.get_connection()
@@ -160,28 +167,21 @@ class LambdaPool(Pool):
             borrowed.settle()
         return record, borrowed
 
-    @contextmanager
-    def _one_at_first(self, deadline: Deadline) -> Iterator[None]:
-        """Let only one in until a connection is set up. Raises what a full pool raises.
+    def _await_first(self, me: object, deadline: Deadline) -> None:
+        """Wait while somebody else sets up the first connection; note, if there is none yet, that `me` does.
 
         SQLAlchemy's own lock for that belongs to one event loop: the loops of other threads would get an error, or
-        never be woken.
+        never be woken. Raises what a full pool raises.
         """
-        pool, me = self._lent.pool, object()
-        try:
-            while not self._had_first:
-                with pool.lock:
-                    self._first = self._first or me
-                if self._first is me:
-                    break
-                if pool.connector.left(deadline) <= 0:
-                    raise unavailable.timed_out(pool, deadline)
-                pause(_GLANCE)
-            yield
-            self._had_first = True
-        finally:
+        pool = self._lent.pool
+        while not self._had_first:
+            with pool.lock:
+                self._first = self._first or me
             if self._first is me:
-                self._first = None
+                return
+            if pool.connector.left(deadline) <= 0:
+                raise unavailable.timed_out(pool, deadline)
+            pause(_GLANCE)
 
     def _check(self, conn: Any, record: Any) -> None:
         """Raises ConfigError for a connection that is not the pool's."""
