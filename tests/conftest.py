@@ -138,8 +138,14 @@ def leave_to_the_full_run(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.slow(f"not in the sample of the day: {why}"))
 
 
+def pytest_collection() -> None:
+    """All that is collected stays, so nothing is looked for in it: that would be a third of the work."""
+    gc.disable()
+
+
 def pytest_collection_finish() -> None:
     """Some 8,000 collected tests are most of a process's objects. No later `gc.collect()` looks at them again."""
+    gc.enable()
     gc.collect()
     gc.freeze()
 
