@@ -7,6 +7,9 @@ from typing import ClassVar
 from lambda_pool.testing.mysql_family import MysqlFamily, find_daemon
 from lambda_pool.testing.server import ServerError
 
+_LOG_SIZE = "--innodb-log-file-size=8M"
+"""Of the installation, too: it would write a hundred megabytes, and the first start would replace them."""
+
 
 class MariaDbServer(MysqlFamily):
     """A private MariaDB, from the system's packages."""
@@ -24,10 +27,10 @@ class MariaDbServer(MysqlFamily):
     @property
     def _folders(self) -> list[str]:
         # A server that starts clears its temporary directory. In a shared one, that would be other servers' files too.
-        return ["--no-defaults", f"--datadir={self._run_folder / 'data'}", f"--tmpdir={self._run_folder}"]
+        return ["--no-defaults", f"--datadir={self._run_folder / 'data'}", f"--tmpdir={self._run_folder}", _LOG_SIZE]
 
     def _daemon(self) -> list[str]:
-        caches = ["--innodb-log-file-size=8M", "--aria-pagecache-buffer-size=4M", "--key-buffer-size=1M"]
+        caches = ["--aria-pagecache-buffer-size=4M", "--key-buffer-size=1M"]
         return [self.find_program("mariadbd", "mysqld"), *self._folders, *caches]
 
     def _install(self) -> None:
