@@ -11,10 +11,12 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.support import installed
 from tests.support.speed import EVERY_CASE, FULL, SEED
 
 if TYPE_CHECKING:
@@ -138,6 +140,16 @@ def leave_to_the_full_run(items: list[pytest.Item]) -> None:
                 item.add_marker(pytest.mark.slow(f"not in the sample of the day: {why}"))
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """The process that starts the others makes, and removes, the folder in which all find what installers made."""
+    if installed.FOLDER not in os.environ:
+        folder = TemporaryDirectory(prefix="installed-")
+        patch = pytest.MonkeyPatch()
+        patch.setenv(installed.FOLDER, folder.name)
+        config.add_cleanup(patch.undo)
+        config.add_cleanup(folder.cleanup)
+
+
 def pytest_collection() -> None:
     """All that is collected stays, so nothing is looked for in it: that would be a third of the work."""
     gc.disable()
@@ -181,6 +193,12 @@ def _no_request_is_left() -> Iterator[None]:
     left = current_request()
     asking.set(None)  # the later tests do not fail with this one
     assert left is None, "this test did not end its request: close() what a WSGI application returns"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _servers_are_installed_once() -> Iterator[None]:
+    with installed.installing(installed.install_or_copy):
+        yield
 
 
 @pytest.fixture(scope="session")

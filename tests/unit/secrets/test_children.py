@@ -10,6 +10,7 @@ import pytest
 
 from lambda_pool.testing import LambdaRuntime, MariaDbServer, PostgresServer
 from lambda_pool.testing.processes import command_line, descendants
+from tests.support.installed import install, installing
 from tests.unit.secrets.canaries import Canaries, canary, search
 from tests.unit.secrets.conftest import World
 from tests.unit.secrets.outlet import Outlet
@@ -46,7 +47,7 @@ class Watch:
 def test_a_server(kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     password, inherited = "Pw" + canary("server").replace("é", "e"), canary("inherited")
     monkeypatch.setenv("LAMBDA_POOL_URL", f"postgresql://app:{inherited}@h/d")
-    with Watch() as watch:
+    with installing(install), Watch() as watch:
         server = kind(password=password)
         server.start()
         try:
