@@ -9,7 +9,7 @@ from .schedule import WAYS, Way, make_failover, make_schedule
 from .table import render
 
 SEED = 1
-INVOCATIONS = 5000 if FULL else 500
+INVOCATIONS = 5000 if FULL else 300
 FAULTS = INVOCATIONS / 5
 
 
