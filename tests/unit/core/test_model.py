@@ -112,6 +112,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.patch.setattr("lambda_pool.reclaim.monotonic", lambda: self.mono)
         self.patch.setattr("lambda_pool.replay.backoff", lambda attempt: 0.0)
         self.patch.setattr("lambda_pool.connector.backoff", lambda attempt: 0.0)
+        self.patch.setattr("lambda_pool.connector.crowded_backoff", lambda left: 0.0)
         self.patch.setattr("lambda_pool.pool.os", SimpleNamespace(getpid=lambda: self.pid))
         self.elsewhere = ThreadPoolExecutor(1)
         self.driver = FakeDriver()
