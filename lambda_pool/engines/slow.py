@@ -24,6 +24,11 @@ def timed(limit: float, on_slow: OnSlow, text: Callable[[], str]) -> Iterator[No
     try:
         yield
     finally:
-        took = monotonic() - start
-        if took > limit:
-            on_slow(took, shorten(text()))
+        tell_if_slow(start, limit, on_slow, text)
+
+
+def tell_if_slow(start: float, limit: float, on_slow: OnSlow, text: Callable[[], str]) -> None:
+    """The same for a statement that began at `start` (monotonic) and has just ended."""
+    took = monotonic() - start
+    if took > limit:
+        on_slow(took, shorten(text()))

@@ -186,7 +186,6 @@ OF_ENGINE = {
         "lambda_pool.engines.psycopg.shared",
         "lambda_pool.engines.psycopg.statements",
         "lambda_pool.engines.psycopg.timer",
-        "lambda_pool.engines.psycopg.tracking",
     },
     "mysql": {
         "lambda_pool.engines.pymysql",
@@ -302,7 +301,7 @@ def test_a_warm_checkout_calls_few_functions(server: Server) -> None:
 OF_A_STATEMENT = {
     "postgresql": {
         *("Shared.cursor", "Shared.cursor_factory", "Shared.adapters", "Shared.note"),
-        *("Tracked.execute", "Tracked._say", "PooledConnection.wait"),
+        *("Tracked.execute", "PooledConnection.wait"),
     },
     "mysql": {
         f"BoundedConnection.{name}"

@@ -6,8 +6,8 @@ through `waiting.finish`. What borrowers call are coroutines.
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
+from contextlib import asynccontextmanager, nullcontext, suppress
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -23,10 +23,10 @@ from ...aio.waits import Unbroken, in_greenlet, ready, spawn
 from ...waiting import WRITE, finish, poll
 from ..bounded_socket import shut_down
 from .async_cursors import tracked
+from .cursors import NOTHING_SAVED, at_once
 from .libpq import NoAnswerError, exchange, request_cancel
 from .notes import Notes
 from .shared import COMMITTING, BusyError, Shared
-from .tracking import NOTHING_SAVED
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -126,6 +126,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
     """
 
     tracked: Any = staticmethod(tracked)
+    me: Any = staticmethod(asyncio.current_task)
 
     _lock: asyncio.Lock
     _lock_of: Callable[[], asyncio.AbstractEventLoop | None]
@@ -205,24 +206,6 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         except NoAnswerError:
             shut_down(self.pgconn.socket)
             raise
-
-    def me(self) -> object:
-        """See Shared."""
-        return asyncio.current_task()
-
-    @contextmanager
-    def announced(self) -> Iterator[None]:
-        """In this block, this task's waits are the driver's own, or belong to statements that are noted."""
-        task = asyncio.current_task()
-        knowing = self.pooled.knowing
-        if task in knowing:
-            yield
-            return
-        knowing.add(task)
-        try:
-            yield
-        finally:
-            knowing.discard(task)
 
     def exchange(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
         """Send a query outside of psycopg's transaction handling, and read its results. See `libpq.exchange`."""
@@ -331,12 +314,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
 
     def shut(self) -> None:
         """The driver's own close(), which waits for nothing: it may be called where no event loop runs."""
-        closing = super().close()
-        try:
-            closing.send(None)
-        except StopIteration:
-            return
-        closing.close()
+        at_once(super().close())
 
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:
         """Like the driver's, but it ends when the invocation has no more time. The driver calls it too."""

@@ -1,13 +1,12 @@
 """What `cursors` does, for the cursors of psycopg's asyncio half."""
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
 from ...aio.waits import Unbroken
-from ..slow import timed
-from .statements import may_commit, statement
-from .tracking import Said, in_front
+from .cursors import Said, in_front
+from .statements import may_commit
 
 if TYPE_CHECKING:
     from .async_connection import AsyncPooledConnection
@@ -24,15 +23,16 @@ class AsyncTracked:
     __slots__ = ()
 
     connection: "AsyncPooledConnection"
-    pgresult: Any
 
     async def execute(self, query: Any, *args: Any, **named: Any) -> Any:
         """Like the driver's. Also raises InFailedSqlTransaction if a COMMIT saved nothing."""
-        return await self._say(super().execute, query, args, named)  # type: ignore[misc]
+        with Said(self, query), self._heard(query):
+            return await super().execute(query, *args, **named)  # type: ignore[misc]
 
     async def executemany(self, query: Any, *args: Any, **named: Any) -> Any:
         """Like the driver's."""
-        return await self._say(super().executemany, query, args, named)  # type: ignore[misc]
+        with Said(self, query), self._heard(query):
+            return await super().executemany(query, *args, **named)  # type: ignore[misc]
 
     async def stream(self, query: Any, *args: Any, **named: Any) -> AsyncIterator[Any]:
         """Like the driver's. It has the connection to itself until it ends."""
@@ -67,27 +67,9 @@ class AsyncTracked:
             conn.tell_of_statement(query, error)
             raise
 
-    async def _say(self, say: Any, query: Any, args: Any, named: Any) -> Any:
-        said = Said(self.connection, query)
-        try:
-            with self.connection.announced():
-                answer = await self._timed(say, query, args, named)
-        except BaseException as error:
-            said.raised(error)
-            raise
-        if said.answered(self):
-            await self.set_result(0)  # type: ignore[attr-defined]
-        said.check()
-        return answer
-
-    async def _timed(self, say: Any, query: Any, args: Any, named: Any) -> Any:
-        noted = self.connection.pooled
-        heard = Unbroken(noted.patience) if may_commit(query) else nullcontext()
-        if noted.on_slow is None:
-            with heard:
-                return await say(query, *args, **named)
-        with timed(noted.slow_query, noted.on_slow, lambda: statement(query)), heard:
-            return await say(query, *args, **named)
+    def _heard(self, query: Any) -> AbstractContextManager[None]:
+        """A block in which a cancelled task waits for the answer, if that may be the one to a COMMIT."""
+        return Unbroken(self.connection.pooled.patience) if may_commit(query) else nullcontext()
 
 
 def _announced(name: str) -> Any:

@@ -14,11 +14,10 @@ from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 
 from ... import invocation
 from ...waiting import hold
-from .cursors import tracked
+from .cursors import NOTHING_SAVED, tracked
 from .libpq import LOOK, NoAnswerError, exchange
 from .notes import Notes
 from .shared import COMMITTING, BusyError, Shared
-from .tracking import NOTHING_SAVED
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -70,24 +69,6 @@ class OwnedLock:
         return self.locked()
 
 
-class Announced:
-    """A block in which it is known what this thread waits for on a connection."""
-
-    __slots__ = ("_knowing", "_me", "_nested")
-
-    def __init__(self, knowing: set[object]) -> None:
-        self._knowing = knowing
-
-    def __enter__(self) -> None:
-        self._me = get_ident()
-        self._nested = self._me in self._knowing
-        self._knowing.add(self._me)
-
-    def __exit__(self, *_: object) -> None:
-        if not self._nested:
-            self._knowing.discard(self._me)
-
-
 def _announced(name: str, then: Any = None) -> Any:
     """A driver method whose waits are known. `then` is called with the same arguments if it succeeds."""
     genuine = getattr(psycopg.Connection, name, None)  # check_driver() reports it if it is gone
@@ -113,6 +94,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
     """
 
     tracked: Any = staticmethod(tracked)
+    me: Any = staticmethod(get_ident)
 
     def __init__(self, pgconn: Any) -> None:
         super().__init__(pgconn)
@@ -141,14 +123,6 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
             if until is not None and error.sqlstate is None and monotonic() >= until:
                 raise NoAnswerError("no answer in time") from error
             raise
-
-    def me(self) -> object:
-        """See Shared."""
-        return get_ident()
-
-    def announced(self) -> Announced:
-        """In this block, this thread's waits are the driver's own, or belong to statements that are noted."""
-        return Announced(self.pooled.knowing)
 
     def exchange(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
         """Send a query outside of psycopg's transaction handling, and read its results. See `libpq.exchange`."""

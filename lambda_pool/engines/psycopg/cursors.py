@@ -1,21 +1,115 @@
-"""Cursors of psycopg that tell their connection what was sent, and how long it took."""
+"""Cursors of psycopg that tell their connection what was sent, what came of it, and how long it took."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from threading import get_ident
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager, suppress
+from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
-from ..slow import timed
-from .statements import statement
-from .tracking import Said, in_front
+import psycopg
+from psycopg.errors import InFailedSqlTransaction
+from psycopg.pq import ConnStatus, TransactionStatus
+
+from ..slow import tell_if_slow
+from .notes import Announced
+from .statements import asks_to_commit, commits, saves_nothing, statement
 
 if TYPE_CHECKING:
     from .connection import PooledConnection
+
+_IDLE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.INERROR
+
+NOTHING_SAVED = (
+    "COMMIT came after a statement of this transaction had failed, so the server rolled it back: none of it is saved. "
+    "Let that statement's error leave the block, roll back yourself, or put what may fail into `with "
+    "conn.transaction():`"
+)
+
+_made: WeakValueDictionary[type, type] = WeakValueDictionary()
 
 
 def tracked(base: Any) -> Any:
     """The same cursor class, with Tracked before it. See `in_front`."""
     return in_front(base, Tracked, TrackedServer)
+
+
+def in_front(base: Any, plain: type, server: type) -> Any:
+    """The same cursor class, with `plain` before it, or with `server` if it is a server-side one.
+
+    A factory that is not a class is returned unchanged: nobody knows what its cursors send.
+    """
+    if not isinstance(base, type) or issubclass(base, plain):
+        return base
+    made = _made.get(base)
+    if made is None:
+        mixin = server if issubclass(base, psycopg.ServerCursor | psycopg.AsyncServerCursor) else plain
+        names = {"__slots__": (), "__module__": base.__module__, "__qualname__": base.__qualname__}
+        made = _made[base] = type(base.__name__, (mixin, base), names)
+    return made
+
+
+class Said(Announced):
+    """A block in which a cursor says one statement. Its connection learns what that was, and what came of it.
+
+    Raises CommitUncertain if the statement commits and its answer was lost, and InFailedSqlTransaction if it was a
+    COMMIT that saved nothing.
+    """
+
+    __slots__ = ("_alive", "_cursor", "_failed", "_start", "_waits", "query")
+
+    def __init__(self, cursor: Any, query: Any) -> None:
+        super().__init__(cursor.connection)
+        self._cursor = cursor
+        self.query = query
+
+    def __enter__(self) -> None:
+        conn = self.conn
+        status = conn.pgconn.transaction_status
+        self._waits, self._start = conn.pooled.waits, monotonic()
+        self._failed, self._alive = status == _IN_ERROR, conn.pgconn.status == ConnStatus.OK
+        if status == _IDLE:
+            conn.pooled.ended = True  # the transaction that `Pool.run` had begun, if it did
+        super().__enter__()
+
+    def __exit__(self, kind: object = None, error: BaseException | None = None, trace: object = None) -> None:
+        super().__exit__()
+        conn, noted, query = self.conn, self.conn.pooled, self.query
+        if noted.on_slow is not None:
+            tell_if_slow(self._start, noted.slow_query, noted.on_slow, lambda: statement(query))
+        if error is None:
+            self._note_answer()
+            return
+        conn.note(query, None)
+        if self._alive and not self._failed:
+            conn.tell_of_statement(query, error)
+
+    def _note_answer(self) -> None:
+        conn, cursor, query = self.conn, self._cursor, self.query
+        if conn.pooled.waits == self._waits:
+            conn.not_called("wait")
+        if cursor.pgresult is None or conn.pgconn.pipeline_status:  # its answer is yet to come, or was not kept
+            conn.note(query, None)
+            if conn.pgconn.pipeline_status:
+                alone = conn.pooled.alone(conn.autocommit)
+                if commits(query) or (alone and not saves_nothing(query)):
+                    conn.pooled.saving = conn.me()
+        elif conn.pooled.noting or self._failed:
+            tags = [cursor.pgresult.command_status or b""]
+            while cursor.nextset():
+                tags.append(cursor.pgresult.command_status or b"")
+            conn.note(query, tags)
+            if len(tags) > 1:
+                at_once(cursor.set_result(0))
+            if self._failed and tags[0] == b"ROLLBACK" and asks_to_commit(query):
+                raise InFailedSqlTransaction(NOTHING_SAVED)
+
+
+def at_once(answer: Any) -> None:
+    """Run a coroutine that waits for nothing, also where no event loop runs. Anything else is an answer already."""
+    if isinstance(answer, Coroutine):
+        with suppress(StopIteration):
+            answer.send(None)
+        answer.close()
 
 
 class Tracked:
@@ -24,15 +118,16 @@ class Tracked:
     __slots__ = ()
 
     connection: "PooledConnection"
-    pgresult: Any
 
     def execute(self, query: Any, *args: Any, **named: Any) -> Any:
         """Like the driver's. Also raises InFailedSqlTransaction if a COMMIT saved nothing."""
-        return self._say(super().execute, query, args, named)  # type: ignore[misc]
+        with Said(self, query):
+            return super().execute(query, *args, **named)  # type: ignore[misc]
 
     def executemany(self, query: Any, *args: Any, **named: Any) -> Any:
         """Like the driver's."""
-        return self._say(super().executemany, query, args, named)  # type: ignore[misc]
+        with Said(self, query):
+            return super().executemany(query, *args, **named)  # type: ignore[misc]
 
     def stream(self, query: Any, *args: Any, **named: Any) -> Iterator[Any]:
         """Like the driver's. It has the connection to itself until it ends."""
@@ -62,29 +157,6 @@ class Tracked:
         except BaseException as error:
             conn.tell_of_statement(query, error)
             raise
-
-    def _say(self, say: Any, query: Any, args: Any, named: Any) -> Any:
-        noted = self.connection.pooled
-        said = Said(self.connection, query)
-        me, knowing = get_ident(), noted.knowing
-        nested = me in knowing
-        try:
-            knowing.add(me)
-            if noted.on_slow is None:
-                answer = say(query, *args, **named)
-            else:
-                with timed(noted.slow_query, noted.on_slow, lambda: statement(query)):
-                    answer = say(query, *args, **named)
-        except BaseException as error:
-            said.raised(error)
-            raise
-        finally:
-            if not nested:
-                knowing.discard(me)
-        if said.answered(self):
-            self.set_result(0)  # type: ignore[attr-defined]
-        said.check()
-        return answer
 
 
 def _announced(name: str) -> Any:

@@ -9,7 +9,7 @@ from ..slow import OnSlow
 from .libpq import Unasked
 
 if TYPE_CHECKING:
-    from .shared import Baseline
+    from .shared import Baseline, Shared
 
 
 class Notes:
@@ -70,3 +70,21 @@ class Notes:
     def alone(self, autocommit: bool) -> bool:
         """True in autocommit mode if nothing was open when the last statement was sent: it is its own transaction."""
         return autocommit and not self.before and not self.blocks
+
+
+class Announced:
+    """A block in which it is known what this thread or task waits for: its waits are the driver's own, or are noted."""
+
+    __slots__ = ("_me", "_nested", "conn")
+
+    def __init__(self, conn: "Shared") -> None:
+        self.conn: Shared = conn
+
+    def __enter__(self) -> None:
+        self._me, knowing = self.conn.me(), self.conn.pooled.knowing
+        self._nested = self._me in knowing
+        knowing.add(self._me)
+
+    def __exit__(self, kind: object = None, error: BaseException | None = None, trace: object = None) -> None:
+        if not self._nested:
+            self.conn.pooled.knowing.discard(self._me)

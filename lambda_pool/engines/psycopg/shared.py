@@ -18,7 +18,7 @@ from ..base import AUTOCOMMITTED, INVALIDATES_POOL, MIN_IO_TIMEOUT, Failure, can
 from .errors import classify
 from .fitness import unfit
 from .libpq import request_cancel
-from .notes import Notes
+from .notes import Announced, Notes
 from .statements import changes_session, commits, ends_transaction, prepared_by, prepares, saves_nothing
 
 _IDLE = TransactionStatus.IDLE
@@ -78,6 +78,8 @@ class Shared(_Connection):
 
     tracked: Callable[[Any], Any]
     """Makes a cursor class tell its connection what was sent."""
+    me: Callable[[], Any]
+    """The current thread or task, which may wait for the server."""
 
     def __init__(self, pgconn: Any) -> None:
         self.pooled: Notes = Notes()
@@ -100,6 +102,10 @@ class Shared(_Connection):
         finally:
             self.pooled.unasked.own = self.pooled.known = False
             self.pooled.until = before
+
+    def announced(self) -> Announced:
+        """In this block, this thread's or task's waits are the driver's own, or belong to statements that are noted."""
+        return Announced(self)
 
     def patience_for(self, timeout: float) -> float:
         """Seconds that a borrower's cancel may wait: `timeout` (0: no bound), at most until the invocation ends."""
@@ -163,10 +169,6 @@ class Shared(_Connection):
     def _note_two_phase(self, prepared: bool, xid: Any = "") -> None:
         named = str(xid) or (self.pooled.two_phase if prepared else "")
         self.pooled.two_phase, self.pooled.left_prepared = named, named if prepared else ""
-
-    def me(self) -> object:
-        """The current thread or task, which may wait for the server."""
-        raise NotImplementedError
 
     @contextmanager
     def saving(self, *, blocks: int = 0, two_phase: bool = False) -> Iterator[None]:
