@@ -300,7 +300,7 @@ def test_a_warm_checkout_calls_few_functions(server: Server) -> None:
 
 OF_A_STATEMENT = {
     "postgresql": {
-        *("Shared.cursor", "Shared.cursor_factory", "Shared.adapters", "Shared.note"),
+        *("Shared.cursor", "Shared.cursor_factory", "Shared.adapters", "Shared.note", "Shared._about_to_wait"),
         *("Tracked.execute", "PooledConnection.wait"),
     },
     "mysql": {

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from weakref import ref
 
 import psycopg
-from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 
 from ... import invocation
@@ -23,10 +22,9 @@ from ...aio.waits import Unbroken, in_greenlet, ready, spawn
 from ...waiting import WRITE, finish, poll
 from ..bounded_socket import shut_down
 from .async_cursors import tracked
-from .cursors import NOTHING_SAVED, at_once
 from .libpq import NoAnswerError, exchange, request_cancel
 from .notes import Notes
-from .shared import COMMITTING, BusyError, Shared
+from .shared import BusyError, Shared
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -41,24 +39,6 @@ _LOOK = 1.0
 _ASKING = 1.0
 
 log: logging.Logger = logging.getLogger("lambda_pool")
-
-
-def _announced(name: str, then: Any = None) -> Any:
-    """A driver method whose waits are known. `then` is called with the same arguments if it succeeds."""
-    genuine = getattr(psycopg.AsyncConnection, name, None)  # check_driver() reports it if it is gone
-
-    async def method(self: "AsyncPooledConnection", *args: Any, **named: Any) -> Any:
-        failed = name in COMMITTING and self.pgconn.transaction_status == _IN_ERROR
-        with self.announced(), self.saving(two_phase=True) if name == "tpc_commit" else nullcontext():
-            answer = await genuine(self, *args, **named)  # type: ignore[misc]
-        if failed:
-            raise InFailedSqlTransaction(NOTHING_SAVED)
-        if then is not None:
-            then(self, *args, **named)
-        return answer
-
-    method.__name__, method.__doc__ = name, getattr(genuine, "__doc__", None)
-    return method
 
 
 class OwnedLock(asyncio.Lock):
@@ -151,14 +131,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
 
     async def wait(self, gen: Any, interval: float = _LOOK, timeout: float | None = None) -> Any:
         """Like the driver's, bounded if the pool waits. Also raises NoAnswerError; after a cancel, DeadlineExceeded."""
-        noted = self.pooled
-        noted.waits += 1
-        status = self.pgconn.transaction_status
-        if status not in _AT_WORK_OR_LOST:
-            noted.before = status
-        if noted.cancelled and status != _ACTIVE:
-            noted.cancelled = False  # the cancel was for a statement that had just ended
-        unheard = not (noted.known or noted.piped or asyncio.current_task() in noted.knowing) and self._unknown()
+        noted, unheard = self.pooled, self._about_to_wait()
         try:
             if timeout is not None:  # from notifies(), which expects psycopg's own error for it
                 return await super().wait(gen, max(interval, _LOOK), timeout)
@@ -247,6 +220,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         with self.announced():
             inner = await block.__aenter__()
         self.pooled.blocks += 1
+        blocks = self.pooled.blocks if outermost else None
         try:
             yield inner
         except BaseException as error:
@@ -254,13 +228,9 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
                 if not await block.__aexit__(type(error), error, error.__traceback__):
                     raise
         else:
-            failed = self.pgconn.transaction_status == _IN_ERROR and not force_rollback
-            saves = outermost and not force_rollback and not failed
-            saving = self.saving(blocks=self.pooled.blocks) if saves else nullcontext()
-            with Unbroken(self.pooled.patience), self.announced(), saving:
+            ending = self.announced() if force_rollback else self.committing(blocks=blocks)
+            with Unbroken(self.pooled.patience), ending:
                 await block.__aexit__(None, None, None)
-            if failed:
-                raise InFailedSqlTransaction(NOTHING_SAVED)
         finally:
             self.pooled.blocks -= 1
 
@@ -270,11 +240,8 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         A cancelled task waits for the answer first; CommitUncertain if that does not come.
         """
         self._refuse("commit")
-        failed = self.pgconn.transaction_status == _IN_ERROR
-        with Unbroken(self.pooled.patience), self.announced(), self.saving():
+        with Unbroken(self.pooled.patience), self.committing():
             await super().commit()
-        if failed:
-            raise InFailedSqlTransaction(NOTHING_SAVED)
 
     async def rollback(self) -> None:
         """Like the driver's. Raises ProgrammingError in `AsyncPool.run`."""
@@ -301,24 +268,15 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         except Exception as error:  # noqa: BLE001 - the block's own error must come out
             log.debug("error ignored in rollback on %s: %s", self, error)
 
-    tpc_begin: Any = _announced("tpc_begin", lambda self, xid: self._note_two_phase(False, xid))
-    tpc_prepare: Any = _announced("tpc_prepare", lambda self: self._note_two_phase(True))
-    tpc_commit: Any = _announced("tpc_commit", lambda self, xid=None: self._note_two_phase(False))
-    tpc_rollback: Any = _announced("tpc_rollback", lambda self, xid=None: self._note_two_phase(False))
-
     async def close(self) -> None:
         """Like the driver's."""
         if not self.closed:
             self.pooled.closed_in_transaction = self.pgconn.transaction_status != _IDLE
         await super().close()
 
-    def shut(self) -> None:
-        """The driver's own close(), which waits for nothing: it may be called where no event loop runs."""
-        at_once(super().close())
-
     async def cancel_safe(self, *, timeout: float = 30.0) -> None:
         """Like the driver's, but it ends when the invocation has no more time. The driver calls it too."""
-        await super().cancel_safe(timeout=self.patience_for(timeout))
+        await super().cancel_safe(timeout=self._patience_for(timeout))
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[Any]:
@@ -333,11 +291,6 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
                 self.pooled.saving = None
 
     # --- settings -----------------------------------------------------------------------------------------------------
-
-    set_autocommit: Any = _announced("set_autocommit", Shared._note_setting)
-    set_isolation_level: Any = _announced("set_isolation_level", Shared._note_setting)
-    set_read_only: Any = _announced("set_read_only", Shared._note_setting)
-    set_deferrable: Any = _announced("set_deferrable", Shared._note_setting)
 
     def put(self, name: str, value: Any) -> None:
         """See Shared."""

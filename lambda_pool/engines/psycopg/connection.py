@@ -2,22 +2,21 @@
 
 import logging
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from threading import Lock, get_ident
 from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 import psycopg
-from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
 
 from ... import invocation
 from ...waiting import hold
-from .cursors import NOTHING_SAVED, tracked
+from .cursors import tracked
 from .libpq import LOOK, NoAnswerError, exchange
 from .notes import Notes
-from .shared import COMMITTING, BusyError, Shared
+from .shared import BusyError, Shared
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -69,24 +68,6 @@ class OwnedLock:
         return self.locked()
 
 
-def _announced(name: str, then: Any = None) -> Any:
-    """A driver method whose waits are known. `then` is called with the same arguments if it succeeds."""
-    genuine = getattr(psycopg.Connection, name, None)  # check_driver() reports it if it is gone
-
-    def method(self: "PooledConnection", *args: Any, **named: Any) -> Any:
-        failed = name in COMMITTING and self.pgconn.transaction_status == _IN_ERROR
-        with self.announced(), self.saving(two_phase=True) if name == "tpc_commit" else nullcontext():
-            answer = genuine(self, *args, **named)  # type: ignore[misc]
-        if failed:
-            raise InFailedSqlTransaction(NOTHING_SAVED)
-        if then is not None:
-            then(self, *args, **named)
-        return answer
-
-    method.__name__, method.__doc__ = name, getattr(genuine, "__doc__", None)
-    return method
-
-
 class PooledConnection(Shared, psycopg.Connection[Any]):
     """A psycopg connection that belongs to a pool.
 
@@ -104,14 +85,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
 
     def wait(self, gen: Any, interval: float = LOOK, timeout: float | None = None) -> Any:
         """Like the driver's, bounded if the pool waits. Also raises NoAnswerError; after a cancel, DeadlineExceeded."""
-        self.pooled.waits += 1
-        status = self.pgconn.transaction_status
-        if status not in _AT_WORK_OR_LOST:
-            self.pooled.before = status
-        if self.pooled.cancelled and status != _ACTIVE:
-            self.pooled.cancelled = False  # said on another thread of a statement that had just ended
-        noted = self.pooled
-        unheard = not (noted.known or noted.piped or get_ident() in noted.knowing) and self._unknown()
+        unheard = self._about_to_wait()
         until = self.pooled.until
         if until is not None:
             left = max(until - monotonic(), 0.0)
@@ -157,6 +131,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
         with self.announced():
             inner = block.__enter__()
         self.pooled.blocks += 1
+        blocks = self.pooled.blocks if outermost else None
         try:
             yield inner
         except BaseException as error:
@@ -164,12 +139,9 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
                 if not block.__exit__(type(error), error, error.__traceback__):
                     raise
         else:
-            failed = self.pgconn.transaction_status == _IN_ERROR and not force_rollback
-            saves = outermost and not force_rollback and not failed
-            with self.announced(), self.saving(blocks=self.pooled.blocks) if saves else nullcontext():
+            ending = self.announced() if force_rollback else self.committing(blocks=blocks)
+            with ending:
                 block.__exit__(None, None, None)
-            if failed:
-                raise InFailedSqlTransaction(NOTHING_SAVED)
         finally:
             self.pooled.blocks -= 1
 
@@ -179,16 +151,14 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
         Raises CommitUncertain if its answer is lost.
         """
         self._refuse("commit")
-        failed = self.pgconn.transaction_status == _IN_ERROR
-        with self.saving():
-            self.end(commit=True)
-        if failed:
-            raise InFailedSqlTransaction(NOTHING_SAVED)
+        with self.committing():
+            super().commit()
 
     def rollback(self) -> None:
         """Like the driver's. Raises ProgrammingError in `Pool.run`."""
         self._refuse("rollback")
-        self.end(commit=False)
+        with self.announced():
+            super().rollback()
 
     def end(self, *, commit: bool) -> None:
         """The driver's own commit() or rollback()."""
@@ -212,24 +182,15 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
         except Exception as error:  # noqa: BLE001 - the block's own error must come out
             log.debug("error ignored in rollback on %s: %s", self, error)
 
-    tpc_begin: Any = _announced("tpc_begin", lambda self, xid: self._note_two_phase(False, xid))
-    tpc_prepare: Any = _announced("tpc_prepare", lambda self: self._note_two_phase(True))
-    tpc_commit: Any = _announced("tpc_commit", lambda self, xid=None: self._note_two_phase(False))
-    tpc_rollback: Any = _announced("tpc_rollback", lambda self, xid=None: self._note_two_phase(False))
-
     def close(self) -> None:
         """Like the driver's."""
         if not self.closed:
             self.pooled.closed_in_transaction = self.pgconn.transaction_status != _IDLE
         super().close()
 
-    def shut(self) -> None:
-        """The driver's own close()."""
-        super().close()
-
     def cancel_safe(self, *, timeout: float = 30.0) -> None:
         """Like the driver's, but it ends when the invocation has no more time. The driver calls it too."""
-        super().cancel_safe(timeout=self.patience_for(timeout))
+        super().cancel_safe(timeout=self._patience_for(timeout))
 
     @contextmanager
     def pipeline(self) -> Iterator[Any]:
@@ -244,11 +205,6 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
                 self.pooled.saving = None
 
     # --- settings -----------------------------------------------------------------------------------------------------
-
-    set_autocommit: Any = _announced("set_autocommit", Shared._note_setting)
-    set_isolation_level: Any = _announced("set_isolation_level", Shared._note_setting)
-    set_read_only: Any = _announced("set_read_only", Shared._note_setting)
-    set_deferrable: Any = _announced("set_deferrable", Shared._note_setting)
 
     def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Generator[psycopg.Notify]:
         """Like the driver's, but it ends when the invocation has no more time."""

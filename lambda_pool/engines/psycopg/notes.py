@@ -9,7 +9,7 @@ from ..slow import OnSlow
 from .libpq import Unasked
 
 if TYPE_CHECKING:
-    from .shared import Baseline, Shared
+    from .shared import Shared
 
 
 class Notes:
@@ -70,6 +70,19 @@ class Notes:
     def alone(self, autocommit: bool) -> bool:
         """True in autocommit mode if nothing was open when the last statement was sent: it is its own transaction."""
         return autocommit and not self.before and not self.blocks
+
+
+class Baseline:
+    """What a connection is once it is set up, and is again after a reset."""
+
+    def __init__(self, conn: "Shared") -> None:
+        self.settings: tuple[Any, ...] = conn.settings()
+        self.names: frozenset[str] = frozenset(vars(conn))
+        before = conn.pooled.baseline
+        own = conn.pooled.adapters or (None if before is None else before.adapters)
+        self.adapters: AdaptersMap | None = None if own is None else AdaptersMap(own)
+        """None for the program's, as they are when they are read first: they may be registered after `warm()`."""
+        self.handlers: list[tuple[str, Any]] = list(conn.pooled.handlers)
 
 
 class Announced:

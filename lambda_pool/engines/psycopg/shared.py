@@ -1,7 +1,8 @@
 """What borrowers' psycopg connections for threads and for asyncio have in common."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from inspect import iscoroutinefunction
 from math import inf
 from operator import attrgetter
 from time import monotonic
@@ -9,27 +10,27 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import psycopg
 from psycopg.adapt import AdaptersMap
+from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from ... import invocation
 from ...errors import CommitUncertain, DeadlineExceeded
 from ...waiting import READ, poll
 from ..base import AUTOCOMMITTED, INVALIDATES_POOL, MIN_IO_TIMEOUT, Failure, cancelled, cause, lost_answer, uncertain
+from .cursors import NOTHING_SAVED, at_once
 from .errors import classify
 from .fitness import unfit
 from .libpq import request_cancel
-from .notes import Announced, Notes
+from .notes import Announced, Baseline, Notes
 from .statements import changes_session, commits, ends_transaction, prepared_by, prepares, saves_nothing
 
-_IDLE = TransactionStatus.IDLE
+_IDLE, _ACTIVE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.ACTIVE, TransactionStatus.INERROR
+_AT_WORK_OR_LOST = (_ACTIVE, TransactionStatus.UNKNOWN)
 _MAY_SAVE = frozenset({TransactionStatus.INTRANS, TransactionStatus.ACTIVE})  # the latter in a pipeline
 _LOOKS = 3  # reads of a socket that has more to say, before COMMIT is sent: a FATAL message, and the end
 _TWO_PHASES = frozenset({b"PREPARE TRANSACTION", b"COMMIT PREPARED", b"ROLLBACK PREPARED"})
 _ENDING = frozenset({b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"})
 _PERHAPS = "a cursor that conn.cursor() did not make was at work, so perhaps a "
-
-COMMITTING = frozenset({"tpc_prepare", "tpc_commit"})
-"""Methods that the server answers with ROLLBACK, and no error, if the transaction has failed."""
 
 if TYPE_CHECKING:
     _Connection = psycopg.BaseConnection[Any]
@@ -47,19 +48,6 @@ class BusyError(psycopg.ProgrammingError):
         )
 
 
-class Baseline:
-    """What a connection is once it is set up, and is again after a reset."""
-
-    def __init__(self, conn: "Shared") -> None:
-        self.settings: tuple[Any, ...] = conn.settings()
-        self.names: frozenset[str] = frozenset(vars(conn))
-        before = conn.pooled.baseline
-        own = conn.pooled.adapters or (None if before is None else before.adapters)
-        self.adapters: AdaptersMap | None = None if own is None else AdaptersMap(own)
-        """None for the program's, as they are when they are read first: they may be registered after `warm()`."""
-        self.handlers: list[tuple[str, Any]] = list(conn.pooled.handlers)
-
-
 def _noted(name: str) -> Any:
     """A driver setting that only a reset of the session puts back."""
     genuine = getattr(psycopg.BaseConnection, name)
@@ -71,6 +59,56 @@ def _noted(name: str) -> Any:
     return property(genuine.fget, put, doc=genuine.__doc__)
 
 
+def _note_two_phase(conn: "Shared", prepared: bool, xid: Any = "") -> None:
+    named = str(xid) or (conn.pooled.two_phase if prepared else "")
+    conn.pooled.two_phase, conn.pooled.left_prepared = named, named if prepared else ""
+
+
+def _note_setting(conn: "Shared", value: Any) -> None:
+    conn.pooled.altered = True
+
+
+# The driver's methods that are overridden to note what they did, and what notes it.
+_OVERRIDDEN: dict[str, Callable[..., None]] = {
+    "tpc_begin": lambda conn, xid: _note_two_phase(conn, False, xid),
+    "tpc_prepare": lambda conn: _note_two_phase(conn, True),
+    "tpc_commit": lambda conn, xid=None: _note_two_phase(conn, False),
+    "tpc_rollback": lambda conn, xid=None: _note_two_phase(conn, False),
+    "set_autocommit": _note_setting,
+    "set_isolation_level": _note_setting,
+    "set_read_only": _note_setting,
+    "set_deferrable": _note_setting,
+    "add_notice_handler": lambda conn, callback: conn.pooled.handlers.append(("notice_handler", callback)),
+    "add_notify_handler": lambda conn, callback: conn.pooled.handlers.append(("notify_handler", callback)),
+    "remove_notice_handler": lambda conn, callback: conn.pooled.handlers.remove(("notice_handler", callback)),
+    "remove_notify_handler": lambda conn, callback: conn.pooled.handlers.remove(("notify_handler", callback)),
+}
+
+
+def _announced(name: str, genuine: Any, then: Callable[..., None]) -> Any:
+    """A driver method whose waits, if any, are known. `then` is called with the same arguments if it succeeds."""
+
+    def known(conn: "Shared") -> AbstractContextManager[None]:
+        # Both are answered with ROLLBACK, and no error, if the transaction has failed.
+        if name in {"tpc_prepare", "tpc_commit"}:
+            return conn.committing(blocks=None, two_phase=name == "tpc_commit")
+        return nullcontext() if name.endswith("_handler") else conn.announced()
+
+    def method(self: "Shared", *args: Any, **named: Any) -> None:
+        with known(self):
+            genuine(self, *args, **named)
+        then(self, *args, **named)
+
+    async def coroutine(self: "Shared", *args: Any, **named: Any) -> None:
+        with known(self):
+            await genuine(self, *args, **named)
+        then(self, *args, **named)
+
+    made: Any = coroutine if iscoroutinefunction(genuine) else method
+    made.__name__, made.__doc__ = name, getattr(genuine, "__doc__", None)
+    return made
+
+
 class Shared(_Connection):
     """A mixin in front of one of psycopg's connection classes."""
 
@@ -80,6 +118,12 @@ class Shared(_Connection):
     """Makes a cursor class tell its connection what was sent."""
     me: Callable[[], Any]
     """The current thread or task, which may wait for the server."""
+
+    def __init_subclass__(cls, **named: Any) -> None:
+        super().__init_subclass__(**named)
+        for name, then in _OVERRIDDEN.items():
+            genuine = getattr(super(), name, None)  # check_driver() reports it if it is gone
+            setattr(cls, name, _announced(name, genuine, then))
 
     def __init__(self, pgconn: Any) -> None:
         self.pooled: Notes = Notes()
@@ -107,7 +151,22 @@ class Shared(_Connection):
         """In this block, this thread's or task's waits are the driver's own, or belong to statements that are noted."""
         return Announced(self)
 
-    def patience_for(self, timeout: float) -> float:
+    def _about_to_wait(self) -> bool:
+        """Note what is known before a wait. True if nobody saw the statement that is waited for, and it may commit."""
+        noted, status = self.pooled, self.pgconn.transaction_status
+        noted.waits += 1
+        if status not in _AT_WORK_OR_LOST:
+            noted.before = status
+        if noted.cancelled and status != _ACTIVE:
+            noted.cancelled = False  # said on another thread of a statement that had just ended
+        if noted.known or noted.piped or self.me() in noted.knowing:
+            return False
+        # An untracked cursor waits: its statement is unknown.
+        noted.unheard = noted.unheard or not noted.ended
+        noted.ended = noted.changed = noted.prepared = True
+        return status in _MAY_SAVE or noted.alone(self.autocommit)
+
+    def _patience_for(self, timeout: float) -> float:
         """Seconds that a borrower's cancel may wait: `timeout` (0: no bound), at most until the invocation ends."""
         left = invocation.remaining()
         return timeout if left is None else max(min(timeout or left, left), MIN_IO_TIMEOUT)
@@ -117,7 +176,7 @@ class Shared(_Connection):
         if self.closed or (self.pooled.two_phase and self.pooled.left_prepared):
             super().cancel()  # which sends nothing
             return
-        request_cancel(self.pgconn, monotonic() + (self.patience_for(0) or inf))
+        request_cancel(self.pgconn, monotonic() + (self._patience_for(0) or inf))
 
     def not_called(self, name: str) -> NoReturn:
         """Raise ConfigError: the driver did not call the method that is overridden here."""
@@ -140,12 +199,6 @@ class Shared(_Connection):
             if tag in _TWO_PHASES:
                 self.pooled.left_prepared = prepared_by(query) if tag == b"PREPARE TRANSACTION" else ""
 
-    def _unknown(self) -> bool:
-        """An untracked cursor waits: its statement is unknown. Out: whether it may be a COMMIT."""
-        self.pooled.unheard = self.pooled.unheard or not self.pooled.ended
-        self.pooled.ended = self.pooled.changed = self.pooled.prepared = True
-        return self.pgconn.transaction_status in _MAY_SAVE or self.pooled.alone(self.autocommit)
-
     # --- transactions -------------------------------------------------------------------------------------------------
 
     def begin_words(self) -> bytes:
@@ -166,32 +219,34 @@ class Shared(_Connection):
                 "commit it, raise to undo it, or use `with conn.transaction():` for a part"
             )
 
-    def _note_two_phase(self, prepared: bool, xid: Any = "") -> None:
-        named = str(xid) or (self.pooled.two_phase if prepared else "")
-        self.pooled.two_phase, self.pooled.left_prepared = named, named if prepared else ""
-
     @contextmanager
-    def saving(self, *, blocks: int = 0, two_phase: bool = False) -> Iterator[None]:
+    def committing(self, *, blocks: int | None = 0, two_phase: bool = False) -> Iterator[None]:
         """In this block the open transaction is committed: if the answer is lost, that is CommitUncertain.
 
         `blocks`: how many of the driver's own blocks are open where COMMIT is sent. In any other block, or in a
-        two-phase transaction, the driver refuses it by itself. Raises what the driver raises if the connection is lost
-        already, so that nothing is sent.
+        two-phase transaction, the driver refuses it by itself. None: it is not sent now. Raises what the driver raises
+        if the connection is lost already, so that nothing is sent; InFailedSqlTransaction if nothing was saved.
         """
-        pooled = self.pooled
-        sent = self.pgconn.transaction_status in _MAY_SAVE and pooled.blocks == blocks and not pooled.two_phase
-        if not (sent or two_phase) or pooled.saving is not None:
-            yield
-            return
-        for _ in range(0 if self.lock.locked() else _LOOKS):
+        noted, status = self.pooled, self.pgconn.transaction_status
+        sent = two_phase or (status in _MAY_SAVE and noted.blocks == blocks and not noted.two_phase)
+        own = sent and noted.saving is None
+        for _ in range(_LOOKS if own and not self.lock.locked() else 0):
             if self.pgconn.status != ConnStatus.OK or not poll(self.pgconn.socket, READ):
                 break
             self.pgconn.consume_input()
-        pooled.saving = self.me()
+        noted.saving = self.me() if own else noted.saving
         try:
-            yield
+            with self.announced():
+                yield
         finally:
-            pooled.saving = None
+            if own:
+                noted.saving = None
+        if status == _IN_ERROR:
+            raise InFailedSqlTransaction(NOTHING_SAVED)
+
+    def shut(self) -> None:
+        """The driver's own close(), which waits for nothing: it may be called where no event loop runs."""
+        at_once(super().close())  # type: ignore[misc]
 
     def answered(self, error: BaseException) -> bool:
         """Whether it is the server's own "no" to COMMIT on a live connection, or psycopg's before COMMIT is sent."""
@@ -251,9 +306,6 @@ class Shared(_Connection):
         raise CommitUncertain(self.pooled.lost_commit) from error
 
     # --- settings -----------------------------------------------------------------------------------------------------
-
-    def _note_setting(self, value: Any) -> None:
-        self.pooled.altered = True
 
     def put(self, name: str, value: Any) -> None:
         """Set one of its settings, for the pool. It must be idle."""
@@ -316,26 +368,6 @@ class Shared(_Connection):
             return super().cursor(*args, **named)  # type: ignore[misc]
         finally:
             noted.touched, noted.making = touched, False  # making a cursor reads the adapters, and changes nothing
-
-    def add_notice_handler(self, callback: Any) -> None:
-        """Like the driver's."""
-        super().add_notice_handler(callback)
-        self.pooled.handlers.append(("notice_handler", callback))
-
-    def add_notify_handler(self, callback: Any) -> None:
-        """Like the driver's."""
-        super().add_notify_handler(callback)
-        self.pooled.handlers.append(("notify_handler", callback))
-
-    def remove_notice_handler(self, callback: Any) -> None:
-        """Like the driver's."""
-        super().remove_notice_handler(callback)
-        self.pooled.handlers.remove(("notice_handler", callback))
-
-    def remove_notify_handler(self, callback: Any) -> None:
-        """Like the driver's."""
-        super().remove_notify_handler(callback)
-        self.pooled.handlers.remove(("notify_handler", callback))
 
     def configure(self, arguments: dict[str, Any]) -> None:
         """Do what psycopg.Connection.connect() does with its own arguments once libpq is connected."""
