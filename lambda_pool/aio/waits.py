@@ -280,7 +280,7 @@ class LoopWaits:
     `finish_alone` does what `finish` does where no loop runs.
     """
 
-    here = staticmethod(in_greenlet)
+    here: Callable[[], bool] = staticmethod(in_greenlet)
 
     def current_borrower(self) -> int:
         # Not `id(task)`: the next task may get the id of one that is gone.

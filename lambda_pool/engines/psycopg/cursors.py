@@ -60,7 +60,7 @@ class Said(Announced):
     def __init__(self, cursor: Any, query: Any) -> None:
         super().__init__(cursor.connection)
         self._cursor = cursor
-        self.query = query
+        self.query: Any = query
 
     def __enter__(self) -> None:
         conn = self.conn
