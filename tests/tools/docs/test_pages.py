@@ -44,13 +44,10 @@ def said_by_us() -> list[str]:
     """The headings of the first part of the page."""
     page = (DOCS / "troubleshooting.md").read_text()
     ours = page.partition("## What lambda_pool says\n")[2].partition("\n## ")[0]
-    # The first column of a table holds several, with a semicolon between them; its heading names a subject.
+    # The first column of a table holds several, with a semicolon between them; its own heading has one cell only.
     cells = re.findall(r"^\| (.+?) \| .+ \|$", ours, re.MULTILINE)
     listed = [text.strip() for cell in cells for text in cell.split("; ")]
-    return [heading for heading in re.findall(r"^### (.+)$", ours, re.MULTILINE) if heading != _REST] + listed
-
-
-_REST = "The others, by subject"
+    return re.findall(r"^#### (.+)$", ours, re.MULTILINE) + listed
 
 
 def plain(page: str) -> str:
@@ -92,7 +89,7 @@ def test_each_error_text_is_one_that_the_package_says(heading: str) -> None:
 def said_by_others() -> list[str]:
     """The headings of the page's second part."""
     page = (DOCS / "troubleshooting.md").read_text()
-    return re.findall(r"^### (.+)$", page.partition("\n## What drivers, servers and Lambda say\n")[2], re.MULTILINE)
+    return re.findall(r"^#### (.+)$", page.partition("\n## What drivers, servers and Lambda say\n")[2], re.MULTILINE)
 
 
 @pytest.mark.parametrize(
