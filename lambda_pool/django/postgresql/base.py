@@ -27,26 +27,33 @@ class _Lending:
         self.connect: Callable[..., Any] = lambda **_: connection
 
 
-def _streaming(base: Any) -> Any:
+def _streaming(kind: Any) -> Any:
     """A class of server-side cursors that Django closes itself, so they leave nothing on the session.
 
     Otherwise each iterator() outside of a transaction would cost a reset.
     """
-    tracking: Any = tracked(base)
+    tracking: Any = tracked(kind)
 
     class Stream(tracking):  # type: ignore[misc]
-        borrowed: Borrowed
+        borrowed: Borrowed | None = None
+        """None if it is not Django's: somebody named a cursor of the driver's connection."""
 
         def execute(self, *args: Any, **named: Any) -> Any:
+            if self.borrowed is None:
+                return super().execute(*args, **named)
             self.borrowed.streams.add(self.name)
             with self.borrowed.link.uncounted():
                 return super().execute(*args, **named)
 
         def close(self) -> None:
+            borrowed = self.borrowed
+            if borrowed is None:
+                super().close()
+                return
             super().close()
-            self.borrowed.streams.discard(self.name)
+            borrowed.streams.discard(self.name)
 
-    Stream.__name__ = Stream.__qualname__ = base.__name__
+    Stream.__name__ = Stream.__qualname__ = kind.__name__
     return Stream
 
 

@@ -461,6 +461,14 @@ def test_a_stream_that_stays_open_is_closed_with_a_reset(connection: Any, databa
     assert stats(connection).opened == 1
 
 
+@POSTGRESQL
+def test_a_cursor_that_the_code_names_itself(connection: Any) -> None:
+    with transaction.atomic(), connection.cursor():
+        with connection.connection.cursor(name="own") as cursor:
+            cursor.execute("select generate_series(1, 3)")
+            assert cursor.fetchall() == [(1,), (2,), (3,)]
+
+
 def test_a_reader_beside_a_writer(use: Use, database: Database) -> None:
     """With a router. Writes through the reader are refused, inside and outside atomic()."""
     use()
