@@ -50,8 +50,11 @@ def _streaming(kind: Any) -> Any:
             if borrowed is None:
                 super().close()
                 return
-            super().close()
-            borrowed.streams.discard(self.name)
+            # A forgotten iterator may be closed late: CLOSE would then fail in the transaction of the next borrower.
+            if not borrowed.taken():
+                super().close()
+                borrowed.streams.discard(self.name)
+            base.Database.Cursor.close(self)
 
     Stream.__name__ = Stream.__qualname__ = kind.__name__
     return Stream

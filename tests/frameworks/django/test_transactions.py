@@ -469,6 +469,19 @@ def test_a_cursor_that_the_code_names_itself(connection: Any) -> None:
             assert cursor.fetchall() == [(1,), (2,), (3,)]
 
 
+@POSTGRESQL
+def test_a_stream_that_is_closed_late_leaves_the_next_borrower_alone(connection: Any, database: Database) -> None:
+    """An error's traceback, for example, keeps an iterator until the garbage collector runs in some later request."""
+    Order.objects.bulk_create([Order(name=f"order {number:03}") for number in range(50)])
+    stream = Order.objects.iterator(chunk_size=10)
+    next(stream)
+    request_ends()
+    with transaction.atomic():
+        Order.objects.create(name="next")
+        stream.close()
+    assert "next" in names(database)
+
+
 def test_a_reader_beside_a_writer(use: Use, database: Database) -> None:
     """With a router. Writes through the reader are refused, inside and outside atomic()."""
     use()
