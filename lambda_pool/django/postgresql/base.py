@@ -37,6 +37,7 @@ def _streaming(kind: Any) -> Any:
     class Stream(tracking):  # type: ignore[misc]
         borrowed: Borrowed | None = None
         """None if it is not Django's: somebody named a cursor of the driver's connection."""
+        note_error: Callable[[BaseException], None]
 
         def execute(self, *args: Any, **named: Any) -> Any:
             if self.borrowed is None:
@@ -52,7 +53,12 @@ def _streaming(kind: Any) -> Any:
                 return
             # A forgotten iterator may be closed late: CLOSE would then fail in the transaction of the next borrower.
             if not borrowed.taken():
-                super().close()
+                try:
+                    super().close()
+                except base.Database.Error as error:
+                    self.note_error(error)
+                    if not borrowed.lost():  # otherwise the cursor went with its session
+                        raise
                 borrowed.streams.discard(self.name)
             base.Database.Cursor.close(self)
 
@@ -140,5 +146,5 @@ class DatabaseWrapper(PooledWrapper, base.DatabaseWrapper):  # type: ignore[misc
         finally:
             noted.touched, self.settings_dict = touched, named
         if name:
-            cursor.borrowed = self._borrowed
+            cursor.borrowed, cursor.note_error = self._borrowed, self.note_error
         return cursor

@@ -482,6 +482,23 @@ def test_a_stream_that_is_closed_late_leaves_the_next_borrower_alone(connection:
     assert "next" in names(database)
 
 
+@POSTGRESQL
+@pytest.mark.parametrize("inside", [False, True])
+def test_a_stream_that_is_lost_when_it_was_read(connection: Any, database: Database, inside: bool) -> None:
+    """Its rows are all there. What comes next is told, or has another connection."""
+    Order.objects.create(name="first")
+    stream = Order.objects.iterator(chunk_size=10)
+    with ExitStack() as stack:
+        if inside:
+            stack.enter_context(pytest.raises(OperationalError))
+            stack.enter_context(transaction.atomic())
+        assert next(stream).name == "first"
+        database.kill(backend_of(connection))
+        stream.close()
+        assert [order.name for order in Order.objects.all()] == ["first"]
+    assert Order.objects.count() == 1
+
+
 def test_a_reader_beside_a_writer(use: Use, database: Database) -> None:
     """With a router. Writes through the reader are refused, inside and outside atomic()."""
     use()
