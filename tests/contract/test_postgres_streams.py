@@ -68,3 +68,23 @@ def test_a_statement_amid_what_has_the_connection_to_itself(
     assert pg.rows() == [1, 2]
     with pool.connection() as conn:
         assert pg.query(conn, "select 1") == [(1,)]
+
+
+@pytest.mark.parametrize("hold", [False, True])
+def test_a_server_side_cursor_that_is_closed_late_leaves_the_next_borrower_alone(pg: Database, hold: bool) -> None:
+    """The frames of an error, for example, keep a generator until the garbage collector runs in a later loan."""
+
+    def numbers(conn: Connection) -> Rows:
+        with conn.cursor("numbers", withhold=hold) as cursor:
+            cursor.execute("select generate_series(1, 300)")
+            yield from cursor
+
+    pool = pg.pool()
+    with pool.connection() as conn:
+        rows = numbers(conn)
+        next(rows)
+    with pool.connection() as conn:
+        pg.insert(conn, 1)
+        rows.close()
+    assert pg.rows() == [1]
+    assert pool.stats().opened == 1

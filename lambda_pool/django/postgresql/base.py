@@ -51,16 +51,14 @@ def _streaming(kind: Any) -> Any:
             if borrowed is None:
                 super().close()
                 return
-            # A forgotten iterator may be closed late: CLOSE would then fail in the transaction of the next borrower.
-            if not borrowed.taken():
-                try:
-                    super().close()
-                except base.Database.Error as error:
-                    self.note_error(error)
-                    if not borrowed.lost():  # otherwise the cursor went with its session
-                        raise
-                borrowed.streams.discard(self.name)
-            base.Database.Cursor.close(self)
+            try:
+                super().close()
+            except base.Database.Error as error:
+                self.note_error(error)
+                if not borrowed.lost():  # otherwise the cursor went with its session
+                    raise
+                base.Database.Cursor.close(self)
+            borrowed.streams.discard(self.name)
 
     Stream.__name__ = Stream.__qualname__ = kind.__name__
     return Stream

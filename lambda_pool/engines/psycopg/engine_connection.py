@@ -26,6 +26,7 @@ from ..base import (
     warn_left_prepared,
 )
 from ..bounded_socket import dead_end, shut_down
+from .cursors import at_once
 from .libpq import request_cancel
 
 if TYPE_CHECKING:
@@ -196,6 +197,7 @@ class PostgresConnection:
             and not conn.pooled.two_phase
             and not conn.pooled.left_prepared
             and conn.pooled.hidden is Failure.OTHER
+            and not (conn.pooled.streams and any(not cursor.closed for cursor in conn.pooled.streams))
         ):
             if status == _IN_TRANSACTION:
                 return Condition.UNCOMMITTED
@@ -325,6 +327,9 @@ class PostgresConnection:
         conn.pooled.hidden = Failure.OTHER
         conn.pooled.noting = self._resets
         conn.put_back(wholly=False)
+        for cursor in list(conn.pooled.streams):  # a forgotten generator may close it in a later transaction
+            at_once((psycopg.Cursor if isinstance(cursor, psycopg.Cursor) else psycopg.AsyncCursor).close(cursor))
+        conn.pooled.streams.clear()
         if self._after == "changed" and (
             conn.pooled.changed or conn.pooled.was_reset or not conn.is_as_lent(wholly=True)
         ):

@@ -1,6 +1,7 @@
 """What the pool knows about one connection to PostgreSQL."""
 
 from typing import TYPE_CHECKING, Any
+from weakref import WeakSet
 
 from psycopg.adapt import AdaptersMap
 
@@ -16,7 +17,7 @@ class Notes:
     """What the pool knows about a connection, apart from it: the connection's attributes are the borrower's."""
 
     def __init__(self) -> None:
-        self.waits = self.before = 0
+        self.waits = self.before = self.blocks = 0
         """How often it waited for the server; libpq's transaction status when it last sent something."""
         self.known = False
         """The pool itself waits."""
@@ -26,7 +27,7 @@ class Notes:
         """The borrower is in a pipeline of its own, whose cursors note what they send."""
         self.until: float | None = None
         """The time until which the pool waits (monotonic)."""
-        self.cancelled = False
+        self.cancelled = self.closed_in_transaction = False
         self.saving: object = None
         """The thread or task that sends a COMMIT of the borrower's own, and waits for its answer."""
         self.lost_commit = ""
@@ -49,8 +50,6 @@ class Notes:
         """The server's half of a reset is done."""
         self.hidden: Failure = Failure.OTHER
         """What an error means for every connection of the pool; its borrower may have swallowed it."""
-        self.closed_in_transaction = False
-        self.blocks = 0
         self.two_phase = self.left_prepared = ""
         """The open two-phase transaction's identifier; that of the last prepared one, unless it was ended since."""
         self.slow_query: float = 0.0
@@ -61,6 +60,8 @@ class Notes:
         self.cursor_class: tuple[Any, Any] = (None, None)
         self.server_cursor_class: tuple[Any, Any] = (None, None)
         """The factory that the borrower knows, and the one that makes tracked cursors."""
+        self.streams: WeakSet[Any] = WeakSet()
+        """Cursors on the server that may be open."""
         self.commenting = self.making = False
         """Their statements end with a comment; the driver is just making a cursor."""
         self.handlers: list[tuple[str, Any]] = []

@@ -362,6 +362,20 @@ def test_a_cursor_that_is_held_over_a_commit_is_not_the_next_borrowers(pool: lam
     assert pool.stats().opened == 1
 
 
+def test_a_server_side_cursor_that_is_closed_late_leaves_the_next_borrower_alone(pool: lambda_pool.AsyncPool) -> None:
+    async def main() -> None:
+        async with pool.connection() as conn:
+            cursor = conn.cursor("late")
+            await cursor.execute("select generate_series(1, 3)")
+        async with pool.connection() as conn:
+            await conn.execute("select 1")
+            await cursor.close()
+            await conn.execute("select 1")
+
+    asyncio.run(main())
+    assert pool.stats().opened == 1
+
+
 # --- settings and notifications ---------------------------------------------------------------------------------------
 
 
