@@ -6,7 +6,7 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from lambda_pool.engines.pymysql.errors import classify, is_refusal
 from lambda_pool.engines.pymysql.statements import Look, look
 from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
+from tests.support.context import LambdaContext
 
 PACKAGE = Path(private.__file__).parent
 _NAME = re.compile(r"\.(_[a-z]\w*)")
@@ -477,3 +478,30 @@ def test_a_lock_of_the_line_is_no_matter(my: Database) -> None:
     thread.join(10)
     assert heard
     assert time.monotonic() - start < 10
+
+
+def test_an_answer_that_ends_amid_a_piece_of_the_next(my: Database) -> None:
+    """Two questions went out at once. Without TLS, what comes back may be cut anywhere."""
+
+    def in_two(sock: Any) -> Callable[..., int]:
+        read = sock.recv_into
+
+        def recv_into(buffer: Any, *arguments: Any) -> int:
+            if sock.line.dry:
+                return 0
+            time.sleep(0.05)  # until both answers are there
+            there = len(sock.recv(1 << 16, socket.MSG_PEEK))
+            return int(read(memoryview(buffer)[: there - 20 if there > 200 else there], *arguments))
+
+        return recv_into
+
+    server = my.server
+    login = f"{server.user}:{server.password}@127.0.0.1:{server.port}/{server.database}"
+    pool = my.pool(f"mysql://{login}?sslmode=disable")
+
+    @pool.handler
+    def handler(event: Any, context: Any, conn: Any) -> None:
+        conn.sock.recv_into = in_two(conn.sock)
+
+    handler({}, LambdaContext())
+    assert (pool.stats().idle, pool.stats().opened) == (1, 1)

@@ -288,7 +288,7 @@ class BoundedConnection(ConnectingConnection):
         """
         self.settle_stream()
         noted = self.noted
-        unknown = noted.transaction_unknown and not noted.streams
+        unknown = noted.transaction_unknown and not noted.streams and not self.line.ahead  # the next answer tells
         if noted.doubt is not None or (unknown and self.open and not self.server_status & IN_TRANSACTION):
             self.ping()
 
