@@ -133,13 +133,13 @@ class ConnectionPool:
 
     def _reserve(self, role: Role, deadline: Deadline) -> Entry:
         """An idle entry, or room for a new one, waiting in the queue until there is either."""
-        me = current_borrower()
+        me, request = current_borrower(), asking.get()
         with self.lock:
             self.state.forget_turns(me)
-            entry = self.state.acquire(role, me)
+            entry = self.state.acquire(role, me, request=request)
             if entry is not None:
                 return entry
-            hopeless = invocation.in_one_flow(me) and self.state.held_by(me, asking.get()) == self.config.max_size
+            hopeless = invocation.in_one_flow(me) and self.state.held_by(me, request) == self.config.max_size
             if not hopeless:
                 place = turn(me, role)
                 self.state.queue.append(place)
@@ -149,7 +149,7 @@ class ConnectionPool:
             while entry is None and (left := self.connector.left(deadline)) > 0:
                 place.wait(left)
                 with self.lock:
-                    entry = self.state.acquire(role, me, place)
+                    entry = self.state.acquire(role, me, place, request=request)
         finally:
             with self.lock:
                 self.state.leave(place)
@@ -185,8 +185,7 @@ class ConnectionPool:
         entry.fresh = fresh
         entry.work = Work.OPEN
         entry.condemned, entry.cancel_mono = False, -1.0
-        entry.request = request = asking.get()
-        if request is not None:
+        if (request := asking.get()) is not None:
             request.note_lent()
         entry.borrowed_mono = monotonic()
         entry.checkout = entry.borrowed_mono - deadline.start

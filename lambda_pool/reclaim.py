@@ -36,7 +36,7 @@ def end_invocation(pool: ConnectionPool, since: float, *, alone: bool = True) ->
 def end_request(pool: ConnectionPool, request: Request) -> LambdaPoolError | None:
     """Take back what was borrowed for a request and is still held. Out: as `end_invocation`."""
     with pool.lock:
-        held = pool.state.reclaim_of(request, current_borrower()) if lent_for(pool, request) else []
+        held = pool.state.reclaim_of(request, current_borrower())
     return _take_back(pool, held, request)
 
 

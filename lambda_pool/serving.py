@@ -77,9 +77,12 @@ class Served:
 
     def end(self, error: BaseException | None) -> BaseException | None:
         """Clean up after the request, which ended with `error`. Out: the error to answer it with."""
-        if self._disarm is not None:
-            self._disarm()
-        problem = lifecycle.end_request(self.request, failed=error is not None, counted=self._counted)
+        counted, self._counted = self._counted, False  # once, even if an alarm breaks this off and it is called again
+        try:
+            if self._disarm is not None:
+                self._disarm()
+        finally:
+            problem = lifecycle.end_request(self.request, failed=error is not None, counted=counted)
         return error or problem
 
     def ask(self, pool: ConnectionPool) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import lifecycle, serving
 from .errors import LambdaPoolError
-from .request import asked_by, asking
+from .request import asking
 
 if TYPE_CHECKING:
     from .aio.pool import AsyncPool
@@ -118,8 +118,12 @@ class _Answer:
 
     def __next__(self) -> bytes:
         """The next piece. The first one is looked at: another answer may have to take its place."""
-        with asked_by(self._served.request):
+        before = asking.get()
+        try:
+            asking.set(self._served.request)
             return self._next()
+        finally:
+            asking.set(before)
 
     def _next(self) -> bytes:
         try:
@@ -136,13 +140,22 @@ class _Answer:
 
     def close(self) -> None:
         """The server has sent the answer, or the client has gone."""
-        with asked_by(self._served.request):
-            try:
-                self._close_body()
-            finally:
-                problem = self._end(None)
+        try:
+            problem = self._close()
+        except BaseException as error:
+            self._end(error)
+            raise
         if problem is not None:
             raise problem
+
+    def _close(self) -> BaseException | None:
+        before = asking.get()
+        try:
+            asking.set(self._served.request)
+            self._close_body()
+            return self._end(None)
+        finally:
+            asking.set(before)
 
     def _whole(self, piece: bytes) -> bytes:
         """The one piece of an answer that may still change, given once everything is cleaned up.
@@ -190,8 +203,10 @@ class _Answer:
     def _fail(self, error: BaseException) -> None:
         """The application has raised this error. Answer with 503, or raise it."""
         try:
-            self._close_body()
-            problem = self._end(error)
+            try:
+                self._close_body()
+            finally:
+                problem = self._end(error)
             refused = None if self._begun else self._served.unavailable(problem, 0)
             if refused is None:
                 raise error
@@ -207,8 +222,8 @@ class _Answer:
     def _end(self, error: BaseException | None) -> BaseException | None:
         if self._ended:
             return None
-        self._ended = True
         ended = self._served.end(error)
+        self._ended = True  # not before: an alarm of the user's own may break it off, and then it is called again
         for pool in lifecycle.due_to_ask():
             self._served.ask(pool)
         return ended

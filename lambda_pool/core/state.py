@@ -39,7 +39,7 @@ class PoolState:
 
     # --- taking -------------------------------------------------------------------------------------------------------
 
-    def acquire(self, role: Role, owner: int, turn: "Turn | None" = None) -> Entry | None:
+    def acquire(self, role: Role, owner: int, turn: "Turn | None" = None, *, request: object = None) -> Entry | None:
         """The idle entry of this role that was used last; else room for a new one; else the entry idle for longest.
 
         None if there is nothing, or if others wait and `turn` is not the first of them. A `turn` that was passed over
@@ -54,21 +54,22 @@ class PoolState:
             if entry.state is _IDLE and entry.role is role and (found is None or entry.returned > found.returned):
                 found = entry
         if found is None:
-            new = self.make_room(role, owner)
+            new = self.make_room(role, owner, request=request)
             idle = self.idle() if new is None else []
             if not idle:
                 return new
             found = idle[0]
         found.owner = owner
-        found.request = None  # else whoever cleans up after the request before would take it
+        found.request = request
         found.state = _LENT
         return found
 
-    def make_room(self, role: Role, owner: int, limit: int | None = None) -> Entry | None:
+    def make_room(self, role: Role, owner: int, limit: int | None = None, *, request: object = None) -> Entry | None:
         """Room for a new entry, unless there are `limit` (by default `max_size`) already."""
         if len(self.entries) >= min(limit or self.max_size, self.max_size):
             return None
         entry = Entry(role, owner)
+        entry.request = request
         self.entries.append(entry)
         return entry
 
@@ -169,8 +170,14 @@ class PoolState:
         return found
 
     def reclaim_of(self, request: object, owner: int) -> list[Entry]:
-        """Take out what was lent for this request, for `owner` to clean up."""
-        found = [entry for entry in self.entries if entry.state is _LENT and entry.request is request]
+        """Take out what was lent for this request, and what `owner`, who cleans up, left half open or closed in it."""
+        found = [
+            entry
+            for entry in self.entries
+            if entry.request is request
+            and entry.state is not _IDLE
+            and (entry.state is _LENT or (entry.taker or entry.owner) == owner)
+        ]
         for entry in found:
             entry.taker = owner
             entry.state = _GONE

@@ -141,9 +141,9 @@ def end_request(request: Request, *, failed: bool, counted: bool) -> LambdaPoolE
 
     Out: the error to answer with if the request did not fail: its work is not saved, or nobody knows whether it is.
     """
-    request.over = True
-    unfinished.discard(request)
     try:
+        request.over = True
+        unfinished.discard(request)
         problem = _gravest([(pool, reclaim.end_request(pool, request)) for pool in pools()], failed=failed)
     except BaseException:  # a signal handler may raise anywhere: nothing may stay lent
         for pool in pools():

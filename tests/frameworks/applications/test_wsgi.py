@@ -6,7 +6,7 @@ import io
 import os
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 from typing import Any
 from wsgiref.util import FileWrapper
@@ -17,8 +17,9 @@ from flask import Flask, Response, abort
 import lambda_pool
 from lambda_pool import invocation
 from lambda_pool.request import current_request, unfinished
-from lambda_pool.wsgi import Middleware
-from tests.support.interrupts import handler, run_interrupted
+from lambda_pool.testing import FakeDriver
+from lambda_pool.wsgi import Middleware, _Answer
+from tests.support.interrupts import every_place, handler, run_interrupted
 from tests.support.web import Answer, wsgi
 
 from .conftest import Ended, Server, insert, saved
@@ -84,6 +85,32 @@ def test_an_alarm_as_a_request_begins_is_not_in_the_way_of_the_next(pool: lambda
             gc.collect()
             assert not list(unfinished), struck
     assert place > 10
+
+
+@pytest.mark.parametrize("leaves", [False, True], ids=["gives back", "leaves"])
+def test_an_alarm_anywhere_in_a_request_is_not_in_the_way_of_the_next(leaves: bool) -> None:
+    """Also where it strikes the clean-up, and although the application still refers to the connection that it left."""
+    pools: list[lambda_pool.Pool] = []
+    kept: list[Any] = []
+
+    def app(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("200 OK", [])
+        with contextlib.ExitStack() as borrowed:
+            borrowed.enter_context(pools[0].connection()).execute("insert")
+            if leaves:
+                kept[:] = [borrowed.pop_all()]
+        yield b"saved"
+
+    def prepare() -> Callable[[], object]:
+        pools[:] = [FakeDriver().pool(timeout=0.1)]
+        wsgi(Middleware(lambda environ, start: [b"".join(app(environ, start))], pools[0]))
+        return lambda: wsgi(Middleware(app, pools[0]))
+
+    uncalled = f"wsgi.py:{_Answer.close.__code__.co_firstlineno} _Answer.close"  # as if the server did not call it
+    for where in every_place(prepare):
+        assert current_request() is None, where
+        if where != uncalled:
+            assert (pools[0].stats().in_use, pools[0].stats().waiting) == (0, 0), where
 
 
 def test_no_wait_outlives_it(pool: lambda_pool.Pool) -> None:
@@ -264,6 +291,23 @@ def test_another_error_comes_out_as_it_is(pool: lambda_pool.Pool, ended: Ended) 
         raise ValueError("mine")
 
     assert isinstance(wsgi(Middleware(app, pool)).error, ValueError)
+    assert ended.failed == [True]
+
+
+@pytest.mark.parametrize("good", [True, False])
+def test_a_body_that_cannot_be_closed_has_failed(pool: lambda_pool.Pool, ended: Ended, good: bool) -> None:
+    class Unclosable:
+        def __iter__(self) -> Iterator[bytes]:
+            return iter([b"all"] if good else None)  # type: ignore[arg-type]
+
+        def close(self) -> None:
+            raise ValueError("mine")
+
+    def app(environ: Any, start_response: Any) -> Any:
+        start_response("200 OK", [])
+        return Unclosable()
+
+    assert str(wsgi(Middleware(app, pool)).error) == "mine"
     assert ended.failed == [True]
 
 
