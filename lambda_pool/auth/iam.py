@@ -11,7 +11,6 @@ from ..aws.identity import AwsIdentity
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
 from ..secret import Forgetful, Secret, private
-from ..waiting import hold
 from .base import Credentials
 from .signature import VALID_FOR, sign, sign_dsql
 
@@ -25,7 +24,6 @@ costs 0.1 ms, so nothing is gained by using a token to its end.
 MAX_TOKENS = 32
 """How many tokens one object keeps at most: more than any function has endpoints times users, at 1.3 kB each."""
 
-_PATIENCE = 0.05  # seconds to wait while another thread signs its token, which takes 0.1 ms
 _SDK_TIMEOUT = 5.0
 """Seconds that `token()` may spend on finding AWS credentials: the pool's default `timeout`."""
 
@@ -89,7 +87,8 @@ class IamToken(Forgetful):
 
     def forget(self) -> None:
         """Forget all tokens and credentials. Takes no lock: after a fork, a thread that is gone may hold it."""
-        self._lock = threading.Lock()
+        # Reentrant, because a signal handler may sign while it interrupts the thread that signs.
+        self._lock = threading.RLock()
         self._tokens = {}
         self._identity = AwsIdentity()
 
@@ -122,11 +121,7 @@ class IamToken(Forgetful):
             raise ConfigError(f"the AWS region of {host!r} is unknown: write IamToken(region='…'), or set AWS_REGION")
         _check_user(user)
         key = (authority, user, region, self._identity.credentials(timeout))
-        lock = self._lock  # the one to release, even if `forget` replaces it meanwhile
-        if not hold(lock, _PATIENCE):
-            # This very thread holds the lock: a signal handler interrupted it here.
-            return _signed(key, self._clock()), False
-        try:
+        with self._lock:
             tokens = self._tokens
             token, birth = tokens.get(key, (None, None))
             if token is not None and birth is not None and birth.age(self._clock) < REFRESH_AFTER:
@@ -135,11 +130,9 @@ class IamToken(Forgetful):
             token = _signed(key, birth.wall)
             tokens.pop(key, None)
             while len(tokens) >= MAX_TOKENS:
-                del tokens[next(iter(tokens))]
+                tokens.pop(next(iter(list(tokens))), None)  # a signal handler may sign and do the same just here
             tokens[key] = token, birth
             return token, False
-        finally:
-            lock.release()
 
     def _region_for(self, host: str) -> str | None:
         rds = recognise(host)

@@ -169,15 +169,18 @@ class SecretsManager(Forgetful):
         lock = self._lock  # the one to release, even if `forget` replaces it meanwhile
         known = self._known
         # A caller with a known login does not wait for the thread that asks.
-        if hold(lock, 0.0 if known else timeout):
-            try:
+        try:
+            if hold(lock, 0.0 if known else timeout):
                 login, cached = self._login(deadline)
-            finally:
+            elif known is not None:
+                login, cached = known[0], True
+            else:
+                raise CredentialsError(f"another thread was still fetching {self} after {timeout:.1f} s")
+        finally:
+            try:  # noqa: SIM105 - a signal handler could raise in the call of `suppress`, before the release
                 lock.release()
-        elif known is not None:
-            login, cached = known[0], True
-        else:
-            raise CredentialsError(f"another thread was still fetching {self} after {timeout:.1f} s")
+            except RuntimeError:  # another thread's
+                pass
         if login.engine and endpoint.engine and login.engine != endpoint.engine:
             raise ConfigError(
                 f"{self} is the login of a {login.engine} database, but the connection is for {endpoint.engine}: "
@@ -205,7 +208,7 @@ class SecretsManager(Forgetful):
 
     def forget(self) -> None:
         """Forget everything. Takes no lock: after a fork, a thread that is gone may hold it."""
-        # Reentrant, because an exception raised by a signal handler may leave it held by the thread that goes on.
+        # Reentrant, because a signal handler may ask while it interrupts the thread that asks.
         self._lock = threading.RLock()
         self._known = None
         self._refused = ""

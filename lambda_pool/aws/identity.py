@@ -45,7 +45,7 @@ class AwsIdentity:
     """
 
     def __init__(self) -> None:
-        # Reentrant, because an exception raised by a signal handler may leave it held by the thread that goes on.
+        # Reentrant, because a signal handler may ask while it interrupts the thread that asks.
         self._lock = threading.RLock()
         self._found: Any = None
         self._http = _ContainerHttp()
@@ -58,13 +58,16 @@ class AwsIdentity:
         keys = None if container_credentials_win() else access_keys()
         if keys is not None:
             return keys
-        if not hold(self._lock, timeout):
-            raise CredentialsError(f"another thread was still fetching AWS credentials after {timeout:.1f} s")
         try:
+            if not hold(self._lock, timeout):
+                raise CredentialsError(f"another thread was still fetching AWS credentials after {timeout:.1f} s")
             self._http.deadline = time.monotonic() + timeout
             found, problem = self._find()
         finally:
-            self._lock.release()
+            try:  # noqa: SIM105 - a signal handler could raise in the call of `suppress`, before the release
+                self._lock.release()
+            except RuntimeError:  # another thread's
+                pass
         if isinstance(problem, CredentialsError):
             raise problem
         if problem is not None:

@@ -70,7 +70,7 @@ class _Discovered(Forgetful):
     def forget(self) -> None:
         """Forget everything cached, and the SDK's session (before a snapshot, after a fork)."""
         # The lock is new as well: after a fork, a thread that is gone may hold the old one.
-        # Reentrant, because an exception raised by a signal handler may leave it held by the thread that goes on.
+        # Reentrant, because a signal handler may ask while it interrupts the thread that asks.
         self._asking = threading.RLock()
         self._known: dict[Role, _Known] = {}
         self._asked: Birth | None = None
@@ -96,17 +96,21 @@ class _Discovered(Forgetful):
         if known is not None and self._good(known):
             return known.endpoint
         # A caller with a known endpoint does not wait for the thread that asks.
-        if not hold(asking, 0.0 if known else timeout):
-            if known is not None:
-                return known.endpoint
-            raise EndpointError(f"another thread was still looking up {self._what} {self.name!r} after {timeout:.1f} s")
         try:
+            if not hold(asking, 0.0 if known else timeout):
+                if known is not None:
+                    return known.endpoint
+                late = f"another thread was still looking up {self._what} {self.name!r} after {timeout:.1f} s"
+                raise EndpointError(late)
             known = self._known.get(role)
             if known is not None and self._good(known):
                 return known.endpoint
             return self._ask(role, known, deadline - time.monotonic())
         finally:
-            asking.release()
+            try:  # noqa: SIM105 - a signal handler could raise in the call of `suppress`, before the release
+                asking.release()
+            except RuntimeError:  # another thread's
+                pass
 
     def _good(self, known: _Known) -> bool:
         if not known.failed and known.born.age(self._clock) <= self._max_age:

@@ -6,19 +6,28 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from itertools import count
 from typing import Any
 
 import pytest
 
 import lambda_pool
-from lambda_pool import invocation
+from lambda_pool import IamToken, RdsProxy, SecretsManager, invocation
 from lambda_pool.api import core_of
+from lambda_pool.auth.secrets import _Answer
+from lambda_pool.aws.environment import AwsCredentials
+from lambda_pool.aws.identity import AwsIdentity
 from lambda_pool.core.entry import State
+from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.engines.base import Failure
+from lambda_pool.secret import Secret
 from lambda_pool.testing import FakeDriver, FakeError
 from tests.support.core import end_invocation, entries, idle, queue
-from tests.support.interrupts import every_place
+from tests.support.interrupts import every_place, handler, run_interrupted
 
+ENDPOINT = Endpoint("db.example", 5432)
 Prepare = Callable[[FakeDriver, lambda_pool.Pool], Callable[[], object]]
 
 
@@ -415,3 +424,34 @@ def test_what_a_handler_left_borrowed_is_taken_back() -> None:
             check(*each)
 
     struck_everywhere({}, leaves, after)
+
+
+Ask = Callable[[Any], object]
+SOURCES: dict[str, tuple[Callable[[], Any], Ask]] = {
+    "token": (IamToken, lambda auth: auth.credentials(ENDPOINT, "app", 5.0)),
+    "secret": (lambda: SecretsManager("orders"), lambda auth: auth.credentials(ENDPOINT, "app", 5.0)),
+    "address": (lambda: RdsProxy("orders"), lambda proxy: proxy.resolve(Role.WRITER, 5.0)),
+    "keys": (AwsIdentity, lambda identity: identity.credentials(5.0)),
+}
+
+
+@pytest.mark.parametrize(("make", "ask"), SOURCES.values(), ids=SOURCES.keys())
+def test_who_asks_aws_leaves_other_threads_no_lock(
+    make: Callable[[], Any], ask: Ask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = AwsCredentials("key", Secret("key"), None)
+    monkeypatch.setattr(AwsIdentity, "_find", lambda _: (found, None))
+    monkeypatch.setattr(RdsProxy, "_ask", lambda *_: ENDPOINT)
+    login = _Answer("1", Secret('{"username": "app", "password": "open sesame"}'))
+    monkeypatch.setattr(SecretsManager, "_ask", lambda *_: login)
+    monkeypatch.setenv("AWS_REGION", "eu-west-1")
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID", raising=False)
+    with handler(), ThreadPoolExecutor() as others:
+        for place in count(1):
+            source = make()
+            where = run_interrupted(partial(ask, source), place)
+            for lock in [each for each in vars(source).values() if hasattr(each, "acquire")]:
+                assert others.submit(lock.acquire, timeout=1.0).result(), where
+            if where is None:
+                break
+    assert place > 10
