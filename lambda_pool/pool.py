@@ -97,8 +97,10 @@ class ConnectionPool:
         Raises PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, EndpointError or ConfigError.
         """
         while True:
-            entry = self._reserve(role, deadline)
+            entry, waited = self._reserve(role, deadline)
             try:
+                if waited:
+                    self.events.emit(Waited(self.name, deadline.elapsed(), self.connector.server()))
                 if self._prepare(entry, role, deadline):
                     return entry
             except BaseException as error:
@@ -131,14 +133,14 @@ class ConnectionPool:
         """Which role a borrower is sent to: the reader, if there is one and the borrower only reads."""
         return self._reader_role if readonly else Role.WRITER
 
-    def _reserve(self, role: Role, deadline: Deadline) -> Entry:
-        """An idle entry, or room for a new one, waiting in the queue until there is either."""
+    def _reserve(self, role: Role, deadline: Deadline) -> tuple[Entry, bool]:
+        """An idle entry, or room for a new one, waiting in the queue until there is either; and whether it waited."""
         me, request = current_borrower(), asking.get()
         with self.lock:
             self.state.forget_turns(me)
             entry = self.state.acquire(role, me, request=request)
             if entry is not None:
-                return entry
+                return entry, False
             hopeless = invocation.in_one_flow(me) and self.state.held_by(me, request) == self.config.max_size
             if not hopeless:
                 place = turn(me, role)
@@ -155,8 +157,7 @@ class ConnectionPool:
                 self.state.leave(place)
         if entry is None:
             raise unavailable.timed_out(self, deadline)
-        self.events.emit(Waited(self.name, deadline.elapsed(), self.connector.server()))
-        return entry
+        return entry, True
 
     def _prepare(self, entry: Entry, role: Role, deadline: Deadline) -> bool:
         """Make a reserved entry fit to lend: reuse, ping or replace what it holds, or open what it lacks.
@@ -276,9 +277,6 @@ class ConnectionPool:
         """Cache a clean connection, and wake the borrower that has waited longest."""
         wall, mono = time(), monotonic()
         entry.idle_wall, entry.idle_mono = wall, mono
-        held = mono - entry.borrowed_mono
-        if self.config.leak_after and entry.borrowed_mono and held > self.config.leak_after:
-            borrower.emit_leaked(self.events, entry, held)
         if entry.answered:
             entry.answered = False
             entry.heard(wall, mono)

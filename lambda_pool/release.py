@@ -1,9 +1,10 @@
 """The way back: a borrower's transaction is ended, and its connection is restored to how it was lent, or closed."""
 
 import logging
+from time import monotonic
 from typing import TYPE_CHECKING
 
-from . import invocation
+from . import borrower, invocation
 from .core.entry import Entry, Work
 from .core.policy import Step, at_return
 from .engines.base import MIN_IO_TIMEOUT, Condition, Failure, Outcome
@@ -33,12 +34,42 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
     `strict`: a block that ended well but whose work is not saved raises NotCommitted (None: the option `unsaved`
     decides).
     """
-    link = entry.link
     if entry.pid != pool.pid:
         # Borrowed before a fork: this process owns only a descriptor of it.
-        link.discard()
+        entry.link.discard()
         return
-    strict = pool.config.unsaved == "raise" if strict is None else strict
+    try:
+        close_as, problem = _end(
+            pool, entry, error, strict=pool.config.unsaved == "raise" if strict is None else strict
+        )
+        if close_as is not None:
+            pool.emit_returned(entry)
+        elif pool.config.leak_after:
+            _look_how_long(pool, entry)
+    except BaseException:  # of the caller's own observer or endpoint source, or of its alarm
+        pool.discard(entry, Reason.BROKEN)
+        raise
+    if close_as is None:
+        pool.give_back(entry)
+    else:
+        pool.discard(entry, close_as)
+    try:
+        if problem is not None and (error is None or not isinstance(problem, Exception)):
+            raise problem
+        if problem is not None:
+            log.debug("pool %s: cleaning up after an error failed too: %s", pool.name, problem)
+    finally:
+        del problem  # it refers to this frame, and would keep the connection until the next garbage collection
+
+
+def _end(
+    pool: "ConnectionPool", entry: Entry, error: BaseException | None, *, strict: bool
+) -> tuple[Reason | None, BaseException | None]:
+    """End the transaction, and bring the connection back to how it was lent.
+
+    Out: why it must be closed, None if it may be lent again; and what went wrong, to be raised once it is safe.
+    """
+    link = entry.link
     problem: BaseException | None = None
     condemned = ended = closed = False
     restored: bool | None = None
@@ -68,7 +99,7 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
                 end_transaction(pool, entry, commit=error is None, strict=strict)
                 if step is Step.COMMIT and link.inspect().condition is Condition.CLEAN:
                     restored = True
-        except BaseException as failure:  # noqa: BLE001 - raised below, once the connection is safe
+        except BaseException as failure:  # noqa: BLE001 - raised by `release`, once the connection is safe
             problem = problem or failure
             if step is Step.RESTORE:
                 restored = False
@@ -78,18 +109,17 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
         entry.work = Work.ENDED if error is None and problem is None else Work.UNDONE
     if closed and error is None and problem is None and facts.closed_in_transaction:
         problem = _unsaved(pool, _CLOSED, strict=strict)
-    if step is Step.KEEP:
-        pool.give_back(entry)
-    else:
-        pool.emit_returned(entry)
-        pool.discard(entry, Reason.USER_CLOSED if closed else Reason.BROKEN)
     try:
-        if problem is not None and (error is None or not isinstance(problem, Exception)):
-            raise problem
-        if problem is not None:
-            log.debug("pool %s: cleaning up after an error failed too: %s", pool.name, problem)
+        return None if step is Step.KEEP else Reason.USER_CLOSED if closed else Reason.BROKEN, problem
     finally:
         del problem  # it refers to this frame, and would keep the connection until the next garbage collection
+
+
+def _look_how_long(pool: "ConnectionPool", entry: Entry) -> None:
+    """Tell of a borrow that took longer than `leak_after`."""
+    held = monotonic() - entry.borrowed_mono
+    if entry.borrowed_mono and held > pool.config.leak_after:
+        borrower.emit_leaked(pool.events, entry, held)
 
 
 def end_transaction(pool: "ConnectionPool", entry: Entry, *, commit: bool, strict: bool, last: bool = True) -> None:

@@ -18,7 +18,7 @@ import lambda_pool
 from lambda_pool.api import core_of
 from lambda_pool.core.entry import Entry, State
 from lambda_pool.core.state import PoolState
-from lambda_pool.endpoints.base import Role
+from lambda_pool.endpoints.base import Endpoint, FixedEndpoint, Role
 from lambda_pool.engines.base import ConnectRequest, Failure, Outcome
 from lambda_pool.events import (
     CheckedOut,
@@ -850,6 +850,42 @@ class TestObservers:
         assert f"held for {seen.of(Leaked)[0].held:.1f} s" in caplog.text
         assert f"{os.path.basename(__file__)}:" in seen.of(Leaked)[0].where  # noqa: PTH119
         assert "test_leak_after" in caplog.text
+
+    @pytest.mark.parametrize("kind", [Leaked, Returned, Waited])
+    def test_one_that_is_interrupted_costs_no_connection(self, driver: FakeDriver, kind: type[Event]) -> None:
+        class Interrupted:
+            def on_event(self, event: Event) -> None:
+                if isinstance(event, kind):
+                    raise KeyboardInterrupt
+
+        pool = driver.pool(leak_after=0.001 if kind is Leaked else 10, observers=[Interrupted()])
+
+        def hold() -> None:
+            with pool.connection():
+                until(lambda: pool.stats().waiting == 1)
+
+        if kind is Waited:
+            in_thread(hold)
+            until(lambda: pool.stats().in_use == 1)
+        if kind is Returned:
+            driver.fail("commit", FakeError(Failure.LOST))
+        with pytest.raises(KeyboardInterrupt), pool.connection() as conn:
+            conn.execute("insert")
+            time.sleep(0.002)
+        assert pool.stats().in_use == 0
+
+
+def test_a_source_of_addresses_that_fails_costs_no_connection(driver: FakeDriver) -> None:
+    class Unreachable(FixedEndpoint):
+        def failed(self, endpoint: Endpoint) -> None:
+            raise ValueError("its own API does not answer")
+
+    pool = driver.pool(endpoint=Unreachable(Endpoint("fake.example")))
+    for broken_by in ("execute", "commit"):
+        driver.fail(broken_by, FakeError(Failure.SHUTDOWN))
+        with pytest.raises(ValueError, match="its own API"), pool.connection() as conn:
+            conn.execute("insert")
+        assert pool.stats().in_use == 0
 
 
 def test_nothing_starts_a_thread(pool: lambda_pool.Pool) -> None:
