@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
@@ -16,6 +17,7 @@ from . import unavailable
 from .invocation import Deadline
 from .pool import ConnectionPool
 from .sqlalchemy.sessions import check_engine, is_begun, lender
+from .waiting import begin_beside, outcome_of
 
 __all__ = ["session"]
 
@@ -89,15 +91,29 @@ class _Gate:
 
         `task`: what `enter` gave; None for a session that did not enter.
         """
+        todo = [give_back]
         try:
             with CancelScope(shield=True):
-                await run_sync(give_back, error, limiter=self._threads)
+                await run_sync(_give_back, todo, error, limiter=self._threads)
+        except BaseException as cancelled:
+            if todo:  # asyncio's own cancel, which no scope shields, came before the thread began
+                begin_beside(partial(outcome_of, partial(_give_back, todo, cancelled)))
+            raise
         finally:
             if task is not None:
                 self._sessions[task] -= 1
                 if not self._sessions[task]:
                     del self._sessions[task]
                     self._room.release_on_behalf_of(task)
+
+
+def _give_back(todo: list[Callable[[BaseException | None], None]], error: BaseException | None) -> None:
+    """End the session whose end is in the list, unless another thread has taken it out."""
+    try:
+        give_back = todo.pop()
+    except IndexError:
+        return
+    give_back(error)
 
 
 _gates: RunVar[WeakKeyDictionary[ConnectionPool, _Gate]] = RunVar("lambda_pool_gates")

@@ -191,7 +191,7 @@ def _in_a_thread(seconds: float, call: Callable[[], T]) -> T:
     return result_of(outcome.pop())  # type: ignore[no-any-return]
 
 
-def begin_beside(run: Callable[[], None]) -> None:
+def begin_beside(run: Callable[[], object]) -> None:
     """Run it in a thread of its own; at once in this one, if the process may not have more threads."""
     try:
         start_new_thread(run, ())

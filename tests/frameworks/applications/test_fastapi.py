@@ -424,3 +424,33 @@ def test_options_of_the_session(engine: Engine) -> None:
 def test_bad_arguments(engine: Engine, given: Any, options: dict[str, Any], message: str) -> None:
     with pytest.raises(lambda_pool.ConfigError, match=message):
         fastapi.session(given or engine, **options)
+
+
+def test_a_request_that_asyncio_cancels_as_it_ends_holds_nothing(
+    engine: Engine, pool: lambda_pool.Pool, server: Server
+) -> None:
+    """A time-out such as `asyncio.wait_for` around the application ends the request before its COMMIT has begun."""
+    app = FastAPI()
+
+    @app.post("/")
+    async def route(session: Annotated[Session, Depends(fastapi.session(engine), scope="function")]) -> None:
+        session.execute(INSERT, {"id": 1})
+        asyncio.get_running_loop().call_soon(cancelled[0].cancel)
+
+    cancelled: list[asyncio.Task[Any]] = []
+
+    async def main() -> None:
+        cancelled.append(asyncio.create_task(asgi(app, "/", method="POST")))
+        with pytest.raises(asyncio.CancelledError):
+            await cancelled[0]
+        for _ in range(500):
+            if pool.stats().in_use:
+                await asyncio.sleep(0.01)
+        assert pool.stats().in_use == 0
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
+    assert saved(server) == []
