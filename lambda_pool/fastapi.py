@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from functools import partial
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
@@ -11,16 +12,19 @@ from anyio.lowlevel import RunVar
 from anyio.to_thread import run_sync
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
+from sqlalchemy.exc import IllegalStateChangeError
 from sqlalchemy.orm import Session
 
 from . import unavailable
 from .invocation import Deadline
 from .pool import ConnectionPool
 from .sqlalchemy.sessions import check_engine, is_begun, lender
-from .waiting import begin_beside, outcome_of
+from .waiting import begin_beside, outcome_of, pause
 
 __all__ = ["session"]
 
+_AGAIN = 0.01
+"""Seconds between two tries to end a session that another thread is using."""
 _NAME = "lambda_pool.fastapi.session: write Depends(session(engine), scope='function')"
 """What FastAPI calls the dependency when it refuses it."""
 
@@ -143,12 +147,36 @@ def _session(engine: Any, options: dict[str, Any]) -> Callable[..., Any]:
         try:
             yield lent
         except BaseException as error:
-            await gate.leave(task, give_back, error)
+            await gate.leave(task, partial(_end_failed, pool, lent, give_back), error)
             raise
         await gate.leave(task, give_back, None)
 
     opened.__name__ = _NAME
     return opened
+
+
+def _end_failed(
+    pool: ConnectionPool, session: Any, give_back: Callable[[BaseException | None], None], error: BaseException | None
+) -> None:
+    """End the session of a request that failed.
+
+    If asyncio cancelled it, the route's thread goes on. A session that is just borrowing there is ended after that.
+    """
+    try:
+        give_back(error)
+    except IllegalStateChangeError:
+        deadline = Deadline(pool.config.timeout + pool.config.wake_timeout, uncut=True)
+        begin_beside(partial(outcome_of, partial(_end_later, session, deadline)))
+
+
+def _end_later(session: Any, deadline: Deadline) -> None:
+    """End a session once its thread has borrowed. Its connection is closed: the thread may be about to use it."""
+    while deadline.left() > 0:
+        pause(_AGAIN)
+        with suppress(IllegalStateChangeError):
+            session.invalidate()
+            session.end()
+            return
 
 
 def _async_session(engine: Any, options: dict[str, Any]) -> Callable[..., Any]:

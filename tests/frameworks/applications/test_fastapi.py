@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Annotated, Any
 
 import pytest
@@ -426,6 +426,12 @@ def test_bad_arguments(engine: Engine, given: Any, options: dict[str, Any], mess
         fastapi.session(given or engine, **options)
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(5):
+        while not condition():
+            await asyncio.sleep(0.01)
+
+
 def test_a_request_that_asyncio_cancels_as_it_ends_holds_nothing(
     engine: Engine, pool: lambda_pool.Pool, server: Server
 ) -> None:
@@ -443,10 +449,38 @@ def test_a_request_that_asyncio_cancels_as_it_ends_holds_nothing(
         cancelled.append(asyncio.create_task(asgi(app, "/", method="POST")))
         with pytest.raises(asyncio.CancelledError):
             await cancelled[0]
-        for _ in range(500):
-            if pool.stats().in_use:
-                await asyncio.sleep(0.01)
-        assert pool.stats().in_use == 0
+        await until(lambda: pool.stats().in_use == 0)
+
+    gc.disable()
+    try:
+        asyncio.run(main())
+    finally:
+        gc.enable()
+    assert saved(server) == []
+
+
+def test_a_request_that_asyncio_cancels_while_its_thread_waits_for_a_connection(
+    engine: Engine, pool: lambda_pool.Pool, server: Server
+) -> None:
+    app = FastAPI()
+    ended: list[bool] = []
+
+    @app.post("/")
+    def route(session: Annotated[Session, Depends(fastapi.session(engine), scope="function")]) -> None:
+        try:
+            session.execute(INSERT, {"id": 1})
+        finally:
+            ended.append(True)
+
+    async def main() -> None:
+        with pool.connection(), pool.connection():
+            request = asyncio.create_task(asgi(app, "/", method="POST"))
+            await until(lambda: pool.stats().waiting == 1)
+            request.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(request, 5)
+        await until(lambda: bool(ended))
+        await until(lambda: pool.stats().in_use == 0)
 
     gc.disable()
     try:
