@@ -9,6 +9,7 @@ from weakref import ref
 from ..core.entry import Entry, State
 from ..engines.base import AT_REST, MIN_IO_TIMEOUT, Condition
 from ..errors import LambdaPoolError
+from ..events import Reason
 from ..invocation import Deadline
 from ..release import end_transaction
 from .pools import AliasPool
@@ -107,18 +108,23 @@ class Borrowed:
         if self.given_back:  # by the end of the thread that borrowed it, where threads share a wrapper
             return
         self.given_back = True
-        held = self._holder()
-        if held is not None:
-            held.borrowed.discard(self)
-        link, core = self.link, self.home.core
-        error = error or self.failure
-        if error is None and link.status() not in AT_REST:
-            error = LambdaPoolError("closed in a transaction")
-        if self.streams:  # only PostgreSQL has them; what Django closes itself does not change the session
-            link.driver_connection.pooled.changed = True
-        reset = core.config.reset
-        may_reset = reset != "transaction" or core.config.url.engine == "mysql"
-        if may_reset and (reset == "session" or link.inspect().condition is Condition.CHANGED):
-            # The server may be about to forget what Django has set up.
-            self.home.prepared.discard(link)
-        core.release(self.entry, error, strict=False)
+        link, core, returned = self.link, self.home.core, self.entry.returned
+        try:
+            held = self._holder()
+            if held is not None:
+                held.borrowed.discard(self)
+            error = error or self.failure
+            if error is None and link.status() not in AT_REST:
+                error = LambdaPoolError("closed in a transaction")
+            if self.streams:  # only PostgreSQL has them; what Django closes itself does not change the session
+                link.driver_connection.pooled.changed = True
+            reset = core.config.reset
+            may_reset = reset != "transaction" or core.config.url.engine == "mysql"
+            if may_reset and (reset == "session" or link.inspect().condition is Condition.CHANGED):
+                # The server may be about to forget what Django has set up.
+                self.home.prepared.discard(link)
+            core.release(self.entry, error, strict=False)
+        except BaseException:
+            if self.entry.returned == returned:  # a signal handler broke it off: it must not stay lent
+                core.discard(self.entry, Reason.BROKEN)
+            raise

@@ -205,14 +205,19 @@ class PooledWrapper:
         self.atomic_blocks: list[Any] = []
 
     def _close(self) -> None:
-        borrowed, self._borrowed = self._borrowed, None
+        borrowed = self._borrowed
         if borrowed is None:
             return
-        self.lost_an_answer |= not borrowed.taken() and borrowed.link.status() is Status.COMMITTING
-        with self.wrap_database_errors:
-            borrowed.give_back()
-            if self.alias == NO_DB_ALIAS:
-                borrowed.home.pool.close()
+        try:
+            self._borrowed = None
+            self.lost_an_answer |= not borrowed.taken() and borrowed.link.status() is Status.COMMITTING
+            with self.wrap_database_errors:
+                borrowed.give_back()
+                if self.alias == NO_DB_ALIAS:
+                    borrowed.home.pool.close()
+        except BaseException:
+            borrowed.give_back()  # if a signal handler broke this off before it had begun
+            raise
 
     def is_usable(self) -> bool:
         """Like Django's."""

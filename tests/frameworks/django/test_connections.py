@@ -21,6 +21,7 @@ from tests.contract.conftest import Database
 from tests.frameworks.django.conftest import Statements, Use, backend_of, names, request_ends, stats
 from tests.frameworks.django.shop.models import Order
 from tests.support.interrupts import handler, run_interrupted
+from tests.support.places import OURS
 
 GONE = (OperationalError, InterfaceError)
 """The drivers' messages for a closed connection."""
@@ -56,8 +57,8 @@ def test_close_gives_back_and_the_next_use_borrows_the_same(connection: Any) -> 
 
 
 def test_close_that_an_alarm_broke_off_costs_no_connection(connection: Any) -> None:
-    """In Django's own close(), which forgets the connection before it was given back."""
-    paths = (BaseDatabaseWrapper.validate_thread_sharing.__code__.co_filename,)
+    """Also in Django's own close(), which forgets the connection before it was given back."""
+    paths = (BaseDatabaseWrapper.validate_thread_sharing.__code__.co_filename, OURS)
     with handler():
         for place in count(1):
             backend_of(connection)
