@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.support import installed
+from tests.support.moto import moto_server
 from tests.support.speed import EVERY_CASE, FULL, SEED
 
 if TYPE_CHECKING:
@@ -286,3 +287,10 @@ def pg_url(postgres: PostgresServer) -> str:
 def mysql_url(mariadb: MariaDbServer) -> str:
     """The URL of the shared MariaDB, superuser and password included, TLS verified."""
     return mariadb.url()
+
+
+@pytest.fixture(scope="session")
+def moto_url() -> Iterator[str]:
+    """Where moto plays AWS's APIs, for the whole run."""
+    with moto_server() as url:
+        yield url

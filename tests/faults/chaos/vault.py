@@ -8,6 +8,7 @@ from typing import Any
 from uuid import uuid4
 
 from tests.on_lambda.databases import PASSWORD
+from tests.support.moto import moto_server
 from tests.unit.auth.conftest import ACCESS_KEY, SECRET_KEY, SESSION_TOKEN
 
 from .ground import Ground
@@ -70,17 +71,10 @@ class Rotating:
 @contextmanager
 def open_vault() -> Iterator[Vault]:
     """A Secrets Manager that runs in this process."""
-    from moto.server import ThreadedMotoServer
-
     logging.getLogger("werkzeug").setLevel(logging.WARNING)  # a line for each request
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        vault = Vault(f"http://{host}:{port}")
+    with moto_server() as url:
+        vault = Vault(url)
         try:
             yield vault
         finally:
             vault.close()
-    finally:
-        server.stop()

@@ -1,7 +1,5 @@
 """RdsProxy and AuroraCluster whose endpoint changed between two invocations, on the genuine runtime, with moto."""
 
-import urllib.request
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ import botocore.session
 import pytest
 
 from lambda_pool.testing import LambdaRuntime
+from tests.support.moto import empty
 from tests.support.names import Names
 from tests.support.wire import Tap
 
@@ -79,25 +78,9 @@ class Aws:
 
     def make_anew(self) -> str:
         """Make it once more, with another host name."""
-        _reset(self._url)
+        # Deleting a cluster keeps a snapshot. Its name has the time to the minute, and would clash with the next one.
+        empty(self._url)
         return self.make()
-
-
-def _reset(url: str) -> None:
-    # Deleting a cluster keeps a snapshot. Its name has the time to the minute, and would clash with the next one.
-    urllib.request.urlopen(urllib.request.Request(f"{url}/moto-api/reset", method="POST"), timeout=30).close()
-
-
-@pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    """moto in server mode."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
 
 
 @pytest.mark.parametrize("old_name", ["refuses", "is unknown"])
@@ -106,7 +89,7 @@ def moto_url() -> Iterator[str]:
 def test_an_endpoint_that_moved_is_found_without_a_failed_invocation(
     pair: Pair, moto_url: str, tmp_path: Path, kind: str, old_name: str
 ) -> None:
-    _reset(moto_url)
+    empty(moto_url)
     (tmp_path / "function.py").write_text(FUNCTION)
     travel = tmp_path / "travel"
     travel.write_text("0")

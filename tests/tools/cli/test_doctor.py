@@ -624,17 +624,6 @@ def test_rules_of_pg_hba() -> None:
 # --- IAM --------------------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def moto_url() -> Iterator[str]:
-    from moto.server import ThreadedMotoServer
-
-    made = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    made.start()
-    host, port = made.get_host_and_port()
-    yield f"http://{host}:{port}"
-    made.stop()
-
-
 @pytest.fixture(scope="module", params=["postgresql", "mysql"])
 def iam(request: pytest.FixtureRequest) -> Iterator[IamServer]:
     with iam_postgres() if request.param == "postgresql" else iam_mariadb() as made:

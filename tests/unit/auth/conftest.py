@@ -95,18 +95,6 @@ def iam_server(request: pytest.FixtureRequest) -> IamServer:
     return server
 
 
-@pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    """Where moto's server plays AWS's control planes."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    yield f"http://{host}:{port}"
-    server.stop()
-
-
 @pytest.fixture
 def vault(in_lambda: pytest.MonkeyPatch, moto_url: str) -> Iterator[Any]:
     """A client of an empty Secrets Manager, to which AWS_ENDPOINT_URL also leads the code under test."""

@@ -15,6 +15,7 @@ import pytest
 from botocore.stub import Stubber
 
 from lambda_pool.endpoints.api import RdsApi
+from tests.support.moto import empty
 
 REGION = "eu-central-1"
 SESSION_TOKEN = "IQoJb3JpZ2luX2VjEA+/very+secret=="
@@ -95,27 +96,11 @@ def scripted_api(in_lambda: pytest.MonkeyPatch) -> Iterator[ScriptedApi]:
         api.close()
 
 
-@pytest.fixture(scope="session")
-def moto_url() -> Iterator[str]:
-    """moto in server mode."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    try:
-        yield f"http://{host}:{port}"
-    finally:
-        server.stop()
-
-
 @pytest.fixture
 def moto(moto_url: str, in_lambda: pytest.MonkeyPatch) -> Any:
     """An RDS client of an empty moto, which every client of the test finds."""
     in_lambda.setenv("AWS_ENDPOINT_URL", moto_url)
-    import urllib.request
-
-    urllib.request.urlopen(urllib.request.Request(f"{moto_url}/moto-api/reset", method="POST"), timeout=30).close()
+    empty(moto_url)
     return botocore.session.get_session().create_client("rds", region_name=REGION)
 
 

@@ -7,14 +7,13 @@ import os
 import socket
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 from botocore.exceptions import ClientError, EndpointConnectionError, NoCredentialsError, ReadTimeoutError
 from botocore.session import get_session
-from moto.server import ThreadedMotoServer
 
 from lambda_pool import Pool, wsgi
 from lambda_pool.errors import ConfigError
@@ -23,6 +22,7 @@ from lambda_pool.metrics import cloudwatch
 from lambda_pool.metrics.cloudwatch import PutMetrics
 from lambda_pool.testing import PostgresServer
 from tests.support.invoked import invoked
+from tests.support.moto import empty
 
 from .conftest import Clock
 
@@ -40,26 +40,14 @@ def tell(observer: PutMetrics, *events: Event) -> None:
         observer.on_event(event)
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    found = ThreadedMotoServer("127.0.0.1", port=0)
-    found.start()
-    host, port = found.get_host_and_port()
-    yield f"http://{host}:{port}"
-    found.stop()
-
-
 @pytest.fixture
-def api(server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def api(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A client of the server, which is empty and which AWS's variables point to."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", server)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     monkeypatch.setenv("AWS_REGION", "eu-central-1")
-    from urllib.request import Request, urlopen
-
-    with urlopen(Request(f"{server}/moto-api/reset", method="POST"), timeout=10) as answer:
-        assert answer.status == 200
+    empty(moto_url)
     return get_session().create_client("cloudwatch", region_name="eu-central-1")
 
 

@@ -6,13 +6,11 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from botocore.session import get_session
-from moto.server import ThreadedMotoServer
 
 from lambda_pool.cli import main
 from lambda_pool.metrics.definitions import DIMENSIONS, METRICS
@@ -24,20 +22,11 @@ Capture = pytest.CaptureFixture[str]
 ARGUMENTS = ["dashboard", "--function", "orders-fn", "--pool", "orders"]
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[str]:
-    found = ThreadedMotoServer("127.0.0.1", port=0)
-    found.start()
-    host, port = found.get_host_and_port()
-    yield f"http://{host}:{port}"
-    found.stop()
-
-
 @pytest.fixture
-def api(server: str, monkeypatch: pytest.MonkeyPatch) -> Any:
+def api(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
-    return get_session().create_client("cloudwatch", region_name="eu-central-1", endpoint_url=server)
+    return get_session().create_client("cloudwatch", region_name="eu-central-1", endpoint_url=moto_url)
 
 
 def printed(capsys: Capture, *arguments: str) -> Any:

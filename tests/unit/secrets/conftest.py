@@ -97,17 +97,6 @@ def quoting_api() -> Iterator[int]:
 
 
 @pytest.fixture(scope="session")
-def moto_port() -> Iterator[int]:
-    """Where moto's server plays AWS's control planes."""
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    yield int(server.get_host_and_port()[1])
-    server.stop()
-
-
-@pytest.fixture(scope="session")
 def hole() -> Iterator[int]:
     """The port of a place that takes connections and never says a word."""
     with socket.socket() as listener:
@@ -117,16 +106,16 @@ def hole() -> Iterator[int]:
 
 
 @pytest.fixture(scope="session", params=["postgresql", "mysql"])
-def world(request: pytest.FixtureRequest, quoting_api: int, moto_port: int, hole: int) -> Iterator[World]:
+def world(request: pytest.FixtureRequest, quoting_api: int, moto_url: str, hole: int) -> Iterator[World]:
     """The world of each engine in turn."""
     with ExitStack() as stack:
         server = stack.enter_context(iam_postgres() if request.param == "postgresql" else iam_mariadb())
         closed = stack.enter_context(socket.socket())
         closed.bind(("127.0.0.1", 0))  # taken, and nobody listens
-        yield _world(server, request.param, closed.getsockname()[1], quoting_api, moto_port, hole)
+        yield _world(server, request.param, closed.getsockname()[1], quoting_api, moto_url, hole)
 
 
-def _world(server: IamServer, engine: str, closed: int, quoting_api: int, moto_port: int, hole: int) -> World:
+def _world(server: IamServer, engine: str, closed: int, quoting_api: int, moto_url: str, hole: int) -> World:
     names = ("password", "wrong", "parameter", "key")
     canaries = {name: canary(name) for name in names} | {
         "secret key": secrets.token_hex(10) + "/+" + secrets.token_hex(10),
@@ -142,10 +131,10 @@ def _world(server: IamServer, engine: str, closed: int, quoting_api: int, moto_p
         "AWS_SECRET_ACCESS_KEY": canaries["secret key"],
         "AWS_SESSION_TOKEN": canaries["session token"],
         "AWS_EC2_METADATA_DISABLED": "true",
-        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{moto_port}",
+        "AWS_ENDPOINT_URL": moto_url,
         "PYTHONFAULTHANDLER": "1",
     }
-    _store_secrets(server, engine, canaries, moto_port)
+    _store_secrets(server, engine, canaries, moto_url)
     facts = {
         "scheme": server.scheme,
         "port": server.port,
@@ -155,7 +144,7 @@ def _world(server: IamServer, engine: str, closed: int, quoting_api: int, moto_p
         "closed": str(closed),
         "hole": str(hole),
         "quoting_api": str(quoting_api),
-        "moto": str(moto_port),
+        "moto": moto_url.rpartition(":")[2],
     }
     return World(server, canaries, facts, environment)
 
@@ -170,12 +159,12 @@ def _create_user(server: IamServer, engine: str, password: str) -> None:
         server.server.execute(f"grant all on {server.server.database}.* to canary@'%'")
 
 
-def _store_secrets(server: IamServer, engine: str, canaries: dict[str, str], moto_port: int) -> None:
+def _store_secrets(server: IamServer, engine: str, canaries: dict[str, str], moto_url: str) -> None:
     """Secrets in every state, under names that begin the same for both engines: one vault serves them in turn."""
     import boto3
 
     session = boto3.Session(aws_access_key_id="any", aws_secret_access_key="any", region_name=REGION)
-    vault: Any = session.client("secretsmanager", endpoint_url=f"http://127.0.0.1:{moto_port}")
+    vault: Any = session.client("secretsmanager", endpoint_url=moto_url)
     for old in vault.list_secrets()["SecretList"]:
         vault.delete_secret(SecretId=old["ARN"], ForceDeleteWithoutRecovery=True)
 
