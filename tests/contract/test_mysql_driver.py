@@ -2,12 +2,10 @@
 
 import inspect
 import re
-import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +23,7 @@ from lambda_pool.engines.pymysql.errors import classify, is_refusal
 from lambda_pool.engines.pymysql.statements import Look, look
 from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
+from tests.support.alarm import alarm
 from tests.support.context import LambdaContext
 
 PACKAGE = Path(private.__file__).parent
@@ -98,22 +97,6 @@ class MineError(TimeoutError):
     """The exception of a user's own time limit: an OSError, like those of the driver."""
 
 
-@contextmanager
-def limit(seconds: float, error: Exception) -> Iterator[None]:
-    """A user's own time limit, by SIGALRM."""
-
-    def ring(number: int, frame: object) -> None:
-        raise error
-
-    previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-
-
 @pytest.mark.parametrize("kind", [TimeoutError, MineError, ValueError])
 @pytest.mark.parametrize("tls", [True, False])
 @pytest.mark.parametrize("when", ["connect", "ping", "begin", "statement", "stream", "commit", "rollback", "restore"])
@@ -144,7 +127,7 @@ def test_a_signal_handlers_exception_passes_as_it_is(my: Database, when: str, tl
             elif when == "rollback":
                 conn.rollback()
 
-        with limit(0.4, error), pytest.raises(kind) as caught:
+        with alarm(0.4, error), pytest.raises(kind) as caught:
             if when in {"connect", "ping", "begin"}:
                 proxy.black_hole()
             if when == "begin":

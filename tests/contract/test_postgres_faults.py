@@ -1,7 +1,6 @@
 """PostgreSQL: schema changes, silent addresses, servers that talk a lot, and exceptions that are somebody else's."""
 
 import contextlib
-import signal
 import socket
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from lambda_pool.engines.base import Failure
 from lambda_pool.engines.psycopg.engine import PostgresEngine
 from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
+from tests.support.alarm import alarm
 from tests.support.invoked import invoked
 
 # --- the schema changes -----------------------------------------------------------------------------------------------
@@ -255,22 +255,6 @@ def test_a_cancel_that_is_not_answered_ends_with_the_invocation(pg: Database, ho
 # --- whose exception it is --------------------------------------------------------------------------------------------
 
 
-@contextlib.contextmanager
-def alarm(seconds: float) -> Iterator[None]:
-    """The user's own timer, which raises TimeoutError."""
-
-    def ring(number: int, frame: Any) -> None:
-        raise TimeoutError("the user's own")
-
-    previous = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, previous)
-
-
 @pytest.mark.parametrize("how", ["connect", "ping", "BEGIN", "COMMIT", "COMMIT and reset", "ROLLBACK"])
 def test_an_exception_of_the_users_own_passes_at_once(pg: Database, how: str) -> None:
     with FaultyProxy("127.0.0.1", pg.server.port) as proxy:
@@ -284,8 +268,8 @@ def test_an_exception_of_the_users_own_passes_at_once(pg: Database, how: str) ->
         )
         if how != "connect":
             pool.warm(strict=True)
-        start = time.monotonic()
-        with pytest.raises(TimeoutError, match="the user's own") as raised, alarm(0.5):
+        mine, start = TimeoutError("the user's own"), time.monotonic()
+        with pytest.raises(TimeoutError) as raised, alarm(0.5, mine):
             if how in {"connect", "ping"}:
                 proxy.black_hole()
                 pool.connection().__enter__()
@@ -299,7 +283,7 @@ def test_an_exception_of_the_users_own_passes_at_once(pg: Database, how: str) ->
                     proxy.black_hole()
                     if how == "ROLLBACK":
                         conn.rollback()
-        assert type(raised.value) is TimeoutError
+        assert raised.value is mine
         assert time.monotonic() - start < 3
         assert pool.stats().size == 0
         proxy.heal()

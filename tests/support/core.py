@@ -6,10 +6,28 @@ from typing import Any
 from lambda_pool import LambdaPoolError, Pool
 from lambda_pool.api import core_of
 from lambda_pool.core.entry import Entry
-from lambda_pool.endpoints.base import Role
+from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.invocation import Deadline
 from lambda_pool.reclaim import cancel_running as cancel
 from lambda_pool.reclaim import end_invocation as end
+
+_WRITER, _READER = Endpoint("writer", 1), Endpoint("reader", 1)
+
+
+class Both:
+    """A source of a writer and a reader, so that connections have roles."""
+
+    has_reader = True
+
+    def __init__(self, writer: Endpoint = _WRITER, reader: Endpoint = _READER) -> None:
+        self._of = {Role.WRITER: writer, Role.READER: reader}
+
+    def resolve(self, role: Role, timeout: float) -> Endpoint:
+        return self._of[role]
+
+    def failed(self, endpoint: Endpoint) -> None: ...
+
+    def forget(self) -> None: ...
 
 
 def entries(pool: Pool) -> list[Entry]:

@@ -10,6 +10,7 @@ import pytest
 
 from lambda_pool import ConfigError, ConnectError, NotCommitted, Pool
 from lambda_pool.testing import PostgresServer
+from tests.support.context import LambdaContext
 from tests.support.pgbouncer import PgBouncer
 from tests.support.wire import Tap
 
@@ -87,15 +88,6 @@ def test_without_pooled_they_would_clash(bouncer: PgBouncer) -> None:
         pool.close()
 
 
-class Context:
-    """Lambda's, as far as the decorator looks at it."""
-
-    aws_request_id = "1"
-
-    def get_remaining_time_in_millis(self) -> int:
-        return 10_000
-
-
 def live_a_whole_life(url: str) -> None:
     """Everything that a pool does on its own, with statements of one kind: `select <number>` and `insert …`."""
     pool = pool_of(url, ping_after=0)
@@ -136,7 +128,7 @@ def live_a_whole_life(url: str) -> None:
         pool.connection().__enter__().execute("select 8")
 
     with pytest.raises(NotCommitted):
-        leaks({}, Context())
+        leaks({}, LambdaContext())
     assert pool.stats().leaked == 1
     pool.close()
 

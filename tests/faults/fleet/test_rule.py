@@ -19,7 +19,7 @@ from lambda_pool.engines.base import Failure, tightest
 from lambda_pool.events import Closed, Crowded, Reason
 from lambda_pool.testing import FakeDriver, FakeError
 from tests.support.context import LambdaContext
-from tests.support.core import entries, idle
+from tests.support.core import Both, entries, idle
 from tests.support.recorder import Recorder
 
 
@@ -245,17 +245,7 @@ def test_the_question_is_bounded(left: float, wanted: float, monkeypatch: pytest
 def test_each_server_is_asked_once_and_closes_its_own() -> None:
     """Writer and reader are two servers; two connections to one of them ask once."""
 
-    class Both:
-        has_reader = True
-
-        def resolve(self, role: Role, timeout: float) -> Endpoint:
-            return Endpoint("reader.example" if role is Role.READER else "writer.example")
-
-        def failed(self, endpoint: Endpoint) -> None: ...
-
-        def forget(self) -> None: ...
-
-    fleet = Fleet(max_size=3, endpoint=Both())
+    fleet = Fleet(max_size=3, endpoint=Both(Endpoint("writer.example"), Endpoint("reader.example")))
 
     @fleet.pool.handler
     def handler(event: object, context: object) -> None:

@@ -19,6 +19,7 @@ import lambda_pool
 from lambda_pool import invocation
 from lambda_pool.events import InvocationEnded
 from tests.support.context import LambdaContext
+from tests.support.recorder import Recorder
 
 from .conftest import Server, kept
 
@@ -102,17 +103,6 @@ def test_a_router_itself_is_a_handler(pool: lambda_pool.Pool, server: Server) ->
 # --- ASGI -------------------------------------------------------------------------------------------------------------
 
 
-class Ended:
-    """Keeps what a pool reports about invocations that ended."""
-
-    def __init__(self) -> None:
-        self.events: list[InvocationEnded] = []
-
-    def on_event(self, event: Any) -> None:
-        if isinstance(event, InvocationEnded):
-            self.events.append(event)
-
-
 def application(pool: lambda_pool.Pool, leaks: list[Any]) -> Starlette:
     def save(request: Request) -> JSONResponse:  # a plain function: Starlette calls it in a thread
         with pool.connection() as conn:
@@ -151,8 +141,8 @@ def event_loop() -> Iterator[None]:
 
 @pytest.mark.usefixtures("event_loop")
 def test_an_asgi_application_has_the_deadline_the_clean_up_and_the_metrics(server: Server) -> None:
-    ended, leaks = Ended(), list[Any]()
-    pool = lambda_pool.Pool(server.url(), max_size=2, observers=[ended])
+    seen, leaks = Recorder(), list[Any]()
+    pool = lambda_pool.Pool(server.url(), max_size=2, observers=[seen])
     handler: Any = pool.handler(Mangum(application(pool, leaks), lifespan="off"))
     for path, status in (("/save", 200), ("/refuse", 409), ("/save-on-the-loop", 200)):
         answer = handler(request(path), LambdaContext(1100))
@@ -160,10 +150,10 @@ def test_an_asgi_application_has_the_deadline_the_clean_up_and_the_metrics(serve
         if status == 200:
             assert json.loads(answer["body"]) == {"left": pytest.approx(1.0)}
     assert kept(server) == [1, 3]
-    assert [event.failed for event in ended.events] == [False] * 3
+    assert [event.failed for event in seen.of(InvocationEnded)] == [False] * 3
     with pytest.raises(lambda_pool.NotCommitted, match="still open"):
         handler(request("/leak"), LambdaContext())
     assert (pool.stats().leaked, pool.stats().in_use) == (1, 0)
     assert kept(server) == [1, 3]
-    assert ended.events[-1].request_id == "request-1"
+    assert seen.of(InvocationEnded)[-1].request_id == "request-1"
     pool.close()

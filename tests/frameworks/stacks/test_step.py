@@ -119,9 +119,9 @@ def test_a_step_that_fails_is_rolled_back_record_and_all(pool: lambda_pool.Pool,
     assert records(server) == [("flaky", "3")]
 
 
-def test_a_commit_whose_answer_is_lost_is_looked_up(
-    pool: lambda_pool.Pool, server: Server, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Grows with each transaction that ends well. The answer to the first COMMIT is lost."""
     from lambda_pool import replay
 
     genuine, runs = replay.run, list[int]()
@@ -134,6 +134,10 @@ def test_a_commit_whose_answer_is_lost_is_looked_up(
         return found
 
     monkeypatch.setattr(replay, "run", lost)
+    return runs
+
+
+def test_a_commit_whose_answer_is_lost_is_looked_up(pool: lambda_pool.Pool, server: Server, runs: list[int]) -> None:
     works: list[int] = []
 
     @pool.handler
@@ -145,22 +149,8 @@ def test_a_commit_whose_answer_is_lost_is_looked_up(
     assert (works, kept(server), len(runs)) == ([1], [1], 2)
 
 
-def test_what_was_recorded_is_found_where_the_encoding_is_not_known(
-    postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_was_recorded_is_found_where_the_encoding_is_not_known(postgres: PostgresServer, runs: list[int]) -> None:
     """In a database with SQL_ASCII, psycopg returns bytes."""
-    from lambda_pool import replay
-
-    genuine, runs = replay.run, list[int]()
-
-    def lost(*args: Any, **options: Any) -> Any:
-        found = genuine(*args, **options)
-        runs.append(1)
-        if len(runs) == 1:
-            raise lambda_pool.CommitUncertain("its answer was lost")
-        return found
-
-    monkeypatch.setattr(replay, "run", lost)
     postgres.execute("create database steps_ascii encoding 'SQL_ASCII' locale 'C' template template0")
     pool = lambda_pool.Pool(postgres.url(database="steps_ascii"), observers=())
 

@@ -17,7 +17,7 @@ from lambda_pool.secret import Secret
 from lambda_pool.testing import FakeDriver, FakeError
 from lambda_pool.testing.fakes import FakeEngineConnection
 from tests.support.context import LambdaContext
-from tests.support.core import entries
+from tests.support.core import Both, entries
 from tests.support.invoked import invoked
 from tests.support.recorder import Recorder
 
@@ -368,21 +368,6 @@ class TestTime:
         assert pool.stats().size == 0
 
 
-class Both:
-    """A writer and a reader."""
-
-    has_reader = True
-
-    def resolve(self, role: Role, timeout: float) -> Endpoint:
-        return A if role is Role.WRITER else B
-
-    def failed(self, endpoint: Endpoint) -> None:
-        pass
-
-    def forget(self) -> None:
-        pass
-
-
 class TestRoles:
     def test_each_transaction_goes_where_it_belongs(self, driver: FakeDriver) -> None:
         where = {"a": "writer", "b": "reader"}
@@ -390,7 +375,7 @@ class TestRoles:
         def led_to(conn: Any) -> str:
             return where[hosts(driver)[conn.number]]
 
-        pool = driver.pool(endpoint=Both(), max_size=2)
+        pool = driver.pool(endpoint=Both(A, B), max_size=2)
         for _ in range(2):
             with pool.connection() as conn:
                 assert led_to(conn) == "writer"

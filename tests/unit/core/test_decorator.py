@@ -17,21 +17,8 @@ from lambda_pool.engines.base import Failure, Status
 from lambda_pool.events import InvocationEnded
 from lambda_pool.testing import FakeDriver, FakeError
 from lambda_pool.testing.fakes import FakeEngineConnection
+from tests.support.context import LambdaContext as Context
 from tests.support.core import entries
-
-
-class Context:
-    """The context of the Lambda runtime, as far as these tests look at it."""
-
-    function_name = memory_limit_in_mb = "function"
-    invoked_function_arn = "arn:aws:lambda:eu-west-1:123456789012:function:function"
-    aws_request_id = "request-1"
-
-    def __init__(self, milliseconds: int = 3000) -> None:
-        self.milliseconds = milliseconds
-
-    def get_remaining_time_in_millis(self) -> int:
-        return self.milliseconds
 
 
 @pytest.fixture

@@ -16,12 +16,11 @@ import pytest
 
 import lambda_pool
 from lambda_pool.core.entry import State
-from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.engines.base import Failure
 from lambda_pool.events import CheckedOut, Closed, Event, Opened, Reason, Returned, Reused
 from lambda_pool.testing import FakeDriver, FakeError
 from lambda_pool.testing.fakes import FakeEngineConnection
-from tests.support.core import end_invocation, entries, idle, queue
+from tests.support.core import Both, end_invocation, entries, idle, queue
 from tests.support.places import stepping
 from tests.support.speed import FULL, seeded
 
@@ -99,19 +98,6 @@ class Second(threading.Thread):
         finally:
             self.ready.set()
             self.done.set()
-
-
-class Reader:
-    """An endpoint with a reader, so that slots have roles."""
-
-    has_reader = True
-
-    def resolve(self, role: Role, timeout: float) -> Endpoint:
-        return Endpoint(role.value, 1)
-
-    def failed(self, endpoint: Endpoint) -> None: ...
-
-    def forget(self) -> None: ...
 
 
 class CountedLink(FakeEngineConnection):
@@ -265,7 +251,7 @@ def interleaved(first: Operation, second: Operation, options: dict[str, Any]) ->
     first_place, step = (1, 1) if FULL else (seeded().randint(1, FIRST), EACH)
     for place in count(first_place, step):
         driver, counts = Watched(), Counts()
-        pool = driver.pool(timeout=FOREVER, endpoint=Reader(), observers=[counts], **options)
+        pool = driver.pool(timeout=FOREVER, endpoint=Both(), observers=[counts], **options)
         one = Stepper(lambda: first(pool, driver), place)  # noqa: B023
         other = Second(lambda: borrow(pool, driver), lambda: second(pool, driver))  # noqa: B023
         other.start()
@@ -314,7 +300,7 @@ def restless() -> Iterator[None]:
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_hammered(size: int, ending: bool, restless: None) -> None:
     driver, counts = Watched(), Counts()
-    pool = driver.pool(timeout=FOREVER, endpoint=Reader(), observers=[counts], max_size=size, min_size=size)
+    pool = driver.pool(timeout=FOREVER, endpoint=Both(), observers=[counts], max_size=size, min_size=size)
     until = time.monotonic() + HAMMERED
     errors: list[BaseException] = []
     borrowed: list[int] = []

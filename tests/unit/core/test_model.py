@@ -14,11 +14,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import lambda_pool
 from lambda_pool.api import core_of
 from lambda_pool.core.entry import State
-from lambda_pool.endpoints.base import Endpoint, Role
+from lambda_pool.endpoints.base import Role
 from lambda_pool.engines.base import INVALIDATES_POOL, TRANSIENT, Failure
 from lambda_pool.testing import FakeDriver, FakeError
 from lambda_pool.testing.fakes import FakeEngineConnection
-from tests.support.core import end_invocation, entries, idle
+from tests.support.core import Both, end_invocation, entries, idle
 from tests.support.speed import examples
 
 LIFETIME, MAX_IDLE, PING_AFTER = 100.0, 50.0, 5.0
@@ -26,19 +26,6 @@ COUNTERS = ("opened", "reused", "replaced", "closed", "pings", "connect_errors",
 
 LOSSES = [Failure.LOST, Failure.SHUTDOWN]
 FAILURES = [*LOSSES, Failure.OTHER]
-
-
-class Reader:
-    """An endpoint with a reader, so that connections have roles."""
-
-    has_reader = True
-
-    def resolve(self, role: Role, timeout: float) -> Endpoint:
-        return Endpoint(role.value, 1)
-
-    def failed(self, endpoint: Endpoint) -> None: ...
-
-    def forget(self) -> None: ...
 
 
 @dataclass
@@ -131,7 +118,7 @@ class PoolMachine(RuleBasedStateMachine):
         self.max_size, self.min_size = max_size, min(min_size, max_size)
         self.reset, self.max_idle = reset, max_idle
         self.pool = self.driver.pool(
-            endpoint=Reader(),
+            endpoint=Both(),
             max_size=max_size,
             min_size=self.min_size,
             reset=reset,
