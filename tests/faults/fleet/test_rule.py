@@ -101,10 +101,12 @@ def test_it_is_asked_again_after_30_seconds_by_either_clock(clock: str) -> None:
     assert fleet.asked == 2
 
 
-def test_where_it_is_crowded_the_connection_is_closed_before_the_freeze() -> None:
+def test_where_it_is_crowded_the_connection_is_closed_before_the_freeze(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", "lambda_pool")
     fleet = Fleet()
     fleet.driver.sessions = (61, 100)
     fleet.invoke()
+    assert "connection closed before the freeze: the server has 61 of 100 connections" in caplog.text
     assert entries(fleet.pool) == []
     assert fleet.driver.links[0].history[-1] == "close"
     assert fleet.closed() == [Reason.CROWDED]

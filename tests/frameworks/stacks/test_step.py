@@ -138,12 +138,14 @@ def runs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 def test_a_commit_whose_answer_is_lost_is_looked_up(pool: lambda_pool.Pool, server: Server, runs: list[int]) -> None:
+    """Even if the same step had to make the table."""
+    server.execute("drop table if exists lambda_pool_steps")
     works: list[int] = []
 
     @pool.handler
     @durable_execution
     def handler(event: Any, context: DurableContext) -> Any:
-        return pool.step(context, "save", lambda conn: works.append(insert(conn, 1)))
+        return pool.step(context, "save", lambda conn: works.append(insert(conn, 1)), config=NEVER)
 
     assert run_durable(handler).status.value == "SUCCEEDED"
     assert (works, kept(server), len(runs)) == ([1], [1], 2)
@@ -578,21 +580,29 @@ def test_work_under_a_role_that_may_not_write_the_record_is_told_so(postgres: Po
 
 
 def test_old_rows_are_deleted(pool: lambda_pool.Pool, server: Server) -> None:
+    """A thousand for each new environment, and none that an execution of a year can still ask for."""
     assert failure(pool, lambda conn: 1 / 0)  # the table is there
-    old = "now() - interval '400 days'" if isinstance(server, PostgresServer) else "now() - interval 400 day"
-    server.execute(f"insert into lambda_pool_steps (step, execution, name, done) values ('old', 'e', 'n', {old})")
-    server.execute("insert into lambda_pool_steps (step, execution, name) values ('new', 'e', 'n')")
-    fresh = lambda_pool.Pool(server.url())
+    into = "insert into lambda_pool_steps (step, execution, name, done)"
+    for age in (0, 365):
+        server.execute(f"{into} values ('{age} days', 'e', 'n', now() - interval '{age}' day)")
+    numbers = "generate_series(1, 1001) as seq" if isinstance(server, PostgresServer) else "seq_1_to_1001"
+    server.execute(f"{into} select concat('old ', seq), 'e', 'n', now() - interval '367' day from {numbers}")
 
-    @fresh.handler
-    @durable_execution
-    def handler(event: Any, context: DurableContext) -> Any:
-        return fresh.step(context, "save", lambda conn: 1)
+    def left_by(fresh: lambda_pool.Pool) -> list[str]:
+        @fresh.handler
+        @durable_execution
+        def handler(event: Any, context: DurableContext) -> Any:
+            return fresh.step(context, "save", lambda conn: 1)
 
-    assert run_durable(handler).result == "1"
-    left = [row[0].strip() for row in server.execute("select step from lambda_pool_steps where execution = 'e'")]
-    assert left == ["new"]
-    fresh.close()
+        assert run_durable(handler).result == "1"
+        rows = server.execute("select step from lambda_pool_steps where execution = 'e'")
+        return sorted(row[0].strip().rstrip("1234567890") for row in rows)
+
+    first, second = lambda_pool.Pool(server.url()), lambda_pool.Pool(server.url())
+    for environment, old in ((first, ["old "]), (first, ["old "]), (second, [])):
+        assert left_by(environment) == ["0 days", "365 days", *old]
+    first.close()
+    second.close()
 
 
 def test_deleting_old_rows_waits_for_no_step_at_work(pool: lambda_pool.Pool, server: Server) -> None:

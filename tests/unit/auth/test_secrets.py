@@ -287,6 +287,25 @@ def test_what_is_known_serves_where_awss_own_credentials_cannot_be_had(
         other.credentials(ANYWHERE, "", 5.0)
 
 
+def test_a_new_look_at_a_known_secret_leaves_time_to_connect_with_it(
+    vault: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(vault, RDS)
+    clock = Time()
+    auth = SecretsManager("orders", clock=clock)
+    auth.credentials(ANYWHERE, "", 5.0)
+    clock.now += MAX_AGE + 1
+    allowed: list[float] = []
+
+    def silent(stage: str, deadline: float) -> object:
+        allowed.append(deadline - time.monotonic())
+        raise CredentialsError("no answer in time")
+
+    monkeypatch.setattr(auth, "_ask", silent)
+    assert password(auth.credentials(ANYWHERE, "", 60.0)) == RDS["password"]
+    assert allowed == [pytest.approx(30.0, abs=3.0)]
+
+
 def test_botocores_log_stays_quiet_after_a_quiet_block_within(caplog: pytest.LogCaptureFixture) -> None:
     log = logging.getLogger("botocore.parsers")
     with caplog.at_level(logging.DEBUG), no_bodies_logged():

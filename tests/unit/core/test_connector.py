@@ -10,6 +10,7 @@ import pytest
 import lambda_pool
 from lambda_pool import ConfigError, ConnectError, CredentialsError, DeadlineExceeded, EndpointError
 from lambda_pool.auth.base import Credentials
+from lambda_pool.backoff import backoff
 from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.engines.base import Failure
 from lambda_pool.events import ConnectFailed, EndpointRefreshed
@@ -366,6 +367,12 @@ class TestTime:
         with pytest.raises(ConnectError, match="did not answer what is asked before a connection is lent within"):
             pool.run(lambda conn: None)
         assert pool.stats().size == 0
+
+
+def test_no_pause_between_two_attempts_is_longer_than_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else there would be few of them within `timeout`."""
+    monkeypatch.setattr("lambda_pool.backoff.uniform", lambda: 1.0)
+    assert [backoff(attempt) for attempt in (1, 2, 3, 5, 6, 1000)] == [0.05, 0.1, 0.2, 0.8, 1.0, 1.0]
 
 
 class TestRoles:

@@ -99,11 +99,17 @@ class TestShutdown:
             shutdown._close_all()
             assert driver.links[0].history == ["cancel", "abort"]
 
-    def test_a_pool_that_does_not_want_it_is_left_alone(self, driver: FakeDriver) -> None:
-        pool = driver.pool(graceful_shutdown=False)
+    @pytest.mark.parametrize("end", [shutdown._close_all, shutdown._close_in_server], ids=["function", "server"])
+    def test_a_pool_that_does_not_want_it_is_left_alone(
+        self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, end: Callable[[], None]
+    ) -> None:
+        monkeypatch.setattr(shutdown, "_REQUESTS_END", 0.05)
+        monkeypatch.setattr(shutdown, "_CANCELLING", 0.05)
+        pool = driver.pool(graceful_shutdown=False, max_size=2, min_size=2)
+        pool.warm()
         with pool.connection():
-            shutdown._close_all()
-        assert driver.links[0].history == []
+            end()
+        assert [link.history for link in driver.links] == [[], []]
 
     def test_pools_that_nobody_holds_are_forgotten(self, driver: FakeDriver) -> None:
         # By name: pools that earlier tests left may go at any time.
@@ -378,11 +384,15 @@ class TestAlarm:
         cancel_running(pool, 0.05)
         assert pool.stats().size == 1
 
-    def test_what_fails_in_it_never_comes_out_of_the_handler(self, driver: FakeDriver) -> None:
+    def test_what_fails_in_it_never_comes_out_of_the_handler(
+        self, driver: FakeDriver, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        caplog.set_level("DEBUG", "lambda_pool")
         pool = driver.pool(cancel_before_deadline=0.3)
         with pool.connection():
             driver.links[0].status = lambda: 1 / 0  # type: ignore[assignment, method-assign, return-value]
             Alarm(0.3)._ring(signal.SIGALRM, None)
+        assert "cancelling before the deadline failed: division by zero" in caplog.text
 
     def test_behind_an_rds_proxy_it_is_cut_at_once(self, driver: FakeDriver) -> None:
         url = "postgresql://a@orders.proxy-c0ffee123456.eu-central-1.rds.amazonaws.com/x"
@@ -450,7 +460,7 @@ class TestSnapshot:
     def test_a_restore_is_bounded_whatever_pools_there_are(self, monkeypatch: pytest.MonkeyPatch) -> None:
         from lambda_pool.testing import FakeError
 
-        monkeypatch.setattr(snapstart, "_WARMING", 1.0, raising=False)
+        monkeypatch.setattr(snapstart, "_WARMING", 1.0)
         drivers = [FakeDriver() for _ in range(4)]
         found = [driver.pool(name=f"pool{number}") for number, driver in enumerate(drivers)]
         for pool in found:
@@ -460,8 +470,17 @@ class TestSnapshot:
             driver.fail("connect", *[FakeError(Failure.UNREACHABLE)] * 1_000)
         begin = time.monotonic()
         snapstart.after_restore()
-        assert time.monotonic() - begin < 8
-        assert [pool.stats().size for pool in found] == [0, 0, 0, 1]  # pools without an answer left time for the last
+        assert time.monotonic() - begin < 2
+        assert [pool.stats().size for pool in found] == [0, 0, 0, 1]
+        # Each had a share of what was left: a quarter, a third, a half and the rest.
+        assert all(0.1 < driver.requests[1].timeout < 0.7 for driver in drivers)
+
+    def test_a_restore_waits_for_at_most_five_seconds(self, driver: FakeDriver) -> None:
+        pool = driver.pool(timeout=60.0, connect_timeout=60.0)
+        pool.warm()
+        snapstart.before_snapshot()
+        snapstart.after_restore()
+        assert driver.requests[1].timeout == pytest.approx(5.0, abs=0.5)
 
 
 class TestFork:

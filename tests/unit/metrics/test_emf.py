@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import os
+import sys
 import threading
 import warnings
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -246,6 +248,20 @@ class TestWhat:
         tell(emf, borrow(), Closing("orders"))
         second = read(capsys.readouterr().out)
         assert (second.values("ConnectionsOpen"), second.values("ConnectionsInUse")) == ([1], [1])
+
+    def test_how_full_the_server_was_is_said_once_and_at_its_fullest(self, emf: EmfMetrics, capsys: Capture) -> None:
+        tell(emf, Crowded("orders", 61, 100, kept=False), Crowded("orders", 40, 100, kept=True), Closing("orders"))
+        assert read(capsys.readouterr().out).values("ServerConnectionsUsed") == [61]
+        tell(emf, borrow(), Closing("orders"))
+        assert read(capsys.readouterr().out).values("ServerConnectionsUsed") == []
+
+    def test_a_line_is_written_in_one_piece(self, emf: EmfMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Another thread's output may come between two writes."""
+        written: list[str] = []
+        monkeypatch.setattr(sys, "stdout", SimpleNamespace(write=written.append, flush=lambda: None))
+        tell(emf, borrow(), Opened("orders", 0.01, 1, "db", 1), Closing("orders"))
+        assert len(written) == 2
+        assert all(text.endswith("\n") and json.loads(text) for text in written)
 
     def test_two_pools_do_not_mix(self, emf: EmfMetrics, capsys: Capture) -> None:
         tell(emf, borrow(), borrow(pool="stock"), borrow(pool="stock"), Closing("orders"))
