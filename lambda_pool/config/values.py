@@ -74,7 +74,7 @@ def number_of_seconds(*, zero: str = "") -> Callable[[str, object], float]:
     def check(name: str, value: object) -> float:
         number = _number(name, value, float, wanted)
         # "not (a < x)" refuses NaN too. The upper limit is there because poll() takes no more than 2 ** 31 ms.
-        if not (0 < number < 1e6) and not (zero and number == 0):
+        if not (0 < number <= 1e6) and not (zero and number == 0):
             raise bad(name, number, f"{wanted} (at most 1000000)" if number > 0 else wanted)
         return float(number)
 

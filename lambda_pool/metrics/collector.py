@@ -38,7 +38,7 @@ class Collector:
     """
 
     def __init__(self, interval: float = 60.0) -> None:
-        if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 <= interval < 1e6:
+        if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 <= interval <= 1e6:
             raise ConfigError(f"interval={interval!r} is not valid: it must be a number of seconds from 0 to 1000000")
         self._interval = float(interval)
         self._pools: dict[str, Numbers] = {}

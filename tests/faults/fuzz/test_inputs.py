@@ -234,8 +234,8 @@ def _check_option(option: str, make: Callable[[], config.Config]) -> None:
     else:
         assert isinstance(made.max_size, int)
         assert made.max_size >= 1
-        assert 0 < made.timeout < 1e6
-        assert made.max_idle is None or 0 < made.max_idle < 1e6
+        assert 0 < made.timeout <= 1e6
+        assert made.max_idle is None or 0 < made.max_idle <= 1e6
 
 
 @effort(800)

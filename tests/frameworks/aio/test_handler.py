@@ -1,9 +1,11 @@
 """Handlers that are `async def`, and those that run a loop of their own."""
 
 import asyncio
+import contextlib
 import functools
 import logging
 import threading
+import time
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -190,6 +192,43 @@ def test_tasks_that_are_left_are_cancelled_with_a_warning(ground: Ground, caplog
     assert tasks[0].cancelled()
     assert ground.rows() == []
     assert at_rest(pool)
+
+
+def test_a_task_that_does_not_end_takes_no_more_than_is_left(ground: Ground, caplog: pytest.LogCaptureFixture) -> None:
+    tasks: list[asyncio.Task[None]] = []
+    over: list[bool] = []
+
+    async def stubborn() -> None:
+        while not over:
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.sleep(0.05)
+
+    @ground.pool().handler
+    async def handler(event: str, context: Any) -> None:
+        if event == "leave":
+            tasks.append(asyncio.create_task(stubborn(), name="stubborn"))
+            await asyncio.sleep(0)
+
+    start = time.monotonic()
+    handler("leave", LambdaContext(300))
+    assert time.monotonic() - start < 0.8
+    assert "tasks that were cancelled did not end: stubborn" in caplog.text
+    over.append(True)
+    handler("end", LambdaContext())
+    assert tasks[0].done()
+
+
+def test_provisioned_concurrency_opens_ahead(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_LAMBDA_INITIALIZATION_TYPE", "provisioned-concurrency")
+    pool = ground.pool()
+
+    @pool.handler
+    async def handler(event: Any, context: Any, conn: Any) -> Any:
+        return await query(conn, "select 1")
+
+    assert pool.stats().opened == 1
+    assert handler({}, LambdaContext()) == [(1,)]
+    assert pool.stats().opened == 1
 
 
 @pytest.mark.parametrize("fails", [False, True])

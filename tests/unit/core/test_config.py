@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import lambda_pool
 from lambda_pool import ConfigError, config
+from lambda_pool.metrics.emf import EmfMetrics
 from tests.support.speed import examples
 
 URL = "postgresql://app:s3cr3t@db.example:5433/orders"
@@ -109,9 +110,11 @@ def test_a_wrong_url(url: str, said: str) -> None:
         ("timeout", 0, "seconds above 0"),
         ("timeout", float("nan"), "seconds above 0"),
         ("timeout", float("inf"), "1000000"),
+        ("timeout", 1_000_001, "at most 1000000"),
         ("timeout", "soon", "seconds above 0"),
         ("timeout", None, "seconds above 0"),
         ("wake_timeout", -1, "0 to switch it off"),
+        ("wake_timeout", 5.0, "more than timeout .5.,"),
         ("connect_timeout", -1, "seconds above 0"),
         ("ping_after", -0.1, "0 to ping at each checkout"),
         ("ping_timeout", 0, "seconds above 0"),
@@ -139,6 +142,16 @@ def test_a_wrong_url(url: str, said: str) -> None:
 def test_a_wrong_option(option: str, value: Any, said: str) -> None:
     with pytest.raises(ConfigError, match=f"(?s){option}.*{said}"):
         make(**{option: value})
+
+
+def test_the_longest_time_is_the_one_that_the_error_names() -> None:
+    assert make(timeout=1_000_000).timeout == 1_000_000
+    assert EmfMetrics(interval=1_000_000)
+
+
+def test_a_long_value_is_cut_in_its_error() -> None:
+    with pytest.raises(ConfigError, match=r"reset='x{99}… is not valid"):
+        make(reset="x" * 5_000)
 
 
 def test_every_option_has_a_wrong_value_here() -> None:

@@ -369,6 +369,12 @@ class TestTime:
         assert pool.stats().size == 0
 
 
+def test_a_long_answer_of_the_server_is_cut(driver: FakeDriver) -> None:
+    driver.fail("connect", FakeError(Failure.OTHER, "x" * 5_000))
+    with pytest.raises(ConnectError, match=r": x{500}(?!x)"):
+        borrow(driver.pool())
+
+
 def test_no_pause_between_two_attempts_is_longer_than_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     """Else there would be few of them within `timeout`."""
     monkeypatch.setattr("lambda_pool.backoff.uniform", lambda: 1.0)

@@ -270,6 +270,14 @@ class TestQueue:
         assert len(seen.of(TimedOut)) == 1
         assert pool.stats().waiting == 0
 
+    def test_a_waiter_is_told_of_three_who_hold(self, driver: FakeDriver) -> None:
+        pool = driver.pool(max_size=5, timeout=0.05)
+        for number in range(5):
+            entry = acquire(pool)
+            entry.owner, entry.where = -1, f"place {number}"
+        with pytest.raises(lambda_pool.PoolTimeout, match=r"borrowed at place 0, place 1, place 2\): hold them"):
+            pool.connection().__enter__()
+
     def test_a_wait_that_cannot_end_is_not_begun(self, driver: FakeDriver) -> None:
         pool = driver.pool(max_size=1, timeout=60.0)
         start = time.monotonic()

@@ -255,6 +255,16 @@ class TestWhat:
         tell(emf, borrow(), Closing("orders"))
         assert read(capsys.readouterr().out).values("ServerConnectionsUsed") == []
 
+    def test_twenty_different_details_are_reported_at_once(self, emf: EmfMetrics, capsys: Capture) -> None:
+        tell(emf, *[Opened("orders", 0.01, 1, "db", number) for number in range(19)])
+        assert capsys.readouterr().out == ""
+        tell(emf, Opened("orders", 0.01, 1, "db", 19))
+        assert read(capsys.readouterr().out).sum("ConnectionsOpened") == 20
+
+    def test_a_long_text_is_cut(self, emf: EmfMetrics, capsys: Capture) -> None:
+        tell(emf, ConnectFailed("orders", 0.01, 1, "other", "x" * 500, retrying=False))
+        assert read(capsys.readouterr().out).sum("ConnectErrors", error="x" * 300) == 1
+
     def test_a_line_is_written_in_one_piece(self, emf: EmfMetrics, monkeypatch: pytest.MonkeyPatch) -> None:
         """Another thread's output may come between two writes."""
         written: list[str] = []
