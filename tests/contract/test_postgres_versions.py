@@ -16,9 +16,12 @@ import lambda_pool
 from lambda_pool.api import core_of
 from lambda_pool.cli.doctor import diagnose
 from lambda_pool.engines.base import Failure
+from lambda_pool.events import Crowded
 from lambda_pool.testing import PostgresServer
 from lambda_pool.testing.certificates import make_certificates
 from tests.conftest import FETCHED
+from tests.support.context import LambdaContext
+from tests.support.recorder import Recorder
 
 Pools = Callable[..., lambda_pool.Pool]
 
@@ -139,6 +142,16 @@ def test_a_session_that_the_server_ended_is_replaced(server: PostgresServer, poo
     time.sleep(0.6)
     assert value(pool, "select pg_backend_pid()") != first
     assert value(pool, "show idle_session_timeout") == "300ms"
+
+
+def test_what_is_reserved_for_some_roles_is_not_free(newest_postgres: PostgresServer) -> None:
+    """From version 16 on, there is more than what is reserved for superusers."""
+    seen = Recorder()
+    pool = lambda_pool.Pool(newest_postgres.url(), observers=[seen])
+    pool.handler(lambda event, context, conn: None)({}, LambdaContext(30_000))
+    pool.close()
+    ((most,),) = newest_postgres.execute("show max_connections")
+    assert [event.limit for event in seen.of(Crowded)] == [int(most) - 3 - 4]
 
 
 # --- logins -----------------------------------------------------------------------------------------------------------

@@ -118,6 +118,10 @@ def test_postgresql_counts_all_sessions_and_what_is_reserved(small: PostgresServ
     assert (event.connections, event.limit) == (6, 97)
 
 
+def test_what_rds_reserves_for_itself_is_not_free(small: PostgresServer) -> None:
+    assert asked(url_of(small, query="&options=-c%20rds.rds_superuser_reserved_connections%3D2")).limit == 95
+
+
 def test_a_roles_own_limit_counts(small: PostgresServer) -> None:
     """The role's own sessions count, whoever else is there."""
     with ExitStack() as stack:
@@ -285,6 +289,7 @@ def test_options_of_the_users_own_stay(small: PostgresServer, monkeypatch: pytes
     with pool.connection() as conn:
         assert one(conn, "show work_mem") == "9MB"
         assert one(conn, "show idle_session_timeout") == "905500ms"
+        assert one(conn, "show client_connection_check_interval") == "2s"
     pool.close()
 
 

@@ -381,6 +381,21 @@ class TestEndOfInvocation:
         thread.join(10)
         assert pool.stats().size == 0
 
+    def test_of_several_pools_the_uncertain_one_is_told_of(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """After it, nobody may simply try again."""
+        unsaved, uncertain = FakeDriver(), FakeDriver()
+        pools = [unsaved.pool(name="unsaved"), uncertain.pool(name="uncertain")]
+        left = [pool.connection() for pool in pools]
+
+        @pools[0].handler
+        def handler(event: Any, context: Any) -> None:
+            for lease in left:
+                lease.__enter__().execute("insert")
+            monkeypatch.setattr(uncertain.links[0], "status", lambda: Status.COMMITTING)
+
+        with pytest.raises(lambda_pool.CommitUncertain, match="pool uncertain"):
+            handler({}, Context())
+
     @pytest.mark.parametrize("problem", [None, FakeError(Failure.LOST)], ids=["saved", "lost"])
     def test_a_thread_that_ends_while_it_is_taken_away(
         self,
