@@ -25,7 +25,7 @@ from lambda_pool.api import core_of
 from lambda_pool.asgi import Middleware
 from lambda_pool.endpoints.base import Role
 from lambda_pool.request import Request as Requested
-from lambda_pool.request import asked_by, current_request, outside
+from lambda_pool.request import asked_by, current_request, note_failure, outside
 from lambda_pool.testing import FaultyProxy, PostgresServer
 from tests.support.context import LambdaContext
 from tests.support.core import entries
@@ -553,6 +553,28 @@ class TestAnswers:
 
         with pool.connection(), pool.connection():
             assert ask_in_a_thread(Middleware(app, pool)).status == 503
+
+    @pytest.mark.parametrize(
+        ("error", "status"), [(lambda_pool.PoolTimeout("busy"), 500), (lambda_pool.CommitUncertain("sent"), 503)]
+    )
+    def test_a_connection_makes_up_for_none_but_not_for_an_uncertain_commit(
+        self, pool: lambda_pool.Pool, error: lambda_pool.LambdaPoolError, status: int
+    ) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            note_failure(error)
+            with pool.connection():
+                pass
+            await PlainTextResponse("Server Error", 500)(scope, receive, send)
+
+        answer = ask(Middleware(app, pool))
+        assert (answer.status, b"look before you send it again" in answer.body) == (status, status == 503)
+
+    def test_a_refusal_of_head_has_no_body(self, pool: lambda_pool.Pool) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            raise lambda_pool.PoolTimeout("busy")
+
+        whole, head = ask(Middleware(app, pool)), ask(Middleware(app, pool), method="HEAD")
+        assert (head.status, head.headers, head.body) == (503, whole.headers, b"")
 
     def test_a_commit_that_fails_after_the_answer_changes_it(
         self, pool: lambda_pool.Pool, server: Server, wrap: Wrap

@@ -249,6 +249,14 @@ def test_an_error_that_comes_out_is_503_too(pool: lambda_pool.Pool, ended: Ended
     assert ended.failed == [True]
 
 
+def test_a_refusal_of_head_has_no_body(pool: lambda_pool.Pool) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        raise lambda_pool.PoolTimeout("busy")
+
+    whole, head = wsgi(Middleware(app, pool)), wsgi(Middleware(app, pool), method="HEAD")
+    assert (head.status, head.headers, head.body) == (503, whole.headers, b"")
+
+
 def test_one_that_comes_out_of_a_body(pool: lambda_pool.Pool) -> None:
     def app(environ: Any, start_response: Any) -> Iterator[bytes]:
         start_response("200 OK", [])
