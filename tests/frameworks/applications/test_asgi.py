@@ -569,6 +569,18 @@ class TestAnswers:
         answer = ask(Middleware(app, pool))
         assert (answer.status, b"look before you send it again" in answer.body) == (status, status == 503)
 
+    def test_one_that_was_handled_does_not_change_an_answer_that_is_held_back(
+        self, pool: lambda_pool.Pool, server: Server
+    ) -> None:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            with pool.connection() as conn:
+                insert(conn, 1)
+                note_failure(lambda_pool.PoolTimeout("another pool is busy"))
+                await JSONResponse({"saved": True})(scope, receive, send)
+
+        assert ask(Middleware(app, pool)).status == 200
+        assert saved(server) == [1]
+
     def test_a_refusal_of_head_has_no_body(self, pool: lambda_pool.Pool) -> None:
         async def app(scope: Any, receive: Any, send: Any) -> None:
             raise lambda_pool.PoolTimeout("busy")
