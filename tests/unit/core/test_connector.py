@@ -382,6 +382,18 @@ def test_no_pause_between_two_attempts_is_longer_than_a_second(monkeypatch: pyte
 
 
 class TestRoles:
+    @pytest.mark.parametrize(("kind", "told"), [(Failure.STALE, []), (Failure.SHUTDOWN, [A]), (Failure.READ_ONLY, [A])])
+    def test_a_changed_schema_is_no_reason_to_look_an_address_up_again(
+        self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, kind: Failure, told: list[Endpoint]
+    ) -> None:
+        source, failed = Both(A, B), list[Endpoint]()
+        monkeypatch.setattr(source, "failed", failed.append)
+        pool = driver.pool(endpoint=source)
+        driver.fail("execute", FakeError(kind))
+        with pytest.raises(FakeError), pool.connection() as conn:
+            conn.execute("select 1")
+        assert failed == told
+
     def test_each_transaction_goes_where_it_belongs(self, driver: FakeDriver) -> None:
         where = {"a": "writer", "b": "reader"}
 

@@ -540,6 +540,7 @@ class TestFork:
         # The idle connection, the lent one, and the child's own.
         assert histories == [["discard"], ["execute", "discard"], []]
         assert "size=1" in stats
+        assert "opened=1" in stats  # its parent counts its own
         assert [link.history for link in driver.links] == [[], ["execute", "commit"]]
 
     def test_another_hook_finds_an_empty_pool(self) -> None:
