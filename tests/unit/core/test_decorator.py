@@ -19,6 +19,7 @@ from lambda_pool.testing import FakeDriver, FakeError
 from lambda_pool.testing.fakes import FakeEngineConnection
 from tests.support.context import LambdaContext as Context
 from tests.support.core import entries
+from tests.support.recorder import Recorder
 
 
 @pytest.fixture
@@ -512,25 +513,24 @@ class TestEndOfInvocation:
 
     def test_observers_hear_of_each_invocation(self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lifecycle.process, "cold", True)
-        ended: list[InvocationEnded] = []
-
-        class Observer:
-            def on_event(self, event: Any) -> None:
-                if isinstance(event, InvocationEnded):
-                    ended.append(event)
-
-        pool = driver.pool(observers=[Observer()])
+        seen = Recorder()
+        pool = driver.pool(observers=[seen])
 
         @pool.handler
-        def handler(event: bool, context: Any) -> None:
-            if event:
+        def handler(event: str, context: Any) -> None:
+            if event == "raise":
                 raise ZeroDivisionError
+            if event == "leak":
+                pool.connection().__enter__().execute("insert")
 
-        handler(False, Context())
+        handler("", Context())
         with pytest.raises(ZeroDivisionError):
-            handler(True, Context())
-        assert [(event.failed, event.cold, event.request_id) for event in ended] == [
+            handler("raise", Context())
+        with pytest.raises(lambda_pool.NotCommitted):
+            handler("leak", Context())
+        assert [(event.failed, event.cold, event.request_id) for event in seen.of(InvocationEnded)] == [
             (False, True, "request-1"),
+            (True, False, "request-1"),
             (True, False, "request-1"),
         ]
 

@@ -200,6 +200,21 @@ class TestQueue:
         assert order == list(range(8))
         assert len(driver.links) == 1
 
+    def test_how_long_a_borrower_waited_is_told(self, driver: FakeDriver, seen: Recorder) -> None:
+        pool = driver.pool(max_size=1, observers=[seen])
+
+        def wait() -> None:
+            with pool.connection():
+                pass
+
+        with pool.connection():
+            thread = in_thread(wait)
+            until(lambda: pool.stats().waiting == 1)
+            time.sleep(0.05)
+        thread.join(10)
+        (waited,) = seen.of(Waited)
+        assert 0.05 <= waited.seconds < 5
+
     def test_nobody_overtakes_who_waits(self, driver: FakeDriver) -> None:
         """Not even a thread that has just given the connection back, and asks before the waiting thread wakes up."""
         pool = driver.pool(max_size=1)
