@@ -382,6 +382,14 @@ def test_no_pause_between_two_attempts_is_longer_than_a_second(monkeypatch: pyte
 
 
 class TestRoles:
+    def test_an_idle_one_of_the_other_role_makes_room(self, driver: FakeDriver) -> None:
+        pool = driver.pool(endpoint=Both(A, B), max_size=1, timeout=0.2)
+        for readonly in (True, False, True):
+            with pool.connection(readonly=readonly):
+                pass
+        assert hosts(driver) == ["b", "a", "b"]
+        assert pool.stats().size == 1
+
     @pytest.mark.parametrize(("kind", "told"), [(Failure.STALE, []), (Failure.SHUTDOWN, [A]), (Failure.READ_ONLY, [A])])
     def test_a_changed_schema_is_no_reason_to_look_an_address_up_again(
         self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, kind: Failure, told: list[Endpoint]
