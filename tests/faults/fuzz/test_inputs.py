@@ -27,6 +27,7 @@ from lambda_pool.errors import EndpointError
 from lambda_pool.invocation import Deadline, remaining
 from tests.faults.fuzz.effort import effort
 from tests.faults.fuzz.verdict import shown
+from tests.support.damaged import damaged
 from tests.support.invoked import invoked
 
 CANARY = "c4n4ry"
@@ -361,13 +362,16 @@ _absurd: st.SearchStrategy[Any] = st.one_of(_odd, st.just(""), st.just({}), st.j
 
 
 def _shaped(shape: Shape, depth: int = 0) -> st.SearchStrategy[Any]:
-    """Values of a shape, each member right, absurd or missing."""
+    """Values of a shape, whose members are mostly right."""
     if isinstance(shape, StructureShape):
         if depth > 3:
             return st.just({})
         members = {name: _shaped(member, depth + 1) for name, member in shape.members.items()}
         wanted = {name: members[name] for name in members if name in _WANTED or depth == 0}
-        return st.fixed_dictionaries({}, optional={name: st.one_of(m, m, m, _absurd) for name, m in wanted.items()})
+        if not wanted:
+            return st.just({})
+        known = {name: st.one_of(*[st.just(_USUAL[name])] * 5, wanted[name]) for name in wanted if name in _USUAL}
+        return damaged(wanted | known, _absurd)
     if isinstance(shape, ListShape):
         return st.lists(_shaped(shape.member, depth + 1), max_size=2)
     if shape.type_name == "boolean":
@@ -379,6 +383,15 @@ def _shaped(shape: Shape, depth: int = 0) -> st.SearchStrategy[Any]:
     return st.one_of(st.sampled_from(choices), named) if choices else named
 
 
+_USUAL = {
+    "DBProxyName": "orders",
+    "DBClusterIdentifier": "orders",
+    "Status": "available",
+    "Endpoint": "a.example",
+    "EngineFamily": "MYSQL",
+    "Engine": "aurora-mysql",
+    "TargetRole": "READ_ONLY",
+}
 # Members that we read, and some that look like them.
 _WANTED = frozenset(
     [

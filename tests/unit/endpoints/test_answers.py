@@ -13,6 +13,7 @@ from lambda_pool.endpoints.answers import read_cluster, read_proxy, read_proxy_r
 from lambda_pool.endpoints.base import Endpoint, Role
 from lambda_pool.endpoints.rds import AuroraCluster, RdsProxy
 from lambda_pool.errors import EndpointError
+from tests.support.damaged import damaged
 from tests.support.speed import examples
 
 EXAMPLES = settings(max_examples=examples(2_500), deadline=None)
@@ -35,14 +36,7 @@ _absurd: st.SearchStrategy[Any] = st.one_of(
 
 
 def _damaged(right: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[dict[str, Any]]:
-    """Dictionaries of these keys, of which at most two are absurd or missing: else hardly any would be an endpoint."""
-    missing = object()
-    wrong = st.dictionaries(st.sampled_from(sorted(right)), st.one_of(_absurd, st.just(missing)), max_size=2)
-    return st.builds(
-        lambda made, damage: {key: value for key, value in (made | damage).items() if value is not missing},
-        st.fixed_dictionaries(right),
-        wrong,
-    )
+    return damaged(right, _absurd)
 
 
 _names = st.sampled_from(["orders", "ORDERS", "others"])

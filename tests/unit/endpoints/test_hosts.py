@@ -117,7 +117,14 @@ _parts = st.one_of(
         ]
     ),
 )
-_hosts = st.one_of(st.text(max_size=300), st.lists(_parts, max_size=9).map(".".join))
+_ends = st.sampled_from(
+    [f"{HASH}.eu-west-1.rds.amazonaws.com", f"proxy-{HASH}.us-gov-west-1.rds.amazonaws.com", "rds.amazonaws.com.cn"]
+)
+_hosts = st.one_of(
+    st.text(max_size=300),
+    st.lists(_parts, max_size=9).map(".".join),
+    st.builds(lambda parts, end: ".".join([*parts, end]), st.lists(_parts, min_size=1, max_size=3), _ends),
+)
 
 
 @settings(max_examples=examples(10_000), deadline=None)
