@@ -544,10 +544,11 @@ class TestReturn:
             conn.close()
         assert seen.of(Closed)[0].reason is Reason.USER_CLOSED
 
-    def test_lost_in_use_is_no_success(self, pool: lambda_pool.Pool, driver: FakeDriver) -> None:
+    def test_lost_in_use_is_no_success(self, pool: lambda_pool.Pool, driver: FakeDriver, seen: Recorder) -> None:
         with pytest.raises(lambda_pool.NotCommitted, match="none of the transaction is saved"), pool.connection():
             driver.links[0].kill()
         assert pool.stats().size == 0
+        assert [event.cause for event in seen.of(RolledBack)] == ["failed transaction"]
 
     def test_a_warning_where_that_is_wanted(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
         pool = driver.pool(unsaved="warn")

@@ -402,6 +402,34 @@ def test_what_is_gone_is_gone(stubber: Stubber, answer: dict[str, Any] | None) -
             say_clusters(stubber, cluster(**answer))
         with pytest.raises(EndpointError, match="deleting" if answer else "no cluster 'orders'"):
             source.resolve(Role.WRITER, 5.0)
+    clock.now += 100
+    stubber.add_client_error("describe_db_clusters", "AccessDenied", http_status_code=403)
+    with pytest.raises(EndpointError, match="rds:DescribeDBClusters"):  # what was known before does not come back
+        source.resolve(Role.WRITER, 5.0)
+
+
+def test_a_known_one_is_looked_up_again_after_an_hour_in_half_of_the_time(
+    stubber: Stubber, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other half is for connecting to what is known."""
+    clock = Clock()
+    source = AuroraCluster("orders", clock=clock)
+    allowed: list[float] = []
+    calls = source._api.calls
+
+    def noting(timeout: float) -> Any:
+        allowed.append(timeout)
+        return calls(timeout)
+
+    monkeypatch.setattr(source._api, "calls", noting)
+    say_clusters(stubber, cluster())
+    assert source.resolve(Role.WRITER, 8.0).host == CLUSTER_HOST
+    clock.now += 3599
+    assert source.resolve(Role.WRITER, 8.0).host == CLUSTER_HOST
+    clock.now += 2
+    say_clusters(stubber, cluster(Endpoint="new" + CLUSTER_HOST))
+    assert source.resolve(Role.WRITER, 8.0).host == "new" + CLUSTER_HOST
+    assert allowed == [pytest.approx(8.0, abs=1.0), pytest.approx(4.0, abs=0.5)]
 
 
 def test_forgetting(stubber: Stubber) -> None:
