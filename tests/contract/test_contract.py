@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import select
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -367,6 +368,12 @@ class TestReturn:
 
 
 class TestLiveness:
+    def test_a_packet_that_nobody_acknowledges_is_given_up_after_ten_seconds(self, database: Database) -> None:
+        with database.pool().connection() as conn:
+            number = conn.fileno() if database.engine == "postgresql" else conn._sock.fileno()
+            with socket.socket(fileno=os.dup(number)) as sock:
+                assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == 10_000
+
     def test_killed_while_idle(self, database: Database) -> None:
         pool = database.pool()
         first = backend_of(database, pool)

@@ -13,6 +13,7 @@ import pytest
 
 import lambda_pool
 from lambda_pool import ConfigError, ConnectError, NotCommitted
+from lambda_pool.aio.pool import core_of_async
 from tests.frameworks.aio.conftest import Ground, at_rest, query
 from tests.support.context import LambdaContext
 
@@ -216,6 +217,24 @@ def test_a_task_that_does_not_end_takes_no_more_than_is_left(ground: Ground, cap
     over.append(True)
     handler("end", LambdaContext())
     assert tasks[0].done()
+
+
+def test_a_mistake_is_not_answered_as_if_no_connection_were_there(
+    ground: Ground, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool, answered = ground.pool(), list[Exception]()
+
+    def mistaken(*arguments: Any) -> Any:
+        raise ConfigError("a mistake")
+
+    monkeypatch.setattr(core_of_async(pool).connector, "login", mistaken)
+
+    @pool.handler(on_unavailable=lambda event, context, error: answered.append(error))
+    async def handler(event: Any, context: Any, conn: Any) -> None: ...
+
+    with pytest.raises(ConfigError, match="a mistake"):
+        handler({}, LambdaContext())
+    assert not answered
 
 
 def test_provisioned_concurrency_opens_ahead(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -511,6 +511,17 @@ class TestEndOfInvocation:
         assert found == [pytest.approx(1.0)]
         assert invocation.remaining() is None
 
+    def test_a_mistake_is_not_answered_as_if_no_connection_were_there(self, driver: FakeDriver) -> None:
+        driver.fail("connect", lambda_pool.ConfigError("a mistake"))
+        answered: list[Exception] = []
+
+        @driver.pool().handler(on_unavailable=lambda event, context, error: answered.append(error))
+        def handler(event: Any, context: Any, conn: Any) -> None: ...
+
+        with pytest.raises(lambda_pool.ConfigError, match="a mistake"):
+            handler({}, Context())
+        assert not answered
+
     def test_observers_hear_of_each_invocation(self, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(lifecycle.process, "cold", True)
         seen = Recorder()

@@ -285,6 +285,12 @@ class TestQueue:
         assert len(seen.of(TimedOut)) == 1
         assert pool.stats().waiting == 0
 
+    def test_a_waiter_whose_invocation_ends_is_told_so(self, driver: FakeDriver) -> None:
+        pool = driver.pool(max_size=1, timeout=20.0)
+        acquire(pool).owner = -1
+        with invoked(lambda: 150), pytest.raises(lambda_pool.DeadlineExceeded, match="the invocation had no more time"):
+            pool.connection().__enter__()
+
     def test_a_waiter_is_told_of_three_who_hold(self, driver: FakeDriver) -> None:
         pool = driver.pool(max_size=5, timeout=0.05)
         for number in range(5):
