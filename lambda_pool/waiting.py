@@ -145,6 +145,21 @@ def hold(lock: Any, seconds: float) -> bool:
     return bool(lock.acquire(timeout=min(max(0.0, seconds), TIMEOUT_MAX)))
 
 
+def while_held(lock: Any, seconds: float, call: Callable[..., T], *arguments: Any) -> T | None:
+    """Make a call while a reentrant lock is held. None if another thread does not release it in this many seconds.
+
+    The lock is released wherever a signal handler's exception breaks this off. A context manager could not promise
+    that: such an exception may come between its methods and the block.
+    """
+    try:
+        return call(*arguments) if hold(lock, seconds) else None
+    finally:
+        try:  # noqa: SIM105 - a signal handler could raise in the call of `suppress`, before the release
+            lock.release()
+        except RuntimeError:  # another thread's
+            pass
+
+
 def finish(awaitable: Awaitable[T]) -> T:
     """The result of an awaitable, such as each method of a connection for an event loop returns.
 

@@ -20,7 +20,7 @@ from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
 from ..record import Record
 from ..secret import Forgetful, Secret, private
-from ..waiting import hold, pause
+from ..waiting import pause, while_held
 from .base import Credentials
 
 MAX_AGE = 300.0
@@ -166,21 +166,15 @@ class SecretsManager(Forgetful):
         where the secret cannot be fetched within `timeout` seconds or holds no login.
         """
         deadline = time.monotonic() + timeout
-        lock = self._lock  # the one to release, even if `forget` replaces it meanwhile
         known = self._known
         # A caller with a known login does not wait for the thread that asks.
-        try:
-            if hold(lock, 0.0 if known else timeout):
-                login, cached = self._login(deadline)
-            elif known is not None:
-                login, cached = known[0], True
-            else:
-                raise CredentialsError(f"another thread was still fetching {self} after {timeout:.1f} s")
-        finally:
-            try:  # noqa: SIM105 - a signal handler could raise in the call of `suppress`, before the release
-                lock.release()
-            except RuntimeError:  # another thread's
-                pass
+        found = while_held(self._lock, 0.0 if known else timeout, self._login, deadline)
+        if found is not None:
+            login, cached = found
+        elif known is not None:
+            login, cached = known[0], True
+        else:
+            raise CredentialsError(f"another thread was still fetching {self} after {timeout:.1f} s")
         if login.engine and endpoint.engine and login.engine != endpoint.engine:
             raise ConfigError(
                 f"{self} is the login of a {login.engine} database, but the connection is for {endpoint.engine}: "

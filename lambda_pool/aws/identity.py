@@ -6,7 +6,7 @@ from typing import Any
 
 from ..errors import CredentialsError
 from ..secret import Secret
-from ..waiting import hold, pause
+from ..waiting import pause, while_held
 from .environment import AwsCredentials, access_keys, container_credentials_win
 from .sdk import bare, load_session, no_bodies_logged
 
@@ -58,16 +58,10 @@ class AwsIdentity:
         keys = None if container_credentials_win() else access_keys()
         if keys is not None:
             return keys
-        try:
-            if not hold(self._lock, timeout):
-                raise CredentialsError(f"another thread was still fetching AWS credentials after {timeout:.1f} s")
-            self._http.deadline = time.monotonic() + timeout
-            found, problem = self._find()
-        finally:
-            try:  # noqa: SIM105 - a signal handler could raise in the call of `suppress`, before the release
-                self._lock.release()
-            except RuntimeError:  # another thread's
-                pass
+        answer = while_held(self._lock, timeout, self._find, timeout)
+        if answer is None:
+            raise CredentialsError(f"another thread was still fetching AWS credentials after {timeout:.1f} s")
+        found, problem = answer
         if isinstance(problem, CredentialsError):
             raise problem
         if problem is not None:
@@ -83,8 +77,9 @@ class AwsIdentity:
             )
         return found
 
-    def _find(self) -> tuple[AwsCredentials | None, BaseException | None]:
+    def _find(self, timeout: float) -> tuple[AwsCredentials | None, BaseException | None]:
         # Returns the error instead of raising it: the frames on its way hold the credentials.
+        self._http.deadline = time.monotonic() + timeout
         session = load_session() if self._found is None else None
         try:
             with no_bodies_logged():

@@ -12,7 +12,7 @@ from ..aws.hosts import checked_region
 from ..config import plain
 from ..errors import ConfigError, EndpointError
 from ..secret import Forgetful
-from ..waiting import hold
+from ..waiting import while_held
 from .answers import read_cluster, read_proxy, read_proxy_reader
 from .api import Calls, NoAnswerError, NotFoundError, RdsApi
 from .base import Endpoint, Role
@@ -91,26 +91,22 @@ class _Discovered(Forgetful):
         that name, if it is not available, or if the API does not answer and never did; ConfigError without botocore.
         """
         deadline = time.monotonic() + timeout
-        asking = self._asking
         known = self._known.get(role)
         if known is not None and self._good(known):
             return known.endpoint
         # A caller with a known endpoint does not wait for the thread that asks.
-        try:
-            if not hold(asking, 0.0 if known else timeout):
-                if known is not None:
-                    return known.endpoint
-                late = f"another thread was still looking up {self._what} {self.name!r} after {timeout:.1f} s"
-                raise EndpointError(late)
-            known = self._known.get(role)
-            if known is not None and self._good(known):
-                return known.endpoint
-            return self._ask(role, known, deadline - time.monotonic())
-        finally:
-            try:  # noqa: SIM105 - a signal handler could raise in the call of `suppress`, before the release
-                asking.release()
-            except RuntimeError:  # another thread's
-                pass
+        found = while_held(self._asking, 0.0 if known else timeout, self._resolve, role, deadline)
+        if found is not None:
+            return found
+        if known is not None:
+            return known.endpoint
+        raise EndpointError(f"another thread was still looking up {self._what} {self.name!r} after {timeout:.1f} s")
+
+    def _resolve(self, role: Role, deadline: float) -> Endpoint:
+        known = self._known.get(role)
+        if known is not None and self._good(known):
+            return known.endpoint
+        return self._ask(role, known, deadline - time.monotonic())
 
     def _good(self, known: _Known) -> bool:
         if not known.failed and known.born.age(self._clock) <= self._max_age:

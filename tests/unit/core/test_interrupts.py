@@ -440,7 +440,7 @@ def test_who_asks_aws_leaves_other_threads_no_lock(
     make: Callable[[], Any], ask: Ask, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = AwsCredentials("key", Secret("key"), None)
-    monkeypatch.setattr(AwsIdentity, "_find", lambda _: (found, None))
+    monkeypatch.setattr(AwsIdentity, "_find", lambda *_: (found, None))
     monkeypatch.setattr(RdsProxy, "_ask", lambda *_: ENDPOINT)
     login = _Answer("1", Secret('{"username": "app", "password": "open sesame"}'))
     monkeypatch.setattr(SecretsManager, "_ask", lambda *_: login)
