@@ -16,57 +16,76 @@ if TYPE_CHECKING:
 class Notes:
     """What the pool knows about a connection, apart from it: the connection's attributes are the borrower's."""
 
+    waits: int = 0
+    """How often it waited for the server."""
+    before: int = 0
+    """libpq's transaction status when it last sent something."""
+    blocks: int = 0
+    """How many of the driver's own transaction() blocks are open."""
+    known: bool = False
+    """The pool itself waits."""
+    piped: bool = False
+    """The borrower is in a pipeline of its own, whose cursors note what they send."""
+    until: float | None = None
+    """The time until which the pool waits (monotonic)."""
+    cancelled: bool = False
+    """The pool asked the server to end the statement that runs, or cut the connection under it."""
+    saving: object = None
+    """The thread or task that sends a COMMIT of the borrower's own, and waits for its answer."""
+    lost_commit: str = ""
+    """The text of the error if that answer was lost, and the connection with it."""
+    watched: bool = False
+    """On an event loop: a running statement must be ended before the invocation ends."""
+    guarded: bool = False
+    """In `Pool.run`: the transaction is not the borrower's to end."""
+    ended: bool = False
+    """The transaction may have been ended all the same."""
+    unheard: bool = False
+    """A cursor that the pool does not track sent a statement that nobody saw."""
+    noting: bool = False
+    """Whether to note what outlives a transaction, and what ends it."""
+    changed: bool = False
+    """The server's session may have been changed."""
+    prepared: bool = False
+    """Statements may have been prepared in SQL."""
+    altered: bool = False
+    """A driver setting may have been changed."""
+    touched: bool = False
+    """A driver setting may have been changed that only a reset of the session puts back."""
+    was_reset: bool = False
+    """The server's half of a reset is done."""
+    hidden: Failure = Failure.OTHER
+    """What an error means for every connection of the pool; its borrower may have swallowed it."""
+    closed_in_transaction: bool = False
+    """The borrower closed it, and a transaction was open."""
+    two_phase: str = ""
+    """The open two-phase transaction's identifier."""
+    left_prepared: str = ""
+    """The identifier of the last prepared transaction, unless it was ended since."""
+    slow_query: float = 0.0
+    on_slow: OnSlow | None = None
+    """What is told of a statement that takes longer than `slow_query` seconds."""
+    patience: float = 0.0
+    """Seconds to wait for the answer to a COMMIT after its task was cancelled."""
+    adapters: AdaptersMap | None = None
+    """How it converts values, once somebody has asked for that."""
+    cursor_class: tuple[Any, Any] = (None, None)
+    server_cursor_class: tuple[Any, Any] = (None, None)
+    """The factory that the borrower knows, and the one that makes tracked cursors."""
+    commenting: bool = False
+    """Its statements end with a comment."""
+    making: bool = False
+    """The driver is just making a cursor."""
+    baseline: "Baseline | None" = None
+
     def __init__(self) -> None:
-        self.waits = self.before = self.blocks = 0
-        """How often it waited for the server; libpq's transaction status when it last sent something."""
-        self.known = False
-        """The pool itself waits."""
         self.knowing: set[object] = set()
         """The threads or tasks whose waits belong to a statement that is noted, or to the driver itself."""
-        self.piped = False
-        """The borrower is in a pipeline of its own, whose cursors note what they send."""
-        self.until: float | None = None
-        """The time until which the pool waits (monotonic)."""
-        self.cancelled = self.closed_in_transaction = False
-        self.saving: object = None
-        """The thread or task that sends a COMMIT of the borrower's own, and waits for its answer."""
-        self.lost_commit = ""
-        """The text of the error if that answer was lost, and the connection with it."""
-        self.watched = False
-        """On an event loop: a running statement must be ended before the invocation ends."""
-        self.guarded = False
-        """In `Pool.run`: the transaction is not the borrower's to end."""
-        self.ended = False
-        """The transaction may have been ended all the same."""
-        self.unheard = False
-        """A cursor that the pool does not track sent a statement that nobody saw."""
-        self.noting = False
-        """Whether to note what outlives a transaction, and what ends it."""
-        self.changed = self.prepared = False
-        """The server's session may have been changed; statements may have been prepared in SQL."""
-        self.altered = self.touched = False
-        """A driver setting may have been changed; so may one that only a reset of the session puts back."""
-        self.was_reset = False
-        """The server's half of a reset is done."""
-        self.hidden: Failure = Failure.OTHER
-        """What an error means for every connection of the pool; its borrower may have swallowed it."""
-        self.two_phase = self.left_prepared = ""
-        """The open two-phase transaction's identifier; that of the last prepared one, unless it was ended since."""
-        self.slow_query: float = 0.0
-        self.on_slow: OnSlow | None = None
-        self.patience: float = 0.0
-        """Seconds to wait for the answer to a COMMIT after its task was cancelled."""
-        self.adapters: AdaptersMap | None = None
-        self.cursor_class: tuple[Any, Any] = (None, None)
-        self.server_cursor_class: tuple[Any, Any] = (None, None)
-        """The factory that the borrower knows, and the one that makes tracked cursors."""
         self.streams: WeakSet[Any] = WeakSet()
         """Cursors on the server that may be open."""
-        self.commenting = self.making = False
-        """Their statements end with a comment; the driver is just making a cursor."""
         self.handlers: list[tuple[str, Any]] = []
+        """The borrower's, each with the driver's name for its kind."""
         self.unasked: Unasked = Unasked()
-        self.baseline: Baseline | None = None
 
     def alone(self, autocommit: bool) -> bool:
         """True in autocommit mode if nothing was open when the last statement was sent: it is its own transaction."""
