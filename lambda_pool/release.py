@@ -39,9 +39,9 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
         entry.link.discard()
         return
     try:
-        close_as, problem = _end(
-            pool, entry, error, strict=pool.config.unsaved == "raise" if strict is None else strict
-        )
+        if strict is None:
+            strict = pool.config.unsaved == "raise"
+        close_as, problem = _end(pool, entry, error, strict=strict)
         if close_as is not None:
             pool.emit_returned(entry)
         elif pool.config.leak_after:

@@ -238,9 +238,16 @@ def once(kind: Any) -> Any:
             return ahead
         return kind.begin(self, nested)
 
-    own = {"close": close, "invalidate": invalidate, "end": end, "begin": begin}
-    ahead = {"begin_ahead": begin_ahead, "begun_ahead": None}
-    return type(kind.__name__, (kind,), {"__module__": kind.__module__, **own, **ahead})
+    own = {
+        "__module__": kind.__module__,
+        "close": close,
+        "invalidate": invalidate,
+        "end": end,
+        "begin": begin,
+        "begin_ahead": begin_ahead,
+        "begun_ahead": None,
+    }
+    return type(kind.__name__, (kind,), own)
 
 
 def is_begun(session: Session) -> bool:
