@@ -1,4 +1,4 @@
-"""What a pool says when it has no connection to lend."""
+"""What a pool says when it has no connection to lend, and when another may take the place of a lost one."""
 
 import sys
 from time import monotonic
@@ -53,9 +53,10 @@ def timed_out(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
 
 
 def may_replace(pool: "ConnectionPool", cause: BaseException, deadline: Deadline, *, last: bool) -> bool:
-    """True if a connection was lost that nobody has seen yet: another one takes its place, but not after the `last`.
+    """True if a connection was lost before its borrower saw it, and another one may take its place.
 
-    `cause`: the driver's error. If no time is left, raises what the pool says of a server that does not answer.
+    `cause`: the driver's error. `last`: it has taken the place of another already, so it may not be replaced. If no
+    time is left, raises what the pool says of a server that does not answer.
     """
     transient = pool.classify(cause) in TRANSIENT
     if transient and deadline.left() <= 0:

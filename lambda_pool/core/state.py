@@ -150,8 +150,8 @@ class PoolState:
         """Take out what was lent after `since` (monotonic, seconds), and what was left half open or half closed.
 
         `alone`: take it from every borrower, not only from this one. Called when this borrower borrows nothing any
-        more: what it still seems to be doing was left behind by an exception. `cannot_go_on` tells other borrowers that
-        have left something behind.
+        more: what it still seems to be doing was left behind by an exception. `cannot_go_on` says of another borrower
+        whether it will never finish what it is doing.
         """
         self.forget_turns(owner)
         found = []

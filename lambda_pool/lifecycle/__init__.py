@@ -80,7 +80,7 @@ def due_to_cancel(left: float | None) -> Iterator[tuple[ConnectionPool, float]]:
     """The pools that cancel what runs now, `left` seconds before the end (None: not known), each with its option."""
     for pool in pools():
         before = pool.config.cancel_before_deadline
-        # Who looks comes for the pool that wants it earliest; the others' time comes later.
+        # This is first asked at the time of the pool that cancels earliest. For the others it may be too early.
         if before and not pool.awaited and (left is None or left - before <= AGAIN / 2):
             yield pool, before
 

@@ -57,12 +57,12 @@ class EmfMetrics(Collector):
 
     def _format(self, pool: str, environment: MetricsEnvironment) -> Format:
         namespace = self._namespace or environment.namespace
-        found = dimensions(self._service or environment.service, environment.function_name, pool)
+        own = dimensions(self._service or environment.service, environment.function_name, pool)
         if self._with_powertools:
             from .powertools import powertools_format
 
-            return powertools_format(namespace, found)
-        return plain_format(namespace, found)
+            return powertools_format(namespace, own)
+        return plain_format(namespace, own)
 
 
 class _Encoder:

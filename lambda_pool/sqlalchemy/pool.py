@@ -133,8 +133,8 @@ class LambdaPool(Pool):
             except BaseException as error:
                 if self._lent.forget(borrowed.conn) is not None:  # otherwise SQLAlchemy has closed it
                     borrowed.fail(error)
-                # The dialect's own questions go through SQLAlchemy, which wraps what the driver raises. A name here
-                # would keep that, and with it what the frames below hold.
+                # The dialect's own questions go through SQLAlchemy, which wraps what the driver raises. That error has
+                # no name here: it refers to this frame, and would keep all that the frames below hold.
                 if not unavailable.may_replace(
                     pool, (isinstance(error, DBAPIError) and error.orig) or error, deadline, last=last
                 ):

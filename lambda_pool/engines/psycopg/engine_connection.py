@@ -327,7 +327,9 @@ class PostgresConnection:
         conn.pooled.hidden = Failure.OTHER
         conn.pooled.noting = self._resets
         conn.put_back(wholly=False)
-        for cursor in list(conn.pooled.streams):  # a forgotten generator may close it in a later transaction
+        # A forgotten generator may close its cursor in a later borrower's transaction, where CLOSE would fail. The
+        # plain class's close() sends nothing, and after it the cursor's own sends nothing either.
+        for cursor in list(conn.pooled.streams):
             at_once((psycopg.Cursor if isinstance(cursor, psycopg.Cursor) else psycopg.AsyncCursor).close(cursor))
         conn.pooled.streams.clear()
         if self._after == "changed" and (

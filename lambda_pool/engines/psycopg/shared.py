@@ -223,9 +223,9 @@ class Shared(_Connection):
     def committing(self, *, blocks: int | None = 0, two_phase: bool = False) -> Iterator[None]:
         """In this block the open transaction is committed: if the answer is lost, that is CommitUncertain.
 
-        `blocks`: how many of the driver's own blocks are open where COMMIT is sent. In any other block, or in a
-        two-phase transaction, the driver refuses it by itself. None: it is not sent now. Raises what the driver raises
-        if the connection is lost already, so that nothing is sent; InFailedSqlTransaction if nothing was saved.
+        `blocks`: how many of the driver's own blocks are open where COMMIT is sent; None if this block sends none. With
+        more of them, or in a two-phase transaction, the driver refuses it. `two_phase`: COMMIT PREPARED is sent. Raises
+        InFailedSqlTransaction if nothing was saved, and the driver's error if the connection is lost before it is sent.
         """
         noted, status = self.pooled, self.pgconn.transaction_status
         sent = two_phase or (status in _MAY_SAVE and noted.blocks == blocks and not noted.two_phase)
