@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from time import monotonic
 from typing import ParamSpec, TypeVar
-from weakref import WeakSet
+from weakref import ReferenceType, ref
 
 from .errors import (
     CommitUncertain,
@@ -55,9 +55,9 @@ asking: ContextVar[Request | None] = ContextVar("lambda_pool_request", default=N
 """The request that asks, which may be over. Code that must be fast reads it directly, not by `current_request`."""
 
 
-unfinished: WeakSet[Request] = WeakSet()
+unfinished: set[ReferenceType[Request]] = set()
 """The requests that middlewares have begun but not ended, and that somebody still refers to: an exception from a signal
-handler may come before anybody can end one."""
+handler may come before anybody can end one. Not a WeakSet: one thread cannot go through it while another changes it."""
 
 
 def current_request() -> Request | None:
@@ -69,7 +69,7 @@ def current_request() -> Request | None:
 def begin(deadline: float | None, *, lasting: bool = False) -> Request:
     """Begin a request: everything that is called or started from here on belongs to it."""
     request = Request(deadline, lasting=lasting)
-    unfinished.add(request)
+    unfinished.add(ref(request, unfinished.discard))
     asking.set(request)
     return request
 

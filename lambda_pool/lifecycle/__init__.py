@@ -143,7 +143,7 @@ def end_request(request: Request, *, failed: bool, counted: bool) -> LambdaPoolE
     """
     try:
         request.over = True
-        unfinished.discard(request)
+        unfinished.discard(ref(request))
         problem = _gravest([(pool, reclaim.end_request(pool, request)) for pool in pools()], failed=failed)
     except BaseException:  # a signal handler may raise anywhere: nothing may stay lent
         for pool in pools():
@@ -180,7 +180,7 @@ def due_to_ask() -> list[ConnectionPool]:
 
     An open WebSocket does not count as running: there may always be one.
     """
-    busy = running or any(not each.lasting for each in list(unfinished))
+    busy = running or any(not each.lasting for known in list(unfinished) if (each := known()) is not None)
     return [] if busy else [pool for pool in pools() if pool.to_ask]
 
 
@@ -218,8 +218,10 @@ def _after_fork() -> None:
     me = get_ident()
     for thread in running.keys() - {me}:  # they stayed in the parent, and a new thread may get one of their numbers
         del running[thread]
-    while unfinished:  # so did the requests: nobody here would learn that they are over
-        unfinished.pop().over = True
+    for known in list(unfinished):  # so did the requests: nobody here would learn that they are over
+        if (request := known()) is not None:
+            request.over = True
+    unfinished.clear()
     if "lambda_pool.lifecycle.watch" in sys.modules:
         from . import watch
 

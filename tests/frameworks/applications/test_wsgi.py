@@ -4,9 +4,12 @@ import contextlib
 import gc
 import io
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextvars import copy_context
 from itertools import count
 from typing import Any
 from wsgiref.util import FileWrapper
@@ -16,7 +19,7 @@ from flask import Flask, Response, abort
 
 import lambda_pool
 from lambda_pool import invocation
-from lambda_pool.request import current_request, unfinished
+from lambda_pool.request import begin, current_request, unfinished
 from lambda_pool.testing import FakeDriver
 from lambda_pool.wsgi import Middleware, _Answer
 from tests.support.interrupts import every_place, handler, run_interrupted
@@ -85,6 +88,29 @@ def test_an_alarm_as_a_request_begins_is_not_in_the_way_of_the_next(pool: lambda
             gc.collect()
             assert not list(unfinished), struck
     assert place > 10
+
+
+def test_requests_end_while_others_begin() -> None:
+    """The end of one looks at all that are still open."""
+    middleware = Middleware(lambda environ, start: [b""])
+    opened = [copy_context().run(begin, None, lasting=True) for _ in range(100)]
+    until = time.monotonic() + 1.0
+
+    def serve(_: int) -> int:
+        served = 0
+        while time.monotonic() < until:
+            middleware({}, lambda *_: None).close()  # type: ignore[attr-defined]
+            served += 1
+        return served
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as threads:
+            assert min(threads.map(serve, range(4))) > 1
+    finally:
+        sys.setswitchinterval(before)
+    assert len(opened) == len([known for known in unfinished if known() in opened])
 
 
 @pytest.mark.parametrize("leaves", [False, True], ids=["gives back", "leaves"])
