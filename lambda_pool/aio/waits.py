@@ -293,7 +293,9 @@ class LoopWaits:
         return number
 
     def cannot_go_on(self, borrower: int) -> bool:
-        tasks = [task for task, number in list(_numbers.items()) if number == borrower]
+        # Not `items()`: one thread cannot go through them while another adds a task.
+        known = [task for reference in _numbers.keyrefs() if (task := reference()) is not None]
+        tasks = [task for task in known if _numbers.get(task) == borrower]
         return not any(task.get_loop().is_running() for task in tasks)
 
     def finish(self, awaitable: Awaitable[T]) -> T:

@@ -7,6 +7,7 @@ import gc
 import subprocess
 import sys
 import threading
+import time
 import types
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
@@ -19,7 +20,7 @@ import lambda_pool
 from lambda_pool import ConfigError, NotCommitted, PoolTimeout
 from lambda_pool.aio.pool import core_of_async
 from lambda_pool.aio.waits import spawn
-from lambda_pool.waiting import pause
+from lambda_pool.waiting import cannot_go_on, current_borrower, pause
 from tests.contract.conftest import Database
 from tests.contract.test_contract import DRIVER_ERRORS
 from tests.frameworks.aio.conftest import Ground, at_rest, query
@@ -506,3 +507,27 @@ def test_in_autocommit_mode_only_the_statement_whose_answer_is_lost_is_in_doubt(
         for thread in cut:
             thread.join()
     assert 1 in ground.rows()
+
+
+def test_who_was_left_behind_is_asked_while_another_thread_begins_tasks() -> None:
+    """Each loop numbers its tasks in the same place."""
+    until, found = time.monotonic() + 1.0, []
+
+    async def begin_tasks() -> None:
+        async def task() -> None:
+            await spawn(current_borrower)
+
+        while time.monotonic() < until:
+            await asyncio.gather(*(task() for _ in range(20)))
+
+    other = threading.Thread(target=lambda: asyncio.run(begin_tasks()))
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        other.start()
+        while time.monotonic() < until:
+            found.append(cannot_go_on(-(2**40)))
+    finally:
+        other.join()
+        sys.setswitchinterval(before)
+    assert set(found) == {True}
