@@ -74,14 +74,16 @@ class Said(Announced):
     def __exit__(self, kind: object = None, error: BaseException | None = None, trace: object = None) -> None:
         super().__exit__()
         conn, noted, query = self.conn, self.conn.pooled, self.query
-        if noted.on_slow is not None:
-            tell_if_slow(self._start, noted.slow_query, noted.on_slow, lambda: statement(query))
-        if error is None:
-            self._note_answer()
-            return
-        conn.note(query, None)
-        if self._alive and not self._failed:
-            conn.tell_of_statement(query, error)
+        try:
+            if error is None:
+                self._note_answer()
+                return
+            conn.note(query, None)
+            if self._alive and not self._failed:
+                conn.tell_of_statement(query, error)
+        finally:
+            if noted.on_slow is not None:  # last: an observer may be broken off, and the note must not be missing
+                tell_if_slow(self._start, noted.slow_query, noted.on_slow, lambda: statement(query))
 
     def _note_answer(self) -> None:
         conn, cursor, query = self.conn, self._cursor, self.query

@@ -61,6 +61,26 @@ class TestPostgres:
             assert issubclass(conn.server_cursor_factory, psycopg.ServerCursor)
             assert isinstance(conn, psycopg.Connection)
 
+    def test_what_a_statement_changed_is_undone_although_an_alarm_came_while_it_was_told(
+        self, pg: Make, seen: Recorder, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        class Alarm(BaseException):
+            pass
+
+        def ring(event: object) -> None:
+            raise Alarm
+
+        pool = pg(slow_query=0.001, max_size=1)
+        with pool.connection() as conn:
+            conn.autocommit = True
+            monkeypatch.setattr(seen, "on_event", ring)
+            with pytest.raises(Alarm):
+                conn.execute("select set_config('statement_timeout', '77s', false), pg_sleep(0.01)")
+            monkeypatch.undo()
+        with pool.connection() as conn:
+            assert conn.execute("show statement_timeout").fetchone() == ("0",)
+        assert pool.stats().reused == 1
+
     def test_a_slow_statement_is_told_without_its_parameters(
         self, pg: Make, seen: Recorder, caplog: pytest.LogCaptureFixture
     ) -> None:
