@@ -1,12 +1,15 @@
 """MySQL: work that the server undid is never reported as saved, and work that may be saved is never repeated."""
 
+import gc
 import logging
 import threading
 import time
 from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from functools import partial
+from itertools import count
 from typing import Any
+from weakref import ref
 
 import pymysql
 import pytest
@@ -14,6 +17,7 @@ from pymysql.constants import CLIENT
 from pymysql.cursors import SSCursor
 
 import lambda_pool
+from lambda_pool.engines.bounded_socket import shut_down
 from lambda_pool.testing import MariaDbServer
 from tests.contract.conftest import Database
 from tests.support.written import written
@@ -451,3 +455,42 @@ def test_a_prepared_transaction_that_is_left_behind_is_told(
                 my.insert(conn, 2)
     assert not caplog.text
     assert my.rows() == [2]
+
+
+@pytest.mark.parametrize("elsewhere", [False, True], ids=["in its thread", "in another thread"])
+@pytest.mark.filterwarnings("ignore:Previous unbuffered result")
+def test_a_forgotten_stream_that_is_collected_amid_a_command_reads_nothing(
+    my: Database, elsewhere: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The garbage collector runs at any time, in any thread: two would read one answer, or one wait for the other's."""
+    with my.pool(max_size=1).connection() as conn:
+        stream = conn.cursor(SSCursor)
+        stream.execute("select " + " union all select ".join(map(str, range(100))))
+        assert stream.fetchone() == (0,)
+        around: list[Any] = [stream]
+        around.append(around)
+        genuine, reads = conn._read_bytes, count(1)
+
+        def read(size: int) -> Any:
+            if next(reads) == 4:  # the header of a packet was read, and not yet what it announces
+                if elsewhere:
+                    thread = threading.Thread(target=gc.collect)
+                    thread.start()
+                    thread.join(5)
+                else:
+                    gc.collect()
+            return genuine(size)
+
+        monkeypatch.setattr(conn, "_read_bytes", read)
+        collected = ref(stream)
+        del stream, around
+        given_up = threading.Timer(10, partial(shut_down, conn.sock.fileno()))
+        given_up.start()
+        gc.disable()
+        try:
+            assert my.query(conn, "select 42") == [(42,)]
+        finally:
+            gc.enable()
+            given_up.cancel()
+        monkeypatch.undo()
+        assert collected() is None

@@ -22,23 +22,31 @@ def streaming(base: Any) -> Any:
     """A cursor class that reads its rows one by one, and tells its connection of the errors among them."""
 
     class Streaming(base):  # type: ignore[misc]
+        connection: Any
+
         def read_next(self) -> Any:
             conn = self.connection
             return conn.read_next_by(super().read_next) if conn is not None else super().read_next()
 
         def close(self) -> None:
             conn = self.connection
-            if conn is not None and conn.open and not conn.line.is_taken():
-                conn.read_next_by(super().close)  # which reads the rest
+            if conn is not None and conn.open:
+                if conn.line.is_taken():  # two would read one answer: whoever sends the next command reads the rest
+                    self.connection = None
+                else:
+                    conn.read_next_by(super().close)  # which reads the rest
                 return
             # On a lost connection, the error from reading on would hide why it was lost.
-            if conn is not None and not conn.open:
+            if conn is not None:
                 conn.drop_result()
             super().close()
 
         def __del__(self) -> None:
             with suppress(Exception):  # it is noted, and told at the end of the block
-                self.close()
+                conn = self.connection
+                # The garbage collector may call this amid a command, even in the thread that reads its answer.
+                if conn is not None and conn.line.thread is None and conn.unfinished:
+                    self.close()
 
     Streaming.__name__ = Streaming.__qualname__ = base.__name__
     return Streaming
