@@ -296,6 +296,7 @@ def test_a_warm_checkout_calls_few_functions(server: Server) -> None:
     found = python_calls(borrow)
     pool.close()
     assert found.total() <= 48, found
+    assert not [name for name in found if name.startswith("Weak")], "weak collections are written in Python"
 
 
 OF_A_STATEMENT = {

@@ -179,7 +179,7 @@ class TrackedServer(Tracked):
 
     def execute(self, query: Any, *args: Any, **named: Any) -> Any:
         """Like the driver's."""
-        self.connection.pooled.streams.add(self)
+        self.connection.pooled.note_stream(self)
         if self.withhold:  # type: ignore[attr-defined]
             self.connection.pooled.changed = True
         return super().execute(query, *args, **named)

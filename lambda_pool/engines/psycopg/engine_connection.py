@@ -197,7 +197,7 @@ class PostgresConnection:
             and not conn.pooled.two_phase
             and not conn.pooled.left_prepared
             and conn.pooled.hidden is Failure.OTHER
-            and not (conn.pooled.streams and any(not cursor.closed for cursor in conn.pooled.streams))
+            and not (conn.pooled.streams and conn.pooled.open_streams())
         ):
             if status == _IN_TRANSACTION:
                 return Condition.UNCOMMITTED
@@ -329,7 +329,7 @@ class PostgresConnection:
         conn.put_back(wholly=False)
         # A forgotten generator may close its cursor in a later borrower's transaction, where CLOSE would fail. The
         # plain class's close() sends nothing, and after it the cursor's own sends nothing either.
-        for cursor in list(conn.pooled.streams):
+        for cursor in conn.pooled.open_streams():
             at_once((psycopg.Cursor if isinstance(cursor, psycopg.Cursor) else psycopg.AsyncCursor).close(cursor))
         conn.pooled.streams.clear()
         if self._after == "changed" and (

@@ -1,7 +1,7 @@
 """What the pool knows about one connection to PostgreSQL."""
 
 from typing import TYPE_CHECKING, Any
-from weakref import WeakSet
+from weakref import ReferenceType, ref
 
 from psycopg.adapt import AdaptersMap
 
@@ -81,8 +81,8 @@ class Notes:
     def __init__(self) -> None:
         self.knowing: set[object] = set()
         """The threads or tasks whose waits belong to a statement that is noted, or to the driver itself."""
-        self.streams: WeakSet[Any] = WeakSet()
-        """Cursors on the server that may be open."""
+        self.streams: set[ReferenceType[Any]] = set()
+        """Cursors on the server that may be open. Not a WeakSet: each return asks whether it is empty."""
         self.handlers: list[tuple[str, Any]] = []
         """The borrower's, each with the driver's name for its kind."""
         self.unasked: Unasked = Unasked()
@@ -90,6 +90,14 @@ class Notes:
     def alone(self, autocommit: bool) -> bool:
         """True in autocommit mode if nothing was open when the last statement was sent: it is its own transaction."""
         return autocommit and not self.before and not self.blocks
+
+    def note_stream(self, cursor: Any) -> None:
+        """Note a cursor on the server before it is opened."""
+        self.streams.add(ref(cursor, self.streams.discard))
+
+    def open_streams(self) -> list[Any]:
+        """The cursors on the server that nobody has closed, and that somebody still refers to."""
+        return [cursor for known in list(self.streams) if (cursor := known()) is not None and not cursor.closed]
 
 
 class Baseline:
