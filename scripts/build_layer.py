@@ -200,13 +200,15 @@ def copy_package(into: Path) -> None:
 
 # --- byte-code --------------------------------------------------------------------------------------------------------
 
-# In one process and one order: marshal's output depends on how often an object is used at that moment.
+# In one process and one order: marshal's output depends on how often an object is used at that moment. Docstrings, and
+# the asserts that only type checkers need, are left out of lambda_pool: nobody reads them in a function.
 COMPILE = """
 import os, pathlib, py_compile, sys
 root = pathlib.Path(sys.argv[1])
 for source in sorted(root.rglob("*.py")):
     shown = "/opt/python/" + source.relative_to(root).as_posix()
-    py_compile.compile(str(source), str(source.with_suffix(".pyc")), shown, doraise=True,
+    level = 2 if source.is_relative_to(root / "lambda_pool") else 0
+    py_compile.compile(str(source), str(source.with_suffix(".pyc")), shown, doraise=True, optimize=level,
                        invalidation_mode=py_compile.PycInvalidationMode.UNCHECKED_HASH)
     source.unlink()
 """

@@ -122,7 +122,6 @@ def test_nothing_that_the_runtime_has_or_a_function_does_not_need(build: Build) 
         "arguments",
         "database",
         "doctor",
-        "rows",
         "terminal",
     }
     assert {path.name for path in opt.glob("python/lambda_pool/certs/*.pem")} == {
