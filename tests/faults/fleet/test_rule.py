@@ -14,6 +14,7 @@ from lambda_pool.backoff import crowded_backoff
 from lambda_pool.core import policy
 from lambda_pool.core.entry import Entry
 from lambda_pool.core.policy import Verdict
+from lambda_pool.crowding import settle
 from lambda_pool.endpoints.base import Endpoint, FixedEndpoint, Role
 from lambda_pool.engines.base import Failure, tightest
 from lambda_pool.events import Closed, Crowded, Reason
@@ -208,6 +209,17 @@ def test_an_error_of_somebody_elses_leaves_nothing_lent() -> None:
     fleet.driver.fail("sessions", KeyboardInterrupt())
     with pytest.raises(KeyboardInterrupt):
         fleet.invoke()
+    assert entries(fleet.pool) == []
+
+
+def test_nor_does_one_after_a_request() -> None:
+    """Nobody takes back then what the question has borrowed."""
+    fleet = Fleet()
+    with fleet.pool.connection():
+        pass
+    fleet.driver.fail("sessions", KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        settle(core_of(fleet.pool))
     assert entries(fleet.pool) == []
 
 
