@@ -186,8 +186,8 @@ class ConnectionPool:
         entry.fresh = fresh
         entry.work = Work.OPEN
         entry.condemned, entry.cancel_mono = False, -1.0
-        if (request := asking.get()) is not None:
-            request.note_lent()
+        if entry.request is not None:
+            entry.request.note_lent()
         entry.borrowed_mono = monotonic()
         entry.checkout = entry.borrowed_mono - deadline.start
         if self.events.observers:

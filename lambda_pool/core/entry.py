@@ -2,10 +2,13 @@
 
 from enum import Enum
 from types import CodeType
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from ..endpoints.base import Endpoint, Role
 from ..engines.base import FleetConnection
+
+if TYPE_CHECKING:
+    from ..request import Request
 
 
 class State(Enum):
@@ -123,7 +126,7 @@ class Entry:
         self.fresh: bool = False
         self.cancel_mono: float = -1.0  # when the statement cancelled in this borrow must have ended; -1 if none was
         self.condemned: bool = False  # its statement was cancelled by another thread: it must not be lent again
-        self.request: object = None  # the request that it was borrowed for, in a server that has many at once
+        self.request: Request | None = None  # the request that it was borrowed for, in a server that has many at once
         self.where: object = None
         self.instruction: int = 0
         self.stack: tuple[tuple[CodeType, int], ...] = ()

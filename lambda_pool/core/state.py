@@ -14,6 +14,7 @@ from ..events import Reason
 from .entry import Entry, State, Work
 
 if TYPE_CHECKING:
+    from ..request import Request
     from ..waiting import Turn
 
 _IDLE, _LENT, _GONE = State.IDLE, State.LENT, State.GONE
@@ -39,7 +40,9 @@ class PoolState:
 
     # --- taking -------------------------------------------------------------------------------------------------------
 
-    def acquire(self, role: Role, owner: int, turn: "Turn | None" = None, *, request: object = None) -> Entry | None:
+    def acquire(
+        self, role: Role, owner: int, turn: "Turn | None" = None, *, request: "Request | None" = None
+    ) -> Entry | None:
         """The idle entry of this role that was used last; else room for a new one; else the entry idle for longest.
 
         None if there is nothing, or if others wait and `turn` is not the first of them. A `turn` that was passed over
@@ -64,7 +67,9 @@ class PoolState:
         found.state = _LENT
         return found
 
-    def make_room(self, role: Role, owner: int, limit: int | None = None, *, request: object = None) -> Entry | None:
+    def make_room(
+        self, role: Role, owner: int, limit: int | None = None, *, request: "Request | None" = None
+    ) -> Entry | None:
         """Room for a new entry, unless there are `limit` (by default `max_size`) already."""
         if len(self.entries) >= min(limit or self.max_size, self.max_size):
             return None

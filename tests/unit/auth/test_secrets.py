@@ -267,14 +267,20 @@ def test_what_an_interrupt_left_locked_is_not_locked_for_its_thread(vault: Any) 
     assert password(auth.credentials(ANYWHERE, "", 5.0)) == RDS["password"]
 
 
-def test_what_is_known_serves_where_awss_own_credentials_cannot_be_had(
-    vault: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def too_old(vault: Any) -> SecretsManager:
+    """A source whose known login is due to be looked at again."""
     store(vault, RDS)
     clock = Time()
     auth = SecretsManager("orders", clock=clock)
     auth.credentials(ANYWHERE, "", 5.0)
     clock.now += MAX_AGE + 1
+    return auth
+
+
+def test_what_is_known_serves_where_awss_own_credentials_cannot_be_had(
+    vault: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    auth = too_old(vault)
 
     def none(timeout: float) -> object:
         raise CredentialsError("the credentials endpoint did not answer in time")
@@ -290,11 +296,7 @@ def test_what_is_known_serves_where_awss_own_credentials_cannot_be_had(
 def test_a_new_look_at_a_known_secret_leaves_time_to_connect_with_it(
     vault: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    store(vault, RDS)
-    clock = Time()
-    auth = SecretsManager("orders", clock=clock)
-    auth.credentials(ANYWHERE, "", 5.0)
-    clock.now += MAX_AGE + 1
+    auth = too_old(vault)
     allowed: list[float] = []
 
     def silent(stage: str, deadline: float) -> object:
