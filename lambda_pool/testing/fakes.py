@@ -1,6 +1,6 @@
 """A scripted database: a driver without a server, for tests of pure logic and of functions that use a pool."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from threading import Lock
 from typing import TYPE_CHECKING, Any
@@ -42,15 +42,21 @@ class FakeConnection:
         self.closed: bool = False
         self._driver = driver
 
+    def cursor(self, *_: Any, **__: Any) -> "FakeCursor":
+        """A cursor. What a driver's own `cursor` takes is accepted and has no effect: the script decides about rows."""
+        return FakeCursor(self._driver, self)
+
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> "FakeCursor":
-        """Run a statement: it begins a transaction, and raises what the driver's `fail` ordered for "execute"."""
-        link = self._driver.links[self.number]
-        self.statements.append(statement)
-        link.do("execute")
-        if not link.alive:
-            raise FakeError(Failure.LOST)
-        link.in_transaction = link.in_transaction or not link.autocommit
-        return FakeCursor(self._driver.answers.get(statement, ()))
+        """Run a statement on a new cursor: see `FakeCursor.execute`."""
+        return self.cursor().execute(statement, parameters)
+
+    def commit(self) -> None:
+        """End the transaction, as a borrower might."""
+        self._driver.links[self.number].commit(None)
+
+    def rollback(self) -> None:
+        """Undo the transaction, as a borrower might."""
+        self._driver.links[self.number].rollback(None)
 
     def close(self) -> None:
         """Close it, as a borrower might."""
@@ -58,35 +64,59 @@ class FakeConnection:
 
 
 class FakeCursor:
-    """The rows that the script holds for one statement."""
+    """Runs statements, and has the rows that the script holds for the last one. Usable in `with`, and in `for`.
 
-    def __init__(self, rows: Sequence[Any]) -> None:
-        self._rows = list(rows)
+    `rowcount`: the number of these rows; 1 where there are none, as for a statement that changes one row.
+    """
+
+    def __init__(self, driver: "FakeDriver", conn: FakeConnection) -> None:
+        self.rowcount: int = -1
+        self._driver = driver
+        self._conn = conn
+        self._rows: list[Any] = []
+
+    def __enter__(self) -> "FakeCursor":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.fetchall())
+
+    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> "FakeCursor":
+        """Run a statement: it begins a transaction, and raises what the driver's `fail` ordered for "execute"."""
+        link = self._driver.links[self._conn.number]
+        self._conn.statements.append(statement)
+        link.do("execute")
+        if not link.alive:
+            raise FakeError(Failure.LOST)
+        link.in_transaction = link.in_transaction or not link.autocommit
+        self._rows = list(self._driver.answers.get(statement, ()))
+        self.rowcount = len(self._rows) or 1
+        return self
+
+    def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> None:
+        """Run a statement once for each."""
+        for each in parameters:
+            self.execute(statement, each)
 
     def fetchone(self) -> Any:
         """The next row, or None."""
         return self._rows.pop(0) if self._rows else None
 
-    def fetchall(self) -> list[Any]:
-        """All rows that are left."""
-        rows, self._rows = self._rows, []
+    def fetchmany(self, size: int = 1) -> list[Any]:
+        """The next rows."""
+        rows, self._rows = self._rows[:size], self._rows[size:]
         return rows
 
+    def fetchall(self) -> list[Any]:
+        """All rows that are left."""
+        return self.fetchmany(len(self._rows))
 
-class FakeStepCursor:
-    """The cursor that `Pool.step` records with: each statement concerns one row, so that no step was done before."""
-
-    rowcount: int = 1
-
-    def __init__(self, conn: FakeConnection) -> None:
-        self._conn = conn
-        self.fetchone: Callable[[], Any] = lambda: None
-        self.fetchall: Callable[[], list[Any]] = list
-
-    def execute(self, statement: str, parameters: Sequence[Any] = ()) -> None:
-        """Run a statement, as `FakeConnection.execute`."""
-        cursor = self._conn.execute(statement, parameters)
-        self.fetchone, self.fetchall = cursor.fetchone, cursor.fetchall
+    def close(self) -> None:
+        """Forget the rows that are left."""
+        self._rows = []
 
 
 class FakeEngineConnection:
@@ -289,9 +319,9 @@ class FakeDriver:
             self.links.append(link)
         return link
 
-    def cursor(self, conn: FakeConnection) -> AbstractContextManager["FakeStepCursor"]:
+    def cursor(self, conn: FakeConnection) -> FakeCursor:
         """See `Engine`."""
-        return nullcontext(FakeStepCursor(conn))
+        return conn.cursor()
 
     def in_coroutines(self, conn: Any, patience: float) -> Any:
         """See `Engine`."""
