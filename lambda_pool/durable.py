@@ -112,6 +112,8 @@ class _Once:
         self._serdes = serdes
         self._key = ""
         self._claimed = False
+        self._done = False
+        """Whether only the COMMIT is left."""
 
     def run(self, step_context: Any) -> Any:
         """The SDK calls this in a thread of its own. Raises what the work and `Pool.run` raise."""
@@ -132,12 +134,13 @@ class _Once:
         created = False
         refused: Exception | None = None
         for last in (False, False, True):
-            self._claimed = False
+            self._claimed = self._done = False
             try:
                 ended = f"{self._called()} ended its transaction itself{_ENDED}"
                 return json.loads(replay.run(self._pool, self._once, _ATTEMPTS, readonly=False, ended=ended))
             except CommitUncertain:
-                if last:  # otherwise the row tells the next try what became of it
+                # The row tells the next try what became of the pool's own COMMIT, but not of one in the work.
+                if last or not self._done:
                     raise
             except Exception as error:
                 if not self._claimed and _has_code(error, self._said.forbidden):
@@ -164,6 +167,7 @@ class _Once:
 
     def _once(self, conn: Any) -> str:
         """Do the work in one transaction, unless an earlier run has done it. Out: its result as JSON."""
+        self._done = False
         with self._pool.connector.engine.cursor(conn) as cursor:
             # First, so that another run of the same step waits here until this one has ended.
             cursor.execute(self._said.claim, (self._key, self._execution, self._name))
@@ -172,6 +176,7 @@ class _Once:
                 row = cursor.fetchone()
                 if row is None or row[0] is None:
                     raise NotCommitted(f"{self._called()} ended its transaction itself in an earlier run{_ENDED}")
+                self._done = True
                 return _text(row[0])
             self._claimed = True
             # If this run fails, the next one asks again: somebody may have moved the table.
@@ -179,6 +184,7 @@ class _Once:
             stored = self._as_json(self._work(conn))
             self._finish(cursor, place, stored)
             _places[self._pool] = place
+        self._done = True
         return stored
 
     def _place(self, cursor: Any) -> str:

@@ -151,6 +151,20 @@ def test_a_commit_whose_answer_is_lost_is_looked_up(pool: lambda_pool.Pool, serv
     assert (works, kept(server), len(runs)) == ([1], [1], 2)
 
 
+def test_work_is_not_done_again_after_an_uncertain_commit_of_another_pool(
+    pool: lambda_pool.Pool, server: Server
+) -> None:
+    """The step's own row says nothing about that one."""
+    calls: list[int] = []
+
+    def work(conn: Any) -> None:
+        calls.append(insert(conn, 1))
+        raise lambda_pool.CommitUncertain("another pool's answer was lost")
+
+    assert failure(pool, work) == "another pool's answer was lost"
+    assert (calls, kept(server)) == ([1], [])
+
+
 def test_what_was_recorded_is_found_where_the_encoding_is_not_known(postgres: PostgresServer, runs: list[int]) -> None:
     """In a database with SQL_ASCII, psycopg returns bytes."""
     postgres.execute("create database steps_ascii encoding 'SQL_ASCII' locale 'C' template template0")
