@@ -111,7 +111,8 @@ class _Once:
         self._work = work
         self._serdes = serdes
         self._key = ""
-        self._claimed = False
+        self._answered = False
+        """Whether the table has told that no earlier run saved its result."""
         self._done = False
         """Whether only the COMMIT is left."""
 
@@ -133,24 +134,28 @@ class _Once:
     def _committed(self) -> Any:
         created = False
         refused: Exception | None = None
+        uncertain: CommitUncertain | None = None
         for last in (False, False, True):
-            self._claimed = self._done = False
+            self._answered = self._done = False
             try:
                 ended = f"{self._called()} ended its transaction itself{_ENDED}"
                 return json.loads(replay.run(self._pool, self._once, _ATTEMPTS, readonly=False, ended=ended))
-            except CommitUncertain:
+            except CommitUncertain as error:
                 # The row tells the next try what became of the pool's own COMMIT, but not of one in the work.
                 if last or not self._done:
                     raise
+                uncertain = error
             except Exception as error:
-                if not self._claimed and _has_code(error, self._said.forbidden):
+                if uncertain is not None and not self._answered:
+                    raise uncertain from error
+                if not self._answered and _has_code(error, self._said.forbidden):
                     # MySQL says the same about a missing table.
                     raise ConfigError(
                         f"pool {self._pool.name}: this role may not write into the table {_TABLE}, which records the "
                         f"steps. Let the owner of the database run this once: {self._said.create}; and grant the role "
                         "select, insert, update and delete on the table"
                     ) from error
-                if self._claimed or not _has_code(error, self._said.missing):
+                if self._answered or not _has_code(error, self._said.missing):
                     raise
                 if isinstance(refused, LambdaPoolError):  # for example, no connection was available
                     raise refused from error
@@ -175,10 +180,11 @@ class _Once:
                 cursor.execute(self._said.find, (self._key,))
                 row = cursor.fetchone()
                 if row is None or row[0] is None:
+                    self._answered = True
                     raise NotCommitted(f"{self._called()} ended its transaction itself in an earlier run{_ENDED}")
                 self._done = True
                 return _text(row[0])
-            self._claimed = True
+            self._answered = True
             # If this run fails, the next one asks again: somebody may have moved the table.
             place = _places.pop(self._pool, None) or self._place(cursor)
             stored = self._as_json(self._work(conn))

@@ -16,8 +16,8 @@ from aws_durable_execution_sdk_python.retries import RetryDecision
 from aws_durable_execution_sdk_python_testing.executor import Executor
 
 import lambda_pool
-from lambda_pool import invocation
-from lambda_pool.testing import PostgresServer
+from lambda_pool import events, invocation
+from lambda_pool.testing import FaultyProxy, PostgresServer
 from tests.support.durable import run_durable
 from tests.support.speed import FULL, seeded
 
@@ -149,6 +149,26 @@ def test_a_commit_whose_answer_is_lost_is_looked_up(pool: lambda_pool.Pool, serv
 
     assert run_durable(handler).status.value == "SUCCEEDED"
     assert (works, kept(server), len(runs)) == ([1], [1], 2)
+
+
+def test_what_cannot_be_looked_up_stays_uncertain(server: Server, runs: list[int]) -> None:
+    """The server cannot be reached any more, so no error may sound as if nothing had been saved."""
+    works: list[int] = []
+
+    class Unreachable:
+        """Follows the transaction that ends well."""
+
+        def on_event(self, event: object) -> None:
+            if works and isinstance(event, events.Returned):
+                proxy.refuse()
+                proxy.reset()
+
+    with FaultyProxy("127.0.0.1", server.port) as proxy:
+        url = server.url().replace(f":{server.port}/", f":{proxy.port}/")
+        pool = lambda_pool.Pool(url, timeout=0.5, observers=[Unreachable()])
+        assert failure(pool, lambda conn: works.append(insert(conn, 1))) == "its answer was lost"
+        pool.close()
+    assert (works, kept(server)) == ([1], [1])
 
 
 def test_work_is_not_done_again_after_an_uncertain_commit_of_another_pool(
