@@ -8,11 +8,13 @@ and does nothing else.
 import json
 import logging
 import re
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from hashlib import blake2b
 from inspect import isawaitable
 from time import monotonic
+from types import FrameType
 from typing import Any
 from weakref import WeakKeyDictionary, WeakSet
 
@@ -93,7 +95,7 @@ def step(pool: ConnectionPool, context: Any, name: str, work: Callable[[Any], An
         raise ConfigError(f"name={name!r} is not valid: Lambda takes 1 to 256 printable ASCII characters")
     if not callable(work):
         raise replay.not_callable(work)
-    once = _Once(pool, context, name, work, getattr(config, "serdes", None))
+    once = _Once(pool, context, name, work, getattr(config, "serdes", None), sys._getframe(2))
     return context.step(once.run, name=name, **({} if config is None else {"config": config}))
 
 
@@ -101,7 +103,13 @@ class _Once:
     """One step, which the SDK may run more than once."""
 
     def __init__(
-        self, pool: ConnectionPool, context: Any, name: str, work: Callable[[Any], Any], serdes: object
+        self,
+        pool: ConnectionPool,
+        context: Any,
+        name: str,
+        work: Callable[[Any], Any],
+        serdes: object,
+        frame: FrameType,
     ) -> None:
         self._pool = pool
         self._said = _STATEMENTS[pool.config.url.engine]
@@ -110,6 +118,7 @@ class _Once:
         self._name = name
         self._work = work
         self._serdes = serdes
+        self._frame = frame
         self._key = ""
         self._answered = False
         """Whether the table has told that no earlier run saved its result."""
@@ -139,7 +148,9 @@ class _Once:
             self._answered = self._done = False
             try:
                 ended = f"{self._called()} ended its transaction itself{_ENDED}"
-                return json.loads(replay.run(self._pool, self._once, _ATTEMPTS, readonly=False, ended=ended))
+                return json.loads(
+                    replay.run(self._pool, self._once, _ATTEMPTS, readonly=False, frame=self._frame, ended=ended)
+                )
             except CommitUncertain as error:
                 # The row tells the next try what became of the pool's own COMMIT, but not of one in the work.
                 if last or not self._done:

@@ -4,6 +4,7 @@ import itertools
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import psycopg
@@ -249,6 +250,20 @@ def test_the_table_is_made_with_its_index_where_each_statement_is_prepared(postg
     assert result.result == "1", result.error
     indexes = postgres.execute("select indexdef from pg_indexes where tablename = 'lambda_pool_steps'")
     assert any("(done" in definition for (definition,) in indexes)
+    pool.close()
+
+
+def test_the_borrower_is_who_called_step(server: Server) -> None:
+    """As for every other borrow, a line of the application's is what a full pool names."""
+    pool = lambda_pool.Pool(server.url(), max_size=1)
+
+    def work(conn: Any) -> None:
+        with ThreadPoolExecutor() as executor:
+            executor.submit(pool.connection(timeout=0.1).__enter__).result()
+
+    text = failure(pool, work)
+    assert f"borrowed at {__file__}:" in text
+    assert "in handler)" in text
     pool.close()
 
 
