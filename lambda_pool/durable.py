@@ -74,7 +74,7 @@ _STATEMENTS = {
         claim=f"insert ignore into {_TABLE} (step, execution, name) values (%s, %s, %s)",  # noqa: S608
         place="select concat('`', replace(database(), '`', '``'), '`')",
         old=f"select step from {_TABLE} where done < now() - interval {_DAYS} day limit {_AT_ONCE}",  # noqa: S608
-        missing=(1146,),
+        missing=(1046, 1146),  # no database is selected; no such table
         forbidden=(1044, 1142),
     ),
 }

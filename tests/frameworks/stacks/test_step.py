@@ -566,12 +566,15 @@ def test_a_role_that_may_not_make_the_table_is_told_the_statement(server: Server
     pool.close()
 
 
-def test_a_table_that_cannot_be_made_for_another_reason_is_told_with_the_reason(postgres: PostgresServer) -> None:
-    """For example, there is no schema in the search path, as every statement of the application names its own."""
-    postgres.execute("drop table if exists lambda_pool_steps")
-    pool = lambda_pool.Pool(postgres.url(), connect_args={"options": "-c search_path="})
+def test_a_table_that_cannot_be_made_for_another_reason_is_told_with_the_reason(server: Server) -> None:
+    """There is no schema or database to make it in, as every statement of the application names its own."""
+    server.execute("drop table if exists lambda_pool_steps")
+    if isinstance(server, PostgresServer):
+        pool, why = lambda_pool.Pool(server.url(), connect_args={"options": "-c search_path="}), "no schema"
+    else:
+        pool, why = lambda_pool.Pool(server.url().replace("/app?", "/?")), "(1046, 'No database selected'"
     text = failure(pool, lambda conn: 1)
-    assert "lambda_pool_steps, which records the steps, is missing, and could not be created (no schema" in text
+    assert f"lambda_pool_steps, which records the steps, is missing, and could not be created ({why}" in text
     assert "create table if not exists lambda_pool_steps (step char(64)" in text
     pool.close()
 
