@@ -48,9 +48,11 @@ def run(
             if ended and entry.link.inspect().ended:
                 raise NotCommitted(ended)
         except BaseException as error:
-            again = again and _may_replay(pool, entry, error) and _lasts(delay)
             with unbroken(pool.config.timeout):
-                pool.release(entry, error)
+                try:
+                    again = again and _may_replay(pool, entry, error) and _lasts(delay)
+                finally:
+                    pool.release(entry, error)
             if not again:
                 raise
         else:

@@ -197,6 +197,35 @@ def test_a_commit_that_was_cancelled_is_delivered_later(ground: Ground, proxy: F
     assert ground.rows() == [1]
 
 
+def test_while_run_looks_what_became_of_a_deadlock(ground: Ground, proxy: FaultyProxy) -> None:
+    """On MySQL this is a question to the server, and the work has already ended."""
+    pool = through(proxy, ground)
+    deadlock = (
+        "do $$ begin raise deadlock_detected; end $$"
+        if ground.engine == "postgresql"
+        else "signal sqlstate '40001' set mysql_errno = 1213"
+    )
+
+    async def main() -> None:
+        async def work(conn: Any) -> None:
+            await ground.insert(conn, 1)
+            try:
+                await query(conn, deadlock)
+            finally:
+                proxy.delay(0.2, new=False)
+                asyncio.get_running_loop().call_later(0.05, task.cancel)
+
+        task = asyncio.create_task(pool.run(work))
+        done, _ = await asyncio.wait([task], timeout=5)
+        proxy.heal()
+        assert done
+        assert task.cancelled()
+
+    asyncio.run(main())
+    assert at_rest(pool)
+    assert ground.rows() == []
+
+
 def test_a_timeout_that_ends_while_a_commit_is_heard_is_no_timeout(ground: Ground, proxy: FaultyProxy) -> None:
     pool = through(proxy, ground)
 
