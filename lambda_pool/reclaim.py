@@ -17,12 +17,14 @@ from .waiting import cannot_go_on, current_borrower
 log: logging.Logger = logging.getLogger("lambda_pool")
 
 
-def end_invocation(pool: ConnectionPool, since: float, *, alone: bool = True) -> LambdaPoolError | None:
+def end_invocation(
+    pool: ConnectionPool, since: float, *, alone: bool = True, who: str = "handler"
+) -> LambdaPoolError | None:
     """Take back what was borrowed after `since` (monotonic, seconds) and is still held.
 
     An environment is never frozen with an open transaction. If not `alone`, other invocations go on in this process, so
-    only what this borrower holds is known to be left behind. Out: the error for a handler that ended well, although its
-    work is not saved, or nobody knows whether it is; None if all is well.
+    only what this borrower holds is known to be left behind. `who` ended, as an error calls it. Out: the error for a
+    handler that ended well, although its work is not saved, or nobody knows whether it is; None if all is well.
     """
     with pool.lock:
         if not pool.state.queue and all(
@@ -30,14 +32,14 @@ def end_invocation(pool: ConnectionPool, since: float, *, alone: bool = True) ->
         ):
             return None
         held = pool.state.reclaim(current_borrower(), alone=alone, since=since, cannot_go_on=cannot_go_on)
-    return _take_back(pool, held)
+    return _take_back(pool, held, who)
 
 
 def end_request(pool: ConnectionPool, request: Request) -> LambdaPoolError | None:
     """Take back what was borrowed for a request and is still held. Out: as `end_invocation`."""
     with pool.lock:
         held = pool.state.reclaim_of(request, current_borrower())
-    return _take_back(pool, held, request)
+    return _take_back(pool, held, "request", request)
 
 
 def lent_for(pool: ConnectionPool, request: Request) -> list[Entry]:
@@ -50,9 +52,10 @@ def holds_transaction(pool: ConnectionPool, request: Request) -> bool:
     return any(entry.link is not UNOPENED and entry.link.status() not in AT_REST for entry in lent_for(pool, request))
 
 
-def _take_back(pool: ConnectionPool, held: list[Entry], request: Request | None = None) -> LambdaPoolError | None:
+def _take_back(
+    pool: ConnectionPool, held: list[Entry], who: str, request: Request | None = None
+) -> LambdaPoolError | None:
     """Take away what an invocation, or this request, still held when it ended. Out: as `end_invocation`."""
-    who = "handler" if request is None else "request"
     mono = monotonic()
     unsaved: list[str] = []
     unknown: list[str] = []

@@ -144,7 +144,7 @@ def end_request(request: Request, *, failed: bool, counted: bool) -> LambdaPoolE
     try:
         request.over = True
         unfinished.discard(ref(request))
-        problem = _gravest([(pool, reclaim.end_request(pool, request)) for pool in pools()], failed=failed)
+        problem = gravest([(pool, reclaim.end_request(pool, request)) for pool in pools()], failed=failed)
     except BaseException:  # a signal handler may raise anywhere: nothing may stay lent
         for pool in pools():
             reclaim.end_request(pool, request)
@@ -161,7 +161,7 @@ def end_request(request: Request, *, failed: bool, counted: bool) -> LambdaPoolE
     return problem
 
 
-def _gravest(found: Iterable[tuple[ConnectionPool, LambdaPoolError | None]], *, failed: bool) -> LambdaPoolError | None:
+def gravest(found: Iterable[tuple[ConnectionPool, LambdaPoolError | None]], *, failed: bool) -> LambdaPoolError | None:
     """The worst problem that pools found: first CommitUncertain, after which nobody may simply try again.
 
     If nothing `failed` and a pool's option `unsaved` asks only for a warning, its problem is logged here instead.
@@ -198,7 +198,7 @@ def end_invocation(context: Any, since: float, *, failed: bool) -> None:
     nothing else.
     """
     cold, process.cold = process.cold, False
-    problem = _gravest(take_back(since), failed=failed)
+    problem = gravest(take_back(since), failed=failed)
     for pool in pools():  # only after each has taken back its own, however long a server is silent
         if pool.to_ask:
             ask(pool)
@@ -209,9 +209,9 @@ def end_invocation(context: Any, since: float, *, failed: bool) -> None:
         raise problem
 
 
-def take_back(since: float) -> list[tuple[ConnectionPool, LambdaPoolError | None]]:
+def take_back(since: float, who: str = "handler") -> list[tuple[ConnectionPool, LambdaPoolError | None]]:
     """Let every pool take back what was borrowed after `since`, and say what it found: see `reclaim.end_invocation`."""
-    return [(pool, reclaim.end_invocation(pool, since, alone=len(running) < 2)) for pool in pools()]
+    return [(pool, reclaim.end_invocation(pool, since, alone=len(running) < 2, who=who)) for pool in pools()]
 
 
 def _after_fork() -> None:

@@ -6,7 +6,7 @@ from functools import cache
 from ..events import Closing
 from ..invocation import Deadline
 from ..warming import warm
-from . import pools
+from . import gravest, pools, take_back
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
@@ -35,10 +35,16 @@ def install() -> None:
 
 
 def before_snapshot() -> None:
-    """Close every connection and forget every token, secret and address."""
+    """Close every connection, also those that are lent, and forget every token, secret and address.
+
+    If Init left work open, raises NotCommitted or CommitUncertain once all that is done.
+    """
+    problem = gravest(take_back(0.0, "Init phase"), failed=False)
     for pool in pools():
         pool.forget()
         pool.events.emit(Closing(pool.name))
+    if problem is not None:
+        raise problem
 
 
 def after_restore() -> None:

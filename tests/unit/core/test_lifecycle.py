@@ -431,6 +431,26 @@ class TestSnapshot:
         assert pool.stats().size == 2
         assert idle.stats().size == 0
 
+    def test_what_init_still_holds_is_closed_too(self, driver: FakeDriver, caplog: pytest.LogCaptureFixture) -> None:
+        """As Django does after a query at module scope. Otherwise each clone would use it."""
+        pool = driver.pool()
+        held = pool.connection()
+        held.__enter__()
+        snapstart.before_snapshot()
+        assert driver.links[0].history == ["close"]
+        assert pool.stats().size == 0
+        assert "in test_what_init_still_holds_is_closed_too" in caplog.text
+
+    def test_a_transaction_that_init_left_open_is_an_error_once_all_is_closed(self, driver: FakeDriver) -> None:
+        pool, other = driver.pool(), driver.pool()
+        held = pool.connection()
+        held.__enter__()
+        driver.links[0].in_transaction = True
+        other.warm()
+        with pytest.raises(lambda_pool.NotCommitted, match=r"the Init phase ended .* in test_a_transaction_that"):
+            snapstart.before_snapshot()
+        assert [link.history for link in driver.links] == [["close"]] * 2
+
     def test_without_the_runtimes_package_it_is_said_once_and_nothing_else(
         self, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
     ) -> None:
