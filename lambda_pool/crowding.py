@@ -58,8 +58,10 @@ def _keep_or_close(pool: "ConnectionPool", until: float | None) -> None:
             pool.discard(entry, Reason.DEAD)
         elif kept:
             _put_off(pool, entry)
+            entry.heard(wall, mono)
             turn = entry.returned
-            pool.give_back(entry)
+            # A request's answer may be out already, and a freeze may have come while the server was asked.
+            pool.give_back(entry, (wall, mono))
             entry.returned = turn  # asking does not count as a use: the order of last use stays as it was
         else:
             pool.discard(entry, Reason.CROWDED)
@@ -113,7 +115,6 @@ def _may_stay(pool: "ConnectionPool", entry: Entry, bound: float) -> bool | None
             " ".join(str(error).split()),
         )
         return True
-    entry.heard(time(), monotonic())
     kept = keep(count, limit, pool.config.keep_below)
     pool.events.emit(Crowded(pool.name, count, limit, kept))
     if not kept:

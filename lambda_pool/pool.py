@@ -273,9 +273,9 @@ class ConnectionPool:
         """Take a connection back. See `release.release`."""
         release(self, entry, error, strict=strict)
 
-    def give_back(self, entry: Entry) -> None:
-        """Cache a clean connection, and wake the borrower that has waited longest."""
-        wall, mono = time(), monotonic()
+    def give_back(self, entry: Entry, at: tuple[float, float] | None = None) -> None:
+        """Cache a clean connection, idle since `at` (by both clocks) or now, and wake who has waited longest."""
+        wall, mono = at or (time(), monotonic())
         entry.idle_wall, entry.idle_mono = wall, mono
         if entry.answered:
             entry.answered = False

@@ -2,13 +2,14 @@
 
 import logging
 import math
+import time
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lambda_pool import ConfigError, Pool, RdsProxy
+from lambda_pool import ConfigError, Pool, RdsProxy, crowding, pool
 from lambda_pool.api import core_of
 from lambda_pool.backoff import crowded_backoff
 from lambda_pool.core import policy
@@ -275,6 +276,26 @@ def test_each_server_is_asked_once_and_closes_its_own() -> None:
     handler({}, Context(30))
     assert fleet.asked == 3
     assert [entry.role for entry in idle(fleet.pool)] == [Role.READER]
+
+
+@pytest.mark.parametrize("clock", ["time", "monotonic"])
+def test_a_freeze_while_it_is_asked_counts_as_idle(clock: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request is answered before its pool asks. By the thaw, the peer may have gone without a packet."""
+    fleet = Fleet()
+    with fleet.pool.connection():
+        pass
+    link = fleet.driver.links[0]
+    real = getattr(time, clock)
+
+    def sessions(timeout: float) -> tuple[int, int]:
+        for module in (pool, crowding):
+            monkeypatch.setattr(module, clock, lambda: real() + 60.0)
+        return 1, 100
+
+    monkeypatch.setattr(link, "sessions", sessions)
+    settle(core_of(fleet.pool))
+    with fleet.pool.connection():
+        assert "ping" in link.history
 
 
 def test_the_one_that_was_used_last_is_still_lent_first() -> None:
