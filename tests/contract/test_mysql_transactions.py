@@ -309,6 +309,29 @@ def test_a_streamed_result_that_failed_halfway(my: Database) -> None:
     assert pool.stats().opened == 1
 
 
+@pytest.mark.parametrize("command", ["show_warnings", "set_character_set"])
+@pytest.mark.parametrize("before", ["a duplicate", "a stream", "an unread stream"])
+@pytest.mark.filterwarnings("ignore:Previous unbuffered result")
+def test_a_command_of_the_drivers_own_hides_no_open_transaction(my: Database, before: str, command: str) -> None:
+    my.execute(f"insert into {my.table} values (1)")
+    pool = my.pool(reset="transaction")
+    with pool.connection() as conn:
+        if before == "a duplicate":
+            with pytest.raises(pymysql.IntegrityError):
+                my.insert(conn, 1)
+        else:
+            stream = conn.cursor(SSCursor)
+            stream.execute(f"select * from {my.table}")
+            if before == "a stream":
+                stream.fetchall()
+        conn.show_warnings() if command == "show_warnings" else conn.set_character_set("utf8mb4")
+    my.execute(f"insert into {my.table} values (2)")
+    with pool.connection() as conn:
+        assert my.query(conn, "select @@in_transaction") == [(0,)]
+        assert my.query(conn, f"select * from {my.table}") == [(1,), (2,)]
+    assert pool.stats().opened == 1
+
+
 @pytest.mark.parametrize("body", ["select 1", "insert into {table} values (2); commit; select 1"])
 def test_a_streamed_result_of_a_procedure_that_leaves_no_transaction_open(my: Database, body: str) -> None:
     """What follows the rows is the procedure's own answer, and says so."""

@@ -46,9 +46,7 @@ _WAITED_FOR = (
     "its own"
 )
 
-_COMMIT = look("COMMIT", several=False)
-_BEGIN = look("BEGIN", several=False)
-_ROLLBACK = look("ROLLBACK", several=False)
+_COMMIT, _BEGIN, _ROLLBACK = (look(word, several=False) for word in ("COMMIT", "BEGIN", "ROLLBACK"))
 
 
 class BoundedConnection(ConnectingConnection):
@@ -194,8 +192,7 @@ class BoundedConnection(ConnectingConnection):
             raise self._given_up(TimeoutError("the statement returned early"))
         if seen.begins_anew:
             self.noted.begin_anew()
-        if seen.to_savepoint:
-            self.noted.incomplete = False
+        self.noted.incomplete &= not seen.to_savepoint
         if seen.xa_prepares or seen.xa_ends:
             self.noted.left_prepared = "" if seen.xa_ends else prepared_by(sql)
         if self.noted.guarded and not self.in_transaction:
@@ -398,11 +395,15 @@ class BoundedConnection(ConnectingConnection):
         """SET NAMES; while it connects, `setup` does that."""
         if self._connected:
             self.noted.changed = True
+            told = self.alone
             self._commanded(super().set_character_set, charset, collation)
+            self.noted.transaction_unknown = not told  # the driver skips what the answer says of it
 
     def show_warnings(self) -> Any:
         """SHOW WARNINGS."""
-        return self._commanded(super().show_warnings)
+        rows = self._commanded(super().show_warnings)
+        self._note_rows()
+        return rows
 
     def close(self) -> None:
         """Tell the server, and close."""
