@@ -280,6 +280,19 @@ def test_the_database_is_the_pools_own(my: Database, tenant: str, reset: str, st
 
 
 @pytest.mark.parametrize("reset", RESETS)
+@pytest.mark.parametrize("word", ["database", "SCHEMA"])
+def test_a_database_that_was_made_anew_is_chosen_again(my: Database, reset: str, word: str) -> None:
+    my.execute("create database if not exists made_anew")
+    pool = my.pool(my.url.replace("/app?", "/made_anew?"), reset=reset)
+    with pool.connection() as conn:
+        my.query(conn, f"/* x */ drop {word} made_anew")
+        my.query(conn, "create database made_anew")
+    with pool.connection() as conn:
+        assert my.query(conn, "select database()") == [("made_anew",)]
+    assert pool.stats().opened == 1
+
+
+@pytest.mark.parametrize("reset", RESETS)
 @pytest.mark.parametrize("statement", ["set role tenant_role", "/* x */ SET /* y */ ROLE tenant_role"])
 def test_a_role_is_not_left_to_the_next(my: Database, tenant: str, reset: str, statement: str) -> None:
     pool = my.pool(reset=reset)

@@ -90,7 +90,7 @@ class Look(Record):
     read_only: bool = False
     """It asks for a read-only transaction."""
     moves: bool = False
-    """It chooses another database."""
+    """It chooses another database, or may leave the session without one."""
     role: bool = False
     """It takes on another role."""
     locks: bool = False
@@ -140,7 +140,7 @@ def _look(text: str) -> Look:
     )
     role = first == "set" and second == "role"
     transaction = first == "set" and bool(re.search(_TRANSACTION, text))
-    moves = first == "use"
+    moves = first == "use" or (first == "drop" and second in {"database", "schema"})  # it may be the session's own
     to_savepoint = first == "rollback" and bool(re.search(_TO_SAVEPOINT, text))
     rolls_back = first == "rollback" and not to_savepoint
     # MariaDB's BEGIN NOT ATOMIC is a block of statements.
