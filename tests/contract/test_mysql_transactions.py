@@ -434,16 +434,24 @@ def test_work_that_only_might_have_is_replayed(my: Database, between: str) -> No
 
 
 def test_the_mark_costs_no_round_trip() -> None:
-    """BEGIN and the savepoint are sent in one write."""
+    """START TRANSACTION and the savepoint are sent in one write."""
     with MariaDbServer(log_statements=True) as server:
         pool = lambda_pool.Pool(server.url(), observers=())
         with pool.connection() as conn:
             pass
         with written(conn) as writes:
             pool.run(lambda conn: conn.cursor().execute("select 1"))
-        assert writes == [b"BEGIN", b"select 1", b"COMMIT"]
+        assert writes == [b"START TRANSACTION", b"select 1", b"COMMIT"]
         assert "SAVEPOINT lambda_pool_run" in server.log
         pool.close()
+
+
+@pytest.mark.mariadb
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_run_works_where_begin_begins_a_block_of_statements(my: Database, autocommit: bool) -> None:
+    pool = my.pool(f"{my.url}&sql_mode=ORACLE", autocommit=autocommit)
+    pool.run(lambda conn: my.insert(conn, 1))
+    assert my.rows() == [1]
 
 
 # --- two phases -------------------------------------------------------------------------------------------------------

@@ -204,7 +204,7 @@ class MysqlConnection:
             if readonly:
                 conn.query("START TRANSACTION READ ONLY")
             elif guarded or self._autocommit:
-                conn.begin()
+                conn.query("START TRANSACTION")  # for sql_mode=ORACLE, BEGIN begins a block of statements
             if marked:
                 conn.query(_SAVEPOINT)
         conn.noted = conn.noted.for_transaction(readonly=readonly, guarded=guarded)

@@ -87,7 +87,7 @@ OURS = {
     ("Query", "SET NAMES utf8mb4"),
     ("Query", "SET AUTOCOMMIT = 0"),
     ("Query", "SET AUTOCOMMIT = 1"),
-    ("Query", "BEGIN"),
+    ("Query", "START TRANSACTION"),
     ("Query", "START TRANSACTION READ ONLY"),
     ("Query", "COMMIT"),
     ("Query", "ROLLBACK"),
