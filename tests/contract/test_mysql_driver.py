@@ -12,11 +12,13 @@ from typing import Any
 import pymysql
 import pytest
 from pymysql.connections import Connection, MySQLResult
+from pymysql.constants import CR
 from pymysql.cursors import Cursor, SSCursor
 from pymysql.protocol import MysqlPacket
 
 import lambda_pool
 from lambda_pool.engines.base import Failure
+from lambda_pool.engines.bounded_socket import shut_down
 from lambda_pool.engines.pymysql import private
 from lambda_pool.engines.pymysql.engine import MysqlEngine
 from lambda_pool.engines.pymysql.errors import classify, is_refusal
@@ -25,6 +27,7 @@ from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 from tests.support.alarm import alarm
 from tests.support.context import LambdaContext
+from tests.support.upload import endless
 
 PACKAGE = Path(private.__file__).parent
 _NAME = re.compile(r"\.(_[a-z]\w*)")
@@ -143,6 +146,28 @@ def test_a_signal_handlers_exception_passes_as_it_is(my: Database, when: str, tl
         with pool.connection() as conn:
             assert my.query(conn, "select 42") == [(42,)]
     assert my.rows() == []
+
+
+@pytest.mark.parametrize("tls", [True, False])
+@pytest.mark.parametrize("lost", [True, False])
+def test_what_ends_a_load_of_local_data_passes_as_it_is(my: Database, tmp_path: Path, lost: bool, tls: bool) -> None:
+    """PyMySQL sends the end of the file then: into a connection that is lost, or into the middle of a packet."""
+    my.execute("set global local_infile = 1")
+    error = ZeroDivisionError("mine")
+    url = my.url if tls else f"{my.server.url(tls=False)}?sslmode=disable"
+    pool = my.pool(url, connect_args={"local_infile": True})
+    my.execute(f"insert into {my.table} values (1)")
+    start = time.monotonic()
+    with my.pool(name="holder").connection() as holder, endless(tmp_path) as path:
+        my.query(holder, f"select id from {my.table} for update")
+        with pytest.raises(pymysql.OperationalError if lost else ZeroDivisionError) as caught:
+            with alarm(5 if lost else 0.4, error), pool.connection() as conn:
+                if lost:
+                    threading.Timer(0.4, shut_down, [conn.sock.fileno()]).start()
+                my.query(conn, f"load data local infile '{path}' into table {my.table}")
+    assert time.monotonic() - start < 4
+    assert caught.value is error or caught.value.args[0] == CR.CR_SERVER_GONE_ERROR
+    assert my.rows() == [1]
 
 
 def test_the_drivers_error_in_a_users_except_block_is_the_drivers(my: Database) -> None:

@@ -4,6 +4,7 @@ Imported only when the first connection is opened: importing it imports PyMySQL.
 """
 
 import socket
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
@@ -117,6 +118,15 @@ class ConnectingConnection(_Connection):
                 "connect() is not allowed on a connection of the pool: leave the block, and borrow another"
             )
         super().connect(sock)
+
+    def write_packet(self, payload: Any) -> None:
+        """PyMySQL's, for a part of a command. LOAD DATA LOCAL sends one more after an error, which comes again then."""
+        error = sys.exception()
+        if self.line.broken and error is not None:
+            raise error
+        self.line.broken = True
+        super().write_packet(payload)
+        self.line.broken = False
 
     def _dial(self, deadline: float) -> BoundedSocket:
         path = self.unix_socket

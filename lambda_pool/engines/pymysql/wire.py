@@ -53,6 +53,8 @@ class Line:
         """What goes out in one write with the next command."""
         self.ahead: deque[bytes] = deque()
         """What the driver is about to send, although it was sent already."""
+        self.broken: bool = False
+        """A packet was not sent to its end: what is sent after it would be taken for the rest of it."""
         self.tail: bytes = b""
         """The last bytes that were received."""
         self.attended: bool = False

@@ -2,7 +2,9 @@
 
 import asyncio
 import socket
+import time
 import warnings
+from pathlib import Path
 from typing import Any
 
 import pymysql
@@ -15,6 +17,7 @@ from lambda_pool import ConnectError
 from tests.contract.conftest import Database
 from tests.frameworks.aio.borrowed import borrow, one
 from tests.frameworks.aio.conftest import Ground, at_rest, query
+from tests.support.upload import endless
 
 MEGABYTE = 1_000_000
 TWO_ROWS = "select 1 union select 2"
@@ -323,6 +326,25 @@ def test_where_the_session_was_moved_to_is_not_where_the_next_one_is(pool: lambd
     borrow(pool, move)
     assert borrow(pool, lambda conn: query(conn, look)) == fresh == [("app", "utf8mb4", None)]
     assert pool.stats().opened == 1
+
+
+def test_a_load_of_local_data_that_is_cancelled(ground: Ground, tmp_path: Path) -> None:
+    database, plain = ground.database, f"{ground.database.server.url(tls=False)}?sslmode=disable"
+    database.execute("set global local_infile = 1")
+    database.execute(f"insert into {ground.table} values (1)")
+    pool = ground.pool(url=plain, connect_args={"local_infile": True})
+
+    async def work(conn: Any) -> None:
+        with database.pool().connection() as holder, endless(tmp_path) as path:
+            database.query(holder, f"select id from {ground.table} for update")
+            async with asyncio.timeout(0.4):
+                await query(conn, f"load data local infile '{path}' into table {ground.table}")
+
+    start = time.monotonic()
+    with pytest.raises(TimeoutError):
+        borrow(pool, work)
+    assert time.monotonic() - start < 4
+    assert (ground.rows(), at_rest(pool)) == ([1], True)
 
 
 # --- connecting -------------------------------------------------------------------------------------------------------
