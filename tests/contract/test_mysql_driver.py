@@ -425,6 +425,7 @@ def test_a_very_long_comment_is_looked_past_in_no_time() -> None:
         ("set @@session.tx_read_only = 1", "transaction"),
         ("set SESSION transaction_isolation = 'SERIALIZABLE'", "transaction"),
         ("select @a := 1", "changes"),
+        ("select @`a b` := 1", "changes"),
         ("rollback work to savepoint x", "to_savepoint"),
         ("rollback to x", "to_savepoint"),
         ("rollback", "may_end"),
