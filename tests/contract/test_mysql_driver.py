@@ -391,6 +391,28 @@ def test_a_statement_that_is_too_long_is_told_and_not_sent_again(my: Database, h
         my.execute(f"set global max_allowed_packet = {size}")
 
 
+def test_a_statement_that_is_one_byte_too_long(my: Database) -> None:
+    """The server refuses a packet that is just as long as max_allowed_packet."""
+    size = my.execute("select @@global.max_allowed_packet")[0][0]
+    my.execute("set global max_allowed_packet = 1048576")
+    try:
+        pool, calls = my.pool(), []
+        room = 1048576 - len("Cselect length('')")  # C: the byte that says which command it is
+
+        def work(conn: Any, length: int) -> list[tuple[Any, ...]]:
+            calls.append(length)
+            return my.query(conn, f"select length('{'x' * length}')")
+
+        assert pool.run(lambda conn: work(conn, room - 1)) == [(room - 1,)]
+        with pytest.raises(
+            pymysql.OperationalError, match="1048576 bytes long, and the server takes less than 1048576"
+        ):
+            pool.run(lambda conn: work(conn, room))
+        assert calls == [room - 1, room]
+    finally:
+        my.execute(f"set global max_allowed_packet = {size}")
+
+
 def test_a_long_answer_to_what_the_pool_asks_is_honest(my: Database) -> None:
     """The answer to its own first command may have megabytes."""
     first = "select repeat('x', 100000) from seq_1_to_50"

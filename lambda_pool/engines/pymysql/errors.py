@@ -68,15 +68,15 @@ def is_read_only(args: tuple[Any, ...]) -> bool:
 def too_long(error: Exception, size: int, most: int | None) -> Exception | None:
     """An error that says that a statement was too long: the server's own error is often lost on the way.
 
-    `most`: the bytes that the server takes, if that is known.
+    `most`: the server's max_allowed_packet, if that is known: it refuses a packet of just that size.
     """
     number = error.args[0] if error.args else None
-    if number not in {1153, 2006, CR_SERVER_LOST} or not most or size <= most:
+    if number not in {1153, 2006, CR_SERVER_LOST} or not most or size < most:
         return None
     return type(error)(
         number,
-        f"{error.args[1]} (the statement is {size} bytes long, and the server takes {most}: send it in "
-        "parts, or raise max_allowed_packet)",
+        f"{error.args[1]} (the statement is {size} bytes long, and the server takes less than {most}: send "
+        "it in parts, or raise max_allowed_packet)",
     )
 
 
