@@ -215,6 +215,77 @@ def test_a_refusal_is_the_drivers_error(pg: Database) -> None:
     assert pg.rows() == [1]
 
 
+Case = tuple[bool, list[int], Callable[[Database, Any], object]]
+
+
+def refused_in_a_pipeline(refused: Callable[[Any], object]) -> Case:
+    def case(database: Database, conn: Any) -> None:
+        with conn.pipeline():
+            database.insert(conn, 1)
+            with pytest.raises(psycopg.Error) as caught:
+                refused(conn)
+            assert caught.value.sqlstate is None
+            database.insert(conn, 2)
+
+    return True, [1, 2], case
+
+
+def copy_in(conn: Any) -> None:
+    with conn.cursor().copy("copy pg_am from stdin"):
+        pass
+
+
+def adapter_before_the_commit(database: Database, conn: Any) -> None:
+    conn.cursor_factory = psycopg.ClientCursor
+    with pytest.raises(psycopg.ProgrammingError, match="cannot adapt"):
+        conn.execute(f"begin; insert into {database.table} values (%s); commit", [object()])
+
+
+def row_factory_after_the_commit(database: Database, conn: Any) -> None:
+    def fail(cursor: Any) -> Any:
+        raise psycopg.ProgrammingError("no row for this")
+
+    database.insert(conn, 1)
+    conn.row_factory = fail
+    with pytest.raises(psycopg.ProgrammingError, match="no row for this"):
+        conn.execute("commit")
+
+
+def notify_handler_amid_the_commit(database: Database, conn: Any) -> None:
+    def fail(notify: Any) -> None:
+        raise ZeroDivisionError
+
+    conn.execute("listen orders")
+    conn.add_notify_handler(fail)
+    with pytest.raises(ZeroDivisionError):
+        conn.execute(f"insert into {database.table} values (1); notify orders")
+
+
+NO_LOSS: dict[str, Case] = {
+    "an adapter, in a pipeline": refused_in_a_pipeline(lambda conn: conn.execute("select %s", ["\0"])),
+    "COPY, in a pipeline": refused_in_a_pipeline(copy_in),
+    "an adapter, before the COMMIT": (True, [], adapter_before_the_commit),
+    "a row factory, after the COMMIT": (False, [1], row_factory_after_the_commit),
+    "a notify handler, amid the COMMIT": (True, [1], notify_handler_amid_the_commit),
+}
+
+
+@pytest.mark.parametrize("what", NO_LOSS)
+def test_what_fails_on_this_side_is_no_lost_commit(pg: Database, what: str) -> None:
+    """And the next borrower gets the connection as if nothing had been."""
+    autocommit, saved, case = NO_LOSS[what]
+    pool = pg.pool(autocommit=autocommit)
+    with pool.connection() as conn:
+        case(pg, conn)
+    assert pg.rows() == saved
+    with suppress(psycopg.Error), pool.connection() as conn, conn.transaction():
+        pg.insert(conn, 3)
+        pg.kill(pg.backend(conn))
+        pg.insert(conn, 4)
+    assert pg.rows() == saved
+    assert pool.stats().opened == 1
+
+
 def test_a_commit_in_a_pipeline_behind_what_failed_saves_nothing(pg: Database) -> None:
     """It was not executed, and that is known, though the first error was swallowed."""
     pg.execute(f"insert into {pg.table} values (1)")

@@ -196,6 +196,7 @@ class PostgresConnection:
             and not conn.pooled.blocks
             and not conn.pooled.two_phase
             and not conn.pooled.left_prepared
+            and not conn.pooled.lost_commit  # it came after all, and is no answer to the next borrower's
             and conn.pooled.hidden is Failure.OTHER
             and not (conn.pooled.streams and conn.pooled.open_streams())
         ):
@@ -324,6 +325,7 @@ class PostgresConnection:
         ):
             return False
         conn.pooled.guarded = False
+        conn.pooled.lost_commit = ""
         conn.pooled.hidden = Failure.OTHER
         conn.pooled.noting = self._resets
         conn.put_back(wholly=False)

@@ -30,6 +30,8 @@ _MAY_SAVE = frozenset({TransactionStatus.INTRANS, TransactionStatus.ACTIVE})  # 
 _LOOKS = 3  # reads of a socket that has more to say, before COMMIT is sent: a FATAL message, and the end
 _TWO_PHASES = frozenset({b"PREPARE TRANSACTION", b"COMMIT PREPARED", b"ROLLBACK PREPARED"})
 _ENDING = frozenset({b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"})
+# What psycopg, an adapter or a row factory raises about values; with a lost connection comes OperationalError.
+_NOT_THE_SERVERS = (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError)
 _PERHAPS = "a cursor that conn.cursor() did not make was at work, so perhaps a "
 
 if TYPE_CHECKING:
@@ -249,18 +251,17 @@ class Shared(_Connection):
         at_once(super().close())  # type: ignore[misc]
 
     def answered(self, error: BaseException) -> bool:
-        """Whether it is the server's own "no" to COMMIT on a live connection, or psycopg's before COMMIT is sent."""
-        pgconn = self.pgconn
-        if isinstance(error, psycopg.ProgrammingError) and pgconn.transaction_status == TransactionStatus.INTRANS:
-            return True
+        """Whether it is the server's own "no" to COMMIT on a live connection, or has nothing to do with the answer."""
         # COMMIT was not sent, or came after what failed.
         if isinstance(error, BusyError | psycopg.errors.PipelineAborted):
             return True
-        state = error.sqlstate if isinstance(error, psycopg.Error) else None
         # In a pipeline, a COMMIT that comes after what failed is not executed.
-        busy = pgconn.transaction_status == TransactionStatus.ACTIVE and not pgconn.pipeline_status
-        if pgconn.status != ConnStatus.OK or busy or state is None:
+        busy = self.pgconn.transaction_status == _ACTIVE and not self.pgconn.pipeline_status
+        if self.pgconn.status != ConnStatus.OK or busy or not isinstance(error, psycopg.Error):
             return False
+        state = error.sqlstate
+        if state is None:  # not the server's: nothing was sent, all was answered, or a pipeline still waits for it
+            return isinstance(error, _NOT_THE_SERVERS)
         return len(state) == 5 and not state.startswith("08") and state != "40003"  # with these, nobody knows
 
     def tell(self, error: psycopg.Error, *, unheard: bool = False) -> None:
