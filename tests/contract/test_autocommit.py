@@ -137,8 +137,8 @@ def test_so_may_one_after_a_stream_of_a_statement_that_may_end_a_transaction(my:
                 my.insert(conn, 1)
 
 
-@pytest.mark.parametrize("how", ["copy", "pipeline"])
-def test_so_may_a_copy_and_a_pipeline(pg: Database, how: str) -> None:
+@pytest.mark.parametrize("how", ["copy", "stream", "pipeline"])
+def test_so_may_a_copy_a_stream_and_a_pipeline(pg: Database, how: str) -> None:
     with through(pg, autocommit=True) as (pool, line):
         with pytest.raises(lambda_pool.CommitUncertain), pool.connection() as conn:
             pg.query(conn, "select 1")
@@ -147,10 +147,26 @@ def test_so_may_a_copy_and_a_pipeline(pg: Database, how: str) -> None:
                     with conn.cursor().copy(f"copy {pg.table} from stdin") as copy:
                         copy.write(b"1\n")
                         line.cut(after=0, direction="to_client")
+                elif how == "stream":
+                    line.cut(after=0, direction="to_client")
+                    list(conn.cursor().stream(f"insert into {pg.table} values (1) returning id"))
                 else:
                     with conn.pipeline():
                         line.cut(after=0, direction="to_client")
                         conn.execute(f"insert into {pg.table} values (1)")
+
+
+def test_a_copy_and_a_stream_after_it_was_lost_are_not_sent(pg: Database) -> None:
+    with pg.pool(autocommit=True).connection() as conn:
+        cursor = conn.cursor()
+        pg.kill(pg.backend(conn))
+        with pytest.raises(psycopg.OperationalError):
+            cursor.execute("select 1")
+        with pytest.raises(psycopg.OperationalError):
+            list(cursor.stream(f"insert into {pg.table} values (1) returning id"))
+        with pytest.raises(psycopg.OperationalError), cursor.copy(f"copy {pg.table} from stdin"):
+            pass
+    assert pg.rows() == []
 
 
 @pytest.mark.parametrize("switched", [False, True], ids=["option", "switch"])

@@ -4,6 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
+from psycopg.pq import ConnStatus
+
 from ...aio.waits import Unbroken
 from .cursors import Said, in_front
 from .statements import may_commit
@@ -37,6 +39,7 @@ class AsyncTracked:
     async def stream(self, query: Any, *args: Any, **named: Any) -> AsyncIterator[Any]:
         """Like the driver's. It has the connection to itself until it ends."""
         conn = self.connection
+        alive = conn.pgconn.status == ConnStatus.OK
         conn.note(query, None)
         rows = super().stream(query, *args, **named)  # type: ignore[misc]
         try:
@@ -46,6 +49,10 @@ class AsyncTracked:
                         row = await anext(rows)
                     except StopAsyncIteration:
                         return
+                    except BaseException as error:
+                        if alive:
+                            conn.tell_of_statement(query, error)
+                        raise
                 yield row
         except GeneratorExit:
             conn.lock.close()
@@ -58,13 +65,15 @@ class AsyncTracked:
     async def copy(self, query: Any, *args: Any, **named: Any) -> AsyncIterator[Any]:
         """Like the driver's. It has the connection to itself until it ends."""
         conn = self.connection
+        alive = conn.pgconn.status == ConnStatus.OK
         conn.note(query, None)
         try:
             with conn.announced():
                 async with super().copy(query, *args, **named) as copy:  # type: ignore[misc]
                     yield copy
         except BaseException as error:
-            conn.tell_of_statement(query, error)
+            if alive:
+                conn.tell_of_statement(query, error)
             raise
 
     def _heard(self, query: Any) -> AbstractContextManager[None]:

@@ -134,6 +134,7 @@ class Tracked:
     def stream(self, query: Any, *args: Any, **named: Any) -> Iterator[Any]:
         """Like the driver's. It has the connection to itself until it ends."""
         conn = self.connection
+        alive = conn.pgconn.status == ConnStatus.OK
         conn.note(query, None)
         rows = super().stream(query, *args, **named)  # type: ignore[misc]
         try:
@@ -143,6 +144,10 @@ class Tracked:
                         row = next(rows)
                     except StopIteration:
                         return
+                    except BaseException as error:
+                        if alive:
+                            conn.tell_of_statement(query, error)
+                        raise
                 yield row
         finally:
             with conn.announced():
@@ -152,12 +157,14 @@ class Tracked:
     def copy(self, query: Any, *args: Any, **named: Any) -> Iterator[Any]:
         """Like the driver's. It has the connection to itself until it ends."""
         conn = self.connection
+        alive = conn.pgconn.status == ConnStatus.OK
         conn.note(query, None)
         try:
             with conn.announced(), super().copy(query, *args, **named) as copy:  # type: ignore[misc]
                 yield copy
         except BaseException as error:
-            conn.tell_of_statement(query, error)
+            if alive:
+                conn.tell_of_statement(query, error)
             raise
 
 

@@ -140,6 +140,19 @@ def test_a_stream_that_fails_among_its_rows(ground: Ground, pool: lambda_pool.As
     assert pool.stats().opened == 1
 
 
+def test_a_stream_of_a_write_that_is_lost_may_be_saved(ground: Ground) -> None:
+    """Its error is swallowed."""
+
+    async def work(conn: Any) -> None:
+        with contextlib.suppress(psycopg.OperationalError):
+            kill = f"pg_terminate_backend({ground.backend(conn)})"
+            async for _ in conn.cursor().stream(f"insert into {ground.table} select 1 where {kill} returning id"):
+                pass
+
+    with pytest.raises(lambda_pool.CommitUncertain):
+        borrow(ground.pool(autocommit=True), work)
+
+
 def test_copy_in_and_out(ground: Ground, pool: lambda_pool.AsyncPool) -> None:
     async def work(conn: Any) -> list[tuple[Any, ...]]:
         cursor = conn.cursor()
