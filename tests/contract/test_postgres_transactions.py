@@ -415,11 +415,20 @@ def test_a_stream_that_was_left_is_no_success(pg: Database, unsaved: str, caplog
     assert pool.stats().size == 0
 
 
+@pytest.mark.parametrize("then", ["nothing", "sync()", "commit()"])
 @pytest.mark.parametrize("autocommit", [False, True])
-def test_a_pipeline_that_was_left_is_no_success(pg: Database, autocommit: bool) -> None:
+def test_a_pipeline_that_was_left_is_no_success(pg: Database, autocommit: bool, then: str) -> None:
+    """Nor is it said that nothing was saved, if that is not sure."""
     pool = pg.pool(autocommit=autocommit)
-    with pytest.raises(lambda_pool.NotCommitted, match="still at work"), pool.connection() as conn:
+    told = lambda_pool.CommitUncertain if autocommit or then == "commit()" else lambda_pool.NotCommitted
+    with pytest.raises(told, match="still at work"), pool.connection() as conn:
         left = conn.pipeline()
-        left.__enter__()
+        pipeline = left.__enter__()
         conn.execute(f"insert into {pg.table} values (1)")
+        if then == "sync()":
+            pipeline.sync()
+        elif then == "commit()":
+            conn.commit()
     assert pool.stats().size == 0
+    if told is lambda_pool.NotCommitted:
+        assert pg.rows() == []

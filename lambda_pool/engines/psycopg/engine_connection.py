@@ -231,7 +231,9 @@ class PostgresConnection:
             # If nothing was open, all that was answered is saved.
             return Outcome.NONE if conn.pooled.alone(conn.autocommit) else Outcome.FAILED
         if pgconn.pipeline_status != _NO_PIPELINE:
-            raise at_work(_USERS, saving=False)
+            # A sync(), which commits in autocommit mode, and an answered commit() leave no other trace.
+            synced = conn.pooled.saving is not None or pgconn.transaction_status == _IDLE
+            raise at_work(_USERS, saving=commit and synced)
         if conn.pooled.left_prepared:
             warn_left_prepared(conn.pooled.left_prepared, "tpc_commit() or tpc_rollback()")
             conn.pooled.left_prepared = ""
