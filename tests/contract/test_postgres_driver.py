@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+from typing import Any
 
+import psycopg
 import pytest
 
 from tests.contract.conftest import Database
@@ -71,3 +73,19 @@ def test_a_driver_that_does_not_fit(pg: Database, name: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert done.stdout.strip() == said, done.stderr
     assert pg.rows() in ([], [1])
+
+
+def test_a_cursor_of_the_borrowers_own_that_asks_nothing(pg: Database) -> None:
+    class Careful(psycopg.Cursor[Any]):
+        def executemany(self, query: Any, params_seq: Any, *, returning: bool = False) -> None:
+            if params_seq:
+                super().executemany(query, params_seq, returning=returning)
+
+    def work(conn: Any) -> None:
+        with conn.cursor() as cursor:
+            for rows in ([], [(1,), (2,)], []):
+                cursor.executemany(f"insert into {pg.table} values (%s)", rows)
+
+    pool = pg.pool(connect_args={"cursor_factory": Careful})
+    pool.run(work)
+    assert pg.rows() == [1, 2]
