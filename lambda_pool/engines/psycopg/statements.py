@@ -52,7 +52,17 @@ def statement(query: Any) -> str:
     if isinstance(query, sql.Composable):
         return query.as_string(None)
     strings = getattr(query, "strings", None)  # a template string, of Python 3.14
-    return "?".join(strings) if isinstance(strings, tuple) else type(query).__name__
+    if not isinstance(strings, tuple):
+        return type(query).__name__
+    values = ("", *map(_interpolated, query.interpolations))
+    return "".join(f"{value}{text}" for value, text in zip(values, strings, strict=True))
+
+
+def _interpolated(part: Any) -> str:
+    """What is put into a template string: other SQL and names as they are, and `?` for a value."""
+    if part.format_spec == "i" and isinstance(part.value, str):
+        return statement(sql.Identifier(part.value))
+    return statement(part.value) if part.format_spec in {"i", "q"} else "?"
 
 
 def ends_transaction(query: Any) -> bool:
