@@ -101,8 +101,13 @@ ARGUMENTS = Arguments(
 )
 
 
-def libpq_arguments(parameters: Mapping[str, str], given: Mapping[str, Any], *, pooled: bool) -> Mapping[str, Any]:
-    """What to pass to libpq and psycopg, from a URL's parameters and from `connect_args`. Raises ConfigError."""
+def libpq_arguments(
+    parameters: Mapping[str, str], given: Mapping[str, Any], *, pooled: bool, awaited: bool = False
+) -> Mapping[str, Any]:
+    """What to pass to libpq and psycopg, from a URL's parameters and from `connect_args`. Raises ConfigError.
+
+    `awaited`: to psycopg's asyncio half.
+    """
     from psycopg.pq import Conninfo, version
 
     found = ARGUMENTS.check("postgresql", parameters, given)
@@ -116,7 +121,21 @@ def libpq_arguments(parameters: Mapping[str, str], given: Mapping[str, Any], *, 
         raise ConfigError(NO_OPTIONS)
     if pooled and found.get("prepare_threshold") is not None:
         raise ConfigError(_NO_PREPARING)
+    if "cursor_factory" in found:
+        _check_cursor(found["cursor_factory"], awaited=awaited)
     return found
+
+
+def _check_cursor(factory: type, *, awaited: bool) -> None:
+    from psycopg import AsyncCursor, AsyncServerCursor, Cursor, ServerCursor
+
+    if issubclass(factory, ServerCursor | AsyncServerCursor) or issubclass(factory, AsyncCursor) is not awaited:
+        wanted = AsyncCursor if awaited else Cursor
+        raise ConfigError(
+            f"cursor_factory in connect_args is not valid: {'an AsyncPool' if awaited else 'a Pool'} needs "
+            f"psycopg.{wanted.__name__} or a subclass of it, and not {factory.__name__}. A server-side cursor needs no "
+            "factory: conn.cursor(name) makes one"
+        )
 
 
 def libpq_defaults() -> Defaults:

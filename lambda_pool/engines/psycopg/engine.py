@@ -22,12 +22,15 @@ class PostgresEngine:
 
     name = "postgresql"
     default_port = 5432
-    arguments: ClassVar[Callable[..., Mapping[str, Any]]] = staticmethod(libpq_arguments)
     defaults: ClassVar[Callable[[], Defaults]] = staticmethod(libpq_defaults)
 
     def __init__(self, *, awaited: bool = False) -> None:
         """`awaited`: its connections are for asyncio."""
         self.awaited: bool = awaited
+
+    def arguments(self, parameters: Mapping[str, str], given: Mapping[str, Any], *, pooled: bool) -> Mapping[str, Any]:
+        """What to pass to libpq and psycopg. Raises ConfigError."""
+        return libpq_arguments(parameters, given, pooled=pooled, awaited=self.awaited)
 
     def load(self) -> None:
         """Import psycopg. Also raises ConfigError for a version that does not fit."""

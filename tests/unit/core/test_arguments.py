@@ -13,7 +13,7 @@ import pytest
 from psycopg.pq import Conninfo
 
 import lambda_pool
-from lambda_pool import ConfigError, Pool
+from lambda_pool import AsyncPool, ConfigError, Pool
 from lambda_pool.config import OPTIONS
 from lambda_pool.engines.arguments import Arguments
 from lambda_pool.engines.psycopg.arguments import ARGUMENTS as LIBPQ
@@ -210,6 +210,16 @@ def test_a_cursor_of_another_driver_is_refused_at_pool(engine: str, name: str) -
 
     with pytest.raises(ConfigError, match=f"{name} in connect_args is not valid: it must be (psycopg|pymysql)"):
         Pool(URLS[engine], connect_args={name: RealDictCursor})
+
+
+@pytest.mark.parametrize("server", [False, True])
+@pytest.mark.parametrize(("kind", "prefix", "other"), [(Pool, "", "Async"), (AsyncPool, "Async", "")])
+def test_a_cursor_of_psycopgs_other_half_is_refused_at_pool(kind: Any, prefix: str, other: str, server: bool) -> None:
+    wrong = getattr(psycopg, f"{prefix}ServerCursor" if server else f"{other}ClientCursor")
+    told = rf"cursor_factory in connect_args .* {kind.__name__} needs psycopg\.{prefix}Cursor .* not {wrong.__name__}"
+    with pytest.raises(ConfigError, match=told):
+        kind(URLS["postgresql"], connect_args={"cursor_factory": wrong})
+    kind(URLS["postgresql"], connect_args={"cursor_factory": getattr(psycopg, f"{prefix}ClientCursor")})
 
 
 # --- refused ----------------------------------------------------------------------------------------------------------
