@@ -137,7 +137,7 @@ def test_so_may_one_after_a_stream_of_a_statement_that_may_end_a_transaction(my:
                 my.insert(conn, 1)
 
 
-@pytest.mark.parametrize("how", ["copy", "stream", "pipeline"])
+@pytest.mark.parametrize("how", ["copy", "stream", "pipeline", "by hand in a pipeline"])
 def test_so_may_a_copy_a_stream_and_a_pipeline(pg: Database, how: str) -> None:
     with through(pg, autocommit=True) as (pool, line):
         with pytest.raises(lambda_pool.CommitUncertain), pool.connection() as conn:
@@ -153,7 +153,8 @@ def test_so_may_a_copy_a_stream_and_a_pipeline(pg: Database, how: str) -> None:
                 else:
                     with conn.pipeline():
                         line.cut(after=0, direction="to_client")
-                        conn.execute(f"insert into {pg.table} values (1)")
+                        cursor = conn.cursor() if how == "pipeline" else psycopg.Cursor(conn)
+                        cursor.execute(f"insert into {pg.table} values (1)")
 
 
 def test_a_copy_and_a_stream_after_it_was_lost_are_not_sent(pg: Database) -> None:

@@ -54,6 +54,12 @@ def by_a_cursor_of_ones_own(conn: Any, text: str) -> None:
     psycopg.ClientCursor(conn).execute(text)
 
 
+def by_one_in_a_pipeline(conn: Any, text: str) -> None:
+    with conn.pipeline():
+        for part in text.split(";"):
+            psycopg.Cursor(conn).execute(part)
+
+
 def many(conn: Any, text: str) -> None:
     for part in text.split(";"):
         conn.cursor().executemany(part, [()])
@@ -74,7 +80,16 @@ def by_a_named_cursor(conn: Any, text: str) -> None:
         cursor.fetchall()
 
 
-WAYS = [at_once, in_a_pipeline, by_a_cursor_of_ones_own, many, streamed, copied, by_a_named_cursor]
+WAYS = [
+    at_once,
+    in_a_pipeline,
+    by_a_cursor_of_ones_own,
+    by_one_in_a_pipeline,
+    many,
+    streamed,
+    copied,
+    by_a_named_cursor,
+]
 
 
 @pytest.mark.parametrize("autocommit", [False, True])

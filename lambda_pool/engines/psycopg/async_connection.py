@@ -131,7 +131,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
 
     async def wait(self, gen: Any, interval: float = _LOOK, timeout: float | None = None) -> Any:
         """Like the driver's, bounded if the pool waits. Also raises NoAnswerError; after a cancel, DeadlineExceeded."""
-        noted, unheard = self.pooled, self._about_to_wait()
+        noted, unheard = self.pooled, self._about_to_wait(gen)
         try:
             if timeout is not None:  # from notifies(), which expects psycopg's own error for it
                 return await super().wait(gen, max(interval, _LOOK), timeout)

@@ -85,7 +85,7 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
 
     def wait(self, gen: Any, interval: float = LOOK, timeout: float | None = None) -> Any:
         """Like the driver's, bounded if the pool waits. Also raises NoAnswerError; after a cancel, DeadlineExceeded."""
-        unheard = self._about_to_wait()
+        unheard = self._about_to_wait(gen)
         until = self.pooled.until
         if until is not None:
             left = max(until - monotonic(), 0.0)

@@ -48,6 +48,13 @@ def in_front(base: Any, plain: type, server: type) -> Any:
     return made
 
 
+def is_untracked(gen: Any) -> bool:
+    """Whether one of the driver's generators sends what a cursor says that is not tracked."""
+    frame = getattr(gen, "gi_frame", None)
+    owner = None if frame is None else frame.f_locals.get("self")
+    return isinstance(owner, psycopg.Cursor | psycopg.AsyncCursor) and not isinstance(owner, Telling)
+
+
 class Said(Announced):
     """A block in which a cursor says one statement. Its connection learns what that was, and what came of it.
 
@@ -116,7 +123,13 @@ def at_once(answer: Any) -> None:
         answer.close()
 
 
-class Tracked:
+class Telling:
+    """A cursor whose connection learns what it sends."""
+
+    __slots__ = ()
+
+
+class Tracked(Telling):
     """A mixin in front of a cursor class: it announces its waits to the connection, and notes there what it did."""
 
     __slots__ = ()

@@ -91,6 +91,14 @@ class Notes:
         """True in autocommit mode if nothing was open when the last statement was sent: it is its own transaction."""
         return autocommit and not self.before and not self.blocks
 
+    def note_unheard(self, me: object, *, saves: bool) -> bool:
+        """Note that a cursor that is not tracked sends a statement: it may be any. Out: `saves`, if it may commit."""
+        self.unheard = self.unheard or not self.ended
+        self.ended = self.changed = self.prepared = True
+        if saves and self.piped:  # its answer is awaited later
+            self.saving = me
+        return saves
+
     def note_stream(self, cursor: Any) -> None:
         """Note a cursor on the server before it is opened."""
         self.streams.add(ref(cursor, self.streams.discard))

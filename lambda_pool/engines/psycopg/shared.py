@@ -17,7 +17,7 @@ from ... import invocation
 from ...errors import CommitUncertain, DeadlineExceeded
 from ...waiting import READ, poll
 from ..base import AUTOCOMMITTED, INVALIDATES_POOL, MIN_IO_TIMEOUT, Failure, cancelled, cause, lost_answer, uncertain
-from .cursors import NOTHING_SAVED, at_once
+from .cursors import NOTHING_SAVED, at_once, is_untracked
 from .errors import classify
 from .fitness import unfit
 from .libpq import request_cancel
@@ -153,7 +153,7 @@ class Shared(_Connection):
         """In this block, this thread's or task's waits are the driver's own, or belong to statements that are noted."""
         return Announced(self)
 
-    def _about_to_wait(self) -> bool:
+    def _about_to_wait(self, gen: Any) -> bool:
         """Note what is known before a wait. True if nobody saw the statement that is waited for, and it may commit."""
         noted, status = self.pooled, self.pgconn.transaction_status
         noted.waits += 1
@@ -161,12 +161,10 @@ class Shared(_Connection):
             noted.before = status
         if noted.cancelled and status != _ACTIVE:
             noted.cancelled = False  # said on another thread of a statement that had just ended
-        if noted.known or noted.piped or self.me() in noted.knowing:
+        if noted.known or self.me() in noted.knowing or (noted.piped and not is_untracked(gen)):
             return False
         # An untracked cursor waits: its statement is unknown.
-        noted.unheard = noted.unheard or not noted.ended
-        noted.ended = noted.changed = noted.prepared = True
-        return status in _MAY_SAVE or noted.alone(self.autocommit)
+        return noted.note_unheard(self.me(), saves=status in _MAY_SAVE or noted.alone(self.autocommit))
 
     def _patience_for(self, timeout: float) -> float:
         """Seconds that a borrower's cancel may wait: `timeout` (0: no bound), at most until the invocation ends."""

@@ -278,6 +278,11 @@ async def in_a_pipeline(conn: Any, text: str) -> None:
         await conn.execute(text)
 
 
+async def by_one_in_a_pipeline(conn: Any, text: str) -> None:
+    async with conn.pipeline():
+        await psycopg.AsyncCursor(conn).execute(text)
+
+
 async def among_many(conn: Any, text: str) -> None:
     await conn.cursor().executemany(text, [()])
 
@@ -299,6 +304,7 @@ WAYS = [
     with_no_class,
     by_a_cursor_of_ones_own,
     in_a_pipeline,
+    by_one_in_a_pipeline,
     among_many,
     streamed,
     copied,
