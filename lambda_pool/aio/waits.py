@@ -135,10 +135,11 @@ async def ready(fd: int, events: int, timeout: float | None) -> int:
 class Unbroken:
     """A block that puts off a task's cancellation until it ends."""
 
-    __slots__ = ("_nested", "_seconds", "_task", "limit")
+    __slots__ = ("_again", "_nested", "_seconds", "_task", "limit")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
+        self._again = False
         self._task = asyncio.current_task()
         self._nested = self._task in _unbroken
         self.limit: float | None = None
@@ -152,6 +153,7 @@ class Unbroken:
         """Put off a cancellation, the first or another one. Out: until when to wait from now on."""
         if self.limit is None:
             self.limit = now + at_most(self._seconds)
+        self._again = self._again or not _by_a_scope()
         return self.limit if until is None else min(until, self.limit)
 
     def __exit__(
@@ -161,7 +163,7 @@ class Unbroken:
         if self._nested or task is None:
             return
         del _unbroken[task]
-        if self.limit is not None:
+        if self._again:
             # Not at once: the code around the block must be able to end well too, such as SQLAlchemy's session, which
             # closes itself in a task of its own.
             task.get_loop().call_later(_A_MOMENT, _cancel_again, task)
@@ -182,6 +184,12 @@ def _put_off(loop: asyncio.AbstractEventLoop, until: float | None) -> float:
     if block is None:
         raise  # noqa: PLE0704 - called where it is handled
     return block.put_off(loop.time(), until)
+
+
+def _by_a_scope() -> bool:
+    """True if a cancel scope of anyio's cancels this task. It does so again by itself, except where it is shielded."""
+    anyio = sys.modules.get("anyio")
+    return anyio is not None and bool(anyio.current_effective_deadline() == -inf)
 
 
 def _cancel_again(task: "asyncio.Task[Any]") -> None:

@@ -226,6 +226,34 @@ def test_while_run_looks_what_became_of_a_deadlock(ground: Ground, proxy: Faulty
     assert ground.rows() == []
 
 
+@pytest.mark.parametrize("amid", ["statement", "commit"])
+def test_a_scope_that_was_cancelled_leaves_what_it_shields_alone(ground: Ground, proxy: FaultyProxy, amid: str) -> None:
+    """A cancel scope of anyio's cancels again by itself: nothing of it has to be delivered later."""
+    import anyio
+
+    pool = through(proxy, ground)
+    cleaned = []
+
+    async def main() -> None:
+        await pool.warm()
+        with anyio.move_on_after(0.3):
+            try:
+                async with pool.connection() as conn:
+                    await ground.insert(conn, 1)
+                    if amid == "statement":
+                        await query(conn, ground.slow)
+                    proxy.delay(0.5, new=False)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await asyncio.sleep(0.2)
+                    cleaned.append(True)
+        proxy.heal()
+
+    asyncio.run(main())
+    assert cleaned == [True]
+    assert ground.rows() == ([1] if amid == "commit" else [])
+
+
 def test_a_timeout_that_ends_while_a_commit_is_heard_is_no_timeout(ground: Ground, proxy: FaultyProxy) -> None:
     pool = through(proxy, ground)
 
