@@ -28,26 +28,25 @@ class PooledContext(Generic[Conn]):
     `timeout`: the most seconds to wait, None for the option `timeout`. `readonly`: in a read-only transaction.
     """
 
-    __slots__ = ("_entry", "_pool", "_readonly", "_timeout")
+    __slots__ = ("_entered", "_entry", "_pool", "_readonly", "_timeout")
 
     def __init__(self, pool: ConnectionPool, timeout: float | None, *, readonly: bool) -> None:
         self._pool = pool
         self._timeout = timeout
         self._readonly = readonly
+        self._entered = False
         self._entry: Entry | None = None
 
     def __enter__(self) -> Conn:
-        if self._entry is not None:
+        if self._entered:
             raise LambdaPoolError("this connection() was entered twice: call pool.connection() for each block")
-        pool = self._pool
-        deadline = Deadline(
-            self._timeout or pool.config.timeout, wake=0.0 if self._timeout else pool.config.wake_timeout
-        )
-        if self._readonly:
-            entry = self._entry = pool.acquire_transaction(deadline, readonly=True, guarded=False)
-        else:
-            entry = self._entry = pool.acquire(Role.WRITER, deadline)
-        borrower.note(entry, sys._getframe(1), deep=pool.config.leak_after > 0)
+        self._entered = True  # before it waits, so that another thread is told
+        try:
+            entry = self._entry = borrow(self._pool, self._timeout, readonly=self._readonly)
+        except BaseException:
+            self._entered = False
+            raise
+        borrower.note(entry, sys._getframe(1), deep=self._pool.config.leak_after > 0)
         conn: Conn = entry.link.driver_connection
         return conn
 
@@ -58,5 +57,14 @@ class PooledContext(Generic[Conn]):
         traceback: TracebackType | None,
     ) -> None:
         entry, self._entry = self._entry, None
+        self._entered = False
         if entry is not None:
             self._pool.release(entry, exc)
+
+
+def borrow(pool: ConnectionPool, timeout: float | None, *, readonly: bool) -> Entry:
+    """Borrow as `Pool.connection` says."""
+    deadline = Deadline(timeout or pool.config.timeout, wake=0.0 if timeout else pool.config.wake_timeout)
+    if readonly:
+        return pool.acquire_transaction(deadline, readonly=True, guarded=False)
+    return pool.acquire(Role.WRITER, deadline)

@@ -15,6 +15,7 @@ from ..endpoints.base import Role
 from ..errors import ConfigError, LambdaPoolError
 from ..invocation import Deadline
 from ..pool import ConnectionPool
+from ..pooled_context import borrow
 from ..secret import private
 from ..signature import Signature
 from ..waiting import finish
@@ -168,7 +169,7 @@ class AsyncPool:
 class AsyncPooledContext:
     """One borrowed connection. See `AsyncPool.connection`."""
 
-    __slots__ = ("_entry", "_lent", "_pool", "_readonly", "_timeout")
+    __slots__ = ("_entered", "_entry", "_lent", "_pool", "_readonly", "_timeout")
 
     def __init__(
         self, pool: ConnectionPool, lent: Callable[[Any], Any], timeout: float | None, *, readonly: bool
@@ -177,25 +178,22 @@ class AsyncPooledContext:
         self._lent = lent
         self._timeout = timeout
         self._readonly = readonly
+        self._entered = False
         self._entry: Entry | None = None
 
     async def __aenter__(self) -> Any:
         require_loop("AsyncPool.connection()")
-        if self._entry is not None:
+        if self._entered:
             raise LambdaPoolError("this connection() was entered twice: call pool.connection() for each block")
         frame = sys._getframe(1)
-        entry = self._entry = await spawn(self._acquire)
+        self._entered = True  # before it waits, so that another task is told
+        try:
+            entry = self._entry = await spawn(borrow, self._pool, self._timeout, readonly=self._readonly)
+        except BaseException:
+            self._entered = False
+            raise
         borrower.note(entry, frame, deep=self._pool.config.leak_after > 0)
         return self._lent(entry.link.driver_connection)
-
-    def _acquire(self) -> Entry:
-        pool = self._pool
-        deadline = Deadline(
-            self._timeout or pool.config.timeout, wake=0.0 if self._timeout else pool.config.wake_timeout
-        )
-        if self._readonly:
-            return pool.acquire_transaction(deadline, readonly=True, guarded=False)
-        return pool.acquire(Role.WRITER, deadline)
 
     async def __aexit__(
         self,
@@ -204,6 +202,7 @@ class AsyncPooledContext:
         traceback: TracebackType | None,
     ) -> None:
         entry, self._entry = self._entry, None
+        self._entered = False
         if entry is not None:
             await release(self._pool, entry, exc)
 

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 
 import lambda_pool
-from lambda_pool import ConfigError, NotCommitted, PoolTimeout
+from lambda_pool import ConfigError, LambdaPoolError, NotCommitted, PoolTimeout
 from lambda_pool.aio.pool import core_of_async
 from lambda_pool.aio.waits import spawn
 from lambda_pool.waiting import cannot_go_on, current_borrower, pause
@@ -337,6 +337,27 @@ def test_other_tasks_go_on_while_one_waits(ground: Ground) -> None:
             await query(conn, ground.slow.replace("30", "0.3"))
 
     assert asyncio.run(main()) < 0.25
+
+
+def test_a_block_that_two_tasks_enter_is_refused(ground: Ground) -> None:
+    """The second one comes while the first one still waits for its connection."""
+    pool = ground.pool(max_size=2)
+    block = pool.connection()
+
+    async def enter() -> None:
+        async with block as conn:
+            await query(conn, "select 1")
+
+    async def main() -> None:
+        first = asyncio.create_task(enter())
+        await asyncio.sleep(0)
+        with pytest.raises(LambdaPoolError, match="entered twice"):
+            await enter()
+        await first
+        await enter()  # one after the other is fine
+
+    asyncio.run(main())
+    assert at_rest(pool)
 
 
 def test_close_and_warm(ground: Ground) -> None:

@@ -175,6 +175,23 @@ class TestCheckout:
             pass
         assert (pool.stats().size, pool.stats().idle) == (1, 1)
 
+    def test_entering_what_still_waits_in_another_thread_is_refused(self, pool: lambda_pool.Pool) -> None:
+        lease = pool.connection()
+
+        def enter() -> None:
+            with lease:
+                pass
+
+        with pool.connection():
+            waits = in_thread(enter)
+            until(lambda: pool.stats().waiting == 1)
+            with pytest.raises(lambda_pool.LambdaPoolError, match="twice"), lease:
+                pass
+        waits.join()
+        with lease:  # one after the other is fine
+            assert pool.stats().in_use == 1
+        assert (pool.stats().size, pool.stats().idle) == (1, 1)
+
     @pytest.mark.parametrize("timeout", [0, -1, float("nan")])
     def test_a_wrong_timeout(self, pool: lambda_pool.Pool, timeout: float) -> None:
         with pytest.raises(lambda_pool.ConfigError, match="timeout="):
