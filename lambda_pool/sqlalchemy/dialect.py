@@ -223,8 +223,10 @@ class PooledDialect(SettingDialect):
         self.borrowed(dbapi_connection).commit()
 
     def do_rollback(self, dbapi_connection: Any) -> None:
-        """It never fails: if the server cannot be told, the connection is closed."""
-        self.borrowed(dbapi_connection).roll_back()
+        """It never fails: if the server cannot be told, the connection is closed. One taken back has nothing open."""
+        borrowed = self._borrowed.get(getattr(dbapi_connection, "dbapi_connection", dbapi_connection))
+        if borrowed is not None:
+            borrowed.roll_back()
 
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
         """True also if the pool says so; a failover condemns each connection that is as old as this one."""

@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+import gc
 import time
+from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
 import sqlalchemy
 from sqlalchemy import text
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import SAWarning, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession
 from sqlalchemy.ext.asyncio import create_async_engine as plain_create
 from sqlalchemy.orm import Session, registry
@@ -138,6 +140,37 @@ def test_streams(ground: Ground) -> None:
             assert len(await numbers(conn, ground)) == 50
 
     asyncio.run(work())
+    assert at_rest(pool)
+
+
+def test_a_generator_that_only_the_garbage_collector_finds_ends_without_an_error(ground: Ground) -> None:
+    """SQLAlchemy takes its connection away first. The generator's own rollback comes after that."""
+    pool = ground.pool(max_size=1)
+    engine = create_async_engine(pool)
+    problems: list[dict[str, Any]] = []
+
+    async def rows() -> AsyncIterator[int]:
+        async with engine.connect() as conn:
+            await conn.execute(text("select 1"))
+            yield 1
+
+    async def leave() -> None:
+        left: list[Any] = [rows()]
+        left.append(left)
+        await anext(left[0])
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, problem: problems.append(problem))
+        await leave()
+        with pytest.warns(SAWarning, match="garbage collector"):
+            gc.collect()
+        while pool.stats().in_use:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.1)
+        gc.collect()  # only then does a task say that nobody has asked for its error
+
+    asyncio.run(main())
+    assert problems == []
     assert at_rest(pool)
 
 
