@@ -26,7 +26,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
-Unavailable = Callable[[Scope, Exception], Any]
+Unavailable = Callable[[Scope, LambdaPoolError], Any]
 """`on_unavailable(scope, error)`: returns an ASGI application that answers, such as a Starlette response, or an
 awaitable of one."""
 

@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from . import lifecycle
 from .borrower import place
 from .endpoints.base import Role
-from .errors import ConfigError
+from .errors import ConfigError, LambdaPoolError
 from .finished import finished
 from .injection import Call, injector
 from .invocation import Deadline, running
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from .aio.loop import EnvironmentLoop as Loop
 
 R = TypeVar("R")
-Unavailable = Callable[[Any, Any, Exception], Any]
+Unavailable = Callable[[Any, Any, LambdaPoolError], Any]
 """`on_unavailable(event, context, error)`: its answer becomes the invocation's."""
 
 Lend = Callable[[], tuple[Any, Callable[[BaseException | None], None]]]

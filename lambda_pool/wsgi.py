@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
 App = Callable[[Environ, StartResponse], Iterable[bytes]]
-Unavailable = Callable[[Environ, Exception], App]
+Unavailable = Callable[[Environ, LambdaPoolError], App]
 """`on_unavailable(environ, error)`: returns a WSGI application that answers, such as a Flask response."""
 
 __all__ = ["Middleware"]

@@ -3,6 +3,7 @@
 `assert_type` says what must come out. A line with `type: ignore` must be an error; both complain if it is none.
 """
 
+from collections.abc import MutableMapping
 from typing import Any, TypedDict, assert_type
 
 import psycopg
@@ -11,7 +12,7 @@ from psycopg.rows import DictRow
 from sqlalchemy.orm import Session
 
 import lambda_pool
-from lambda_pool import IamToken, Pool, RdsProxy
+from lambda_pool import IamToken, Pool, RdsProxy, asgi, wsgi
 from lambda_pool.sqlalchemy import create_engine
 from lambda_pool.sqlalchemy import handler as session_handler
 
@@ -112,6 +113,36 @@ def named(event: Order, context: Context, db: psycopg.Connection) -> dict[str, i
 
 assert_type(named({"item": "tea"}, Context()), dict[str, int])
 named("tea", Context())  # type: ignore[arg-type]
+
+
+def unavailable(event: dict[str, Any], context: Context, error: lambda_pool.LambdaPoolError) -> dict[str, Any]:
+    """It only ever gets an error of the package."""
+    return {"statusCode": 503, "body": type(error).__name__}
+
+
+@postgres.handler(on_unavailable=unavailable)
+def answered(event: Order, context: Context, conn: psycopg.Connection) -> dict[str, Any]:
+    """Somebody else answers if there is no connection."""
+    return {"body": count(conn)}
+
+
+assert_type(answered({"item": "tea"}, Context()), dict[str, Any])
+
+
+def asgi_unavailable(scope: MutableMapping[str, Any], error: lambda_pool.LambdaPoolError) -> Any:
+    """The same for a request."""
+
+
+def wsgi_unavailable(environ: dict[str, Any], error: lambda_pool.LambdaPoolError) -> Any:
+    """The same for a request."""
+
+
+def application(*received: Any) -> Any:
+    """Stands for both kinds of applications."""
+
+
+asgi.Middleware(application, postgres, on_unavailable=asgi_unavailable)
+wsgi.Middleware(application, postgres, on_unavailable=wsgi_unavailable)
 
 
 @mysql.handler
