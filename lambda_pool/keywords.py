@@ -8,8 +8,8 @@ from .endpoints.base import EndpointSource
 from .events import Observer
 
 
-class Options(TypedDict, total=False):
-    """Every option; seconds are floats. The last six go with `host`; with a URL, they belong in its query."""
+class _Plain(TypedDict, total=False):
+    """The options but `connect_args`; seconds are floats. The last six go with `host`; with a URL, in its query."""
 
     max_size: int
     min_size: int
@@ -32,7 +32,6 @@ class Options(TypedDict, total=False):
     graceful_shutdown: bool
     metrics: str
     metrics_interval: float
-    connect_args: Mapping[str, Any]
     sslmode: str
     sslrootcert: str
     sslcert: str
@@ -41,9 +40,13 @@ class Options(TypedDict, total=False):
     pooled: bool
 
 
-class Arguments(Options, total=False):
-    """Every argument of `Pool` except the URL and those that tell the pool's type."""
+class Options(_Plain, total=False):
+    """Every option."""
 
+    connect_args: Mapping[str, Any]
+
+
+class _Where(TypedDict, total=False):
     host: str | None
     user: str | None
     password: str | None
@@ -52,3 +55,11 @@ class Arguments(Options, total=False):
     endpoint: EndpointSource | None
     name: str | None
     observers: Sequence[Observer] | None
+
+
+class Further(_Plain, _Where, total=False):
+    """Every argument of `Pool` except the URL and those that tell the pool's type. A row factory is one of them."""
+
+
+class Arguments(Options, _Where, total=False):
+    """The same with `connect_args`."""

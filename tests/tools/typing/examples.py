@@ -44,6 +44,11 @@ assert_type(Pool(host="orders.example", port=3306, user="app"), "Pool[pymysql.co
 
 by_annotation: Pool[psycopg.Connection] = Pool(url())
 of_dictionaries: Pool[psycopg.Connection[DictRow]] = Pool(url(), connect_args={"row_factory": "dict_row"})
+of_dictionaries_by_parts: Pool[psycopg.Connection[DictRow]] = Pool(
+    engine="postgresql", host="orders.example", connect_args={"row_factory": "dict_row"}
+)
+assert_type(Pool(url(), engine="postgresql", connect_args={}), Pool[psycopg.Connection[Any]])
+assert_type(Pool(url(), engine="mysql", connect_args={}), "Pool[pymysql.connections.Connection[Any]]")
 of_any: Pool = Pool(url())
 wider: Pool[psycopg.Connection[Any]] = of_dictionaries
 other: "Pool[pymysql.connections.Connection]" = Pool(url(), engine="postgresql")  # type: ignore[assignment]
