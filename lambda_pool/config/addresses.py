@@ -4,6 +4,7 @@ from ..errors import ConfigError
 from .values import bad, decoded
 
 MAX_PORT = 65535
+HOST = "a host name without spaces, quotes, other signs and empty parts, or an IP address"
 ESCAPES = "in a user or a password write : / ? # @ % as %3A %2F %3F %23 %40 %25"
 
 Address = tuple[str, int | None]
@@ -53,19 +54,34 @@ def _split(address: str) -> Address:
 
 
 def checked_host(name: str, host: str) -> str:
-    """Return a host as it is. Raises ConfigError for a name with blanks."""
-    if not host.isprintable() or (not host.startswith("/") and any(character.isspace() for character in host)):
-        raise bad(name, host, "a host name without spaces")
+    """Return a host as it is. Raises ConfigError for a text that cannot be one."""
+    if not may_be_host(host):
+        raise bad(name, host, HOST)
     return host
+
+
+def may_be_host(host: str) -> bool:
+    """False for a text that is no host's name, no IP address and no Unix socket, such as a quoted name or an ARN."""
+    if host[:1] in {"/", "@"}:
+        return host.isprintable()
+    if ":" in host:
+        return _is_address(host)
+    labels = host.removesuffix(".").split(".")
+    return not host or all(label and all(each.isalnum() or each in "-_" for each in label) for label in labels)
+
+
+def _is_address(text: str) -> bool:
+    import ipaddress
+
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
 
 
 def address_of(text: str) -> str:
     """Return a hostaddr, which may be empty, as it is. Raises ConfigError if it is not an IP address."""
-    if text:
-        import ipaddress
-
-        try:
-            ipaddress.ip_address(text)
-        except ValueError:
-            raise bad("hostaddr", text, "an IP address; write a name as the URL's host") from None
+    if text and not _is_address(text):
+        raise bad("hostaddr", text, "an IP address; write a name as the URL's host")
     return text

@@ -6,7 +6,7 @@ from contextlib import suppress
 from ..errors import ConfigError
 from ..secret import Secret
 from . import synonyms
-from .addresses import MAX_PORT, Address, split_addresses
+from .addresses import HOST, MAX_PORT, Address, may_be_host, split_addresses
 from .url import ENGINES, Url, own_fields
 from .values import is_sendable, plain
 
@@ -65,7 +65,7 @@ def _hosts(called: Callable[[str], str], value: object) -> list[Address]:
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
     # The value is never shown: somebody may have put a URL here, with its password.
-    wanted = "a host name without spaces"
+    wanted = HOST
     if not host.startswith("/") and ("/" in host or "@" in host[1:]):
         wanted = "only a host name; pass a whole URL as url"
     elif "," in host:
@@ -74,7 +74,7 @@ def _hosts(called: Callable[[str], str], value: object) -> list[Address]:
         wanted = "host names with commas in between, each followed by a colon and its port if it has its own port"
     elif host.count(":") == 1:
         wanted = f"only a host name; pass the port as {called('port')}"
-    elif host.isprintable() and (host.startswith("/") or " " not in host):
+    elif may_be_host(host):
         return [(host, None)]
     raise ConfigError(f"{name} is not valid: it must be {wanted}")
 

@@ -349,9 +349,8 @@ def test_a_name_without_an_address(server: Server) -> None:
         assert "still exists" in Found(json.loads(out)).failed_at("dns")
 
 
-@pytest.mark.parametrize("host", ["x" * 64, "a..b"])
-def test_what_is_no_name(server: Server, host: str) -> None:
-    examine(url_of(server, host=host)).failed_at("dns")
+def test_a_name_that_is_too_long(server: Server) -> None:
+    examine(url_of(server, host="x" * 64)).failed_at("dns")
 
 
 def test_a_name_server_that_does_not_answer(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1140,7 +1139,7 @@ def test_what_a_stranger_sends_is_readable(data: bytes, text: str) -> None:
 REPR = re.compile(r"\[Errno|\(\d+, ['\"]|b'|\w+\(.*=.*\)|<[\w.]+ object|Traceback|\w+Error:|\{'")
 
 
-@pytest.mark.parametrize("parts", [{}, {"database": "nowhere"}, {"port": 1}, {"host": "a..b"}], ids=str)
+@pytest.mark.parametrize("parts", [{}, {"database": "nowhere"}, {"port": 1}, {"host": "x" * 64}], ids=str)
 @pytest.mark.parametrize("password", [PASSWORD, "canary of another"])
 def test_no_step_shows_what_only_programmers_read(server: Server, password: str, parts: dict[str, Any]) -> None:
     found = examine(server.url("app", password, **parts))
