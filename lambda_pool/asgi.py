@@ -78,7 +78,7 @@ class Middleware:
         except BaseException as failure:  # noqa: BLE001 - raised below, once everything is cleaned up
             error = failure
         try:
-            error = await _end(served, error)
+            error = await _end(served, error, cut=answer.cut)
             refused = served.unavailable(error, answer.status) if http and not answer.passed_on else None
             if refused is not None:
                 serving.log_refused(str(scope.get("method")), str(scope.get("path")), refused)
@@ -112,11 +112,15 @@ class _Answer:
         self._served = served
         self._kept: list[Message] = []
         self.passed_on = False
+        self.cut = False
+        """More was to come: as long as that is so, its client was not told that all is well."""
         self.status = 0
 
     async def send(self, message: Message) -> None:
         """Take a message from the application, and pass it on or keep it."""
         kind = message["type"]
+        if kind == "http.response.body":
+            self.cut = bool(message.get("more_body"))
         if self.passed_on or kind in _BESIDE:
             await self._send(message)
             return
@@ -152,18 +156,19 @@ class _Answer:
         return self.status == 500 or (self.status < 400 and self._served.holds_transaction())
 
 
-async def _end(served: serving.Served, error: BaseException | None) -> BaseException | None:
-    """Clean up, and let pools ask how crowded their server is. If that may take a while, other requests go on."""
+async def _end(served: serving.Served, error: BaseException | None, *, cut: bool) -> BaseException | None:
+    """Clean up (see `Served.end`), and let pools ask how crowded their server is. Meanwhile other requests go on."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:  # another kind of loop, which no question may hold up
-        return served.end(error)
+        return served.end(error, cut=cut)
     if error is None and served.holds_any():
         try:
             await closed(served.holds_any, at_most(_CLOSING))
         except asyncio.CancelledError as cancelled:
             error = cancelled
-    ended = await _aside(served.end, error) if served.holds_any() else served.end(error)
+    end = partial(served.end, error, cut=cut)
+    ended = await _aside(end) if served.holds_any() else end()
     for pool in lifecycle.due_to_ask():
         if pool.awaited:
             from .aio.waits import spawn

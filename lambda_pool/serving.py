@@ -75,15 +75,19 @@ class Served:
         """True while it holds a connection."""
         return any(reclaim.lent_for(pool, self.request) for pool in lifecycle.pools())
 
-    def end(self, error: BaseException | None) -> BaseException | None:
-        """Clean up after the request, which ended with `error`. Out: the error to answer it with."""
+    def end(self, error: BaseException | None, *, cut: bool = False) -> BaseException | None:
+        """Clean up after the request, which ended with `error`. Out: the error to answer it with.
+
+        If its answer was `cut`, because its client hung up, work that is not saved is no error: nobody was told that
+        it is.
+        """
         counted, self._counted = self._counted, False  # once, even if an alarm breaks this off and it is called again
         try:
             if self._disarm is not None:
                 self._disarm()
         finally:
-            problem = lifecycle.end_request(self.request, failed=error is not None, counted=counted)
-        return error or problem
+            problem = lifecycle.end_request(self.request, failed=cut or error is not None, counted=counted)
+        return error or (None if cut else problem)
 
     def ask(self, pool: ConnectionPool) -> None:
         """Let a pool ask how crowded its server is, before this request's deadline: its answer waits for that."""

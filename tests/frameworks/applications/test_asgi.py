@@ -225,6 +225,24 @@ class TestCleanUp:
         assert ended.failed == [True]
         assert "a connection was held for" in caplog.text
 
+    def test_a_client_that_hangs_up_amid_a_stream_is_no_error(
+        self, pool: lambda_pool.Pool, server: Server, ended: Ended
+    ) -> None:
+        """Starlette's BaseHTTPMiddleware leaves the stream's generator where it is, and the application ends well."""
+        left: list[Any] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            left.append(pool.connection())
+            insert(left[-1].__enter__(), 1)
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+            await send({"type": "http.response.body", "body": b"1", "more_body": True})
+
+        answer = ask(Middleware(app, pool))
+        assert (answer.status, answer.error) == (200, None)
+        assert saved(server) == []
+        assert (pool.stats().in_use, pool.stats().leaked) == (0, 1)
+        assert ended.failed == [True]
+
     def test_a_silent_server_is_not_told_to_stop_past_the_deadline(self, server: Server, wrap: Wrap) -> None:
         """A statement that a thread of the request left running is ended, but the answer waits for that."""
         sleep = "select pg_sleep(20)" if isinstance(server, PostgresServer) else "select sleep(20)"
