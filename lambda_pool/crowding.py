@@ -60,8 +60,7 @@ def _keep_or_close(pool: "ConnectionPool", until: float | None) -> None:
             _put_off(pool, entry)
             entry.heard(wall, mono)
             turn = entry.returned
-            # A request's answer may be out already, and a freeze may have come while the server was asked.
-            pool.give_back(entry, (wall, mono))
+            pool.give_back(entry)
             entry.returned = turn  # asking does not count as a use: the order of last use stays as it was
         else:
             pool.discard(entry, Reason.CROWDED)

@@ -137,7 +137,8 @@ class ConnectionPool:
         """An idle entry, or room for a new one, waiting in the queue until there is either; and whether it waited."""
         me, request = current_borrower(), asking.get()
         with self.lock:
-            self.state.forget_turns(me)
+            if self.state.queue:
+                self.state.forget_turns(me)
             entry = self.state.acquire(role, me, request=request)
             if entry is not None:
                 return entry, False
@@ -185,7 +186,7 @@ class ConnectionPool:
             borrower.warn_unknown_deadline(self.name)
         entry.fresh = fresh
         entry.work = Work.OPEN
-        entry.condemned, entry.cancel_mono = False, -1.0
+        entry.answered, entry.condemned, entry.cancel_mono = False, False, -1.0
         if entry.request is not None:
             entry.request.note_lent()
         entry.borrowed_mono = monotonic()
@@ -212,7 +213,7 @@ class ConnectionPool:
         if entry.link.status() not in AT_REST:
             borrower.warn_used_after_return(self.events, entry)
             return Reason.BROKEN
-        start = monotonic()
+        wall, start = time(), monotonic()
         try:
             entry.link.ping(max(min(self.config.ping_timeout, deadline.left()), 0.001))
         except Exception as error:
@@ -223,7 +224,7 @@ class ConnectionPool:
                 raise
             self.note_failover(entry, kind)
             return Reason.DEAD
-        entry.heard(time(), monotonic())
+        entry.heard(wall, start)
         self.events.emit(Pinged(self.name, monotonic() - start, True))
         return Verdict.REUSE
 
@@ -273,16 +274,13 @@ class ConnectionPool:
         """Take a connection back. See `release.release`."""
         release(self, entry, error, strict=strict)
 
-    def give_back(self, entry: Entry, at: tuple[float, float] | None = None) -> None:
-        """Cache a clean connection, idle since `at` (by both clocks) or now, and wake who has waited longest."""
-        wall, mono = at or (time(), monotonic())
-        entry.idle_wall, entry.idle_mono = wall, mono
-        if entry.answered:
-            entry.answered = False
-            entry.heard(wall, mono)
-        if wall >= entry.ask_wall or mono >= entry.ask_mono:
+    def give_back(self, entry: Entry) -> None:
+        """Cache a clean connection, and wake the borrower that has waited longest."""
+        if not entry.answered:
+            entry.idle_wall, entry.idle_mono = time(), monotonic()
+        if entry.idle_wall >= entry.ask_wall or entry.idle_mono >= entry.ask_mono:
             self.to_ask = True
-        returned = self._returned(entry, mono)
+        returned = self._returned(entry)
         with self.lock:
             kept = self.state.give_back(entry)
             outdated = entry.generation != self.state.generation
@@ -294,7 +292,7 @@ class ConnectionPool:
         if outdated:
             self._close_outdated()
 
-    def _returned(self, entry: Entry, mono: float) -> Returned | None:
+    def _returned(self, entry: Entry) -> Returned | None:
         """The event for a borrow that ends; None if it was emitted already, or if there are no observers."""
         if not self.events.observers:
             entry.borrowed_mono = 0.0
@@ -303,11 +301,11 @@ class ConnectionPool:
             since, entry.borrowed_mono = entry.borrowed_mono, 0.0
             # This entry counts in any case: if it was taken away, it is no longer listed, but was in use until now.
             others = sum(each.state is not State.IDLE for each in self.state.entries if each is not entry)
-        return Returned(self.name, mono - since, entry.checkout, not entry.fresh, others + 1) if since else None
+        return Returned(self.name, monotonic() - since, entry.checkout, not entry.fresh, others + 1) if since else None
 
     def emit_returned(self, entry: Entry) -> None:
         """Emit the event of a borrow whose connection leaves the pool; only once, even if it comes back after all."""
-        returned = self._returned(entry, monotonic())
+        returned = self._returned(entry)
         if returned is not None:
             self.events.emit(returned)
 

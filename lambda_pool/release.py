@@ -1,7 +1,7 @@
 """The way back: a borrower's transaction is ended, and its connection is restored to how it was lent, or closed."""
 
 import logging
-from time import monotonic
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from . import borrower, invocation
@@ -125,6 +125,7 @@ def _look_how_long(pool: "ConnectionPool", entry: Entry) -> None:
 def end_transaction(pool: "ConnectionPool", entry: Entry, *, commit: bool, strict: bool, last: bool = True) -> None:
     """Commit or roll back, if a transaction is or may be open. Raises NotCommitted, or what the engine raises."""
     timeout = _bound(invocation.remaining())
+    wall, mono = time(), monotonic()
     if commit:
         try:
             outcome = entry.link.commit(timeout, last=last)
@@ -136,7 +137,8 @@ def end_transaction(pool: "ConnectionPool", entry: Entry, *, commit: bool, stric
     else:
         # A rollback that takes longer than a checkout may take is given up: closing has the same effect.
         outcome = entry.link.rollback(min(pool.config.timeout, timeout or pool.config.timeout), last=last)
-    entry.answered = outcome is not Outcome.NONE
+    if outcome is not Outcome.NONE:
+        entry.heard(wall, mono)
     if outcome is Outcome.ROLLED_BACK:
         pool.events.emit(RolledBack(pool.name, "error"))
     elif outcome is Outcome.FAILED and commit:

@@ -118,7 +118,7 @@ class Entry:
         self.silence: float = _NEVER
         self.silent_wall: float = _NEVER
         self.silent_mono: float = _NEVER
-        self.answered: bool = False  # the server answered when it was given back
+        self.answered: bool = False  # `heard` was called in this borrow
         # The current or last borrow: its start (0: not lent yet, or already reported), its checkout in seconds, and
         # whether it opened a connection.
         self.borrowed_mono: float = 0.0
@@ -155,15 +155,19 @@ class Entry:
         self.lifetime = lifetime
         self.expires_wall = wall + lifetime
         self.expires_mono = mono + lifetime
-        self.created_wall = self.idle_wall = wall
-        self.created_mono = self.idle_mono = mono
+        self.created_wall, self.created_mono = wall, mono
         self.lasts = timer - _EARLIER if timer else _NEVER
         self.silence = timer - longest - _ROUND_TRIP if timer else _NEVER
         self.heard(wall, mono)
         self.ask_wall = self.ask_mono = 0.0 if asks else _NEVER
 
     def heard(self, wall: float, mono: float) -> None:
-        """The server has just answered, so its timer has started again."""
+        """The server answered what was sent at this time. Since then it is idle, and the server's timer runs.
+
+        Not since the answer: it may have been read from the socket's buffer after a freeze.
+        """
+        self.answered = True
+        self.idle_wall, self.idle_mono = wall, mono
         self.silent_wall = wall + self.silence
         self.silent_mono = mono + self.silence
 

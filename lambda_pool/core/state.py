@@ -96,10 +96,9 @@ class PoolState:
 
     def forget_turns(self, owner: int) -> None:
         """Remove the places of a borrower that does not wait: an exception left them behind in the queue."""
-        if self.queue:
-            for turn in [turn for turn in self.queue if turn.owner == owner]:
-                self.queue.remove(turn)
-            self._pass_over_abandoned()
+        for turn in [turn for turn in self.queue if turn.owner == owner]:
+            self.queue.remove(turn)
+        self._pass_over_abandoned()
 
     def wake(self) -> None:
         """Let the first in the queue look again, if there is something to find."""

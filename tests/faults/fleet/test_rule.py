@@ -389,8 +389,8 @@ def timed(*, used: float, heard: float, timer: float = 60.0, longest: float = 30
         timer=timer,
         longest=longest,
     )
-    made.idle_wall = made.idle_mono = 2000.0 - used
     made.heard(2000.0 - heard, 2000.0 - heard)
+    made.idle_wall = made.idle_mono = 2000.0 - used
     return made
 
 

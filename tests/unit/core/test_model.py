@@ -93,8 +93,9 @@ class PoolMachine(RuleBasedStateMachine):
         self.patch = pytest.MonkeyPatch()
         self.wall, self.mono = 1000.0, 1000.0
         self.pid = 1
-        self.patch.setattr("lambda_pool.pool.time", lambda: self.wall)
-        self.patch.setattr("lambda_pool.pool.monotonic", lambda: self.mono)
+        for module in ("pool", "release"):
+            self.patch.setattr(f"lambda_pool.{module}.time", lambda: self.wall)
+            self.patch.setattr(f"lambda_pool.{module}.monotonic", lambda: self.mono)
         self.patch.setattr("lambda_pool.pool.uniform", lambda: 0.5)
         self.patch.setattr("lambda_pool.reclaim.monotonic", lambda: self.mono)
         self.patch.setattr("lambda_pool.replay.backoff", lambda attempt: 0.0)

@@ -112,6 +112,26 @@ class TestCheckout:
                 time.sleep(0.001)
         assert pool.stats().pings == 2
 
+    @pytest.mark.parametrize("clock", ["time", "monotonic"])
+    def test_a_freeze_amid_the_end_of_a_transaction_counts_as_idle(
+        self, pool: lambda_pool.Pool, driver: FakeDriver, monkeypatch: pytest.MonkeyPatch, clock: str
+    ) -> None:
+        """A server's request may be answered by then, so that the environment freezes. The peer may go meanwhile."""
+        real = getattr(time, clock)
+        with pool.connection() as conn:
+            conn.execute("insert")
+            link = driver.links[0]
+            commit = link.commit
+
+            def thawed(timeout: float | None, *, last: bool = True) -> Outcome:
+                for module in ("pool", "release"):
+                    monkeypatch.setattr(f"lambda_pool.{module}.{clock}", lambda: real() + 60.0)
+                return commit(timeout, last=last)
+
+            monkeypatch.setattr(link, "commit", thawed)
+        with pool.connection():
+            assert link.history == ["execute", "commit", "ping"]
+
     def test_lifetime_has_jitter_of_a_tenth(self, driver: FakeDriver) -> None:
         pool = driver.pool(max_size=50, min_size=50, max_lifetime=100.0)
         pool.warm()
