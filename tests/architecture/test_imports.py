@@ -39,6 +39,7 @@ LEVELS = [
     {"asgi", "wsgi"},
     {"testing"},
     {"cli", "django", "fastapi", "sqlalchemy"},
+    {"__main__"},
 ]
 ADAPTERS = ("engines", "auth", "endpoints", "metrics")
 # `invocation` is where an adapter may ask whose request it is and how long there still is, `waiting` how to wait.

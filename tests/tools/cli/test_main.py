@@ -25,6 +25,14 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out == f"lambda-pool {lambda_pool.__version__}\n"
 
 
+def test_it_can_be_run_as_a_module() -> None:
+    """Where `pip install --target` leaves no script on the PATH."""
+    command = [sys.executable, "-m", "lambda_pool", "nonsense"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert "'nonsense'" in done.stderr
+
+
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as exit_:
         main(["--help"])
