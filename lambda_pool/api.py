@@ -190,7 +190,7 @@ class Pool(Generic[Conn]):
                 configuration.check_pooled(config)
         elif config.url.hostaddr:
             raise ConfigError(
-                "hostaddr in the URL is not valid with endpoint=…: "
+                "hostaddr in the URL is not valid with endpoint=...: "
                 "the connection would not go through that endpoint; keep one"
             )
         if config.trace_comment:
@@ -386,9 +386,9 @@ def _of_parts(
     parts: dict[str, Any], url: str | None, auth: Auth | None, endpoint: EndpointSource | None
 ) -> configuration.Url:
     """The URL that keywords of Pool describe. Raises ConfigError."""
-    given = ", ".join(f"{key}=…" for key in parts)
+    given = ", ".join(f"{key}=..." for key in parts)
     if url is not None:
         raise ConfigError(f"a URL and {given} are both given: keep either the URL or its parts")
     if "password" in parts and auth is not None:
-        raise ConfigError("password=… and auth=… are both given: keep one")
+        raise ConfigError("password=... and auth=... are both given: keep one")
     return configuration.from_parts(parts, lambda part: part, needs_host=endpoint is None and auth is None)

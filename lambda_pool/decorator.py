@@ -58,7 +58,7 @@ def decorate(
     call = _caller(find_pool, signature, on_unavailable, lend, loop, whose)
     if call is None and on_unavailable is not None:
         raise ConfigError(
-            f"on_unavailable=… would never be called for the handler {signature.name}, because nothing is borrowed "
+            f"on_unavailable=... would never be called for the handler {signature.name}, because nothing is borrowed "
             f"before it runs: take the parameter {inject!r}, or leave on_unavailable out and catch the pool's errors "
             "where you borrow"
         )
@@ -145,7 +145,7 @@ def _lends_below(signature: Signature, whose: object) -> bool:
                 f"one {inject!r}: remove one of the two decorators"
                 if lender == whose
                 else f"the handler {signature.name} is decorated by two pools, and would take two connections for one "
-                f"{inject!r}: write two parameters, and inject='…' in one of the two decorators"
+                f"{inject!r}: write two parameters, and inject='...' in one of the two decorators"
             )
         return True
     return False

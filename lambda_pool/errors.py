@@ -16,6 +16,9 @@ class ConfigError(LambdaPoolError, ValueError):
             import re  # here, because the warm path and most cold starts do without it
 
             text = re.sub(r"://\S*?:.*@", "://***@", text, flags=re.DOTALL)
+        if not text.isascii():
+            # The Lambda runtime encodes an error of Init as Latin-1, and its caller reads UTF-8: only ASCII arrives.
+            text = text.encode("ascii", "backslashreplace").decode()
         super().__init__(text)
 
 

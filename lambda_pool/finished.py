@@ -22,7 +22,7 @@ def finished(kind: str, name: str, result: R) -> R:
             result.close()  # or Python warns that nobody awaited it
         raise ConfigError(
             f"the {kind} {name} returned a {found.__name__}, whose body would run after its connection was "
-            "given back: return a list, or what asyncio.run(…) returns"
+            "given back: return a list, or what asyncio.run(...) returns"
         )
     return result
 

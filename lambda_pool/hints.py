@@ -87,16 +87,16 @@ def _of_mysql(text: str, request: ConnectRequest) -> str:
         )
     if number == "1226":
         if any(limit in text for limit in _BY_THE_HOUR):
-            return f"The account's hourly limit is used up: ALTER USER {user}@'%' WITH … 0 lifts it"
+            return f"The account's hourly limit is used up: ALTER USER {user}@'%' WITH ... 0 lifts it"
         return f"The account's own limit is reached: ALTER USER {user}@'%' WITH MAX_USER_CONNECTIONS 0 lifts it"
     by_number = {
         "3159": "The server wants encryption: take sslmode out of the URL, or make it verify-full",
         "1049": _missing(database),
         "1044": f"GRANT ALL ON {database}.* TO {user}@'%'",
-        "1130": f"No account lets {user} log in from here: CREATE USER {user}@'%' …",
+        "1130": f"No account lets {user} log in from here: CREATE USER {user}@'%' ...",
         "1129": "The server blocks this host after too many errors: run FLUSH HOSTS on it",
-        "1820": f"The password of {user} has expired: ALTER USER {user}@'%' IDENTIFIED BY '…'",
-        "1862": f"The password of {user} has expired: ALTER USER {user}@'%' IDENTIFIED BY '…'",
+        "1820": f"The password of {user} has expired: ALTER USER {user}@'%' IDENTIFIED BY '...'",
+        "1862": f"The password of {user} has expired: ALTER USER {user}@'%' IDENTIFIED BY '...'",
         "3118": f"The account of {user} is locked: ALTER USER {user}@'%' ACCOUNT UNLOCK",
         "4151": f"The account of {user} is locked: ALTER USER {user}@'%' ACCOUNT UNLOCK",
     }

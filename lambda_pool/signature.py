@@ -131,7 +131,7 @@ class Signature:
         inject, name, flags = self.inject, self.name, self.code.co_flags
         if self.is_coroutine and not awaited:
             raise ConfigError(
-                f"the handler {name} is 'async def', and this pool is for plain functions: make it an AsyncPool(…) "
+                f"the handler {name} is 'async def', and this pool is for plain functions: make it an AsyncPool(...) "
                 "(pip install 'lambda-pool[asyncio]'), whose handler runs it on an event loop"
             )
         if flags & (_GENERATOR | _ASYNC_GENERATOR):

@@ -106,7 +106,7 @@ class IamToken(Forgetful):
             f"Check that user {user!r} may log in with IAM (PostgreSQL: GRANT rds_iam TO it; MySQL: IDENTIFIED WITH "
             "AWSAuthenticationPlugin AS 'RDS'; behind a proxy: no grant, but the proxy must allow IAM authentication "
             "for the user); that the role allows rds-db:connect on "
-            f"arn:…:rds-db:{region}:ACCOUNT:dbuser:RESOURCE-ID/{user}; that {host!r} is the name AWS gave the "
+            f"arn:...:rds-db:{region}:ACCOUNT:dbuser:RESOURCE-ID/{user}; that {host!r} is the name AWS gave the "
             f"endpoint, not an alias or address; that {region} is the database's region; that it is now {clock} UTC"
         )
 
@@ -118,7 +118,7 @@ class IamToken(Forgetful):
         authority = _authority(host, port)
         region = self._region_for(host)
         if not region:
-            raise ConfigError(f"the AWS region of {host!r} is unknown: write IamToken(region='…'), or set AWS_REGION")
+            raise ConfigError(f"the AWS region of {host!r} is unknown: write IamToken(region='...'), or set AWS_REGION")
         _check_user(user)
         key = (authority, user, region, self._identity.credentials(timeout))
         with self._lock:

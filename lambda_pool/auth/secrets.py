@@ -136,7 +136,7 @@ class SecretsManager(Forgetful):
         if not _NAME_CHARACTERS.issuperset(secret_id):
             # The text is not shown: a template that resolves the secret puts its value here, with the password.
             raise ConfigError(
-                "SecretsManager(…) was not given a secret's name or ARN. Did you give it the secret's value?"
+                "SecretsManager(...) was not given a secret's name or ARN. Did you give it the secret's value?"
             )
         if not version_stage or not isinstance(version_stage, str):
             raise ConfigError(

@@ -95,7 +95,7 @@ def _check_prefix(prefix: str, environ: Mapping[str, str]) -> None:
     for right in (f"{prefix}_", prefix.upper(), f"{prefix.upper()}_"):
         if _is_used(right, environ):
             raise ConfigError(
-                f"the prefix {prefix!r} is not valid: the variables are called {right}…, so write {right}"
+                f"the prefix {prefix!r} is not valid: the variables are called {right}..., so write {right}"
             )
 
 
@@ -147,7 +147,7 @@ def url_of(environment: Environment, prefix: str, *, auth: bool = False, endpoin
         return environment.url
     if "password" in environment.parts and (auth or environment.login != "url"):
         raise ConfigError(
-            f"{prefix}PASSWORD is set, and auth=… or {prefix}AUTH or {prefix}SECRET_ID says who logs in: keep one"
+            f"{prefix}PASSWORD is set, and auth=... or {prefix}AUTH or {prefix}SECRET_ID says who logs in: keep one"
         )
     elsewhere = endpoint or auth or environment.rds_proxy or environment.aurora_cluster or environment.secret_id
     return from_parts(environment.parts, lambda name: prefix + name.upper(), needs_host=not elsewhere)

@@ -103,7 +103,7 @@ def make(
         if key not in OPTIONS:
             instead = synonyms.keyword(key) or (
                 f"{closest(key, (*OPTIONS, *PARTS))}; for an argument of the driver's connect(), write "
-                f"connect_args={{{key!r}: …}}"
+                f"connect_args={{{key!r}: ...}}"
             )
             raise ConfigError(f"{key} is not an option of Pool: {instead}")
     if url is None:
@@ -149,7 +149,8 @@ def _parsed(text: str, prefix: str) -> Url:
     for key in url.parameters:
         if key in OPTIONS:
             raise ConfigError(
-                f"the URL's query holds {key!r}, an option of Pool: write Pool(…, {key}=…) or set {prefix}{key.upper()}"
+                f"the URL's query holds {key!r}, an option of Pool: write Pool(..., {key}=...) or set "
+                f"{prefix}{key.upper()}"
             )
     return url
 
@@ -161,7 +162,7 @@ _DSQL_LIFETIME = 3240.0
 def _check_dsql(config: Config) -> None:
     """Raise ConfigError for settings that Aurora DSQL does not allow."""
     if config.url.engine != "postgresql":
-        raise ConfigError("this host is an Aurora DSQL cluster, which speaks PostgreSQL: write postgresql://…")
+        raise ConfigError("this host is an Aurora DSQL cluster, which speaks PostgreSQL: write postgresql://...")
     if config.max_lifetime > _DSQL_LIFETIME:
         raise ConfigError(
             f"max_lifetime={config.max_lifetime:g} is not valid with Aurora DSQL, which ends each connection after 60 "

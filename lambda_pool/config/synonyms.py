@@ -49,12 +49,12 @@ _STRICT = {"strict": "true", "accept_invalid_certs": "false"}
 
 _TLS_BY_HAND = "TLS is decided by sslmode, sslrootcert, sslcert and sslkey in the URL's query, for both engines alike"
 _SETTING = {
-    "postgresql": "it is a setting of the server: write ALTER ROLE … SET …, or, if there is no pooler in between, "
+    "postgresql": "it is a setting of the server: write ALTER ROLE ... SET ..., or, if there is no pooler in between, "
     "options=-c%20NAME%3DVALUE",
     "mysql": "it is a setting of the server: write init_command=SET%20SESSION%20NAME%3DVALUE",
 }
 _OF_ANOTHER = "it is meant for another driver and means nothing here: take it out"
-_SECONDS = "write connect_timeout=…, in seconds"
+_SECONDS = "write connect_timeout=..., in seconds"
 _NO_STATEMENT_TIME = (
     "it limits statements in another driver: use the option cancel_before_deadline, or a statement_timeout "
     "(max_execution_time on MySQL) on the server"
@@ -104,7 +104,8 @@ _REFUSED_BY_ENGINE: dict[str, dict[str, str]] = {
             _SETTING["postgresql"],
         ),
         **dict.fromkeys(
-            ("schema", "currentSchema"), "a schema is found by the search_path: write ALTER ROLE … SET search_path = …"
+            ("schema", "currentSchema"),
+            "a schema is found by the search_path: write ALTER ROLE ... SET search_path = ...",
         ),
         **dict.fromkeys(
             ("charset", "characterEncoding", "encoding"),
@@ -113,7 +114,7 @@ _REFUSED_BY_ENGINE: dict[str, dict[str, str]] = {
         "prepareThreshold": "psycopg calls it prepare_threshold",
         "ApplicationName": "libpq calls it application_name",
         "unix_socket": "a Unix socket's directory is written as host=/directory",
-        "init_command": "write ALTER ROLE … SET … for settings",
+        "init_command": "write ALTER ROLE ... SET ... for settings",
     },
     "mysql": {
         **dict.fromkeys(
@@ -153,12 +154,12 @@ _ALIKE = 0.85
 """How similar a word must be to a long name to be a slip of it; for a short name, a single wrong letter is a slip."""
 
 _KEYWORDS = {
-    **{name: f"write {ours}=…" for name, ours in _OTHER_WORDS.items() if ours != "secret_id"},
+    **{name: f"write {ours}=..." for name, ours in _OTHER_WORDS.items() if ours != "secret_id"},
     **{name: "write a URL as the first argument" for name, ours in _OTHER_WORDS.items() if ours == "url"},
     "unix_socket": "write host='/path/of/the/socket'",
-    "minconn": "write min_size=…",
-    **dict.fromkeys(("maxconn", "maxconnections"), "write max_size=…"),
-    **dict.fromkeys((*_ENCRYPT, *_VERIFY, *_NEVER), "write sslmode=… and sslrootcert=…, for both engines alike"),
+    "minconn": "write min_size=...",
+    **dict.fromkeys(("maxconn", "maxconnections"), "write max_size=..."),
+    **dict.fromkeys((*_ENCRYPT, *_VERIFY, *_NEVER), "write sslmode=... and sslrootcert=..., for both engines alike"),
 }
 """What drivers and their pools call our own keywords."""
 

@@ -16,7 +16,7 @@ def bad(name: str, value: object, wanted: str) -> ConfigError:
         shown = repr(value)
     except Exception:  # noqa: BLE001 - a number of 5,000 digits, or an object of the user's own
         shown = f"<{type(value).__name__}>"
-    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}…"
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
     return ConfigError(f"{name}={shown} is not valid: it must be {wanted}")
 
 

@@ -17,13 +17,13 @@ Check = Callable[[object], Any]
 OWN = ("host", "unix_socket", "sslmode", "sslrootcert", "sslcert", "sslkey", "pooled", "connect_timeout")
 """Our own words in a URL's query, suggested when a misspelt one resembles them."""
 
-_LOGIN = "write it in the URL, as user:password@host:port/database, or as Pool(host=…, user=…, password=…)"
+_LOGIN = "write it in the URL, as user:password@host:port/database, or as Pool(host=..., user=..., password=...)"
 _QUERY = "write it in the URL's query, where it means the same for both engines"
 
 REFUSED = {
     **dict.fromkeys(("host", "port", "user", "password", "passwd", "dbname", "database", "db"), _LOGIN),
     **dict.fromkeys(("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "pooled"), _QUERY),
-    **{name: f"write it as an option, Pool(…, {name}=…), or set LAMBDA_POOL_{name.upper()}" for name in OPTIONS},
+    **{name: f"write it as an option, Pool(..., {name}=...), or set LAMBDA_POOL_{name.upper()}" for name in OPTIONS},
 }
 """What no driver may be told in `connect_args`, and what to write instead."""
 
@@ -59,7 +59,7 @@ class Arguments(Record):
         in_url = where != "connect_args"
         if in_url and name in self.objects:
             raise ConfigError(
-                f"{where} holds {name!r}, whose value is not a string: pass it in connect_args={{{name!r}: …}}"
+                f"{where} holds {name!r}, whose value is not a string: pass it in connect_args={{{name!r}: ...}}"
             )
         check = self.passed.get(name) or self.objects.get(name)
         if check is None:

@@ -64,11 +64,11 @@ class PooledDialect(SettingDialect):
         arguments = self.pool.config.connect_args
         for unwanted in self.unwanted:
             if arguments.get(unwanted):
-                raise ConfigError(f"connect_args={{{unwanted!r}: …}} is not valid with SQLAlchemy: take it out")
+                raise ConfigError(f"connect_args={{{unwanted!r}: ...}} is not valid with SQLAlchemy: take it out")
         if self.pool.config.autocommit:
             raise ConfigError(
                 "autocommit=True is not valid with SQLAlchemy, because its transactions would have no effect: take it "
-                "out of the pool, and write create_engine(…, isolation_level='AUTOCOMMIT') if you want that"
+                "out of the pool, and write create_engine(..., isolation_level='AUTOCOMMIT') if you want that"
             )
         self._arguments = dict(super().create_connect_args(make_url(f"{url.drivername}://"))[1])
         self._share()
@@ -188,7 +188,7 @@ class PooledDialect(SettingDialect):
         if args or other:
             raise ConfigError(
                 f"connect_args with {', '.join(other)} is not valid, neither here nor from a listener of do_connect: "
-                "the pool opens the connections. Write Pool(…, connect_args={…}), or auth=… for a token"
+                "the pool opens the connections. Write Pool(..., connect_args={...}), or auth=... for a token"
             )
         config = self.pool.config
         deadline = Deadline(config.timeout, wake=config.wake_timeout)

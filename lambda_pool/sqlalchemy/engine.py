@@ -18,9 +18,9 @@ E = TypeVar("E")
 
 _THE_POOLS = "the pool opens the connections"
 _REFUSED = {
-    "connect_args": f"{_THE_POOLS}. Write Pool(…, connect_args={{…}})",
-    "async_creator": f"{_THE_POOLS}. Write AsyncPool(url, auth=…, endpoint=…)",
-    "creator": f"{_THE_POOLS}. Write Pool(url, auth=…, endpoint=…)",
+    "connect_args": f"{_THE_POOLS}. Write Pool(..., connect_args={{...}})",
+    "async_creator": f"{_THE_POOLS}. Write AsyncPool(url, auth=..., endpoint=...)",
+    "creator": f"{_THE_POOLS}. Write Pool(url, auth=..., endpoint=...)",
     "module": f"{_THE_POOLS}, with psycopg or PyMySQL",
     "poolclass": "leave it out, because lambda_pool is the pool",
     "pool": "leave it out, because lambda_pool is the pool",
@@ -43,7 +43,7 @@ def create_engine(pool: api.Pool | None = None, *, readonly: bool = False, **eng
         # Not shown: it may be a URL with a password.
         raise ConfigError(
             f"pool is not valid: it must be a lambda_pool.Pool, not {type(pool).__name__}: write "
-            "create_engine(Pool(url)), or sqlalchemy.create_engine('postgresql+lambda_pool://…')"
+            "create_engine(Pool(url)), or sqlalchemy.create_engine('postgresql+lambda_pool://...')"
         )
     return _create(sqlalchemy.create_engine, pool, readonly, engine_options)
 

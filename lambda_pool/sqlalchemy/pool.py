@@ -26,10 +26,10 @@ from .dialect import PooledDialect
 
 _GLANCE = 0.005  # seconds between two checks whether the first connection is set up
 _INSTEAD = {
-    "pool_size": "write Pool(…, max_size=…)",
-    "max_overflow": "write Pool(…, max_size=…)",
-    "pool_timeout": "write Pool(…, timeout=…)",
-    "pool_recycle": "write Pool(…, max_lifetime=…)",
+    "pool_size": "write Pool(..., max_size=...)",
+    "max_overflow": "write Pool(..., max_size=...)",
+    "pool_timeout": "write Pool(..., timeout=...)",
+    "pool_recycle": "write Pool(..., max_lifetime=...)",
     "pool_pre_ping": "leave it out, because each checkout checks the connection anyway",
     "pool_reset_on_return": "leave it out, because a connection that comes back in a transaction is rolled back",
     "pool_use_lifo": "leave it out, because the connection that was used last is lent first anyway",

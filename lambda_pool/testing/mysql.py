@@ -60,7 +60,7 @@ class MySqlServer(MysqlFamily):
             if "MariaDB" not in said:
                 return None
         raise ServerError(
-            "MySQL was not found: put its mysqld on PATH, or name the folder that it is unpacked in, with root=…"
+            "MySQL was not found: put its mysqld on PATH, or name the folder that it is unpacked in, with root=..."
         )
 
     def _program(self) -> list[str]:

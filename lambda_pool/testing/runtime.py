@@ -280,7 +280,7 @@ class LambdaRuntime:
     @property
     def _log_path(self) -> Path:
         if self._folder is None:
-            raise LambdaRuntimeError("not started: use `with LambdaRuntime(…) as runtime:`")
+            raise LambdaRuntimeError("not started: use `with LambdaRuntime(...) as runtime:`")
         return self._folder / "log"
 
     @property

@@ -73,6 +73,22 @@ def test_unless_asked_for(start: Start, database: Database) -> None:
         runtime.invoke()
 
 
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ({"LAMBDA_POOL_PASSWORD": "x", "LAMBDA_POOL_AUTH": "iam"}, "LAMBDA_POOL_PASSWORD is set, and auth=... or"),
+        ({"LAMBDA_POOL_RESET": "schön 🐘"}, r"LAMBDA_POOL_RESET='sch\xf6n \U0001f418' is not valid"),
+    ],
+)
+def test_a_wrong_setting_is_told(start: Start, any_python: str, setting: dict[str, str], said: str) -> None:
+    """The runtime encodes an error of Init as Latin-1, and its caller reads UTF-8."""
+    env = {"LAMBDA_POOL_ENGINE": "postgresql", "LAMBDA_POOL_HOST": "db.example", "LAMBDA_POOL_USER": "app", **setting}
+    runtime = start("", code="import lambda_pool\nlambda_pool.Pool()", env=env, python=any_python)
+    with pytest.raises(LambdaInitError) as caught:
+        runtime.invoke()
+    assert f"ConfigError: {said}" in str(caught.value)
+
+
 def test_the_server_shows_whose_session_it_is(start: Start, databases: dict[str, Database]) -> None:
     """Database Insights groups by it."""
     database = databases["postgresql"]

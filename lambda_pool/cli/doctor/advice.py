@@ -140,7 +140,7 @@ def of_token(
     elif "PAM authentication failed" not in str(error):
         advice.append(f"The server asked for a password, so {user} is not an IAM user there: GRANT rds_iam TO {user}")
     arn = policy_arn(host, region, user, answer)
-    how = "" if answer.resource else " (RESOURCE-ID is the database's DbiResourceId or DbClusterResourceId, or prx-…)"
+    how = "" if answer.resource else " (RESOURCE-ID is the database's DbiResourceId or DbClusterResourceId, or prx-...)"
     advice.append(f"Allow rds-db:connect on {arn} to {answer.who}{how}.")
     if known is None:
         advice.append(

@@ -13,7 +13,8 @@ OWN_ARGUMENTS = ("autocommit", "prepare_threshold", "context", "row_factory", "c
 
 NO_OPTIONS = (
     "start-up options are not valid behind an RDS Proxy or a pooler (pooled=true), which refuses them: take 'options' "
-    "out of the URL, of connect_args and of PGOPTIONS, and write ALTER ROLE … SET … (or ALTER DATABASE … SET …) instead"
+    "out of the URL, of connect_args and of PGOPTIONS, and write ALTER ROLE ... SET ... (or ALTER DATABASE ... SET "
+    "...) instead"
 )
 _NO_PREPARING = (
     "prepare_threshold is not valid behind an RDS Proxy or a pooler (pooled=true), where a prepared statement is lost "

@@ -75,7 +75,7 @@ ARGUMENTS = Arguments(
         "ssl_ca": "write sslrootcert=/path in the URL's query",
         "ssl_cert": "write sslcert=/path in the URL's query",
         "ssl_key": "write sslkey=/path in the URL's query",
-        "ssl_key_password": "write sslpassword=… in the URL's query",
+        "ssl_key_password": "write sslpassword=... in the URL's query",
         "ssl_disabled": "write sslmode=disable in the URL's query, if the network itself is trusted",
         **dict.fromkeys(("ssl_verify_cert", "ssl_verify_identity"), _VERIFIED),
         **dict.fromkeys(("read_default_file", "read_default_group"), _FILE),

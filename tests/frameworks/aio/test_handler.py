@@ -514,5 +514,5 @@ def test_a_given_connection_is_the_callers(ground: Ground) -> None:
 def test_the_default_handler_names_async_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     async def handler(event: Any, context: Any, conn: Any) -> None: ...
 
-    with pytest.raises(ConfigError, match=r"AsyncPool\(…\)"):
+    with pytest.raises(ConfigError, match=r"AsyncPool\(\.\.\.\)"):
         lambda_pool.handler(handler)

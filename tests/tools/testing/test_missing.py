@@ -217,7 +217,7 @@ def test_where_there_is_no_mysql_it_is_said_what_to_do(
     no_unpacked_mysql: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "which", lambda name, path=None: None)
-    with pytest.raises(ServerError, match=r"name the folder that it is unpacked in, with root=…"):
+    with pytest.raises(ServerError, match=r"name the folder that it is unpacked in, with root=\.\.\."):
         MySqlServer()
 
 

@@ -79,7 +79,7 @@ def test_the_default_region_comes_last(in_lambda: pytest.MonkeyPatch) -> None:
 def test_no_region_says_how_to_give_one(in_lambda: pytest.MonkeyPatch) -> None:
     in_lambda.delenv("AWS_REGION")
     in_lambda.delenv("AWS_DEFAULT_REGION")
-    with pytest.raises(ConfigError, match=r"'db\.example'.*IamToken\(region='…'\).*AWS_REGION"):
+    with pytest.raises(ConfigError, match=r"'db\.example'.*IamToken\(region='\.\.\.'\).*AWS_REGION"):
         IamToken().token("db.example", 5432, "app")
 
 

@@ -229,13 +229,13 @@ class TestOddSources:
         assert driver.requests == []
 
     def test_one_that_takes_all_that_the_invocation_has(self, driver: FakeDriver) -> None:
-        pool = driver.pool(auth=Answering(Credentials("app", None), 0.05))
+        pool = driver.pool(auth=Answering(Credentials("app", None), 0.3))
 
         @pool.handler
         def handler(event: Any, context: Any, conn: Any) -> None: ...
 
         with pytest.raises(DeadlineExceeded, match="answered only after"):
-            handler({}, LambdaContext(130))  # of which a tenth of a second is kept for the answer
+            handler({}, LambdaContext(300))  # of which a tenth of a second is kept for the answer
 
 
 @pytest.mark.parametrize("port", [3306, 5432, 6432])

@@ -158,7 +158,7 @@ class TestInjection:
         def borrows(event: Any, context: Any, conn: Any) -> None: ...
 
         for handler in (lambda event, context: None, lambda event, context: borrows(event or {}, context)):
-            with pytest.raises(lambda_pool.ConfigError, match=r"on_unavailable=… would never be called.*'conn'"):
+            with pytest.raises(lambda_pool.ConfigError, match=r"on_unavailable=\.\.\. would never be called.*'conn'"):
                 pool.handler(on_unavailable=lambda *_: "busy")(handler)
 
 

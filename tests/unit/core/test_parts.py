@@ -89,7 +89,9 @@ def test_without_any_of_them_the_environment_is_read(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize("part", PARTS)
 def test_a_url_and_any_of_them_is_a_contradiction(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     value: Any = "s3cr3t" if part != "pooled" else True
-    says = rf"a URL and {part}=… are both given: keep either the URL" if part != "engine" else "engine is not valid"
+    says = (
+        rf"a URL and {part}=\.\.\. are both given: keep either the URL" if part != "engine" else "engine is not valid"
+    )
     with pytest.raises(ConfigError, match=says) as caught:
         Pool("postgresql://app@h/d", **{part: value})
     assert "s3cr3t" not in str(caught.value)
@@ -234,15 +236,15 @@ def test_whoever_knows_the_host_may_leave_it_out(monkeypatch: pytest.MonkeyPatch
 
 
 def test_two_ways_to_log_in_are_one_too_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ConfigError, match=r"password=… and auth=… are both given"):
+    with pytest.raises(ConfigError, match=r"password=\.\.\. and auth=\.\.\. are both given"):
         Pool(host="h", port=5432, password="s3cr3t", auth=IamToken())
     for name, value in {"HOST": "h", "PORT": "5432", "PASSWORD": "s3cr3t", "AUTH": "iam"}.items():
         monkeypatch.setenv(f"LAMBDA_POOL_{name}", value)
-    with pytest.raises(ConfigError, match=r"LAMBDA_POOL_PASSWORD is set, and auth=… or LAMBDA_POOL_AUTH"):
+    with pytest.raises(ConfigError, match=r"LAMBDA_POOL_PASSWORD is set, and auth=\.\.\. or LAMBDA_POOL_AUTH"):
         Pool()
     monkeypatch.delenv("LAMBDA_POOL_AUTH")
     assert url_of(Pool()).password is not None
-    with pytest.raises(ConfigError, match=r"LAMBDA_POOL_PASSWORD is set, and auth=…"):
+    with pytest.raises(ConfigError, match=r"LAMBDA_POOL_PASSWORD is set, and auth=\.\.\."):
         Pool(auth=IamToken())
 
 

@@ -151,7 +151,10 @@ def test_a_keyword_wins_over_a_variable_and_that_over_the_url() -> None:
         ("connection_limit=0", "the URL's connection_limit=0"),
         ("pool_timeout=0", "the URL's pool_timeout=0.0"),
         ("pgbouncer=maybe", "pooled='maybe'"),
-        ("max_size=2", r"'max_size', an option of Pool: write Pool\(…, max_size=…\) or set LAMBDA_POOL_MAX_SIZE"),
+        (
+            "max_size=2",
+            r"'max_size', an option of Pool: write Pool\(\.\.\., max_size=\.\.\.\) or set LAMBDA_POOL_MAX_SIZE",
+        ),
         ("reset=session", "'reset', an option of Pool"),
     ],
 )
@@ -166,7 +169,7 @@ def test_wrong_options(query: str, said: str) -> None:
 @pytest.mark.parametrize(
     ("engine", "query", "said"),
     [
-        ("postgresql", "schema=public", "ALTER ROLE … SET search_path"),
+        ("postgresql", "schema=public", "ALTER ROLE ... SET search_path"),
         ("postgresql", "currentSchema=public", "search_path"),
         ("postgresql", "search_path=public", "ALTER ROLE.*options=-c"),
         ("postgresql", "statement_timeout=5000", "ALTER ROLE.*options=-c"),
@@ -189,8 +192,8 @@ def test_wrong_options(query: str, said: str) -> None:
         ("mysql", "channel_binding=require", "take it out"),
         ("mysql", "cursorclass=DictCursor", "connect_args"),
         ("mysql", "ssl_capath=/certs", "sslrootcert"),
-        ("mysql", "connection_timeout=5", "connect_timeout=…, in seconds"),
-        ("mysql", "connectTimeout=5000", "connect_timeout=…, in seconds"),
+        ("mysql", "connection_timeout=5", "connect_timeout=..., in seconds"),
+        ("mysql", "connectTimeout=5000", "connect_timeout=..., in seconds"),
         ("mysql", "socketTimeout=5000", "cancel_before_deadline"),
         ("mysql", "pool_recycle=300", "max_lifetime"),
         ("mysql", "conn_max_age=300", "max_lifetime"),
