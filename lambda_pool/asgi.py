@@ -148,12 +148,26 @@ class _Answer:
         if not message.get("more_body"):
             return True
         sent = sum(len(each.get("body", b"")) for each in self._kept)
-        headers = self._kept[0].get("headers", ())
-        return (b"content-length", str(sent).encode()) in [(name.lower(), value) for name, value in headers]
+        return _headers(self._kept[0]).get(b"content-length") == str(sent).encode()
 
     def _may_change(self) -> bool:
         # After a 500, Starlette raises the error that caused it.
-        return self.status == 500 or (self.status < 400 and self._served.holds_transaction())
+        if self.status == 500 or (self._served.request.failure is not None and self._is_empty_stream()):
+            return True
+        return self.status < 400 and self._served.holds_transaction()
+
+    def _is_empty_stream(self) -> bool:
+        """True for an empty answer that could have had a body.
+
+        BaseHTTPMiddleware sends one if a stream fails before its first piece, and raises the error after that.
+        """
+        start, *pieces = self._kept
+        announced = self.status in serving.NO_BODY or b"content-length" in _headers(start)
+        return not announced and not any(each.get("body") for each in pieces)
+
+
+def _headers(start: Message) -> dict[bytes, bytes]:
+    return {name.lower(): value for name, value in start.get("headers", ())}
 
 
 async def _end(served: serving.Served, error: BaseException | None, *, cut: bool) -> BaseException | None:

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable
+from http import HTTPStatus
 from time import monotonic
 from typing import Any
 
@@ -16,6 +17,7 @@ from .request import UNAVAILABLE, Request, begin, current_request
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
+NO_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _ANSWERED = (*UNAVAILABLE, CommitUncertain)
 _DEEPEST = 10  # how many causes of an error are looked at
 _RETRY_AFTER = "5"  # seconds that a client is asked to wait: about as long as a failover's second half

@@ -22,7 +22,6 @@ Unavailable = Callable[[Environ, LambdaPoolError], App]
 
 __all__ = ["Middleware"]
 
-_NO_BODY = (HTTPStatus.NO_CONTENT, HTTPStatus.NOT_MODIFIED)
 _REFUSED = f"503 {HTTPStatus.SERVICE_UNAVAILABLE.phrase}"
 
 
@@ -195,7 +194,11 @@ class _Answer:
 
     def _is_whole(self, piece: bytes | None, status: int) -> bool:
         """True if nothing comes after this piece: by the announced length, or because there is no body at all."""
-        if piece is None or status in _NO_BODY or (isinstance(self._body, list | tuple) and len(self._body) == 1):
+        if (
+            piece is None
+            or status in serving.NO_BODY
+            or (isinstance(self._body, list | tuple) and len(self._body) == 1)
+        ):
             return True
         headers = {name.lower(): value for name, value in self._start[1]}
         return headers.get("content-length") == str(len(piece))

@@ -638,6 +638,32 @@ class TestAnswers:
         assert (answer.status, answer.body, answer.headers["x-took"]) == (200, b'{"saved":true}', "1")
         assert saved(server) == [1]
 
+    @pytest.mark.parametrize("failing", [True, False])
+    def test_a_stream_that_fails_before_its_first_piece_is_no_empty_answer(
+        self, pool: lambda_pool.Pool, failing: bool
+    ) -> None:
+        """Such a middleware sends an empty answer, and then raises."""
+
+        def rows() -> Iterator[str]:
+            try:
+                with pool.connection(timeout=0.1) as conn:
+                    conn.cursor()
+            except lambda_pool.PoolTimeout:
+                if failing:
+                    raise
+            yield from ()
+
+        async def route(request: Request) -> Response:
+            return StreamingResponse(rows())
+
+        async def passed(request: Request, call_next: Any) -> Any:
+            return await call_next(request)
+
+        app = Starlette(routes=[Route("/", route)], middleware=[Configured(BaseHTTPMiddleware, dispatch=passed)])
+        with pool.connection(), pool.connection():
+            answer = ask_in_a_thread(Middleware(app, pool))
+        assert (answer.status, answer.error) == (503 if failing else 200, None)
+
     def test_an_early_hint_is_no_part_of_the_answer(self, pool: lambda_pool.Pool, server: Server) -> None:
         sent: list[str] = []
 
