@@ -7,7 +7,7 @@ from functools import partial
 from typing import Annotated, Any
 from weakref import WeakKeyDictionary
 
-from anyio import CancelScope, CapacityLimiter, get_current_task, move_on_after
+from anyio import CancelScope, CapacityLimiter, WouldBlock, get_current_task, move_on_after
 from anyio.lowlevel import RunVar
 from anyio.to_thread import run_sync
 from fastapi import Depends
@@ -61,9 +61,10 @@ def session(engine: Any, **session_options: Any) -> Callable[..., Any]:
 class _Gate:
     """Lets only as many requests begin a session of one pool as there are connections, and has threads to end them in.
 
-    If a request that is inside begins another session, it does not wait here: it would wait for its own end. A request
-    that needs a connection waits here, on the loop. In one of the framework's few threads, it would wait for sessions
-    whose routes have returned, and which need such a thread to go on.
+    If a request that is inside begins another session, it does not wait here: it would wait for its own end. Nor does
+    one that is inside of another pool's gate: whoever is inside here may wait for that one. Any other request that
+    needs a connection waits here, on the loop. In one of the framework's few threads, it would wait for sessions whose
+    routes have returned, and which need such a thread to go on.
     """
 
     def __init__(self, size: int) -> None:
@@ -71,11 +72,19 @@ class _Gate:
         self._threads = CapacityLimiter(size)
         self._sessions: Counter[int] = Counter()  # for each request's task that is inside
 
-    async def enter(self, pool: ConnectionPool) -> int:
-        """Wait for room. Out: the task that must leave later. Raises PoolTimeout or DeadlineExceeded."""
+    async def enter(self, pool: ConnectionPool) -> int | None:
+        """Wait for room. Out: the task that must leave later; None if there is no room and it may not wait.
+
+        Raises PoolTimeout or DeadlineExceeded.
+        """
         task = get_current_task().id
         if not self._sessions[task]:
-            await self._wait(pool, task)
+            try:
+                self._room.acquire_on_behalf_of_nowait(task)
+            except WouldBlock:
+                if any(gate._sessions[task] for gate in _gates.get().values()):
+                    return None
+                await self._wait(pool, task)
         self._sessions[task] += 1
         return task
 

@@ -362,6 +362,41 @@ def test_two_sessions_of_one_request_on_the_only_connection(
     gc.collect()
 
 
+def test_sessions_of_two_pools_in_either_order(server: Server) -> None:
+    """Whoever has a session of one pool does not wait for those that have one of the other and wait for the first."""
+    pools = [lambda_pool.Pool(server.url(), timeout=5) for _ in range(2)]
+    engines = [create_engine(pool) for pool in pools]
+    one = Annotated[Session, Depends(fastapi.session(engines[0]), scope="function")]
+    other = Annotated[Session, Depends(fastapi.session(engines[1]), scope="function")]
+    app = FastAPI()
+
+    def save(number: int, first: Session, second: Session) -> None:
+        first.execute(INSERT, {"id": number})
+        first.commit()
+        second.execute(INSERT, {"id": number + 100})
+
+    @app.get("/there/{number}")
+    def there(number: int, first: one, second: other) -> None:
+        save(number, first, second)
+
+    @app.get("/back/{number}")
+    def back(number: int, second: other, first: one) -> None:
+        save(number, first, second)
+
+    async def main() -> list[int]:
+        paths = [f"/{'back' if number % 2 else 'there'}/{number}" for number in range(8)]
+        return [answer.status for answer in await asyncio.gather(*(asgi(wrapped, path) for path in paths))]
+
+    wrapped = Middleware(app, pools[0])
+    assert asyncio.run(main()) == [200] * 8
+    assert saved(server) == [*range(8), *range(100, 108)]
+    for pool in pools:
+        assert pool.stats().in_use == 0
+        pool.close()
+    del engines
+    gc.collect()
+
+
 @pytest.mark.parametrize("autocommits", [True, False])
 def test_a_websocket_that_borrows_nothing_keeps_no_request_out(server: Server, autocommits: bool) -> None:
     """It has its session until it is closed, but a connection only until it commits."""
