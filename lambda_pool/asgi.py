@@ -78,7 +78,7 @@ class Middleware:
         except BaseException as failure:  # noqa: BLE001 - raised below, once everything is cleaned up
             error = failure
         try:
-            error = await _end(served, error, cut=answer.cut)
+            error = await _end(served, error, cut=http and answer.cut)
             refused = served.unavailable(error, answer.status) if http and not answer.passed_on else None
             if refused is not None:
                 serving.log_refused(str(scope.get("method")), str(scope.get("path")), refused)
@@ -112,15 +112,15 @@ class _Answer:
         self._served = served
         self._kept: list[Message] = []
         self.passed_on = False
-        self.cut = False
-        """More was to come: as long as that is so, its client was not told that all is well."""
+        self.cut = True
+        """Its end has not come. An application that returns now has a client that hung up."""
         self.status = 0
 
     async def send(self, message: Message) -> None:
         """Take a message from the application, and pass it on or keep it."""
         kind = message["type"]
-        if kind == "http.response.body":
-            self.cut = bool(message.get("more_body"))
+        if kind not in _BESIDE:
+            self.cut = kind == "http.response.start" or bool(message.get("more_body"))
         if self.passed_on or kind in _BESIDE:
             await self._send(message)
             return

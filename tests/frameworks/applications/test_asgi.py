@@ -225,20 +225,25 @@ class TestCleanUp:
         assert ended.failed == [True]
         assert "a connection was held for" in caplog.text
 
-    def test_a_client_that_hangs_up_amid_a_stream_is_no_error(
-        self, pool: lambda_pool.Pool, server: Server, ended: Ended
+    @pytest.mark.parametrize("amid", [True, False], ids=["amid its answer", "before its answer"])
+    def test_a_client_that_hangs_up_is_no_error(
+        self, pool: lambda_pool.Pool, server: Server, ended: Ended, amid: bool
     ) -> None:
-        """Starlette's BaseHTTPMiddleware leaves the stream's generator where it is, and the application ends well."""
+        """Starlette's BaseHTTPMiddleware leaves a stream's generator where it is, and Django a view's thread.
+
+        Both applications then end as if all were well.
+        """
         left: list[Any] = []
 
         async def app(scope: Any, receive: Any, send: Any) -> None:
             left.append(pool.connection())
             insert(left[-1].__enter__(), 1)
-            await send({"type": "http.response.start", "status": 200, "headers": []})
-            await send({"type": "http.response.body", "body": b"1", "more_body": True})
+            if amid:
+                await send({"type": "http.response.start", "status": 200, "headers": []})
+                await send({"type": "http.response.body", "body": b"1", "more_body": True})
 
         answer = ask(Middleware(app, pool))
-        assert (answer.status, answer.error) == (200, None)
+        assert (answer.status, answer.error) == (200 if amid else 0, None)
         assert saved(server) == []
         assert (pool.stats().in_use, pool.stats().leaked) == (0, 1)
         assert ended.failed == [True]
