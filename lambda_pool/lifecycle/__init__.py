@@ -46,7 +46,7 @@ process: _State = _State()
 
 def pools() -> Iterator[ConnectionPool]:
     """Every pool that somebody still holds."""
-    for known in _pools:
+    for known in list(_pools):  # another thread may make one meanwhile
         pool = known()
         if pool is not None:
             yield pool
@@ -54,8 +54,7 @@ def pools() -> Iterator[ConnectionPool]:
 
 def register(pool: ConnectionPool) -> None:
     """Keep track of a new pool. Pools that are no longer referenced drop out by themselves."""
-    _pools[:] = [known for known in _pools if known() is not None]
-    _pools.append(ref(pool))
+    _pools.append(ref(pool, _pools.remove))
     _note_made(pool)
     look_at_deadlines()
     initialization = configuration.lambda_initialization()
@@ -69,11 +68,15 @@ def register(pool: ConnectionPool) -> None:
 
 def look_at_deadlines() -> None:
     """Note how long before a deadline the most careful pool wants to end what runs."""
-    # Connections for an event loop watch the clock themselves.
-    process.cancel_before = max(
-        (known.config.cancel_before_deadline for known in pools() if not known.awaited), default=0.0
-    )
-    reserve.seconds = max(RESERVE, *(known.config.cancel_before_deadline for known in pools()), 0.0)
+    while True:
+        looked = list(_pools)
+        # Connections for an event loop watch the clock themselves.
+        process.cancel_before = max(
+            (known.config.cancel_before_deadline for known in pools() if not known.awaited), default=0.0
+        )
+        reserve.seconds = max(RESERVE, *(known.config.cancel_before_deadline for known in pools()), 0.0)
+        if looked == _pools:  # otherwise another thread made one, and may have looked before this one
+            return
 
 
 def due_to_cancel(left: float | None) -> Iterator[tuple[ConnectionPool, float]]:

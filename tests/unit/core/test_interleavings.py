@@ -15,6 +15,8 @@ from typing import Any
 import pytest
 
 import lambda_pool
+from lambda_pool import invocation, lifecycle
+from lambda_pool.api import core_of
 from lambda_pool.core.entry import State
 from lambda_pool.engines.base import Failure
 from lambda_pool.events import CheckedOut, Closed, Event, Opened, Reason, Returned, Reused
@@ -285,6 +287,25 @@ def test_one_connection(first: Operation, second: Operation) -> None:
 @pytest.mark.parametrize("first", [borrow, read, close, leak], ids=lambda operation: operation.__name__)
 def test_two_connections(first: Operation, second: Operation) -> None:
     interleaved(first, second, {"max_size": 2, "min_size": 2})
+
+
+def test_pools_that_are_made_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every one is known to the end of an invocation, and the most careful one sets the time of the alarm."""
+    made = [FakeDriver().pool(cancel_before_deadline=before) for before in (0.2, 0.5)]
+    careless, careful = map(core_of, made)
+    for place in count(1):
+        monkeypatch.setattr(lifecycle, "_pools", [])
+        one = Stepper(lambda: lifecycle.register(careless), place)
+        one.start()
+        assert one.stopped.wait(FOREVER)
+        ended = one.done.is_set()
+        lifecycle.register(careful)
+        one.go.set()
+        assert one.done.wait(FOREVER), one.where
+        assert set(lifecycle.pools()) == {careless, careful}, one.where
+        assert (lifecycle.process.cancel_before, invocation.reserve.seconds) == (0.5, 0.5), one.where
+        if ended:
+            return
 
 
 @pytest.fixture
