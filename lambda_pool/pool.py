@@ -39,7 +39,7 @@ from .events import (
 from .invocation import Deadline
 from .release import release
 from .request import asking, note_failure
-from .waiting import current_borrower, turn
+from .waiting import check_patched, current_borrower, turn
 
 if TYPE_CHECKING:
     from .stats import PoolStats
@@ -248,6 +248,7 @@ class ConnectionPool:
 
     def open(self, entry: Entry, deadline: Deadline) -> None:
         """Open the entry's connection. Until the deadline, it retries after failures that time may heal."""
+        check_patched()
         # Read before connecting, so that a failover meanwhile condemns what is opened now.
         generation = self.state.generation
         link, entry.endpoint = self.connector.open(entry.role, deadline)

@@ -6,6 +6,7 @@ event loop.
 """
 
 import select
+import sys
 from _thread import TIMEOUT_MAX, start_new_thread
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -14,6 +15,8 @@ from threading import Lock, get_ident
 from time import sleep
 from types import FrameType
 from typing import TYPE_CHECKING, Any, Optional, Protocol, TypeVar
+
+from .errors import ConfigError
 
 if TYPE_CHECKING:
     from .aio.waits import LoopWaits
@@ -82,6 +85,17 @@ def current_borrower() -> int:
     """Who borrows: a thread, by its number; or a task, by a negative one."""
     other = _Seam.other and _other()
     return other.current_borrower() if other else get_ident()
+
+
+def check_patched() -> None:
+    """Raises ConfigError if gevent has put its own waits in place of Python's only after those came into use here."""
+    monkey = sys.modules.get("gevent.monkey")
+    if monkey and monkey.is_object_patched("time", "sleep") and monkey.get_original("time", "sleep") is sleep:
+        raise ConfigError(
+            "gevent patched Python's standard library after lambda_pool was imported, so whoever waits for a "
+            "connection would hold up all others: call gevent.monkey.patch_all() before anything is imported. With "
+            "gunicorn's preload_app, call it at the top of gunicorn.conf.py"
+        )
 
 
 def cannot_go_on(borrower: int) -> bool:

@@ -3,6 +3,8 @@
 import http.client
 import random
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -183,3 +185,16 @@ def sessions(server: Server) -> set[int]:
             " and user <> 'system user'"
         )
     return {int(number) for (number,) in server.execute(found)}
+
+
+@pytest.mark.parametrize("patched", ["first", "late"])
+def test_gevent_has_to_patch_first(patched: str, tmp_path: Path) -> None:
+    """As under gunicorn's `preload_app`, which imports an application before gevent patches."""
+    patch = "from gevent import monkey; monkey.patch_all()"
+    use = "from lambda_pool.testing import FakeDriver; pool = FakeDriver().pool()"
+    borrow = "pool.connection().__enter__(); print('lent')"
+    (tmp_path / "script.py").write_text("\n".join([*([patch, use] if patched == "first" else [use, patch]), borrow]))
+    command = [sys.executable, str(tmp_path / "script.py")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.stdout == "lent\n") is (patched == "first")
+    assert ("ConfigError: gevent patched" in done.stderr) is (patched == "late")
