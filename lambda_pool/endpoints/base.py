@@ -61,7 +61,7 @@ class FixedEndpoint:
     has_reader = False
 
     def __init__(self, *endpoints: Endpoint, share: Callable[[], float] = float) -> None:
-        self._endpoints = endpoints
+        self._endpoints = tuple(dict.fromkeys(endpoints))
         self._share = share
         self._current: Endpoint
         self.forget()

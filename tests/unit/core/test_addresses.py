@@ -108,6 +108,12 @@ def test_they_are_used_in_turn() -> None:
     assert source.resolve(Role.WRITER, 0.0) is ONE
 
 
+def test_one_that_is_named_twice_is_not_in_the_way_of_the_next() -> None:
+    source = FixedEndpoint(ONE, ONE, TWO)
+    source.failed(ONE)
+    assert source.resolve(Role.WRITER, 0.0) is TWO
+
+
 def test_what_is_told_twice_or_late_moves_nobody() -> None:
     source = FixedEndpoint(ONE, TWO, THREE)
     for _ in range(3):  # three borrowers, whose connections died together
