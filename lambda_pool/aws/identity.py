@@ -88,6 +88,9 @@ class AwsIdentity:
                 if self._found is None:
                     return None, None
                 frozen = self._found.get_frozen_credentials()
+                keys = frozen.access_key, frozen.secret_key
+                if not all(keys) or not all(isinstance(text, str) for text in (*keys, frozen.token or "")):
+                    raise ValueError("the access key, the secret key or the token is missing or not text")
                 token = Secret(frozen.token) if frozen.token else None
                 return AwsCredentials(frozen.access_key, Secret(frozen.secret_key), token), None
         except Exception as error:  # noqa: BLE001 - a dozen providers raise whatever they like

@@ -26,6 +26,7 @@ from lambda_pool.secret import Secret
 from tests.support.locks import held_elsewhere
 
 ENDPOINT = Endpoint("db.example", 5432)
+LATER = "2999-01-01T00:00:00Z"
 
 
 class Container:
@@ -164,6 +165,10 @@ def test_no_credentials_says_how_to_give_them(no_aws: pytest.MonkeyPatch) -> Non
         {"AccessKeyId": "A", "SecretAccessKey": "containers-secret-key"},
         {"AccessKeyId": "A", "SecretAccessKey": "containers-secret-key", "Token": "t", "Expiration": "never"},
         {"AccessKeyId": "A", "SecretAccessKey": "containers-secret-key", "Token": "t", "Expiration": None},
+        {"AccessKeyId": None, "SecretAccessKey": "containers-secret-key", "Token": "t", "Expiration": LATER},
+        {"AccessKeyId": "A", "SecretAccessKey": "", "Token": "t", "Expiration": LATER},
+        {"AccessKeyId": "A", "SecretAccessKey": 1, "Token": "t", "Expiration": LATER},
+        {"AccessKeyId": "A", "SecretAccessKey": "containers-secret-key", "Token": ["t"], "Expiration": LATER},
     ],
 )
 def test_a_broken_answer_is_ours_and_stays_secret(
@@ -177,6 +182,14 @@ def test_a_broken_answer_is_ours_and_stays_secret(
     report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
     shown = "".join(line for line in report.format() if "tests/unit/auth" not in line) + caplog.text
     assert "containers-secret-key" not in shown
+
+
+def test_after_a_broken_answer_it_is_asked_again(restored: Container) -> None:
+    restored.answer = lambda number: (200, restored.keys(number) | ({"AccessKeyId": None} if number == 1 else {}))
+    identity = AwsIdentity()
+    with pytest.raises(CredentialsError, match="missing or not text"):
+        identity.credentials(5.0)
+    assert identity.credentials(5.0).access_key == "CONTAINER2"
 
 
 def test_an_endpoint_that_fails_is_tried_again(restored: Container, monkeypatch: pytest.MonkeyPatch) -> None:
