@@ -143,16 +143,27 @@ class Borrowed:
         elif pool.config.reset != "session" and entry.link.inspect().condition is Condition.CLEAN:
             pool.give_back(entry)
         else:
-            if entry.state is State.LENT and entry.link.status() not in AT_REST:
-                where, stack = borrower.describe(entry)
-                log.warning(
-                    "pool %s: a connection came back in the middle of a transaction, which is rolled back (borrowed at "
-                    "%s): commit or roll back, and close the session or the connection%s",
-                    *(pool.name, where, stack),
-                    extra={"pool": pool.name, "where": where},
-                )
+            self._warn_if_left_open()
             with unbroken(pool.config.timeout):
                 pool.release(entry, LeftOpenError())
+
+    def undo_left_open(self) -> None:
+        """Roll back what is open, with a warning: nobody has asked for that."""
+        if not self.broken and self._warn_if_left_open():
+            end_transaction(self.pool, self.entry, commit=False, strict=False, last=False)
+
+    def _warn_if_left_open(self) -> bool:
+        pool, entry = self.pool, self.entry
+        if entry.state is not State.LENT or entry.link.status() in AT_REST:
+            return False
+        where, stack = borrower.describe(entry)
+        log.warning(
+            "pool %s: a connection came back in the middle of a transaction, which is rolled back (borrowed at "
+            "%s): commit or roll back, and close the session or the connection%s",
+            *(pool.name, where, stack),
+            extra={"pool": pool.name, "where": where},
+        )
+        return True
 
     def fail(self, error: BaseException) -> None:
         """Take it back: it could not be lent. One whose set-up failed half way is not kept."""

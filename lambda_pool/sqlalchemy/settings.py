@@ -27,8 +27,11 @@ class SettingDialect(_Dialect):
             super().set_isolation_level(dbapi_connection, level)
 
     def reset_isolation_level(self, dbapi_conn: Any) -> None:
-        """As `taking_back` says."""
+        """As `taking_back` says. What is open is rolled back before that: on MySQL, SQLAlchemy sends COMMIT with it."""
+        borrowed = self._borrowed.get(dbapi_conn)
         with self.taking_back(dbapi_conn):
+            if borrowed is not None and not borrowed.foreign:
+                borrowed.undo_left_open()
             super().reset_isolation_level(dbapi_conn)  # type: ignore[no-untyped-call]
 
     @contextmanager

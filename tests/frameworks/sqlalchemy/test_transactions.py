@@ -1,5 +1,6 @@
 """How transactions end: saved, undone, or reported as neither."""
 
+import gc
 import logging
 import time
 from collections.abc import Callable
@@ -194,6 +195,28 @@ def test_what_comes_back_in_a_transaction_is_rolled_back_and_told(
     assert "test_transactions.py" in caplog.text
     assert [each.cause for each in recorder.of(RolledBack)] == ["error"]
     assert database.rows() == []
+    assert pool_of(engine).stats().opened == 1
+
+
+def test_what_comes_back_with_a_level_of_its_own_is_rolled_back_first(
+    database: Database, make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    """On MySQL, SQLAlchemy sends COMMIT when it takes an isolation level back."""
+    recorder = Recorder()
+    engine = make(options={"observers": [recorder]})
+
+    def forgotten() -> None:
+        conn = engine.connect().execution_options(isolation_level="SERIALIZABLE")
+        conn.execute(table_of(database).insert().values(id=1))
+
+    with caplog.at_level(logging.WARNING, "lambda_pool"):
+        forgotten()
+        gc.collect()
+        with engine.connect().execution_options(isolation_level="SERIALIZABLE") as conn:
+            conn.connection.cursor().execute(f"insert into {database.table} values (2)")
+    assert database.rows() == []
+    assert caplog.text.count("in the middle of a transaction") == 2
+    assert [each.cause for each in recorder.of(RolledBack)] == ["error", "error"]
     assert pool_of(engine).stats().opened == 1
 
 
