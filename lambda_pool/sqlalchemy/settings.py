@@ -29,8 +29,10 @@ class SettingDialect(_Dialect):
     def reset_isolation_level(self, dbapi_conn: Any) -> None:
         """As `taking_back` says. What is open is rolled back before that: on MySQL, SQLAlchemy sends COMMIT with it."""
         borrowed = self._borrowed.get(dbapi_conn)
+        if borrowed is not None and borrowed.foreign:  # the parent takes it back
+            return
         with self.taking_back(dbapi_conn):
-            if borrowed is not None and not borrowed.foreign:
+            if borrowed is not None:
                 borrowed.undo_left_open()
             super().reset_isolation_level(dbapi_conn)  # type: ignore[no-untyped-call]
 

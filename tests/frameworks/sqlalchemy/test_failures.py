@@ -325,6 +325,24 @@ def test_a_forked_child_does_not_commit_what_the_parent_began(database: Database
     assert database.rows() == [1]
 
 
+def test_a_forked_child_takes_no_isolation_level_back(database: Database, engine: Engine) -> None:
+    held = engine.connect().execution_options(isolation_level="SERIALIZABLE")
+    held.execute(table_of(database).insert().values(id=1))
+    child = os.fork()
+    if child == 0:
+        try:
+            held.close()
+        finally:
+            os._exit(0)
+    os.waitpid(child, 0)
+    assert database.rows() == []
+    held.rollback()
+    held.close()
+    use(engine)
+    assert pool_of(engine).stats().opened == 1
+    assert database.rows() == []
+
+
 def test_a_begin_that_is_not_answered_is_sent_on_another_connection(my: Database) -> None:
     """On PostgreSQL it goes out with the first statement."""
     with FaultyProxy("localhost", my.server.port) as proxy:
