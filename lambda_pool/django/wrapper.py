@@ -29,6 +29,7 @@ _HIDDEN = (
     "is saved. Put what may fail into an atomic() of its own, and catch its error outside of that. If you want the "
     "rollback, call transaction.set_rollback(True)"
 )
+_BROKEN_OFF = errors.LambdaPoolError("an exception from a signal handler broke off the end of an atomic()")
 _CLOSED = (
     "Django's %r was closed inside of atomic(), whose transaction is rolled back: none of it is saved. Call close() "
     "after the block"
@@ -59,6 +60,8 @@ class PooledWrapper:
         """Somebody asked for a rollback of the innermost atomic() that has a savepoint, or of the outermost."""
         self._hid: errors.LambdaPoolError | None = None
         """What to say at the end of an atomic() in which an error was hidden."""
+        self._in_outermost = False
+        """An outermost atomic() has switched autocommit off, and switches it on again when it ends."""
         self.closed_amid: bool = False
         """Since an invocation began, it was closed inside of an atomic(), which Django ends without an error."""
         self.lost_an_answer: bool = False
@@ -282,7 +285,17 @@ class PooledWrapper:
         """
         hid, self._hid = self._hid, None
         self._asked_to_roll_back = False
-        self._switch_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+        begins, ends = force_begin_transaction_with_broken_autocommit, self._in_outermost and autocommit
+        try:
+            self._in_outermost = begins
+            borrowed = self._borrowed
+            if ends and borrowed is not None and borrowed.link.status() not in AT_REST:
+                self._drop(_BROKEN_OFF)  # the next statement of MySQL's would save what was to be undone
+            self._switch_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
+        except BaseException as error:
+            if begins or (ends and not self.autocommit):
+                self._drop(error)  # what comes later must not end up in a transaction that nobody ends
+            raise
         if hid is not None and self.home().core.config.unsaved == "raise":
             raise as_django(hid) from hid
         if hid is not None:

@@ -20,7 +20,7 @@ from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 from tests.frameworks.django.conftest import Statements, Use, backend_of, names, request_ends, stats
 from tests.frameworks.django.shop.models import Order
-from tests.support.interrupts import handler, run_interrupted
+from tests.support.interrupts import every_place, handler, run_interrupted
 from tests.support.places import OURS
 
 GONE = (OperationalError, InterfaceError)
@@ -69,6 +69,34 @@ def test_close_that_an_alarm_broke_off_costs_no_connection(connection: Any) -> N
             if struck is None:
                 break
     assert place > 2
+
+
+def test_an_alarm_at_the_end_of_atomic_saves_nothing_and_leaves_nothing_open(
+    connection: Any, database: Database
+) -> None:
+    """Django switches autocommit on all the same, which commits on MySQL."""
+
+    def in_a_block() -> Callable[[], object]:
+        block = transaction.atomic()
+        block.__enter__()
+        Order.objects.create(name="undone")
+        return lambda: block.__exit__(KeyError, KeyError(), None)
+
+    for number, place in enumerate(every_place(in_a_block)):
+        Order.objects.create(name=f"later {number}")
+        assert names(database) == sorted(f"later {each}" for each in range(number + 1)), place
+
+
+def test_an_alarm_at_the_beginning_of_atomic_leaves_nothing_open(connection: Any, database: Database) -> None:
+    def before_a_block() -> Callable[[], object]:
+        backend_of(connection)
+        enter: Callable[[], object] = transaction.atomic().__enter__
+        return enter
+
+    for number, place in enumerate(every_place(before_a_block)):
+        Order.objects.create(name=f"later {number}")
+        assert names(database) == sorted(f"later {each}" for each in range(number + 1)), place
+    transaction.atomic().__exit__(None, None, None)
 
 
 def test_the_set_up_runs_once_for_each_physical_connection(use: Use, database: Database) -> None:
