@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import threading
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from pathlib import Path
 from time import monotonic, sleep
 from typing import Any, Self
@@ -64,7 +64,7 @@ def run(spec: Spec) -> Outcome:
             assert isinstance(server, PostgresServer)
             port = stack.enter_context(_bouncer(server, spec)).port
         place = Place(spec, server.port)
-        others = [stack.enter_context(_closing(place.connect())) for _ in range(spec.others)]
+        others = [stack.enter_context(closing(place.connect())) for _ in range(spec.others)]
         for other in others:
             other.commit()
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="fleet-")))
@@ -112,20 +112,6 @@ def _bouncer(server: PostgresServer, spec: Spec) -> Any:
 
     settings: dict[str, Any] = {"default_pool_size": spec.pool_size, "max_client_conn": spec.client_conn}
     return PgBouncer(server, {"app": "app"}, auth_type="trust", server_tls_sslmode="disable", **settings)
-
-
-class _closing:
-    """Closes a driver's connection at the end of a `with` block; a driver's own block commits."""
-
-    def __init__(self, conn: Any) -> None:
-        self._conn = conn
-
-    def __enter__(self) -> Any:
-        return self._conn
-
-    def __exit__(self, *exc_info: object) -> None:
-        with suppress(Exception):
-            self._conn.close()
 
 
 def _lives(conn: Any) -> bool:

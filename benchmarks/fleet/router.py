@@ -19,31 +19,13 @@ from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
 
-from lambda_pool.cli.plan.simulation import Arrival, Traffic, schedule
+from lambda_pool.cli.plan.simulation import Arrival, schedule
 
 from .environment import EVENT, Place, live
 from .spec import Done, Spec
 
 _DIE_WITH_PARENT = 1  # prctl(2)
 _ANSWER = 1 << 16
-
-
-def traffic(spec: Spec) -> Traffic:
-    """The invocations that arrive: the same as in the simulation, so that both can be compared."""
-    return Traffic(
-        functions=spec.functions,
-        size=spec.size,
-        burst=spec.burst,
-        period=spec.period,
-        trickle=spec.trickle,
-        running=spec.at_work,
-        median=spec.median,
-        sigma=spec.sigma,
-        longest=spec.longest,
-        statement=spec.statement,
-        seconds=spec.seconds,
-        seed=spec.seed,
-    )
 
 
 class Environment:
@@ -74,7 +56,7 @@ class Router:
 
     def run(self) -> None:
         """Run until all is done, or the time is up."""
-        to_come = collections.deque(schedule(traffic(self._spec)))
+        to_come = collections.deque(schedule(self._spec))
         start, end = monotonic(), self._spec.seconds + self._spec.grace
         try:
             while (now := monotonic() - start) < end and (to_come or self._running or self._waiting):
@@ -97,7 +79,7 @@ class Router:
 
     def _hand_out(self, now: float) -> None:
         for _ in range(len(self._waiting)):
-            if self._running >= self._spec.at_work:
+            if self._running >= self._spec.running:
                 return
             arrival = self._waiting.popleft()
             idle = self._idle[arrival.function]

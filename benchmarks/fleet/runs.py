@@ -18,16 +18,16 @@ BIG = Spec()
 """1,000 environments of 20 functions, at most 60 of them at work, on 100 connections."""
 SIZED = replace(BIG, options={"keep_below": 0.38})
 SMALL = replace(
-    BIG, functions=10, size=10, burst=8, at_work=7, max_connections=15, seconds=14.0, grace=10.0, trickle=8.0
+    BIG, functions=10, size=10, burst=8, running=7, max_connections=15, seconds=14.0, grace=10.0, trickle=8.0
 )
 """100 environments on 12 connections (three are the administrators'), as `make test` runs it."""
-MYSQL = replace(BIG, engine="mysql", functions=10, size=30, burst=18, at_work=18, max_connections=30)
+MYSQL = replace(BIG, engine="mysql", functions=10, size=30, burst=18, running=18, max_connections=30)
 LONG = replace(
     BIG,
     functions=10,
     size=12,
     burst=18,
-    at_work=18,
+    running=18,
     median=4.0,
     sigma=0.3,
     longest=8.0,
@@ -36,13 +36,13 @@ LONG = replace(
     max_connections=32,
     options={"keep_below": 0.37},
 )
-OTHERS = replace(BIG, others=70, at_work=20, burst=20, functions=20, size=15)
+OTHERS = replace(BIG, others=70, running=20, burst=20, functions=20, size=15)
 WAITING = replace(
     BIG,
     functions=2,
     size=2,
     burst=2,
-    at_work=4,
+    running=4,
     median=20.0,
     sigma=0.01,
     longest=20.5,
@@ -53,7 +53,7 @@ WAITING = replace(
     time_out=30.0,
     options={"session_idle": 5},
 )
-FITTING = replace(BIG, functions=1, size=10, burst=10, at_work=10, period=0.2, median=0.02, trickle=0.0, seconds=60.0)
+FITTING = replace(BIG, functions=1, size=10, burst=10, running=10, period=0.2, median=0.02, trickle=0.0, seconds=60.0)
 
 
 class Expectation(NamedTuple):

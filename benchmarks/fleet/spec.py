@@ -4,12 +4,14 @@ import json
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from lambda_pool.cli.plan.simulation import Traffic
+
 LIMIT_OF_DATABASE = 100
 
 
 @dataclass(frozen=True)
-class Spec:
-    """One run. Times are seconds. The schedule of invocations depends only on `seed`, and not on the way."""
+class Spec(Traffic):
+    """One run: the invocations that arrive, as in the simulation, and what they meet. Times are seconds."""
 
     way: str = "lambda_pool"
     engine: str = "postgresql"
@@ -19,22 +21,6 @@ class Spec:
     """Through a PgBouncer with `pool_size` server connections, and room for `client_conn` clients."""
     pool_size: int = 20
     client_conn: int = 2000
-    functions: int = 20
-    size: int = 50
-    """At most so many environments of one function."""
-    burst: int = 50
-    """So many invocations of one function at once, every `period` seconds, each function in its turn."""
-    period: float = 1.2
-    trickle: float = 10.0
-    """Further invocations a second, most of them of a few functions."""
-    at_work: int = 60
-    """At most so many invocations run at once; the others wait in a queue."""
-    median: float = 0.2466
-    sigma: float = 0.8
-    longest: float = 3.0
-    """How long an invocation takes without its statement: log-normal, with an upper limit."""
-    statement: float = 0.015
-    seconds: float = 75.0
     grace: float = 90.0
     """Extra time for a slow machine: the run ends when all is done."""
     max_connections: int = LIMIT_OF_DATABASE
@@ -44,7 +30,6 @@ class Spec:
     """Sessions of another application, which stay open and are tried at the end."""
     restart_at: float = 0.0
     outage: float = 2.0
-    seed: int = 7
     sabotage: str = ""
     """`rule`, `backoff` or `timer`: run without that part of the product."""
     options: dict[str, Any] = field(default_factory=dict)

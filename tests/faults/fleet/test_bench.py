@@ -6,7 +6,6 @@ import pytest
 
 from benchmarks.fleet import page
 from benchmarks.fleet.ground import run
-from benchmarks.fleet.router import traffic
 from benchmarks.fleet.runs import BIG, RUNS, SMALL, broken
 from benchmarks.fleet.spec import Outcome, Spec
 from lambda_pool.cli.plan import simulation
@@ -46,9 +45,9 @@ def test_a_thousand_environments_with_the_plans_value() -> None:
 
 
 def test_the_schedule_is_the_same_for_every_way() -> None:
-    first = schedule(traffic(BIG))
-    assert first == schedule(traffic(replace(BIG, way="bare global", options={"keep_below": 0.2}, sabotage="rule")))
-    assert first != schedule(traffic(replace(BIG, seed=8)))
+    first = schedule(BIG)
+    assert first == schedule(replace(BIG, way="bare global", options={"keep_below": 0.2}, sabotage="rule"))
+    assert first != schedule(replace(BIG, seed=8))
 
 
 # --- the simulation ---------------------------------------------------------------------------------------------------
@@ -57,7 +56,7 @@ def test_the_schedule_is_the_same_for_every_way() -> None:
 def simulated(spec: Spec) -> simulation.Found:
     reserved = 3 if spec.engine == "postgresql" else 0
     keep_below = 1.0 if spec.sabotage == "rule" else float(spec.options.get("keep_below", 0.6))
-    return simulate(traffic(spec), Database(spec.max_connections - reserved, others=spec.others, keep_below=keep_below))
+    return simulate(spec, Database(spec.max_connections - reserved, others=spec.others, keep_below=keep_below))
 
 
 def measured(*numbers: str) -> list[object]:
