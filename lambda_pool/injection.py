@@ -7,13 +7,13 @@ decorator keeps it: a variable of its closure, or an attribute of its object. Al
 """
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextvars import ContextVar
-from types import CellType, MethodType
+from types import MethodType
 from typing import Any
 
 from .errors import ConfigError
-from .signature import Signature, accepts
+from .signature import Signature, accepts, cells
 
 _DEPTH = 3
 """How many functions deep a closure is searched: a decorator's wrapper and the helpers that it calls (ours has two)."""
@@ -123,7 +123,7 @@ class _Bound:
         if len(around) > 1 and isinstance(around[-2], MethodType):
             owner = around[-2].__self__
         found = False
-        for cell in _cells(around[-1], _DEPTH):
+        for cell in cells(around[-1], _DEPTH):
             if self._is_handler(cell.cell_contents):
                 self.handler, cell.cell_contents, found = cell.cell_contents, self, True
         attributes = getattr(owner, "__dict__", {})
@@ -137,14 +137,3 @@ class _Bound:
         while isinstance(content, _Bound):
             content = content.handler
         return content is self.signature.chain[self.signature.handler_at]
-
-
-def _cells(fn: Any, depth: int) -> Iterator[CellType]:
-    for cell in getattr(fn, "__closure__", None) or ():
-        try:
-            content = cell.cell_contents
-        except ValueError:  # a variable that has no value yet
-            continue
-        yield cell
-        if depth > 1 and hasattr(content, "__closure__"):
-            yield from _cells(content, depth - 1)

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Iterator
-from types import CodeType, FunctionType, MethodType
+from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
 from .errors import ConfigError
@@ -95,7 +95,7 @@ class Signature:
         """The handler that a decorator without functools.wraps keeps in its closure or on its object, or None."""
         if self.inject in _names(layer.__code__):
             return None
-        held = list(contents(layer))
+        held = [cell.cell_contents for cell in cells(layer)]
         around = self.chain[-2] if len(self.chain) > 1 else None
         own = 0
         if isinstance(around, MethodType):
@@ -210,13 +210,16 @@ def accepts(layer: Any, name: str) -> bool:
     return bool(code.co_flags & _VAR_KEYWORDS) or name in _names(code)[code.co_posonlyargcount :]
 
 
-def contents(fn: Any) -> Iterator[Any]:
-    """The values of the variables in a function's closure."""
+def cells(fn: Any, depth: int = 1) -> Iterator[CellType]:
+    """The variables in a function's closure that have a value, and in those of the functions in it, this deep."""
     for cell in getattr(fn, "__closure__", None) or ():
         try:
-            yield cell.cell_contents
+            content = cell.cell_contents
         except ValueError:  # a variable that has no value yet
             continue
+        yield cell
+        if depth > 1:
+            yield from cells(content, depth - 1)
 
 
 def _call_of(layer: Any) -> Any:

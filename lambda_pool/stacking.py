@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from .errors import ConfigError
-from .signature import DURABLE_SDK, Signature, contents
+from .signature import DURABLE_SDK, Signature, cells
 
 _IDEMPOTENCY = "aws_lambda_powertools.utilities.idempotency"
 _DEPTH = 3
@@ -82,6 +82,6 @@ def _functions(layer: Any, handler: Any, depth: int) -> Iterator[Any]:
         return
     yield layer
     if depth > 1:
-        for content in contents(layer):
-            if hasattr(content, "__closure__"):
-                yield from _functions(content, handler, depth - 1)
+        for cell in cells(layer):
+            if hasattr(cell.cell_contents, "__closure__"):
+                yield from _functions(cell.cell_contents, handler, depth - 1)
