@@ -7,6 +7,7 @@ import json
 import re
 from typing import Any
 
+from lambda_pool.aws.environment import region as own_region
 from lambda_pool.cli.arguments import arn, function_name, name
 from lambda_pool.cli.terminal import WIDTH, complain, fold
 from lambda_pool.config import read_metrics_environment
@@ -19,7 +20,6 @@ _PERIOD = 60
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options."""
-    environment = read_metrics_environment()
     add = parser.add_argument
     add("--function", type=function_name, required=True, metavar="NAME", help="name of the function")
     add(
@@ -30,8 +30,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="name of the pool (by default the database's name)",
     )
     add("--service", metavar="NAME", help="POWERTOOLS_SERVICE_NAME of the function (default: its name)")
-    add("--namespace", default=environment.namespace, help="CloudWatch namespace of the metrics (default: %(default)s)")
-    add("--region", default=environment.region, help="region of the function, for json (default: AWS_REGION)")
+    add(
+        "--namespace",
+        default=read_metrics_environment().namespace,
+        help="CloudWatch namespace of the metrics (default: %(default)s)",
+    )
+    add("--region", default=own_region(), help="region of the function, for json (default: AWS_REGION)")
     add("--log-group", metavar="NAME", help="log group of the function (default: /aws/lambda/FUNCTION)")
     add("--topic", type=arn, metavar="ARN", help="SNS topic that the alarms notify")
     add(

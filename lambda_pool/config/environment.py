@@ -173,7 +173,6 @@ class MetricsEnvironment(Record):
     namespace: str
     service: str
     function_name: str
-    region: str | None
     disabled: bool
 
 
@@ -182,7 +181,7 @@ _TRUE = {"1", "y", "yes", "t", "true", "on"}
 
 def read_metrics_environment() -> MetricsEnvironment:
     """Read POWERTOOLS_METRICS_NAMESPACE (else "lambda_pool"), POWERTOOLS_SERVICE_NAME (else the function's name),
-    AWS_LAMBDA_FUNCTION_NAME (else "local"), AWS_REGION, and whether Powertools' variables switch metrics off.
+    AWS_LAMBDA_FUNCTION_NAME (else "local"), and whether Powertools' variables switch metrics off.
 
     https://docs.powertools.aws.dev/lambda/python/latest/#environment-variables
     """
@@ -192,6 +191,5 @@ def read_metrics_environment() -> MetricsEnvironment:
         namespace=os.environ.get("POWERTOOLS_METRICS_NAMESPACE") or "lambda_pool",
         service=os.environ.get("POWERTOOLS_SERVICE_NAME") or function_name,
         function_name=function_name,
-        region=os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION") or None,
         disabled=disabled.lower() in _TRUE,
     )

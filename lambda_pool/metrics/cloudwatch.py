@@ -10,8 +10,9 @@ from importlib.util import find_spec
 from time import time
 from typing import Any, NamedTuple
 
+from ..aws.environment import region
 from ..aws.sdk import bare, code_of, count_addresses, no_bodies_logged
-from ..config import read_metrics_environment
+from ..config import MetricsEnvironment
 from ..errors import ConfigError
 from ..invocation import remaining
 from ..secret import private
@@ -76,10 +77,7 @@ class PutMetrics(Collector):
         self._session: Any = None
         self._clients: dict[_Timeouts, Any] = {}
 
-    def _write(self, pool: str, entries: list[Entry], why: Why) -> None:
-        environment = read_metrics_environment()
-        if environment.disabled:
-            return
+    def _write(self, pool: str, entries: list[Entry], why: Why, environment: MetricsEnvironment) -> None:
         for entry in entries:
             for metric, value in entry.values.items():
                 values = value if isinstance(value, list) else [value]
@@ -92,13 +90,13 @@ class PutMetrics(Collector):
             own = dimensions(self._service or environment.service, environment.function_name, name)
             self._unsent += _data(metric, counts, own, now)
         # A shutdown or a snapshot comes after all invocations, or interrupts one whose time is over anyway.
-        self._send(self._namespace or environment.namespace, environment.region, in_time=why is not Why.CLOSING)
+        self._send(self._namespace or environment.namespace, in_time=why is not Why.CLOSING)
         if why is Why.CLOSING:
             # A restored snapshot has other credentials, and no connections.
             self._disconnect()
 
     @private
-    def _send(self, namespace: str, region: str | None, *, in_time: bool) -> None:
+    def _send(self, namespace: str, *, in_time: bool) -> None:
         """Send what is unsent, and keep what CloudWatch surely did not take but may take later.
 
         `in_time`: only as long as the invocation surely lasts. An invocation that ends too late has done its work, but
@@ -114,7 +112,7 @@ class PutMetrics(Collector):
             batch = self._unsent[:_BATCH]
             del self._unsent[:_BATCH]
             try:
-                client = self._find_client(region, in_time=in_time)
+                client = self._find_client(in_time=in_time)
                 if client is None:
                     self._keep(batch)
                     return
@@ -132,7 +130,7 @@ class PutMetrics(Collector):
         self._unsent[:0] = batch
         del self._unsent[:-_MOST_UNSENT]
 
-    def _find_client(self, region: str | None, *, in_time: bool) -> Any:
+    def _find_client(self, *, in_time: bool) -> Any:
         """A client whose call ends in time; None if there is none."""
         while (timeouts := _fitting(in_time=in_time)) is not None:
             client = self._clients.get(timeouts)
@@ -143,7 +141,7 @@ class PutMetrics(Collector):
 
                 self._session = get_session()
             # Then look at the time again, because making a client takes a while.
-            self._clients[timeouts] = _client(self._session, region, timeouts)
+            self._clients[timeouts] = _client(self._session, region(), timeouts)
         return None
 
 

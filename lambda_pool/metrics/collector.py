@@ -5,6 +5,7 @@ from enum import Enum
 from threading import RLock
 from time import monotonic, time
 
+from ..config import MetricsEnvironment, read_metrics_environment
 from ..errors import ConfigError
 from ..events import CheckedOut, Closing, Event, Forked, InvocationEnded, Returned, Reused
 from .numbers import MOST_VALUES, Entry, Numbers
@@ -42,6 +43,7 @@ class Collector:
             raise ConfigError(f"interval={interval!r} is not valid: it must be a number of seconds from 0 to 1000000")
         self._interval = float(interval)
         self._pools: dict[str, Numbers] = {}
+        self._environment: MetricsEnvironment | None = None
         # Reentrant, because a shutdown's signal may interrupt a report on the same thread.
         self._lock = RLock()
 
@@ -107,18 +109,25 @@ class Collector:
             if monotonic() >= numbers.due_mono:
                 self._report(pool, numbers, Why.INTERVAL)
             else:
-                self._write(pool, numbers.take_full(), Why.FULL)
+                self._put_out(pool, numbers.take_full(), Why.FULL)
 
     def _report(self, pool: str, numbers: Numbers, why: Why, *, gauges: bool = True) -> None:
         if gauges:
             self._note_time(numbers)
         entries = numbers.take(gauges=gauges)
         if entries or why is Why.CLOSING:  # then a subclass also sends what it has kept
-            self._write(pool, entries, why)
+            self._put_out(pool, entries, why)
+
+    def _put_out(self, pool: str, entries: list[Entry], why: Why) -> None:
+        environment = self._environment
+        if environment is None:
+            environment = self._environment = read_metrics_environment()
+        if not environment.disabled:
+            self._write(pool, entries, why, environment)
 
     def _forget(self) -> None:
         """In a forked child: drop what is left of the parent's reports."""
 
-    def _write(self, pool: str, entries: list[Entry], why: Why) -> None:
+    def _write(self, pool: str, entries: list[Entry], why: Why, environment: MetricsEnvironment) -> None:
         """Put the entries out."""
         raise NotImplementedError

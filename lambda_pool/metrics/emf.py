@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from time import time
 from typing import Any
 
-from ..config import MetricsEnvironment, read_metrics_environment
+from ..config import MetricsEnvironment
 from .collector import Collector, Why
 from .definitions import METRICS, dimensions
 from .numbers import Entry
@@ -35,16 +35,10 @@ class EmfMetrics(Collector):
         super().__init__(interval)
         self._namespace = namespace
         self._service = service
-        self._environment: MetricsEnvironment | None = None
         self._with_powertools: bool | None = None
         self._formats: dict[str, Format] = {}
 
-    def _write(self, pool: str, entries: list[Entry], why: Why) -> None:
-        environment = self._environment
-        if environment is None:
-            environment = self._environment = read_metrics_environment()
-        if environment.disabled:
-            return
+    def _write(self, pool: str, entries: list[Entry], why: Why, environment: MetricsEnvironment) -> None:
         if self._with_powertools is None and (why is Why.INTERVAL or _PROVIDER in sys.modules):
             from .powertools import powertools_is_installed
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from ..config import read_metrics_environment
+from ..config import MetricsEnvironment
 from ..errors import ConfigError
 from .collector import Collector, Why
 from .definitions import METRICS, dimension, dimensions
@@ -35,10 +35,7 @@ class PowertoolsMetrics(Collector):
             raise ConfigError("this Metrics has no namespace: give it one, or set POWERTOOLS_METRICS_NAMESPACE")
         self._provider = provider
 
-    def _write(self, pool: str, entries: list[Entry], why: Why) -> None:
-        environment = read_metrics_environment()
-        if environment.disabled:
-            return
+    def _write(self, pool: str, entries: list[Entry], why: Why, environment: MetricsEnvironment) -> None:
         user = self._provider
         own = dimensions(user.service or environment.service, environment.function_name, pool)
         for name, value in user.default_dimensions.items():
