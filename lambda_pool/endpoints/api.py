@@ -4,7 +4,6 @@ botocore is loaded at the first call. From process start to a client, CPU time o
 botocore 163 ms; each further client of the same session 3 ms. A host name in the URL costs none of it.
 """
 
-import random
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ from .. import waiting
 from ..aws import environment as aws_environment
 from ..aws.identity import AwsIdentity
 from ..aws.sdk import bare, code_of, count_addresses, create_client, load_session, no_bodies_logged
+from ..backoff import backoff
 from ..errors import ConfigError, CredentialsError, EndpointError
 from ..secret import Forgetful, private
 
@@ -22,10 +22,6 @@ _MIN_TIMEOUT = 0.1
 _TOO_LATE = "there was no time left to ask the RDS API: raise the option timeout"
 _PAGES = 100
 """Most pages of one listing. With 100 entries on each (the API's default), that is beyond every quota of RDS."""
-_LONGEST_PAUSE = 1.0
-"""Seconds: the longest pause before another try; half of it on average (full jitter)."""
-_KERNEL = random.SystemRandom()
-"""Has no state of its own: the clones of a snapshot would share that state, and ask again in step."""
 _ACTIONS = {
     "describe_db_proxies": "rds:DescribeDBProxies",
     "describe_db_proxy_endpoints": "rds:DescribeDBProxyEndpoints",
@@ -144,7 +140,7 @@ class Calls:
         raise NoAnswerError(f"the answer to {_ACTIONS[operation]} has no end after {_PAGES} pages")
 
     def _call(self, operation: str, parameters: dict[str, str]) -> Any:
-        attempt = 0
+        attempt = 1
         pause = 0.0
         answer: Any = None
         while time.monotonic() + pause + self._longest <= self._deadline:
@@ -156,8 +152,8 @@ class Calls:
                 raise NotFoundError from bare(answer)
             if not _passing(answer):
                 break
-            pause = _KERNEL.uniform(0, min(_LONGEST_PAUSE, 0.1 * 2**attempt))
-            attempt += 1
+            attempt += 1  # first, because AWS throttles for longer than a database refuses
+            pause = backoff(attempt)
         if answer is None:
             raise NoAnswerError(_TOO_LATE)
         raise self._explain(operation, answer)

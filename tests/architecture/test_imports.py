@@ -42,7 +42,8 @@ LEVELS = [
     {"__main__"},
 ]
 ADAPTERS = ("engines", "auth", "endpoints", "metrics")
-# `invocation` is where an adapter may ask whose request it is and how long there still is, `waiting` how to wait.
+# `invocation` is where an adapter may ask whose request it is and how long there still is, `waiting` how to wait, and
+# `backoff` how long before another try.
 ADAPTERS_MAY_IMPORT = {
     "errors",
     "secret",
@@ -53,6 +54,7 @@ ADAPTERS_MAY_IMPORT = {
     "events",
     "tls",
     "certs",
+    "backoff",
     "invocation",
     "waiting",
 }
