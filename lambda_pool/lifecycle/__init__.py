@@ -57,10 +57,7 @@ def register(pool: ConnectionPool) -> None:
     _pools.append(ref(pool, _pools.remove))
     _note_made(pool)
     look_at_deadlines()
-    initialization = configuration.lambda_initialization()
-    if initialization == "":
-        return
-    if initialization == "snap-start":
+    if configuration.lambda_initialization() == "snap-start":
         from . import snapstart
 
         snapstart.install()

@@ -42,8 +42,8 @@ kept: set[int] = set()
 """Ports of this process's servers. Nobody else is given one, because a server that is down needs its port again."""
 
 
-def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
-    """Return `count` different TCP ports that nobody listens on now, and that are not `kept`.
+def free_ports(count: int) -> list[int]:
+    """Return `count` different TCP ports of 127.0.0.1 that nobody listens on now, and that are not `kept`.
 
     A process that does not ask here may take one before it is used, so a caller starts its server in a loop. Raises
     OSError if none is free.
@@ -52,13 +52,13 @@ def free_ports(count: int, address: str = "127.0.0.1") -> list[int]:
     if not _claims or _claims[-1].process != os.getpid():
         _claims.append(_Claim())
     with ExitStack() as stack:
-        return [_bind(stack.enter_context(socket.socket()), address, _claims[-1].ports) for _ in range(count)]
+        return [_bind(stack.enter_context(socket.socket()), _claims[-1].ports) for _ in range(count)]
 
 
-def _bind(listener: socket.socket, address: str, ports: Iterator[int]) -> int:
+def _bind(listener: socket.socket, ports: Iterator[int]) -> int:
     for attempt in range(_PORTS_EACH):
         try:
-            listener.bind((address, next(port for port in ports if port not in kept)))
+            listener.bind(("127.0.0.1", next(port for port in ports if port not in kept)))
         except OSError:
             if attempt + 1 == _PORTS_EACH:
                 raise
