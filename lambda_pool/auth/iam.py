@@ -8,6 +8,7 @@ from ..aws import environment as aws_environment
 from ..aws.environment import AwsCredentials
 from ..aws.hosts import checked_region, dsql_region, recognise
 from ..aws.identity import AwsIdentity
+from ..config import PORTS
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
 from ..secret import Forgetful, Secret, private
@@ -27,7 +28,6 @@ MAX_TOKENS = 32
 _SDK_TIMEOUT = 5.0
 """Seconds that `token()` may spend on finding AWS credentials: the pool's default `timeout`."""
 
-_PORTS = {"postgresql": 5432, "mysql": 3306}
 _HOST_CHARACTERS = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_")
 _IPV6_CHARACTERS = frozenset("abcdefABCDEF0123456789:.")
 
@@ -72,7 +72,7 @@ class IamToken(Forgetful):
 
     def credentials(self, endpoint: Endpoint, user: str, timeout: float) -> Credentials:
         """The user and a token for this endpoint. Raises as `token` does."""
-        port = endpoint.port or _PORTS.get(endpoint.engine)
+        port = endpoint.port or PORTS.get(endpoint.engine)
         if port is None:
             raise ConfigError(f"IamToken signs the port too: name it in the URL, after the host {endpoint.host!r}")
         token, cached = self._token(endpoint.host, port, user, timeout)

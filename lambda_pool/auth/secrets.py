@@ -12,7 +12,7 @@ from typing import Any
 from ..age import Birth, Clock
 from ..aws import environment as aws_environment
 from ..aws.environment import AwsCredentials
-from ..aws.hosts import checked_region, is_region
+from ..aws.hosts import ENGINES, checked_region, is_region
 from ..aws.identity import AwsIdentity
 from ..aws.sdk import bare, code_of, count_addresses, create_client, load_session, no_bodies_logged
 from ..config import is_sendable, plain
@@ -35,16 +35,6 @@ _PAUSE = 0.2
 """Seconds before a throttled or broken request is sent again."""
 
 _CURRENT, _PENDING = "AWSCURRENT", "AWSPENDING"
-_ENGINES = {
-    "postgres": "postgresql",
-    "postgresql": "postgresql",
-    "aurora-postgresql": "postgresql",
-    "mysql": "mysql",
-    "mariadb": "mysql",
-    "aurora": "mysql",
-    "aurora-mysql": "mysql",
-}
-"""The `engine` values of database secrets, and the URL scheme that each belongs to."""
 
 _FIXES = {
     "ResourceNotFoundException": (
@@ -369,5 +359,5 @@ def _parse(answer: _Answer) -> _Login | str:
         host=texts["host"] or None,
         port=port,
         database=texts["dbname"] or None,
-        engine=_ENGINES.get(texts["engine"].lower(), ""),
+        engine=ENGINES.get(texts["engine"].lower(), ""),
     )

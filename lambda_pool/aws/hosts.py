@@ -8,6 +8,20 @@ from enum import Enum
 from ..errors import ConfigError
 from ..record import Record
 
+ENGINES = {
+    "postgres": "postgresql",
+    "postgresql": "postgresql",
+    "aurora-postgresql": "postgresql",
+    "mysql": "mysql",
+    "mariadb": "mysql",
+    "aurora": "mysql",
+    "aurora-mysql": "mysql",
+}
+"""What RDS calls an engine, in its API and in its secrets, and the URL scheme that it belongs to.
+
+`aurora` is what Aurora MySQL 5.6 called itself; `postgres` and `mysql` are also Multi-AZ DB clusters.
+"""
+
 
 class Kind(Enum):
     """What stands behind an RDS host name."""

@@ -11,7 +11,7 @@ from .environment import (
     url_of,
 )
 from .options import DEFAULT_PREFIX, OPTIONS, Config, check_pooled, make
-from .parts import PARTS, engine_of, from_parts
+from .parts import PARTS, PORTS, engine_of, from_parts
 from .platform import (
     function_and_version,
     in_lambda,
@@ -31,6 +31,7 @@ __all__ = [
     "ENGINES",
     "OPTIONS",
     "PARTS",
+    "PORTS",
     "VARIABLES",
     "Config",
     "Environment",

@@ -13,8 +13,9 @@ from .values import is_sendable, plain
 PARTS = ("host", "port", "user", "password", "database", "engine", *synonyms.OWN)
 """Keywords of Pool, and names of variables after the prefix. None of them may be given together with a URL."""
 
-ENGINE_AT = {5432: "postgresql", 3306: "mysql"}
-"""The engine that usually has this port."""
+PORTS = {"postgresql": 5432, "mysql": 3306}
+"""The usual port of each engine."""
+ENGINE_AT = {port: engine for engine, port in PORTS.items()}
 
 
 def from_parts(parts: Mapping[str, object], called: Callable[[str], str], *, needs_host: bool) -> Url:

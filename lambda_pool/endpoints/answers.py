@@ -7,19 +7,13 @@ counts as not given where that is harmless.
 from collections.abc import Iterable
 from typing import Any
 
+from ..aws.hosts import ENGINES
+from ..config import PORTS
 from ..errors import EndpointError
 from .base import Endpoint
 
 # A proxy's port cannot be chosen: https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-proxy-connecting.html
-_FAMILIES = {"POSTGRESQL": ("postgresql", 5432), "MYSQL": ("mysql", 3306)}
-# `aurora` is what Aurora MySQL 5.6 called itself; `postgres` and `mysql` are Multi-AZ DB clusters.
-_CLUSTER_ENGINES = {
-    "aurora-postgresql": "postgresql",
-    "postgres": "postgresql",
-    "aurora-mysql": "mysql",
-    "aurora": "mysql",
-    "mysql": "mysql",
-}
+_FAMILIES = {"POSTGRESQL": "postgresql", "MYSQL": "mysql"}
 
 # Statuses in which no client is served, and what to do about each. Every other one (`available`, `modifying`,
 # `backing-up`, `failing-over`, …, and those to come) is left to the connect itself to judge: during most changes
@@ -61,10 +55,10 @@ def read_proxy(proxies: Iterable[object], name: str) -> Endpoint | None:
     family = _text(proxy, "EngineFamily")
     if family is not None and family.upper() not in _FAMILIES:
         raise EndpointError(f"{what} is for {family[:50]}: lambda_pool speaks PostgreSQL and MySQL")
-    engine, port = _FAMILIES[family.upper()] if family else ("", None)
+    engine = _FAMILIES[family.upper()] if family else ""
     return Endpoint(
         host=_host(what, proxy, "Endpoint"),
-        port=port,
+        port=PORTS.get(engine),
         proxy=True,
         engine=engine,
         iam=_proxy_iam(proxy),
@@ -105,7 +99,7 @@ def read_cluster(clusters: Iterable[object], name: str) -> tuple[Endpoint, Endpo
         return None
     _check_status(what, cluster, _DEAD_CLUSTER)
     engine = _text(cluster, "Engine")
-    if engine is not None and engine.lower() not in _CLUSTER_ENGINES:
+    if engine is not None and engine.lower() not in ENGINES:
         raise EndpointError(f"{what} runs {engine[:50]}: lambda_pool speaks PostgreSQL and MySQL")
     port = cluster.get("Port")
     if port is not None and not (type(port) is int and 0 < port < 65536):
@@ -113,7 +107,7 @@ def read_cluster(clusters: Iterable[object], name: str) -> tuple[Endpoint, Endpo
     writer = Endpoint(
         host=_host(what, cluster, "Endpoint"),
         port=port,
-        engine=_CLUSTER_ENGINES[engine.lower()] if engine else "",
+        engine=ENGINES[engine.lower()] if engine else "",
         iam=False if cluster.get("IAMDatabaseAuthenticationEnabled") is False else None,
     )
     reader = _plausible(_text(cluster, "ReaderEndpoint"))

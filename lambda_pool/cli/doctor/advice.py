@@ -7,6 +7,7 @@ import ipaddress
 import socket
 import time
 
+from lambda_pool.auth.signature import VALID_FOR
 from lambda_pool.aws.hosts import Kind, recognise
 from lambda_pool.cli.doctor.aws import Answer, Signed, policy_arn
 from lambda_pool.cli.terminal import duration
@@ -14,8 +15,6 @@ from lambda_pool.engines.base import ConnectRequest, Failure
 from lambda_pool.hints import ASLEEP, of_refusal
 from lambda_pool.tls import advice as tls_advice
 
-_VALID_FOR = 900
-"""Seconds for which RDS accepts a token: UsingWithRDS.IAMDBAuth in its user guide."""
 _PLUGIN = "AWSAuthenticationPlugin AS 'RDS'"
 _TOLERANCE = 240
 """Seconds between two clocks; with more, signatures are in danger, because AWS allows five minutes."""
@@ -159,11 +158,10 @@ def _of_clock(signed: Signed | None, answer: Answer) -> list[str]:
         stamp = time.strftime("%H:%M:%S", time.gmtime(signed.at))
         return [f"The token was signed at {stamp} UTC, by this machine's clock: compare that with one you trust."]
     age = time.time() + answer.ahead - signed.at
-    if age > _VALID_FOR:
+    if age > VALID_FOR:
         return [
-            f"By AWS's clock the token was signed {duration(age)} ago and is valid for "
-            f"{duration(_VALID_FOR)}, so it has "
-            "expired: set this machine's clock."
+            f"By AWS's clock the token was signed {duration(age)} ago and is valid for {duration(VALID_FOR)}, so it "
+            "has expired: set this machine's clock."
         ]
     if age < -_TOLERANCE:
         return [f"By AWS's clock the token was signed {duration(-age)} in the future: set this machine's clock."]

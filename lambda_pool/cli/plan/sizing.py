@@ -6,8 +6,9 @@ import math
 from dataclasses import dataclass
 from enum import Enum
 
-DEFAULT = 0.6
-"""`keep_below` where nobody sets it."""
+from lambda_pool.config import Config
+
+DEFAULT = Config.keep_below
 
 
 class Fit(Enum):
