@@ -11,10 +11,9 @@ from typing import Any
 
 from ..age import Birth, Clock
 from ..aws import environment as aws_environment
-from ..aws.environment import AwsCredentials
 from ..aws.hosts import ENGINES, checked_region, is_region
 from ..aws.identity import AwsIdentity
-from ..aws.sdk import bare, code_of, count_addresses, create_client, load_session, no_bodies_logged
+from ..aws.sdk import bare, code_of, create_client, load_session, no_bodies_logged
 from ..config import is_sendable, plain
 from ..endpoints.base import Endpoint
 from ..errors import ConfigError, CredentialsError
@@ -252,7 +251,8 @@ class SecretsManager(Forgetful):
         session = self._session = self._session or load_session()
         try:
             region = self._region or aws_environment.region() or session.get_config_variable("region")
-            client = _client(session, region, credentials, deadline) if region else None
+            # Half of the time is for connecting, the other for the answer, a single packet.
+            client = create_client(session, _SERVICE, region, credentials, deadline, 1 / 2) if region else None
         except Exception as error:  # noqa: BLE001 - botocore parses the user's own files and variables here
             return self._failed(stage, f"{type(error).__name__}: {error}", error)
         if client is None:
@@ -306,14 +306,6 @@ def _region_of_arn(secret_id: str) -> str | None:
             "arn:aws:secretsmanager:REGION:ACCOUNT:secret:NAME-SUFFIX"
         )
     return parts[3]
-
-
-def _client(session: Any, region: str, credentials: AwsCredentials, deadline: float) -> Any:
-    """A client for one request that ends by `deadline`. The second one on a session costs 2 ms."""
-    addresses = count_addresses(create_client(session, _SERVICE, region, credentials, 1.0, 1.0))
-    # The addresses of the host share one half of the time. Each wait for the answer, a single packet, gets the other.
-    half = max(0.01, (deadline - time.monotonic()) / 2)
-    return create_client(session, _SERVICE, region, credentials, max(0.01, half / addresses), half)
 
 
 def _is_host(text: str) -> bool:

@@ -7,12 +7,14 @@ import logging
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from time import monotonic
 from typing import Any
 
 from ..errors import ConfigError
 from ..secret import private
 from .environment import AwsCredentials
 
+_SHORTEST = 0.01  # seconds: botocore refuses 0
 _quiet = threading.local()
 
 
@@ -30,24 +32,32 @@ def load_session() -> Any:
 
 @private
 def create_client(
-    session: Any, service: str, region: str, keys: AwsCredentials, connect_timeout: float, read_timeout: float
+    session: Any, service: str, region: str, keys: AwsCredentials, deadline: float, part: float = 1.0
 ) -> Any:
-    """A client of one service. `connect_timeout` (seconds) is for each address, `read_timeout` for each wait."""
+    """A client of one service, for calls that end by `deadline` (monotonic, seconds).
+
+    `part` of the time until then is for connecting, to all addresses together, and as much for each wait.
+    """
     from botocore.config import Config
 
-    return session.create_client(
-        service,
-        region_name=region,
-        aws_access_key_id=keys.access_key,
-        aws_secret_access_key=keys.secret_key.reveal(),
-        aws_session_token=keys.session_token.reveal() if keys.session_token else None,
-        config=Config(
-            connect_timeout=connect_timeout,
-            read_timeout=read_timeout,
-            # botocore's own retries know no deadline.
-            retries={"total_max_attempts": 1, "mode": "standard"},
-        ),
-    )
+    def make(connect_timeout: float, read_timeout: float) -> Any:
+        return session.create_client(
+            service,
+            region_name=region,
+            aws_access_key_id=keys.access_key,
+            aws_secret_access_key=keys.secret_key.reveal(),
+            aws_session_token=keys.session_token.reveal() if keys.session_token else None,
+            config=Config(
+                connect_timeout=connect_timeout,
+                read_timeout=read_timeout,
+                # botocore's own retries know no deadline.
+                retries={"total_max_attempts": 1, "mode": "standard"},
+            ),
+        )
+
+    addresses = count_addresses(make(1.0, 1.0))  # a second client on a session costs only 2 ms
+    share = max(_SHORTEST, (deadline - monotonic()) * part)
+    return make(max(_SHORTEST, share / addresses), share)
 
 
 def count_addresses(client: Any) -> int:

@@ -12,7 +12,7 @@ from typing import Any
 from .. import waiting
 from ..aws import environment as aws_environment
 from ..aws.identity import AwsIdentity
-from ..aws.sdk import bare, code_of, count_addresses, create_client, load_session, no_bodies_logged
+from ..aws.sdk import bare, code_of, create_client, load_session, no_bodies_logged
 from ..backoff import backoff
 from ..errors import ConfigError, CredentialsError, EndpointError
 from ..secret import Forgetful, private
@@ -101,12 +101,10 @@ class RdsApi(Forgetful):
         region = self._region or aws_environment.region() or session.get_config_variable("region")
         if not region:
             raise NoAnswerError("the AWS region is not known: give region=, or set AWS_REGION")
-        addresses = count_addresses(create_client(session, "rds", region, keys, 1.0, 1.0))
-        left = deadline - time.monotonic()
-        if left < _MIN_TIMEOUT:
+        client = create_client(session, "rds", region, keys, deadline, 1 / 4)
+        if deadline - time.monotonic() < _MIN_TIMEOUT:
             raise NoAnswerError(_TOO_LATE)
-        # A quarter is for connecting (botocore tries each address for its connect_timeout), and one for each wait.
-        return create_client(session, "rds", region, keys, left / 4 / addresses, left / 4)
+        return client
 
 
 class Calls:

@@ -67,14 +67,14 @@ def ask(host: str, source: object, region: str, seconds: float) -> Answer:
 
     `source`: the pool's endpoint source, which knows the name better than the host tells it.
     """
-    answer = Answer()
+    answer, deadline = Answer(), time.monotonic() + seconds
 
     def work() -> None:
         keys = AwsIdentity().credentials(seconds)
         session = load_session()
         with no_bodies_logged():
-            _ask_sts(create_client(session, "sts", region, keys, seconds, seconds), answer)
-            rds = create_client(session, "rds", region, keys, seconds, seconds)
+            _ask_sts(create_client(session, "sts", region, keys, deadline), answer)
+            rds = create_client(session, "rds", region, keys, deadline)
             answer.resource = _resource(rds, host, source, answer)
 
     try:

@@ -5,6 +5,7 @@ AWS is asked only after a login failed, and for a limited time. Without an answe
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -33,11 +34,12 @@ def of_targets(host: str, source: EndpointSource, seconds: float) -> list[str]:
     known = recognise(host)
     if not isinstance(source, RdsProxy) and (known is None or not known.proxy):
         return []
+    deadline = time.monotonic() + seconds
 
     def work() -> list[str]:
         keys = AwsIdentity().credentials(seconds)
         region = (known.region if known else "") or environment.region() or ""
-        rds = create_client(load_session(), "rds", region, keys, seconds, seconds)
+        rds = create_client(load_session(), "rds", region, keys, deadline)
         with no_bodies_logged():
             name = source.name if isinstance(source, RdsProxy) else _name(rds, host)
             return read_targets(name, rds.describe_db_proxy_targets(DBProxyName=name)["Targets"])

@@ -623,7 +623,7 @@ def fetch(answer: object) -> Credentials:
         patch.setenv("AWS_SECRET_ACCESS_KEY", "S")
         patch.setenv("AWS_REGION", "eu-central-1")
         patch.setattr(secrets_module, "load_session", SimpleNamespace)
-        patch.setattr(secrets_module, "_client", lambda *rest: Client(answer))
+        patch.setattr(secrets_module, "create_client", lambda *rest: Client(answer))
         return SecretsManager("orders").credentials(ANYWHERE, "url", 5.0)
 
 
