@@ -6,7 +6,6 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, AsyncSession, async_sessionmaker
 
-from .. import config as configuration
 from ..aio.loop import EnvironmentLoop, environment_loop
 from ..signature import Signature
 from .sessions import ONCE, is_begun, once, valid
@@ -71,16 +70,11 @@ def loop_of(engine: AsyncEngine, options: dict[str, Any], *, eager: bool) -> Env
     return EnvironmentLoop(lend, "an AsyncSession")
 
 
-def warm_ahead(engine: AsyncEngine) -> None:
-    """Open the first session's connection under provisioned concurrency: Init is paid for, and nobody waits."""
-    if configuration.lambda_initialization() != "provisioned-concurrency":
-        return
+def connect_once(engine: AsyncEngine) -> None:
+    """Open a connection on the loop of this environment, and give it back."""
 
     async def connect() -> None:
         async with engine.connect():
             pass
 
-    try:
-        environment_loop().run_until_complete(connect())
-    except Exception as error:  # noqa: BLE001 - the first invocation tries again
-        log.warning("a connection could not be opened in advance; the first invocation tries again: %s", error)
+    environment_loop().run_until_complete(connect())

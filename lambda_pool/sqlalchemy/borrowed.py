@@ -179,6 +179,4 @@ class Borrowed:
 
     def _bound(self) -> float:
         """Seconds for work that is not worth a longer wait than a checkout."""
-        left = invocation.remaining()
-        wait = self.pool.config.timeout
-        return max(wait if left is None else min(wait, left), MIN_IO_TIMEOUT)
+        return max(invocation.at_most(self.pool.config.timeout), MIN_IO_TIMEOUT)

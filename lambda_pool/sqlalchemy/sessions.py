@@ -116,12 +116,12 @@ def handler(
     lend, loop = None, None
     if isinstance(engine, Engine):
         lend = lender(engine, session_options, eager=eager)
-        _warm_ahead(engine)
+        _warm_ahead(lambda: engine.connect().close())
     else:
-        from .async_sessions import loop_of, warm_ahead
+        from .async_sessions import connect_once, loop_of
 
         loop = loop_of(engine, session_options, eager=eager)
-        warm_ahead(engine)
+        _warm_ahead(lambda: connect_once(engine))
     if fn is None:
         return lambda function: decorate(lambda: pool, function, inject, on_unavailable, lend, loop, whose=engine)
     return decorate(lambda: pool, fn, inject, on_unavailable, lend, loop, whose=engine)
@@ -255,11 +255,11 @@ def is_begun(session: Session) -> bool:
     return session.autobegin or session.in_transaction()
 
 
-def _warm_ahead(engine: Engine) -> None:
+def _warm_ahead(connect: Callable[[], None]) -> None:
     """Open the first session's connection under provisioned concurrency: Init is paid for, and nobody waits."""
     if configuration.lambda_initialization() != "provisioned-concurrency":
         return
     try:
-        engine.connect().close()
+        connect()
     except Exception as error:  # noqa: BLE001 - the first invocation tries again
         log.warning("a connection could not be opened in advance; the first invocation tries again: %s", error)
