@@ -101,6 +101,19 @@ def _committing(borrow: Callable[[], Any], *, autocommit: bool) -> Handler:
     return handler
 
 
+def _keeping(get: Callable[[], Any], *, autocommit: bool) -> Handler:
+    """What users write around one connection in a global."""
+
+    def handler(event: Event, context: Any) -> Any:
+        conn = get()
+        result = work(conn, event)
+        if not autocommit and event["work"] != "empty":
+            conn.commit()
+        return result
+
+    return handler
+
+
 # --- the ways ---------------------------------------------------------------------------------------------------------
 
 
@@ -127,17 +140,10 @@ def bare(engine: str, url: str, *, autocommit: bool) -> Way:
                 kept[0] = connect()
             return kept[0]
 
-    def handler(event: Event, context: Any) -> Any:
-        conn = get()
-        result = work(conn, event)
-        if not autocommit and event["work"] != "empty":
-            conn.commit()
-        return result
-
     def close() -> None:
         kept[0].close()
 
-    return Way(get, handler, close)
+    return Way(get, _keeping(get, autocommit=autocommit), close)
 
 
 def bare_ping(engine: str, url: str, *, autocommit: bool) -> Way:
@@ -148,13 +154,7 @@ def bare_ping(engine: str, url: str, *, autocommit: bool) -> Way:
         conn.ping(reconnect=True)
         return conn
 
-    def handler(event: Event, context: Any) -> Any:
-        result = work(get(), event)
-        if not autocommit and event["work"] != "empty":
-            conn.commit()
-        return result
-
-    return Way(get, handler, conn.close)
+    return Way(get, _keeping(get, autocommit=autocommit), conn.close)
 
 
 def bare_powertools(engine: str, url: str, *, autocommit: bool) -> Way:
@@ -286,18 +286,11 @@ def aws_wrapper(engine: str, url: str, *, autocommit: bool) -> Way:
             kept[0] = connect()
         return kept[0]
 
-    def handler(event: Event, context: Any) -> Any:
-        conn = get()
-        result = work(conn, event)
-        if not autocommit and event["work"] != "empty":
-            conn.commit()
-        return result
-
     def close() -> None:
         kept[0].close()
         release_resources()
 
-    return Way(get, handler, close)
+    return Way(get, _keeping(get, autocommit=autocommit), close)
 
 
 def lambda_pool(engine: str, url: str, *, autocommit: bool, metrics: str = "off", size: int = 1) -> Way:
