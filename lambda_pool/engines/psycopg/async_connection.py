@@ -29,8 +29,7 @@ from .shared import BusyError, Shared
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-_IDLE, _ACTIVE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.ACTIVE, TransactionStatus.INERROR
-_AT_WORK_OR_LOST = (_ACTIVE, TransactionStatus.UNKNOWN)
+_IDLE, _ACTIVE = TransactionStatus.IDLE, TransactionStatus.ACTIVE
 _NO_PIPELINE = PipelineStatus.OFF
 _SETTERS = frozenset({"autocommit", "isolation_level", "read_only", "deferrable"})
 # Seconds between two checks of psycopg's wait. A signal ends a wait of the event loop anyway.

@@ -21,8 +21,7 @@ from .shared import BusyError, Shared
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
 
-_IDLE, _ACTIVE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.ACTIVE, TransactionStatus.INERROR
-_AT_WORK_OR_LOST = (_ACTIVE, TransactionStatus.UNKNOWN)
+_IDLE = TransactionStatus.IDLE
 _NO_PIPELINE = PipelineStatus.OFF
 
 # Seconds: much longer than it takes to note who has got a lock.
