@@ -192,7 +192,7 @@ class Unasked:
         self.size: int = 0
         """Bytes of all notices so far."""
         self.own = False
-        """It comes in while the pool asks: if a borrower's handler fails, the pool's question has not failed."""
+        """The pool itself asks and waits: if a borrower's handler fails meanwhile, the question has not failed."""
         self.notified: bool = False
         """There were notifications."""
         self._pass_on: Callable[[PGnotify], None] | None = None

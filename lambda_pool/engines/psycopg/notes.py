@@ -22,8 +22,6 @@ class Notes:
     """libpq's transaction status when it last sent something."""
     blocks: int = 0
     """How many of the driver's own transaction() blocks are open."""
-    known: bool = False
-    """The pool itself waits."""
     piped: bool = False
     """The borrower is in a pipeline of its own, whose cursors note what they send."""
     until: float | None = None

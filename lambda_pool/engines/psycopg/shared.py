@@ -141,12 +141,12 @@ class Shared(_Connection):
     def within(self, timeout: float | None, work: Callable[[], object]) -> None:
         """Do some work of the pool's own, in at most `timeout` seconds (None: no bound). Raises NoAnswerError too."""
         before = self.pooled.until
-        self.pooled.unasked.own = self.pooled.known = True
+        self.pooled.unasked.own = True
         self.pooled.until = None if timeout is None else monotonic() + timeout
         try:
             work()
         finally:
-            self.pooled.unasked.own = self.pooled.known = False
+            self.pooled.unasked.own = False
             self.pooled.until = before
 
     def announced(self) -> Announced:
@@ -161,7 +161,7 @@ class Shared(_Connection):
             noted.before = status
         if noted.cancelled and status != _ACTIVE:
             noted.cancelled = False  # said on another thread of a statement that had just ended
-        if noted.known or self.me() in noted.knowing or (noted.piped and not is_untracked(gen)):
+        if noted.unasked.own or self.me() in noted.knowing or (noted.piped and not is_untracked(gen)):
             return False
         # An untracked cursor waits: its statement is unknown.
         return noted.note_unheard(self.me(), saves=status in _MAY_SAVE or noted.alone(self.autocommit))
@@ -417,7 +417,7 @@ class Shared(_Connection):
             if now != then:
                 self.put(name, then)
         self.pooled.altered = False
-        self.pooled.known = self.pooled.piped = False
+        self.pooled.piped = False
         self.pooled.knowing.clear()
         if wholly or instrumented:
             for name in vars(self).keys() - base.names:
