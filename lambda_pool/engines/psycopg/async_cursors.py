@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from psycopg.pq import ConnStatus
 
 from ...aio.waits import Unbroken
-from .cursors import Said, Telling, in_front
+from .cursors import Said, in_front
 from .statements import may_commit
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def tracked(base: Any) -> Any:
     return in_front(base, AsyncTracked, AsyncTrackedServer)
 
 
-class AsyncTracked(Telling):
+class AsyncTracked:
     """A mixin in front of a cursor class. See `cursors.Tracked`."""
 
     __slots__ = ()

@@ -48,11 +48,10 @@ def in_front(base: Any, plain: type, server: type) -> Any:
     return made
 
 
-def is_untracked(gen: Any) -> bool:
-    """Whether one of the driver's generators sends what a cursor says that is not tracked."""
+def is_a_cursors(gen: Any) -> bool:
+    """Whether one of the driver's generators is a cursor's, and not a pipeline's."""
     frame = getattr(gen, "gi_frame", None)
-    owner = None if frame is None else frame.f_locals.get("self")
-    return isinstance(owner, psycopg.Cursor | psycopg.AsyncCursor) and not isinstance(owner, Telling)
+    return frame is not None and isinstance(frame.f_locals.get("self"), psycopg.Cursor | psycopg.AsyncCursor)
 
 
 class Said(Announced):
@@ -123,13 +122,7 @@ def at_once(answer: Any) -> None:
         answer.close()
 
 
-class Telling:
-    """A cursor whose connection learns what it sends."""
-
-    __slots__ = ()
-
-
-class Tracked(Telling):
+class Tracked:
     """A mixin in front of a cursor class: it announces its waits to the connection, and notes there what it did."""
 
     __slots__ = ()

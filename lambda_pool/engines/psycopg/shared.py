@@ -17,7 +17,7 @@ from ... import invocation
 from ...errors import CommitUncertain, DeadlineExceeded
 from ...waiting import READ, poll
 from ..base import AUTOCOMMITTED, INVALIDATES_POOL, MIN_IO_TIMEOUT, Failure, cancelled, cause, lost_answer, uncertain
-from .cursors import NOTHING_SAVED, at_once, is_untracked
+from .cursors import NOTHING_SAVED, at_once, is_a_cursors
 from .errors import classify
 from .fitness import unfit
 from .libpq import request_cancel
@@ -161,9 +161,9 @@ class Shared(_Connection):
             noted.before = status
         if noted.cancelled and status != _ACTIVE:
             noted.cancelled = False  # said on another thread of a statement that had just ended
-        if noted.unasked.own or self.me() in noted.knowing or (noted.piped and not is_untracked(gen)):
+        if noted.unasked.own or self.me() in noted.knowing or (noted.piped and not is_a_cursors(gen)):
             return False
-        # An untracked cursor waits: its statement is unknown.
+        # An untracked cursor waits (a tracked one announces that): its statement is unknown.
         return noted.note_unheard(self.me(), saves=status in _MAY_SAVE or noted.alone(self.autocommit))
 
     def _patience_for(self, timeout: float) -> float:
