@@ -4,10 +4,8 @@ from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-from psycopg.pq import ConnStatus
-
 from ...aio.waits import Unbroken
-from .cursors import Said, in_front
+from .cursors import Said, Sent, in_front
 from .statements import may_commit
 
 if TYPE_CHECKING:
@@ -39,20 +37,16 @@ class AsyncTracked:
     async def stream(self, query: Any, *args: Any, **named: Any) -> AsyncIterator[Any]:
         """Like the driver's. It has the connection to itself until it ends."""
         conn = self.connection
-        alive = conn.pgconn.status == ConnStatus.OK
         conn.note(query, None)
+        sent = Sent(conn, query)
         rows = super().stream(query, *args, **named)  # type: ignore[misc]
         try:
             while True:
-                with conn.announced():  # not across a yield, where another task may go on
+                with sent:  # not across a yield, where another task may go on
                     try:
                         row = await anext(rows)
                     except StopAsyncIteration:
                         return
-                    except BaseException as error:
-                        if alive:
-                            conn.tell_of_statement(query, error)
-                        raise
                 yield row
         except GeneratorExit:
             conn.lock.close()
@@ -64,17 +58,10 @@ class AsyncTracked:
     @asynccontextmanager
     async def copy(self, query: Any, *args: Any, **named: Any) -> AsyncIterator[Any]:
         """Like the driver's. It has the connection to itself until it ends."""
-        conn = self.connection
-        alive = conn.pgconn.status == ConnStatus.OK
-        conn.note(query, None)
-        try:
-            with conn.announced():
-                async with super().copy(query, *args, **named) as copy:  # type: ignore[misc]
-                    yield copy
-        except BaseException as error:
-            if alive:
-                conn.tell_of_statement(query, error)
-            raise
+        self.connection.note(query, None)
+        with Sent(self.connection, query):
+            async with super().copy(query, *args, **named) as copy:  # type: ignore[misc]
+                yield copy
 
     def _heard(self, query: Any) -> AbstractContextManager[None]:
         """A block in which a cancelled task waits for the answer, if that may be the one to a COMMIT."""

@@ -54,39 +54,53 @@ def is_a_cursors(gen: Any) -> bool:
     return frame is not None and isinstance(frame.f_locals.get("self"), psycopg.Cursor | psycopg.AsyncCursor)
 
 
-class Said(Announced):
-    """A block in which a cursor says one statement. Its connection learns what that was, and what came of it.
+class Sent(Announced):
+    """A block that waits for the answer to one statement, or for a part of it. Its connection learns if that is lost.
 
-    Raises CommitUncertain if the statement commits and its answer was lost, and InFailedSqlTransaction if it was a
-    COMMIT that saved nothing.
+    Raises CommitUncertain if the statement commits and its answer was lost.
     """
 
-    __slots__ = ("_alive", "_cursor", "_failed", "_start", "_waits", "query")
+    __slots__ = ("_alive", "_failed", "query")
+
+    def __init__(self, conn: Any, query: Any) -> None:
+        super().__init__(conn)
+        self.query: Any = query
+        self._failed = conn.pgconn.transaction_status == _IN_ERROR
+        self._alive = conn.pgconn.status == ConnStatus.OK
+
+    def __exit__(self, kind: object = None, error: BaseException | None = None, trace: object = None) -> None:
+        super().__exit__()
+        if error is not None:
+            self.conn.note(self.query, None)
+            if self._alive and not self._failed:
+                self.conn.tell_of_statement(self.query, error)
+
+
+class Said(Sent):
+    """A block in which a cursor says one statement. Its connection learns what that was, and what came of it.
+
+    Also raises InFailedSqlTransaction if the statement was a COMMIT that saved nothing.
+    """
+
+    __slots__ = ("_cursor", "_start", "_waits")
 
     def __init__(self, cursor: Any, query: Any) -> None:
-        super().__init__(cursor.connection)
+        super().__init__(cursor.connection, query)
         self._cursor = cursor
-        self.query: Any = query
 
     def __enter__(self) -> None:
         conn = self.conn
-        status = conn.pgconn.transaction_status
         self._waits, self._start = conn.pooled.waits, monotonic()
-        self._failed, self._alive = status == _IN_ERROR, conn.pgconn.status == ConnStatus.OK
-        if status == _IDLE:
+        if conn.pgconn.transaction_status == _IDLE:
             conn.pooled.ended = True  # the transaction that `Pool.run` had begun, if it did
         super().__enter__()
 
     def __exit__(self, kind: object = None, error: BaseException | None = None, trace: object = None) -> None:
-        super().__exit__()
-        conn, noted, query = self.conn, self.conn.pooled, self.query
+        noted, query = self.conn.pooled, self.query
         try:
+            super().__exit__(kind, error, trace)
             if error is None:
                 self._note_answer()
-                return
-            conn.note(query, None)
-            if self._alive and not self._failed:
-                conn.tell_of_statement(query, error)
         finally:
             if noted.on_slow is not None:  # last: an observer may be broken off, and the note must not be missing
                 tell_if_slow(self._start, noted.slow_query, noted.on_slow, lambda: statement(query))
@@ -142,20 +156,16 @@ class Tracked:
     def stream(self, query: Any, *args: Any, **named: Any) -> Iterator[Any]:
         """Like the driver's. It has the connection to itself until it ends."""
         conn = self.connection
-        alive = conn.pgconn.status == ConnStatus.OK
         conn.note(query, None)
+        sent = Sent(conn, query)
         rows = super().stream(query, *args, **named)  # type: ignore[misc]
         try:
             while True:
-                with conn.announced():  # not across a yield: another thread may read the next row
+                with sent:  # not across a yield: another thread may read the next row
                     try:
                         row = next(rows)
                     except StopIteration:
                         return
-                    except BaseException as error:
-                        if alive:
-                            conn.tell_of_statement(query, error)
-                        raise
                 yield row
         finally:
             with conn.announced():
@@ -164,16 +174,9 @@ class Tracked:
     @contextmanager
     def copy(self, query: Any, *args: Any, **named: Any) -> Iterator[Any]:
         """Like the driver's. It has the connection to itself until it ends."""
-        conn = self.connection
-        alive = conn.pgconn.status == ConnStatus.OK
-        conn.note(query, None)
-        try:
-            with conn.announced(), super().copy(query, *args, **named) as copy:  # type: ignore[misc]
-                yield copy
-        except BaseException as error:
-            if alive:
-                conn.tell_of_statement(query, error)
-            raise
+        self.connection.note(query, None)
+        with Sent(self.connection, query), super().copy(query, *args, **named) as copy:  # type: ignore[misc]
+            yield copy
 
 
 def _announced(name: str) -> Any:
