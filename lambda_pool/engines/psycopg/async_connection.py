@@ -1,6 +1,6 @@
 """`connection` for asyncio: psycopg's AsyncConnection, with everything that the pool promises about a connection.
 
-The pool's own code is synchronous, and runs in a greenlet: what it calls here (`exchange`, `ask`, `end`, `put`) waits
+The pool's own code is synchronous, and runs in a greenlet: what it calls here (`exchange`, `end`, `put`) waits
 through `waiting.finish`. What borrowers call are coroutines.
 """
 
@@ -10,11 +10,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import asynccontextmanager, nullcontext, suppress
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from weakref import ref
 
 import psycopg
-from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from ... import invocation
 from ...aio.generators import TURNS, turn
@@ -22,12 +22,9 @@ from ...aio.waits import Unbroken, in_greenlet, ready, spawn
 from ...waiting import WRITE, finish, poll
 from ..bounded_socket import shut_down
 from .async_cursors import tracked
-from .libpq import NoAnswerError, exchange, request_cancel
+from .libpq import BusyError, NoAnswerError, exchange, request_cancel
 from .notes import Notes
-from .shared import BusyError, Shared
-
-if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+from .shared import Shared
 
 _IDLE, _ACTIVE = TransactionStatus.IDLE, TransactionStatus.ACTIVE
 _NO_PIPELINE = PipelineStatus.OFF
@@ -180,7 +177,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             raise
 
     def exchange(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
-        """Send a query outside of psycopg's transaction handling, and read its results. See `libpq.exchange`."""
+        """See Shared."""
         finish(self._exchange(query, answers, bounded=bounded))
 
     async def _exchange(self, query: bytes | None, answers: Any, *, bounded: bool) -> None:
@@ -188,22 +185,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             with self.announced():
                 await self.wait(exchange(self.pgconn, query, answers, self.pooled.unasked, bounded=bounded))
 
-    def ask(self, query: bytes, kind: ExecStatus) -> None:
-        """The same for a short answer: a single result of this kind. Raises OperationalError for any other."""
-        finish(self._ask(query, kind))
-
-    async def _ask(self, query: bytes, kind: ExecStatus) -> None:
-        answers: list[PGresult] = []
-        await self._exchange(query, answers, bounded=True)
-        if [answer.status for answer in answers] != [kind]:
-            # This answered something else. The right answer may still come, and would be taken for the next borrower's.
-            raise psycopg.OperationalError(f"the server did not answer with exactly one result of kind {kind}")
-
     # --- transactions -------------------------------------------------------------------------------------------------
-
-    def begin(self) -> None:
-        """BEGIN, with the connection's own characteristics."""
-        self.ask(self.begin_words(), ExecStatus.COMMAND_OK)
 
     @asynccontextmanager
     async def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> AsyncIterator[Any]:
@@ -211,7 +193,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         if not self.autocommit and self.pgconn.transaction_status == _IDLE:
             self.pooled.ended = True  # something ended it, and not the pool
             if self.pgconn.pipeline_status == _NO_PIPELINE:
-                await self._ask(self.begin_words(), ExecStatus.COMMAND_OK)
+                await spawn(self.begin)
             else:
                 await self.execute("")
         outermost = self.pgconn.transaction_status == _IDLE

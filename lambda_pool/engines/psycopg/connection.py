@@ -6,20 +6,17 @@ from contextlib import contextmanager
 from threading import Lock, get_ident
 from time import monotonic
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import psycopg
-from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
+from psycopg.pq import PipelineStatus, TransactionStatus
 
 from ... import invocation
 from ...waiting import hold
 from .cursors import tracked
-from .libpq import LOOK, NoAnswerError, exchange
+from .libpq import LOOK, BusyError, NoAnswerError, exchange
 from .notes import Notes
-from .shared import BusyError, Shared
-
-if TYPE_CHECKING:
-    from psycopg.pq.abc import PGresult
+from .shared import Shared
 
 _IDLE = TransactionStatus.IDLE
 _NO_PIPELINE = PipelineStatus.OFF
@@ -98,23 +95,11 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
             raise
 
     def exchange(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
-        """Send a query outside of psycopg's transaction handling, and read its results. See `libpq.exchange`."""
+        """See Shared."""
         with self.lock, self.announced():
             self.wait(exchange(self.pgconn, query, answers, self.pooled.unasked, bounded=bounded))
 
-    def ask(self, query: bytes, kind: ExecStatus) -> None:
-        """The same for a short answer: a single result of this kind. Raises OperationalError for any other."""
-        answers: list[PGresult] = []
-        self.exchange(query, answers, bounded=True)
-        if [answer.status for answer in answers] != [kind]:
-            # This answered something else. The right answer may still come, and would be taken for the next borrower's.
-            raise psycopg.OperationalError(f"the server did not answer with exactly one result of kind {kind}")
-
     # --- transactions -------------------------------------------------------------------------------------------------
-
-    def begin(self) -> None:
-        """BEGIN, with the connection's own characteristics."""
-        self.ask(self.begin_words(), ExecStatus.COMMAND_OK)
 
     @contextmanager
     def transaction(self, savepoint_name: str | None = None, force_rollback: bool = False) -> Iterator[Any]:

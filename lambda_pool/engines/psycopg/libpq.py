@@ -9,7 +9,7 @@ from fcntl import ioctl
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from psycopg import OperationalError, pq
+from psycopg import OperationalError, ProgrammingError, pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import Diagnostic, error_from_result
 from psycopg.pq import ConnStatus, ExecStatus, PollingStatus, TransactionStatus
@@ -48,6 +48,16 @@ _COPY = (ExecStatus.COPY_OUT, ExecStatus.COPY_IN, ExecStatus.COPY_BOTH)
 
 class NoAnswerError(OperationalError):
     """The server did not answer within the time that the pool gave it."""
+
+
+class BusyError(ProgrammingError):
+    """The thread or task itself holds the connection already: psycopg would wait for that for ever."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "this connection is in the middle of a copy(), a stream() or notifies(), which has it to itself until it "
+            "ends: end that first, or borrow another connection"
+        )
 
 
 # --- connecting -------------------------------------------------------------------------------------------------------

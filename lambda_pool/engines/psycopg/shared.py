@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import psycopg
 from psycopg.adapt import AdaptersMap
 from psycopg.errors import InFailedSqlTransaction
-from psycopg.pq import ConnStatus, TransactionStatus
+from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
 from ... import invocation
 from ...errors import CommitUncertain, DeadlineExceeded
@@ -20,7 +20,7 @@ from ..base import AUTOCOMMITTED, INVALIDATES_POOL, MIN_IO_TIMEOUT, Failure, can
 from .cursors import NOTHING_SAVED, at_once, is_a_cursors
 from .errors import classify
 from .fitness import unfit
-from .libpq import request_cancel
+from .libpq import BusyError, request_cancel
 from .notes import Announced, Baseline, Notes
 from .statements import changes_session, commits, ends_transaction, prepared_by, prepares, saves_nothing
 
@@ -35,19 +35,11 @@ _NOT_THE_SERVERS = (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupp
 _PERHAPS = "a cursor that conn.cursor() did not make was at work, so perhaps a "
 
 if TYPE_CHECKING:
+    from psycopg.pq.abc import PGresult
+
     _Connection = psycopg.BaseConnection[Any]
 else:
     _Connection = object
-
-
-class BusyError(psycopg.ProgrammingError):
-    """The thread or task itself holds the connection already: psycopg would wait for that for ever."""
-
-    def __init__(self) -> None:
-        super().__init__(
-            "this connection is in the middle of a copy(), a stream() or notifies(), which has it to itself until it "
-            "ends: end that first, or borrow another connection"
-        )
 
 
 def _noted(name: str) -> Any:
@@ -120,6 +112,8 @@ class Shared(_Connection):
     """Makes a cursor class tell its connection what was sent."""
     me: Callable[[], Any]
     """The current thread or task, which may wait for the server."""
+    exchange: Callable[..., None]
+    """Sends a query outside of psycopg's transaction handling, and reads its results. See `libpq.exchange`."""
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
@@ -148,6 +142,14 @@ class Shared(_Connection):
         finally:
             self.pooled.unasked.own = False
             self.pooled.until = before
+
+    def ask(self, query: bytes, kind: ExecStatus) -> None:
+        """As `exchange` for a short answer: a single result of this kind. Raises OperationalError for any other."""
+        answers: list[PGresult] = []
+        self.exchange(query, answers, bounded=True)
+        if [answer.status for answer in answers] != [kind]:
+            # This answered something else. The right answer may still come, and would be taken for the next borrower's.
+            raise psycopg.OperationalError(f"the server did not answer with exactly one result of kind {kind}")
 
     def announced(self) -> Announced:
         """In this block, this thread's or task's waits are the driver's own, or belong to statements that are noted."""
@@ -201,7 +203,7 @@ class Shared(_Connection):
 
     # --- transactions -------------------------------------------------------------------------------------------------
 
-    def begin_words(self) -> bytes:
+    def begin(self) -> None:
         """BEGIN, with the connection's own characteristics."""
         words = ["BEGIN"]
         if self.isolation_level is not None:
@@ -210,7 +212,7 @@ class Shared(_Connection):
             words.append("READ ONLY" if self.read_only else "READ WRITE")
         if self.deferrable is not None:
             words.append("DEFERRABLE" if self.deferrable else "NOT DEFERRABLE")
-        return " ".join(words).encode()
+        self.ask(" ".join(words).encode(), ExecStatus.COMMAND_OK)
 
     def _refuse(self, name: str) -> None:
         if self.pooled.guarded:
