@@ -69,7 +69,7 @@ class AsyncPool:
     def _take(self, pool: Pool) -> None:
         self._pool = pool
         self._core = core_of(pool)
-        self._lent = _as_lent(self._core)
+        self._lent = self._core.connector.engine.in_coroutines
 
     @property
     def name(self) -> str:
@@ -220,12 +220,6 @@ async def release(pool: ConnectionPool, entry: Entry, error: BaseException | Non
 def core_of_async(pool: AsyncPool) -> ConnectionPool:
     """The `ConnectionPool` behind a pool, for the package's own tools."""
     return pool._core
-
-
-def _as_lent(core: ConnectionPool) -> Callable[[Any], Any]:
-    """A function that turns the driver's connection into what borrowers get."""
-    engine, patience = core.connector.engine, core.config.timeout
-    return lambda conn: engine.in_coroutines(conn, patience)
 
 
 def _named(work: Any) -> str:

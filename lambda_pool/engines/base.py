@@ -326,8 +326,8 @@ class Engine(Protocol):
     def cursor(self, conn: Any) -> AbstractContextManager[Any]:
         """A cursor whose rows are tuples and whose parameters are %s, whatever the user gave the connection."""
 
-    def in_coroutines(self, conn: Any, patience: float) -> Any:
-        """What borrowers get for the driver's connection if it is awaited. `patience`: see ConnectRequest."""
+    def in_coroutines(self, conn: Any) -> Any:
+        """What borrowers get for the driver's connection if it is awaited."""
 
     def classify(self, error: BaseException) -> Failure:
         """What an error, of the driver or the operating system, means."""

@@ -323,7 +323,7 @@ class FakeDriver:
         """See `Engine`."""
         return conn.cursor()
 
-    def in_coroutines(self, conn: Any, patience: float) -> Any:
+    def in_coroutines(self, conn: Any) -> Any:
         """See `Engine`."""
         return conn
 

@@ -108,7 +108,7 @@ class PostgresEngine:
 
         return PooledConnection(pgconn)
 
-    def in_coroutines(self, conn: Any, patience: float) -> Any:
+    def in_coroutines(self, conn: Any) -> Any:
         """The connection itself: its methods are coroutines."""
         return conn
 

@@ -55,8 +55,9 @@ class ConnectingConnection(_Connection):
     address: str = ""  # where to connect, whatever the host's name leads to by now
     sockets: tuple[type[BoundedSocket], type[BoundedTlsSocket]] = BoundedSocket, BoundedTlsSocket  # without, with TLS
     stand_in: Any = None  # see `patched`
-    slow_query: float = 0.0  # see ConnectRequest, as `on_slow` is
+    slow_query: float = 0.0  # see ConnectRequest, as `on_slow` and `patience` are
     on_slow: OnSlow | None = None
+    patience: float = 0.0
     comment: Callable[[Any], Any] | None = None  # what `trace_comment` makes of a borrower's statement
     cancelled: bool = False  # somebody asked the server to end the running statement, or aborted the connection for it
     # close() was called while it was open; and before its transaction was ended.

@@ -50,10 +50,8 @@ class AsyncConnection:
     `async with conn:` commits or rolls back, and does not close.
     """
 
-    def __init__(self, conn: BoundedConnection, patience: float) -> None:
-        """`patience`: seconds to wait for the answer to COMMIT after its task was cancelled."""
+    def __init__(self, conn: BoundedConnection) -> None:
         self.driver_connection = self._driver = conn
-        self._patience = patience
         self._turn = asyncio.Lock()
 
     def __repr__(self) -> str:
@@ -62,7 +60,7 @@ class AsyncConnection:
     async def _do(self, call: Callable[..., T], *arguments: Any, ends: bool = False, **named: Any) -> T:
         """`ends`: it may commit, so its answer is waited for even if the task is cancelled."""
         async with self._turn:
-            with Unbroken(self._patience) if ends else nullcontext():
+            with Unbroken(self.driver_connection.patience) if ends else nullcontext():
                 return await spawn(call, *arguments, **named)
 
     async def _say(self, sql: str | bytes, call: Callable[..., T], *arguments: Any) -> T:

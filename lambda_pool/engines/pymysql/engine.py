@@ -90,7 +90,7 @@ class MysqlEngine:
 
             conn.stand_in = stand_in(conn)
         if self.awaited:
-            conn.line.watched = request.watched
+            conn.line.watched, conn.patience = request.watched, request.patience
             conn.line.stop = stopper(conn, None if request.pooled else request.aside)
         return MysqlConnection(conn, autocommit=request.autocommit, pooled=request.pooled, reset=request.reset)
 
@@ -100,11 +100,11 @@ class MysqlEngine:
 
         return Cursor(conn)
 
-    def in_coroutines(self, conn: Any, patience: float) -> Any:
+    def in_coroutines(self, conn: Any) -> Any:
         """An object that has its methods as coroutines."""
         from .coroutines import AsyncConnection
 
-        return AsyncConnection(conn, patience)
+        return AsyncConnection(conn)
 
     def classify(self, error: BaseException) -> Failure:
         """By the error's number, and by its text if the number says nothing."""
