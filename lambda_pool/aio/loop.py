@@ -17,6 +17,7 @@ from ..finished import finished
 from ..request import UNAVAILABLE
 from ..signature import Signature
 from .generators import closing
+from .waits import loop_runs
 
 log: logging.Logger = logging.getLogger("lambda_pool")
 
@@ -119,11 +120,7 @@ class EnvironmentLoop:
             if not inspect.isawaitable(result):
                 return result
             is_plain = False
-            try:
-                asyncio.get_running_loop()
-            except RuntimeError:
-                pass
-            else:
+            if loop_runs():
                 if nested:
                     return result
                 if inspect.iscoroutine(result):

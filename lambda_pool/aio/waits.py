@@ -59,12 +59,10 @@ async def spawn(call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> 
     return wanted  # type: ignore[no-any-return]
 
 
-def require_loop(what: str) -> asyncio.AbstractEventLoop:
-    """The running event loop. Raises ConfigError if there is none, or if it is another library's."""
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        pass
+def require_loop(what: str) -> None:
+    """Raises ConfigError if no event loop runs, or if it is another library's."""
+    if loop_runs():
+        return
     other = "trio" if "trio" in sys.modules else "another library"
     raise ConfigError(
         f"{what} needs a running asyncio event loop, but this code runs on {other} or on none: AsyncPool works with "
