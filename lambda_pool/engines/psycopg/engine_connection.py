@@ -81,8 +81,8 @@ class PostgresConnection:
     def __init__(
         self,
         conn: "PooledConnection | AsyncPooledConnection",
-        reset: str = "transaction",
-        session_idle: float = 0.0,
+        reset: str,
+        session_idle: float,
     ) -> None:
         self.driver_connection = conn
         self.session_idle = session_idle

@@ -10,7 +10,7 @@ from ...errors import ConfigError
 # The methods of psycopg's classes that are overridden or called here: a later version could drop or rename them.
 _NEEDED = {
     psycopg.Connection: (
-        *("wait", "cursor", "transaction", "pipeline", "notifies", "commit", "rollback", "lock", "adapters"),
+        *("wait", "cursor", "transaction", "pipeline", "notifies", "commit", "rollback", "adapters"),
         *("set_autocommit", "set_isolation_level", "set_read_only", "set_deferrable"),
         *("tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback", "cancel_safe"),
         *("add_notice_handler", "remove_notice_handler", "add_notify_handler", "remove_notify_handler"),
@@ -31,7 +31,7 @@ def check_driver(*, awaited: bool = False) -> None:
     for genuine, names in _NEEDED.items():
         owner = _ASYNC[genuine] if awaited else genuine
         for name in names:
-            if name != "lock" and not hasattr(owner, name):
+            if not hasattr(owner, name):
                 unfit(f"{owner.__name__}.{name}() is gone")
     connection: Any = _ASYNC[psycopg.Connection] if awaited else psycopg.Connection
     if not {"gen", "interval", "timeout"} <= signature(connection.wait).parameters.keys():

@@ -92,7 +92,7 @@ class MysqlEngine:
         if self.awaited:
             conn.line.watched, conn.patience = request.watched, request.patience
             conn.line.stop = stopper(conn, None if request.pooled else request.aside)
-        return MysqlConnection(conn, autocommit=request.autocommit, pooled=request.pooled, reset=request.reset)
+        return MysqlConnection(conn, pooled=request.pooled, reset=request.reset)
 
     def cursor(self, conn: Any) -> "AbstractContextManager[Any]":
         """The driver's own, with tuples."""

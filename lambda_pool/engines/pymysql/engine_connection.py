@@ -57,7 +57,7 @@ _attributes_of = attrgetter(*_ATTRIBUTES)
 class MysqlConnection:
     """One PyMySQL connection. `reset`: the option of that name; behind a pooler nothing is reset."""
 
-    def __init__(self, conn: BoundedConnection, *, autocommit: bool, pooled: bool, reset: str = "transaction") -> None:
+    def __init__(self, conn: BoundedConnection, *, pooled: bool, reset: str) -> None:
         self.driver_connection = conn
         self.session_idle: int = conn.session_idle
         self._socket = FreeCheck(conn.sock.fileno())
@@ -66,7 +66,7 @@ class MysqlConnection:
         self._database: bytes | None = conn.db.encode() if isinstance(conn.db, str) else conn.db
         self._set_up = False  # a framework changed the session, which no reset may undo
         self.set_baseline()
-        self._autocommit = autocommit
+        self._autocommit = conn.wanted
         self._always_read_only = look(conn.init_command or "", several=False).read_only
         self._resetting = self._was_reset = self._rolled_back = self._lacks_set_up = False
         self.backend_id: int = conn.thread_id()  # type: ignore[no-untyped-call]
