@@ -160,12 +160,12 @@ def libpq_defaults() -> Defaults:
     )
 
 
-def conninfo(request: ConnectRequest, arguments: dict[str, Any]) -> bytes:
+def conninfo(request: ConnectRequest, arguments: dict[str, Any]) -> str:
     """The connection string for libpq. What the pool decides comes last, and wins."""
     from psycopg.conninfo import make_conninfo
 
     try:
-        return make_conninfo(**_defaults(request) | arguments | _decided(request)).encode()
+        return make_conninfo(**_defaults(request) | arguments | _decided(request))
     except UnicodeError:  # this error quotes the whole text
         raise ConfigError("the user, password or database holds characters that UTF-8 cannot encode") from None
 
@@ -180,6 +180,7 @@ def _defaults(request: ConnectRequest) -> dict[str, Any]:
 
 
 def _decided(request: ConnectRequest) -> dict[str, Any]:
+    # psycopg leaves out what is None.
     password, tls = request.credentials.password, request.tls
     login = {
         "dbname": request.database or None,
@@ -189,7 +190,7 @@ def _decided(request: ConnectRequest) -> dict[str, Any]:
     for name, value in login.items():
         if value is not None and "\0" in value:  # libpq would stop reading there, and not see sslmode, for example
             raise ConfigError(f"the {name} holds a NUL character, which PostgreSQL does not accept")
-    decided = {
+    return {
         **login,
         # Empty ones too, so that nothing from libpq's environment takes their place.
         "host": request.host,
@@ -201,4 +202,3 @@ def _decided(request: ConnectRequest) -> dict[str, Any]:
         "sslkey": tls.key_file,
         "sslpassword": None if tls.key_password is None else tls.key_password.reveal(),
     }
-    return {name: value for name, value in decided.items() if value is not None}

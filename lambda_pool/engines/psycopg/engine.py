@@ -63,12 +63,12 @@ class PostgresEngine:
             own.setdefault("prepare_threshold", None)
         timed = with_timers(arguments, request.session_idle)
         try:
-            pgconn = connect(conninfo(request, timed or arguments).decode(), deadline, pooled=request.pooled)
+            pgconn = connect(conninfo(request, timed or arguments), deadline, pooled=request.pooled)
         except OperationalError as error:
             if timed is None or not refuses_timers(error):
                 raise
             timed = None
-            pgconn = connect(conninfo(request, arguments).decode(), deadline, pooled=request.pooled)
+            pgconn = connect(conninfo(request, arguments), deadline, pooled=request.pooled)
         conn = self._wrap(pgconn)
         if request.trace_comment:
             conn.comment_statements()

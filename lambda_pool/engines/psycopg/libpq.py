@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Generator
 from fcntl import ioctl
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from psycopg import OperationalError, ProgrammingError, pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
@@ -68,8 +68,7 @@ def connect(conninfo: str, deadline: float, *, pooled: bool) -> "PGconn":
 
     Raises OperationalError, NoAnswerError at the deadline, or ConfigError.
     """
-    parameters = conninfo_to_dict(conninfo)
-    places = _places({key: str(value) for key, value in parameters.items() if value is not None}, deadline)
+    places = _places(conninfo_to_dict(conninfo), deadline)
     while True:
         if places:
             hosts, addresses, ports = (",".join(column) for column in zip(*places, strict=True))
@@ -93,7 +92,7 @@ def connect(conninfo: str, deadline: float, *, pooled: bool) -> "PGconn":
             return pgconn
 
 
-def _places(parameters: dict[str, str], deadline: float) -> list[tuple[str, str, str]]:
+def _places(parameters: dict[str, Any], deadline: float) -> list[tuple[str, str, str]]:
     """Host, address and port, for each address of the host; none if libpq must find its own way.
 
     libpq itself would look up a name without any bound, and stop every thread of the process meanwhile.
