@@ -11,7 +11,6 @@ from .. import config as configuration
 from ..api import Pool, core_of
 from ..core.entry import Entry
 from ..decorator import Unavailable, decorate
-from ..endpoints.base import Role
 from ..errors import ConfigError, LambdaPoolError
 from ..invocation import Deadline
 from ..pool import ConnectionPool
@@ -155,9 +154,7 @@ class AsyncPool:
         return decorate(lambda: self._core, fn, inject, on_unavailable, loop=loop, whose=self)
 
     async def _lend(self, signature: Signature) -> tuple[Any, Callable[[BaseException | None], Awaitable[None]]]:
-        config = self._core.config
-        deadline = Deadline(config.timeout, wake=config.wake_timeout)
-        entry = await spawn(self._core.acquire, Role.WRITER, deadline)
+        entry = await spawn(borrow, self._core, None, readonly=False)
         entry.where = borrower.place(signature.code)
 
         async def give_back(error: BaseException | None) -> None:
