@@ -162,13 +162,17 @@ class PooledDialect(SettingDialect):
 
     def borrowed(self, conn: Any) -> Borrowed:
         """What a driver's connection, or SQLAlchemy's proxy of one, stands for. Raises ConfigError for any other."""
-        found = self._borrowed.get(getattr(conn, "dbapi_connection", conn))
+        found = self.known(conn)
         if found is None:
             raise ConfigError(
                 f"pool {self.pool.name}: SQLAlchemy has a connection that is not the pool's: leave creator out, a "
                 "listener of do_connect must return None, and a connection must not be used after its invocation"
             )
         return found
+
+    def known(self, conn: Any) -> Borrowed | None:
+        """The same; None for any other."""
+        return self._borrowed.get(getattr(conn, "dbapi_connection", conn))
 
     def forget(self, conn: Any) -> Borrowed | None:
         """Note that it is no longer lent. Out: what it stood for; None if that was noted already."""
@@ -224,13 +228,13 @@ class PooledDialect(SettingDialect):
 
     def do_rollback(self, dbapi_connection: Any) -> None:
         """It never fails: if the server cannot be told, the connection is closed. One taken back has nothing open."""
-        borrowed = self._borrowed.get(getattr(dbapi_connection, "dbapi_connection", dbapi_connection))
+        borrowed = self.known(dbapi_connection)
         if borrowed is not None:
             borrowed.roll_back()
 
     def is_disconnect(self, e: Any, connection: Any, cursor: Any) -> bool:
         """True also if the pool says so; a failover condemns each connection that is as old as this one."""
-        borrowed = self._borrowed.get(getattr(connection, "dbapi_connection", connection))
+        borrowed = self.known(connection)
         if borrowed is not None:
             borrowed.note_failure(e)
             if self.pool.classify(e) in _GONE:

@@ -47,11 +47,15 @@ class _Record(_ConnectionRecord):
 
     def checkin(self, _fairy_was_created: bool = True) -> None:
         """Like its base's."""
-        conn = self.dbapi_connection
+        borrowed = self._lent.known(self.dbapi_connection)
+        returned = borrowed and borrowed.entry.returned
         try:
             super().checkin(_fairy_was_created)
         except BaseException:
-            self._lent.do_terminate(conn)
+            if borrowed is not None:
+                self._lent.forget(borrowed.conn)
+                if borrowed.entry.returned == returned:  # otherwise it came back, and may be lent to another one
+                    borrowed.discard()
             raise
 
 

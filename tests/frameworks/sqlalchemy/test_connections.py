@@ -18,6 +18,7 @@ from sqlalchemy.pool import NullPool
 
 import lambda_pool
 from lambda_pool.sqlalchemy import create_engine
+from lambda_pool.sqlalchemy.borrowed import Borrowed
 from lambda_pool.sqlalchemy.pool import LambdaPool
 from tests.contract.conftest import Database
 from tests.frameworks.sqlalchemy.conftest import pool_of, table_of
@@ -380,6 +381,26 @@ def test_many_threads(make: Make) -> None:
     stats = pool_of(engine).stats()
     assert stats.idle == stats.size <= 3
     assert len(engine.pool._records) <= 3  # type: ignore[attr-defined]
+
+
+def test_an_alarm_on_the_way_back_costs_no_slot(database: Database) -> None:
+    """A signal handler's exception anywhere in the pool's part of it, and no invocation whose end takes it back."""
+    pool = database.pool(timeout=1)
+    engine = create_engine(pool)
+    way_back = (LambdaPool.__init__.__code__.co_filename, Borrowed.__init__.__code__.co_filename)
+    for place in count(1):
+        held = engine.connect()
+        held.execute(text("select 1"))
+        with handler():
+            struck = run_interrupted(held.close, place, way_back)
+        if struck is None:
+            assert place > 20
+            return
+        try:
+            engine.connect().close()
+        except BaseException as error:
+            error.add_note(f"struck at {struck}")
+            raise
 
 
 def test_an_alarm_during_the_first_connection_does_not_keep_others_waiting(database: Database) -> None:
