@@ -18,11 +18,12 @@ CONNECT = 2.0  # seconds, with room to spare: what a new connection may take on 
 # `travel` seconds pass for the pool, on both clocks, as they do in a long freeze.
 TRAVELLER = """
 import os, time
-import lambda_pool, lambda_pool.pool
+import lambda_pool, lambda_pool.pool, lambda_pool.release
 
 offset = 0.0
-lambda_pool.pool.time = lambda: time.time() + offset
-lambda_pool.pool.monotonic = lambda: time.monotonic() + offset
+for module in (lambda_pool.pool, lambda_pool.release):
+    module.time = lambda: time.time() + offset
+    module.monotonic = lambda: time.monotonic() + offset
 POOL = lambda_pool.Pool(os.environ["URL"], **eval(os.environ["OPTIONS"]))
 
 @POOL.handler

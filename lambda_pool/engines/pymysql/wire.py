@@ -224,6 +224,7 @@ _GARBLED = (
     AssertionError,
     ArithmeticError,
     MemoryError,
+    RuntimeError,
 )
 
 
