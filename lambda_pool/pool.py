@@ -277,11 +277,13 @@ class ConnectionPool:
 
     def give_back(self, entry: Entry) -> None:
         """Cache a clean connection, and wake the borrower that has waited longest."""
+        wall, mono = time(), monotonic()
+        entry.idle_wall, entry.idle_mono = wall, mono
         if not entry.answered:
-            entry.idle_wall, entry.idle_mono = time(), monotonic()
-        if entry.idle_wall >= entry.ask_wall or entry.idle_mono >= entry.ask_mono:
+            entry.alive_wall, entry.alive_mono = wall, mono
+        if wall >= entry.ask_wall or mono >= entry.ask_mono:
             self.to_ask = True
-        returned = self._returned(entry)
+        returned = self._returned(entry, mono)
         with self.lock:
             kept = self.state.give_back(entry)
             outdated = entry.generation != self.state.generation
@@ -293,7 +295,7 @@ class ConnectionPool:
         if outdated:
             self._close_outdated()
 
-    def _returned(self, entry: Entry) -> Returned | None:
+    def _returned(self, entry: Entry, mono: float) -> Returned | None:
         """The event for a borrow that ends; None if it was emitted already, or if there are no observers."""
         if not self.events.observers:
             entry.borrowed_mono = 0.0
@@ -302,11 +304,11 @@ class ConnectionPool:
             since, entry.borrowed_mono = entry.borrowed_mono, 0.0
             # This entry counts in any case: if it was taken away, it is no longer listed, but was in use until now.
             others = sum(each.state is not State.IDLE for each in self.state.entries if each is not entry)
-        return Returned(self.name, monotonic() - since, entry.checkout, not entry.fresh, others + 1) if since else None
+        return Returned(self.name, mono - since, entry.checkout, not entry.fresh, others + 1) if since else None
 
     def emit_returned(self, entry: Entry) -> None:
         """Emit the event of a borrow whose connection leaves the pool; only once, even if it comes back after all."""
-        returned = self._returned(entry)
+        returned = self._returned(entry, monotonic())
         if returned is not None:
             self.events.emit(returned)
 

@@ -54,6 +54,8 @@ class Entry:
     """
 
     __slots__ = (
+        "alive_mono",
+        "alive_wall",
         "answered",
         "ask_mono",
         "ask_wall",
@@ -119,6 +121,9 @@ class Entry:
         self.silent_wall: float = _NEVER
         self.silent_mono: float = _NEVER
         self.answered: bool = False  # `heard` was called in this borrow
+        # It was surely alive then: what the server answered was sent, or it was given back after statements of its own.
+        self.alive_wall: float = 0.0
+        self.alive_mono: float = 0.0
         # The current or last borrow: its start (0: not lent yet, or already reported), its checkout in seconds, and
         # whether it opened a connection.
         self.borrowed_mono: float = 0.0
@@ -155,19 +160,20 @@ class Entry:
         self.lifetime = lifetime
         self.expires_wall = wall + lifetime
         self.expires_mono = mono + lifetime
-        self.created_wall, self.created_mono = wall, mono
+        self.created_wall = self.idle_wall = wall
+        self.created_mono = self.idle_mono = mono
         self.lasts = timer - _EARLIER if timer else _NEVER
         self.silence = timer - longest - _ROUND_TRIP if timer else _NEVER
         self.heard(wall, mono)
         self.ask_wall = self.ask_mono = 0.0 if asks else _NEVER
 
     def heard(self, wall: float, mono: float) -> None:
-        """The server answered what was sent at this time. Since then it is idle, and the server's timer runs.
+        """The server answered what was sent at this time, and its timer started again.
 
-        Not since the answer: it may have been read from the socket's buffer after a freeze.
+        The time of the answer says nothing: it may have been read from the socket's buffer after a freeze.
         """
         self.answered = True
-        self.idle_wall, self.idle_mono = wall, mono
+        self.alive_wall, self.alive_mono = wall, mono
         self.silent_wall = wall + self.silence
         self.silent_mono = mono + self.silence
 

@@ -57,7 +57,8 @@ def at_checkout(
         return Reason.ROLE
     # If the server has heard nothing for too long, its timer could end the session in the middle of the borrow.
     heard = wall <= entry.silent_wall and mono <= entry.silent_mono
-    return Verdict.REUSE if silent and heard and idle <= ping_after else Verdict.PING
+    alive = max(wall - entry.alive_wall, mono - entry.alive_mono) <= ping_after
+    return Verdict.REUSE if silent and heard and alive else Verdict.PING
 
 
 def keep(count: int, limit: int, part: float) -> bool:

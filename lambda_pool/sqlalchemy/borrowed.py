@@ -4,11 +4,12 @@ import logging
 import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from time import monotonic, time
 from typing import Any
 
 from .. import borrower, invocation
 from ..core.entry import Entry, State
-from ..engines.base import AT_REST, MIN_IO_TIMEOUT, Condition
+from ..engines.base import AT_REST, MIN_IO_TIMEOUT, Condition, Outcome
 from ..errors import CommitUncertain, NotCommitted
 from ..events import Reason
 from ..pool import ConnectionPool
@@ -116,7 +117,9 @@ class Borrowed:
         try:
             with unbroken(self.pool.config.timeout):
                 link.read_rest(min(_REST, self._bound()))
-                link.rollback(self._bound(), last=False)
+                wall, mono = time(), monotonic()
+                if link.rollback(self._bound(), last=False) is not Outcome.NONE:
+                    self.entry.heard(wall, mono)
             self.broken = False
         except Exception as error:  # noqa: BLE001 - only what was to be undone is lost
             log.debug("pool %s: rolling back failed, so the connection is closed: %s", self.pool.name, error)

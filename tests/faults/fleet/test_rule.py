@@ -390,7 +390,7 @@ def timed(*, used: float, heard: float, timer: float = 60.0, longest: float = 30
         longest=longest,
     )
     made.heard(2000.0 - heard, 2000.0 - heard)
-    made.idle_wall = made.idle_mono = 2000.0 - used
+    made.idle_wall = made.idle_mono = made.alive_wall = made.alive_mono = 2000.0 - used
     return made
 
 

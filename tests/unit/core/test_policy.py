@@ -26,7 +26,7 @@ def entry(*, opened: float = 0.0, used: float | None = None, lifetime: float = 1
     """An entry opened and last used so many seconds ago, by both clocks."""
     made = Entry(Role.WRITER, 1)
     made.opened(None, generation=3, pid=7, lifetime=lifetime, wall=NOW - opened, mono=NOW - opened)  # type: ignore[arg-type]
-    made.idle_wall = made.idle_mono = NOW - (opened if used is None else used)
+    made.idle_wall = made.idle_mono = made.alive_wall = made.alive_mono = NOW - (opened if used is None else used)
     made.state = State.LENT
     return made
 
