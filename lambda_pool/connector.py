@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from .auth.base import Auth, Credentials, UrlAuth
 from .aws.hosts import is_dsql, recognise
 from .backoff import backoff, crowded_backoff
-from .config import Config, check_pooled, function_and_version
+from .config import PORTS, Config, check_pooled, function_and_version
 from .core.dispatch import EventDispatcher
 from .core.policy import patience, session_timer
 from .endpoints.base import Endpoint, EndpointSource, FixedEndpoint, Role
@@ -285,7 +285,7 @@ class Connector:
         return ConnectRequest(
             host=host,
             hostaddr=hostaddr,
-            port=port or self.engine.default_port,
+            port=port or PORTS[self.engine.name],
             database=url.database or credentials.database or "",
             credentials=credentials,
             tls=tls,

@@ -11,7 +11,7 @@ from typing import Any
 
 from ..age import Birth, Clock
 from ..aws import environment as aws_environment
-from ..aws.hosts import ENGINES, checked_region, is_region
+from ..aws.hosts import RDS_ENGINES, checked_region, is_region
 from ..aws.identity import AwsIdentity
 from ..aws.sdk import bare, code_of, create_client, load_session, no_bodies_logged
 from ..config import is_sendable, plain
@@ -351,5 +351,5 @@ def _parse(answer: _Answer) -> _Login | str:
         host=texts["host"] or None,
         port=port,
         database=texts["dbname"] or None,
-        engine=ENGINES.get(texts["engine"].lower(), ""),
+        engine=RDS_ENGINES.get(texts["engine"].lower(), ""),
     )

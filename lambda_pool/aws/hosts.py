@@ -8,7 +8,7 @@ from enum import Enum
 from ..errors import ConfigError
 from ..record import Record
 
-ENGINES = {
+RDS_ENGINES = {
     "postgres": "postgresql",
     "postgresql": "postgresql",
     "aurora-postgresql": "postgresql",

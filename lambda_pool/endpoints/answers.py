@@ -7,12 +7,11 @@ counts as not given where that is harmless.
 from collections.abc import Iterable
 from typing import Any
 
-from ..aws.hosts import ENGINES
+from ..aws.hosts import RDS_ENGINES
 from ..config import PORTS
 from ..errors import EndpointError
 from .base import Endpoint
 
-# A proxy's port cannot be chosen: https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-proxy-connecting.html
 _FAMILIES = {"POSTGRESQL": "postgresql", "MYSQL": "mysql"}
 
 # Statuses in which no client is served, and what to do about each. Every other one (`available`, `modifying`,
@@ -58,6 +57,7 @@ def read_proxy(proxies: Iterable[object], name: str) -> Endpoint | None:
     engine = _FAMILIES[family.upper()] if family else ""
     return Endpoint(
         host=_host(what, proxy, "Endpoint"),
+        # It cannot be chosen: https://docs.aws.amazon.com/AmazonRDS/latest/UserGuide/rds-proxy-connecting.html
         port=PORTS.get(engine),
         proxy=True,
         engine=engine,
@@ -99,7 +99,7 @@ def read_cluster(clusters: Iterable[object], name: str) -> tuple[Endpoint, Endpo
         return None
     _check_status(what, cluster, _DEAD_CLUSTER)
     engine = _text(cluster, "Engine")
-    if engine is not None and engine.lower() not in ENGINES:
+    if engine is not None and engine.lower() not in RDS_ENGINES:
         raise EndpointError(f"{what} runs {engine[:50]}: lambda_pool speaks PostgreSQL and MySQL")
     port = cluster.get("Port")
     if port is not None and not (type(port) is int and 0 < port < 65536):
@@ -107,7 +107,7 @@ def read_cluster(clusters: Iterable[object], name: str) -> tuple[Endpoint, Endpo
     writer = Endpoint(
         host=_host(what, cluster, "Endpoint"),
         port=port,
-        engine=ENGINES[engine.lower()] if engine else "",
+        engine=RDS_ENGINES[engine.lower()] if engine else "",
         iam=False if cluster.get("IAMDatabaseAuthenticationEnabled") is False else None,
     )
     reader = _plausible(_text(cluster, "ReaderEndpoint"))

@@ -304,7 +304,6 @@ class Engine(Protocol):
     """One driver. Stateless. Importing its module does not import the driver; `load()` does."""
 
     name: str
-    default_port: int
     awaited: bool
     """Its connections wait on an event loop."""
 

@@ -257,7 +257,6 @@ class FakeDriver:
     """
 
     name = "postgresql"
-    default_port = 5432
     awaited = False
 
     def __init__(self, *, answers: dict[str, Sequence[Any]] | None = None) -> None:

@@ -124,7 +124,7 @@ def _silent_hosts(patient: Patient) -> list[str]:
         at = source.resolve(patient.role, 0.0)
         share = deadline.left() / (len(addresses) - number)
         try:
-            _dial_any(at.host, at.port or patient.pool.connector.engine.default_port, share)
+            _dial_any(at.host, at.port or configuration.PORTS[patient.pool.config.url.engine], share)
         except OSError as error:
             found.append(f"{at.host} does not answer ({of_error(error)})")
             source.failed(at)

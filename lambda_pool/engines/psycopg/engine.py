@@ -21,7 +21,6 @@ class PostgresEngine:
     """psycopg 3, driven through libpq's non-blocking calls so that our own clock bounds each attempt."""
 
     name = "postgresql"
-    default_port = 5432
     defaults: ClassVar[Callable[[], Defaults]] = staticmethod(libpq_defaults)
 
     def __init__(self, *, awaited: bool = False) -> None:

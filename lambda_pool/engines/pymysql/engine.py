@@ -18,7 +18,6 @@ class MysqlEngine:
     """PyMySQL, on a socket that we open and bound ourselves."""
 
     name = "mysql"
-    default_port = 3306
     arguments: ClassVar[Callable[..., Mapping[str, Any]]] = staticmethod(pymysql_options)
     defaults: ClassVar[Callable[[], Defaults]] = staticmethod(pymysql_defaults)
 
