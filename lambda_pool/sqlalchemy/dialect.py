@@ -161,7 +161,7 @@ class PooledDialect(SettingDialect):
                 del self._next[me]
 
     def borrowed(self, conn: Any) -> Borrowed:
-        """What a driver's connection, or SQLAlchemy's proxy of one, stands for. Raises ConfigError for any other."""
+        """As `known`. Raises ConfigError for a connection that is not the pool's."""
         found = self.known(conn)
         if found is None:
             raise ConfigError(
@@ -169,10 +169,6 @@ class PooledDialect(SettingDialect):
                 "listener of do_connect must return None, and a connection must not be used after its invocation"
             )
         return found
-
-    def known(self, conn: Any) -> Borrowed | None:
-        """The same; None for any other."""
-        return self._borrowed.get(getattr(conn, "dbapi_connection", conn))
 
     def forget(self, conn: Any) -> Borrowed | None:
         """Note that it is no longer lent. Out: what it stood for; None if that was noted already."""

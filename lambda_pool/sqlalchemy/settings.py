@@ -17,9 +17,13 @@ class SettingDialect(_Dialect):
 
     _borrowed: dict[Any, Borrowed]
 
+    def known(self, conn: Any) -> Borrowed | None:
+        """What a driver's connection, or SQLAlchemy's proxy of one, stands for; None if the pool does not lend it."""
+        return self._borrowed.get(getattr(conn, "dbapi_connection", conn))
+
     def set_isolation_level(self, dbapi_connection: Any, level: Any) -> None:
         """SQLAlchemy takes it back itself, so it is not a change that the pool would have to undo."""
-        borrowed = self._borrowed.get(dbapi_connection)
+        borrowed = self.known(dbapi_connection)
         if borrowed is None or not borrowed.set_up:  # as a part of the set-up it is there to stay
             super().set_isolation_level(dbapi_connection, level)
             return
@@ -28,7 +32,7 @@ class SettingDialect(_Dialect):
 
     def reset_isolation_level(self, dbapi_conn: Any) -> None:
         """As `taking_back` says. What is open is rolled back before that: on MySQL, SQLAlchemy sends COMMIT with it."""
-        borrowed = self._borrowed.get(dbapi_conn)
+        borrowed = self.known(dbapi_conn)
         if borrowed is not None and borrowed.foreign:  # the parent takes it back
             return
         with self.taking_back(dbapi_conn):
@@ -42,7 +46,7 @@ class SettingDialect(_Dialect):
 
         SQLAlchemy would raise that error in place of the borrower's own, and not give the connection back.
         """
-        borrowed = self._borrowed.get(conn)
+        borrowed = self.known(conn)
         try:
             with nullcontext() if borrowed is None else borrowed.limited():
                 yield
