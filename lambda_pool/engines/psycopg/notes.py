@@ -89,10 +89,11 @@ class Notes:
         """True in autocommit mode if nothing was open when the last statement was sent: it is its own transaction."""
         return autocommit and not self.before and not self.blocks
 
-    def note_unheard(self, me: object, *, saves: bool) -> bool:
-        """Note that a cursor that is not tracked sends a statement: it may be any. Out: `saves`, if it may commit."""
+    def note_unheard(self, me: object, *, in_transaction: bool, autocommit: bool) -> bool:
+        """Note that a cursor that is not tracked sends a statement: it may be any. Out: whether it may commit."""
         self.unheard = self.unheard or not self.ended
         self.ended = self.changed = self.prepared = True
+        saves = in_transaction or self.alone(autocommit)
         if saves and self.piped:  # its answer is awaited later
             self.saving = me
         return saves

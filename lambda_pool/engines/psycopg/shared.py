@@ -166,7 +166,7 @@ class Shared(_Connection):
         if noted.unasked.own or self.me() in noted.knowing or (noted.piped and not is_a_cursors(gen)):
             return False
         # An untracked cursor waits (a tracked one announces that): its statement is unknown.
-        return noted.note_unheard(self.me(), saves=status in _MAY_SAVE or noted.alone(self.autocommit))
+        return noted.note_unheard(self.me(), in_transaction=status in _MAY_SAVE, autocommit=self.autocommit)
 
     def _patience_for(self, timeout: float) -> float:
         """Seconds that a borrower's cancel may wait: `timeout` (0: no bound), at most until the invocation ends."""
