@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import pymysql.connections
 
     from .decorated import HandlerDecorator
-    from .keywords import Arguments, Further, Options
+    from .keywords import Arguments, Options, PlainArguments
     from .stats import PoolStats
 
 
@@ -57,7 +57,7 @@ class Pool(Generic[Conn]):
         *,
         engine: Literal["postgresql"],
         port: int | str | None = None,
-        **arguments: "Unpack[Further]",
+        **arguments: "Unpack[PlainArguments]",
     ) -> None: ...
     @overload
     def __init__(
@@ -65,7 +65,7 @@ class Pool(Generic[Conn]):
         url: None = None,
         *,
         port: Literal[5432, "5432"],
-        **arguments: "Unpack[Further]",
+        **arguments: "Unpack[PlainArguments]",
     ) -> None: ...
     @overload
     def __init__(
@@ -74,7 +74,7 @@ class Pool(Generic[Conn]):
         *,
         engine: Literal["mysql"],
         port: int | str | None = None,
-        **arguments: "Unpack[Further]",
+        **arguments: "Unpack[PlainArguments]",
     ) -> None: ...
     @overload
     def __init__(
@@ -82,7 +82,7 @@ class Pool(Generic[Conn]):
         url: None = None,
         *,
         port: Literal[3306, "3306"],
-        **arguments: "Unpack[Further]",
+        **arguments: "Unpack[PlainArguments]",
     ) -> None: ...
     @overload
     def __init__(
@@ -92,7 +92,7 @@ class Pool(Generic[Conn]):
         engine: Literal["postgresql"],
         port: int | str | None = None,
         connect_args: Mapping[str, Any],
-        **arguments: "Unpack[Further]",
+        **arguments: "Unpack[PlainArguments]",
     ) -> None: ...
     @overload
     def __init__(
@@ -102,7 +102,7 @@ class Pool(Generic[Conn]):
         engine: Literal["mysql"],
         port: int | str | None = None,
         connect_args: Mapping[str, Any],
-        **arguments: "Unpack[Further]",
+        **arguments: "Unpack[PlainArguments]",
     ) -> None: ...
     @overload
     def __init__(

@@ -8,8 +8,8 @@ from .endpoints.base import EndpointSource
 from .events import Observer
 
 
-class _Plain(TypedDict, total=False):
-    """The options but `connect_args`; seconds are floats. The last six go with `host`; with a URL, in its query."""
+class _PlainOptions(TypedDict, total=False):
+    """Every option but `connect_args`; seconds are floats. The last six go with `host`; with a URL, in its query."""
 
     max_size: int
     min_size: int
@@ -40,13 +40,15 @@ class _Plain(TypedDict, total=False):
     pooled: bool
 
 
-class Options(_Plain, total=False):
+class Options(_PlainOptions, total=False):
     """Every option."""
 
     connect_args: Mapping[str, Any]
 
 
-class _Where(TypedDict, total=False):
+class _OtherArguments(TypedDict, total=False):
+    """What is not an option."""
+
     host: str | None
     user: str | None
     password: str | None
@@ -57,9 +59,12 @@ class _Where(TypedDict, total=False):
     observers: Sequence[Observer] | None
 
 
-class Further(_Plain, _Where, total=False):
-    """Every argument of `Pool` except the URL and those that tell the pool's type. A row factory is one of them."""
+class PlainArguments(_PlainOptions, _OtherArguments, total=False):
+    """Every argument of `Pool` except the URL and those that tell the pool's type.
+
+    `connect_args` is one of these, because it may hold a row factory or a cursor class.
+    """
 
 
-class Arguments(Options, _Where, total=False):
+class Arguments(Options, _OtherArguments, total=False):
     """The same with `connect_args`."""
