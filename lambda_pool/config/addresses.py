@@ -4,7 +4,7 @@ from ..errors import ConfigError
 from .values import bad, decoded
 
 MAX_PORT = 65535
-HOST = "a host name without spaces, quotes, other signs and empty parts, or an IP address"
+HOST = "a host name of letters, digits, '-' and '_' with dots in between, or an IP address"
 ESCAPES = "in a user or a password write : / ? # @ % as %3A %2F %3F %23 %40 %25"
 
 Address = tuple[str, int | None]
