@@ -121,7 +121,10 @@ class ConnectingConnection(_Connection):
         super().connect(sock)
 
     def write_packet(self, payload: Any) -> None:
-        """PyMySQL's, for a part of a command. LOAD DATA LOCAL sends one more after an error, which comes again then."""
+        """PyMySQL's, for a part of a command.
+
+        After an error amid LOAD DATA LOCAL it would send one part more: then the same error is raised again instead.
+        """
         error = sys.exception()
         if self.line.broken and error is not None:
             raise error
