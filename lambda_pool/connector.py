@@ -43,7 +43,7 @@ _ONLY_IAM = (
 )
 _NO_IAM = (
     "The RDS API says that IAM logins are not enabled there: enable IAM database authentication on the instance or "
-    "cluster, or IAM authentication for this user on the proxy; or log in with SecretsManager() instead of IamToken()"
+    "cluster, or IAM authentication for this user on the proxy; or log in with SecretsManager(...), not IamToken()"
 )
 
 # A timeout of 0 would mean "no bound" to a driver.

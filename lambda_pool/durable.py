@@ -121,7 +121,7 @@ class _Once:
         self._frame = frame
         self._key = ""
         self._answered = False
-        """Whether the table has told that no earlier run saved its result."""
+        """Whether it is known that no earlier run saved its result."""
         self._done = False
         """Whether only the COMMIT is left."""
 

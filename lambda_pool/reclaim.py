@@ -23,7 +23,7 @@ def end_invocation(
     """Take back what was borrowed after `since` (monotonic, seconds) and is still held.
 
     An environment is never frozen with an open transaction. If not `alone`, other invocations go on in this process, so
-    only what this borrower holds is known to be left behind. `who` ended, as an error calls it. Out: the error for a
+    only what this borrower holds is known to be left behind. `who`: what an error says has ended. Out: the error for a
     handler that ended well, although its work is not saved, or nobody knows whether it is; None if all is well.
     """
     with pool.lock:

@@ -88,7 +88,7 @@ def current_borrower() -> int:
 
 
 def check_patched() -> None:
-    """Raises ConfigError if gevent has put its own waits in place of Python's only after those came into use here."""
+    """Raises ConfigError if gevent patched Python's waits only after this module had imported the unpatched ones."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey and monkey.is_object_patched("time", "sleep") and monkey.get_original("time", "sleep") is sleep:
         raise ConfigError(

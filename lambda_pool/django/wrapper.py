@@ -290,7 +290,7 @@ class PooledWrapper:
             self._in_outermost = begins
             borrowed = self._borrowed
             if ends and borrowed is not None and borrowed.link.status() not in AT_REST:
-                self._drop(_BROKEN_OFF)  # the next statement of MySQL's would save what was to be undone
+                self._drop(_BROKEN_OFF)  # on MySQL, switching autocommit on would save what was to be undone
             self._switch_autocommit(autocommit, force_begin_transaction_with_broken_autocommit)
         except BaseException as error:
             if begins or (ends and not self.autocommit):

@@ -272,7 +272,7 @@ NO_LOSS: dict[str, Case] = {
 
 @pytest.mark.parametrize("what", NO_LOSS)
 def test_what_fails_on_this_side_is_no_lost_commit(pg: Database, what: str) -> None:
-    """And the next borrower gets the connection as if nothing had been."""
+    """And the next borrower gets the connection as if nothing had happened."""
     autocommit, saved, case = NO_LOSS[what]
     pool = pg.pool(autocommit=autocommit)
     with pool.connection() as conn:

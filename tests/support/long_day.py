@@ -71,7 +71,7 @@ def live_through(start: Start, server: Any, code: str, python: str) -> None:
     time.sleep(0.3)
     warm = statements_of(engine, server, backends.pop(), server.log) - cold
     reads = {READ: INVOCATIONS - 1, "commit": INVOCATIONS - 1}
-    # How crowded the server is, is asked once in 30 s, which a slow machine's day takes.
+    # The pool asks once in 30 s how crowded the server is, and a slow machine's day takes longer than that.
     own = {text: count for text, count in warm.items() if not text.startswith(("insert", *QUESTIONS))}
     assert own == reads | ({"begin": INVOCATIONS - 1} if engine == "postgresql" else {})
 

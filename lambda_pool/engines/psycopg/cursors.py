@@ -109,7 +109,7 @@ class Said(Sent):
         conn, cursor, query = self.conn, self._cursor, self.query
         if conn.pooled.waits == self._waits:
             if type(cursor).__module__ != "psycopg":
-                return  # a borrower's own class may ask nothing, as one that answers from a cache
+                return  # a borrower's own class may send nothing, like one that answers from a cache
             conn.not_called("wait")
         if cursor.pgresult is None or conn.pgconn.pipeline_status:  # its answer is yet to come, or was not kept
             conn.note(query, None)

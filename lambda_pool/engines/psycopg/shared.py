@@ -30,7 +30,7 @@ _MAY_SAVE = frozenset({TransactionStatus.INTRANS, TransactionStatus.ACTIVE})  # 
 _LOOKS = 3  # reads of a socket that has more to say, before COMMIT is sent: a FATAL message, and the end
 _TWO_PHASES = frozenset({b"PREPARE TRANSACTION", b"COMMIT PREPARED", b"ROLLBACK PREPARED"})
 _ENDING = frozenset({b"COMMIT", b"ROLLBACK", b"PREPARE TRANSACTION"})
-# What psycopg, an adapter or a row factory raises about values; with a lost connection comes OperationalError.
+# What psycopg, an adapter or a row factory raises about values; a lost connection raises OperationalError.
 _NOT_THE_SERVERS = (psycopg.ProgrammingError, psycopg.DataError, psycopg.NotSupportedError)
 _PERHAPS = "a cursor that conn.cursor() did not make was at work, so perhaps a "
 

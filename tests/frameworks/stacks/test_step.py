@@ -254,7 +254,7 @@ def test_the_table_is_made_with_its_index_where_each_statement_is_prepared(postg
 
 
 def test_the_borrower_is_who_called_step(server: Server) -> None:
-    """As for every other borrow, a line of the application's is what a full pool names."""
+    """A full pool names a line of the application's, as for every other borrow."""
     pool = lambda_pool.Pool(server.url(), max_size=1)
 
     def work(conn: Any) -> None:
