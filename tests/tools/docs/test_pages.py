@@ -104,6 +104,10 @@ def said_by_others() -> list[str]:
             "This Session has been permanently closed",
             "sqlalchemy.exc.InvalidRequestError: This Session has been permanently closed and is unable to handle any",
         ),
+        (
+            "Can't reconnect until invalid transaction is rolled back",
+            "sqlalchemy.exc.PendingRollbackError: Can't reconnect until invalid transaction is rolled back.  Please",
+        ),
         ("the connection is closed", "psycopg.OperationalError: the connection is closed"),
         ('syntax error at or near "$1"', 'psycopg.errors.SyntaxError: syntax error at or near "$1"'),
         ("deadlock detected", "psycopg.errors.DeadlockDetected: deadlock detected"),
