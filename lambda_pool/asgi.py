@@ -71,7 +71,7 @@ class Middleware:
             await self.app(scope, receive, send)
             return
         receive, send = outside(receive), outside(send)
-        answer = _Answer(send, served)
+        answer = _Answer(send, served, head=scope.get("method") == "HEAD")
         error: BaseException | None = None
         try:
             await self.app(scope, receive, answer.send if http else send)
@@ -107,20 +107,23 @@ class Middleware:
 class _Answer:
     """An answer on its way: its start waits for its first piece, and all of it waits while it may still change."""
 
-    def __init__(self, send: Send, served: serving.Served) -> None:
+    def __init__(self, send: Send, served: serving.Served, *, head: bool) -> None:
         self._send = send
         self._served = served
+        self._head = head
         self._kept: list[Message] = []
+        self._length: bytes | None = None
+        self._sent = 0
         self.passed_on = False
         self.cut = True
-        """Its end has not come. An application that returns now has a client that hung up."""
+        """Its end has not come. An application that returns now has a client that hung up before it had all of it."""
         self.status = 0
 
     async def send(self, message: Message) -> None:
         """Take a message from the application, and pass it on or keep it."""
         kind = message["type"]
         if kind not in _BESIDE:
-            self.cut = kind == "http.response.start" or bool(message.get("more_body"))
+            self.cut = self.cut and not self._is_told(message)
         if self.passed_on or kind in _BESIDE:
             await self._send(message)
             return
@@ -137,6 +140,15 @@ class _Answer:
         self.passed_on = self.passed_on or bool(kept)
         for message in kept:
             await self._send(message)
+
+    def _is_told(self, message: Message) -> bool:
+        """True if the client has all of it after this message: it may hang up now, and takes that for a success."""
+        start = message["type"] == "http.response.start"
+        if start:
+            bodiless = self._head or message["status"] in serving.NO_BODY
+            self._length = b"0" if bodiless else _headers(message).get(b"content-length")
+        self._sent += len(message.get("body", b""))
+        return not (start or message.get("more_body")) or self._length == str(self._sent).encode()
 
     def _is_whole(self, message: Message) -> bool:
         """True if this message ends the body: it says so, or the announced length is reached.

@@ -248,6 +248,31 @@ class TestCleanUp:
         assert (pool.stats().in_use, pool.stats().leaked) == (0, 1)
         assert ended.failed == [True]
 
+    @pytest.mark.parametrize(
+        ("method", "status", "length", "pieces"),
+        [("GET", 200, b"2", 2), ("GET", 200, b"1", 1), ("HEAD", 200, None, 1), ("GET", 204, None, 0)],
+    )
+    def test_a_client_that_hangs_up_once_it_has_all_of_a_success_is_contradicted(
+        self, pool: lambda_pool.Pool, server: Server, method: str, status: int, length: bytes | None, pieces: int
+    ) -> None:
+        """It need not wait for the message that says that no more is to come."""
+        left: list[Any] = []
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            left.append(pool.connection())
+            insert(left[-1].__enter__(), 1)
+            headers = [] if length is None else [(b"Content-Length", length)]
+            await send({"type": "http.response.start", "status": status, "headers": headers})
+            for _ in range(pieces):
+                await send({"type": "http.response.body", "body": b"1", "more_body": True})
+
+        async def nothing(*message: Any) -> None:
+            pass
+
+        with pytest.raises(lambda_pool.NotCommitted):
+            asyncio.run(Middleware(app, pool)({"type": "http", "method": method, "path": "/"}, nothing, nothing))
+        assert saved(server) == []
+
     def test_a_silent_server_is_not_told_to_stop_past_the_deadline(self, server: Server, wrap: Wrap) -> None:
         """A statement that a thread of the request left running is ended, but the answer waits for that."""
         sleep = "select pg_sleep(20)" if isinstance(server, PostgresServer) else "select sleep(20)"
