@@ -43,7 +43,7 @@ _TO_SAVEPOINT = r"\brollback\s+(?:work\s+)?to\b"
 
 _BETWEEN = r"(?>\s|/\*.*?\*/)*+"
 _NAMED_LOCK = rf"(?s)\bget_lock{_BETWEEN}\("
-_VARIABLE = rf"(?s)@(?:[\w.$]+|[`'\"][^`'\"]*[`'\"]){_BETWEEN}:=|\binto{_BETWEEN}@"
+_VARIABLE = rf"(?s)@(?:[\w.$]++|`[^`]*+`|'[^']*+'|\"[^\"]*+\")++{_BETWEEN}:=|\binto{_BETWEEN}@"
 # Not a system variable, an address or an account.
 _NAMES_VARIABLE = r"(?<![\w@'\"`])@[\w.$`'\"]"
 # Of `SET SESSION TRANSACTION …` and of the variables transaction_isolation, tx_read_only and the like.
