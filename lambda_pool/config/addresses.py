@@ -67,7 +67,12 @@ def may_be_host(host: str) -> bool:
     if ":" in host:
         return _is_address(host)
     labels = host.removesuffix(".").split(".")
-    return not host or all(label and all(each.isalnum() or each in "-_" for each in label) for label in labels)
+    return not host or all(label and all(map(_may_be_in_a_name, label)) for label in labels)
+
+
+def _may_be_in_a_name(each: str) -> bool:
+    # Not only letters and digits: vowels in Hindi or Thai are marks.
+    return each.isalnum() or each in "-_" or f"a{each}".isidentifier()
 
 
 def _is_address(text: str) -> bool:

@@ -155,7 +155,17 @@ def test_the_engine(given: dict[str, Any], engine: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["db.example", "10.0.0.7", "::1", "[::1]", "2001:db8::7", "/run/postgresql", "/run/my sql/s.sock", "@abstract"],
+    [
+        "db.example",
+        "10.0.0.7",
+        "::1",
+        "[::1]",
+        "2001:db8::7",
+        "/run/postgresql",
+        "/run/my sql/s.sock",
+        "@abstract",
+        "हिन्दी.example",
+    ],
 )
 def test_a_host(host: str) -> None:
     assert url_of(Pool(host=host, engine="postgresql")).host == host.strip("[]")
