@@ -266,7 +266,7 @@ class TestCleanUp:
             for _ in range(pieces):
                 await send({"type": "http.response.body", "body": b"1", "more_body": True})
 
-        async def nothing(*message: Any) -> None:
+        async def nothing(*message: Any) -> Any:
             pass
 
         with pytest.raises(lambda_pool.NotCommitted):
