@@ -88,9 +88,12 @@ def current_borrower() -> int:
 
 
 def check_patched() -> None:
-    """Raises ConfigError if gevent patched Python's waits only after this module had imported the unpatched ones."""
-    monkey = sys.modules.get("gevent.monkey")
-    if monkey and monkey.is_object_patched("time", "sleep") and monkey.get_original("time", "sleep") is sleep:
+    """Raises ConfigError if gevent patched Python's threads only after this module had imported the unpatched ones.
+
+    Code that leaves threads as they are, as grequests does when it is imported, has no others that would wait.
+    """
+    monkey, its = sys.modules.get("gevent.monkey"), ("_thread", "start_new_thread")
+    if monkey and monkey.is_object_patched(*its) and monkey.get_original(*its) is start_new_thread:
         raise ConfigError(
             "gevent patched Python's standard library after lambda_pool was imported, so whoever waits for a "
             "connection would hold up all others: call gevent.monkey.patch_all() before anything is imported. With "

@@ -187,14 +187,18 @@ def sessions(server: Server) -> set[int]:
     return {int(number) for (number,) in server.execute(found)}
 
 
-@pytest.mark.parametrize("patched", ["first", "late"])
+@pytest.mark.parametrize("patched", ["first", "late", "late, without threads"])
 def test_gevent_has_to_patch_first(patched: str, tmp_path: Path) -> None:
-    """As under gunicorn's `preload_app`, which imports an application before gevent patches."""
-    patch = "from gevent import monkey; monkey.patch_all()"
+    """As under gunicorn's `preload_app`, which imports an application before gevent patches.
+
+    Not if it leaves threads as they are, as it does for grequests, which patches when it is imported.
+    """
+    arguments = "thread=False, select=False" if "without" in patched else ""
+    patch = f"from gevent import monkey; monkey.patch_all({arguments})"
     use = "from lambda_pool.testing import FakeDriver; pool = FakeDriver().pool()"
     borrow = "pool.connection().__enter__(); print('lent')"
     (tmp_path / "script.py").write_text("\n".join([*([patch, use] if patched == "first" else [use, patch]), borrow]))
     command = [sys.executable, str(tmp_path / "script.py")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-    assert (done.stdout == "lent\n") is (patched == "first")
+    assert (done.stdout == "lent\n") is (patched != "late")
     assert ("ConfigError: gevent patched" in done.stderr) is (patched == "late")
