@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import settings
 
 from tests.support import installed
 from tests.support.moto import moto_server
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
     from lambda_pool.testing.server import Server
 
 pytest_plugins = ["pytester"]
+
+# Hypothesis would fail what takes 200 ms once, as on a loaded machine.
+settings.register_profile("unhurried", deadline=None)
+settings.load_profile("unhurried")
 
 FETCHED = ("14", "16", "17")
 """The versions of PostgreSQL that only a full run has, in addition to the system's own and the newest."""
