@@ -121,7 +121,7 @@ class Entry:
         self.silent_wall: float = _NEVER
         self.silent_mono: float = _NEVER
         self.answered: bool = False  # `heard` was called in this borrow
-        # It was surely alive then: what the server answered was sent, or it was given back after statements of its own.
+        # When it was last surely alive: what the server answered was sent then; or, without that, it was given back.
         self.alive_wall: float = 0.0
         self.alive_mono: float = 0.0
         # The current or last borrow: its start (0: not lent yet, or already reported), its checkout in seconds, and

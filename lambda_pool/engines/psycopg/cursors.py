@@ -49,7 +49,10 @@ def in_front(base: Any, plain: type, server: type) -> Any:
 
 
 def is_a_cursors(gen: Any) -> bool:
-    """Whether one of the driver's generators is a cursor's, and not a pipeline's."""
+    """Whether one of the driver's generators is a cursor's, and not a pipeline's.
+
+    psycopg does not say whose wait it is. Where this cannot tell, it is taken for the pipeline's own, and not noted.
+    """
     frame = getattr(gen, "gi_frame", None)
     return frame is not None and isinstance(frame.f_locals.get("self"), psycopg.Cursor | psycopg.AsyncCursor)
 
