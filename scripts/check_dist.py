@@ -33,7 +33,8 @@ for engine, extra in (("postgresql", "postgres"), ("mysql", "mysql")):
     "postgres": "from lambda_pool import Pool; Pool('postgresql://app@db.example/app')",
     "mysql": "from lambda_pool import Pool; Pool('mysql://app@db.example/app')",
     "aws": "from lambda_pool.aws.sdk import load_session; load_session()",
-    "metrics": "from lambda_pool.metrics.powertools import powertools_is_installed as p; assert p()",
+    "metrics": "from aws_lambda_powertools import Metrics; from lambda_pool.metrics import PowertoolsMetrics as p; "
+    "p(Metrics(namespace='n'))",
     "otel": "from lambda_pool.metrics import OtelMetrics; OtelMetrics()",
     "asyncio": "import greenlet, lambda_pool.aio.pool as p; assert p.AsyncPool",
     "sqlalchemy": "import sqlalchemy, lambda_pool.sqlalchemy as s; assert s.create_engine",

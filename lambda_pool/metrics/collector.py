@@ -19,9 +19,7 @@ _NOT_REPORTED = "pool %s: metrics could not be reported"
 class Why(Enum):
     """Why a report is made."""
 
-    FIRST = "the environment's first invocation ended"
-    INTERVAL = "the interval has passed"
-    PROBLEM = "an invocation failed, or something went wrong"
+    DUE = "an invocation ended, the interval has passed, or something went wrong"
     FULL = "a hundred values have gathered"
     CLOSING = "a shutdown or a snapshot is near"
 
@@ -59,7 +57,8 @@ class Collector:
                     self._report_full(event.pool, numbers)
             elif isinstance(event, InvocationEnded):
                 if event.failed or event.cold or numbers.urgent or self._due(numbers):
-                    self._at_end(event.pool, numbers, failed=event.failed, cold=event.cold)
+                    with self._lock:
+                        self._report(event.pool, numbers)
             elif not isinstance(event, _ORDINARY):
                 self._rare(event, numbers)
         except Exception:
@@ -90,16 +89,11 @@ class Collector:
                 self._report(event.pool, numbers, Why.CLOSING)
                 return
             if numbers.note(event):
-                self._report(event.pool, numbers, Why.PROBLEM, gauges=False)
+                self._report(event.pool, numbers, gauges=False)
             elif numbers.crowded:
                 # An early report does not put off the regular one: only that one sends what is not written by lines.
                 due = monotonic() >= numbers.due_mono
-                self._report(event.pool, numbers, Why.INTERVAL if due else Why.FULL, gauges=due)
-
-    def _at_end(self, pool: str, numbers: Numbers, *, failed: bool, cold: bool) -> None:
-        with self._lock:
-            why = Why.FIRST if cold else Why.PROBLEM if failed or numbers.urgent else Why.INTERVAL
-            self._report(pool, numbers, why)
+                self._report(event.pool, numbers, Why.DUE if due else Why.FULL, gauges=due)
 
     def _report_full(self, pool: str, numbers: Numbers) -> None:
         with self._lock:
@@ -107,11 +101,11 @@ class Collector:
                 return
             # Where no handler is decorated, nothing else notices that the interval has passed.
             if monotonic() >= numbers.due_mono:
-                self._report(pool, numbers, Why.INTERVAL)
+                self._report(pool, numbers)
             else:
                 self._put_out(pool, numbers.take_full(), Why.FULL)
 
-    def _report(self, pool: str, numbers: Numbers, why: Why, *, gauges: bool = True) -> None:
+    def _report(self, pool: str, numbers: Numbers, why: Why = Why.DUE, *, gauges: bool = True) -> None:
         if gauges:
             self._note_time(numbers)
         entries = numbers.take(gauges=gauges)

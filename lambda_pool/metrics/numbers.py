@@ -95,17 +95,28 @@ class Numbers:
 
     def note(self, event: Event) -> bool:
         """Take in an event that is not part of the warm path. True if it should be reported at once."""
-        handle = _HANDLERS.get(type(event))
-        if handle is None:
+        kind = type(event)
+        if counted := _COUNTED.get(kind):
+            metric, properties = counted
+            detail = self._count(metric, properties(event))
+            if isinstance(event, Opened):
+                detail.times.setdefault("ConnectTime", []).append(micros(event.seconds))
+                self._open += 1
+                self._most_open = max(self._most_open, self._open)
+            elif isinstance(event, Closed):
+                self._open = max(self._open - 1, 0)
+        elif isinstance(event, Pinged | Waited):
+            self._times.setdefault(_TIMED[kind], []).append(micros(event.seconds))
+        elif isinstance(event, Crowded):
+            used = round(100 * event.connections / max(event.limit, 1))
+            self._most_used = max(self._most_used or 0, used)
+        else:
             return False
         self.stirred = True
-        handle(self, event)
+        self.urgent = self.urgent or kind in _URGENT
         return self.urgent and not (isinstance(event, ConnectFailed) and event.retrying)
 
-    def _time(self, metric: str, seconds: float) -> None:
-        self._times.setdefault(metric, []).append(micros(seconds))
-
-    def _count(self, metric: str, **properties: str | int | float) -> "_Detail":
+    def _count(self, metric: str, properties: Properties) -> "_Detail":
         """Count once, under the detail that tells this case from others."""
         request_id = getattr(invocation.current(), "aws_request_id", "")
         if request_id:
@@ -114,53 +125,6 @@ class Numbers:
         detail = self._details.setdefault(key, _Detail({}, {}))
         detail.counts[metric] = detail.counts.get(metric, 0) + 1
         return detail
-
-    def _opened(self, event: Opened) -> None:
-        self._open += 1
-        self._most_open = max(self._most_open, self._open)
-        detail = self._count("ConnectionsOpened", host=event.host, backend_id=event.backend_id)
-        detail.times.setdefault("ConnectTime", []).append(micros(event.seconds))
-
-    def _connect_failed(self, event: ConnectFailed) -> None:
-        self.urgent = True
-        self._count("ConnectErrors", error_class=event.kind, error=event.error)
-
-    def _replaced(self, event: Replaced) -> None:
-        self._count("ConnectionsReplaced", reason=event.reason.value, backend_id=event.backend_id)
-
-    def _closed(self, event: Closed) -> None:
-        self._open = max(self._open - 1, 0)
-        self._count("ConnectionsClosed", reason=event.reason.value, backend_id=event.backend_id)
-
-    def _timed_out(self, event: TimedOut) -> None:
-        self.urgent = True
-        self._count("PoolTimeouts", waited=round(event.seconds, 3))
-
-    def _rolled_back(self, event: RolledBack) -> None:
-        self._count("TransactionsRolledBack", reason=event.cause)
-
-    def _leaked(self, event: Leaked) -> None:
-        self.urgent = True
-        self._count("ConnectionsLeaked", where=event.where, held=round(event.held, 3))
-
-    def _credentials_refreshed(self, event: CredentialsRefreshed) -> None:
-        self._count("CredentialsRefreshed")
-
-    def _endpoint_refreshed(self, event: EndpointRefreshed) -> None:
-        self._count("EndpointRefreshed", host=event.host)
-
-    def _slow_query(self, event: SlowQuery) -> None:
-        self._count("SlowQueries", statement=event.statement, seconds=round(event.seconds, 3))
-
-    def _pinged(self, event: Pinged) -> None:
-        self._time("PingTime", event.seconds)
-
-    def _crowded(self, event: Crowded) -> None:
-        used = round(100 * event.connections / max(event.limit, 1))
-        self._most_used = max(self._most_used or 0, used)
-
-    def _waited(self, event: Waited) -> None:
-        self._time("WaitTime", event.seconds)
 
     # --- out ----------------------------------------------------------------------------------------------------------
 
@@ -206,21 +170,21 @@ class _Detail(Record):
     times: Times
 
 
-_HANDLERS: dict[type[Event], Callable[[Numbers, Any], None]] = {
-    Opened: Numbers._opened,
-    ConnectFailed: Numbers._connect_failed,
-    Replaced: Numbers._replaced,
-    Closed: Numbers._closed,
-    TimedOut: Numbers._timed_out,
-    RolledBack: Numbers._rolled_back,
-    Leaked: Numbers._leaked,
-    CredentialsRefreshed: Numbers._credentials_refreshed,
-    EndpointRefreshed: Numbers._endpoint_refreshed,
-    SlowQuery: Numbers._slow_query,
-    Crowded: Numbers._crowded,
-    Pinged: Numbers._pinged,
-    Waited: Numbers._waited,
+_COUNTED: dict[type[Event], tuple[str, Callable[[Any], Properties]]] = {
+    Opened: ("ConnectionsOpened", lambda event: {"host": event.host, "backend_id": event.backend_id}),
+    ConnectFailed: ("ConnectErrors", lambda event: {"error_class": event.kind, "error": event.error}),
+    Replaced: ("ConnectionsReplaced", lambda event: {"reason": event.reason.value, "backend_id": event.backend_id}),
+    Closed: ("ConnectionsClosed", lambda event: {"reason": event.reason.value, "backend_id": event.backend_id}),
+    TimedOut: ("PoolTimeouts", lambda event: {"waited": round(event.seconds, 3)}),
+    RolledBack: ("TransactionsRolledBack", lambda event: {"reason": event.cause}),
+    Leaked: ("ConnectionsLeaked", lambda event: {"where": event.where, "held": round(event.held, 3)}),
+    CredentialsRefreshed: ("CredentialsRefreshed", lambda event: {}),
+    EndpointRefreshed: ("EndpointRefreshed", lambda event: {"host": event.host}),
+    SlowQuery: ("SlowQueries", lambda event: {"statement": event.statement, "seconds": round(event.seconds, 3)}),
 }
+"""The metric that counts an event, and the properties of its line."""
+_TIMED: dict[type[Event], str] = {Pinged: "PingTime", Waited: "WaitTime"}
+_URGENT = frozenset({ConnectFailed, TimedOut, Leaked})
 
 
 def _drain(values: list[T]) -> list[T]:

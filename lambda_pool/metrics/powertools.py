@@ -1,17 +1,13 @@
-"""Metrics through Powertools: its EMF provider, and the namespace of a `Metrics` that the function already has."""
+"""Metrics under the namespace of a Powertools `Metrics` that the function already has."""
 
-import logging
-from collections.abc import Mapping
 from typing import Any
 
 from ..config import MetricsEnvironment
 from ..errors import ConfigError
 from .collector import Collector, Why
-from .definitions import METRICS, dimension, dimensions
-from .emf import MOST_DIMENSIONS, Document, Format, write
+from .definitions import dimension, dimensions
+from .emf import MOST_DIMENSIONS, write
 from .numbers import Entry
-
-log: logging.Logger = logging.getLogger("lambda_pool")
 
 
 class PowertoolsMetrics(Collector):
@@ -41,37 +37,4 @@ class PowertoolsMetrics(Collector):
         for name, value in user.default_dimensions.items():
             if len(own) < MOST_DIMENSIONS:
                 own.setdefault(name, dimension(str(value)))
-        make = powertools_format(str(user.namespace), own)
-        write(make(entry) for entry in entries)
-
-
-def powertools_is_installed() -> bool:
-    """Import Powertools' provider. Warns if there is none."""
-    try:
-        import aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch  # noqa: F401
-    except ImportError:
-        log.warning(
-            "Powertools is not installed, so lambda_pool writes its metrics itself: "
-            "pip install 'lambda-pool[metrics]', or set LAMBDA_POOL_METRICS=off"
-        )
-        return False
-    return True
-
-
-def powertools_format(namespace: str, dimension_set: Mapping[str, str]) -> Format:
-    """Documents by a Powertools provider with its own state: a new `Metrics` would share its state with the user's."""
-    from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
-
-    own = dict(dimension_set)
-    provider = AmazonCloudWatchEMFProvider(namespace=namespace, dimension_set=own)
-
-    def make(entry: Entry) -> Document:
-        metrics = {
-            name: {"Unit": METRICS[name].unit, "StorageResolution": 60, "Value": value}
-            for name, value in entry.values.items()
-        }
-        # A property with the name of one of the user's dimensions would replace that dimension.
-        properties = {name: value for name, value in entry.properties.items() if name not in own}
-        return dict(provider.serialize_metric_set(metrics, own, properties))
-
-    return make
+        write(entries, str(user.namespace), own)

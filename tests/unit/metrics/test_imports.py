@@ -61,46 +61,17 @@ def test_a_pool_in_lambda_loads_no_writer() -> None:
     assert run(f"SLOW = {SLOW!r}\n" + textwrap.dedent(code)) == [["EmfMetrics"], []]
 
 
-def test_powertools_is_not_on_the_way_to_a_first_response() -> None:
+def test_no_report_loads_powertools() -> None:
     code = """
     from lambda_pool.metrics.emf import EmfMetrics
     emf = EmfMetrics(interval=0)
-    before = loaded("aws_lambda_powertools")
     told(emf, cold=True)
-    first = loaded("aws_lambda_powertools")
     told(emf, failed=True)
-    failure = loaded("aws_lambda_powertools")
-    emf.on_event(Closing("orders"))
-    closing = loaded("aws_lambda_powertools")
     told(emf)
-    answer([before, first, failure, closing, loaded("aws_lambda_powertools")])
-    """
-    assert run(code) == [[], [], [], [], ["aws_lambda_powertools"]]
-
-
-def test_nothing_to_report_loads_nothing() -> None:
-    code = """
-    from lambda_pool.metrics.emf import EmfMetrics
-    emf = EmfMetrics(interval=0)
-    emf.on_event(InvocationEnded("orders", False, False, "r"))
     emf.on_event(Closing("orders"))
     answer(loaded("aws_lambda_powertools"))
     """
     assert run(code) == []
-
-
-def test_powertools_that_the_function_loaded_writes_from_the_first_report_on() -> None:
-    code = """
-    import aws_lambda_powertools
-    from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider as Provider
-    calls = []
-    serialize = Provider.serialize_metric_set
-    Provider.serialize_metric_set = lambda *args, **named: calls.append(1) or serialize(*args, **named)
-    from lambda_pool.metrics.emf import EmfMetrics
-    told(EmfMetrics(), cold=True)
-    answer(len(calls))
-    """
-    assert run(code) == 1
 
 
 @pytest.mark.parametrize(

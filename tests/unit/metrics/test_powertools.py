@@ -22,8 +22,6 @@ from lambda_pool.events import (
     TimedOut,
 )
 from lambda_pool.metrics import PowertoolsMetrics
-from lambda_pool.metrics.emf import plain_format
-from lambda_pool.metrics.numbers import Entry
 from lambda_pool.testing import FakeDriver
 from tests.support.invoked import invoked
 
@@ -95,12 +93,6 @@ def test_no_property_takes_the_place_of_the_users_dimension(metrics: Any, capsys
     assert len(documents) > 5
     for document in documents:
         assert document | own == document
-
-
-def test_nor_without_powertools() -> None:
-    make = plain_format("Shop", {"pool": "orders", "host": "blue"})
-    document = make(Entry({"host": "db", "reason": "dead"}, {"ConnectionsClosed": 1}))
-    assert (document["host"], document["reason"]) == ("blue", "dead")
 
 
 @pytest.mark.parametrize("pool_outside", [True, False])

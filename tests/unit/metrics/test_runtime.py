@@ -29,7 +29,7 @@ def handler(event, context, conn):
         raise RuntimeError("half way")
     if event.get("die"):
         conn.execute("select pg_terminate_backend(pg_backend_pid())")
-    return {"backend": conn.info.backend_pid, "powertools": "aws_lambda_powertools" in sys.modules}
+    return {"backend": conn.info.backend_pid}
 """
 
 Start = Callable[..., LambdaRuntime]
@@ -108,12 +108,6 @@ def test_a_shutdown_tells_the_rest(start: Start) -> None:
     assert read(runtime.log).sum("ConnectionsReused") == 0
     rest = read(runtime.shutdown().log)
     assert rest.sum("ConnectionsReused") == len(rest.values("HoldTime")) == 4
-
-
-def test_powertools_comes_after_the_first_response(start: Start) -> None:
-    runtime = start(LAMBDA_POOL_METRICS_INTERVAL="0")
-    assert [runtime.invoke().payload["powertools"] for _ in range(3)] == [False, False, True]
-    assert read(runtime.log).sum("ConnectionsReused") == 2
 
 
 def test_refused_connections_are_told_at_once(start: Start) -> None:
