@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar, overload
 from . import config as configuration
 from . import lifecycle, replay, sources
 from .auth.base import Auth, UrlAuth
-from .decorator import Unavailable, decorate
+from .decorator import Unavailable, connections, decorate
 from .endpoints.base import EndpointSource
 from .engines.base import Engine
 from .errors import ConfigError
@@ -296,7 +296,7 @@ class Pool(Generic[Conn]):
             for a bad argument.
             """
             _warm_ahead(self)
-            return _decorate(lambda: self._core, fn, inject, on_unavailable, whose=self)
+            return decorate(fn, inject, on_unavailable, connections(lambda: self._core), whose=self)
 
 
 def _warm_ahead(pool: Pool[Any]) -> None:
@@ -367,13 +367,7 @@ else:
         if configuration.in_lambda():
             # So a wrong setting fails the deployment and not the first user, and shutdown can still be prepared.
             _warm_ahead(default_pool())
-        return _decorate(_default_core, fn, inject, on_unavailable, whose=_default_core)
-
-
-def _decorate(find: Callable[[], ConnectionPool], fn: Any, *settings: Any, whose: object) -> Any:
-    if fn is None:
-        return lambda fn: decorate(find, fn, *settings, whose=whose)
-    return decorate(find, fn, *settings, whose=whose)
+        return decorate(fn, inject, on_unavailable, connections(_default_core), whose=_default_core)
 
 
 def _check_engine(given: str, config: configuration.Config) -> None:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 from . import lifecycle
-from .borrower import place
 from .endpoints.base import Role
 from .errors import ConfigError, LambdaPoolError
 from .finished import finished
@@ -27,7 +26,7 @@ R = TypeVar("R")
 Unavailable = Callable[[Any, Any, LambdaPoolError], Any]
 """`on_unavailable(event, context, error)`: its answer becomes the invocation's."""
 
-Lend = Callable[[], tuple[Any, Callable[[BaseException | None], None]]]
+Lend = Callable[[Signature], tuple[Any, Callable[[BaseException | None], None]]]
 """Gives what the handler gets, and a function to call afterwards with the handler's error (None if it ended well)."""
 
 
@@ -38,24 +37,35 @@ _lent_by: WeakKeyDictionary[Any, tuple[object, str]] = WeakKeyDictionary()
 
 
 def decorate(
-    find_pool: Callable[[], ConnectionPool],
-    fn: Callable[..., R],
+    fn: Callable[..., Any] | None,
     inject: str,
     on_unavailable: Unavailable | None,
     lend: Lend | None = None,
     loop: "Loop | None" = None,
     *,
     whose: object = None,
-) -> Callable[..., R]:
-    """Wrap a handler. `find_pool` is called at the first invocation, so that a default pool may be built then.
+) -> Any:
+    """Wrap a handler; without one, give a decorator. `lend` gives the handler what it takes (None: it takes nothing).
 
-    `lend` gives the handler something other than a connection. `loop` runs an `async def`. `whose` is the pool or
-    engine that decorates; a second decoration by the same one is refused.
+    `loop` does that for an `async def`, and runs it. `whose` is the pool or engine that decorates; a second decoration
+    by the same one is refused.
     """
+    wrap = functools.partial(_wrap, inject=inject, on_unavailable=on_unavailable, lend=lend, loop=loop, whose=whose)
+    return wrap if fn is None else wrap(fn)
+
+
+def _wrap(
+    fn: Callable[..., R],
+    inject: str,
+    on_unavailable: Unavailable | None,
+    lend: Lend | None,
+    loop: "Loop | None",
+    whose: object,
+) -> Callable[..., R]:
     _check(fn, inject, on_unavailable)
     signature = Signature(fn, inject)
     signature.check(awaited=loop is not None)
-    call = _caller(find_pool, signature, on_unavailable, lend, loop, whose)
+    call = _caller(signature, on_unavailable, lend, loop, whose)
     if call is None and on_unavailable is not None:
         raise ConfigError(
             f"on_unavailable=... would never be called for the handler {signature.name}, because nothing is borrowed "
@@ -152,7 +162,6 @@ def _lends_below(signature: Signature, whose: object) -> bool:
 
 
 def _caller(
-    find_pool: Callable[[], ConnectionPool],
     signature: Signature,
     on_unavailable: Unavailable | None,
     lend: Lend | None,
@@ -164,21 +173,21 @@ def _caller(
         return None
     if loop is not None:
         return loop.lending(signature, on_unavailable)
-    if not signature.wanted:
+    if lend is None or not signature.wanted:
         return None
-    return _lending(lend or _connections(find_pool, place(signature.code)), signature, on_unavailable)
+    return _lending(lend, signature, on_unavailable)
 
 
-def _connections(find_pool: Callable[[], ConnectionPool], where: object) -> Lend:
-    """A function that lends a handler a connection. `where`: the handler's place, reported if it keeps one."""
+def connections(find_pool: Callable[[], ConnectionPool]) -> Lend:
+    """A function that lends a handler a connection. The pool is looked for at the first invocation."""
     pool: ConnectionPool | None = None
 
-    def lend() -> tuple[Any, Callable[[BaseException | None], None]]:
+    def lend(signature: Signature) -> tuple[Any, Callable[[BaseException | None], None]]:
         nonlocal pool
         if pool is None:
             pool = find_pool()
         entry = pool.acquire(_WRITER, Deadline(pool.config.timeout, wake=pool.config.wake_timeout))
-        entry.where = where
+        entry.where = signature.where
         return entry.link.driver_connection, functools.partial(pool.release, entry)
 
     return lend
@@ -192,7 +201,7 @@ def _lending(
 
     def call(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            lent, give_back = lend()
+            lent, give_back = lend(signature)
         except UNAVAILABLE as error:
             if on_unavailable is None:
                 raise

@@ -39,8 +39,6 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
         entry.link.discard()
         return
     try:
-        if strict is None:
-            strict = pool.config.unsaved == "raise"
         close_as, problem = _end(pool, entry, error, strict=strict)
         if close_as is not None:
             pool.emit_returned(entry)
@@ -63,7 +61,7 @@ def release(pool: "ConnectionPool", entry: Entry, error: BaseException | None, *
 
 
 def _end(
-    pool: "ConnectionPool", entry: Entry, error: BaseException | None, *, strict: bool
+    pool: "ConnectionPool", entry: Entry, error: BaseException | None, *, strict: bool | None
 ) -> tuple[Reason | None, BaseException | None]:
     """End the transaction, and bring the connection back to how it was lent.
 
@@ -122,8 +120,13 @@ def _look_how_long(pool: "ConnectionPool", entry: Entry) -> None:
         borrower.emit_leaked(pool.events, entry, held)
 
 
-def end_transaction(pool: "ConnectionPool", entry: Entry, *, commit: bool, strict: bool, last: bool = True) -> None:
-    """Commit or roll back, if a transaction is or may be open. Raises NotCommitted, or what the engine raises."""
+def end_transaction(
+    pool: "ConnectionPool", entry: Entry, *, commit: bool, strict: bool | None = None, last: bool = True
+) -> None:
+    """Commit or roll back, if a transaction is or may be open. Raises NotCommitted, or what the engine raises.
+
+    `strict`: see `release`. `last`: see `EngineConnection.commit`.
+    """
     timeout = _bound(invocation.remaining())
     wall, mono = time(), monotonic()
     if commit:
@@ -148,10 +151,10 @@ def end_transaction(pool: "ConnectionPool", entry: Entry, *, commit: bool, stric
             raise unsaved
 
 
-def _unsaved(pool: "ConnectionPool", why: str, *, strict: bool) -> NotCommitted | None:
+def _unsaved(pool: "ConnectionPool", why: str, *, strict: bool | None) -> NotCommitted | None:
     """The error for a block that ended well but saved nothing; None if only a warning is wanted."""
     text = f"pool {pool.name}: {why}"
-    if strict:
+    if pool.config.unsaved == "raise" if strict is None else strict:
         return NotCommitted(text)
     log.warning("%s", text)
     return None

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from types import CellType, CodeType, FunctionType, MethodType
 from typing import Any
 
+from .borrower import place
 from .errors import ConfigError
 
 EVENT_AND_CONTEXT = 2
@@ -117,6 +118,11 @@ class Signature:
             return taking[0]
         hides_all = layer.__code__.co_flags & _VAR_POSITIONAL and layer.__code__.co_argcount == own
         return handlers[0] if hides_all and len(handlers) == 1 else None
+
+    @functools.cached_property
+    def where(self) -> str:
+        """File and line of the handler, reported if it keeps what it is lent."""
+        return place(self.code)
 
     @property
     def is_coroutine(self) -> bool:

@@ -147,15 +147,11 @@ class AsyncPool:
 
             environment_loop().run_until_complete(self.warm())
         loop = EnvironmentLoop(self._lend, "a connection for asyncio")
-        if fn is None:
-            return lambda function: decorate(
-                lambda: self._core, function, inject, on_unavailable, loop=loop, whose=self
-            )
-        return decorate(lambda: self._core, fn, inject, on_unavailable, loop=loop, whose=self)
+        return decorate(fn, inject, on_unavailable, loop=loop, whose=self)
 
     async def _lend(self, signature: Signature) -> tuple[Any, Callable[[BaseException | None], Awaitable[None]]]:
         entry = await spawn(borrow, self._core, None, readonly=False)
-        entry.where = borrower.place(signature.code)
+        entry.where = signature.where
 
         async def give_back(error: BaseException | None) -> None:
             await release(self._core, entry, error)

@@ -53,45 +53,6 @@ class Entry:
     Clock readings come in pairs, wall and monotonic, in seconds: either may jump or stop while Lambda freezes.
     """
 
-    __slots__ = (
-        "alive_mono",
-        "alive_wall",
-        "answered",
-        "ask_mono",
-        "ask_wall",
-        "borrowed_mono",
-        "cancel_mono",
-        "checkout",
-        "condemned",
-        "created_mono",
-        "created_wall",
-        "endpoint",
-        "expires_mono",
-        "expires_wall",
-        "fresh",
-        "generation",
-        "idle_mono",
-        "idle_wall",
-        "instruction",
-        "lasts",
-        "lifetime",
-        "link",
-        "owner",
-        "pid",
-        "request",
-        "returned",
-        "reuses",
-        "role",
-        "silence",
-        "silent_mono",
-        "silent_wall",
-        "stack",
-        "state",
-        "taker",
-        "where",
-        "work",
-    )
-
     def __init__(self, role: Role, owner: int) -> None:
         self.state: State = State.CONNECTING
         self.role: Role = role

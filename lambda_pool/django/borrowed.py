@@ -99,9 +99,7 @@ class Borrowed:
 
     def end(self, *, commit: bool) -> None:
         """End the transaction, if one is open. Raises NotCommitted, CommitUncertain, or what the driver raises."""
-        core = self.home.core
-        strict = core.config.unsaved == "raise"
-        end_transaction(core, self.entry, commit=commit, strict=strict, last=False)
+        end_transaction(self.home.core, self.entry, commit=commit, last=False)
 
     def give_back(self, error: BaseException | None = None) -> None:
         """Give it back, once. What is not committed is rolled back."""

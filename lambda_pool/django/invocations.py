@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable
 from os import getpid
 from threading import get_ident
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from django.db import connections
 
@@ -68,7 +68,8 @@ def handler(fn: Callable[..., R]) -> Callable[..., R]:
     functools.update_wrapper(run, fn, updated=())
     # What it wraps may take any keyword, and would be given a connection.
     del run.__wrapped__  # type: ignore[attr-defined]
-    return decorate(_no_pool, run, "conn", None)
+    decorated: Callable[..., R] = decorate(run, "conn", None)
+    return decorated
 
 
 def _check(fn: Any) -> None:
@@ -159,7 +160,3 @@ def _forget_queries() -> None:
     for wrapper in connections.all(initialized_only=True):
         if not wrapper.force_debug_cursor:
             wrapper.queries_log.clear()
-
-
-def _no_pool() -> NoReturn:
-    raise AssertionError("unreachable")

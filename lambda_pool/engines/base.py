@@ -161,16 +161,6 @@ RUNNING = (Status.BUSY, Status.COMMITTING, Status.STREAMING)
 class Facts:
     """What is known about how a borrower left a connection. One is made at each return, so it is not a `Record`."""
 
-    __slots__ = (
-        "closed_by_user",
-        "closed_in_transaction",
-        "condition",
-        "ended",
-        "hidden",
-        "own_transaction",
-        "read_only",
-    )
-
     def __init__(
         self,
         condition: Condition,

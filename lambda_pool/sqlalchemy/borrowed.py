@@ -100,9 +100,8 @@ class Borrowed:
                 "sessions before a fork, and open new ones in the child"
             )
         try:
-            strict = self.pool.config.unsaved == "raise"
             with unbroken(self.pool.config.timeout):
-                end_transaction(self.pool, self.entry, commit=True, strict=strict, last=False)
+                end_transaction(self.pool, self.entry, commit=True, last=False)
         except BaseException as error:
             self.broken = isinstance(error, CommitUncertain)
             self.note_failure(error.__cause__ or error)
@@ -153,7 +152,7 @@ class Borrowed:
     def undo_left_open(self) -> None:
         """Roll back what is open, with a warning: nobody has asked for that."""
         if not self.broken and self._warn_if_left_open():
-            end_transaction(self.pool, self.entry, commit=False, strict=False, last=False)
+            end_transaction(self.pool, self.entry, commit=False, last=False)
 
     def _warn_if_left_open(self) -> bool:
         pool, entry = self.pool, self.entry

