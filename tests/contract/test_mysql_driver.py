@@ -1,5 +1,6 @@
 """MySQL: PyMySQL used by its public API, its private parts guarded, and errors of its socket told apart by kind."""
 
+import contextlib
 import inspect
 import re
 import socket
@@ -23,7 +24,9 @@ from lambda_pool.engines.pymysql import private
 from lambda_pool.engines.pymysql.engine import MysqlEngine
 from lambda_pool.engines.pymysql.errors import classify, is_refusal
 from lambda_pool.engines.pymysql.statements import Look, look
+from lambda_pool.engines.pymysql.wire import Line, dial
 from lambda_pool.testing import FaultyProxy
+from lambda_pool.waiting import OverdueError
 from tests.contract.conftest import Database
 from tests.support.alarm import alarm
 from tests.support.context import LambdaContext
@@ -184,6 +187,26 @@ def test_the_drivers_error_in_a_users_except_block_is_the_drivers(my: Database) 
 
 
 # --- connecting -------------------------------------------------------------------------------------------------------
+
+
+def test_a_unix_socket_that_too_many_connect_to_is_waited_for(tmp_path: Path) -> None:
+    """The system refuses at once, instead of waiting, if a socket does not block."""
+    with socket.socket(socket.AF_UNIX) as listener, contextlib.ExitStack() as others:
+        listener.bind(str(tmp_path / "s"))
+        listener.listen(0)
+        with pytest.raises(BlockingIOError):
+            while True:
+                other = others.enter_context(socket.socket(socket.AF_UNIX))
+                other.setblocking(False)
+                other.connect(str(tmp_path / "s"))
+        addresses = [(socket.AF_UNIX, socket.SOCK_STREAM, 0, "", str(tmp_path / "s"))]
+        line = Line()
+        line.deadline = time.monotonic() + 0.1
+        with pytest.raises(OverdueError):
+            dial(addresses, line.deadline, line)
+        line.deadline = time.monotonic() + 10
+        threading.Timer(0.1, lambda: others.enter_context(listener.accept()[0])).start()
+        dial(addresses, line.deadline, line).close()
 
 
 @pytest.mark.parametrize("silence", ["listens", "accepts"])

@@ -53,7 +53,6 @@ class ConnectingConnection(_Connection):
     wanted: bool  # whether autocommit is on where nobody changed it
     session_idle: int = 0  # see ConnectRequest
     address: str = ""  # where to connect, whatever the host's name leads to by now
-    sockets: tuple[type[BoundedSocket], type[BoundedTlsSocket]] = BoundedSocket, BoundedTlsSocket  # without, with TLS
     stand_in: Any = None  # see `patched`
     slow_query: float = 0.0  # see ConnectRequest, as `on_slow` and `patience` are
     on_slow: OnSlow | None = None
@@ -85,7 +84,7 @@ class ConnectingConnection(_Connection):
         self.init_command = self.sql_mode = None  # `run_setup` sends them
         context = wrapping = plain = None
         if self.ssl:
-            context, self.ctx = self.ctx, Wrapping(self.ctx, self.sockets[1])
+            context, self.ctx = self.ctx, Wrapping(self.ctx)
             wrapping = self.ctx
         try:
             with self.bounded(timeout):
@@ -142,7 +141,7 @@ class ConnectingConnection(_Connection):
                 host = self.address or self.host
                 left = deadline - monotonic()
                 addresses = within(left, socket.getaddrinfo, host, self.port, 0, socket.SOCK_STREAM)
-            return dial(addresses, deadline, self.line, self.sockets[0], self.bind_address)
+            return dial(addresses, deadline, self.line, self.bind_address)
         except OSError as error:
             if from_elsewhere(error):
                 raise

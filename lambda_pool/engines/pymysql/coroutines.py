@@ -1,6 +1,7 @@
 """PyMySQL's connection and cursors for `async def`: the same methods, those that talk to the server as coroutines.
 
-The driver's own code runs in a greenlet, over the sockets of `awaited`. Tasks that share a connection take turns.
+The driver's own code runs in a greenlet, and its sockets wait on the event loop. Tasks that share a connection take
+turns.
 """
 
 import asyncio

@@ -68,10 +68,7 @@ class MysqlEngine:
             conn.comment = with_comment
         conn.session_idle = 0 if request.pooled else ceil(request.session_idle)
         conn.address = request.hostaddr
-        if self.awaited:
-            from .awaited import SOCKETS
-
-            conn.sockets = SOCKETS
+        conn.line.awaited = self.awaited
         conn.line.encrypt = request.tls.required and not request.host.startswith("/")
         try:
             conn.connect_within(request.timeout)

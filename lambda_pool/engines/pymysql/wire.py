@@ -1,9 +1,11 @@
 """The socket under a PyMySQL connection: it bounds waits and answers, sees each command, and can send several at once.
 
 PyMySQL takes a socket that is given to it. What it reads and writes is therefore bounded here, below the driver, whose
-own timeouts start again with each piece of an answer.
+own timeouts start again with each piece of an answer. On an event loop, only the task waits.
 """
 
+import errno
+import os
 import socket
 import ssl
 import struct
@@ -18,10 +20,11 @@ from typing import TYPE_CHECKING, Any
 import pymysql
 from pymysql.constants import CLIENT, COMMAND, CR
 
+from ... import invocation
 from ...errors import ConfigError
-from ...waiting import READ, OverdueError, ready
+from ...waiting import READ, WRITE, OverdueError, pause, ready, unbroken
 from ..base import from_elsewhere
-from ..bounded_socket import UNACKNOWLEDGED
+from ..bounded_socket import UNACKNOWLEDGED, shut_down
 
 Following = tuple[bytes, bytes]
 """A command that goes out with the one before it, and what the driver will want to send when its turn comes."""
@@ -31,6 +34,9 @@ Following = tuple[bytes, bytes]
 _SSL_REQUEST = 36
 # What a result of rows ends with: https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_basic_eof_packet.html
 _EOF = 9
+
+_ASKING = 1.0  # seconds
+_A_MOMENT = 0.01  # seconds that a task may read what is there, while the others wait
 
 
 class Line:
@@ -57,12 +63,14 @@ class Line:
         """A packet was not sent to its end: what is sent after it would be taken for the rest of it."""
         self.tail: bytes = b""
         """The last bytes that were received."""
+        self.awaited: bool = False
+        """The sockets wait on an event loop, where one runs."""
         self.attended: bool = False
         """A task waits on the socket: closing the descriptor would leave it waiting for ever."""
         self.thread: int | None = None
         """The thread that is inside of a command."""
         self.stop: Callable[[float], object] | None = None
-        """If sockets wait on an event loop: asks the server, within the given seconds, to end the statement."""
+        """If they do: asks the server, within the given seconds, to end the statement."""
         self.watched: bool = False
         """A running statement must be ended before the invocation ends."""
         self.reader: Callable[[], Any] = _nobody
@@ -98,31 +106,30 @@ def _nobody() -> None:
 
 
 class _Bounded:
-    """The part of both kinds of socket that is ours."""
+    """The part of both kinds of socket that is ours. They never block: each wait goes through the seam.
+
+    Where no event loop runs, that blocks the thread.
+    """
 
     line: Line
     patience: float | None = None
     """Seconds that the driver wants to wait for each piece. None: for ever."""
+    _asked = _stopped = False
+    """A command went out whose answer has not begun; the server was asked to end it."""
+    _waited = 0.0
+    """When the other tasks had their turn last (monotonic)."""
 
     if TYPE_CHECKING:
-        gettimeout: Any
+        fileno: Any
 
     def settimeout(self, value: float | None) -> None:
         """The driver's own timeout, which applies in addition to the line's deadline."""
         self.patience = value
-        super().settimeout(value)  # type: ignore[misc]
+        super().settimeout(0.0)  # type: ignore[misc]
 
-    def hurry(self) -> None:
-        """Let the next wait end at the deadline. Raises OverdueError if that has passed."""
-        deadline = self.line.deadline
-        timeout = self.patience
-        if deadline is not None:
-            left = deadline - monotonic()
-            if left <= 0:
-                raise OverdueError("no answer in time")
-            timeout = left if timeout is None else min(left, timeout)
-        if timeout != self.gettimeout():
-            super().settimeout(timeout)  # type: ignore[misc]
+    def gettimeout(self) -> float | None:
+        """What the driver wants, which `ssl` puts back after the handshake."""
+        return self.patience
 
     def makefile(self, *arguments: Any, **options: Any) -> Any:
         """The driver's reader."""
@@ -130,13 +137,39 @@ class _Bounded:
         self.line.reader = weakref.ref(reader)
         return reader
 
+    # --- the driver's calls -------------------------------------------------------------------------------------------
+
+    def connect(self, address: Any) -> None:
+        """Like the socket's."""
+        problem = super().connect_ex(address)  # type: ignore[misc]
+        while problem == errno.EAGAIN:  # a Unix socket that too many connect to
+            self._check_deadline()
+            pause(_A_MOMENT)
+            problem = super().connect_ex(address)  # type: ignore[misc]
+        if problem == errno.EINPROGRESS:
+            self._wait(WRITE)
+            problem = self.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)  # type: ignore[attr-defined]
+        if problem:
+            raise OSError(problem, os.strerror(problem))
+
+    def do_handshake(self) -> None:
+        """Like that of a TLS socket."""
+        self._until_done(super().do_handshake)  # type: ignore[misc]
+
     def recv_into(self, buffer: Any, *arguments: Any) -> int:
-        """Read a piece of an answer."""
+        """Read a piece of an answer. It always waits for the first one, so that other tasks get their turn.
+
+        If rows arrive as fast as they are read, it waits now and then too: other tasks get their turn, and the deadline
+        is checked.
+        """
         line = self.line
         if line.dry:
             return 0
-        self.hurry()
-        count: int = super().recv_into(buffer, *arguments)  # type: ignore[misc]
+        self._check_deadline()
+        first, self._asked = self._asked, False
+        if (first or monotonic() - self._waited > _A_MOMENT) and not self._decrypted():
+            self._wait(READ, amid=not first)
+        count: int = self._until_done(super().recv_into, buffer, *arguments)  # type: ignore[misc]
         line.room -= count
         if line.room < 0:
             raise ConnectionAbortedError("the answer is longer than any that was expected")
@@ -167,8 +200,81 @@ class _Bounded:
             following, line.following = line.following, ()
             data = b"".join([data, *(sent for sent, _ in following)])
             line.ahead.extend(expected for _, expected in following)
-        self.hurry()
-        super().sendall(data, *arguments)  # type: ignore[misc]
+        self._check_deadline()
+        self._asked, self._stopped = True, False
+        left = memoryview(data).cast("B")
+        while left:
+            left = left[self._until_done(super().send, left, *arguments, full=WRITE) :]  # type: ignore[misc]
+
+    def _until_done(self, call: Callable[..., Any], *arguments: Any, full: int = READ) -> Any:
+        """Make a call of the socket's own, again until it does not have to wait: for `full`, unless TLS says more."""
+        while True:
+            try:
+                return call(*arguments)
+            except BlockingIOError:
+                events = full
+            except ssl.SSLWantReadError:
+                events = READ
+            except ssl.SSLWantWriteError:
+                events = WRITE
+            self._wait(events)
+
+    def _decrypted(self) -> int:
+        """Bytes that can be read although the descriptor does not show them."""
+        return 0
+
+    # --- waiting ------------------------------------------------------------------------------------------------------
+
+    def _check_deadline(self) -> None:
+        """Raises OverdueError if it has passed."""
+        deadline = self.line.deadline
+        if deadline is not None and monotonic() >= deadline:
+            raise OverdueError("no answer in time")
+
+    def _wait(self, events: int, *, amid: bool = False) -> None:
+        """Wait for the server. Raises OverdueError, and CancelledError after it has ended the statement.
+
+        `amid`: in the middle of an answer, where readable data does not mean that the whole comes in time.
+        """
+        line = self.line
+        line.attended = line.awaited
+        try:
+            self._wait_for(events, amid=amid)
+        finally:
+            line.attended = False
+            self._waited = monotonic()
+
+    def _wait_for(self, events: int, *, amid: bool) -> None:
+        line = self.line
+        left = self.patience
+        if line.deadline is not None:
+            bound = max(line.deadline - monotonic(), 0.0)
+            left = bound if left is None else min(left, bound)
+        if line.ours or line.deadline is not None or line.stop is None:
+            self._ready(events, left)
+            return
+        remaining = invocation.remaining() if line.watched else None
+        try:
+            if remaining is None or (left is not None and left < remaining):
+                self._ready(events, left)
+                return
+            if not (amid and remaining <= 0) and ready(self.fileno(), events, max(remaining, 0.0)):
+                return
+        except BaseException:
+            with unbroken(_ASKING):
+                line.stop(invocation.at_most(_ASKING))  # the server is to know that nobody wants its answer
+            raise
+        patience = invocation.reserve.seconds / 3
+        stopped, self._stopped = self._stopped, True
+        if not stopped:
+            line.stop(patience)
+        if stopped or not ready(self.fileno(), events, patience):
+            shut_down(self.fileno())
+            raise OverdueError("no answer in time")
+
+    def _ready(self, events: int, left: float | None) -> None:
+        if not ready(self.fileno(), events, left):
+            raise OverdueError("timed out")
 
 
 class BoundedSocket(_Bounded, socket.socket):
@@ -184,29 +290,29 @@ class BoundedSocket(_Bounded, socket.socket):
         super().sendall(data, *arguments)
 
 
-class BoundedTlsSocket(_Bounded, ssl.SSLSocket):
+class BoundedTlsSocket(_Bounded, ssl.SSLSocket):  # type: ignore[misc]
     """A TLS socket."""
+
+    def _decrypted(self) -> int:
+        return self.pending()
 
 
 class Wrapping:
     """Stands in for the driver's SSLContext while it connects: it makes a socket of ours, with the same line."""
 
-    def __init__(self, context: ssl.SSLContext, kind: type[BoundedTlsSocket]) -> None:
+    def __init__(self, context: ssl.SSLContext) -> None:
         self._context = context
-        self._kind = kind
         self.wrapped: BoundedTlsSocket | None = None
 
     def wrap_socket(self, sock: BoundedSocket, server_hostname: str | None = None) -> BoundedTlsSocket:
         """As SSLContext.wrap_socket(). The handshake ends at the line's deadline."""
         line, patience = sock.line, sock.patience
-        self._context.sslsocket_class = self._kind
+        self._context.sslsocket_class = BoundedTlsSocket
         wrapped = self._context.wrap_socket(sock, server_hostname=server_hostname, do_handshake_on_connect=False)
         assert isinstance(wrapped, BoundedTlsSocket)
         wrapped.line, wrapped.patience = line, patience
         try:
-            wrapped.hurry()
             wrapped.do_handshake()
-            wrapped.settimeout(patience)  # ssl puts back the bound of the handshake
         except BaseException:
             wrapped.close()  # the driver knows only the plain one, which is empty by now
             raise
@@ -281,16 +387,14 @@ def unknown_driver(how: str) -> ConfigError:
     )
 
 
-def dial(
-    addresses: Sequence[Any], deadline: float, line: Line, kind: type[BoundedSocket], source: str | None = None
-) -> BoundedSocket:
+def dial(addresses: Sequence[Any], deadline: float, line: Line, source: str | None = None) -> BoundedSocket:
     """Connect to the first address that answers; they share the time until the deadline.
 
-    In: what getaddrinfo() gives, the class of the socket, and the local address to bind to. Raises the last OSError.
+    In: what getaddrinfo() gives, and the local address to bind to. Raises the last OSError.
     """
     problem: OSError = OSError("no address")
     for number, (family, style, protocol, _, address) in enumerate(addresses):
-        sock = kind(family, style, protocol)
+        sock = BoundedSocket(family, style, protocol)
         sock.line = line
         others = len(addresses) - number - 1
         share = (deadline - monotonic()) / (others + 1)
