@@ -35,6 +35,12 @@ def _is_cursor(value: object) -> bool:
     return isinstance(value, type) and issubclass(value, Cursor | AsyncCursor)
 
 
+def _is_row_factory(value: object) -> bool:
+    made = getattr(value, "__origin__", value)  # DictRow is dict[str, Any]
+    # A class is called with the cursor, and then its object with each row. A dict is only the row itself.
+    return any("__call__" in vars(each) for each in made.__mro__) if isinstance(made, type) else callable(made)
+
+
 _SWITCH = one_of("0", "1")
 _TLS_VERSION = one_of("TLSv1.2", "TLSv1.3")  # what the pool insists on with either driver
 
@@ -80,7 +86,9 @@ ARGUMENTS = Arguments(
     objects={
         "context": instance(lambda value: hasattr(value, "adapters"), "an object with adapters"),
         "cursor_factory": instance(_is_cursor, "psycopg.ClientCursor or another class of psycopg 3, not of psycopg2"),
-        "row_factory": instance(callable, "a row factory such as psycopg.rows.dict_row"),
+        "row_factory": instance(
+            _is_row_factory, "a row factory such as psycopg.rows.dict_row or class_row(Order), not the class of a row"
+        ),
     },
     refused={
         **REFUSED,

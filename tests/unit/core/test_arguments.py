@@ -212,6 +212,32 @@ def test_a_cursor_of_another_driver_is_refused_at_pool(engine: str, name: str) -
         Pool(URLS[engine], connect_args={name: RealDictCursor})
 
 
+class Order:
+    """The class of a row."""
+
+
+class ByName:
+    """A row factory that is a class: called with the cursor, and its object with each row."""
+
+    def __init__(self, cursor: psycopg.Cursor[Any]) -> None:
+        self.names = [column.name for column in cursor.description or ()]
+
+    def __call__(self, values: Any) -> dict[str, Any]:
+        return dict(zip(self.names, values, strict=True))
+
+
+@pytest.mark.parametrize("wrong", [dict, tuple, psycopg.rows.DictRow, Order])
+def test_the_class_of_a_row_is_refused_as_a_row_factory(wrong: Any) -> None:
+    told = r"row_factory in connect_args is not valid: .* psycopg\.rows\.dict_row .*, not the class of a row"
+    with pytest.raises(ConfigError, match=told):
+        Pool(URLS["postgresql"], connect_args={"row_factory": wrong})
+
+
+@pytest.mark.parametrize("right", [psycopg.rows.class_row(Order), ByName])
+def test_other_row_factories_are_taken(right: Any) -> None:
+    Pool(URLS["postgresql"], connect_args={"row_factory": right})
+
+
 @pytest.mark.parametrize("server", [False, True])
 @pytest.mark.parametrize(("kind", "prefix", "other"), [(Pool, "", "Async"), (AsyncPool, "Async", "")])
 def test_a_cursor_of_psycopgs_other_half_is_refused_at_pool(kind: Any, prefix: str, other: str, server: bool) -> None:
