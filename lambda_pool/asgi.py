@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from .aio.pool import AsyncPool
     from .api import Pool
 
-    AnyPool = Pool[Any] | AsyncPool
+    AnyPool = Pool[Any] | AsyncPool[Any]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]

@@ -2,9 +2,9 @@
 
 import inspect
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, overload
 
 from .. import borrower, replay
 from .. import config as configuration
@@ -14,7 +14,7 @@ from ..decorator import Unavailable, decorate
 from ..errors import ConfigError, LambdaPoolError
 from ..invocation import Deadline
 from ..pool import ConnectionPool
-from ..pooled_context import borrow
+from ..pooled_context import Conn, borrow
 from ..secret import private
 from ..signature import Signature
 from ..waiting import finish
@@ -25,7 +25,10 @@ from .waits import Unbroken, loop_runs, require_loop, spawn
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from ..keywords import Arguments
+    import psycopg
+
+    from ..engines.pymysql.coroutines import AsyncConnection
+    from ..keywords import Arguments, PlainArguments
     from ..stats import PoolStats
 
 P = ParamSpec("P")
@@ -38,14 +41,69 @@ class _Awaited(Pool):
     _awaited = True
 
 
-class AsyncPool:
+class AsyncPool(Generic[Conn]):
     """Connections to one logical database for asyncio, kept across warm invocations and event loops.
 
     Make it at module scope: that opens nothing. In: the same arguments as `Pool`. Raises ConfigError, also if the
     extra `asyncio` is missing. It may be used from several event loops, one after the other or in threads at once.
+    A type checker learns the type of connections as with `Pool`: `orders: AsyncPool[psycopg.AsyncConnection]`.
     """
 
     __module__ = "lambda_pool"
+
+    @overload
+    def __init__(
+        self: "AsyncPool[psycopg.AsyncConnection]",
+        url: str | None = None,
+        *,
+        engine: Literal["postgresql"],
+        port: int | str | None = None,
+        **arguments: "Unpack[PlainArguments]",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "AsyncPool[psycopg.AsyncConnection]",
+        url: None = None,
+        *,
+        port: Literal[5432, "5432"],
+        **arguments: "Unpack[PlainArguments]",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "AsyncPool[psycopg.AsyncConnection[Any]]",
+        url: str | None = None,
+        *,
+        engine: Literal["postgresql"],
+        port: int | str | None = None,
+        connect_args: Mapping[str, Any],
+        **arguments: "Unpack[PlainArguments]",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "AsyncPool[AsyncConnection]",
+        url: str | None = None,
+        *,
+        engine: Literal["mysql"],
+        port: int | str | None = None,
+        **arguments: "Unpack[Arguments]",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "AsyncPool[AsyncConnection]",
+        url: None = None,
+        *,
+        port: Literal[3306, "3306"],
+        **arguments: "Unpack[Arguments]",
+    ) -> None: ...
+    @overload
+    def __init__(
+        self: "AsyncPool[Any]",
+        url: str | None = None,
+        *,
+        engine: str | None = None,
+        port: int | str | None = None,
+        **arguments: "Unpack[Arguments]",
+    ) -> None: ...
 
     @private
     def __init__(
@@ -59,9 +117,9 @@ class AsyncPool:
         self._take(_Awaited(url, engine=engine, port=port, **arguments))
 
     @classmethod
-    def from_env(cls, prefix: str = configuration.DEFAULT_PREFIX) -> "AsyncPool":
+    def from_env(cls, prefix: str = configuration.DEFAULT_PREFIX) -> "AsyncPool[Any]":
         """A pool configured only by environment variables that begin with `prefix`. Raises ConfigError."""
-        pool = cls.__new__(cls)
+        pool: AsyncPool[Any] = cls.__new__(cls)
         pool._take(_Awaited.from_env(prefix))
         return pool
 
@@ -83,7 +141,7 @@ class AsyncPool:
     def __repr__(self) -> str:
         return f"<Async{repr(self._core)[1:]}"
 
-    def connection(self, *, readonly: bool = False, timeout: float | None = None) -> "AsyncPooledContext":
+    def connection(self, *, readonly: bool = False, timeout: float | None = None) -> "AsyncPooledContext[Conn]":
         """Borrow a connection for an `async with` block: commit if it ends normally, roll back if it raises.
 
         `readonly`, `timeout` and what it raises: see `Pool.connection`. The block yields psycopg's AsyncConnection,
@@ -93,7 +151,7 @@ class AsyncPool:
         wait = None if timeout is None else configuration.seconds("timeout", timeout)
         return AsyncPooledContext(self._core, self._lent, wait, readonly=readonly)
 
-    async def run(self, work: Callable[[Any], Awaitable[R]], *, attempts: int = 3, readonly: bool = False) -> R:
+    async def run(self, work: Callable[[Conn], Awaitable[R]], *, attempts: int = 3, readonly: bool = False) -> R:
         """Await `work(conn)` in one transaction and return its result. See `Pool.run`."""
         require_loop("AsyncPool.run()")
         lent = self._lent
@@ -159,7 +217,7 @@ class AsyncPool:
         return self._lent(entry.link.driver_connection), give_back
 
 
-class AsyncPooledContext:
+class AsyncPooledContext(Generic[Conn]):
     """One borrowed connection. See `AsyncPool.connection`."""
 
     __slots__ = ("_entered", "_entry", "_lent", "_pool", "_readonly", "_timeout")
@@ -174,7 +232,7 @@ class AsyncPooledContext:
         self._entered = False
         self._entry: Entry | None = None
 
-    async def __aenter__(self) -> Any:
+    async def __aenter__(self) -> Conn:
         require_loop("AsyncPool.connection()")
         if self._entered:
             raise LambdaPoolError("this connection() was entered twice: call pool.connection() for each block")
@@ -186,7 +244,8 @@ class AsyncPooledContext:
             self._entered = False
             raise
         borrower.note(entry, frame, deep=self._pool.config.leak_after > 0)
-        return self._lent(entry.link.driver_connection)
+        conn: Conn = self._lent(entry.link.driver_connection)
+        return conn
 
     async def __aexit__(
         self,
@@ -210,7 +269,7 @@ async def release(pool: ConnectionPool, entry: Entry, error: BaseException | Non
         await spawn(pool.release, entry, error)
 
 
-def core_of_async(pool: AsyncPool) -> ConnectionPool:
+def core_of_async(pool: AsyncPool[Any]) -> ConnectionPool:
     """The `ConnectionPool` behind a pool, for the package's own tools."""
     return pool._core
 

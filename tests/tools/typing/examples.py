@@ -12,7 +12,8 @@ from psycopg.rows import DictRow
 from sqlalchemy.orm import Session
 
 import lambda_pool
-from lambda_pool import IamToken, Pool, RdsProxy, asgi, wsgi
+from lambda_pool import AsyncPool, IamToken, Pool, RdsProxy, asgi, wsgi
+from lambda_pool.engines.pymysql.coroutines import AsyncConnection
 from lambda_pool.sqlalchemy import create_engine
 from lambda_pool.sqlalchemy import handler as session_handler
 
@@ -77,6 +78,38 @@ def count(conn: psycopg.Connection) -> int:
 
 assert_type(postgres.run(count, attempts=5), int)
 mysql.run(count)  # type: ignore[arg-type]
+
+# --- the same for asyncio ---------------------------------------------------------------------------------------------
+
+assert_type(AsyncPool(url()), AsyncPool[Any])
+assert_type(AsyncPool.from_env(), AsyncPool[Any])
+assert_type(AsyncPool(url(), engine="postgresql"), AsyncPool[psycopg.AsyncConnection])
+assert_type(AsyncPool(host="orders.example", port=5432, user="app"), AsyncPool[psycopg.AsyncConnection])
+assert_type(AsyncPool(url(), engine="postgresql", connect_args={}), AsyncPool[psycopg.AsyncConnection[Any]])
+assert_type(AsyncPool(url(), engine="mysql", connect_args={}), AsyncPool[AsyncConnection])
+assert_type(AsyncPool(host="orders.example", port=3306, user="app"), AsyncPool[AsyncConnection])
+AsyncPool(url(), max_sise=2)  # type: ignore[call-overload]
+
+awaited: AsyncPool[psycopg.AsyncConnection[DictRow]] = AsyncPool(url(), connect_args={"row_factory": "dict_row"})
+awaited_of_any: AsyncPool = awaited
+awaited_mysql = AsyncPool(url(), engine="mysql")
+
+
+async def count_awaited(conn: psycopg.AsyncConnection[DictRow]) -> int:
+    """Work for `run`."""
+    return 1 if await (await conn.execute("select 1")).fetchone() else 0
+
+
+async def work() -> None:
+    """Borrowing."""
+    async with awaited.connection(readonly=True) as conn:
+        assert_type(conn, psycopg.AsyncConnection[DictRow])
+        await conn.exeute("select 1")  # type: ignore[attr-defined]
+    async with awaited_mysql.connection() as connection:
+        assert_type(connection, AsyncConnection)
+    assert_type(await awaited.run(count_awaited), int)
+    await awaited_mysql.run(count_awaited)  # type: ignore[arg-type]
+
 
 # --- handlers: their own signature, less what they are given ----------------------------------------------------------
 
