@@ -1,7 +1,7 @@
 """A scripted database: a driver without a server, for tests of pure logic and of functions that use a pool."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -50,13 +50,36 @@ class FakeConnection:
         """Run a statement on a new cursor: see `FakeCursor.execute`."""
         return self.cursor().execute(statement, parameters)
 
+    def __enter__(self) -> "FakeConnection":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self.commit()
+        else:
+            self.rollback()
+
+    @contextmanager
+    def transaction(self, *_: Any, **__: Any) -> Iterator[None]:
+        """A savepoint: a statement that fails in it fails only what is in it, if its error leaves the block."""
+        link = self._driver.links[self.number]
+        begins, link.in_transaction = not link.in_transaction and link.autocommit, True
+        try:
+            yield
+            link.check_transaction()
+        except BaseException:
+            link.failed = False
+            raise
+        finally:
+            link.in_transaction = not begins
+
     def commit(self) -> None:
-        """End the transaction, as a borrower might."""
-        self._driver.links[self.number].commit(None)
+        """End the transaction, as a borrower might. Raises FakeError where psycopg refuses."""
+        self._driver.links[self.number].end_own("commit")
 
     def rollback(self) -> None:
-        """Undo the transaction, as a borrower might."""
-        self._driver.links[self.number].rollback(None)
+        """Undo the transaction, as a borrower might. Raises FakeError where psycopg refuses."""
+        self._driver.links[self.number].end_own("rollback")
 
     def close(self) -> None:
         """Close it, as a borrower might."""
@@ -66,7 +89,7 @@ class FakeConnection:
 class FakeCursor:
     """Runs statements, and has the rows that the script holds for the last one. Usable in `with`, and in `for`.
 
-    `rowcount`: the number of these rows; 1 where there are none, as for a statement that changes one row.
+    `rowcount`: the number of these rows; 1 for a statement that is not in the script, as if it changed one row.
     """
 
     def __init__(self, driver: "FakeDriver", conn: FakeConnection) -> None:
@@ -86,20 +109,16 @@ class FakeCursor:
 
     def execute(self, statement: str, parameters: Sequence[Any] = ()) -> "FakeCursor":
         """Run a statement: it begins a transaction, and raises what the driver's `fail` ordered for "execute"."""
-        link = self._driver.links[self._conn.number]
         self._conn.statements.append(statement)
-        link.do("execute")
-        if not link.alive:
-            raise FakeError(Failure.LOST)
-        link.in_transaction = link.in_transaction or not link.autocommit
-        self._rows = list(self._driver.answers.get(statement, ()))
-        self.rowcount = len(self._rows) or 1
+        self._driver.links[self._conn.number].execute()
+        rows = self._driver.answers.get(statement)
+        self._rows = list(rows or ())
+        self.rowcount = 1 if rows is None else len(rows)
         return self
 
     def executemany(self, statement: str, parameters: Iterable[Sequence[Any]]) -> None:
-        """Run a statement once for each."""
-        for each in parameters:
-            self.execute(statement, each)
+        """Run a statement once for each; `rowcount` is that of all together."""
+        self.rowcount = sum(self.execute(statement, each).rowcount for each in parameters)
 
     def fetchone(self) -> Any:
         """The next row, or None."""
@@ -129,6 +148,8 @@ class FakeEngineConnection:
         self.alive: bool = True
         self.readable: bool = False
         self.in_transaction: bool = False
+        self.failed: bool = False
+        self.guarded: bool = False
         self.readonly: bool = False
         self.history: list[str] = []
         self.session_idle: float = 0.0
@@ -148,6 +169,33 @@ class FakeEngineConnection:
             if error.failure in {Failure.LOST, Failure.SHUTDOWN}:
                 self.kill()
             raise
+
+    def execute(self) -> None:
+        """A borrower's statement. As on PostgreSQL, one that fails makes the server refuse the rest."""
+        self.check_transaction()
+        self.in_transaction = self.in_transaction or not self.autocommit
+        try:
+            self.do("execute")
+        except BaseException:
+            self.failed = self.in_transaction
+            raise
+        if not self.alive or self.driver_connection.closed:
+            raise FakeError(Failure.LOST)
+
+    def check_transaction(self) -> None:
+        """Raises FakeError if a statement of the transaction has failed."""
+        if self.failed and self.alive:
+            raise FakeError(
+                Failure.OTHER, "current transaction is aborted, commands ignored until end of transaction block"
+            )
+
+    def end_own(self, name: str) -> None:
+        """The borrower's own `commit` or `rollback`."""
+        if self.guarded:
+            raise FakeError(Failure.OTHER, f"Explicit {name}() forbidden inside Pool.run()")
+        ended = self.commit(None) if name == "commit" else self.rollback(None)
+        if name == "commit" and ended is Outcome.FAILED:
+            raise FakeError(Failure.OTHER, "COMMIT came after a statement of this transaction had failed")
 
     def sessions(self, timeout: float) -> tuple[int, int]:
         """See `FleetConnection`; not in the history, which tests compare as a whole."""
@@ -175,12 +223,14 @@ class FakeEngineConnection:
 
     def status(self) -> Status:
         """See `EngineConnection`."""
+        if self.failed:
+            return Status.FAILED
         return Status.IN_TRANSACTION if self.in_transaction else Status.IDLE
 
     def inspect(self, *, ask: bool = False) -> Facts:
         """See `EngineConnection`."""
         closed = self.driver_connection.closed
-        if not self.alive or closed or self.readonly:
+        if not self.alive or closed or self.readonly or self.failed:
             condition = Condition.CHANGED
         else:
             condition = Condition.UNCOMMITTED if self.in_transaction else Condition.CLEAN
@@ -197,6 +247,7 @@ class FakeEngineConnection:
         """See `EngineConnection`."""
         self.do("begin")
         self.in_transaction = True
+        self.guarded = guarded
         self.readonly = readonly
 
     def commit(self, timeout: float | None, *, last: bool = True) -> Outcome:
@@ -213,8 +264,8 @@ class FakeEngineConnection:
         if not self.in_transaction:
             return Outcome.NONE
         self.do(name)
-        self.in_transaction = False
-        return outcome
+        failed, self.in_transaction, self.failed, self.guarded = self.failed, False, False, False
+        return Outcome.FAILED if failed and outcome is Outcome.COMMITTED else outcome
 
     def reset(self, timeout: float | None) -> bool:
         """See `EngineConnection`."""
@@ -244,7 +295,8 @@ class FakeEngineConnection:
 
 
 class FakeDriver:
-    """A scripted engine. `pool()` makes a `lambda_pool.Pool` on it that reaches no network.
+    """A scripted engine. `pool()` makes a `lambda_pool.Pool` on it that reaches no network, whose connections do what
+    psycopg's do on PostgreSQL.
 
         driver = FakeDriver(answers={"select 1": [(1,)]})
         with driver.pool().connection() as conn:
