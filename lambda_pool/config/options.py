@@ -13,7 +13,6 @@ from .platform import max_concurrency
 from .url import Url, parse_url
 from .values import (
     bad,
-    closest,
     flag,
     fraction,
     integer,
@@ -84,6 +83,18 @@ OPTIONS: dict[str, Callable[[str, object], Any]] = {
 }
 
 
+def _instead(key: str) -> str:
+    """What to write for a keyword that nobody knows. Most are a driver's, so only a misspelling is corrected."""
+    known = (*OPTIONS, *PARTS)
+    meant = synonyms.meant(key, known)
+    if meant is not None:
+        return f"did you mean {meant}?"
+    return (
+        f"for an argument of the driver's connect(), write connect_args={{{key!r}: ...}}; "
+        f"the options are {', '.join(sorted(known))}"
+    )
+
+
 @private
 def make(
     url: Url | str | None,
@@ -101,11 +112,7 @@ def make(
     """
     for key in options:
         if key not in OPTIONS:
-            instead = synonyms.keyword(key) or (
-                f"{closest(key, (*OPTIONS, *PARTS))}; for an argument of the driver's connect(), write "
-                f"connect_args={{{key!r}: ...}}"
-            )
-            raise ConfigError(f"{key} is not an option of Pool: {instead}")
+            raise ConfigError(f"{key} is not an option of Pool: {synonyms.keyword(key) or _instead(key)}")
     if url is None:
         also = " (or DATABASE_URL)" if prefix == DEFAULT_PREFIX else ""
         raise ConfigError(

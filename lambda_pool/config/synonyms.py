@@ -157,6 +157,7 @@ _KEYWORDS = {
     **{name: f"write {ours}=..." for name, ours in _OTHER_WORDS.items() if ours != "secret_id"},
     **{name: "write a URL as the first argument" for name, ours in _OTHER_WORDS.items() if ours == "url"},
     "unix_socket": "write host='/path/of/the/socket'",
+    "kwargs": "write connect_args=...",
     "minconn": "write min_size=...",
     **dict.fromkeys(("maxconn", "maxconnections"), "write max_size=..."),
     **dict.fromkeys((*_ENCRYPT, *_VERIFY, *_NEVER), "write sslmode=... and sslrootcert=..., for both engines alike"),

@@ -201,9 +201,8 @@ def test_an_unknown_option_names_the_nearest() -> None:
         ("ssl", "write sslmode="),
         ("ssl_ca", "write sslrootcert="),
         ("pool_size", "write the option max_size"),
-        ("charset", "write connect_args={'charset': ...}"),
-        ("cursor_factory", "write connect_args={'cursor_factory': ...}"),
-        ("cursorclass", "write connect_args={'cursorclass': ...}"),
+        ("kwargs", "write connect_args=..."),
+        ("maxsize", "did you mean max_size?"),
     ],
 )
 def test_a_keyword_of_a_drivers_connect_is_told_what_it_is_called_here(key: str, said: str) -> None:
@@ -211,6 +210,15 @@ def test_a_keyword_of_a_drivers_connect_is_told_what_it_is_called_here(key: str,
         make(**{key: "s3cr3t"})
     assert f"{key} is not an option of Pool" in str(raised.value)
     assert said in str(raised.value)
+    assert "s3cr3t" not in str(raised.value)
+
+
+@pytest.mark.parametrize("key", ["charset", "cursor_factory", "cursorclass", "statement_timeout"])
+def test_an_argument_that_only_a_driver_knows_is_told_its_place_first(key: str) -> None:
+    with pytest.raises(ConfigError) as raised:
+        make(**{key: "s3cr3t"})
+    told = f"{key} is not an option of Pool: for an argument of the driver's connect(), write connect_args={{{key!r}:"
+    assert str(raised.value).startswith(told)
     assert "s3cr3t" not in str(raised.value)
 
 
