@@ -276,7 +276,7 @@ class Shared(_Connection):
         if (own or (unheard and self._is_unanswered())) and not self.answered(error):
             self._doubt(error, "" if own else _PERHAPS)
         if self.pooled.cancelled:
-            raise cancelled(error) from error
+            raise cancelled(error, answered=error.sqlstate is not None) from error
 
     def tell_of_statement(self, query: Any, error: BaseException) -> None:
         """Raise CommitUncertain if a statement that failed with `error` commits, and its answer was lost.

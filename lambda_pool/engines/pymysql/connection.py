@@ -148,17 +148,17 @@ class BoundedConnection(ConnectingConnection):
                 self._doubt(error, AUTOCOMMITTED)
             noted.lost_commit = str(lost_answer(error, AUTOCOMMITTED))  # if the driver's error is swallowed
         if self.cancelled:
-            raise self._given_up(error) from error
+            raise self._given_up(error, answered=answered) from error
 
     def _doubt(self, error: BaseException, perhaps: str) -> NoReturn:
         self.cancelled = False
         self.noted.lost_commit = str(uncertain(error, perhaps))
         raise CommitUncertain(self.noted.lost_commit) from error
 
-    def _given_up(self, error: BaseException) -> DeadlineExceeded:
+    def _given_up(self, error: BaseException, *, answered: bool = True) -> DeadlineExceeded:
         self.cancelled = False
         self.noted.incomplete = not self.alone  # of a transaction
-        return cancelled(error)
+        return cancelled(error, answered=answered)
 
     def query(self, sql: Any, unbuffered: bool = False) -> int:
         """Run one statement (every cursor's way to the server)."""
