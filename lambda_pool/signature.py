@@ -175,8 +175,8 @@ class Signature:
         """What to do about a parameter that gets no value."""
         return (
             f"the handler {self.name} takes {parameter!r}, for which nobody passes a value: the connection is passed "
-            f"as {self.inject!r}. Write @pool.handler(inject={parameter!r}) if it should be the connection. If another "
-            "decorator fills it, put that one below the pool's, or give the parameter a default"
+            f"as {self.inject!r}. Write inject={parameter!r} in the decorator's brackets if it should be the "
+            "connection. If another decorator fills it, put that one below the pool's, or give the parameter a default"
         )
 
     def given(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:

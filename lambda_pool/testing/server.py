@@ -34,6 +34,7 @@ _START_ATTEMPTS = 5
 _STOP_SECONDS = 30.0
 _TAIL_CHARACTERS = 3000
 _REMEMBERED = 20
+_NOT_STARTED = "the server is not started yet: use it in a with block, or call start()"
 _WITHOUT_TLS = "SSL is not supported by this build"
 # A Unix socket's path is limited to 107 bytes; the servers put theirs into the temporary directory.
 _LONGEST_FOLDER = 70
@@ -355,19 +356,19 @@ class Server(abc.ABC):
     def ca_path(self) -> Path:
         """The authority that signed the server's certificate, a PEM file."""
         if self._certificates is None:
-            raise ServerError("not started yet" if self._tls else "this server has no TLS")
+            raise ServerError(_NOT_STARTED if self._tls else "this server has no TLS")
         return self._certificates.ca
 
     @property
     def _error_log_path(self) -> Path:
         if self._folder is None:
-            raise ServerError("not started yet" if not self.port else "the server was closed, and its log with it")
+            raise ServerError(_NOT_STARTED if not self.port else "the server was closed, and its log with it")
         return self._folder / "error.log"
 
     @property
     def _known_port(self) -> int:
         if not self.port:
-            raise ServerError("not started yet")
+            raise ServerError(_NOT_STARTED)
         return self.port
 
     @property

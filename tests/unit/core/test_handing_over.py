@@ -468,7 +468,7 @@ REFUSED = {
     "class method object": Refused(Service.__dict__["of_class"], "not classmethod: put @classmethod above"),
     "written in C": Refused(print, "print is written in C"),
     "another name": Refused(
-        of_another_name, r"takes 'db', for which nobody passes a value.*@pool\.handler\(inject='db'\)"
+        of_another_name, r"takes 'db', for which nobody passes a value.* inject='db' in the decorator's brackets"
     ),
     "another name, by name": Refused(of_another_name_by_name, "takes 'db', for which nobody passes a value"),
     "another name, and keywords": Refused(of_another_name_and_keywords, "takes 'db', for which nobody passes a value"),
