@@ -12,7 +12,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import import_module
-from io import TextIOWrapper
+from io import StringIO, TextIOWrapper
 from typing import NoReturn, Protocol, cast
 
 import lambda_pool
@@ -116,6 +116,7 @@ def _parser(chosen: str | None) -> tuple[argparse.ArgumentParser, argparse.Argum
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return the exit code; wrong arguments end in SystemExit(2), as argparse does it."""
     arguments = sys.argv[1:] if argv is None else list(argv)
+    sys.stdout, sys.stderr = sys.stdout or StringIO(), sys.stderr or StringIO()  # closed by the caller, as with `>&-`
     # The frame's own options take no value, so the first word is the subcommand.
     chosen = next((argument for argument in arguments if not argument.startswith("-")), None)
     try:
@@ -147,8 +148,9 @@ def _run(arguments: Sequence[str], chosen: str | None) -> int:
     for logger in map(logging.getLogger, ("lambda_pool", "psycopg")):
         if not logger.handlers:
             logger.addHandler(logging.NullHandler())
-    if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="replace")  # what a server sends may not be in the terminal's encoding
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="replace")  # what a server sends may not be in the terminal's encoding
     return command.run(args)
 
 

@@ -125,6 +125,20 @@ def test_a_full_disk_is_one_line(arguments: list[str]) -> None:
     assert done.stderr == f"lambda-pool {arguments[0]}: [Errno 28] No space left on device\n"
 
 
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_output_that_is_closed_does_not_change_the_exit_code(closed: str) -> None:
+    for code, arguments in ((0, PLAN), (1, ["plan", "--max-connections", "9", "--environments", "30"]), (2, ["plan"])):
+        done = subprocess.run(
+            ["sh", "-c", f'"$@" {closed}', "sh", CLI, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        assert done.returncode == code, done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def test_top_fits_the_screen_and_ends_with_ctrl_c(postgres: PostgresServer) -> None:
     screen = Screen(6, 40, "top", postgres.url(), "--interval", "0.1")
     screen.read_until(r"(?s)(connections.*){3}")
@@ -147,6 +161,13 @@ def test_a_terminal_that_is_not_utf_8_gets_question_marks(postgres: PostgresServ
     pool.close()
     assert (top.returncode, top.stderr) == (0, "")
     assert " ?' as seen" in top.stdout
+
+
+def test_nor_does_its_line_of_progress_show_escapes(monkeypatch: pytest.MonkeyPatch, postgres: PostgresServer) -> None:
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    screen = Screen(24, 80, "doctor", postgres.url())
+    assert screen.end() == 0
+    assert "endpoint ?" in screen.text
 
 
 def test_ctrl_c_while_nobody_answers() -> None:
