@@ -35,7 +35,7 @@ _PAUSE = 0.2
 
 _CURRENT, _PENDING = "AWSCURRENT", "AWSPENDING"
 
-_FIXES = {
+_FINAL = {
     "ResourceNotFoundException": (
         "there is no such secret, or no version with this stage, in region {region}: check the region and the name, "
         "or use the full ARN"
@@ -50,10 +50,14 @@ _FIXES = {
     "InvalidRequestException": "it cannot be read in its present state. If it is marked for deletion, restore it",
     "InvalidParameterException": "the name, ARN or version stage is not valid: check them",
     "ValidationException": "the name, ARN or version stage is not valid: check them",
+}
+"""What Secrets Manager says about the secret itself. After these, what was known is no longer used."""
+_OF_KEYS = {
     "UnrecognizedClientException": "the AWS credentials are not valid in {region}: check the role or the profile",
     "InvalidSignatureException": "the AWS credentials or this machine's clock are wrong",
     "ExpiredTokenException": "the AWS credentials have expired: log in again, or let Lambda provide them",
 }
+_FIXES = _FINAL | _OF_KEYS
 _UNREACHABLE = (
     "Secrets Manager did not answer in region {region}. In a VPC without a NAT gateway, create the interface endpoint "
     "com.amazonaws.{region}.secretsmanager, with private DNS and a security group that lets the function in on port 443"
@@ -73,10 +77,11 @@ class _Answer(Record):
 
 
 class _Problem(Record):
-    """Why there is no answer. `passing`: it may pass with time."""
+    """Why there is no answer. `passing`: it may pass with time. `final`: it says that what was known is not true."""
 
     error: CredentialsError
     passing: bool
+    final: bool
 
 
 class _Login(Record):
@@ -101,7 +106,7 @@ class SecretsManager(Forgetful):
 
     After a refused login, the next connect fetches the secret again. If it is still the version that was refused, a
     rotation may have changed the password in the database but not yet finished, and the version staged as AWSPENDING is
-    tried. If Secrets Manager cannot be reached, the last version stays in use unless it was refused.
+    tried. If Secrets Manager gives no answer about the secret, the last version stays in use unless it was refused.
 
     `clock` tells the wall-clock time (seconds since 1970): for tests that change the time. Raises ConfigError
     for a malformed ARN, stage, region or age.
@@ -222,7 +227,7 @@ class SecretsManager(Forgetful):
                 return known[0], True
             raise
         if isinstance(answer, _Problem):
-            if known is not None and answer.passing:
+            if known is not None and not answer.final:
                 return known[0], True
             raise answer.error
         if answer.version and answer.version == self._refused and self._stage == _CURRENT:
@@ -261,6 +266,9 @@ class SecretsManager(Forgetful):
             with no_bodies_logged():
                 answer = client.get_secret_value(SecretId=self.secret_id, VersionStage=stage)
             text, version = answer.get("SecretString"), answer.get("VersionId")
+            if not isinstance(text, str) and not answer.get("SecretBinary"):
+                # It was cut off, which botocore does not notice, or somebody else answered.
+                return self._failed(stage, "the answer could not be read: it holds no secret", None)
             return _Answer(str(version or ""), Secret(text) if isinstance(text, str) else None)
         except Exception as error:  # noqa: BLE001 - whatever it was, it becomes one of ours
             return self._refusal(stage, region, error)
@@ -275,7 +283,9 @@ class SecretsManager(Forgetful):
             status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
             passing = status >= 500 or status == 429 or "Throttl" in code or code == "RequestLimitExceeded"
             fix = _FIXES.get(code, "try again" if passing else "see the cause").format(region=region)
-            return self._failed(stage, f"{code}: {fix}", error, passing=passing)
+            if code in _OF_KEYS:
+                self._identity = AwsIdentity()  # somebody may log in again
+            return self._failed(stage, f"{code}: {fix}", error, passing=passing, final=code in _FINAL)
         if isinstance(error, exceptions.HTTPClientError | exceptions.ConnectionError):
             return self._failed(stage, f"{error}. {_UNREACHABLE.format(region=region)}", error, passing=True)
         if isinstance(error, exceptions.BotoCoreError):
@@ -283,10 +293,12 @@ class SecretsManager(Forgetful):
         # The SDK does not document this error. Its text may quote the answer, so only its name is shown.
         return self._failed(stage, f"{type(error).__name__}: the answer could not be read", None)
 
-    def _failed(self, stage: str, text: str, error: Exception | None, *, passing: bool = False) -> _Problem:
+    def _failed(
+        self, stage: str, text: str, error: Exception | None, *, passing: bool = False, final: bool = False
+    ) -> _Problem:
         problem = CredentialsError(f"{self} (stage {stage}) could not be fetched: {text}")
         problem.__cause__ = None if error is None else bare(error)
-        return _Problem(problem, passing)
+        return _Problem(problem, passing, final)
 
 
 def _region_of_arn(secret_id: str) -> str | None:

@@ -83,11 +83,14 @@ class RdsApi(Forgetful):
             raise NoAnswerError(f"the RDS API could not be asked: {error}") from error
         except Exception as error:  # noqa: BLE001 - botocore parses the user's own files and variables here
             raise NoAnswerError(f"the RDS API could not be asked: {type(error).__name__}: {error}") from bare(error)
+        calls = Calls(client, deadline)
         try:
-            yield Calls(client, deadline)
+            yield calls
         finally:
             # No idle connection is left to die in a frozen environment.
             client.close()
+            if calls.keys_refused:
+                self._identity = AwsIdentity()  # somebody may log in again
 
     def _client(self, deadline: float) -> Any:
         try:
@@ -115,6 +118,7 @@ class Calls:
         self._deadline = deadline
         # What one call may take, as RdsApi._client sets it. No call is begun with less time left.
         self._longest = (deadline - time.monotonic()) / 2
+        self.keys_refused: bool = False
 
     @property
     def region(self) -> str:
@@ -173,6 +177,7 @@ class Calls:
         if code in _DENIED:
             text = f"the function's role may not call {action}: allow it ({said}), {instead}"
         elif code in _BAD_KEYS:
+            self.keys_refused = True
             text = f"the RDS API refused the AWS credentials ({code}): check them, and this machine's clock"
             # AWS's text for a wrong signature quotes the session token.
             cause = None

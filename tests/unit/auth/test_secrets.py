@@ -11,6 +11,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,6 +37,8 @@ RDS = {
     "port": 5432,
     "dbname": "orders",
 }
+GOOD = json.dumps({"SecretString": json.dumps(RDS)}).encode()
+"""The answer with that secret."""
 ARN = "arn:aws:secretsmanager:us-west-2:123456789012:secret:orders-AbCdEf"
 
 
@@ -464,6 +467,7 @@ class Api:
 
     def __init__(self) -> None:
         self.requests = 0
+        self.signed: list[str] = []
         self.answer: Callable[[int], tuple[int, bytes]] = lambda number: (200, b"{}")
         outer = self
 
@@ -471,6 +475,7 @@ class Api:
             def do_POST(self) -> None:
                 self.rfile.read(int(self.headers["Content-Length"]))
                 outer.requests += 1
+                outer.signed.append(self.headers["Authorization"])
                 status, body = outer.answer(outer.requests)
                 self.send_response(status)
                 self.send_header("Content-Type", "application/x-amz-json-1.1")
@@ -521,10 +526,56 @@ def test_a_refusal_says_the_fix_and_is_not_repeated(api: Api, code: str, fix: st
     assert api.requests == 1
 
 
+ANSWERS: dict[str, tuple[int, bytes]] = {
+    "a page of somebody else": (200, b"<html>Welcome to the hotel's network</html>"),
+    "half of the answer": (200, GOOD[:-20]),
+    "nothing": (200, b""),
+    "a refusal of somebody else": (403, b"<html>blocked</html>"),
+    "a redirection": (302, b""),
+    "keys that have expired": (400, b'{"__type": "ExpiredTokenException"}'),
+    "a clock that is wrong": (400, b'{"__type": "InvalidSignatureException"}'),
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_an_older_answer_serves_after_what_says_nothing_of_the_secret(api: Api, name: str) -> None:
+    clock = Time()
+    auth = SecretsManager("orders", clock=clock)
+    api.answer = lambda number: (200, GOOD)
+    auth.credentials(ANYWHERE, "", 5.0)
+    clock.now += MAX_AGE
+    api.answer = lambda number: ANSWERS[name]
+    old = auth.credentials(ANYWHERE, "", 5.0)
+    assert (password(old), old.cached) == (RDS["password"], True)
+    auth.rejected(old)
+    with pytest.raises(CredentialsError, match=r"'orders'.*could not be fetched"):
+        auth.credentials(ANYWHERE, "", 5.0)
+
+
+def test_an_answer_that_was_cut_off_is_not_called_binary(api: Api) -> None:
+    api.answer = lambda number: (200, GOOD[:-20])
+    with pytest.raises(CredentialsError, match="the answer could not be read: it holds no secret"):
+        SecretsManager("orders").credentials(ANYWHERE, "", 5.0)
+
+
+def test_keys_that_were_refused_are_looked_up_again(api: Api, in_lambda: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Somebody logs in again while a server goes on, and a tool writes the new keys into the profile."""
+    in_lambda.delenv("AWS_ACCESS_KEY_ID")
+    profile = "[default]\naws_access_key_id = {}\naws_secret_access_key = S\naws_session_token = T\n"
+    (tmp_path / "credentials").write_text(profile.format("OLD"))
+    auth = SecretsManager("orders")
+    api.fail("ExpiredTokenException")
+    with pytest.raises(CredentialsError, match="log in again"):
+        auth.credentials(ANYWHERE, "", 5.0)
+    (tmp_path / "credentials").write_text(profile.format("NEW"))
+    api.answer = lambda number: (200, GOOD)
+    assert auth.credentials(ANYWHERE, "", 5.0).user == "app"
+    assert ["OLD/" in api.signed[0], "NEW/" in api.signed[1]] == [True, True]
+
+
 @pytest.mark.parametrize(("code", "status"), [("ThrottlingException", 400), ("InternalServiceError", 500), ("", 503)])
 def test_what_passes_is_tried_again(api: Api, code: str, status: int) -> None:
-    good = json.dumps({"SecretString": json.dumps(RDS)}).encode()
-    api.answer = lambda number: (status, json.dumps({"__type": code}).encode()) if number < 3 else (200, good)
+    api.answer = lambda number: (status, json.dumps({"__type": code}).encode()) if number < 3 else (200, GOOD)
     assert SecretsManager("orders").credentials(ANYWHERE, "", 5.0).user == "app"
     assert api.requests == 3
 

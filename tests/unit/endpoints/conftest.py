@@ -46,6 +46,7 @@ class ScriptedApi:
 
     def __init__(self) -> None:
         self.requests: list[dict[str, str]] = []
+        self.signed: list[str] = []
         self.script: Callable[[dict[str, str]], Answer] = lambda request: (500, "")
         self._end = threading.Event()
         api = self
@@ -57,6 +58,7 @@ class ScriptedApi:
                 body = self.rfile.read(int(self.headers["Content-Length"])).decode()
                 request = dict(parse_qsl(body))
                 api.requests.append(request)
+                api.signed.append(self.headers["Authorization"])
                 answer = api.script(request)
                 if answer is None:
                     api._end.wait(30)

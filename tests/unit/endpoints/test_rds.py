@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 import traceback
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -516,6 +517,24 @@ def test_what_passes_is_tried_again_within_the_time(scripted_api: ScriptedApi, t
     scripted_api.script = lambda request: answers.pop(0)
     assert RdsProxy("orders").resolve(Role.WRITER, 20.0).host == PROXY_HOST
     assert len(scripted_api.requests) == 3
+
+
+def test_keys_that_were_refused_are_looked_up_again(
+    scripted_api: ScriptedApi, in_lambda: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Somebody logs in again while a server goes on, and a tool writes the new keys into the profile."""
+    in_lambda.delenv("AWS_ACCESS_KEY_ID")
+    in_lambda.setattr(rds, "_ASK_EVERY", 0.0)
+    profile = "[default]\naws_access_key_id = {}\naws_secret_access_key = S\naws_session_token = T\n"
+    (tmp_path / "credentials").write_text(profile.format("OLD"))
+    source = RdsProxy("orders")
+    scripted_api.script = lambda request: (403, fault("ExpiredToken"))
+    with pytest.raises(EndpointError, match="refused the AWS credentials"):
+        source.resolve(Role.WRITER, 10.0)
+    (tmp_path / "credentials").write_text(profile.format("NEW"))
+    scripted_api.script = lambda request: (200, described())
+    assert source.resolve(Role.WRITER, 10.0).host == PROXY_HOST
+    assert ["OLD/" in scripted_api.signed[0], "NEW/" in scripted_api.signed[1]] == [True, True]
 
 
 def test_throttling_that_does_not_pass(scripted_api: ScriptedApi) -> None:
