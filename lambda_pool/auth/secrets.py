@@ -127,7 +127,7 @@ class SecretsManager(Forgetful):
     ) -> None:
         if not secret_id or not isinstance(secret_id, str):
             raise ConfigError(f"SecretsManager({secret_id!r}) is not valid: give the secret's name or ARN")
-        if not _NAME_CHARACTERS.issuperset(secret_id):
+        if not _NAME_CHARACTERS.issuperset(secret_id) or "://" in secret_id:
             # The text is not shown: a template that resolves the secret puts its value here, with the password.
             raise ConfigError(
                 "SecretsManager(...) was not given a secret's name or ARN. Did you give it the secret's value?"

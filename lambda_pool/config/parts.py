@@ -39,9 +39,9 @@ def from_parts(parts: Mapping[str, object], called: Callable[[str], str], *, nee
         host=host,
         port=first_port,
         further=tuple(addresses[1:]),
-        user=_text(called("user"), parts.get("user", "")),
+        user=_name(called("user"), parts.get("user", "")),
         password=None if password is None else Secret(_text(called("password"), password)),
-        database=_text(called("database"), parts.get("database", "")),
+        database=_name(called("database"), parts.get("database", "")),
         **own_fields(own),
     )
 
@@ -52,6 +52,14 @@ def _text(name: str, value: object) -> str:
     if not is_sendable(value):
         raise ConfigError(f"{name} is not valid: it holds a NUL character, or bytes that are not UTF-8")
     return plain(value)
+
+
+def _name(name: str, value: object) -> str:
+    """A user or a database, which is shown in errors, logs and metrics."""
+    text = _text(name, value)
+    if "://" in text:
+        raise ConfigError(f"{name} is not valid: it must be only a name; pass a whole URL as url")
+    return text
 
 
 def _own(name: str, value: object) -> str:

@@ -206,6 +206,7 @@ def test_nothing_shows_the_password(vault: Any, caplog: pytest.LogCaptureFixture
     ("make", "says"),
     [
         (lambda: SecretsManager(""), "name or ARN"),
+        (lambda: SecretsManager("postgresql://app:hunter2@db.example/orders"), "Did you give it the secret's value"),
         (lambda: SecretsManager("orders", version_stage=""), "version_stage"),
         (lambda: SecretsManager("orders", max_age=-1), "max_age"),
         (lambda: SecretsManager("orders", max_age=float("nan")), "max_age"),

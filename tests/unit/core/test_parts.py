@@ -189,6 +189,8 @@ def test_a_host(host: str) -> None:
         ({"host": "db.example:5432", "engine": "mysql"}, "only a host name; pass the port as port"),
         ({"host": "postgresql://u:s3cr3t@h/d", "port": 5432}, "pass a whole URL as url"),
         ({"host": "u:s3cr3t@h", "port": 5432}, "pass a whole URL as url"),
+        ({"host": "h", "port": 5432, "database": "postgresql://u:s3cr3t@h/d"}, "database is not valid: it must be"),
+        ({"host": "h", "port": 5432, "user": "postgresql://u:s3cr3t@h/d"}, "user is not valid: it must be only a name"),
         ({"host": "db.example/orders", "port": 5432}, "only a host name"),
         ({"host": "a,,b", "port": 5432}, "commas in between"),
         ({"host": "/run/a,", "port": 5432}, "commas in between"),
