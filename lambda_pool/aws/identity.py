@@ -18,19 +18,26 @@ class _ContainerHttp:
     """Sends botocore's requests to the local credentials endpoint, within the caller's time."""
 
     def __init__(self) -> None:
-        self.deadline = 0.0
+        self.start(0.0)
+
+    def start(self, deadline: float) -> None:
+        """What follows is one look-up, until `deadline` (monotonic, seconds)."""
+        self.deadline = deadline
+        self._said = "did not answer"
 
     def send(self, request: Any) -> Any:
         import botocore.httpsession as http
 
         left = max(0.01, self.deadline - time.monotonic())
         session: Any = http.URLLib3Session  # the type stubs allow only whole seconds
-        return session(timeout=min(_CONTAINER_TIMEOUT, left)).send(request)
+        answer = session(timeout=min(_CONTAINER_TIMEOUT, left)).send(request)
+        self._said = f"gave no credentials (status {answer.status_code})"
+        return answer
 
     def sleep(self, seconds: float) -> None:
         if time.monotonic() + seconds >= self.deadline:
             raise CredentialsError(
-                "the credentials endpoint at AWS_CONTAINER_CREDENTIALS_FULL_URI did not answer in time"
+                f"the credentials endpoint at AWS_CONTAINER_CREDENTIALS_FULL_URI {self._said} in time"
             )
         pause(seconds)
 
@@ -79,7 +86,7 @@ class AwsIdentity:
 
     def _find(self, timeout: float) -> tuple[AwsCredentials | None, BaseException | None]:
         # Returns the error instead of raising it: the frames on its way hold the credentials.
-        self._http.deadline = time.monotonic() + timeout
+        self._http.start(time.monotonic() + timeout)
         session = load_session() if self._found is None else None
         try:
             with no_bodies_logged():

@@ -198,6 +198,14 @@ def test_an_endpoint_that_fails_is_tried_again(restored: Container, monkeypatch:
     assert AwsIdentity().credentials(5.0).access_key == "CONTAINER2"
 
 
+@pytest.mark.parametrize(("status", "body"), [(403, b"containers-secret-key"), (200, b"<html>")])
+def test_an_endpoint_that_refuses_is_not_called_silent(restored: Container, status: int, body: bytes) -> None:
+    restored.answer = lambda number: (status, body)
+    with pytest.raises(CredentialsError, match=rf"gave no credentials \(status {status}\) in time") as caught:
+        AwsIdentity().credentials(1.5)
+    assert "containers-secret-key" not in str(caught.value)
+
+
 def test_a_silent_endpoint_is_not_waited_for_longer_than_allowed(restored: Container) -> None:
     with socket.socket() as silent, pytest.MonkeyPatch.context() as environment:
         silent.bind(("127.0.0.1", 0))
