@@ -132,8 +132,9 @@ class _Once:
         token = asking.set(request)
         disarm = lifecycle.arm_request(request)
         try:
-            self._trim()
-            return self._committed()
+            found = self._committed()
+            self._trim()  # only now: if there is no connection, the step has waited for one
+            return found
         finally:
             if disarm is not None:
                 disarm()

@@ -657,6 +657,23 @@ def test_old_rows_are_deleted(pool: lambda_pool.Pool, server: Server) -> None:
     second.close()
 
 
+def test_a_database_that_does_not_answer_is_waited_for_once(server: Server) -> None:
+    gave_up: list[events.Event] = []
+
+    class GaveUp:
+        def on_event(self, event: events.Event) -> None:
+            if isinstance(event, events.TimedOut):
+                gave_up.append(event)
+
+    with FaultyProxy("127.0.0.1", server.port) as proxy:
+        proxy.black_hole()
+        url = server.url().replace(f":{server.port}/", f":{proxy.port}/")
+        pool = lambda_pool.Pool(url, timeout=0.5, observers=[GaveUp()])
+        assert "could not connect" in failure(pool, lambda conn: insert(conn, 1))
+        pool.close()
+    assert len(gave_up) == 1
+
+
 def test_deleting_old_rows_waits_for_no_step_at_work(pool: lambda_pool.Pool, server: Server) -> None:
     """The only row may be that of a running step in another environment, which holds a lock on it."""
     assert failure(pool, lambda conn: 1 / 0)  # the table is there
