@@ -199,11 +199,12 @@ class PostgresConnection:
             and not conn.pooled.lost_commit  # it came after all, and is no answer to the next borrower's
             and conn.pooled.hidden is Failure.OTHER
             and not (conn.pooled.streams and conn.pooled.open_streams())
+            and not self._due()
         ):
             if status == _IN_TRANSACTION:
                 return Condition.UNCOMMITTED
             # A suspended notifies() holds the lock.
-            if status == _IDLE and not self._due() and not conn.lock.locked():
+            if status == _IDLE and not conn.lock.locked():
                 return Condition.CLEAN
         return Condition.CHANGED
 

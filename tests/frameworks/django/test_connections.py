@@ -149,6 +149,27 @@ def test_what_a_borrower_sets_is_reset_and_what_django_sets_is_not(use: Use, dat
     assert stats(connections["default"]).opened == 1
 
 
+def test_a_reset_with_a_rollback_lets_django_set_up_again(use: Use, database: Database) -> None:
+    """With AUTOCOMMIT off, each request leaves a transaction open, and the reset goes out with its ROLLBACK."""
+    entry = {**use().settings_dict, "AUTOCOMMIT": False}
+    if database.engine == "postgresql":
+        entry["TIME_ZONE"] = "Europe/Zurich"
+        entry["OPTIONS"]["assume_role"] = "pg_monitor"
+        change, asked = "set lock_timeout = 77", "select current_setting('timezone'), current_user"
+        wanted: tuple[str, ...] = ("Europe/Zurich", "pg_monitor")
+    else:
+        entry["OPTIONS"]["isolation_level"] = "serializable"
+        change, asked, wanted = "set net_write_timeout = 77", ISOLATION, ("SERIALIZABLE",)
+    connection = use(entry=entry)
+    for _ in range(3):
+        with connection.cursor() as cursor:
+            cursor.execute(asked)
+            assert cursor.fetchone()[-len(wanted) :] == wanted
+            cursor.execute(change)
+        request_ends()
+    assert stats(connection).opened == 1
+
+
 def test_a_resumed_wrapper_is_as_a_connected_one(connection: Any) -> None:
     connection.ensure_connection()
     first = {name: value for name, value in vars(connection).items() if name != "_borrowed"}
