@@ -316,9 +316,12 @@ class PooledWrapper:
         self._needs_rollback = needs
 
     def set_rollback(self, rollback: bool) -> None:
-        """Like Django's."""
+        """Like Django's. What is asked of an inner atomic() is not asked of the outer one that hid an error before."""
         super().set_rollback(rollback)  # type: ignore[misc]
-        self._asked_to_roll_back = rollback
+        blocks = zip(reversed(self.atomic_blocks), reversed(self.savepoint_ids), strict=False)
+        # None: Django was waiting for a rollback when that block began, and gave it no savepoint.
+        savepoint = next((sid for block, sid in blocks if block.savepoint), "the outermost block has none")
+        self._asked_to_roll_back = rollback and (savepoint is not None or self._asked_to_roll_back)
 
     def savepoint_rollback(self, sid: str) -> None:
         """Like Django's. The rollback that an inner atomic() was asked for goes no further.

@@ -360,6 +360,25 @@ def test_a_rollback_that_an_inner_block_asked_for_is_over_with_it(use: Use, data
     assert names(database) == ["saved"]
 
 
+def test_a_rollback_that_is_asked_of_an_inner_block_excuses_no_outer_one(use: Use, database: Database) -> None:
+    """Django gives the inner block no savepoint, because it waits for the rollback of the outer one already."""
+    use()
+    Order.objects.create(name="there")
+    with pytest.raises(OperationalError, match="caught"), transaction.atomic():
+        Order.objects.create(name="lost")
+        with suppress(IntegrityError):
+            Order.objects.create(name="there")
+        with transaction.atomic():
+            transaction.set_rollback(True)
+    with transaction.atomic():
+        with suppress(IntegrityError):
+            Order.objects.create(name="there")
+        transaction.set_rollback(True)
+        with transaction.atomic(), transaction.atomic(savepoint=False):
+            transaction.set_rollback(True)
+    assert names(database) == ["there"]
+
+
 def test_a_deadline_ends_the_statement(use: Use, database: Database) -> None:
     """It raises Django's error, whose cause gives the reason."""
     connection = use(cancel_before_deadline=0.3)
