@@ -109,7 +109,8 @@ def _in_callers_block() -> set[str]:
     found = {
         wrapper.alias
         for wrapper in connections.all(initialized_only=True)
-        if isinstance(wrapper, PooledWrapper) and wrapper.in_atomic_block and wrapper.has_borrowed()
+        if wrapper.in_atomic_block
+        and (wrapper.has_borrowed() if isinstance(wrapper, PooledWrapper) else not wrapper.closed_in_transaction)
     }
     # An atomic() that was entered during the import never ends, and would save nothing of any invocation. A test has
     # no runtime API, but may well set Lambda's other variables.

@@ -4,6 +4,7 @@ import io
 import logging
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -325,6 +326,25 @@ def test_a_callers_block_decides_what_is_saved(connection: Any, database: Databa
         function({"name": "three"}, CONTEXT)
     assert names(database) == ["one", "two"]
     assert stats(connection).opened == 1
+
+
+def test_a_callers_block_on_a_backend_of_djangos_own(use: Use, database: Database, tmp_path: Path) -> None:
+    """Such as a TestCase enters for each alias: Django's own close_if_unusable_or_obsolete() would end it."""
+    use()
+    other = use("reader", entry={"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "other")})
+    with other.cursor() as cursor:
+        cursor.execute("create table shop_order (id integer primary key, name text, placed text)")
+
+    @handler
+    def function(event: Any, context: Any) -> None:
+        Order.objects.using("reader").create(name=event["name"])
+
+    with transaction.atomic("reader"):
+        function({"name": "one"}, CONTEXT)
+        with pytest.raises(KeyError):
+            function({}, CONTEXT)
+        Order.objects.using("reader").create(name="two")
+    assert Order.objects.using("reader").count() == 2
 
 
 @override_settings(DEBUG=True)
