@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from http import HTTPStatus
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from . import lifecycle, serving
@@ -56,9 +57,7 @@ class Middleware:
             served = self._requests.begin()
             if served is None:
                 return self.app(environ, start_response)
-            answer = _Answer(self, environ, start_response, served)
-            answer.begin()
-            return answer.file() or answer
+            return _Answer(self, environ, start_response, served).begin()
         finally:
             asking.set(before)  # what the server does between pieces, or instead of closing, is not part of it
 
@@ -90,33 +89,41 @@ class _Answer:
         self._begun = False  # whether the server has been told
         self._ended = False
 
-    def begin(self) -> None:
-        """Call the application. Raises what it raises, unless that is answered with 503."""
+    def begin(self) -> Iterable[bytes]:
+        """Call the application. Out: what the server reads. Raises what it raises, unless that is answered with 503."""
         try:
-            self._body = self._middleware.app(self._environ, self._note_start)
-            self._pieces = iter(self._body)
+            self._body = body = self._middleware.app(self._environ, self._note_start)
+            wrapper = self._environ.get("wsgi.file_wrapper")
+            if isinstance(wrapper, type) and isinstance(body, wrapper):
+                self._finish(self._end(None))
+                if self._body is body:
+                    return body  # as it is: some servers send files in a way of their own
+            else:
+                self._pieces = iter(body)
+                self._look()
         except BaseException as error:  # noqa: BLE001 - raised in there, once everything is cleaned up
             self._fail(error)
+        return self
 
-    def file(self) -> Iterable[bytes] | None:
-        """The application's body as it is, if it is a file: some servers send files in a way of their own."""
-        wrapper = self._environ.get("wsgi.file_wrapper")
-        if self._ended or not isinstance(wrapper, type) or not isinstance(self._body, wrapper):
-            return None
-        body = self._body
-        try:
-            self._finish(self._end(None))
-        except BaseException:
-            self._close_body()
-            raise
-        return body if self._body is body else None
+    def _look(self) -> None:
+        """Get the first piece: another answer may have to take its place.
+
+        Not when the server asks for it: Granian and aws-wsgi take the status that is told when the application returns.
+        """
+        piece = next(self._pieces, None)
+        if not self._begun and self._may_change(piece):
+            self._keep_whole(piece or b"")
+            return
+        self._tell_start()
+        if piece is not None:
+            self._pieces = chain((piece,), self._pieces)
 
     def __iter__(self) -> Iterator[bytes]:
         """The pieces."""
         return self
 
     def __next__(self) -> bytes:
-        """The next piece. The first one is looked at: another answer may have to take its place."""
+        """The next piece."""
         before = asking.get()
         try:
             asking.set(self._served.request)
@@ -126,15 +133,13 @@ class _Answer:
 
     def _next(self) -> bytes:
         try:
-            piece = next(self._pieces, None)
-            if not self._begun and self._may_change(piece):
-                return self._whole(piece or b"")
+            piece = next(self._pieces)
+        except StopIteration:
+            raise
         except BaseException as error:  # noqa: BLE001 - raised in there, once everything is cleaned up
             self._fail(error)
             return next(self._pieces)
         self._tell_start()
-        if piece is None:
-            raise StopIteration
         return piece
 
     def close(self) -> None:
@@ -156,19 +161,17 @@ class _Answer:
         finally:
             asking.set(before)
 
-    def _whole(self, piece: bytes) -> bytes:
-        """The one piece of an answer that may still change, given once everything is cleaned up.
+    def _keep_whole(self, piece: bytes) -> None:
+        """Keep the one piece of an answer that may still change, until everything is cleaned up.
 
         A generator that is closed where it yields would roll back, so it first goes on to its end.
         """
-        piece += b"".join(self._pieces)
+        self._pieces = iter((piece + b"".join(self._pieces),))
         self._close_body()
-        self._pieces = iter(())
-        refused = self._finish(self._end(None))
-        return next(self._pieces) if refused else piece
+        self._finish(self._end(None))
 
-    def _finish(self, problem: BaseException | None) -> bool:
-        """Go on after the clean-up, which ended with this `problem`. Out: True if the answer is 503 because of it."""
+    def _finish(self, problem: BaseException | None) -> None:
+        """Go on after the clean-up, which ended with this `problem`."""
         refused = None if self._begun else self._served.unavailable(problem, self._status())
         if refused is not None:
             self._close_body()
@@ -177,7 +180,6 @@ class _Answer:
             raise problem
         else:
             self._tell_start()
-        return refused is not None
 
     def _may_change(self, piece: bytes | None) -> bool:
         if not self._start:

@@ -275,6 +275,28 @@ def test_an_error_that_comes_out_is_503_too(pool: lambda_pool.Pool, ended: Ended
     assert ended.failed == [True]
 
 
+@pytest.mark.parametrize("streams", [False, True])
+def test_the_status_is_told_before_the_application_returns(pool: lambda_pool.Pool, streams: bool) -> None:
+    """Granian and aws-wsgi do not wait for the first piece: without a status they would answer 200 or 500."""
+
+    def route() -> Any:
+        if not streams:
+            abort(409)
+        return Response(failing(), mimetype="text/plain")
+
+    def failing() -> Iterator[bytes]:
+        if streams:
+            raise lambda_pool.PoolTimeout("busy")
+        yield b"never"
+
+    told: list[str] = []
+    environ = {"REQUEST_METHOD": "GET", "PATH_INFO": "/", **_REST}
+    answer: Any = Middleware(application(route), pool)(environ, lambda status, *_: told.append(status))
+    assert [status.split()[0] for status in told] == ["503" if streams else "409"]
+    list(answer)
+    answer.close()
+
+
 def test_a_refusal_of_head_has_no_body(pool: lambda_pool.Pool) -> None:
     def app(environ: Any, start_response: Any) -> Any:
         raise lambda_pool.PoolTimeout("busy")
