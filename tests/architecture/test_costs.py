@@ -190,6 +190,8 @@ OF_ENGINE = {
     "mysql": {
         "lambda_pool.engines.pymysql",
         "lambda_pool.engines.pymysql.arguments",
+        "lambda_pool.engines.pymysql.baseline",
+        "lambda_pool.engines.pymysql.commands",
         "lambda_pool.engines.pymysql.connecting",
         "lambda_pool.engines.pymysql.connection",
         "lambda_pool.engines.pymysql.cursors",
@@ -305,13 +307,10 @@ OF_A_STATEMENT = {
         *("Tracked.execute", "PooledConnection.wait"),
     },
     "mysql": {
-        f"BoundedConnection.{name}"
-        for name in (
-            *("cursor", "cursor_type", "query", "ask_if_undone", "settle_stream", "_commanded"),
-            *("_status_before", "_note_answer", "_note_rows"),
-        )
-    }
-    | {"ConnectingConnection.tracked"},
+        *(f"BoundedConnection.{name}" for name in ("cursor", "cursor_type", "query", "ask_if_undone")),
+        *("CommandedConnection._commanded", "CommandedConnection._status_before", "CommandedConnection.settle_stream"),
+        *("CommandedConnection._note_answer", "CommandedConnection._note_rows", "ConnectingConnection.tracked"),
+    },
 }
 
 

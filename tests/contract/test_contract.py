@@ -105,16 +105,6 @@ class TestConnection:
             database.insert(conn, 2)
         assert (database.rows(), pool.stats().opened) == ([2], 1)
 
-    def test_ddl_ends_a_read_only_transaction(self, my: Database) -> None:
-        """The server does this by itself, and the docs warn about it; the connection is as good as before."""
-        pool = my.pool()
-        with pool.connection(readonly=True) as conn, conn.cursor() as cursor:
-            cursor.execute("create table outside (id int)")
-        with pool.connection() as conn, conn.cursor() as cursor:
-            cursor.execute("drop table outside")
-            my.insert(conn, 1)
-        assert (my.rows(), pool.stats().opened) == ([1], 1)
-
     def test_a_refused_commit_is_the_drivers_error_and_saves_nothing(self, pg: Database) -> None:
         pg.execute(f"alter table {pg.table} add constraint c unique (id) deferrable initially deferred")
         pg.execute(f"alter table {pg.table} drop constraint {pg.table}_pkey")

@@ -164,6 +164,21 @@ def test_a_procedure_that_ended_the_transaction_and_failed(my: Database, body: s
     assert my.rows() == ([1] if body == "commit" else [])
 
 
+@pytest.mark.parametrize("attempts", [1, 3])
+def test_work_that_does_not_swallow_its_error_raises_just_that(my: Database, attempts: int) -> None:
+    my.execute("create or replace procedure ends_and_fails() begin commit; signal sqlstate '45000'; end")
+    calls: list[int] = []
+
+    def work(conn: Any) -> None:
+        calls.append(1)
+        my.insert(conn, 1)
+        my.query(conn, "call ends_and_fails()")
+
+    with pytest.raises(pymysql.OperationalError, match="1644"):
+        my.pool().run(work, attempts=attempts)
+    assert (my.rows(), calls) == ([1], [1])
+
+
 def test_after_it_a_rollback_is_a_new_beginning(my: Database) -> None:
     my.execute("create or replace procedure ends_and_fails() begin commit; signal sqlstate '45000'; end")
     with my.pool().connection() as conn:

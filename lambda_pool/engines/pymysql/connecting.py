@@ -47,6 +47,7 @@ class ConnectingConnection(_Connection):
     # PyMySQL's own, which its type stubs leave out.
     server_status: int
     server_capabilities: int
+    server_version: str
     ctx: Any
 
     sock: BoundedSocket | BoundedTlsSocket
@@ -59,6 +60,7 @@ class ConnectingConnection(_Connection):
     patience: float = 0.0
     comment: Callable[[Any], Any] | None = None  # what `trace_comment` makes of a borrower's statement
     cancelled: bool = False  # somebody asked the server to end the running statement, or aborted the connection for it
+    reads_only: bool = False  # the pool told the session to make each transaction read-only
     # close() was called while it was open; and before its transaction was ended.
     closed_by_user: bool = False
     closed_in_transaction: bool = False
@@ -68,6 +70,7 @@ class ConnectingConnection(_Connection):
         self.line: Line = Line()
         self.noted: Noted = Noted()
         self.cancelled = self.closed_by_user = self.closed_in_transaction = self._connected = False
+        self.reads_only = False
         self._largest: int | None = None  # bytes of the longest packet that the server takes, once it was asked
         super().__init__(**arguments)
 

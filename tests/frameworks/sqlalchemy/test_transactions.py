@@ -4,6 +4,7 @@ import gc
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Any
 
 import pytest
@@ -22,6 +23,7 @@ from tests.frameworks.sqlalchemy.conftest import pool_of, table_of
 from tests.support.invoked import invoked
 from tests.support.recorder import Recorder
 from tests.support.statements import Statements
+from tests.support.written import written
 
 Make = Callable[..., Engine]
 
@@ -398,17 +400,24 @@ def test_what_an_earlier_read_only_transaction_of_a_borrow_set_is_undone(databas
     assert pool.stats().opened == 1
 
 
-def test_a_read_only_session_costs_one_statement_at_most(database: Database, make: Make) -> None:
-    reader = make(readonly=True)
+def test_a_read_only_session_costs_one_round_trip_at_most(database: Database, make: Make) -> None:
+    pool = database.pool()
+    reader = make(pool, readonly=True)
     table = table_of(database)
     with Session(reader) as session:
         session.execute(table.select()).all()
-    with Statements(database) as told, Session(reader) as session:
-        session.execute(table.select()).all()
-        session.commit()
-    begin = "begin read only" if database.engine == "postgresql" else "start transaction read only"
-    assert [each.partition(" id")[0] for each in told.seen[:1]] == [begin]
-    assert [told.seen[-1], len(told.seen)] == ["commit", 3]
+        driver: Any = session.connection().connection.driver_connection
+    with Statements(database) as told, ExitStack() as looked_at:
+        writes = [] if database.engine == "postgresql" else looked_at.enter_context(written(driver))
+        with Session(reader) as session:
+            session.execute(table.select()).all()
+            session.commit()
+    if database.engine == "postgresql":
+        assert [each.partition(" id")[0] for each in told.seen[:1]] == ["begin read only"]
+        assert [told.seen[-1], len(told.seen)] == ["commit", 3]
+    else:
+        assert [each.partition(b" ")[0].lower() for each in writes] == [b"set", b"select", b"commit"]
+    assert pool.stats().opened == 1
 
 
 class Base(DeclarativeBase): ...
