@@ -127,6 +127,7 @@ CHANGES = [
     "set @left = 1",
     "/* why */ set @left = 1",
     "-- why\nset time_zone = '+05:00'",
+    "set @@time_zone = '+05:00'",
     "# why\nuse mysql",
     "create temporary table scratch (id int)",
     "prepare it from 'select 1'",

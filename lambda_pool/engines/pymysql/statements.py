@@ -151,6 +151,8 @@ def _look(text: str) -> Look:
     made = first == "create" and second in {"temporary", "or"} and bool(re.search(_TEMPORARY, text))
     # A server reports what SET assigns, and nothing of CALL p(@x), LOAD DATA … (@x), GET DIAGNOSTICS @x = … and others.
     assigns = "@" in text and first != "set" and bool(re.search(_NAMES_VARIABLE, text))
+    # MariaDB does not report `SET @@name = …`; and nothing is reported any more once that is switched off.
+    assigns = assigns or "@@" in text or "session_track" in text
     return Look(
         may_end=not stays,
         begins_anew=rolls_back or begins or first == "commit",
