@@ -385,6 +385,19 @@ def test_a_read_only_borrow_leaves_nothing_read_only_behind(my: Database) -> Non
     assert (my.rows(), pool.stats().opened) == ([1], 1)
 
 
+@pytest.mark.mariadb
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_an_error_of_the_servers_files_is_an_answer(my: Database, autocommit: bool) -> None:
+    """Their numbers are below 1000."""
+    pool = my.pool(autocommit=autocommit)
+    with pool.connection() as conn:
+        my.insert(conn, 1)
+        with pytest.raises(pymysql.InternalError, match="create/write to file"):
+            my.query(conn, "select 1 into outfile '/nowhere/at/all'")
+        my.insert(conn, 2)
+    assert (my.rows(), pool.stats().opened) == ([1, 2], 1)
+
+
 @pytest.mark.parametrize("how", ["said by the server", "cut off while it is sent"])
 def test_a_statement_that_is_too_long_is_told_and_not_sent_again(my: Database, how: str) -> None:
     """The server's own message is lost if it closes its end of the connection before everything was sent."""
@@ -471,6 +484,9 @@ def test_a_very_long_comment_is_looked_past_in_no_time() -> None:
         ("set SESSION transaction_isolation = 'SERIALIZABLE'", "transaction"),
         ("select @a := 1", "changes"),
         ("select @`a b` := 1", "changes"),
+        ("set @@sql_mode = ''", "changes"),
+        ("execute immediate 'set @@sql_mode = 0'", "changes"),
+        ("set session_track_state_change = off", "changes"),
         ("select @`a``b` := 1", "changes"),
         ("select @'it''s' := 1", "changes"),
         ("select @`it's` := 1", "changes"),

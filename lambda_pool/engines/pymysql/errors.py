@@ -81,8 +81,11 @@ def too_long(error: Exception, size: int, most: int | None) -> Exception | None:
 
 
 def is_answer(number: object) -> bool:
-    """True for a server's own error number. From 2000 on they are the client's: no answer, or no valid one."""
-    return isinstance(number, int) and number >= 1000 and not 2000 <= number < 3000
+    """True for a server's own error number. From 2000 on they are the client's: no answer, or no valid one.
+
+    Those below 1000 are of its files, such as "no space left on device".
+    """
+    return isinstance(number, int) and number > 0 and not 2000 <= number < 3000
 
 
 def is_refusal(error: BaseException) -> bool:
