@@ -151,4 +151,4 @@ def may_replay_refused_commit(kind: Failure, *, own_transaction: bool) -> bool:
 
     If the answer to COMMIT was lost, the error is CommitUncertain, which is none of these kinds.
     """
-    return own_transaction and (kind in _LOSSES or kind in {Failure.CONFLICT, Failure.STALE})
+    return own_transaction and (kind in _LOSSES or kind in _UNDONE_BY_SERVER)

@@ -350,6 +350,27 @@ def test_a_refused_write_of_a_server_that_only_reads_is_a_failover(my: Database)
         my.execute("set global tx_read_only = 0")
 
 
+def test_a_commit_that_a_server_that_only_reads_refuses_is_a_failover_too(my: Database) -> None:
+    my.execute("create or replace user writer@'%' identified by 'right'")
+    my.execute("grant all on app.* to writer@'%'")
+    pool = my.pool(my.url.replace(f"{my.server.user}:{my.server.password}", "writer:right"))
+    calls: list[int] = []
+
+    def work(conn: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            my.execute("set global read_only = 0")
+        my.insert(conn, len(calls))
+        if len(calls) == 1:
+            my.execute("set global read_only = 1")
+
+    try:
+        pool.run(work)
+    finally:
+        my.execute("set global read_only = 0")
+    assert (my.rows(), len(calls), pool.stats().opened) == ([2], 2, 2)
+
+
 @pytest.mark.parametrize("asked", ["pool", "start transaction read only", "set session transaction read only"])
 def test_a_write_that_its_own_transaction_refuses_is_none(my: Database, asked: str) -> None:
     pool = my.pool()

@@ -189,3 +189,5 @@ class TestReplay:
     def test_only_what_the_server_undid(self, kind: Failure) -> None:
         undone = kind in {Failure.CONFLICT, Failure.READ_ONLY, Failure.STALE}
         assert may_replay(kind, own_transaction=True, lost=False) is undone
+        losses = {Failure.LOST, Failure.SHUTDOWN}
+        assert may_replay_refused_commit(kind, own_transaction=True) is (undone or kind in losses)
