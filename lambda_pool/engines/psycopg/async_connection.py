@@ -14,6 +14,7 @@ from typing import Any
 from weakref import ref
 
 import psycopg
+from psycopg.generators import copy_from
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from ... import invocation
@@ -130,6 +131,8 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         noted, unheard = self.pooled, self._about_to_wait(gen)
         try:
             if timeout is not None:  # from notifies(), which expects psycopg's own error for it
+                if noted.unasked.own:  # `_drain` waits for nothing, and a cancellation would hide an answered COMMIT
+                    return psycopg.waiting.wait(gen, self.pgconn.socket, _LOOK, timeout)
                 return await super().wait(gen, max(interval, _LOOK), timeout)
             # In a pipeline, the answer to a COMMIT is awaited after its statement has returned.
             with Unbroken(noted.patience) if noted.saving == self.me() else nullcontext():
@@ -160,6 +163,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             # If the answer is read to its end, the connection can be kept, and the server does not work on for nobody.
             with Unbroken(_ASKING), suppress(psycopg.Error):
                 await self._end_statement(talk, invocation.at_most(_ASKING))
+                await self._read_copy(monotonic() + invocation.at_most(_ASKING))
             raise
 
     async def _end_statement(self, talk: "_Talk", patience: float) -> Any:
@@ -175,6 +179,12 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         except NoAnswerError:
             shut_down(self.pgconn.socket)
             raise
+
+    async def _read_copy(self, until: float) -> None:
+        """Read the rest of a COPY that had just begun: psycopg does not. Raises OperationalError if there is none."""
+        got: object = memoryview(b"")
+        while isinstance(got, memoryview):
+            got = await _Talk(copy_from(self.pgconn), self.pgconn.socket, amid=True).go_on(until)
 
     def exchange(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
         """See Shared."""

@@ -9,9 +9,10 @@ from fcntl import ioctl
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from psycopg import OperationalError, ProgrammingError, pq
+from psycopg import Error, OperationalError, ProgrammingError, pq
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from psycopg.errors import Diagnostic, error_from_result
+from psycopg.generators import copy_end
 from psycopg.pq import ConnStatus, ExecStatus, PollingStatus, TransactionStatus
 from psycopg.waiting import Ready, Wait
 
@@ -43,7 +44,8 @@ _NOTIFY = 256
 # The first libpq whose cancel cannot wait for ever.
 _CANCELS_SAFELY = 170000
 
-_COPY = (ExecStatus.COPY_OUT, ExecStatus.COPY_IN, ExecStatus.COPY_BOTH)
+_COPY = (ExecStatus.COPY_OUT, ExecStatus.COPY_BOTH)
+_UNFINISHED = "a COPY was left unfinished, so its transaction cannot be committed"
 
 
 class NoAnswerError(OperationalError):
@@ -260,8 +262,14 @@ def exchange(
             result = pgconn.get_result()
             if result is None:
                 break
+            if result.status == ExecStatus.COPY_IN:
+                try:
+                    yield from copy_end(pgconn, _UNFINISHED.encode())
+                except Error as error:  # that is the server's answer
+                    failure = failure or error
+                continue
             if result.status in _COPY:  # libpq would give one such "result" after another
-                raise OperationalError("a COPY was left unfinished, so its transaction cannot be committed")
+                raise OperationalError(_UNFINISHED)
             if result.status == ExecStatus.FATAL_ERROR:
                 failure = failure or error_from_result(result)
             if answers is not None:

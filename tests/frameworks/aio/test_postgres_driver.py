@@ -169,6 +169,36 @@ def test_copy_in_and_out(ground: Ground, pool: lambda_pool.AsyncPool) -> None:
     assert (pool.stats().opened, at_rest(pool)) == (1, True)
 
 
+@pytest.mark.parametrize("direction", ["out", "in"])
+def test_a_copy_that_is_cancelled_as_it_begins_costs_no_connection(ground: Ground, direction: str) -> None:
+    """The server says that it begins only when it has some rows, or while the cancel is on its way."""
+    with FaultyProxy("localhost", ground.database.server.port) as proxy:
+        pool = ground.pool(url=ground.database.url.replace(f":{ground.database.server.port}/", f":{proxy.port}/"))
+        rows = "(select x, pg_sleep(0.5) from generate_series(1, 5) x) to stdout"
+
+        async def work() -> None:
+            async with pool.connection() as conn:
+                await ground.insert(conn, 1)
+                proxy.delay(0.1, new=False)
+                async with conn.cursor().copy(f"copy {rows if direction == 'out' else ground.table + ' from stdin'}"):
+                    raise AssertionError("it has begun")
+
+        async def main() -> None:
+            task = asyncio.create_task(work())
+            while not ground.database.execute("select 1 from pg_stat_activity where query like 'copy%'"):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            async with pool.connection() as conn:
+                await ground.insert(conn, 2)
+
+        asyncio.run(main())
+        assert ground.rows() == [2]
+        assert pool.stats().opened == 1
+        assert at_rest(pool)
+
+
 def test_a_copy_whose_block_fails_copies_nothing(ground: Ground, pool: lambda_pool.AsyncPool) -> None:
     async def work(conn: Any) -> None:
         async with conn.cursor().copy(f"copy {ground.table} from stdin") as copy:
@@ -552,3 +582,31 @@ def test_notifications_that_were_left_unread_are_not_the_next_ones(
     assert borrow(pool, look) == []
     assert len(seen) == heard
     assert pool.stats().opened == 1
+
+
+def test_a_block_that_listened_and_is_saved_is_not_called_cancelled(
+    ground: Ground, pool: lambda_pool.AsyncPool
+) -> None:
+    """Also if the cancellation comes in the very turn of the loop in which its notifications are forgotten."""
+
+    async def main() -> None:
+        me = asyncio.current_task()
+        assert me is not None
+
+        async def cancel_in_each_turn() -> None:
+            while not me.done():
+                me.cancel()
+                await asyncio.sleep(0)
+
+        async with pool.connection() as conn:
+            conn.add_notify_handler(print)
+            await ground.insert(conn, 1)
+            asyncio.create_task(cancel_in_each_turn())  # noqa: RUF006 - it ends with this one
+        ended.append(True)
+
+    ended: list[bool] = []
+    asyncio.run(main())
+    assert ended
+    assert ground.rows() == [1]
+    assert pool.stats().opened == 1
+    assert at_rest(pool)
