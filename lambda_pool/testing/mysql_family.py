@@ -6,6 +6,7 @@ import abc
 import contextlib
 import os
 import shutil
+import socket
 import ssl
 from pathlib import Path
 from typing import Any, ClassVar
@@ -89,6 +90,10 @@ class MysqlFamily(Server):
         """Run one statement as the superuser, committed at once; returns the rows, if any."""
         import pymysql
 
+        try:
+            line = _greeted(self.port)
+        except OSError as error:
+            raise pymysql.err.OperationalError(2003, f"Can't connect to the server on 'localhost' ({error})") from error
         connection = pymysql.connect(
             host="localhost",
             port=self.port,
@@ -97,8 +102,9 @@ class MysqlFamily(Server):
             database=self.database,
             ssl=ssl.create_default_context(cafile=self.ca_path),
             autocommit=True,
-            connect_timeout=10,
+            defer_connect=True,
         )
+        connection.connect(line)
         self._own.append(connection.thread_id())  # type: ignore[no-untyped-call]
         with connection, connection.cursor() as cursor:
             cursor.execute(sql, parameters or None)
@@ -116,6 +122,18 @@ class MysqlFamily(Server):
             with contextlib.suppress(pymysql.err.OperationalError):  # it ended by itself meanwhile
                 self.execute(f"kill {number}")
         return found
+
+
+def _greeted(port: int) -> socket.socket:
+    """A connection whose server has begun to speak; PyMySQL would wait for that for ever. Raises OSError."""
+    line = socket.create_connection(("localhost", port), timeout=10)
+    try:
+        line.recv(1, socket.MSG_PEEK)
+    except OSError:
+        line.close()
+        raise
+    line.settimeout(None)
+    return line
 
 
 def find_daemon(*names: str) -> str | None:

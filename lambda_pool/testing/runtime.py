@@ -18,6 +18,7 @@ import subprocess
 import sys
 import sysconfig
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -118,6 +119,10 @@ def _version_of(python: str, pythonpath: str) -> str:
     return str(version)
 
 
+def _is_done(log: str) -> bool:
+    return "\nREPORT RequestId: " in log or "Waiting for runtime domain processes termination" in log
+
+
 class LambdaRuntime:
     """One execution environment: the genuine runtime, its log, and the signals Lambda would send.
 
@@ -174,6 +179,8 @@ class LambdaRuntime:
         self._api_port = 0
         self._guard: Guard | None = None
         self._frozen: list[int] = []
+        self._turn = threading.Lock()
+        self._unanswered: int | None = None  # where the log ended when the event was sent that has no answer yet
 
     def __enter__(self) -> LambdaRuntime:
         self.start()
@@ -186,6 +193,8 @@ class LambdaRuntime:
 
     def start(self) -> None:
         """Start the emulator and wait until it listens. Raises LambdaRuntimeError if something is missing."""
+        if self._emulator is not None and self._emulator.poll() is None:
+            raise LambdaRuntimeError("the environment is running already")
         if not self.code_dir.is_dir():
             raise LambdaRuntimeError(f"code_dir={str(self.code_dir)!r} is not a directory")
         if self._folder is None:
@@ -326,7 +335,7 @@ class LambdaRuntime:
             handler) and ten seconds.
 
         Raises LambdaInitError if Init fails, TimeoutError if no answer comes, LambdaRuntimeError if the
-        emulator is gone or the environment is frozen.
+        emulator is gone, or the environment is frozen or still at work.
         """
         __tracebackhide__ = True  # pytest then shows the caller's line, and none of ours
         if self._emulator is None or self._emulator.poll() is not None:
@@ -335,13 +344,14 @@ class LambdaRuntime:
             raise LambdaRuntimeError("the environment is frozen: Lambda thaws it before an invocation, call thaw()")
         body = json.dumps(event).encode()
         wait = timeout if timeout is not None else 2 * self.timeout + 10.0
-        offset = self._log_size()
+        offset = self._begin()
         connection = http.client.HTTPConnection(self.address, self._port, timeout=wait)
         started = time.perf_counter()
         try:
             connection.request("POST", _INVOKE_PATH, body)
             response = connection.getresponse()
             answer = response.read()
+            self._unanswered = None
         except TimeoutError as error:
             raise TimeoutError(f"no answer within {wait} s{self._tail(offset)}") from error
         except (OSError, http.client.HTTPException) as error:
@@ -358,12 +368,19 @@ class LambdaRuntime:
             )
         return Invocation(payload, failure, milliseconds, log)
 
+    def _begin(self) -> int:
+        """Where the log ends before an event is sent. A second event at the same time would crash the emulator."""
+        with self._turn:
+            if self._unanswered is not None and not _is_done(self._log_since(self._unanswered)):
+                raise LambdaRuntimeError("the environment is still at work, and takes one event at a time")
+            self._unanswered = self._log_size()
+            return self._unanswered
+
     def _settled_log(self, offset: int) -> str:
         until = time.monotonic() + _LOG_SETTLE_SECONDS
         while True:
             log = self._log_since(offset)
-            done = "\nREPORT RequestId: " in log or "Waiting for runtime domain processes termination" in log
-            if done or time.monotonic() >= until:
+            if _is_done(log) or time.monotonic() >= until:
                 return log
             time.sleep(0.001)
 
@@ -430,4 +447,4 @@ class LambdaRuntime:
         ours = [pid for pid in ours if is_alive(pid)]
         send(ours, signal.SIGKILL)
         wait_gone(ours, timeout=5.0)
-        self._frozen, self._emulator = [], None
+        self._frozen, self._emulator, self._unanswered = [], None, None

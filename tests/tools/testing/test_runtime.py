@@ -239,6 +239,32 @@ def test_invoke_is_bounded(code_dir: Path) -> None:
             runtime.invoke({"action": "sleep", "seconds": 20}, timeout=0.3)
 
 
+def test_an_environment_gets_one_event_at_a_time(code_dir: Path) -> None:
+    """The emulator would crash."""
+    with LambdaRuntime("plain.handler", code_dir=code_dir) as runtime:
+        runtime.invoke()
+        pid = runtime.pid
+        with pytest.raises(TimeoutError):
+            runtime.invoke({"action": "sleep", "seconds": 1}, timeout=0.1)
+        with pytest.raises(LambdaRuntimeError, match="still at work"):
+            runtime.invoke()
+        until = time.monotonic() + 30
+        while runtime.log.count("REPORT RequestId") < 2 and time.monotonic() < until:
+            time.sleep(0.01)
+        assert runtime.invoke().error is None
+        assert runtime.pid == pid
+
+
+def test_it_is_started_once(code_dir: Path) -> None:
+    with LambdaRuntime("plain.handler", code_dir=code_dir) as runtime:
+        with pytest.raises(LambdaRuntimeError, match="the environment is running already"):
+            runtime.start()
+        assert runtime.invoke().error is None
+        runtime.kill()
+        runtime.start()
+        assert runtime.invoke().error is None
+
+
 def test_command_prefix(code_dir: Path) -> None:
     prefix = ("env", "PREFIXED=yes")
     with LambdaRuntime("plain.handler", code_dir=code_dir, command_prefix=prefix) as runtime:

@@ -192,6 +192,17 @@ def test_restart_ends_sessions_and_keeps_port_and_data(server: Server) -> None:
     assert server.execute("select count(*) from kept") == [(count,)]
 
 
+@pytest.mark.sampled(1, "waits ten seconds")
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_paused_server_lets_nobody_wait_for_ever(kind: type[Server]) -> None:
+    with kind() as server:
+        server.pause()
+        with pytest.raises((psycopg.OperationalError, pymysql.err.OperationalError), match="time"):
+            server.execute("select 1")
+        server.resume()
+        assert server.execute("select 1") == [(1,)]
+
+
 def test_pause_answers_nothing_until_resume(server: Server) -> None:
     answers: list[object] = []
     with closing(open_session(server, timeout=60)) as session:
