@@ -1,6 +1,15 @@
 """Every error of the package's own. It is raised `from` the driver's or the SDK's error if there is one."""
 
 
+def without_password(text: str) -> str:
+    """Hide what may be a password: somebody may have given a URL in place of another value."""
+    if "://" in text and "@" in text:
+        import re  # here, because the warm path and most cold starts do without it
+
+        text = re.sub(r"://\S*?:.*@", "://***@", text, flags=re.DOTALL)
+    return text
+
+
 class LambdaPoolError(Exception):
     """Root of all errors raised by lambda_pool."""
 
@@ -11,11 +20,7 @@ class ConfigError(LambdaPoolError, ValueError):
     """
 
     def __init__(self, text: str) -> None:
-        """Hide what may be a password: somebody may have given a URL in place of another value."""
-        if "://" in text and "@" in text:
-            import re  # here, because the warm path and most cold starts do without it
-
-            text = re.sub(r"://\S*?:.*@", "://***@", text, flags=re.DOTALL)
+        text = without_password(text)
         if not text.isascii():
             # The Lambda runtime encodes an error of Init as Latin-1, and its caller reads UTF-8: only ASCII arrives.
             text = text.encode("ascii", "backslashreplace").decode()

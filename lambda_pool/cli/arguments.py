@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from pathlib import Path
 
 
 def seconds(text: str) -> float:
@@ -54,6 +55,13 @@ def function_name(text: str) -> str:
             f"{text!r} is not a function's name: at most 64 letters, digits, - and _, no ARN, no alias"
         )
     return text
+
+
+def file(text: str) -> Path:
+    """A file's path; a URL is refused, before an error of the system shows it."""
+    if "://" in name(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a file's path")
+    return Path(text)
 
 
 def arn(text: str) -> str:

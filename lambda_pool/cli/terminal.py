@@ -14,6 +14,8 @@ import time
 from collections.abc import Collection, Sequence
 from typing import TextIO
 
+from lambda_pool.errors import without_password
+
 _CODES = {"red": "31", "green": "32", "yellow": "33", "bold": "1", "dim": "2"}
 WIDTH = 80
 """Columns where the output is not a terminal."""
@@ -107,7 +109,8 @@ def complain(command: str, reason: object) -> int:
     It is one line, so that programs can read it. On a terminal it is folded.
     """
     name = f"lambda-pool {command}".strip()
-    text = f"{name}: {str(reason).removeprefix(f'pool {name}: ')}"  # a command's own pool has the command's name
+    said = without_password(str(reason)).removeprefix(f"pool {name}: ")  # a command's own pool has the command's name
+    text = f"{name}: {said}"
     print("\n".join(fold(text)) if sys.stderr.isatty() else text, file=sys.stderr)
     return 2
 

@@ -6,10 +6,9 @@ import argparse
 import json
 import math
 import sys
-from pathlib import Path
 from typing import Any
 
-from lambda_pool.cli.arguments import function_name, integer, number
+from lambda_pool.cli.arguments import file, function_name, integer, number
 from lambda_pool.cli.database import add_database
 from lambda_pool.cli.terminal import Progress, Terminal, complain
 from lambda_pool.config import DEFAULT_PREFIX
@@ -102,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--region", help="AWS region to ask in (default: as the SDKs find it)")
     parser.add_argument("--json", action="store_true", help="print the plan as JSON")
     parser.add_argument(
-        "--chart", type=Path, metavar="FILE.svg", help="write the chart to this SVG file instead of printing it"
+        "--chart", type=file, metavar="FILE.svg", help="write the chart to this SVG file instead of printing it"
     )
 
 

@@ -99,6 +99,14 @@ def test_a_word_too_many_is_refused_without_its_password(command: str) -> None:
     assert "unrecognized arguments: postgresql://*** (" in done.stderr
 
 
+@pytest.mark.parametrize("option", ["--instance", "--acu", "--chart", "--engine", "--proxy", "--max-connections"])
+def test_a_url_in_the_place_of_another_value_is_shown_without_its_password(option: str) -> None:
+    done = run(*PLAN[: 1 if option in {"--instance", "--acu"} else None], "--environments", "3", option, NOBODY_THERE)
+    assert done.returncode == 2
+    assert "hunter2" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_aws_region_says_where_to_ask() -> None:
     done = run("plan", "--max-connections", "9", "--function", "orders", AWS_REGION="eu-central-1")
     assert (done.returncode, done.stdout) == (2, "")
