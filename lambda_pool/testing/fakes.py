@@ -66,7 +66,7 @@ class FakeConnection:
         begins, link.in_transaction = not link.in_transaction and link.autocommit, True
         try:
             yield
-            link.check_transaction()
+            _check_transaction(link)
         except BaseException:
             link.failed = False
             raise
@@ -75,11 +75,19 @@ class FakeConnection:
 
     def commit(self) -> None:
         """End the transaction, as a borrower might. Raises FakeError where psycopg refuses."""
-        self._driver.links[self.number].end_own("commit")
+        link = self._own("commit")
+        if link.commit(None) is Outcome.FAILED:
+            raise FakeError(Failure.OTHER, "COMMIT came after a statement of this transaction had failed")
 
     def rollback(self) -> None:
         """Undo the transaction, as a borrower might. Raises FakeError where psycopg refuses."""
-        self._driver.links[self.number].end_own("rollback")
+        self._own("rollback").rollback(None)
+
+    def _own(self, name: str) -> "FakeEngineConnection":
+        link = self._driver.links[self.number]
+        if link.guarded:
+            raise FakeError(Failure.OTHER, f"Explicit {name}() forbidden inside Pool.run()")
+        return link
 
     def close(self) -> None:
         """Close it, as a borrower might."""
@@ -172,7 +180,7 @@ class FakeEngineConnection:
 
     def execute(self) -> None:
         """A borrower's statement. As on PostgreSQL, one that fails makes the server refuse the rest."""
-        self.check_transaction()
+        _check_transaction(self)
         self.in_transaction = self.in_transaction or not self.autocommit
         try:
             self.do("execute")
@@ -181,21 +189,6 @@ class FakeEngineConnection:
             raise
         if not self.alive or self.driver_connection.closed:
             raise FakeError(Failure.LOST)
-
-    def check_transaction(self) -> None:
-        """Raises FakeError if a statement of the transaction has failed."""
-        if self.failed and self.alive:
-            raise FakeError(
-                Failure.OTHER, "current transaction is aborted, commands ignored until end of transaction block"
-            )
-
-    def end_own(self, name: str) -> None:
-        """The borrower's own `commit` or `rollback`."""
-        if self.guarded:
-            raise FakeError(Failure.OTHER, f"Explicit {name}() forbidden inside Pool.run()")
-        ended = self.commit(None) if name == "commit" else self.rollback(None)
-        if name == "commit" and ended is Outcome.FAILED:
-            raise FakeError(Failure.OTHER, "COMMIT came after a statement of this transaction had failed")
 
     def sessions(self, timeout: float) -> tuple[int, int]:
         """See `FleetConnection`; not in the history, which tests compare as a whole."""
@@ -292,6 +285,14 @@ class FakeEngineConnection:
         """See `EngineConnection`."""
         self.history.append("abort")
         self.alive = False
+
+
+def _check_transaction(link: FakeEngineConnection) -> None:
+    """Raises FakeError if a statement of the transaction has failed."""
+    if link.failed and link.alive:
+        raise FakeError(
+            Failure.OTHER, "current transaction is aborted, commands ignored until end of transaction block"
+        )
 
 
 class FakeDriver:
