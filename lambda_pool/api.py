@@ -185,14 +185,18 @@ class Pool(Generic[Conn]):
             observers = sources.listed(observers)
         if endpoint is None:
             endpoint, proxy = sources.endpoint_at(config)
-            if proxy and not config.url.pooled:
-                config = config.replace(url=config.url.replace(pooled=True))
-                configuration.check_pooled(config)
         elif config.url.hostaddr:
             raise ConfigError(
                 "hostaddr in the URL is not valid with endpoint=...: "
                 "the connection would not go through that endpoint; keep one"
             )
+        else:
+            proxy = sources.is_proxy(endpoint)
+        if proxy and not config.url.pooled:
+            config = config.replace(url=config.url.replace(pooled=True))
+            configuration.check_pooled(config)
+        auth = auth or UrlAuth(config.url.password)
+        sources.check_login(config, auth, endpoint)
         if config.trace_comment:
             from .engines import traceparent  # noqa: F401 - raises ConfigError if a package is missing
         engine = self._engine_for(config.url.engine)
@@ -200,7 +204,7 @@ class Pool(Generic[Conn]):
         self._core = ConnectionPool(
             config,
             engine,
-            auth or UrlAuth(config.url.password),
+            auth,
             endpoint,
             sources.observers_of(config) if observers is None else observers,
         )

@@ -24,7 +24,7 @@ from .errors import (
 from .events import ConnectFailed, CredentialsRefreshed, EndpointRefreshed, Opened, Server, SlowQuery, TimedOut
 from .invocation import Deadline, time_out
 from .secret import Secret
-from .tls import advice, choose, with_certificate
+from .tls import advice, choose, weaker, with_certificate
 from .waiting import OverdueError, aside, pause
 
 log: logging.Logger = logging.getLogger("lambda_pool")
@@ -36,15 +36,6 @@ _AT_HAND = (UrlAuth, FixedEndpoint)
 
 # Failures that may mean that the endpoint is no longer at this address. The others come from a server that answers.
 _MOVES = frozenset(Failure) - {Failure.REJECTED, Failure.TOO_MANY}
-
-_ONLY_IAM = (
-    "The RDS API says that only IAM logins are accepted there, but this was a password: use auth=IamToken() "
-    "(LAMBDA_POOL_AUTH=iam), or allow passwords for this user in the proxy's authentication settings"
-)
-_NO_IAM = (
-    "The RDS API says that IAM logins are not enabled there: enable IAM database authentication on the instance or "
-    "cluster, or IAM authentication for this user on the proxy; or log in with SecretsManager(...), not IamToken()"
-)
 
 # A timeout of 0 would mean "no bound" to a driver.
 _SHORTEST = 0.001
@@ -67,6 +58,8 @@ class Connector:
         self._defaults = engine.defaults()
         self.auth = auth
         self.endpoint = endpoint
+        if config.url.sslmode is not None:
+            self._refuse_plain_text(config.url.sslmode)
         self._events = events
         self._hosts: dict[Role, str] = {}
         self._application_name = f"{function_and_version()} {events.name}".strip()
@@ -264,22 +257,17 @@ class Connector:
         if proxy and not url.pooled:
             check_pooled(self._config)
             self.engine.arguments(url.parameters, self._config.connect_args, pooled=True)
-        needs_tls = self.auth.needs_tls
         tls = choose(
             host,
             url.sslmode,
             url.sslrootcert,
             proxy=proxy,
-            required=needs_tls or endpoint.requires_tls or url.encrypted or url.sslcert is not None,
+            required=self.auth.needs_tls or endpoint.requires_tls or url.encrypted or url.sslcert is not None,
             hostaddr=hostaddr,
             default_mode=defaults.sslmode,
             default_root_cert=defaults.sslrootcert,
         )
-        if needs_tls and not tls.required:
-            raise ConfigError(
-                f"sslmode={tls.mode!r} is not valid with {_source(self.auth)}: its password must never travel "
-                "unencrypted; leave sslmode out, or make it 'verify-full'"
-            )
+        self._refuse_plain_text(tls.mode)
         if url.sslcert is not None:
             tls = with_certificate(tls, url.sslcert, url.sslkey or "", url.sslpassword)
         return ConnectRequest(
@@ -305,6 +293,14 @@ class Connector:
             trace_comment=self._config.trace_comment,
         )
 
+    def _refuse_plain_text(self, mode: str) -> None:
+        """Raise ConfigError for an sslmode with which a password could travel that must not be heard."""
+        if self.auth.needs_tls and weaker(mode, "require"):
+            raise ConfigError(
+                f"sslmode={mode!r} is not valid with {_source(self.auth)}: its password must never travel unencrypted; "
+                "leave sslmode out, or make it 'verify-full'"
+            )
+
     def _timer(self, host: str, *, pooled: bool) -> float:
         """After how many idle seconds the server is told to end the session; 0 if it is told nothing."""
         if pooled or not self._tells_timer or is_dsql(host):
@@ -317,6 +313,8 @@ class Connector:
             self.auth.rejected(credentials)
             if credentials.cached:
                 self._events.emit(CredentialsRefreshed(self._events.name))
+        from .hints import contradiction
+
         if kind in _MOVES or (kind is Failure.REJECTED and contradiction(credentials, endpoint)):
             self.endpoint.failed(endpoint)
 
@@ -405,6 +403,8 @@ class Connector:
         self, error: Exception, kind: Failure, request: ConnectRequest, endpoint: Endpoint, refused: Exception | None
     ) -> str:
         """What to do about a refusal; empty if nobody knows."""
+        from .hints import FULL, contradiction, of_refusal
+
         if kind is Failure.REJECTED:
             # Said only after a login was tried: the API's answer may be an hour old, and the server's is the truth.
             hint = getattr(self.auth, "hint", None)
@@ -413,8 +413,6 @@ class Connector:
             )
             if found:
                 return found
-        from .hints import FULL, of_refusal
-
         return of_refusal(str(refused or error), self._config.url.engine, request) or (FULL if refused else "")
 
 
@@ -435,13 +433,6 @@ def _source(source: object) -> str:
     """How an error names a source. The repr of a user's own class may show its password."""
     ours = getattr(type(source).__repr__, "__module__", "").partition(".")[0] == __package__
     return repr(source) if ours else type(source).__name__
-
-
-def contradiction(credentials: Credentials, endpoint: Endpoint) -> str:
-    """What to do if the RDS API says that this kind of login is not accepted there; otherwise empty."""
-    if endpoint.iam is None or endpoint.iam is credentials.iam:
-        return ""
-    return _ONLY_IAM if endpoint.iam else _NO_IAM
 
 
 def one_line(error: BaseException, most: int | None = 500) -> str:

@@ -3,7 +3,9 @@
 Loaded only when there is something to explain.
 """
 
+from .auth.base import Credentials
 from .config.parts import ENGINE_AT
+from .endpoints.base import Endpoint
 from .engines.base import ConnectRequest
 from .invocation import Deadline
 from .tls import advice_on_own_certificate
@@ -17,7 +19,22 @@ FULL = (
 ASLEEP = "It may be asleep, as Aurora is at 0 ACU: it takes about 15 seconds to resume, and 30 or more after a day"
 _LOGIN = 0.2  # seconds that a login may take where the server is awake
 _BY_THE_HOUR = ("max_questions", "max_updates", "max_connections_per_hour")
+_ONLY_IAM = (
+    "The RDS API says that only IAM logins are accepted there, but this was a password: use auth=IamToken() "
+    "(LAMBDA_POOL_AUTH=iam), or allow passwords for this user in the proxy's authentication settings"
+)
+_NO_IAM = (
+    "The RDS API says that IAM logins are not enabled there: enable IAM database authentication on the instance or "
+    "cluster, or IAM authentication for this user on the proxy; or log in with SecretsManager(...), not IamToken()"
+)
 _WRONG_PASSWORD = ("no password supplied", "password authentication failed", "(1045,")
+
+
+def contradiction(credentials: Credentials, endpoint: Endpoint) -> str:
+    """What to do if the RDS API says that this kind of login is not accepted there; otherwise empty."""
+    if endpoint.iam is None or endpoint.iam is credentials.iam:
+        return ""
+    return _ONLY_IAM if endpoint.iam else _NO_IAM
 
 
 def asleep(deadline: Deadline) -> str:

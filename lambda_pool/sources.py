@@ -8,6 +8,7 @@ from .aws.hosts import is_dsql, recognise
 from .endpoints.base import Endpoint, EndpointSource, FixedEndpoint
 from .errors import ConfigError
 from .events import Observer
+from .tls import choose
 
 _AUTH = ("credentials", "needs_tls", "rejected", "forget")
 _ENDPOINT = ("resolve", "has_reader", "failed", "forget")
@@ -27,6 +28,27 @@ def check(auth: Auth | None, endpoint: EndpointSource | None) -> None:
             raise ConfigError(f"{option} is not valid: it must be an object such as {example}, not {given}")
         if lacks:
             raise ConfigError(f"{option} is not valid: {type(value).__name__} has no {', '.join(lacks)}")
+
+
+def check_login(config: configuration.Config, auth: Auth, endpoint: EndpointSource) -> None:
+    """Raise ConfigError if no connect could ever log in like this."""
+    url = config.url
+    if url.sslrootcert is not None:  # some host in another place stands for all
+        choose("elsewhere.example", url.sslmode, url.sslrootcert, proxy=False, required=False)
+    if auth.needs_tls:
+        from .auth.iam import IamToken
+
+        if isinstance(auth, IamToken):
+            known = endpoint.endpoints if isinstance(endpoint, FixedEndpoint) else (None,)
+            for each in known:
+                auth.check(None if each is None else each.host, url.user)
+
+
+def is_proxy(endpoint: EndpointSource) -> bool:
+    """Whether it leads to an RDS Proxy, wherever that is."""
+    from .endpoints.rds import RdsProxy
+
+    return isinstance(endpoint, RdsProxy)
 
 
 def listed(observers: Sequence[Observer]) -> tuple[Observer, ...]:

@@ -92,6 +92,12 @@ class IamToken(Forgetful):
         self._tokens = {}
         self._identity = AwsIdentity()
 
+    def check(self, host: str | None, user: str) -> None:
+        """Raise ConfigError if nothing can be signed for this user, or at this host (None: not known yet)."""
+        _check_user(user)
+        if host is not None:
+            _authority(host, 1)
+
     def hint(self, host: str, user: str) -> str:
         """What to check when a fresh token for `user` at `host` was refused."""
         region = self._region_for(host)

@@ -61,7 +61,7 @@ class FixedEndpoint:
     has_reader = False
 
     def __init__(self, *endpoints: Endpoint, share: Callable[[], float] = float) -> None:
-        self._endpoints = tuple(dict.fromkeys(endpoints))
+        self.endpoints: tuple[Endpoint, ...] = tuple(dict.fromkeys(endpoints))
         self._share = share
         self._current: Endpoint
         self.forget()
@@ -69,7 +69,7 @@ class FixedEndpoint:
     @property
     def several(self) -> bool:
         """Whether there is another host to go to."""
-        return len(self._endpoints) > 1
+        return len(self.endpoints) > 1
 
     def resolve(self, role: Role, timeout: float) -> Endpoint:
         """The host that is used now, for either role."""
@@ -79,12 +79,12 @@ class FixedEndpoint:
         """Go on to the next host, unless that was done already. No address is cached: DNS is asked at each connect."""
         current = self._current
         if (endpoint.host, endpoint.port) == (current.host, current.port):
-            self._current = self._endpoints[(self._endpoints.index(current) + 1) % len(self._endpoints)]
+            self._current = self.endpoints[(self.endpoints.index(current) + 1) % len(self.endpoints)]
 
     def forget(self) -> None:
         """Choose again where to begin."""
-        self._current = self._endpoints[int(self._share() * len(self._endpoints))]
+        self._current = self.endpoints[int(self._share() * len(self.endpoints))]
 
     def __repr__(self) -> str:
-        hosts = ", ".join(f"{each.host!r}, {each.port}" for each in self._endpoints)
+        hosts = ", ".join(f"{each.host!r}, {each.port}" for each in self.endpoints)
         return f"FixedEndpoint({hosts})"

@@ -22,9 +22,9 @@ from lambda_pool.cli.doctor.report import Finding, Redactor, failed, ok, warning
 from lambda_pool.cli.doctor.room import room
 from lambda_pool.cli.doctor.words import of_auth, of_error
 from lambda_pool.cli.terminal import duration
-from lambda_pool.connector import contradiction
 from lambda_pool.endpoints.base import Endpoint, FixedEndpoint, Role
 from lambda_pool.engines.base import TRANSIENT, ConnectRequest, Failure, FleetConnection
+from lambda_pool.hints import contradiction
 from lambda_pool.invocation import Deadline
 from lambda_pool.pool import ConnectionPool
 from lambda_pool.tls import Tls, context, is_local

@@ -332,8 +332,8 @@ def test_no_credentials(server: Server, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_plain_text_is_refused_for_tokens(server: Server) -> None:
     url = f"{server.scheme}://app@localhost:{server.port}/d?sslmode=disable"
-    found = examine(Pool(url, auth=IamToken(), observers=()))
-    assert "must never travel unencrypted" in found.said("tls") + found.said("dns")
+    code, out = command(env={"LAMBDA_POOL_URL": url, "LAMBDA_POOL_AUTH": "iam"})
+    assert (code, "must never travel unencrypted" in out) == (2, True)
 
 
 # --- name and address -------------------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ import lambda_pool
 from lambda_pool.api import core_of
 from lambda_pool.auth.iam import IamToken
 from lambda_pool.auth.secrets import SecretsManager
+from lambda_pool.endpoints.base import Endpoint, FixedEndpoint
 from lambda_pool.endpoints.rds import AuroraCluster, RdsProxy
 
 URL = "postgresql://app@db.example/app"
@@ -21,6 +22,42 @@ def test_what_is_no_source_is_refused_and_not_shown(option: str, example: str) -
     with pytest.raises(lambda_pool.ConfigError, match=rf"{option}.*{re.escape(example)}.*not str") as caught:
         lambda_pool.Pool(URL, **arguments)
     assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("make", [lambda_pool.Pool, lambda_pool.AsyncPool])
+@pytest.mark.parametrize(
+    ("url", "given", "said"),
+    [
+        ("postgresql://db.example/app", {"auth": IamToken()}, "IamToken needs the database user"),
+        ("mysql:///app", {"auth": IamToken(), "endpoint": RdsProxy("p")}, "IamToken needs the database user"),
+        ("postgresql://app@/app", {"auth": IamToken()}, "IamToken signs the host name"),
+        ("postgresql://app@/app?host=/run/postgresql", {"auth": IamToken()}, "IamToken signs the host name"),
+        (f"{URL}?sslmode=prefer", {"auth": IamToken(), "endpoint": AuroraCluster("c")}, "never travel unencrypted"),
+        (f"{URL}?sslrootcert=rds-eu-nowhere-9", {}, "no certificate authorities are shipped for a region"),
+        (f"{URL}?sslrootcert=rds-proxy&sslmode=verify-ca", {}, "would accept any certificate"),
+        ("postgresql://app@/app", {"endpoint": RdsProxy("p"), "reset": "session"}, "reset='session' is not valid"),
+        ("postgresql://app@/app?options=-cx%3D1", {"endpoint": RdsProxy("p")}, "not valid behind an RDS Proxy"),
+    ],
+)
+def test_what_no_connect_could_do_is_refused_when_the_pool_is_made(
+    make: Callable[..., Any], url: str, given: dict[str, Any], said: str
+) -> None:
+    with pytest.raises(lambda_pool.ConfigError, match=said):
+        make(url, **given)
+
+
+@pytest.mark.parametrize(
+    ("url", "given"),
+    [
+        ("postgresql://app@/app", {"auth": IamToken(), "endpoint": RdsProxy("p")}),
+        ("postgresql://app@/app", {"auth": IamToken(), "endpoint": FixedEndpoint(Endpoint("db.example", 5432))}),
+        (f"{URL}?sslrootcert=/not/there/yet.pem", {}),
+        (f"{URL}?sslrootcert=system", {}),
+        (f"{URL}?sslrootcert=rds&sslmode=verify-ca", {}),
+    ],
+)
+def test_what_a_connect_may_do_is_left_to_it(url: str, given: dict[str, Any]) -> None:
+    lambda_pool.Pool(url, **given)
 
 
 @pytest.mark.parametrize(("option", "given"), [("auth", IamToken), ("endpoint", RdsProxy)])
