@@ -12,6 +12,7 @@ from django.db.backends.postgresql.psycopg_any import IsolationLevel
 from django.utils.asyncio import async_unsafe
 
 from ...engines.psycopg.cursors import tracked
+from ...errors import LambdaPoolError
 from ..borrowed import Borrowed
 from ..client import CompletedClient
 from ..creation import ClosingCreation
@@ -53,7 +54,7 @@ def _streaming(kind: Any) -> Any:
                 return
             try:
                 super().close()
-            except base.Database.Error as error:
+            except (base.Database.Error, LambdaPoolError) as error:  # the latter at a deadline
                 self.note_error(error)
                 if not borrowed.lost():  # otherwise the cursor went with its session
                     raise

@@ -18,7 +18,7 @@ from tests.frameworks.django.conftest import Statements, Use, backend_of, descri
 from tests.frameworks.django.shop.models import Order
 from tests.support.context import LambdaContext
 from tests.support.deadlock import Deadlock
-from tests.support.invoked import invoked
+from tests.support.invoked import Context, invoked
 
 POSTGRESQL = pytest.mark.parametrize("database", ["postgresql"], indirect=True)
 MYSQL = pytest.mark.parametrize("database", ["mysql"], indirect=True)
@@ -516,6 +516,25 @@ def test_a_stream_that_is_lost_when_it_was_read(connection: Any, database: Datab
         stream.close()
         assert [order.name for order in Order.objects.all()] == ["first"]
     assert Order.objects.count() == 1
+
+
+@POSTGRESQL
+def test_a_stream_that_is_left_on_a_silent_server(use: Use, proxy: FaultyProxy) -> None:
+    """Its CLOSE is cut off by the deadline. Python would log the error of a generator that is given up."""
+    connection = use(port=proxy.port, cancel_before_deadline=0.3)
+    Order.objects.bulk_create([Order(name=f"order {number}") for number in range(5)])
+    end = time.monotonic() + 2.0
+
+    @handler
+    def first(event: object, context: object) -> str:
+        for order in Order.objects.order_by("id").iterator(chunk_size=2):
+            proxy.swallow("to_client", new=False)
+            return str(order.name)
+        return "none"
+
+    assert first({}, Context(lambda: (end - time.monotonic()) * 1000, "one")) == "order 0"
+    assert stats(connection).size == 0
+    assert Order.objects.count() == 5
 
 
 def test_a_reader_beside_a_writer(use: Use, database: Database) -> None:
