@@ -138,8 +138,8 @@ def _give_back(callers: set[str]) -> list[str]:
             elif not wrapper.closed_amid:  # that was reported already
                 log.warning("Django's %r was left in a transaction, which is rolled back", wrapper.alias)
         if isinstance(wrapper, PooledWrapper):
-            wrapper.give_back()
-            wrapper.forget_blocks()  # of an atomic() that never ends
+            wrapper.forget_blocks()  # of an atomic() that never ends, or whose end is told below
+            wrapper.close()
             wrapper.closed_amid = False
         else:
             wrapper.close_if_unusable_or_obsolete()

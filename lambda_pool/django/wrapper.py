@@ -115,7 +115,7 @@ class PooledWrapper:
         self._close()  # what an exception from a signal handler kept an earlier close() from giving back
         deadline = None
         for last in (False, True):
-            borrowed = Borrowed(self.home(), self.alias, deadline)
+            self._borrowed = borrowed = Borrowed(self.home(), self.alias, deadline)
             deadline, core = borrowed.deadline, borrowed.home.core
             try:
                 with borrowed.limited(deadline.left()):
@@ -124,15 +124,13 @@ class PooledWrapper:
                     else:
                         self._prepare(borrowed)
             except BaseException as error:
-                self._borrowed = self.connection = None
-                borrowed.give_back(error.__cause__ or error)
+                self._drop(error)
                 if not unavailable.may_replace(core, error.__cause__ or error, deadline, last=last):
                     raise
             else:
                 return
 
     def _prepare(self, borrowed: Borrowed) -> None:
-        self._borrowed = borrowed
         with borrowed.link.uncounted():  # it is done again after a reset
             super().connect()  # type: ignore[misc]
         if borrowed.link.status() not in AT_REST:  # with AUTOCOMMIT off
@@ -146,7 +144,6 @@ class PooledWrapper:
         self.forget_blocks()
         self.errors_occurred = False
         self._never_obsolete()
-        self._borrowed = borrowed
         self.connection = self.get_new_connection({})
         self.autocommit = self.settings_dict["AUTOCOMMIT"]
         if connection_created.has_listeners(type(self)):
@@ -193,10 +190,6 @@ class PooledWrapper:
         if self.in_atomic_block and self.is_in_transaction():
             log.warning(_CLOSED, self.alias)
             self.closed_amid = True
-        self.give_back()
-
-    def give_back(self) -> None:
-        """The same, without a warning: somebody has said already what becomes of the transaction."""
         super().close()  # type: ignore[misc]
         if self.closed_in_transaction:
             self.connection = None  # somebody else may have it by now
@@ -274,9 +267,14 @@ class PooledWrapper:
 
         It would connect again for that and, if this failed, hide what became of COMMIT.
         """
-        borrowed, self._borrowed, self.connection = self._borrowed, None, None
-        if borrowed is not None:
-            borrowed.give_back(error.__cause__ or error)
+        borrowed, self._borrowed = self._borrowed, None
+        hooks = self.run_on_commit
+        try:
+            self.close()  # in which a subclass, such as the backend of django-tenants, forgets what it has set
+        finally:
+            self.connection, self.run_on_commit = None, hooks
+            if borrowed is not None:
+                borrowed.give_back(error.__cause__ or error)
 
     def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
         """Like Django's, but it opens no connection only to set what each new one has anyway.

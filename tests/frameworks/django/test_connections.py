@@ -16,10 +16,13 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.signals import connection_created
 
 from lambda_pool import AuroraCluster, ConnectError, lifecycle
+from lambda_pool.django import CommitUncertain
+from lambda_pool.django import handler as decorated
 from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
 from tests.frameworks.django.conftest import Statements, Use, backend_of, names, request_ends, stats
 from tests.frameworks.django.shop.models import Order
+from tests.support.context import LambdaContext
 from tests.support.interrupts import every_place, handler, run_interrupted
 from tests.support.places import OURS
 
@@ -330,6 +333,46 @@ def test_a_manual_transaction_does_not_go_on_elsewhere(connection: Any, database
     connection.close()
     assert connection.get_autocommit()
     assert names(database) == []
+
+
+def test_a_subclass_is_told_of_each_connection_that_goes(
+    use: Use, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By close(), in which backends such as django-tenants forget what they have set on the session."""
+    known: list[Any] = []  # the connection that the subclass has set up
+
+    def use_it() -> None:
+        conn = connection.cursor().db.connection
+        assert known in ([], [conn])
+        known[:] = [conn]
+
+    def created(sender: object, connection: Any, **_: object) -> None:
+        use_it()
+        raise ZeroDivisionError
+
+    with FaultyProxy("127.0.0.1", database.server.port) as proxy:
+        connection = use(port=proxy.port)
+        backend = type(connection)
+
+        def close(self: Any) -> None:
+            known.clear()
+            backend.close(self)
+
+        monkeypatch.setattr(connection, "__class__", type("Subclass", (backend,), {"close": close}))
+        decorated(lambda event, context: use_it())({}, LambdaContext())
+        assert known == [], "it went back to the pool"
+        with pytest.raises(CommitUncertain), transaction.atomic():
+            use_it()
+            Order.objects.create(name="perhaps")
+            proxy.cut(after=0, direction="to_client")
+        assert known == [], "it was lost"
+        connection_created.connect(created)
+        try:
+            with pytest.raises(ZeroDivisionError):
+                connection.cursor()
+        finally:
+            connection_created.disconnect(created)
+        assert known == [], "it could not be set up"
 
 
 def test_the_driver_connection_that_is_closed_by_hand(connection: Any, database: Database) -> None:
