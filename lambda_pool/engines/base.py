@@ -397,12 +397,14 @@ def warn_left_prepared(xid: str, by: str) -> None:
 
 
 def cancelled(error: BaseException, *, answered: bool) -> DeadlineExceeded:
-    """The error for a statement that was ended because its invocation ends. `answered`: `error` is the server's.
+    """The error for a statement that the pool has ended. `answered`: `error` is the server's.
 
     Otherwise the pool shut the socket, and the driver says that the server did it.
     """
     said = f": {type(error).__name__}: {error}" if answered else "; the server did not answer"
-    found = DeadlineExceeded(f"the statement was ended because its invocation ends (see cancel_before_deadline){said}")
+    found = DeadlineExceeded(
+        f"the statement was ended because its invocation, its request or this environment ends{said}"
+    )
     note_failure(found)
     return found
 

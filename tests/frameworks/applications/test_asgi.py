@@ -135,6 +135,37 @@ class TestDeadline:
             time.sleep(0.01)
         pool.close()
 
+    @pytest.mark.parametrize("server", ["postgres", "mariadb"], indirect=True)
+    def test_a_statement_that_outlives_its_request_says_why_it_was_ended(self, server: Server) -> None:
+        pool = lambda_pool.Pool(server.url(), max_size=2)
+        postgres = server.scheme == "postgresql"
+        sleep = "select pg_sleep(30)" if postgres else "select sleep(30) from dual"
+        seen = "pg_stat_activity where query" if postgres else "information_schema.processlist where info"
+        errors: list[Exception] = []
+
+        def work() -> None:
+            try:
+                with pool.connection() as conn:
+                    conn.cursor().execute(sleep)
+            except Exception as error:
+                errors.append(error)
+
+        def route(request: Request) -> Response:
+            threads.append(threading.Thread(target=copy_context().run, args=[work]))
+            threads[0].start()
+            until = time.monotonic() + 30
+            while not server.execute(f"select 1 from {seen} = '{sleep}'"):
+                assert time.monotonic() < until
+                time.sleep(0.01)
+            return JSONResponse({})
+
+        threads: list[threading.Thread] = []
+        ask(around(route, pool, request_timeout=60))
+        threads[0].join(25)
+        assert [type(error) for error in errors] == [lambda_pool.DeadlineExceeded]
+        assert "because its invocation, its request or this environment ends" in str(errors[0])
+        pool.close()
+
 
 @pytest.mark.parametrize("how", ["ends", "is cancelled"])
 def test_it_is_cleaned_up_though_the_loops_threads_are_all_taken(server: Server, how: str) -> None:
