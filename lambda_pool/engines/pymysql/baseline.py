@@ -41,19 +41,21 @@ class BaselineConnection:
         self._reset = "" if pooled else reset
         self._database: bytes | None = conn.db.encode() if isinstance(conn.db, str) else conn.db
         self._set_up = False  # a framework changed the session, which no reset may undo
+        self._always_read_only = look(conn.init_command or "", several=False).read_only
         self.set_baseline()
         self._autocommit = conn.wanted
         # By the name that the server knows. A new session has what is set globally, which may be read-only.
         name = b"tx_read_only" if "MariaDB" in conn.server_version else b"transaction_read_only"
         self._read_write = b"SET SESSION %s = DEFAULT" % name
-        self._always_read_only = look(conn.init_command or "", several=False).read_only
         self._resetting = self._was_reset = self._rolled_back = self._lacks_set_up = False
         self.backend_id: int = conn.thread_id()  # type: ignore[no-untyped-call]
 
     def set_baseline(self) -> None:
         """The server is not told again what the framework told it: a connection that needs a reset is then closed."""
         conn = self.driver_connection
-        self._set_up = self._set_up or conn.noted.changed
+        noted = conn.noted
+        self._set_up = self._set_up or noted.changed
+        self._always_read_only |= noted.read_only and noted.isolation_changed and not noted.reader
         self._autocommit = bool(conn.server_status & _AUTOCOMMIT)
         self._attributes = _attributes_of(conn)
         self._codecs = dict(conn.encoders), dict(conn.decoders)

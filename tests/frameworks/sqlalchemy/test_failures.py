@@ -185,8 +185,19 @@ def test_a_writer_that_became_a_reader_is_left(pg: Database) -> None:
     assert pg.is_gone(first)
 
 
-def test_what_a_read_only_engine_is_refused_is_no_failover(database: Database, make: Make) -> None:
-    engine = make(readonly=True)
+@pytest.mark.parametrize("by", ["readonly=True", "a listener"])
+def test_what_a_read_only_engine_is_refused_is_no_failover(database: Database, make: Make, by: str) -> None:
+    engine = make(readonly=by == "readonly=True")
+    if by == "a listener":
+
+        @event.listens_for(engine, "connect")
+        def only_read(conn: Any, record: object) -> None:
+            if database.engine == "postgresql":
+                conn.read_only = True
+                return
+            with conn.cursor() as cursor:
+                cursor.execute("set session transaction read only")
+
     for number in range(3):
         with pytest.raises(DBAPIError), engine.begin() as conn:
             conn.execute(table_of(database).insert().values(id=number))
