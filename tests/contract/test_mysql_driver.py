@@ -521,6 +521,13 @@ def test_a_very_long_comment_is_looked_past_in_no_time() -> None:
         ("create or replace table t (temporary int)", "implicit"),
         ("analyze local table t", "implicit"),
         ("set password = 'x'", "implicit"),
+        ("set default role none", "implicit"),
+        ("set default role none", "may_end"),
+        ("import table from '/t.sdi'", "implicit"),
+        ("backup stage start", "implicit"),
+        ("set @@session.autocommit := 'ON'", "commits"),
+        ("set autocommit = @kept", "commits"),
+        ("set session autocommit  =  off", "may_end but not commits"),
         ("call p()", "opaque"),
         ("begin not atomic commit; end", "opaque"),
         ("rollback", "reads"),
@@ -532,7 +539,11 @@ def test_a_very_long_comment_is_looked_past_in_no_time() -> None:
 def test_what_a_statement_says_of_itself(statement: str, fact: str) -> None:
     for text in (statement, statement.encode()):
         seen = look(text, several=False)
-        if fact.startswith("nothing but "):
+        if " but not " in fact:
+            is_so, is_not = fact.split(" but not ")
+            assert getattr(seen, is_so)
+            assert not getattr(seen, is_not)
+        elif fact.startswith("nothing but "):
             assert seen == Look(**{fact.removeprefix("nothing but "): True}), seen
         else:
             assert getattr(seen, fact), seen

@@ -28,7 +28,7 @@ _STAYING = (
 # First words of statements that commit before they do their own work; that stays committed if they fail.
 _IMPLICIT = frozenset(
     {"alter", "create", "drop", "truncate", "rename", "grant", "revoke", "lock", "unlock", "flush", "reset", "optimize"}
-    | {"repair", "check", "cache", "install", "uninstall", "change", "stop"}
+    | {"repair", "check", "cache", "install", "uninstall", "change", "stop", "import", "clone", "backup"}
 )
 # Of those that run statements that are not seen: a procedure, a prepared statement, a block of MariaDB's.
 _OPAQUE = frozenset({"call", "execute", "if", "case", "loop", "while", "repeat", "for", "declare"})
@@ -36,8 +36,8 @@ _OPAQUE = frozenset({"call", "execute", "if", "case", "loop", "while", "repeat",
 _READS = frozenset({"select", "show", "explain", "describe", "desc", "values", "table", "use", "savepoint", "release"})
 _WRITES = frozenset({"insert", "update", "delete", "replace", "with"})  # if no rows come
 # These are compiled where they are needed first, and looked for in lower-case text.
-_ENDING_SET = r"autocommit|password|statement"
-_AUTOCOMMIT_ON = r"\bautocommit\W*=\s*(?:1|on|true)\b"
+_ENDING_SET = r"autocommit|password|statement|default\s+role"
+_AUTOCOMMIT_ON = r"\bautocommit[^\w=]*+=\s*+(?!['\"]?(?:0|off|false)\b)"  # also `= 'ON'`, and `= @x`, which may be on
 _XA_PREPARE = r"(?i)\bxa\s+prepare\b"
 _TO_SAVEPOINT = r"\brollback\s+(?:work\s+)?to\b"
 
@@ -199,5 +199,5 @@ def _is_implicit(first: str, second: str, text: str) -> bool:
         return False
     if first == "analyze":  # MariaDB's `ANALYZE UPDATE …` is just an UPDATE
         return second in {"table", "tables", "local", "no_write_to_binlog"}
-    named = (first, second) in {("set", "password"), ("load", "index"), ("start", "replica"), ("start", "slave")}
-    return first in _IMPLICIT or named
+    named = {("set", "password"), ("set", "default"), ("load", "index"), ("start", "replica"), ("start", "slave")}
+    return first in _IMPLICIT or (first, second) in named
