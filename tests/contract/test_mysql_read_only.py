@@ -9,6 +9,7 @@ import pytest
 from pymysql.constants import CLIENT
 
 from tests.contract.conftest import Database
+from tests.support.core import entries
 from tests.support.written import written
 
 ENDINGS = {
@@ -66,6 +67,18 @@ def test_what_ends_a_read_only_transaction_writes_nothing(
         my.insert(conn, 2)
     assert my.rows() == [2]
     assert pool.stats().opened == 1 or way == "pooled=true"
+
+
+def test_a_session_that_stays_read_only_is_lent_to_nobody(my: Database) -> None:
+    pool = my.pool()
+    pool.warm(strict=True)
+    link: Any = entries(pool)[0].link
+    link._read_write = b"set session there_is_no_such_variable = default"
+    with pool.connection(readonly=True) as conn:
+        my.query(conn, "select 1")
+    with pool.connection() as conn:
+        my.insert(conn, 1)
+    assert (my.rows(), pool.stats().opened) == ([1], 2)
 
 
 @pytest.mark.parametrize("end", ["commit", "rollback", "block"])

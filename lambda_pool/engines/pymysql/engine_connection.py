@@ -209,8 +209,11 @@ class MysqlConnection(BaselineConnection):
             with conn.bounded(timeout):
                 conn.rollback()
         if conn.line.ahead and not self._resetting:
-            with conn.bounded(timeout):
-                self._let_write()
+            try:
+                with conn.bounded(timeout):
+                    self._let_write()
+            except pymysql.MySQLError:  # what became of the transaction is known all the same
+                self.discard()
         return Outcome.COMMITTED if commit else Outcome.ROLLED_BACK
 
     def _commit(self, timeout: float | None) -> None:
