@@ -112,17 +112,18 @@ class ConnectionPool:
     def acquire_transaction(self, deadline: Deadline, *, readonly: bool, guarded: bool) -> Entry:
         """Lend a live connection with an explicit transaction begun on it. See `EngineConnection.begin`."""
         role = self.role(readonly=readonly)
-        for last in (False, True):
+        first = True
+        while True:
             entry = self.acquire(role, deadline)
             try:
                 entry.link.begin(readonly=readonly, guarded=guarded, timeout=self.begin_timeout(entry, deadline))
             except BaseException as error:
                 self.release(entry, error)
-                if not unavailable.may_replace(self, error, deadline, last=last):
+                if not unavailable.may_replace(self, error, deadline, first=first):
                     raise
+                first = False
             else:
                 return entry
-        raise AssertionError("unreachable")
 
     def begin_timeout(self, entry: Entry, deadline: Deadline) -> float:
         """Seconds for BEGIN at a checkout. Only an idle connection may be dead; a new one or a pooler is just slow."""

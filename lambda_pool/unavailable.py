@@ -5,13 +5,14 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from . import borrower
+from .backoff import crowded_backoff
 from .core.entry import State
-from .engines.base import TRANSIENT
+from .engines.base import TRANSIENT, Failure
 from .errors import ConnectError, DeadlineExceeded, LambdaPoolError, PoolTimeout
 from .events import TimedOut
 from .invocation import Deadline
 from .request import note_failure
-from .waiting import current_borrower
+from .waiting import current_borrower, pause
 
 if TYPE_CHECKING:
     from .pool import ConnectionPool
@@ -52,16 +53,20 @@ def timed_out(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
     return _noted(PoolTimeout, text)
 
 
-def may_replace(pool: "ConnectionPool", cause: BaseException, deadline: Deadline, *, last: bool) -> bool:
+def may_replace(pool: "ConnectionPool", cause: BaseException, deadline: Deadline, *, first: bool) -> bool:
     """True if a connection was lost before its borrower saw it, and another one may take its place.
 
-    `cause`: the driver's error. `last`: it has taken the place of another already, so it may not be replaced. If no
-    time is left, raises what the pool says of a server that does not answer.
+    `cause`: the driver's error. `first`: it has not taken the place of another already. A pooler that had no backend
+    free is asked again, after a pause, while there is time. If none is left, raises what the pool says of a server that
+    does not answer.
     """
-    transient = pool.classify(cause) in TRANSIENT
-    if transient and deadline.left() <= 0:
+    kind = pool.classify(cause)
+    if kind in TRANSIENT and deadline.left() <= 0:
         raise _not_answered(pool, deadline) from sys.exception()
-    return transient and not last
+    if kind is Failure.TOO_MANY:
+        pause(crowded_backoff(deadline.left()))
+        return True
+    return kind in TRANSIENT and first
 
 
 def _not_answered(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:

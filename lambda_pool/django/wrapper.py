@@ -113,8 +113,8 @@ class PooledWrapper:
     def connect(self) -> None:
         """Borrow a connection. Django's own set-up runs once for each physical one, and becomes its baseline."""
         self._close()  # what an exception from a signal handler kept an earlier close() from giving back
-        deadline = None
-        for last in (False, True):
+        deadline, first = None, True
+        while True:
             self._borrowed = borrowed = Borrowed(self.home(), self.alias, deadline)
             deadline, core = borrowed.deadline, borrowed.home.core
             try:
@@ -125,8 +125,9 @@ class PooledWrapper:
                         self._prepare(borrowed)
             except BaseException as error:
                 self._drop(error)
-                if not unavailable.may_replace(core, error.__cause__ or error, deadline, last=last):
+                if not unavailable.may_replace(core, error.__cause__ or error, deadline, first=first):
                     raise
+                first = False
             else:
                 return
 

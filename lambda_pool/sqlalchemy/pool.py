@@ -128,7 +128,8 @@ class LambdaPool(Pool):
         """Borrow. Raises what `Pool.connection()` raises, or what a listener of `connect` raises."""
         pool, readonly = self._lent.pool, self._lent.readonly
         deadline = Deadline(pool.config.timeout, wake=pool.config.wake_timeout)
-        for last in (False, True):
+        first = True
+        while True:
             borrowed = self._lent.borrow(deadline)
             try:
                 record, borrowed = self._record(borrowed, deadline)
@@ -140,12 +141,12 @@ class LambdaPool(Pool):
                 # The dialect's own questions go through SQLAlchemy, which wraps what the driver raises. That error has
                 # no name here: it refers to this frame, and would keep all that the frames below hold.
                 if not unavailable.may_replace(
-                    pool, (isinstance(error, DBAPIError) and error.orig) or error, deadline, last=last
+                    pool, (isinstance(error, DBAPIError) and error.orig) or error, deadline, first=first
                 ):
                     raise
+                first = False
             else:
                 return record
-        raise AssertionError("unreachable")
 
     def _record(self, borrowed: Borrowed, deadline: Deadline) -> tuple[_Record, Borrowed]:
         """The record of a connection, and what it stands for in the end: SQLAlchemy may have asked for another one."""

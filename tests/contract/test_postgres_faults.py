@@ -85,6 +85,8 @@ def test_a_statement_that_somebody_deallocated(pg: Database) -> None:
         (None, "consuming input failed: SSL error: decryption failed or bad record mac", Failure.LOST),
         (None, "connection failed: SSL connection has been closed unexpectedly", Failure.LOST),
         (None, "SSL SYSCALL error: EOF detected", Failure.LOST),
+        ("08P01", "query_wait_timeout", Failure.TOO_MANY),
+        ("08P01", "server conn crashed?", Failure.LOST),
         (None, "flushing failed: the connection is closed", Failure.LOST),
         (None, "FATAL:  terminating connection due to idle-in-transaction timeout", Failure.LOST),
         (None, "connection failed: SSL error: certificate verify failed", Failure.UNTRUSTED),

@@ -100,7 +100,8 @@ def classify(error: BaseException) -> Failure:
     state, text = error.sqlstate, str(error)
     if isinstance(error, NoAnswerError):
         return Failure.RESUMING if SILENT in text else Failure.UNREACHABLE
-    if state and state != "57P03":  # the text tells whether it is starting or stopping
+    # The text tells whether the server is starting or stopping, and what PgBouncer means: all its errors are 08P01.
+    if state and state not in {"57P03", "08P01"}:
         function, words = _STALE.get(state, ("", "\0"))
         if words in text or (function and error.diag.source_function == function):
             return Failure.STALE
@@ -108,4 +109,6 @@ def classify(error: BaseException) -> Failure:
     for part, failure in _BY_TEXT:
         if part in text:
             return failure
+    if state == "08P01":
+        return Failure.LOST
     return Failure.UNREACHABLE if state else Failure.OTHER

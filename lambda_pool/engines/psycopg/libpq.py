@@ -263,10 +263,7 @@ def exchange(
             if result is None:
                 break
             if result.status == ExecStatus.COPY_IN:
-                try:
-                    yield from copy_end(pgconn, _UNFINISHED.encode())
-                except Error as error:  # that is the server's answer
-                    failure = failure or error
+                failure = failure or (yield from _break_off(pgconn))
                 continue
             if result.status in _COPY:  # libpq would give one such "result" after another
                 raise OperationalError(_UNFINISHED)
@@ -276,6 +273,9 @@ def exchange(
                 answers.append(result)
                 if bounded and len(answers) > _MOST_RESULTS:
                     raise OperationalError("the server sends more than any answer could need")
+    except OperationalError:
+        if failure is None or pgconn.status == ConnStatus.OK:
+            raise  # otherwise the server has said why it closes the connection
     finally:
         if meter is not None:
             meter.close()
@@ -283,6 +283,15 @@ def exchange(
     _pass_on(pgconn)
     if failure is not None:
         raise failure
+
+
+def _break_off(pgconn: "PGconn") -> Generator[Wait, int, Error | None]:
+    """End a COPY that waits for more data. Out: what the server says of it."""
+    try:
+        yield from copy_end(pgconn, _UNFINISHED.encode())
+    except Error as error:
+        return error
+    return None
 
 
 def _pass_on(pgconn: "PGconn") -> tuple[int, int]:

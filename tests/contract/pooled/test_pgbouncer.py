@@ -289,3 +289,33 @@ def test_that_no_backend_came_free_is_said_in_time(bouncer: PgBouncer, busy: psy
     busy.commit()
     assert pool.run(one) == 1
     pool.close()
+
+
+def test_a_pooler_that_gives_up_before_the_checkout_does_is_asked_again(server: PostgresServer) -> None:
+    with PgBouncer(server, default_pool_size=1, query_wait_timeout=1) as bouncer:
+        pool = pool_of(bouncer.url(), timeout=30.0)
+
+        def free() -> None:
+            while pool.stats().opened < 3 and not over.wait(0.05):
+                pass
+            busy.commit()
+
+        over = threading.Event()
+        with psycopg.connect(bouncer.url(pooled=False)) as busy:
+            busy.execute("select 1")
+            freeing = threading.Thread(target=free)
+            freeing.start()
+            try:
+                assert pool.run(one) == 1
+            finally:
+                over.set()
+                freeing.join()
+        pool.close()
+
+
+def test_why_it_ends_a_connection_at_begin_is_said(server: PostgresServer) -> None:
+    with PgBouncer(server, pool_mode="statement") as bouncer:
+        pool = pool_of(bouncer.url())
+        with pytest.raises(psycopg.errors.ProtocolViolation, match=r"^transaction blocks not allowed in statement"):
+            pool.run(one)
+        pool.close()
