@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.copy import QueuedLibpqWriter
 
 import lambda_pool
 from lambda_pool.testing import PostgresServer
@@ -189,6 +190,24 @@ def test_work_whose_threads_share_its_connection_is_replayed(pg: Database, lost:
 
     assert pool.run(work) == 2
     assert pg.rows() == [6]
+
+
+def test_work_that_copies_from_another_thread_is_replayed(pg: Database) -> None:
+    """As psycopg's own QueuedLibpqWriter does. Nobody else can send anything meanwhile."""
+    pool, calls = pg.pool(), list[int]()
+
+    def work(conn: Any) -> None:
+        calls.append(1)
+        cursor = conn.cursor()
+        with cursor.copy(f"copy {pg.table} from stdin", writer=QueuedLibpqWriter(cursor, flush_threshold=0)) as copy:
+            copy.write_row([1])
+            if len(calls) == 1:
+                pg.kill(conn.info.backend_pid)
+            copy.write_row([2])
+
+    pool.run(work)
+    assert pg.rows() == [1, 2]
+    assert len(calls) == 2
 
 
 def test_the_work_may_still_choose_its_isolation(pg: Database) -> None:

@@ -58,10 +58,16 @@ class AsyncTracked:
     @asynccontextmanager
     async def copy(self, query: Any, *args: Any, **named: Any) -> AsyncIterator[Any]:
         """Like the driver's. It has the connection to itself until it ends."""
+        noted = self.connection.pooled
         self.connection.note(query, None)
         with Sent(self.connection, query):
-            async with super().copy(query, *args, **named) as copy:  # type: ignore[misc]
-                yield copy
+            try:
+                async with super().copy(query, *args, **named) as copy:  # type: ignore[misc]
+                    noted.copying = self
+                    yield copy
+            finally:
+                if noted.copying is self:
+                    noted.copying = None
 
     def _heard(self, query: Any) -> AbstractContextManager[None]:
         """A block in which a cancelled task waits for the answer, if that may be the one to a COMMIT."""

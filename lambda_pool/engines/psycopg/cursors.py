@@ -182,9 +182,16 @@ class Tracked:
     @contextmanager
     def copy(self, query: Any, *args: Any, **named: Any) -> Iterator[Any]:
         """Like the driver's. It has the connection to itself until it ends."""
+        noted = self.connection.pooled
         self.connection.note(query, None)
-        with Sent(self.connection, query), super().copy(query, *args, **named) as copy:  # type: ignore[misc]
-            yield copy
+        with Sent(self.connection, query):
+            try:
+                with super().copy(query, *args, **named) as copy:  # type: ignore[misc]
+                    noted.copying = self
+                    yield copy
+            finally:
+                if noted.copying is self:
+                    noted.copying = None
 
 
 def _announced(name: str) -> Any:

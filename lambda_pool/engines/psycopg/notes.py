@@ -24,6 +24,8 @@ class Notes:
     """How many of the driver's own transaction() blocks are open."""
     piped: bool = False
     """The borrower is in a pipeline of its own, whose cursors note what they send."""
+    copying: object = None
+    """The cursor whose copy() has the connection to itself. Its data may come from any thread or task."""
     until: float | None = None
     """The time until which the pool waits (monotonic)."""
     cancelled: bool = False
@@ -88,6 +90,10 @@ class Notes:
     def alone(self, autocommit: bool) -> bool:
         """True in autocommit mode if nothing was open when the last statement was sent: it is its own transaction."""
         return autocommit and not self.before and not self.blocks
+
+    def knows(self, me: object) -> bool:
+        """Whether it is known what a thread or task waits for: the pool asked, a statement is noted, or it copies."""
+        return self.unasked.own or self.copying is not None or me in self.knowing
 
     def note_unheard(self, me: object, *, in_transaction: bool, autocommit: bool) -> bool:
         """Note that a cursor that is not tracked sends a statement: it may be any. Out: whether it may commit."""

@@ -163,7 +163,7 @@ class Shared(_Connection):
             noted.before = status
         if noted.cancelled and status != _ACTIVE:
             noted.cancelled = False  # said on another thread of a statement that had just ended
-        if noted.unasked.own or self.me() in noted.knowing or (noted.piped and not is_a_cursors(gen)):
+        if noted.knows(self.me()) or (noted.piped and not is_a_cursors(gen)):
             return False
         # An untracked cursor waits (a tracked one announces that): its statement is unknown.
         return noted.note_unheard(self.me(), in_transaction=status in _MAY_SAVE, autocommit=self.autocommit)

@@ -10,6 +10,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.copy import AsyncLibpqWriter
 from psycopg.errors import DivisionByZero
 from psycopg.rows import dict_row
 
@@ -197,6 +198,25 @@ def test_a_copy_that_is_cancelled_as_it_begins_costs_no_connection(ground: Groun
         assert ground.rows() == [2]
         assert pool.stats().opened == 1
         assert at_rest(pool)
+
+
+def test_work_that_copies_from_another_task_is_done_again(ground: Ground, pool: lambda_pool.AsyncPool) -> None:
+    calls: list[int] = []
+
+    async def work(conn: Any) -> None:
+        calls.append(1)
+        cursor = conn.cursor()
+        writer = AsyncLibpqWriter(cursor, flush_threshold=0)
+        async with cursor.copy(f"copy {ground.table} from stdin", writer=writer) as copy:
+            await asyncio.create_task(copy.write_row([1]))
+            if len(calls) == 1:
+                ground.database.kill(conn.info.backend_pid)
+            for number in range(2, 5):  # of a lost connection, the first one may not know
+                await asyncio.create_task(copy.write_row([number]))
+
+    asyncio.run(pool.run(work))
+    assert ground.rows() == [1, 2, 3, 4]
+    assert len(calls) == 2
 
 
 def test_a_copy_whose_block_fails_copies_nothing(ground: Ground, pool: lambda_pool.AsyncPool) -> None:
