@@ -31,7 +31,7 @@ class LeftOpenError(Exception):
 class Borrowed:
     """One entry of a pool, lent to SQLAlchemy."""
 
-    __slots__ = ("broken", "conn", "detached", "entry", "holder", "pool", "set_up")
+    __slots__ = ("broken", "conn", "detached", "entry", "holder", "level_set", "pool", "set_up")
 
     def __init__(self, pool: ConnectionPool, entry: Entry, conn: Any) -> None:
         self.pool: ConnectionPool = pool
@@ -43,6 +43,8 @@ class Borrowed:
         self.broken: bool = False
         """The answer to COMMIT or to ROLLBACK was lost: it may still come, and would be taken for another answer."""
         self.detached: bool = False
+        self.level_set: bool = False
+        """It has an isolation level of this borrow, which SQLAlchemy has not taken back."""
         self.holder: Callable[[], Any] | None = None
         """A weak reference to what SQLAlchemy gave out for it."""
 

@@ -174,6 +174,18 @@ class PooledDialect(SettingDialect):
         """Note that it is no longer lent. Out: what it stood for; None if that was noted already."""
         return self._borrowed.pop(conn, None)
 
+    def give_back(self, conn: Any) -> None:
+        """Return it to its pool, if it is still lent."""
+        borrowed = self.known(conn)
+        if borrowed is None:
+            return
+        try:
+            if borrowed.level_set:  # SQLAlchemy does not take back the level of a detached one
+                self.reset_isolation_level(conn)
+        finally:
+            self.forget(conn)
+            borrowed.give_back()
+
     def _take_back_dropped(self) -> None:
         """Close what was detached and then dropped: otherwise its place would stay taken."""
         for conn, borrowed in self._borrowed.copy().items():
@@ -196,9 +208,7 @@ class PooledDialect(SettingDialect):
 
     def do_close(self, dbapi_connection: Any) -> None:
         """Give back: code that has detached a connection closes it."""
-        borrowed = self.forget(dbapi_connection)
-        if borrowed is not None:
-            borrowed.give_back()
+        self.give_back(dbapi_connection)
 
     def do_terminate(self, dbapi_connection: Any) -> None:
         """Close what is broken."""

@@ -212,12 +212,9 @@ class LambdaPool(Pool):
         conn = record.dbapi_connection
         if conn is None:  # closed, or detached: then it is given back when it is closed
             return
-        borrowed = self._lent.forget(conn)
-        if borrowed is None:
-            return
-        if borrowed.pool.config.reset == "session":
+        if self._lent.pool.config.reset == "session" and self._lent.known(conn) is not None:
             self._records.pop(conn, None)  # it must be set up again
-        borrowed.give_back()
+        self._lent.give_back(conn)
 
     def _invalidate(
         self, connection: PoolProxiedConnection, exception: BaseException | None = None, _checkin: bool = True

@@ -27,6 +27,7 @@ class SettingDialect(_Dialect):
         if borrowed is None or not borrowed.set_up:  # as a part of the set-up it is there to stay
             super().set_isolation_level(dbapi_connection, level)
             return
+        borrowed.level_set = True
         with borrowed.entry.link.uncounted():
             super().set_isolation_level(dbapi_connection, level)
 
@@ -39,6 +40,8 @@ class SettingDialect(_Dialect):
             if borrowed is not None:
                 borrowed.undo_left_open()
             super().reset_isolation_level(dbapi_conn)  # type: ignore[no-untyped-call]
+            if borrowed is not None:
+                borrowed.level_set = False
 
     @contextmanager
     def taking_back(self, conn: Any) -> Iterator[None]:

@@ -499,6 +499,28 @@ def test_a_connections_isolation_level_ends_with_it(database: Database, make: Ma
         assert pool_of(engine).stats().opened == 1
 
 
+@pytest.mark.parametrize("how", ["detach", "by hand"])
+@pytest.mark.parametrize("reset", ["changed", "transaction"])
+def test_a_level_that_sqlalchemy_does_not_take_back_ends_too(
+    database: Database, make: Make, how: str, reset: str
+) -> None:
+    engine = make(options={"reset": reset})
+    with engine.connect() as conn:
+        before = level(conn)
+    for other in ("SERIALIZABLE", "AUTOCOMMIT"):
+        if how == "detach":
+            with engine.connect().execution_options(isolation_level=other) as conn:
+                conn.detach()
+                assert conn.execute(text("select 1")).scalar() == 1
+        else:
+            raw = engine.raw_connection()
+            engine.dialect.set_isolation_level(raw.dbapi_connection, other)  # type: ignore[arg-type]
+            raw.close()
+        with engine.connect() as conn:
+            assert level(conn) == before
+    assert pool_of(engine).stats().opened == 1
+
+
 def test_what_sqlalchemy_takes_back_itself_costs_no_statement_of_ours(my: Database) -> None:
     engine = create_engine(my.pool())
     with engine.connect() as conn:
