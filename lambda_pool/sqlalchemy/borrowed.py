@@ -20,6 +20,8 @@ log: logging.Logger = logging.getLogger("lambda_pool")
 
 # Seconds to read the rest of a stream, only to roll back. A new connection takes as long.
 _REST = 0.1
+# How often an error may have been wrapped: by SQLAlchemy, by pandas, by its user.
+_WRAPPED = 8
 # Packages whose frames stand between a checkout and the user's line.
 _MACHINERY = ("sqlalchemy", "sqlmodel", "lambda_pool", "contextlib", "functools", "weakref")
 
@@ -31,7 +33,7 @@ class LeftOpenError(Exception):
 class Borrowed:
     """One entry of a pool, lent to SQLAlchemy."""
 
-    __slots__ = ("broken", "conn", "detached", "entry", "holder", "level_set", "pool", "set_up")
+    __slots__ = ("broken", "conn", "detached", "entry", "failed_with", "holder", "level_set", "pool", "set_up")
 
     def __init__(self, pool: ConnectionPool, entry: Entry, conn: Any) -> None:
         self.pool: ConnectionPool = pool
@@ -43,6 +45,8 @@ class Borrowed:
         self.broken: bool = False
         """The answer to COMMIT or to ROLLBACK was lost: it may still come, and would be taken for another answer."""
         self.detached: bool = False
+        self.failed_with: int = 0
+        """The id() of the driver's last error: the error itself refers to frames that refer to the connection."""
         self.level_set: bool = False
         """It has an isolation level of this borrow, which SQLAlchemy has not taken back."""
         self.holder: Callable[[], Any] | None = None
@@ -95,19 +99,38 @@ class Borrowed:
         return self.pool.note_failover(self.entry, self.pool.kind_of(self.entry, error))
 
     def commit(self) -> None:
-        """COMMIT, if a transaction is open. Raises NotCommitted, CommitUncertain, or what the driver raises."""
+        """COMMIT, if a transaction is open. Raises NotCommitted, CommitUncertain, or what the driver raises.
+
+        If the error that made the transaction fail is on its way out, it is raised in place of NotCommitted: pandas
+        closes an ExitStack on that way, which commits.
+        """
         if self.foreign:
             raise NotCommitted(
                 f"pool {self.pool.name}: this connection belongs to the parent process, so nothing is committed: close "
                 "sessions before a fork, and open new ones in the child"
             )
+        on_its_way = sys.exception()
         try:
             with unbroken(self.pool.config.timeout):
                 end_transaction(self.pool, self.entry, commit=True, last=False)
         except BaseException as error:
             self.broken = isinstance(error, CommitUncertain)
             self.note_failure(error.__cause__ or error)
+            if on_its_way is not None and isinstance(error, NotCommitted) and self._led_to(on_its_way):
+                raise on_its_way from on_its_way.__cause__
             raise
+        finally:
+            del on_its_way  # it may refer to this frame
+
+    def _led_to(self, error: BaseException | None) -> bool:
+        """Whether the driver's last error on this connection is this one, or was wrapped in it."""
+        for _ in range(_WRAPPED):
+            if error is None:
+                break
+            if id(error) == self.failed_with:
+                return True
+            error = error.__cause__ or error.__context__
+        return False
 
     def roll_back(self) -> None:
         """ROLLBACK, if a transaction is open. If that fails, the connection is closed, which has the same effect."""

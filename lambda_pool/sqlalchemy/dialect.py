@@ -242,6 +242,7 @@ class PooledDialect(SettingDialect):
         """True also if the pool says so; a failover condemns each connection that is as old as this one."""
         borrowed = self.known(connection)
         if borrowed is not None:
+            borrowed.failed_with = id(e)
             borrowed.note_failure(e)
             if self.pool.classify(e) in _GONE:
                 return True

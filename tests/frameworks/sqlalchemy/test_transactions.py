@@ -4,14 +4,14 @@ import gc
 import logging
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, closing, suppress
 from typing import Any
 
 import pytest
 import sqlalchemy
 from sqlalchemy import event, text
 from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, PendingRollbackError
+from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, PendingRollbackError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from lambda_pool import CommitUncertain, NotCommitted
@@ -314,6 +314,33 @@ def test_a_swallowed_error_is_not_committed(pg: Database) -> None:
             conn.execute(text("no sql"))
         conn.commit()
     assert pg.rows() == []
+
+
+def test_an_error_on_its_way_out_is_not_hidden_by_a_commit(pg: Database) -> None:
+    """Where `to_sql` fails, pandas closes an ExitStack, which commits."""
+    engine = create_engine(pg.pool(max_size=2))
+
+    def write(sql: str) -> None:
+        with engine.connect() as conn, closing(ExitStack()) as stack:
+            stack.enter_context(conn.begin())
+            conn.execute(table_of(pg).insert().values(id=1))
+            try:
+                conn.execute(text(sql))
+            except DBAPIError as error:
+                raise RuntimeError("as pandas wraps it") from error
+
+    with pytest.raises(RuntimeError, match="pandas") as caught:
+        write("select * from nowhere")
+    assert isinstance(caught.value.__cause__, ProgrammingError)
+    with pytest.raises(NotCommitted), engine.connect() as conn:  # the other connection's error says nothing of this one
+        with suppress(DBAPIError):
+            conn.execute(text("no sql"))
+        try:
+            write("select * from nowhere")
+        except RuntimeError:
+            conn.commit()
+    assert pg.rows() == []
+    assert idle(engine)
 
 
 def test_a_connection_lost_before_commit(database: Database, engine: Engine) -> None:
