@@ -32,7 +32,27 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 
 
-class Pool(Generic[Conn]):
+class Described:
+    """What a pool of either kind tells about itself."""
+
+    _core: ConnectionPool
+
+    @property
+    def name(self) -> str:
+        """The pool's name: in logs, events and metrics."""
+        return self._core.name
+
+    @property
+    def config(self) -> configuration.Config:
+        """Everything the pool was told, checked and frozen."""
+        return self._core.config
+
+    def stats(self) -> "PoolStats":
+        """The pool's figures now."""
+        return self._core.stats()
+
+
+class Pool(Described, Generic[Conn]):
     """Connections to one logical database, kept across warm invocations. Make it at module scope: that opens nothing.
 
     In: a URL (`postgresql://…` or `mysql://…`), or its parts: `host`, `port`, `user`, `password` (any characters,
@@ -210,16 +230,6 @@ class Pool(Generic[Conn]):
         )
         lifecycle.register(self._core)
 
-    @property
-    def name(self) -> str:
-        """The pool's name: in logs, events and metrics."""
-        return self._core.name
-
-    @property
-    def config(self) -> configuration.Config:
-        """Everything the pool was told, checked and frozen."""
-        return self._core.config
-
     def __repr__(self) -> str:
         return repr(self._core)
 
@@ -260,10 +270,6 @@ class Pool(Generic[Conn]):
 
         found: R = durable.step(self._core, context, name, work, config)
         return found
-
-    def stats(self) -> "PoolStats":
-        """The pool's figures now."""
-        return self._core.stats()
 
     def warm(self, *, strict: bool = False) -> None:
         """Open `min_size` connections (at least one) now. A failure is only logged, and the first checkout tries again.

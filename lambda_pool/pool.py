@@ -119,7 +119,7 @@ class ConnectionPool:
                 entry.link.begin(readonly=readonly, guarded=guarded, timeout=self.begin_timeout(entry, deadline))
             except BaseException as error:
                 self.release(entry, error)
-                if not unavailable.may_replace(self, error, deadline, first=first):
+                if not unavailable.may_try_another(self, error, deadline, first=first):
                     raise
                 first = False
             else:

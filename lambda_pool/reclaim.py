@@ -204,26 +204,21 @@ def _cancel_once(pool: ConnectionPool, entry: Entry, link: EngineConnection, unt
         link.abort(cancelled=True)
 
 
-def shut_down(pool: ConnectionPool, deadline: float, least: float) -> None:
-    """In the SIGTERM handler, close what is idle and abort what is lent, all by `deadline` (monotonic, seconds).
+def shut_down(pool: ConnectionPool, deadline: float, least: float, *, idle: bool = True) -> None:
+    """At SIGTERM, close what is idle (if `idle`) and cut what is lent, all by `deadline` (monotonic, seconds).
 
     The signal may have come in the middle of anything, so nothing here takes a lock, and the pool is left as it is:
     only its sockets are closed. Each connection gets at least `least` seconds.
     """
-    for entry in list(pool.state.entries):
-        if entry.state is State.IDLE and entry.link is not UNOPENED:
+    for state in (State.IDLE, State.LENT) if idle else (State.LENT,):
+        for entry in list(pool.state.entries):
+            if entry.state is not state or entry.link is UNOPENED:
+                continue
+            within = max(deadline - monotonic(), least)
             try:
-                entry.link.close(max(deadline - monotonic(), least))
-            except Exception as error:  # noqa: BLE001 - the next connection must be closed, too
-                log.debug("pool %s: closing at shutdown failed: %s", pool.name, error)
-    cancel_lent(pool, deadline, least)
-
-
-def cancel_lent(pool: ConnectionPool, deadline: float, least: float) -> None:
-    """Cut what is lent, by `deadline` (monotonic, seconds), with at least `least` seconds for each. Takes no lock."""
-    for entry in list(pool.state.entries):
-        if entry.state is State.LENT and entry.link is not UNOPENED:
-            try:
-                cancel_and_abort(pool, entry, max(deadline - monotonic(), least))
-            except Exception as error:  # noqa: BLE001 - the next connection must be cut, too
-                log.debug("pool %s: cutting at shutdown failed: %s", pool.name, error)
+                if state is State.IDLE:
+                    entry.link.close(within)
+                else:
+                    cancel_and_abort(pool, entry, within)
+            except Exception as error:  # noqa: BLE001 - the next connection must be ended, too
+                log.debug("pool %s: ending a connection at shutdown failed: %s", pool.name, error)

@@ -53,7 +53,7 @@ def timed_out(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
     return _noted(PoolTimeout, text)
 
 
-def may_replace(pool: "ConnectionPool", cause: BaseException, deadline: Deadline, *, first: bool) -> bool:
+def may_try_another(pool: "ConnectionPool", cause: BaseException, deadline: Deadline, *, first: bool) -> bool:
     """True if a connection was lost before its borrower saw it, and another one may take its place.
 
     `cause`: the driver's error. `first`: it has not taken the place of another already. A pooler that had no backend

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, ParamSpec, TypeVar, ove
 
 from .. import borrower, replay
 from .. import config as configuration
-from ..api import Pool, core_of
+from ..api import Described, Pool, core_of
 from ..core.entry import Entry
 from ..decorator import Unavailable, decorate
 from ..errors import ConfigError, LambdaPoolError
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
     from ..engines.pymysql.coroutines import AsyncConnection
     from ..keywords import Arguments, PlainArguments
-    from ..stats import PoolStats
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -41,7 +40,7 @@ class _Awaited(Pool):
     _awaited = True
 
 
-class AsyncPool(Generic[Conn]):
+class AsyncPool(Described, Generic[Conn]):
     """Connections to one logical database for asyncio, kept across warm invocations and event loops.
 
     Make it at module scope: that opens nothing. In: the same arguments as `Pool`. Raises ConfigError, also if the
@@ -128,16 +127,6 @@ class AsyncPool(Generic[Conn]):
         self._core = core_of(pool)
         self._lent = self._core.connector.engine.in_coroutines
 
-    @property
-    def name(self) -> str:
-        """The pool's name: in logs, events and metrics."""
-        return self._core.name
-
-    @property
-    def config(self) -> configuration.Config:
-        """Everything the pool was told, checked and frozen."""
-        return self._core.config
-
     def __repr__(self) -> str:
         return f"<Async{repr(self._core)[1:]}"
 
@@ -166,10 +155,6 @@ class AsyncPool(Generic[Conn]):
 
         call.__name__ = _named(work)
         return await spawn(replay.run, self._core, call, attempts, readonly=readonly, frame=sys._getframe(1))
-
-    def stats(self) -> "PoolStats":
-        """The pool's figures now."""
-        return self._core.stats()
 
     async def warm(self, *, strict: bool = False) -> None:
         """Open `min_size` connections (at least one) now. See `Pool.warm`."""

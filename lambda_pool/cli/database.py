@@ -76,6 +76,13 @@ def as_text(row: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(value.decode("utf-8", "replace") if isinstance(value, bytes) else value for value in row)
 
 
+def rows(conn: Any, sql: str) -> list[tuple[Any, ...]]:
+    """What a statement gives, as text."""
+    with conn.cursor() as cursor:
+        cursor.execute(sql)
+        return [as_text(row) for row in cursor.fetchall()]
+
+
 class _Look:
     """The context of one look; it ends a statement without an answer, as Lambda's context does in a function."""
 

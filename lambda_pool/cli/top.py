@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from lambda_pool import LambdaPoolError
 from lambda_pool.cli import arguments
-from lambda_pool.cli.database import LOOKING, add_database, as_text, look, pool_of
+from lambda_pool.cli.database import LOOKING, add_database, look, pool_of, rows
 from lambda_pool.cli.terminal import Progress, clip, columns, complain, duration, printable, table, table_rows
 
 _NAME = "lambda-pool top"
@@ -109,26 +109,20 @@ select processlist_id, attr_value from performance_schema.session_connect_attrs 
 """
 
 
-def _rows(conn: Any, sql: str) -> list[tuple[Any, ...]]:
-    with conn.cursor() as cursor:
-        cursor.execute(sql)
-        return [as_text(row) for row in cursor.fetchall()]
-
-
 def _read_postgres(conn: Any) -> View:
-    ((most,),) = _rows(conn, "select setting::int from pg_settings where name = 'max_connections'")
-    ((user,),) = _rows(conn, "select current_user")
-    return View(most, [Session(*row) for row in _rows(conn, _POSTGRES)], user)
+    ((most,),) = rows(conn, "select setting::int from pg_settings where name = 'max_connections'")
+    ((user,),) = rows(conn, "select current_user")
+    return View(most, [Session(*row) for row in rows(conn, _POSTGRES)], user)
 
 
 def _read_mysql(conn: Any) -> View:
-    ((most,),) = _rows(conn, "select @@max_connections")
+    ((most,),) = rows(conn, "select @@max_connections")
     try:
-        programs = {int(number): str(name) for number, name in _rows(conn, _MYSQL_PROGRAMS)}
+        programs = {int(number): str(name) for number, name in rows(conn, _MYSQL_PROGRAMS)}
     except Exception:  # noqa: BLE001 - it is switched off, or this user may not read it: the view has no names
         programs = {}
     sessions = []
-    for number, user, command, state, seconds, transaction, statement in _rows(conn, _MYSQL):
+    for number, user, command, state, seconds, transaction, statement in rows(conn, _MYSQL):
         doing = "active" if command != "Sleep" else "idle" if transaction is None else "idle in transaction"
         sessions.append(
             Session(
@@ -143,7 +137,7 @@ def _read_mysql(conn: Any) -> View:
                 str(statement),
             )
         )
-    ((user,),) = _rows(conn, "select substring_index(current_user(), '@', 1)")
+    ((user,),) = rows(conn, "select substring_index(current_user(), '@', 1)")
     return View(int(most), sessions, str(user))
 
 

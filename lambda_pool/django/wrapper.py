@@ -125,7 +125,7 @@ class PooledWrapper:
                         self._prepare(borrowed)
             except BaseException as error:
                 self._drop(error)
-                if not unavailable.may_replace(core, error.__cause__ or error, deadline, first=first):
+                if not unavailable.may_try_another(core, error.__cause__ or error, deadline, first=first):
                     raise
                 first = False
             else:

@@ -47,7 +47,9 @@ class _Discovered(Forgetful):
     _what = ""
     _name = ""
 
-    def __init__(self, name: str, region: str | None, max_age: float, clock: Clock) -> None:
+    def __init__(
+        self, name: str, *, region: str | None = None, max_age: float = _MAX_AGE, clock: Clock = time.time
+    ) -> None:
         shown = f"{type(self).__name__}({name!r})"
         letters = name.replace("-", "") if isinstance(name, str) else ""
         if not (letters.isalnum() and letters.isascii() and len(name) <= 63):
@@ -173,11 +175,6 @@ class RdsProxy(_Discovered):
     _what = "RDS Proxy"
     _name = "proxy's name"
 
-    def __init__(
-        self, name: str, *, region: str | None = None, max_age: float = _MAX_AGE, clock: Clock = time.time
-    ) -> None:
-        super().__init__(name, region, max_age, clock)
-
     def _look_up(self, calls: Calls, role: Role) -> Mapping[Role, Endpoint]:
         writer = read_proxy(self._list(calls, "describe_db_proxies", "DBProxies", "DBProxyName"), self.name)
         if writer is None:
@@ -202,7 +199,7 @@ class AuroraCluster(_Discovered):
     def __init__(
         self, cluster_id: str, *, region: str | None = None, max_age: float = _MAX_AGE, clock: Clock = time.time
     ) -> None:
-        super().__init__(cluster_id, region, max_age, clock)
+        super().__init__(cluster_id, region=region, max_age=max_age, clock=clock)
 
     def _look_up(self, calls: Calls, role: Role) -> Mapping[Role, Endpoint]:
         listed = self._list(calls, "describe_db_clusters", "DBClusters", "DBClusterIdentifier")

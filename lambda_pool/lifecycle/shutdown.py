@@ -21,7 +21,7 @@ from typing import Any
 
 from .. import config as configuration
 from ..events import Closing
-from ..reclaim import cancel_lent, shut_down
+from ..reclaim import shut_down
 from ..waiting import pause, plainly
 from . import pools
 
@@ -175,7 +175,7 @@ def _close_in_server() -> None:
     while monotonic() < end and any(pool.state.entries for pool in pools()):
         for pool in pools():
             if pool.config.graceful_shutdown:
-                cancel_lent(pool, end, _MIN_TIMEOUT)
+                shut_down(pool, end, _MIN_TIMEOUT, idle=False)
         pause(_AGAIN)  # a request that began late may only now hold what must be cut
     _tell_closing()
 

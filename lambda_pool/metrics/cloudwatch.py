@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..invocation import remaining
 from ..secret import private
 from .collector import Collector, Why
-from .definitions import METRICS, dimensions
+from .definitions import METRICS
 from .numbers import Entry
 
 log: logging.Logger = logging.getLogger("lambda_pool")
@@ -60,11 +60,9 @@ class PutMetrics(Collector):
     """
 
     def __init__(self, *, namespace: str | None = None, service: str | None = None, interval: float = 60.0) -> None:
-        super().__init__(interval)
+        super().__init__(namespace=namespace, service=service, interval=interval)
         if find_spec("botocore") is None:
             raise ConfigError("botocore is not installed: pip install 'lambda-pool[aws]'")
-        self._namespace = namespace
-        self._service = service
         self._forget()
 
     def _forget(self) -> None:
@@ -87,10 +85,10 @@ class PutMetrics(Collector):
         gathered, self._gathered = self._gathered, {}
         now = time()
         for (name, metric), counts in gathered.items():
-            own = dimensions(self._service or environment.service, environment.function_name, name)
+            own = self._about(name, environment)[1]
             self._unsent += _data(metric, counts, own, now)
         # A shutdown or a snapshot comes after all invocations, or interrupts one whose time is over anyway.
-        self._send(self._namespace or environment.namespace, in_time=why is not Why.CLOSING)
+        self._send(self._about(pool, environment)[0], in_time=why is not Why.CLOSING)
         if why is Why.CLOSING:
             # A restored snapshot has other credentials, and no connections.
             self._disconnect()

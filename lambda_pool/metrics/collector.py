@@ -8,6 +8,7 @@ from time import monotonic, time
 from ..config import MetricsEnvironment, read_metrics_environment
 from ..errors import ConfigError
 from ..events import CheckedOut, Closing, Event, Forked, InvocationEnded, Returned, Reused
+from .definitions import dimensions
 from .numbers import MOST_VALUES, Entry, Numbers
 
 log: logging.Logger = logging.getLogger("lambda_pool")
@@ -36,9 +37,11 @@ class Collector:
     Each number is reported once. Subclasses write in `_write`.
     """
 
-    def __init__(self, interval: float = 60.0) -> None:
+    def __init__(self, *, namespace: str | None = None, service: str | None = None, interval: float = 60.0) -> None:
         if isinstance(interval, bool) or not isinstance(interval, int | float) or not 0 <= interval <= 1e6:
             raise ConfigError(f"interval={interval!r} is not valid: it must be a number of seconds from 0 to 1000000")
+        self._namespace = namespace
+        self._service = service
         self._interval = float(interval)
         self._pools: dict[str, Numbers] = {}
         self._environment: MetricsEnvironment | None = None
@@ -118,6 +121,11 @@ class Collector:
             environment = self._environment = read_metrics_environment()
         if not environment.disabled:
             self._write(pool, entries, why, environment)
+
+    def _about(self, pool: str, environment: MetricsEnvironment) -> tuple[str, dict[str, str]]:
+        """The namespace and the dimensions of a pool's metrics."""
+        service = self._service or environment.service
+        return self._namespace or environment.namespace, dimensions(service, environment.function_name, pool)
 
     def _forget(self) -> None:
         """In a forked child: drop what is left of the parent's reports."""

@@ -10,7 +10,7 @@ from typing import Any
 
 from ..config import MetricsEnvironment
 from .collector import Collector, Why
-from .definitions import METRICS, dimensions
+from .definitions import METRICS
 from .numbers import Entry
 
 MOST_DIMENSIONS = 30
@@ -23,14 +23,8 @@ class EmfMetrics(Collector):
     else the function's name. `interval`: seconds between two reports. Raises ConfigError.
     """
 
-    def __init__(self, *, namespace: str | None = None, service: str | None = None, interval: float = 60.0) -> None:
-        super().__init__(interval)
-        self._namespace = namespace
-        self._service = service
-
     def _write(self, pool: str, entries: list[Entry], why: Why, environment: MetricsEnvironment) -> None:
-        own = dimensions(self._service or environment.service, environment.function_name, pool)
-        write(entries, self._namespace or environment.namespace, own)
+        write(entries, *self._about(pool, environment))
 
 
 class _Encoder:

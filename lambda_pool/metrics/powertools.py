@@ -19,7 +19,7 @@ class PowertoolsMetrics(Collector):
     """
 
     def __init__(self, metrics: Any, *, interval: float = 60.0) -> None:
-        super().__init__(interval)
+        super().__init__(interval=interval)
         try:
             from aws_lambda_powertools.metrics.provider.cloudwatch_emf.cloudwatch import AmazonCloudWatchEMFProvider
         except ImportError:

@@ -140,7 +140,7 @@ class LambdaPool(Pool):
                     borrowed.fail(error)
                 # The dialect's own questions go through SQLAlchemy, which wraps what the driver raises. That error has
                 # no name here: it refers to this frame, and would keep all that the frames below hold.
-                if not unavailable.may_replace(
+                if not unavailable.may_try_another(
                     pool, (isinstance(error, DBAPIError) and error.orig) or error, deadline, first=first
                 ):
                     raise

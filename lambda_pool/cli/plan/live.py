@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from lambda_pool.aws import environment
+from lambda_pool.cli.database import LOOKING, look, pool_of, rows
 
 _DAYS = 14
 _PERIOD = 300
@@ -40,7 +41,6 @@ select count(*) from pg_stat_activity
 where usename is not null and datname is not null and (usename <> current_user or datname <> current_database())
 """
 # MySQL's one connection for an administrator comes on top of max_connections. A user without PROCESS sees only its own.
-_MYSQL_LIMIT = "select @@max_connections"
 _MYSQL_OTHERS = """
 select count(*) from information_schema.processlist
 where id <> connection_id() and command <> 'Daemon' and user not in ('system user', 'event_scheduler', 'rdsadmin')
@@ -50,8 +50,6 @@ where id <> connection_id() and command <> 'Daemon' and user not in ('system use
 
 def ask_database(url: str | None, prefix: str) -> Server:
     """Ask the server at the URL, or at what the environment describes under `prefix`. Raises LambdaPoolError."""
-    from lambda_pool.cli.database import LOOKING, look, pool_of
-
     pool = pool_of(url, prefix, name="lambda-pool plan", options=LOOKING)
     try:
         return look(pool, _read_postgres if pool.config.url.engine == "postgresql" else _read_mysql)()
@@ -60,20 +58,14 @@ def ask_database(url: str | None, prefix: str) -> Server:
 
 
 def _read_postgres(conn: Any) -> Server:
-    with conn.cursor() as cursor:
-        cursor.execute(_POSTGRES_SETTINGS)
-        limit, reserved = cursor.fetchone()
-        cursor.execute(_POSTGRES_OTHERS)
-        (others,) = cursor.fetchone()
+    ((limit, reserved),) = rows(conn, _POSTGRES_SETTINGS)
+    ((others,),) = rows(conn, _POSTGRES_OTHERS)
     return Server(int(limit), int(reserved), int(others))
 
 
 def _read_mysql(conn: Any) -> Server:
-    with conn.cursor() as cursor:
-        cursor.execute(_MYSQL_LIMIT)
-        (limit,) = cursor.fetchone()
-        cursor.execute(_MYSQL_OTHERS)
-        (others,) = cursor.fetchone()
+    ((limit,),) = rows(conn, "select @@max_connections")
+    ((others,),) = rows(conn, _MYSQL_OTHERS)
     return Server(int(limit), 0, int(others))
 
 

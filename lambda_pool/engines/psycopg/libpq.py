@@ -170,27 +170,14 @@ def _waiting(fd: int) -> int:
     return int.from_bytes(ioctl(fd, _FIONREAD, bytes(4)), sys.byteorder)
 
 
-class _Meter:
-    """Counts the bytes that are read from a connection; not those of a local socket, whose server is this machine."""
-
-    def __init__(self, fd: int) -> None:
-        self._twin = socket.socket(fileno=os.dup(fd))
-        self._before = self._total()
-
-    def _total(self) -> int:
+def _taken(fd: int) -> int:
+    """Bytes that were read from a connection so far. 0 for a local socket, whose server is this machine."""
+    with socket.socket(fileno=os.dup(fd)) as twin:
         try:
-            info = self._twin.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED + 8)
+            info = twin.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _RECEIVED + 8)
         except OSError:
             return 0
-        return int.from_bytes(info[_RECEIVED:], sys.byteorder) - _waiting(self._twin.fileno())
-
-    def count(self) -> int:
-        """Bytes that were read since it was made."""
-        return self._total() - self._before
-
-    def close(self) -> None:
-        """Let go of the socket."""
-        self._twin.close()
+    return int.from_bytes(info[_RECEIVED:], sys.byteorder) - _waiting(fd)
 
 
 # --- questions --------------------------------------------------------------------------------------------------------
@@ -239,7 +226,7 @@ def exchange(
     """
     if query is not None:
         pgconn.send_query(query)
-    meter: _Meter | None = None
+    before: int | None = None  # bytes that were taken before the answer that needs more than one read
     allowed, notified = _MOST - unasked.size, 0
     failure: Exception | None = None
     try:
@@ -256,8 +243,9 @@ def exchange(
                 allowed, notified = allowed + size, notified + memory
                 if not bounded or not pgconn.is_busy():  # one read is enough for nearly every answer
                     continue
-                meter = meter or _Meter(pgconn.socket)
-                if meter.count() > allowed + unasked.size or notified > _MOST_NOTIFIED:
+                taken = _taken(pgconn.socket)
+                before = taken if before is None else before
+                if taken - before > allowed + unasked.size or notified > _MOST_NOTIFIED:
                     raise OperationalError("the server sends more than any answer could need")
             result = pgconn.get_result()
             if result is None:
@@ -276,9 +264,6 @@ def exchange(
     except OperationalError:
         if failure is None or pgconn.status == ConnStatus.OK:
             raise  # otherwise the server has said why it closes the connection
-    finally:
-        if meter is not None:
-            meter.close()
     pgconn.is_busy()  # libpq is idle now, and drops what came in behind the answer
     _pass_on(pgconn)
     if failure is not None:

@@ -88,7 +88,7 @@ class MysqlConnection(BaselineConnection):
     # --- everything else ----------------------------------------------------------------------------------------------
 
     def ping(self, timeout: float) -> None:
-        """COMPING; but if the server has sent something already, that is read instead.
+        """COM_PING; but if the server has sent something already, that is read instead.
 
         Otherwise it would be taken for the answer, and the real answer for the next borrower's.
         """

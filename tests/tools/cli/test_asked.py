@@ -156,7 +156,7 @@ def test_without_any_postgresql_the_demo_says_what_to_install(monkeypatch: pytes
 
 def test_sessions_that_do_not_end_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(databases, "_GONE_SECONDS", -1.0)
-    monkeypatch.setattr(databases.Postgres, "_sessions", lambda self, user: [1])
+    monkeypatch.setattr(databases.Postgres, "_ids", lambda self, user: [1])
     monkeypatch.setattr(PostgresServer, "execute", lambda self, sql, *parameters: [])
     with pytest.raises(TimeoutError, match="sessions of way did not end within"):
         Postgres().kill("way")
@@ -164,7 +164,7 @@ def test_sessions_that_do_not_end_are_told(monkeypatch: pytest.MonkeyPatch) -> N
 
 def test_sessions_that_end_a_little_later_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     listed = [[7], [7], [7], []]
-    monkeypatch.setattr(databases.Postgres, "_sessions", lambda self, user: listed.pop(0))
+    monkeypatch.setattr(databases.Postgres, "_ids", lambda self, user: listed.pop(0))
     monkeypatch.setattr(PostgresServer, "execute", lambda self, sql, *parameters: [])
     assert Postgres().kill("way") == 1
     assert listed == []
