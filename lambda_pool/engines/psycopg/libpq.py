@@ -251,7 +251,8 @@ def exchange(
             if result is None:
                 break
             if result.status == ExecStatus.COPY_IN:
-                failure = failure or (yield from _break_off(pgconn))
+                refusal = yield from _break_off(pgconn)
+                failure = failure or refusal
                 continue
             if result.status in _COPY:  # libpq would give one such "result" after another
                 raise OperationalError(_UNFINISHED)
