@@ -47,6 +47,17 @@ def alarm(pool: lambda_pool.Pool, within: float) -> Iterator[None]:
         thread.join()
 
 
+def test_a_procedure_that_was_ended_after_its_commit_is_not_told_as_undone(my: Database) -> None:
+    """SLEEP() returns early there, so the procedure ends without an error."""
+    my.execute("create or replace procedure commits_and_sleeps() begin commit; do sleep(20); end")
+    pool = my.pool(cancel_before_deadline=1.0)
+    with pytest.raises(lambda_pool.CommitUncertain, match="may be saved or undone"), pool.connection() as conn:
+        my.insert(conn, 1)
+        with alarm(pool, 5.0), pytest.raises(lambda_pool.DeadlineExceeded):
+            my.query(conn, "call commits_and_sleeps()")
+    assert my.rows() == [1]
+
+
 @pytest.mark.parametrize("how", ["connection", "run"])
 def test_nothing_of_its_transaction_is_committed(database: Database, how: str) -> None:
     """Not even by a block that goes on as if nothing had been: MySQL undoes the statement alone."""

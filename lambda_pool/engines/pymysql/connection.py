@@ -72,7 +72,10 @@ class BoundedConnection(CommandedConnection):
         self._note_answer()
         if self.cancelled and not self._is_done(seen):  # SLEEP() and the like return early instead of failing
             self.noted.transaction_unknown = not self.alone
-            raise self._given_up(TimeoutError("the statement returned early"))
+            early = TimeoutError("the statement returned early")
+            if saving and not self.server_status & IN_TRANSACTION:
+                self.noted.doubt = early, seen  # a procedure may have committed before it
+            raise self._given_up(early)
         if seen.begins_anew:
             self.noted.begin_anew()
         self.noted.incomplete &= not seen.to_savepoint
