@@ -385,10 +385,15 @@ def by_with(conn: Any) -> None:
         pass
 
 
+def by_pipeline(conn: Any) -> None:
+    with conn.pipeline():
+        conn.execute("commit")
+
+
 @pytest.mark.parametrize(
     "commit",
-    [by_method, by_with, execute("commit"), execute("/* all */ END; select 1")],
-    ids=["method", "with", "SQL", "SQL in a string"],
+    [by_method, by_with, execute("commit"), execute("/* all */ END; select 1"), by_pipeline],
+    ids=["method", "with", "SQL", "SQL in a string", "SQL in a pipeline"],
 )
 @pytest.mark.parametrize("reset", ["transaction", "changed", "session"])
 def test_a_commit_of_what_had_failed_raises(pg: Database, commit: Callable[[Any], object], reset: str) -> None:
@@ -408,6 +413,18 @@ def test_a_commit_of_what_had_failed_raises(pg: Database, commit: Callable[[Any]
         conn.rollback()
         pg.insert(conn, 2)
     assert pg.rows() == [2]
+
+
+def test_in_a_pipeline_a_commit_after_a_savepoint_is_one(pg: Database) -> None:
+    with pg.pool().connection() as conn, conn.pipeline() as pipeline:
+        pg.insert(conn, 1)
+        conn.execute("savepoint before")
+        with pytest.raises(psycopg.errors.UniqueViolation):
+            pg.insert(conn, 1)
+            pipeline.sync()
+        conn.execute("rollback to before")
+        conn.execute("commit")
+    assert pg.rows() == [1]
 
 
 def test_what_the_driver_refuses_is_not_committed_with_a_reset(pg: Database) -> None:

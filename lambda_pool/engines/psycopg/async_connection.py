@@ -23,6 +23,7 @@ from ...aio.waits import Unbroken, in_greenlet, ready, spawn
 from ...waiting import WRITE, finish, poll
 from ..bounded_socket import shut_down
 from .async_cursors import tracked
+from .cursors import check_commits
 from .libpq import BusyError, NoAnswerError, exchange, request_cancel
 from .notes import Notes
 from .shared import Shared
@@ -276,10 +277,13 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         try:
             async with super().pipeline() as pipeline:
                 yield pipeline
+            if not piped:
+                check_commits(self.pooled)
         finally:
             self.pooled.piped = piped
             if not piped:
                 self.pooled.saving = None
+                self.pooled.doubtful.clear()
 
     # --- settings -----------------------------------------------------------------------------------------------------
 

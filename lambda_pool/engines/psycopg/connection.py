@@ -13,7 +13,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 
 from ... import invocation
 from ...waiting import hold
-from .cursors import tracked
+from .cursors import check_commits, tracked
 from .libpq import LOOK, BusyError, NoAnswerError, exchange
 from .notes import Notes
 from .shared import Shared
@@ -183,10 +183,13 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
         try:
             with super().pipeline() as pipeline:
                 yield pipeline
+            if not piped:
+                check_commits(self.pooled)
         finally:
             self.pooled.piped = piped
             if not piped:
                 self.pooled.saving = None
+                self.pooled.doubtful.clear()
 
     # --- settings -----------------------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from ..slow import tell_if_slow
-from .notes import Announced
+from .notes import Announced, Notes
 from .statements import asks_to_commit, commits, saves_nothing, statement
 
 if TYPE_CHECKING:
@@ -125,6 +125,8 @@ class Said(Sent):
                 alone = conn.pooled.alone(conn.autocommit)
                 if commits(query) or (alone and not saves_nothing(query)):
                     conn.pooled.saving = conn.me()
+                if self._failed and asks_to_commit(query):
+                    conn.pooled.doubtful.append(cursor)
         elif conn.pooled.noting or self._failed:
             tags = [cursor.pgresult.command_status or b""]
             while cursor.nextset():
@@ -134,6 +136,12 @@ class Said(Sent):
                 at_once(cursor.set_result(0))
             if self._failed and tags[0] == b"ROLLBACK" and asks_to_commit(query):
                 raise InFailedSqlTransaction(NOTHING_SAVED)
+
+
+def check_commits(noted: Notes) -> None:
+    """Raise InFailedSqlTransaction if a COMMIT of the pipeline that has ended was answered with ROLLBACK."""
+    if any(cursor.statusmessage == "ROLLBACK" for cursor in noted.doubtful):
+        raise InFailedSqlTransaction(NOTHING_SAVED)
 
 
 def at_once(answer: Any) -> None:

@@ -175,12 +175,17 @@ async def by_statement(conn: Any) -> None:
     await conn.execute("commit")
 
 
+async def by_pipeline(conn: Any) -> None:
+    async with conn.pipeline():
+        await conn.execute("commit")
+
+
 async def by_statements(conn: Any) -> None:
     await conn.execute("/* all */ END; select 1")
 
 
 @pytest.mark.parametrize("reset", ["transaction", "changed", "session"])
-@pytest.mark.parametrize("commit", [by_method, by_with, by_statement, by_statements])
+@pytest.mark.parametrize("commit", [by_method, by_with, by_statement, by_statements, by_pipeline])
 def test_a_commit_of_what_had_failed_raises(
     ground: Ground, commit: Callable[[Any], Awaitable[None]], reset: str
 ) -> None:
