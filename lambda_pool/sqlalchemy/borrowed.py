@@ -23,7 +23,7 @@ _REST = 0.1
 # How often an error may have been wrapped: by SQLAlchemy, by pandas, by its user.
 _WRAPPED = 8
 # Packages whose frames stand between a checkout and the user's line.
-_MACHINERY = ("sqlalchemy", "sqlmodel", "lambda_pool", "contextlib", "functools", "weakref")
+_MACHINERY = ("sqlalchemy", "sqlmodel", "pandas", "lambda_pool", "contextlib", "functools", "weakref")
 
 
 class LeftOpenError(Exception):

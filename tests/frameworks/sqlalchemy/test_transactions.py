@@ -242,6 +242,17 @@ def cut_off(database: Database) -> Any:
         yield create_engine(database.pool(url, timeout=1, ping_timeout=0.5)), proxy
 
 
+def test_the_line_that_is_told_is_not_one_of_pandas(
+    database: Database, engine: Engine, caplog: pytest.LogCaptureFixture
+) -> None:
+    names: dict[str, Any] = {"__name__": "pandas.io.sql"}
+    exec(compile("def borrow(engine): return engine.raw_connection()", "pandas/io/sql.py", "exec"), names)
+    raw = names["borrow"](engine)
+    raw.cursor().execute(f"insert into {database.table} values (1)")
+    raw.close()
+    assert f"borrowed at {__file__}" in caplog.text
+
+
 @pytest.mark.parametrize("how", ["no answer", "reset"])
 @pytest.mark.parametrize("style", ["session", "begin block", "session.begin", "connection"])
 def test_the_answer_to_commit_is_lost(cut_off: Any, database: Database, how: str, style: str) -> None:
