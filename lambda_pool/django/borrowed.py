@@ -8,7 +8,7 @@ from weakref import ref
 
 from ..core.entry import Entry, State
 from ..engines.base import AT_REST, MIN_IO_TIMEOUT, Condition
-from ..errors import LambdaPoolError
+from ..errors import LambdaPoolError, NotCommitted
 from ..events import Reason
 from ..invocation import Deadline
 from ..release import end_transaction
@@ -99,7 +99,15 @@ class Borrowed:
 
     def end(self, *, commit: bool) -> None:
         """End the transaction, if one is open. Raises NotCommitted, CommitUncertain, or what the driver raises."""
-        end_transaction(self.home.core, self.entry, commit=commit, last=False)
+        core = self.home.core
+        if self.entry.pid != core.pid:  # a child of a fork leaves its parent's atomic(): nothing may be sent
+            if commit:
+                raise NotCommitted(
+                    f"pool {core.name}: this connection belongs to the parent process, so nothing is committed: leave "
+                    "atomic() before a fork, and enter it again in the child"
+                )
+            return
+        end_transaction(core, self.entry, commit=commit, last=False)
 
     def give_back(self, error: BaseException | None = None) -> None:
         """Give it back, once. What is not committed is rolled back."""

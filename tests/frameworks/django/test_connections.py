@@ -525,6 +525,32 @@ def test_a_child_process_leaves_its_parents_connection_alone(connection: Any, da
     assert backend_of(connection) == first
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_child_process_that_leaves_its_parents_block_ends_nothing(
+    connection: Any, database: Database, fails: bool
+) -> None:
+    """It is told so, and the parent goes on."""
+    parent, child = os.getpid(), 0
+    try:
+        with transaction.atomic():
+            Order.objects.create(name="first")
+            child = os.fork()
+            if child and os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]):
+                raise AssertionError("the child was not told")
+            if child:
+                Order.objects.create(name="second")
+            elif fails:
+                raise ZeroDivisionError
+    except (OperationalError, ZeroDivisionError):
+        if os.getpid() != parent:
+            os._exit(0)
+        raise
+    finally:
+        if os.getpid() != parent:  # pragma: no cover - measured in the parent
+            os._exit(1)
+    assert names(database) == ["first", "second"]
+
+
 def test_nobody_can_be_reached(use: Use, database: Database) -> None:
     with FaultyProxy("127.0.0.1", database.server.port) as proxy:
         use(port=proxy.port, timeout=0.5)
