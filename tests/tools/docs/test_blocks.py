@@ -22,7 +22,8 @@ create table orders (number bigserial primary key, article text, amount int defa
 create table accounts (name text primary key, balance int);
 insert into accounts values ('a', 100), ('b', 100);
 create table prices (article text primary key, price int);
-insert into prices values ('tea', 4)
+insert into prices values ('tea', 4);
+create extension if not exists hstore
 """
 
 
