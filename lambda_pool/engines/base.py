@@ -403,7 +403,8 @@ def cancelled(error: BaseException, *, answered: bool) -> DeadlineExceeded:
     """
     said = f": {type(error).__name__}: {error}" if answered else "; the server did not answer"
     found = DeadlineExceeded(
-        f"the statement was ended because its invocation, its request or this environment ends{said}"
+        "the statement was ended because the end of its invocation, its request or this environment came, or was "
+        f"nearer than cancel_before_deadline{said}"
     )
     note_failure(found)
     return found

@@ -268,7 +268,10 @@ def exchange(
     pgconn.is_busy()  # libpq is idle now, and drops what came in behind the answer
     _pass_on(pgconn)
     if failure is not None:
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # it refers to this frame, and would keep the connection until the next garbage collection
 
 
 def _break_off(pgconn: "PGconn") -> Generator[Wait, int, Error | None]:

@@ -167,7 +167,7 @@ def test_a_statement_is_ended_without_kill(url: str, log: Log) -> None:
         execute(conn, "select sleep(20)")
 
     started = time.monotonic()
-    with pytest.raises(Exception, match="the statement was ended"):
+    with pytest.raises(Exception, match="cancel_before_deadline"):
         slow({}, Context(1500))
     assert time.monotonic() - started < 10
     pool.close()
@@ -184,7 +184,7 @@ def test_without_pooled_both_are_sent(server: Server, url: str, log: Log) -> Non
     def slow(event: object, context: object, conn: Any) -> None:
         execute(conn, "select sleep(20)")
 
-    with pytest.raises(Exception, match="the statement was ended"):
+    with pytest.raises(Exception, match="cancel_before_deadline"):
         slow({}, Context(1500))
     pool.close()
     texts = [text.upper() for _, text in log.commands()]

@@ -163,7 +163,7 @@ class TestDeadline:
         ask(around(route, pool, request_timeout=60))
         threads[0].join(25)
         assert [type(error) for error in errors] == [lambda_pool.DeadlineExceeded]
-        assert "because its invocation, its request or this environment ends" in str(errors[0])
+        assert "because the end of its invocation, its request or this environment came" in str(errors[0])
         pool.close()
 
 
