@@ -232,6 +232,10 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         A cancelled task waits for the answer first; CommitUncertain if that does not come.
         """
         self._refuse("commit")
+        if self.pgconn.pipeline_status and self.pgconn.transaction_status == _ACTIVE:
+            with self.announced():
+                async with super().pipeline():
+                    pass  # hear the answers first: nothing tells later that COMMIT was answered with ROLLBACK
         with Unbroken(self.pooled.patience), self.committing():
             await super().commit()
 

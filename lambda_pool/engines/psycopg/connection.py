@@ -18,7 +18,7 @@ from .libpq import LOOK, BusyError, NoAnswerError, exchange
 from .notes import Notes
 from .shared import Shared
 
-_IDLE = TransactionStatus.IDLE
+_IDLE, _ACTIVE = TransactionStatus.IDLE, TransactionStatus.ACTIVE
 _NO_PIPELINE = PipelineStatus.OFF
 
 # Seconds: much longer than it takes to note who has got a lock.
@@ -135,6 +135,9 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
         Raises CommitUncertain if its answer is lost.
         """
         self._refuse("commit")
+        if self.pgconn.pipeline_status and self.pgconn.transaction_status == _ACTIVE:
+            with self.announced(), super().pipeline():
+                pass  # hear the answers first: nothing tells later that COMMIT was answered with ROLLBACK
         with self.committing():
             super().commit()
 

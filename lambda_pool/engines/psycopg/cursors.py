@@ -125,8 +125,10 @@ class Said(Sent):
                 alone = conn.pooled.alone(conn.autocommit)
                 if commits(query) or (alone and not saves_nothing(query)):
                     conn.pooled.saving = conn.me()
-                if self._failed and asks_to_commit(query):
-                    conn.pooled.doubtful.append(cursor)
+                if asks_to_commit(query):  # whether the transaction has failed is often not known yet
+                    conn.pooled.doubtful.add(cursor)
+                else:
+                    conn.pooled.doubtful.discard(cursor)
         elif conn.pooled.noting or self._failed:
             tags = [cursor.pgresult.command_status or b""]
             while cursor.nextset():

@@ -86,8 +86,8 @@ class Notes:
         self.handlers: list[tuple[str, Any]] = []
         """The borrower's, each with the driver's name for its kind."""
         self.unasked: Unasked = Unasked()
-        self.doubtful: list[Any] = []
-        """Cursors that said COMMIT in the pipeline, after a statement of the transaction had failed."""
+        self.doubtful: set[Any] = set()
+        """Cursors whose last statement in the pipeline is a COMMIT: its answer is yet to come."""
 
     def alone(self, autocommit: bool) -> bool:
         """True in autocommit mode if nothing was open when the last statement was sent: it is its own transaction."""

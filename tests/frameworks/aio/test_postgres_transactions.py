@@ -207,6 +207,36 @@ def test_a_commit_of_what_had_failed_raises(
     assert (pool.stats().opened, at_rest(pool)) == (1, True)
 
 
+@pytest.mark.parametrize("commit", [by_method, by_with, by_statement])
+def test_a_pipeline_may_learn_only_after_commit_that_a_statement_failed(
+    ground: Ground, pool: lambda_pool.AsyncPool, commit: Callable[[Any], Awaitable[None]]
+) -> None:
+    async def work(conn: Any) -> None:
+        async with conn.pipeline() as pipeline:
+            with contextlib.suppress(DivisionByZero):
+                await ground.insert(conn, 1)
+                await conn.execute("select 1/0")
+                await pipeline.sync()  # its own answer may come after that of the statement
+            await commit(conn)
+
+    for _ in range(30):
+        with pytest.raises((InFailedSqlTransaction, DivisionByZero)):
+            borrow(pool, work)
+    assert ground.rows() == []
+
+
+def test_in_a_pipeline_a_cursor_may_roll_back_after_a_commit(ground: Ground, pool: lambda_pool.AsyncPool) -> None:
+    async def work(conn: Any) -> None:
+        async with conn.pipeline(), conn.cursor() as cursor:
+            await ground.insert(conn, 1)
+            await cursor.execute("commit")
+            await ground.insert(conn, 2)
+            await cursor.execute("rollback")
+
+    borrow(pool, work)
+    assert ground.rows() == [1]
+
+
 def test_async_with_conn_commits_or_rolls_back_and_does_not_close(ground: Ground, pool: lambda_pool.AsyncPool) -> None:
     async def work(conn: Any) -> None:
         async with conn as same:
