@@ -11,6 +11,8 @@ _CAP = 1.0
 _FLOOR = 0.05
 _SPREAD = 0.45
 _SHARES = 8
+# Seconds that are kept for the last of several attempts, however long the wait before it would be.
+LAST_TRY = 0.25
 
 
 def uniform() -> float:

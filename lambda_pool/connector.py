@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from .auth.base import Auth, Credentials, UrlAuth
 from .aws.hosts import is_dsql, recognise
-from .backoff import backoff, crowded_backoff
+from .backoff import LAST_TRY, backoff, crowded_backoff
 from .config import PORTS, Config, check_pooled, function_and_version
 from .core.dispatch import EventDispatcher
 from .core.policy import patience, session_timer
@@ -41,8 +41,6 @@ _MOVES = frozenset(Failure) - {Failure.REJECTED, Failure.TOO_MANY}
 _SHORTEST = 0.001
 # Seconds that a source gets beyond its time limit, so that its own error is seen.
 _GRACE = 0.05
-# Seconds that are kept for the last of several attempts, however long the wait before it would be.
-_LAST_TRY = 0.25
 
 
 class Connector:
@@ -121,8 +119,8 @@ class Connector:
                 moved = kind in _MOVES and self._where(role, deadline) not in {None, *tried}
                 left = deadline.left()
                 delay = 0.0 if refresh or moved else _wait(kind, attempt, left)
-                if delay >= left > _LAST_TRY:  # so that what heals within the limit is not given up early
-                    delay = left - _LAST_TRY
+                if delay >= left > LAST_TRY:  # so that what heals within the limit is not given up early
+                    delay = left - LAST_TRY
                 retrying = (refresh or moved or kind in TRANSIENT) and delay < left
                 self._report(error, kind.value, attempt, start, self.server(request), retrying=retrying)
                 if kind is Failure.TOO_MANY:

@@ -5,7 +5,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from . import borrower
-from .backoff import crowded_backoff
+from .backoff import LAST_TRY, crowded_backoff
 from .core.entry import State
 from .engines.base import TRANSIENT, Failure
 from .errors import ConnectError, DeadlineExceeded, LambdaPoolError, PoolTimeout
@@ -60,13 +60,14 @@ def may_try_another(pool: "ConnectionPool", cause: BaseException, deadline: Dead
     free is asked again, after a pause, while there is time. If none is left, raises what the pool says of a server that
     does not answer.
     """
-    kind = pool.classify(cause)
-    if kind in TRANSIENT and deadline.left() <= 0:
+    kind, left = pool.classify(cause), deadline.left()
+    crowded = kind is Failure.TOO_MANY
+    delay = crowded_backoff(left) if crowded else 0.0
+    if kind in TRANSIENT and left <= (delay + LAST_TRY if crowded else 0.0):
         raise _not_answered(pool, deadline) from sys.exception()
-    if kind is Failure.TOO_MANY:
-        pause(crowded_backoff(deadline.left()))
-        return True
-    return kind in TRANSIENT and first
+    if crowded:
+        pause(delay)
+    return crowded or (kind in TRANSIENT and first)
 
 
 def _not_answered(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:

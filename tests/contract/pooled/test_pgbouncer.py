@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -310,6 +311,20 @@ def test_a_pooler_that_gives_up_before_the_checkout_does_is_asked_again(server: 
             finally:
                 over.set()
                 freeing.join()
+        pool.close()
+
+
+def test_one_that_stays_full_is_named_in_time(server: PostgresServer) -> None:
+    """The last try is not left with so little time that its own failure would be told."""
+    with PgBouncer(server, default_pool_size=1, query_wait_timeout=1) as bouncer:
+        pool = pool_of(bouncer.url(), timeout=2.0)
+        with psycopg.connect(bouncer.url(pooled=False)) as busy:
+            busy.execute("select 1")
+            start = time.monotonic()
+            with pytest.raises(ConnectError, match="a pooler may have no backend free"):
+                pool.run(one)
+            assert time.monotonic() - start < 4
+        assert pool.stats().in_use == 0
         pool.close()
 
 
