@@ -298,6 +298,23 @@ def test_a_commit_in_a_pipeline_behind_what_failed_saves_nothing(pg: Database) -
     assert pg.rows() == [1]
 
 
+def test_a_block_in_a_pipeline_may_learn_late_that_a_statement_failed(pg: Database) -> None:
+    """psycopg sends COMMIT before it has read that the transaction failed."""
+    pool = pg.pool(autocommit=True)
+    for _ in range(100):
+        with (
+            pytest.raises(psycopg.errors.InFailedSqlTransaction),
+            pool.connection() as conn,
+            conn.pipeline() as pipeline,
+        ):
+            with conn.transaction():
+                pg.insert(conn, 1)
+                with suppress(psycopg.errors.DivisionByZero):
+                    conn.execute("select 1/0")
+                    pipeline.sync()
+    assert pg.rows() == []
+
+
 @pytest.mark.parametrize("sent", [True, False])
 def test_a_thread_that_is_still_at_it_when_the_invocation_ends(database: Database, sent: bool) -> None:
     """What it had sent may be saved; what it had not is not."""

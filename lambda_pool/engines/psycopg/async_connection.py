@@ -215,6 +215,8 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         blocks = self.pooled.blocks if outermost else None
         try:
             yield inner
+            if outermost and not force_rollback:
+                await self._hear()
         except BaseException as error:
             with Unbroken(self.pooled.patience), self.announced():
                 if not await block.__aexit__(type(error), error, error.__traceback__):
@@ -232,12 +234,16 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         A cancelled task waits for the answer first; CommitUncertain if that does not come.
         """
         self._refuse("commit")
+        await self._hear()
+        with Unbroken(self.pooled.patience), self.committing():
+            await super().commit()
+
+    async def _hear(self) -> None:
+        """Read what a pipeline waits for, before COMMIT: nothing tells later that this was answered with ROLLBACK."""
         if self.pgconn.pipeline_status and self.pgconn.transaction_status == _ACTIVE:
             with self.announced():
                 async with super().pipeline():
-                    pass  # hear the answers first: nothing tells later that COMMIT was answered with ROLLBACK
-        with Unbroken(self.pooled.patience), self.committing():
-            await super().commit()
+                    pass
 
     async def rollback(self) -> None:
         """Like the driver's. Raises ProgrammingError in `AsyncPool.run`."""

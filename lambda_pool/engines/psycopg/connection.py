@@ -118,6 +118,8 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
         blocks = self.pooled.blocks if outermost else None
         try:
             yield inner
+            if outermost and not force_rollback:
+                self._hear()
         except BaseException as error:
             with self.announced():
                 if not block.__exit__(type(error), error, error.__traceback__):
@@ -135,11 +137,15 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
         Raises CommitUncertain if its answer is lost.
         """
         self._refuse("commit")
-        if self.pgconn.pipeline_status and self.pgconn.transaction_status == _ACTIVE:
-            with self.announced(), super().pipeline():
-                pass  # hear the answers first: nothing tells later that COMMIT was answered with ROLLBACK
+        self._hear()
         with self.committing():
             super().commit()
+
+    def _hear(self) -> None:
+        """Read what a pipeline waits for, before COMMIT: nothing tells later that this was answered with ROLLBACK."""
+        if self.pgconn.pipeline_status and self.pgconn.transaction_status == _ACTIVE:
+            with self.announced(), super().pipeline():
+                pass
 
     def rollback(self) -> None:
         """Like the driver's. Raises ProgrammingError in `Pool.run`."""
