@@ -192,7 +192,7 @@ def test_restart_ends_sessions_and_keeps_port_and_data(server: Server) -> None:
     assert server.execute("select count(*) from kept") == [(count,)]
 
 
-@pytest.mark.sampled(1, "waits ten seconds")
+@pytest.mark.slow("waits ten seconds for each server")
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_paused_server_lets_nobody_wait_for_ever(kind: type[Server]) -> None:
     with kind() as server:
