@@ -387,8 +387,10 @@ def test_a_write_that_its_own_transaction_refuses_is_none(my: Database, asked: s
     assert pool.stats().opened == 1
 
 
-def test_a_read_only_borrow_hides_no_failover_from_the_next(my: Database) -> None:
-    pool = my.pool()
+@pytest.mark.parametrize("pooled", ["0", "1"])
+def test_a_read_only_borrow_hides_no_failover_from_the_next(my: Database, pooled: str) -> None:
+    """Behind a pooler, the session itself is not made read-only."""
+    pool = my.pool(f"{my.url}{'&' if '?' in my.url else '?'}pooled={pooled}")
     with pool.connection(readonly=True) as conn:
         my.query(conn, f"select id from {my.table}")
     with pytest.raises(pymysql.OperationalError), pool.connection():

@@ -219,7 +219,7 @@ def test_a_pipeline_may_learn_only_after_commit_that_a_statement_failed(
                 await pipeline.sync()  # its own answer may come after that of the statement
             await commit(conn)
 
-    for _ in range(30):
+    for _ in range(100):
         with pytest.raises((InFailedSqlTransaction, DivisionByZero)):
             borrow(pool, work)
     assert ground.rows() == []
