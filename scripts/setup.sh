@@ -95,8 +95,16 @@ once() { # once STAMP COMMAND…: run a command unless it has succeeded since th
 install_all() {
     make_venv .venv
     echo "setup: installing the package, its extras and the development tools into .venv"
-    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt -e '.[all,otel,sqlalchemy,django,asyncio,testing,demo]' --group dev ||
+    # Without byte code, which takes longer than the rest: Python makes what it needs of it.
+    .venv/bin/pip install -q --disable-pip-version-check --no-compile -c constraints.txt \
+        -e '.[all,otel,sqlalchemy,django,asyncio,testing,demo]' --group dev ||
         fail "pip could not install the package's dependencies into .venv"
+}
+
+install_pyright() {
+    echo "setup: installing pyright into .venv"
+    .venv/bin/pip install -q --disable-pip-version-check -c constraints.txt --group pyright ||
+        fail "pip could not install pyright into .venv"
 }
 
 install_tools() { # the tools that build and check the layer, the distributions and a release; no part of the package
@@ -388,11 +396,12 @@ test) # what `make test` needs
 test-all)
     "$0" test
     command -v gcc >/dev/null || install_packages gcc libc6-dev # for a MySQL plugin that only the tests have
-    together mysql mysql-router pythons tools sam free-threaded deploy pgbouncer postgres-versions
+    together mysql mysql-router pyright pythons tools sam free-threaded deploy pgbouncer postgres-versions
     once .tools/wheels/.ready fetch_wheels
     once .tools/django/.ready fetch_django
     ;;
 environment) once .venv/.ready-all install_all ;;
+pyright) once .venv/.ready-pyright install_pyright ;;
 demo)
     [ -e .venv/.ready-all ] || once .venv/.ready-demo install_demo
     if [ "${2:-postgres}" = mysql ] && ! [ -x /usr/sbin/mariadbd ] && ! command -v mariadbd >/dev/null; then

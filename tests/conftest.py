@@ -124,7 +124,10 @@ def _sample_genuine_mysql(items: list[pytest.Item]) -> None:
 
 
 def leave_to_the_full_run(items: list[pytest.Item]) -> None:
-    """For a test marked `sampled(n, why)`, mark all but n cases slow, different ones each day. In a full run, none."""
+    """For a test marked `sampled(n, why)`, mark all but n cases slow, different ones each day. In a full run, none.
+
+    An n below 1 is the share of days on which the test is tried, with one case.
+    """
     cases: dict[str, list[pytest.Item]] = {}
     for item in items:
         if item.get_closest_marker("sampled"):
@@ -140,7 +143,8 @@ def leave_to_the_full_run(items: list[pytest.Item]) -> None:
             ) from None
         if EVERY_CASE or count >= len(found):
             continue
-        chosen = random.Random(f"{SEED} {test}").sample(found, count)
+        day = random.Random(f"{SEED} {test}")
+        chosen = day.sample(found, count if count >= 1 else int(day.random() < count))
         for item in found:
             if item not in chosen:
                 item.add_marker(pytest.mark.slow(f"not in the sample of the day: {why}"))

@@ -34,6 +34,7 @@ def test_each_applies_and_its_tests_exist_and_the_page_shows_it() -> None:
     assert run("--check") == (0, f"all {len(listed)} mutants apply\n")
 
 
+@pytest.mark.sampled(1 / 3, "22 s")
 def test_the_quickest_are_killed(lambda_rie: Path) -> None:
     code, output = run(*QUICK)
     assert code == 0, output
@@ -51,6 +52,7 @@ tests = ["tests/unit/core/test_invocation.py::test_a_shorter_wait_stays_as_it_is
 """
 
 
+@pytest.mark.sampled(1 / 3, "11 s")
 def test_those_that_nothing_notices_are_told(tmp_path: Path, lambda_rie: Path) -> None:
     """The script is not blind: a change without effect survives, and one that cannot even be imported is not a kill."""
     news = {"harmless": "_CAP = 1.0  # as before", "nameless": "_CAP = nothing", "unfinished": "_CAP = ("}
@@ -64,6 +66,7 @@ def test_those_that_nothing_notices_are_told(tmp_path: Path, lambda_rie: Path) -
     assert "0 of 3 mutants were killed" in output
 
 
+@pytest.mark.sampled(1 / 3, "5 s")
 def test_one_whose_text_is_not_there_is_told(tmp_path: Path) -> None:
     file = tmp_path / "mutants.toml"
     file.write_text(MUTANT.format(name="lost", new="").replace("_CAP = 1.0", "_CAP = 2.0"))
@@ -80,6 +83,7 @@ def test_a_test_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "some of the tests do not exist" in output
 
 
+@pytest.mark.sampled(1 / 3, "8 s")
 def test_one_whose_tests_are_slow_says_why(tmp_path: Path) -> None:
     slow = tmp_path / "test_slow.py"
     slow.write_text('import pytest\n\n@pytest.mark.slow("why")\ndef test_it() -> None: ...\n')
@@ -94,6 +98,7 @@ def test_one_whose_tests_are_slow_says_why(tmp_path: Path) -> None:
     assert run("--from", file, "--check") == (0, "all 1 mutants apply\n")
 
 
+@pytest.mark.sampled(1 / 3, "7 s")
 def test_tests_that_fail_anyway_are_no_kill(tmp_path: Path, lambda_rie: Path) -> None:
     failing = tmp_path / "test_failing.py"
     failing.write_text("def test_it() -> None:\n    assert False\n")

@@ -18,6 +18,7 @@ HEAD = "from tests.conftest import pytest_collection_modifyitems, pytest_report_
 MARKED = "import pytest\n\n@pytest.mark.slow{reason}\ndef test_it() -> None: ...\n"
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize(
     ("reason", "taken"), [('("it waits")', True), ("", False), ("()", False), ('("")', False), ("(1)", False)]
 )
@@ -49,6 +50,20 @@ def test_a_sample_is_left_to_the_quick_run_and_the_full_one_has_all(pytester: py
     for _ in range(2):
         done = pytester.runpytest_inprocess(*options, "-m", "not slow")
         done.assert_outcomes(**({"passed": 21} if speed.EVERY_CASE else {"passed": 3, "deselected": 18}))
+
+
+def test_a_long_test_is_tried_on_its_share_of_the_days(
+    pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+    for seed in range(12):
+        monkeypatch.setattr(conftest, "SEED", seed)
+        monkeypatch.setattr(conftest, "EVERY_CASE", False)
+        pytester.makeconftest(HEAD)
+        pytester.makepyfile(SAMPLED.replace("sampled(2", "sampled(1 / 3"))
+        done = pytester.runpytest_inprocess("-p", "no:cacheprovider", "-o", "markers=slow\nsampled", "-m", "not slow")
+        tried.append(done.parseoutcomes()["passed"] - 1)
+    assert set(tried) == {0, 1}
 
 
 def test_a_sample_says_how_many_and_why(pytester: pytest.Pytester) -> None:
@@ -111,7 +126,7 @@ def test_every_number_of_examples_depends_on_the_speed() -> None:
 
 
 def test_a_quick_run_tries_fewer_examples() -> None:
-    assert {speed.examples(many) for many in (50, 10_000)} == ({50, 10_000} if speed.FULL else {50, 200})
+    assert {speed.examples(many) for many in (50, 10_000)} == ({50, 10_000} if speed.FULL else {50, 100})
 
 
 def test_a_seed_is_shown_and_decides() -> None:

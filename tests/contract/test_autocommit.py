@@ -170,6 +170,7 @@ def test_a_copy_and_a_stream_after_it_was_lost_are_not_sent(pg: Database) -> Non
     assert pg.rows() == []
 
 
+@pytest.mark.sampled(3, "many cases")
 @pytest.mark.parametrize("switched", [False, True], ids=["option", "switch"])
 @pytest.mark.parametrize("what", ["insert", "select"])
 def test_the_deadline_came_before_the_answer(database: Database, what: str, switched: bool) -> None:

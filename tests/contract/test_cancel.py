@@ -58,6 +58,7 @@ def test_a_procedure_that_was_ended_after_its_commit_is_not_told_as_undone(my: D
     assert my.rows() == [1]
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("how", ["connection", "run"])
 def test_nothing_of_its_transaction_is_committed(database: Database, how: str) -> None:
     """Not even by a block that goes on as if nothing had been: MySQL undoes the statement alone."""
@@ -80,6 +81,7 @@ def test_nothing_of_its_transaction_is_committed(database: Database, how: str) -
     assert database.rows() == []
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("how", ["method", "statement"])
 def test_what_follows_the_blocks_own_rollback_is_saved(database: Database, how: str) -> None:
     """Its ROLLBACK ended the transaction that the deadline struck: the next one is whole."""
@@ -190,6 +192,7 @@ def test_with_autocommit_the_struck_statement_was_all_there_was(my: Database, be
     assert my.rows() == ([1] if begun else [1, 3])
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("how", ["connection", "run"])
 def test_a_commit_without_an_answer_ends_in_time_however_often_the_alarm_rings(database: Database, how: str) -> None:
     """A driver's wait that begins anew with each signal would never look at the clock."""
@@ -220,6 +223,7 @@ def test_a_commit_without_an_answer_ends_in_time_however_often_the_alarm_rings(d
             signal.signal(signal.SIGALRM, previous)
 
 
+@pytest.mark.sampled(2, "a second a case")
 @pytest.mark.parametrize("method", ["commit", "rollback", "begin", "autocommit"])
 def test_also_what_the_drivers_methods_wait_for(database: Database, method: str) -> None:
     """Not only statements: any answer may fail to come. Of one that commits, nobody knows then whether it did."""
@@ -260,6 +264,7 @@ def test_whether_work_may_be_done_again_is_asked_no_longer_than_the_invocation_l
         assert pool.stats().size == 0
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("how", ["run", "run on autocommit", "readonly"])
 def test_a_begin_that_is_not_answered_is_the_pools_to_replace(database: Database, how: str) -> None:
     """Nobody has seen the connection yet; and the wait is the pool's own, so it is bounded."""

@@ -34,6 +34,7 @@ def backend_of(database: Database, pool: lambda_pool.Pool) -> int:
 
 
 class TestConnection:
+    @pytest.mark.sampled(1, "5 s a case")
     def test_it_is_the_drivers_own_over_tls(self, database: Database) -> None:
         with database.pool().connection() as conn:
             if database.engine == "postgresql":
@@ -372,6 +373,7 @@ class TestLiveness:
         assert second != first
         assert pool.stats().replaced == 1
 
+    @pytest.mark.sampled(1, "2 s a case")
     def test_killed_again_and_again_nobody_notices(self, database: Database) -> None:
         pool = database.pool()
         seen = set()
@@ -383,6 +385,7 @@ class TestLiveness:
         assert database.rows() == list(range(KILLS))
         assert pool.stats().opened == KILLS
 
+    @pytest.mark.sampled(1, "a second a case")
     def test_a_statement_may_take_longer_than_a_connect(self, database: Database) -> None:
         """The time limit of the login, TLS included, ends with the login."""
         with database.pool(connect_timeout=0.5, ping_timeout=0.5).connection() as conn:
@@ -401,6 +404,7 @@ class TestLiveness:
             assert [notify.payload for notify in conn.notifies(timeout=1, stop_after=1)] == ["hello"]
         assert pool.stats().pings == 1
 
+    @pytest.mark.sampled(1, "a second a case")
     @pytest.mark.parametrize("freeze", ["proxy", "server"])
     def test_a_black_hole_costs_the_pings_bound_and_one_connect(self, database: Database, freeze: str) -> None:
         """A peer that accepts and never answers: ping_timeout, not minutes."""
@@ -423,6 +427,7 @@ class TestLiveness:
         assert second != first
         assert 0.4 <= took <= 0.4 + connect + 1.0, (took, connect)
 
+    @pytest.mark.sampled(1, "a second a case")
     def test_a_restarted_server(self, own_server: Callable[[str], Any], database: Database) -> None:
         server = own_server(database.engine)
         pool = lambda_pool.Pool(server.url(), observers=(), max_size=3, min_size=3)
@@ -487,6 +492,7 @@ class TestConnecting:
         assert isinstance(caught.value.__cause__, Exception)
         assert secret not in f"{caught.value} {caught.value.__cause__!r} {pool!r} {caplog.text}"
 
+    @pytest.mark.sampled(1, "2 s a case")
     def test_refused_then_there(self, own_server: Callable[[str], Any], database: Database) -> None:
         server = own_server(database.engine)
         url = server.url()
@@ -500,6 +506,7 @@ class TestConnecting:
         assert pool.stats().connect_errors > 0
         pool.close()
 
+    @pytest.mark.sampled(1, "2 s a case")
     def test_too_many_connections(self, own_server: Callable[[str], Any], database: Database) -> None:
         server = own_server(database.engine)
         if database.engine == "postgresql":
@@ -521,6 +528,7 @@ class TestConnecting:
         assert pool.stats().connect_errors > 0
         pool.close()
 
+    @pytest.mark.sampled(1, "a second a case")
     def test_a_server_that_never_answers_a_login(self, database: Database) -> None:
         """TCP is accepted, and nothing follows: one attempt ends at connect_timeout, all together at timeout."""
         with FaultyProxy("127.0.0.1", database.server.port) as proxy:
@@ -533,6 +541,7 @@ class TestConnecting:
                 pass
             assert time.monotonic() - start < 3
 
+    @pytest.mark.sampled(1, "a second a case")
     def test_a_server_that_answers_bit_by_bit(self, database: Database) -> None:
         """No single wait is long, but all waits together end at connect_timeout."""
         with FaultyProxy("127.0.0.1", database.server.port) as proxy:
@@ -545,6 +554,7 @@ class TestConnecting:
                 pass
             assert time.monotonic() - start < 3
 
+    @pytest.mark.sampled(1, "a second a case")
     def test_plain_text_is_refused_where_tls_is_asked_for(
         self, own_server: Callable[[str], Any], database: Database
     ) -> None:

@@ -68,6 +68,7 @@ class Counted:
         assert self.calls == 1
 
 
+@pytest.mark.sampled(8, "many cases")
 @pytest.mark.parametrize("returns", [False, True])
 @pytest.mark.parametrize(
     "statement",
@@ -391,6 +392,7 @@ def test_a_closed_cursor_says_so_also_where_statements_are_timed(my: Database) -
 # --- deadlines --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(1, "2 s a case")
 @pytest.mark.parametrize("at_rest", [0.0, 0.3], ids=["reads", "lingers"])
 def test_a_streamed_result_ends_before_the_deadline(my: Database, at_rest: float) -> None:
     """The wait is not for a statement but for its next row; between two rows, nothing waits."""

@@ -52,6 +52,7 @@ def strike(database: Database, pool: lambda_pool.Pool, work: Callable[[int], obj
         assert pool.stats().size == pool.stats().idle <= 1
 
 
+@pytest.mark.sampled(2, "a second a case")
 @pytest.mark.parametrize("options", POOLS.values(), ids=POOLS.keys())
 def test_a_statement(database: Database, options: dict[str, Any]) -> None:
     pool = database.pool(**options)

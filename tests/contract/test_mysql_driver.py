@@ -103,6 +103,7 @@ class MineError(TimeoutError):
     """The exception of a user's own time limit: an OSError, like those of the driver."""
 
 
+@pytest.mark.sampled(10, "half a second a case")
 @pytest.mark.parametrize("kind", [TimeoutError, MineError, ValueError])
 @pytest.mark.parametrize("tls", [True, False])
 @pytest.mark.parametrize("when", ["connect", "ping", "begin", "statement", "stream", "commit", "rollback", "restore"])
@@ -151,6 +152,7 @@ def test_a_signal_handlers_exception_passes_as_it_is(my: Database, when: str, tl
     assert my.rows() == []
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("tls", [True, False])
 @pytest.mark.parametrize("lost", [True, False])
 def test_what_ends_a_load_of_local_data_passes_as_it_is(my: Database, tmp_path: Path, lost: bool, tls: bool) -> None:
@@ -212,6 +214,7 @@ def test_a_unix_socket_that_too_many_connect_to_is_waited_for(tmp_path: Path) ->
         dial(addresses, line.deadline, line).close()
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("silence", ["listens", "accepts"])
 def test_a_name_with_two_addresses_of_which_the_first_is_silent(
     my: Database, monkeypatch: pytest.MonkeyPatch, silence: str
@@ -239,6 +242,7 @@ def test_a_name_with_two_addresses_of_which_the_first_is_silent(
             each.close()
 
 
+@pytest.mark.sampled(1 / 3, "4 s")
 def test_the_only_address_has_all_of_the_time(my: Database) -> None:
     with FaultyProxy("127.0.0.1", my.server.port) as proxy:
         proxy.delay(0.4)

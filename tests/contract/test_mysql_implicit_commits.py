@@ -71,6 +71,7 @@ def swallow(my: Database, conn: Any, sql: str) -> None:
         my.query(conn, sql)
 
 
+@pytest.mark.sampled(8, "many cases")
 @pytest.mark.parametrize("end", ["block", "commit()", "with conn", "run", "COMMIT"])
 @pytest.mark.parametrize("more", [True, False])
 def test_what_came_before_it_is_saved_and_so_is_what_follows(my: Database, refused: str, end: str, more: bool) -> None:
@@ -207,6 +208,7 @@ def deadlock(my: Database) -> Any:
     my.execute(f"drop table if exists {my.table}_l")
 
 
+@pytest.mark.sampled(1, "half a second a case")
 @pytest.mark.parametrize("autocommit", [False, True])
 @pytest.mark.parametrize("how", ["block", "with conn", "commit()"])
 def test_what_it_began_is_undone_by_a_deadlock(my: Database, deadlock: Deadlock, autocommit: bool, how: str) -> None:
@@ -247,6 +249,7 @@ def test_two_errors_before_anything_was_begun_undo_nothing(my: Database) -> None
 # --- its own answer is lost -------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("in_run", [False, True])
 @pytest.mark.parametrize(
     ("statement", "words"),
@@ -298,6 +301,7 @@ def leave(conn: Any, cursor: Any) -> None:
     """The end of the block reads the rest."""
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("in_run", [False, True])
 @pytest.mark.parametrize("rest", [close, close_and_swallow, go_on, leave])
 def test_what_it_saved_before_its_rows_were_lost(my: Database, rest: Callable[[Any, Any], None], in_run: bool) -> None:

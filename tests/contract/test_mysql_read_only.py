@@ -34,6 +34,7 @@ def reader_makes(my: Database) -> Iterator[None]:
     my.execute("drop table if exists made_by_a_reader")
 
 
+@pytest.mark.sampled(7, "many cases")
 @pytest.mark.parametrize(
     ("way", "ending"),
     [

@@ -25,6 +25,7 @@ def tenant(my: Database) -> str:
 # --- a baseline is what the connection was after its set-up -----------------------------------------------------------
 
 
+@pytest.mark.sampled(7, "many cases")
 @pytest.mark.parametrize("reset", RESETS)
 @pytest.mark.parametrize("pooled", ["", "&pooled=true"])
 @pytest.mark.parametrize(
@@ -156,6 +157,7 @@ CHANGES = [
 ]
 
 
+@pytest.mark.sampled(12, "many cases")
 @pytest.mark.parametrize("ends", ["well", "badly"])
 @pytest.mark.parametrize("statement", CHANGES)
 def test_a_session_that_was_changed_is_reset_and_no_other(my: Database, statement: str, ends: str) -> None:
@@ -260,6 +262,7 @@ def test_a_refused_commit_with_a_reset_behind_it_is_the_servers_error(my: Databa
 # --- in every mode ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(6, "many cases")
 @pytest.mark.parametrize("reset", RESETS)
 @pytest.mark.parametrize(
     "statement",

@@ -131,11 +131,13 @@ def lost(database: Database, autocommit: bool, idiom: Idiom) -> None:
         assert pool.stats().size == 0
 
 
+@pytest.mark.sampled(3, "half a second a case")
 @pytest.mark.parametrize("idiom", POSTGRESQL)
 def test_the_deadline_came_first_on_postgresql(pg: Database, idiom: str) -> None:
     lost(pg, *POSTGRESQL[idiom])
 
 
+@pytest.mark.sampled(4, "many cases")
 @pytest.mark.parametrize("idiom", MYSQL)
 def test_the_deadline_came_first_on_mysql(my: Database, idiom: str) -> None:
     lost(my, *MYSQL[idiom])
@@ -186,6 +188,7 @@ def test_it_was_lost_before_it_was_sent(database: Database) -> None:
     assert database.rows() == []
 
 
+@pytest.mark.sampled(3, "many cases")
 @pytest.mark.parametrize("what", ["insert", "rollback", "begin", "commit"])
 def test_what_saves_nothing_is_no_commit(database: Database, what: str) -> None:
     """A statement, a ROLLBACK, and what would commit if anything were open."""

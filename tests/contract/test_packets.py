@@ -20,6 +20,7 @@ def test_bytes_and_every_character_arrive_as_they_are(database: Database) -> Non
                 assert cursor.fetchone() == (2,)
 
 
+@pytest.mark.sampled(1 / 3, "5 s")
 def test_a_read_timeout_of_the_users_own_holds(my: Database) -> None:
     pool = my.pool(connect_args={"read_timeout": 0.2})
     with pytest.raises(pymysql.OperationalError, match="timed out"), pool.connection() as conn:

@@ -65,6 +65,7 @@ BREAKAGES = {
 }
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("name", BREAKAGES)
 def test_a_driver_that_does_not_fit(pg: Database, name: str) -> None:
     break_it, said = BREAKAGES[name]

@@ -134,6 +134,7 @@ def url_of(pg: Database, host: str, **query: str) -> str:
     return str(pg.server.url(host=host, tls=False, sslmode="disable", **query))
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("before", [["127.0.0.2"], ["127.0.0.2", "127.0.0.3"], ["127.0.0.4", "127.0.0.2"]])
 def test_a_silent_address_hides_no_other(pg: Database, addresses: Callable[..., None], before: list[str]) -> None:
     """Nor does one that refuses, as 127.0.0.4 does."""
@@ -237,6 +238,7 @@ CANCELS: dict[str, Callable[[Any], object]] = {
 }
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("how", CANCELS)
 def test_a_cancel_that_is_not_answered_ends_with_the_invocation(pg: Database, how: str) -> None:
     """The borrower's own, and the driver's: it goes over a connection of its own, which no other deadline ends."""
@@ -257,6 +259,7 @@ def test_a_cancel_that_is_not_answered_ends_with_the_invocation(pg: Database, ho
 # --- whose exception it is --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("how", ["connect", "ping", "BEGIN", "COMMIT", "COMMIT and reset", "ROLLBACK"])
 def test_an_exception_of_the_users_own_passes_at_once(pg: Database, how: str) -> None:
     with FaultyProxy("127.0.0.1", pg.server.port) as proxy:

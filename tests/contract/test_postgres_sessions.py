@@ -92,6 +92,7 @@ WAYS = [
 ]
 
 
+@pytest.mark.sampled(6, "many cases")
 @pytest.mark.parametrize("autocommit", [False, True])
 @pytest.mark.parametrize("way", WAYS)
 def test_however_it_was_changed_it_is_reset(pg: Database, way: Callable[[Any, str], None], autocommit: bool) -> None:

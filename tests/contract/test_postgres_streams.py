@@ -48,6 +48,7 @@ AMID: dict[str, Callable[[Connection], object]] = {
 }
 
 
+@pytest.mark.sampled(7, "many cases")
 @pytest.mark.parametrize("amid", AMID)
 @pytest.mark.parametrize("taking", [stream, copy_out, copy_in, notified])
 def test_a_statement_amid_what_has_the_connection_to_itself(

@@ -107,6 +107,7 @@ ENDINGS: dict[str, Callable[[Any], object]] = {
 }
 
 
+@pytest.mark.sampled(8, "many cases")
 @pytest.mark.parametrize("name", ENDINGS)
 @pytest.mark.parametrize("autocommit", [False, True])
 def test_what_was_saved_is_not_replayed(pg: Database, name: str, autocommit: bool) -> None:
@@ -390,6 +391,7 @@ def by_pipeline(conn: Any) -> None:
         conn.execute("commit")
 
 
+@pytest.mark.sampled(5, "many cases")
 @pytest.mark.parametrize(
     "commit",
     [by_method, by_with, execute("commit"), execute("/* all */ END; select 1"), by_pipeline],

@@ -252,6 +252,7 @@ def encoded(request: pytest.FixtureRequest, server: PostgresServer) -> Iterator[
     server.execute(f"drop database {name} with (force)")
 
 
+@pytest.mark.sampled(3, "half a second a case")
 def test_databases_that_are_not_utf_8(encoded: tuple[str, str], pool_of: Pools) -> None:
     url, encoding = encoded
     word = {"LATIN1": "café", "SQL_ASCII": "plain", "EUC_JP": "日本"}[encoding]

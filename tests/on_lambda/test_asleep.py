@@ -44,12 +44,14 @@ def url_of(server: Server, sleeper: Sleeper) -> str:
     return server.url().replace(f":{server.port}/", f":{sleeper.port}/")
 
 
+@pytest.mark.sampled(1, "2 s a case")
 def test_without_the_option_the_error_says_what_to_set(server: Server, sleeper: Sleeper) -> None:
     pool = lambda_pool.Pool(url_of(server, sleeper), timeout=0.5, connect_timeout=0.3)
     with pytest.raises(lambda_pool.ConnectError, match=r"accepted the connection .*asleep.* Set wake_timeout"):
         pool.connection().__enter__()
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_of_an_invocation_without_time_for_a_login_nothing_is_said_of_sleep(server: Server, sleeper: Sleeper) -> None:
     pool = lambda_pool.Pool(url_of(server, sleeper))
     end = time.monotonic() + 0.2
@@ -61,6 +63,7 @@ def test_of_an_invocation_without_time_for_a_login_nothing_is_said_of_sleep(serv
     assert "asleep" not in str(caught.value)
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_with_it_a_checkout_waits_until_it_is_awake(server: Server, sleeper: Sleeper) -> None:
     seen = Recorder()
     sleeper.pause = 30.0  # otherwise it may sleep again between two attempts, on a busy machine
@@ -91,6 +94,7 @@ def test_a_server_that_says_that_it_starts_is_waited_for() -> None:
     assert any("system is" in event.error for event in seen.of(ConnectFailed))
 
 
+@pytest.mark.sampled(1, "7 s a case")
 def test_a_frozen_environment_lets_it_sleep_and_wakes_it_again(start: Start, server: Server, sleeper: Sleeper) -> None:
     options: dict[str, Any] = {"session_idle": 1, "wake_timeout": 30, "connect_timeout": 1}
     # The first wake-up is reported as part of the first invocation, which may last long; then a short one follows.

@@ -95,6 +95,7 @@ def test_a_statement_ends_before_the_deadline(start: Start, way: Way, where: str
     assert (len(again.payload["rows"]), again.payload["opened"], again.payload["size"]) == (1, 1, 1)
 
 
+@pytest.mark.sampled(1, "4 s a case")
 def test_the_alarm_ends_with_its_invocation(start: Start, database: Database) -> None:
     """No later statement is hit, and no signal comes while nothing runs: it would end the process."""
     database.user("alarmed")

@@ -89,6 +89,7 @@ def left_open(answer: Invocation) -> int:
     return int(re.findall(r"^backend (\d+)$", answer.log, re.MULTILINE)[-1])
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_leaked_transaction_is_rolled_back_and_told_where_it_was_borrowed(
     start: Start, database: Database, leaks: None
 ) -> None:
@@ -108,6 +109,7 @@ def test_a_leaked_transaction_is_rolled_back_and_told_where_it_was_borrowed(
     assert (after.payload["leaked"], after.payload["size"], after.payload["in_use"]) == (1, 1, 1)
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_thread_that_goes_on_is_told_and_its_connection_never_lent_again(
     start: Start, database: Database, leaks: None
 ) -> None:
@@ -130,6 +132,7 @@ def test_a_thread_that_goes_on_is_told_and_its_connection_never_lent_again(
     assert runtime.invoke().payload["leaked"] == 1
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_threads_statement_ends_with_the_invocation_too(start: Start, database: Database, leaks: None) -> None:
     """Its locks would be held for as long as it runs: a server at work does not notice that its client has gone."""
     runtime = start(database.url("leaky"), code=LEAKING)

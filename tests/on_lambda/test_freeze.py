@@ -79,6 +79,7 @@ def stack() -> Iterator[ExitStack]:
         yield made
 
 
+@pytest.mark.sampled(4, "2 s a case")
 @pytest.mark.parametrize("seconds", [0, 1, 10])
 @pytest.mark.parametrize("how", ["says good-bye", "resets", "vanishes"])
 def test_no_invocation_fails(
@@ -111,6 +112,7 @@ def test_no_invocation_fails(
     assert third.payload["backend"] == second.payload["backend"]
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_peer_that_lives_is_pinged_and_kept(start: Start, database: Database) -> None:
     database.user("kept")
     runtime = start(database.url("kept"), code=TRAVELLER)
@@ -147,6 +149,7 @@ def handler(event, context):
 """
 
 
+@pytest.mark.sampled(1, "2 s a case")
 def test_a_peer_that_vanishes_within_ping_after_is_given_up(
     start: Start, database: Database, namespace: Namespace, stack: ExitStack
 ) -> None:

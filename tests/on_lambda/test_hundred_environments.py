@@ -86,6 +86,7 @@ def shut_down(runtime: LambdaRuntime) -> tuple[float, Any]:
     return time.monotonic(), runtime.shutdown()
 
 
+@pytest.mark.sampled(1 / 3, "12 s")
 @pytest.mark.timeout(300)
 def test_with_lambda_pool_they_say_good_bye(start: Start, databases: dict[str, Database], any_python: str) -> None:
     sessions = Sessions(databases, "hundred")
@@ -116,6 +117,7 @@ def test_with_lambda_pool_they_say_good_bye(start: Start, databases: dict[str, D
     assert sessions.impolite() == impolite
 
 
+@pytest.mark.sampled(1 / 3, "8 s")
 @pytest.mark.timeout(300)
 def test_bare_global_connections_stay(start: Start, databases: dict[str, Database], namespace: Namespace) -> None:
     sessions = Sessions(databases, "bare", inside=True)

@@ -24,6 +24,7 @@ def opened_and_reused(answer: object) -> tuple[int, int]:
     return stats["opened"], stats["reused"]
 
 
+@pytest.mark.sampled(3, "a second a case")
 @pytest.mark.parametrize("code", [FUNCTION, DEFAULT], ids=["a pool", "the default pool"])
 @pytest.mark.parametrize(
     ("initialization", "reused"), [("on-demand", 0), ("provisioned-concurrency", 1), ("lambda-managed-instances", 0)]
@@ -39,6 +40,7 @@ def test_only_provisioned_concurrency_warms_by_itself(
     assert opened_and_reused(runtime.invoke()) == (1, reused)
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_warm_at_import_opens_during_init(start: Start, database: Database, any_python: str) -> None:
     database.user("warmed")
     options = {"max_size": 3, "min_size": 3}
@@ -47,6 +49,7 @@ def test_warm_at_import_opens_during_init(start: Start, database: Database, any_
     assert len(database.sessions("warmed")) == 3
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("initialization", ["on-demand", "provisioned-concurrency"])
 def test_a_database_that_is_not_there_yet_does_not_fail_init(
     start: Start, database: Database, initialization: str
@@ -65,6 +68,7 @@ def test_a_database_that_is_not_there_yet_does_not_fail_init(
     assert opened_and_reused(runtime.invoke()) == (1, 0)
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_unless_asked_for(start: Start, database: Database) -> None:
     database.user("strict")
     database.lock("strict")

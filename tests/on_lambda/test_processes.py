@@ -126,6 +126,7 @@ def handler(event, context, conn):
 """
 
 
+@pytest.mark.sampled(2, "a second a case")
 @pytest.mark.parametrize(
     ("method", "ending"),
     [("fork", "by itself"), ("fork", "terminated"), ("spawn", "by itself"), ("forkserver", "by itself")],

@@ -13,6 +13,7 @@ from tests.on_lambda.databases import Database, until
 TIMEOUT = 4  # of Init, too, as the emulator has it
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_polite_end_on_every_python(start: Start, database: Database, any_python: str) -> None:
     database.user("polite")
     impolite = database.impolite()
@@ -39,6 +40,7 @@ signal.signal(signal.SIGTERM, mine)
 """
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_the_users_own_handler_still_runs(start: Start, database: Database, any_python: str) -> None:
     database.user("chained")
     runtime = start(database.url("chained"), code=CHAINED + FUNCTION, python=any_python)
@@ -49,6 +51,7 @@ def test_the_users_own_handler_still_runs(start: Start, database: Database, any_
     until(lambda: not database.sessions("chained"), 2)
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_switched_off_there_is_no_extension(start: Start, database: Database) -> None:
     database.user("without")
     impolite = database.impolite()

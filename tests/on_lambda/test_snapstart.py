@@ -85,6 +85,7 @@ def environment(database: Database, *, clone: str, warm: bool) -> dict[str, str]
     }
 
 
+@pytest.mark.sampled(1, "2 s a case")
 @pytest.mark.parametrize(("clone", "warm"), [("fork", True), ("silent", True), ("silent", False)])
 def test_two_clones_share_nothing(tmp_path: Path, database: Database, any_python: str, clone: str, warm: bool) -> None:
     """`silent`: not even Python knows about the fork, just as no guest knows about its snapshot."""
@@ -123,6 +124,7 @@ def test_two_clones_share_nothing(tmp_path: Path, database: Database, any_python
     assert database.impolite() == impolite
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_restore_without_a_database_still_answers(tmp_path: Path, database: Database) -> None:
     (tmp_path / "function.py").write_text(textwrap.dedent(FUNCTION.replace("os.fork() if", "None if")))
     env = environment(database, clone="fork", warm=True)

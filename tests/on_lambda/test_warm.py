@@ -25,6 +25,7 @@ def statements_of(engine: str, server: Any, backend: int, log: str) -> Counter[s
     return Counter(text.strip().lower() for text in found)
 
 
+@pytest.mark.sampled(1, "4 s a case")
 @pytest.mark.parametrize("autocommit", [False, True])
 def test_many_invocations_one_backend_nothing_extra(start: Start, server: Server, autocommit: bool) -> None:
     engine = server.scheme
@@ -57,7 +58,7 @@ def test_many_invocations_one_backend_nothing_extra(start: Start, server: Server
     assert extra == allowed
 
 
-@pytest.mark.sampled(1, "a kill in each of many invocations")
+@pytest.mark.sampled(1 / 2, "a kill in each of many invocations")
 def test_killed_between_any_two_invocations(start: Start, server: Server) -> None:
     runtime = start(server.url())
     kill = "select pg_terminate_backend({}, 5000)" if server.scheme == "postgresql" else "kill {}"
@@ -72,6 +73,7 @@ def test_killed_between_any_two_invocations(start: Start, server: Server) -> Non
     assert len(backends) == KILLS
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_on_every_python(start: Start, server: Server, any_python: str) -> None:
     runtime = start(server.url(), python=any_python)
     for number in range(5):

@@ -1,7 +1,8 @@
 """How much is tried: as much as fits into `make test`, or everything, as `make test-all` demands with TEST_SPEED=full.
 
 A test that cannot be made smaller is marked slow instead, with the reason: `@pytest.mark.slow("…")`. With
-`@pytest.mark.sampled(2, "…")` `make test` tries that many of a test's cases, different ones each day.
+`@pytest.mark.sampled(2, "…")` `make test` tries that many of a test's cases, different ones each day, and with
+`@pytest.mark.sampled(1 / 3, "…")` it tries the test on a third of the days.
 """
 
 import datetime
@@ -20,7 +21,7 @@ SEED = int(os.environ.setdefault("TEST_SEED", str(datetime.date.today().toordina
 
 def examples(full: int) -> int:
     """How many examples hypothesis tries; the number given is that of a full run."""
-    return full if FULL else min(full, 200)
+    return full if FULL else min(full, 100)
 
 
 def seeded() -> random.Random:

@@ -477,6 +477,7 @@ HINTS = {
 }
 
 
+@pytest.mark.sampled(3, "half a second a case")
 @pytest.mark.parametrize("who", sorted(ACCEPTED["require"]))
 def test_what_each_mode_accepts(shown: Shown, cast: Cast, who: str) -> None:
     shown.show(getattr(cast, who))

@@ -118,6 +118,7 @@ def found(url: str, case: Case, reset: str, end: str) -> str:
     return "gone" if seen == fresh else "stays"
 
 
+@pytest.mark.sampled(78, "many cases")
 @pytest.mark.parametrize(
     ("name", "case", "column", "end"),
     ALL,
@@ -130,6 +131,7 @@ def test_the_table_is_true(urls: Callable[[str], str], name: str, case: Case, co
     assert found(urls(name), case, reset, end) == (cell[-1] if end == "rollback" else cell[0])
 
 
+@pytest.mark.sampled(14, "many cases")
 @pytest.mark.parametrize(
     ("name", "case"),
     CASES_OF,

@@ -16,7 +16,7 @@ def play(engine: str, steps: list[Step]) -> Ledger:
 
 @pytest.mark.runtime
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.sampled(1, "starts an environment for each door")
+@pytest.mark.sampled(1 / 2, "starts an environment for each door")
 def test_each_door_ends_as_it_is_to_end(engine: str) -> None:
     ledger = play(engine, [Step(f"{door}-{rows}", door, rows, 9.0) for rows in (1, 2) for door in DOORS])
     assert not ledger.failed_untouched()
@@ -24,7 +24,7 @@ def test_each_door_ends_as_it_is_to_end(engine: str) -> None:
 
 @pytest.mark.runtime
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.sampled(1, "starts an environment for each door")
+@pytest.mark.sampled(1 / 2, "starts an environment for each door")
 def test_a_changed_schema_costs_one_invocation_of_a_pool_at_most(engine: str) -> None:
     doors = ("reads", "reads", "reads_on_autocommit", "reads_on_autocommit", "reads_in_run", "reads", "reads_in_run")
     steps = [Step(f"first-{number}", door, 2, 9.0) for number, door in enumerate(doors)]

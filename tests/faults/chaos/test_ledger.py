@@ -13,6 +13,7 @@ INVOCATIONS = 5000 if FULL else 300
 FAULTS = INVOCATIONS / 5
 
 
+@pytest.mark.sampled(1, "23 s a case")
 @pytest.mark.runtime
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])
@@ -34,7 +35,7 @@ PROXIED: tuple[Way, ...] = ("proxy", "secret", "proxy")
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("when", ["live", "frozen", "frozen, and thawed before the new writer writes"])
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])
-@pytest.mark.sampled(1, "starts two servers and an environment")
+@pytest.mark.sampled(1 / 2, "starts two servers and an environment")
 def test_nothing_is_lost_in_a_failover(engine: str, when: str, capsys: pytest.CaptureFixture[str]) -> None:
     """The writer is killed, and another, which has received every commit that was acknowledged, takes its place."""
     acts = make_failover(SEED, PROXIED, frozen=when != "live", late="before" in when)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 from tests.support.runtime_api import ROOT
 
 from . import schedule
@@ -22,6 +24,7 @@ def test_also_in_another_process() -> None:
     assert other.stdout.strip() == str(make_schedule(7, 200))
 
 
+@pytest.mark.sampled(1 / 3, "8 s")
 def test_five_thousand_invocations_have_a_thousand_faults() -> None:
     for seed in SEEDS:
         acts = make_schedule(seed, 5000)

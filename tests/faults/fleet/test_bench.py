@@ -16,7 +16,7 @@ MEASURED = page.outcomes()
 
 
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])
-@pytest.mark.sampled(1, "a hundred environments")
+@pytest.mark.sampled(1 / 3, "a hundred environments")
 def test_a_hundred_environments_on_twelve_connections(engine: str) -> None:
     """At most seven at work, in turn: nobody is turned away."""
     small = SMALL if engine == "postgresql" else replace(SMALL, engine="mysql", max_connections=12)

@@ -39,6 +39,7 @@ def invoke(runtime: LambdaRuntime) -> str:
     return "" if answer.error is None else str(answer.error)
 
 
+@pytest.mark.sampled(1 / 3, "21 s")
 @pytest.mark.runtime
 @pytest.mark.timeout(300)
 def test_twenty_functions_on_ten_connections(small: PostgresServer, tmp_path: Path) -> None:

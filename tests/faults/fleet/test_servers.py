@@ -175,6 +175,7 @@ def test_it_is_asked_in_no_transaction_and_leaves_nothing(server: Server, option
     pool.close()
 
 
+@pytest.mark.sampled(1, "4 s a case")
 def test_at_most_one_statement_more_in_30_seconds(server: Server) -> None:
     """Environments that fit open one connection each, and three thousand warm invocations ask only by the clock."""
     environments = [Pool(server.url(), name=f"environment-{number}") for number in range(10)]
@@ -362,7 +363,7 @@ def test_behind_a_pooler_no_timer_is_set(small: PostgresServer) -> None:
         pool.close()
 
 
-@pytest.mark.sampled(1, "waits for the server's timer")
+@pytest.mark.sampled(1 / 2, "waits for the server's timer")
 def test_the_server_ends_what_a_vanished_environment_left(server: Server) -> None:
     pool = Pool(server.url(), session_idle=1)
     backends = []
@@ -397,6 +398,7 @@ def test_the_server_ends_what_a_vanished_environment_left(server: Server) -> Non
 WAIT = 20.0 if FULL else 3.0
 
 
+@pytest.mark.sampled(1, "3 s a case")
 def test_a_handler_may_wait_before_its_first_statement(server: Server) -> None:
     """It lasts longer than `session_idle`: the server's timer leaves the invocation its time."""
     pool = Pool(server.url(), session_idle=5 if FULL else 1)
@@ -410,7 +412,7 @@ def test_a_handler_may_wait_before_its_first_statement(server: Server) -> None:
     pool.close()
 
 
-@pytest.mark.sampled(1, "waits for the server's timer")
+@pytest.mark.sampled(1 / 2, "waits for the server's timer")
 def test_borrowers_who_say_nothing_do_not_let_the_session_end(server: Server) -> None:
     """One after another, each within its time and none past `ping_after`: only a ping tells the server about them."""
     pool = Pool(server.url(), session_idle=1)
@@ -427,7 +429,7 @@ def test_borrowers_who_say_nothing_do_not_let_the_session_end(server: Server) ->
     pool.close()
 
 
-@pytest.mark.sampled(1, "waits for the server's timer")
+@pytest.mark.sampled(1 / 2, "waits for the server's timer")
 def test_a_thaw_about_when_the_server_ends_it(server: Server) -> None:
     """Within 50 ms of the timer, and around the second before it: no statement of a handler is hit by its end."""
     found: Server

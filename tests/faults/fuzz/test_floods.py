@@ -122,6 +122,7 @@ FLOODS = [
 ]
 
 
+@pytest.mark.sampled(4, "a second a case")
 @pytest.mark.parametrize(("target", "stage", "name"), FLOODS, indirect=["target"], ids=lambda value: value)
 def test_a_flood(target: Target, stage: str, name: str) -> None:
     first, endless = (MY_FLOODS if target.mysql else PG_FLOODS)[name]

@@ -432,6 +432,7 @@ def _answers(operation: str, key: str) -> st.SearchStrategy[list[Any]]:
 _WRITER = Endpoint("writer", 5432, proxy=True, engine="postgresql")
 
 
+@pytest.mark.sampled(1 / 3, "7 s")
 @effort(120)
 @given(
     _answers("DescribeDBProxies", "DBProxies"),

@@ -87,6 +87,7 @@ def check_login(target: Target, script: Script) -> None:
         pool.close()
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("then", ENDS)
 def test_hand_written_logins(target: Target, then: Any, caplog: pytest.LogCaptureFixture) -> None:
     with no_secret_logged(target, caplog):
@@ -95,6 +96,7 @@ def test_hand_written_logins(target: Target, then: Any, caplog: pytest.LogCaptur
                 check_login(target, target.script(*answers, then=then))
 
 
+@pytest.mark.sampled(1, "5 s a case")
 def test_mutated_logins(target: Target) -> None:
     @effort(60)
     @given(mutated(target.dialogue.login), st.sampled_from(ENDS))
@@ -125,6 +127,7 @@ def test_a_dripping_login_is_given_up_in_time(target: Target) -> None:
     pool.close()
 
 
+@pytest.mark.sampled(2, "a second a case")
 @pytest.mark.parametrize("then", ENDS)
 @pytest.mark.parametrize("sslmode", ["require", "verify-full"])
 def test_no_password_without_the_tls_that_was_asked_for(target: Target, sslmode: str, then: Any) -> None:
@@ -175,6 +178,7 @@ def check_ping(target: Target, answer: bytes, then: Any) -> None:
         pool.close()
 
 
+@pytest.mark.sampled(1, "2 s a case")
 @pytest.mark.parametrize("then", ENDS)
 def test_hand_written_answers_to_a_ping(target: Target, then: Any, caplog: pytest.LogCaptureFixture) -> None:
     with no_secret_logged(target, caplog):
@@ -183,6 +187,7 @@ def test_hand_written_answers_to_a_ping(target: Target, then: Any, caplog: pytes
                 check_ping(target, answer, then)
 
 
+@pytest.mark.sampled(1, "3 s a case")
 def test_mutated_answers_to_a_ping(target: Target) -> None:
     @effort(60)
     @given(mutated(target.dialogue.ping), st.sampled_from(ENDS))
@@ -247,6 +252,7 @@ def check_commit(target: Target, answer: bytes, then: Any) -> None:
         pool.close()
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("then", ENDS)
 def test_hand_written_answers_to_commit(target: Target, then: Any, caplog: pytest.LogCaptureFixture) -> None:
     with no_secret_logged(target, caplog):
@@ -255,6 +261,7 @@ def test_hand_written_answers_to_commit(target: Target, then: Any, caplog: pytes
                 check_commit(target, answer, then)
 
 
+@pytest.mark.sampled(1, "4 s a case")
 def test_mutated_answers_to_commit(target: Target) -> None:
     @effort(60)
     @given(mutated(target.dialogue.commit), st.sampled_from(ENDS))
@@ -298,6 +305,7 @@ def test_a_server_that_says_it_closes_is_lost_before_it_does(my_target: Target, 
     pool.close()
 
 
+@pytest.mark.sampled(1, "3 s a case")
 def test_an_answer_too_many_is_not_taken_for_the_next_borrowers(target: Target) -> None:
     """In one piece with the answer to COMMIT: libpq has it in its buffer, and no look at the socket finds it."""
     pool = target.pool()
@@ -349,6 +357,7 @@ def check_rollback(target: Target, answer: bytes, then: Any) -> None:
         pool.close()
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("then", ENDS)
 def test_hand_written_answers_to_rollback(target: Target, then: Any, caplog: pytest.LogCaptureFixture) -> None:
     with no_secret_logged(target, caplog):
@@ -357,6 +366,7 @@ def test_hand_written_answers_to_rollback(target: Target, then: Any, caplog: pyt
                 check_rollback(target, answer, then)
 
 
+@pytest.mark.sampled(1, "2 s a case")
 def test_mutated_answers_to_rollback(target: Target) -> None:
     @effort(40)
     @given(mutated(target.dialogue.rollback), st.sampled_from(ENDS))
@@ -393,6 +403,7 @@ def check_reset(target: Target, answers: tuple[bytes, ...], then: Any) -> None:
         pool.close()
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("then", ENDS)
 def test_hand_written_answers_to_a_reset(target: Target, then: Any, caplog: pytest.LogCaptureFixture) -> None:
     with no_secret_logged(target, caplog):
@@ -401,6 +412,7 @@ def test_hand_written_answers_to_a_reset(target: Target, then: Any, caplog: pyte
                 check_reset(target, (answer, *target.dialogue.reset[1:]), then)
 
 
+@pytest.mark.sampled(1, "3 s a case")
 def test_mutated_answers_to_a_reset(target: Target) -> None:
     @effort(40)
     @given(mutated(target.dialogue.reset), st.sampled_from(ENDS))

@@ -123,6 +123,7 @@ def test_in_a_statement(ground: Ground) -> None:
         assert pool.stats().opened == 1
 
 
+@pytest.mark.sampled(2, "a second a case")
 @pytest.mark.parametrize("how", ["block", "commit()", "statement", "last of several", "pipeline", "run"])
 def test_in_commit(ground: Ground, proxy: FaultyProxy, how: str) -> None:
     """The answer is read first: a task that is reported as cancelled has saved nothing."""
@@ -197,6 +198,7 @@ def test_a_commit_that_was_cancelled_is_delivered_later(ground: Ground, proxy: F
     assert ground.rows() == [1]
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_while_run_looks_what_became_of_a_deadlock(ground: Ground, proxy: FaultyProxy) -> None:
     """On MySQL this is a question to the server, and the work has already ended."""
     pool = through(proxy, ground)
@@ -226,6 +228,7 @@ def test_while_run_looks_what_became_of_a_deadlock(ground: Ground, proxy: Faulty
     assert ground.rows() == []
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("amid", ["statement", "commit"])
 def test_a_scope_that_was_cancelled_leaves_what_it_shields_alone(ground: Ground, proxy: FaultyProxy, amid: str) -> None:
     """A cancel scope of anyio's cancels again by itself: nothing of it has to be delivered later."""
@@ -254,6 +257,7 @@ def test_a_scope_that_was_cancelled_leaves_what_it_shields_alone(ground: Ground,
     assert ground.rows() == ([1] if amid == "commit" else [])
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_timeout_that_ends_while_a_commit_is_heard_is_no_timeout(ground: Ground, proxy: FaultyProxy) -> None:
     pool = through(proxy, ground)
 
@@ -273,6 +277,7 @@ def test_a_timeout_that_ends_while_a_commit_is_heard_is_no_timeout(ground: Groun
     assert at_rest(pool)
 
 
+@pytest.mark.sampled(1, "2 s a case")
 def test_an_answer_to_commit_that_never_comes(ground: Ground, proxy: FaultyProxy) -> None:
     """If it is cancelled, the wait for it lasts as long as the option `timeout` says."""
     pool = through(proxy, ground, timeout=2)  # it also connects within that time
@@ -334,6 +339,7 @@ async def commit(conn: Any, how: str) -> None:
     await (conn.commit() if how == "commit()" else query(conn, "commit"))
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("how", ["commit()", "COMMIT"])
 def test_a_commit_of_the_borrowers_own_that_is_not_answered(ground: Ground, proxy: FaultyProxy, how: str) -> None:
     """The invocation ends first, and nobody knows what is saved."""
@@ -359,6 +365,7 @@ def test_a_commit_of_a_cursor_that_was_made_by_hand(ground: Ground, proxy: Fault
     assert ground.database.rows() == [1]
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("how", ["commit()", "COMMIT"])
 def test_a_commit_that_was_cancelled_is_heard_until_the_deadline(ground: Ground, proxy: FaultyProxy, how: str) -> None:
     """Even if no option ends statements: by then the wait is the pool's own."""
@@ -411,6 +418,7 @@ def test_twice(ground: Ground) -> None:
     assert at_rest(pool)
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("swallowed", [False, True])
 def test_a_deadline_ends_a_statement_without_a_signal(ground: Ground, swallowed: bool) -> None:
     """In a thread, where no alarm could ring, it ends as DeadlineExceeded, in time, and nothing is saved."""
@@ -472,6 +480,7 @@ def test_a_deadline_ends_rows_that_never_let_it_wait(ground: Ground) -> None:
     assert at_rest(pool)
 
 
+@pytest.mark.sampled(1, "2 s a case")
 def test_rows_that_never_let_it_wait_leave_other_tasks_their_turn(ground: Ground) -> None:
     pool = ground.pool(max_size=1)
     seen = [0]
@@ -491,6 +500,7 @@ def test_rows_that_never_let_it_wait_leave_other_tasks_their_turn(ground: Ground
     assert at_rest(pool)
 
 
+@pytest.mark.sampled(1, "4 s a case")
 def test_a_task_that_still_uses_the_connection_when_its_block_ends(ground: Ground) -> None:
     """Nothing is committed around its statement, and its wait ends at once."""
     pool = ground.pool(max_size=1)

@@ -170,6 +170,7 @@ def test_copy_in_and_out(ground: Ground, pool: lambda_pool.AsyncPool) -> None:
     assert (pool.stats().opened, at_rest(pool)) == (1, True)
 
 
+@pytest.mark.sampled(1, "3 s a case")
 @pytest.mark.parametrize("direction", ["out", "in"])
 def test_a_copy_that_is_cancelled_as_it_begins_costs_no_connection(ground: Ground, direction: str) -> None:
     """The server says that it begins only when it has some rows, or while the cancel is on its way."""
@@ -549,6 +550,7 @@ async def cancel_safe(conn: Any) -> None:
     await conn.cancel_safe()
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("how", [cancel, cancel_safe, leave_a_stream, leave_a_copy])
 def test_a_cancel_that_is_not_answered_ends_with_the_invocation(
     ground: Ground, how: Callable[[Any], Awaitable[None]]

@@ -184,6 +184,7 @@ async def by_statements(conn: Any) -> None:
     await conn.execute("/* all */ END; select 1")
 
 
+@pytest.mark.sampled(5, "many cases")
 @pytest.mark.parametrize("reset", ["transaction", "changed", "session"])
 @pytest.mark.parametrize("commit", [by_method, by_with, by_statement, by_statements, by_pipeline])
 def test_a_commit_of_what_had_failed_raises(

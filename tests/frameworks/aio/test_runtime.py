@@ -66,6 +66,6 @@ async def handler(event, context, session):
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.sampled(1, "200 invocations, faults and restarts")
+@pytest.mark.sampled(1 / 2, "200 invocations, faults and restarts")
 def test_a_long_day(start: Start, server: Any, any_python: str, way: str) -> None:  # noqa: F811
     live_through(start, server, HEAD + WAYS[way], any_python)

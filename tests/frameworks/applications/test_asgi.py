@@ -100,6 +100,7 @@ class TestDeadline:
             assert float(ask(wrap(route, pool, request_timeout=60)).body) == pytest.approx(1.9, abs=0.5)
         assert ended.events == []  # the invocation counts it, once
 
+    @pytest.mark.sampled(2, "half a second a case")
     def test_no_wait_outlives_it(self, pool: lambda_pool.Pool, wrap: Wrap) -> None:
         def route(request: Request) -> Response:
             with pool.connection(timeout=60):
@@ -304,6 +305,7 @@ class TestCleanUp:
             asyncio.run(Middleware(app, pool)({"type": "http", "method": method, "path": "/"}, nothing, nothing))
         assert saved(server) == []
 
+    @pytest.mark.sampled(1, "a second a case")
     def test_a_silent_server_is_not_told_to_stop_past_the_deadline(self, server: Server, wrap: Wrap) -> None:
         """A statement that a thread of the request left running is ended, but the answer waits for that."""
         sleep = "select pg_sleep(20)" if isinstance(server, PostgresServer) else "select sleep(20)"

@@ -90,6 +90,7 @@ def test_where_it_is_crowded_the_connections_are_closed(server: Server, pool: la
         assert pool.stats().size == 0
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("kind", ["asgi", "wsgi"])
 @pytest.mark.parametrize("made", [lambda_pool.Pool, lambda_pool.AsyncPool])
 def test_a_server_that_is_silent_is_not_asked_past_the_requests_deadline(

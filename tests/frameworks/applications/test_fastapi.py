@@ -112,6 +112,7 @@ def application(engine: Engine) -> FastAPI:
     return app
 
 
+@pytest.mark.sampled(6, "many cases")
 @pytest.mark.parametrize(
     ("route", "status", "rows"),
     [
@@ -137,6 +138,7 @@ def test_what_a_route_saves(
         assert answer.body == b"true"  # one session for each request
 
 
+@pytest.mark.sampled(3, "half a second a case")
 @pytest.mark.parametrize(("route", "status", "rows"), [("save", 200, [1]), ("refused", 409, []), ("raised", 500, [])])
 def test_an_async_engine(server: Server, route: str, status: int, rows: list[int]) -> None:
     pool = lambda_pool.AsyncPool(server.url(), max_size=2, timeout=10)
@@ -164,6 +166,7 @@ def test_an_async_engine(server: Server, route: str, status: int, rows: list[int
     gc.collect()
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("awaited", [False, True])
 def test_without_autobegin(engine: Engine, server: Server, awaited: bool) -> None:
     """A route whose own block has committed is answered as saved."""
@@ -446,6 +449,7 @@ def test_options_of_the_session(engine: Engine) -> None:
     assert ask(app).body == b"[true,false]"
 
 
+@pytest.mark.sampled(4, "many cases")
 @pytest.mark.parametrize(
     ("given", "options", "message"),
     [

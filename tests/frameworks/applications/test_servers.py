@@ -187,6 +187,7 @@ def sessions(server: Server) -> set[int]:
     return {int(number) for (number,) in server.execute(found)}
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("patched", ["first", "late", "late, without threads"])
 def test_gevent_has_to_patch_first(patched: str, tmp_path: Path) -> None:
     """As under gunicorn's `preload_app`, which imports an application before gevent patches.

@@ -59,6 +59,7 @@ def test_close_gives_back_and_the_next_use_borrows_the_same(connection: Any) -> 
     assert backend_of(connection) == first
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_close_that_an_alarm_broke_off_costs_no_connection(connection: Any) -> None:
     """Also in Django's own close(), which forgets the connection before it was given back."""
     paths = (BaseDatabaseWrapper.validate_thread_sharing.__code__.co_filename, OURS)

@@ -169,11 +169,13 @@ def test_djangos_test_cases(project: Project, parallel: str) -> None:
     project.manage("test", "shoptests.test_shop.Quick", "--noinput")
 
 
+@pytest.mark.sampled(1, "3 s a case")
 def test_dbshell(project: Project, database: Database) -> None:
     option = "-c" if database.engine == "postgresql" else "-e"
     assert "42" in project.manage("dbshell", "--", option, "select 42")
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_dbshell_goes_where_the_environment_says(project: Project, database: Database) -> None:
     """And logs in as the same user as the pool: psql and mysql read none of its settings."""
     entry = {"ENGINE": f"lambda_pool.django.{database.engine}"}

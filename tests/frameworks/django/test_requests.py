@@ -78,6 +78,7 @@ def test_atomic_requests(use: Use, database: Database, atomic: bool, caplog: pyt
     assert stats(connection).in_use == 0
 
 
+@pytest.mark.sampled(4, "many cases")
 @pytest.mark.parametrize("decorated", [False, True])
 @pytest.mark.parametrize("path", ["place", "async"])
 def test_mangum(connection: Any, database: Database, path: str, decorated: bool) -> None:

@@ -69,6 +69,7 @@ def test_it_is_not_hidden_where_nothing_can_be_opened(use: Use, proxy: FaultyPro
         proxy.cut(after=0, direction="to_client")
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_commit_ends_with_the_invocation(use: Use, proxy: FaultyProxy) -> None:
     """It does not wait for an answer that never comes."""
     use(port=proxy.port)
@@ -379,6 +380,7 @@ def test_a_rollback_that_is_asked_of_an_inner_block_excuses_no_outer_one(use: Us
     assert names(database) == ["there"]
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_deadline_ends_the_statement(use: Use, database: Database) -> None:
     """It raises Django's error, whose cause gives the reason."""
     connection = use(cancel_before_deadline=0.3)
@@ -438,6 +440,7 @@ def test_get_or_create_and_bulk_create(connection: Any, database: Database) -> N
     assert len(names(database)) == 6
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("inside", [False, True])
 def test_streams(use: Use, database: Database, inside: bool) -> None:
     connection = use(reset="changed")

@@ -223,6 +223,7 @@ def test_a_listener_of_do_connect_may_not_take_over(engine: Engine) -> None:
     assert pool_of(engine).stats().in_use == 0
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_listener_of_do_connect_may_not_open_its_own(engine: Engine) -> None:
     @event.listens_for(engine, "do_connect")
     def listen(dialect: Any, record: Any, args: Any, arguments: Any) -> Any:
@@ -403,6 +404,7 @@ def test_an_alarm_on_the_way_back_costs_no_slot(database: Database) -> None:
             raise
 
 
+@pytest.mark.sampled(1, "5 s a case")
 def test_an_alarm_during_the_first_connection_does_not_keep_others_waiting(database: Database) -> None:
     """A signal handler's exception anywhere: whoever comes next sets the first connection up."""
     paths = (LambdaPool._do_get.__code__.co_filename, contextlib.__file__)

@@ -38,6 +38,7 @@ def use(engine: Engine) -> None:
 # --- errors that come unwrapped ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(1, "2 s a case")
 def test_pool_timeout(make: Make) -> None:
     engine = make(options={"timeout": 2.0})
     held = threading.Event()
@@ -88,6 +89,7 @@ class NoCredentials:
     def forget(self) -> None: ...
 
 
+@pytest.mark.sampled(7, "many cases")
 @pytest.mark.parametrize("style", ["connect", "session", "raw"])
 @pytest.mark.parametrize(
     ("wrong", "error"),
@@ -151,6 +153,7 @@ def test_killed_amid_a_transaction_and_the_next_works(database: Database, engine
     assert pool_of(engine).stats().size == 1
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_shutdown_condemns_what_is_as_old(own_server: Callable[[str], Any], database: Database) -> None:
     server = own_server(database.engine)
     recorder = Recorder()
@@ -248,6 +251,7 @@ def test_an_interrupt_while_a_setting_is_taken_back(engine: Engine, monkeypatch:
     use(engine)
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_server_that_does_not_answer_holds_nobody_beyond_the_end(database: Database, make: Make) -> None:
     server = database.server
     engine = make(options={"timeout": 1, "ping_timeout": 0.3})
@@ -367,6 +371,7 @@ def test_a_begin_that_is_not_answered_is_sent_on_another_connection(my: Database
         assert pool_of(engine).stats().opened == 2
 
 
+@pytest.mark.sampled(1, "2 s a case")
 def test_one_that_is_lost_while_it_is_set_up_is_replaced(database: Database) -> None:
     """The dialect asks the first connection several questions; one of them past SQLAlchemy, for psycopg's types."""
     with FaultyProxy("localhost", database.server.port) as proxy:
@@ -390,6 +395,7 @@ def test_one_that_is_lost_while_it_is_set_up_is_replaced(database: Database) -> 
 # --- a server that lets us in, and says no more -----------------------------------------------------------------------
 
 
+@pytest.mark.sampled(2, "3 s a case")
 @pytest.mark.parametrize("whose", ["listener", "dialect", "null pool"])
 @pytest.mark.parametrize("by", ["invocation", "timeout"])
 def test_what_a_new_connection_is_asked_is_answered_in_time(database: Database, by: str, whose: str) -> None:

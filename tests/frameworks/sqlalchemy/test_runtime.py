@@ -32,6 +32,6 @@ def handler(event, context, session):
 """
 
 
-@pytest.mark.sampled(1, "200 invocations, faults and restarts")
+@pytest.mark.sampled(1 / 2, "200 invocations, faults and restarts")
 def test_a_long_day(start: Start, server: Any, any_python: str) -> None:  # noqa: F811
     live_through(start, server, FUNCTION, any_python)

@@ -127,6 +127,7 @@ def test_two_phase_over_a_writer_and_a_reader(two_phase: tuple[Database, sqlalch
 # --- streams ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(6, "many cases")
 @pytest.mark.filterwarnings("ignore::ResourceWarning")  # psycopg says so of a cursor that is left open
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 @pytest.mark.parametrize("option", [{"stream_results": True}, {"yield_per": 10}])
@@ -253,6 +254,7 @@ def test_the_line_that_is_told_is_not_one_of_pandas(
     assert f"borrowed at {__file__}" in caplog.text
 
 
+@pytest.mark.sampled(3, "a second a case")
 @pytest.mark.parametrize("how", ["no answer", "reset"])
 @pytest.mark.parametrize("style", ["session", "begin block", "session.begin", "connection"])
 def test_the_answer_to_commit_is_lost(cut_off: Any, database: Database, how: str, style: str) -> None:

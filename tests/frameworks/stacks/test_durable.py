@@ -33,6 +33,7 @@ def insert(pool: lambda_pool.Pool, number: int) -> int:
     return number
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_each_step_borrows_for_itself(pool: lambda_pool.Pool, server: Server) -> None:
     found: list[tuple[str, float | None]] = []
     invocations: list[list[int]] = []

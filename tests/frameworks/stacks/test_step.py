@@ -445,6 +445,7 @@ def nested(depth: int) -> Any:
 
 
 # The last three are JSON, but the SDK would fail to record them once they are committed.
+@pytest.mark.sampled(3, "a second a case")
 @pytest.mark.parametrize(
     "bad",
     [object(), float("nan"), {1, 2}, b"", {(1, 2): 3}, nested(400), "x" * (6 << 20), dict.fromkeys(range(1 << 18))],
@@ -631,6 +632,7 @@ def test_work_under_a_role_that_may_not_write_the_record_is_told_so(postgres: Po
         postgres.execute("drop role step_tenant")
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_old_rows_are_deleted(pool: lambda_pool.Pool, server: Server) -> None:
     """A thousand for each new environment, and none that an execution of a year can still ask for."""
     assert failure(pool, lambda conn: 1 / 0)  # the table is there

@@ -126,6 +126,7 @@ def without_the_package(monkeypatch: pytest.MonkeyPatch, folder: Path | None) ->
     monkeypatch.setattr(importlib.util, "find_spec", find_spec)
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("package", ["there", "missing", "without programs"])
 def test_the_demo_runs_on_its_packages_postgresql_or_the_systems_own(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, package: str

@@ -59,6 +59,7 @@ def played(request: pytest.FixtureRequest, lambda_rie: Path) -> Demo:
     return Demo(request.param, time.monotonic() - began, done.returncode, done.stderr, json.loads(done.stdout))
 
 
+@pytest.mark.sampled(1 / 3, "14 s")
 def test_ours_makes_no_error(played: Demo) -> None:
     assert played.column("with_lambda_pool", "errors") == [0] * 6, played.total("with_lambda_pool")["reasons"]
     assert played.code == 0

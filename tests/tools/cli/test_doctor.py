@@ -129,6 +129,7 @@ def url_of(server: Server, **parts: Any) -> str:
 # --- a healthy one ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_healthy_one(server: Server) -> None:
     found = examine(url_of(server))
     assert {step["status"] for step in found.report["steps"]} == {"ok"}, found.text
@@ -213,6 +214,7 @@ def command(*arguments: str, prefix: Sequence[str] = (), env: Mapping[str, str] 
     return done.returncode, done.stdout + done.stderr
 
 
+@pytest.mark.sampled(1, "4 s a case")
 def test_exit_code_0_and_json(server: Server) -> None:
     code, out = command("--json", env={"LAMBDA_POOL_URL": url_of(server)})
     assert code == 0
@@ -230,6 +232,7 @@ def test_exit_code_1(server: Server) -> None:
     assert out.splitlines()[-1] == "login: failed"
 
 
+@pytest.mark.sampled(3, "half a second a case")
 @pytest.mark.parametrize(
     ("arguments", "env", "text"),
     [
@@ -339,6 +342,7 @@ def test_plain_text_is_refused_for_tokens(server: Server) -> None:
 # --- name and address -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_name_without_an_address(server: Server) -> None:
     with Names() as names:
         code, out = command("--json", "--url", url_of(server, host="db.internal.test"), prefix=names.prefix)
@@ -379,6 +383,7 @@ def black_hole() -> Iterator[int]:
         yield listener.getsockname()[1]
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("in_lambda", [False, True])
 def test_a_black_hole(server: Server, black_hole: int, in_lambda: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if in_lambda:
@@ -429,6 +434,7 @@ def test_an_authority_that_is_no_file(server: Server, tmp_path: Path) -> None:
     assert "must be a readable file of certificates" in examine(url).failed_at("tls")
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])
 def test_a_server_without_tls(engine: str) -> None:
     made: Server = (
@@ -446,6 +452,7 @@ def test_a_server_without_tls(engine: str) -> None:
         assert "not encrypted" in found.said("tls")
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_not_verified_is_said_elsewhere_than_on_loopback(server: Server) -> None:
     found = examine(url_of(server, tls=False, sslmode="require"))
     assert (found.status("tls"), "not verified" in found.said("tls")) == ("ok", True)
@@ -639,6 +646,7 @@ def iam_pool(server: IamServer, auth: IamToken | None = None, **options: Any) ->
     return Pool(server.url(), auth=auth or IamToken(), observers=(), **options)
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_token_that_is_accepted(iam_server: IamServer) -> None:
     found = examine(iam_pool(iam_server))
     assert found.report["ok"], found.text
@@ -646,6 +654,7 @@ def test_a_token_that_is_accepted(iam_server: IamServer) -> None:
     assert "signed for eu-central-1 at " in found.said("identity")
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_token_that_pam_refuses(iam_server: IamServer, moto_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_ENDPOINT_URL", moto_url)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "canary of another key")
@@ -723,6 +732,7 @@ def test_the_resource_of_clusters_and_proxies(moto_url: str, monkeypatch: pytest
     assert "which resource this is: it answered DBProxyNotFoundFault" in (answer.problem or "")
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize(
     ("travel", "text"), [(-3600, "so it has expired: set this machine's clock"), (3600, "in the future")]
 )
@@ -745,6 +755,7 @@ def test_a_wrong_clock_without_aws_to_ask(iam_server: IamServer) -> None:
     assert "arn:aws:rds-db:eu-central-1:ACCOUNT:dbuser:RESOURCE-ID/app to the function's role" in said
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_credentials_that_have_expired(iam_server: IamServer, monkeypatch: pytest.MonkeyPatch) -> None:
     answer = (
         b"<ErrorResponse><Error><Type>Sender</Type><Code>ExpiredToken</Code><Message>canary</Message></Error>"
@@ -774,6 +785,7 @@ def test_credentials_that_have_expired(iam_server: IamServer, monkeypatch: pytes
     assert "AWS says that the credentials have expired" in said
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_aws_that_never_answers(iam_server: IamServer, monkeypatch: pytest.MonkeyPatch) -> None:
     stranger = Stranger(None)
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{stranger.port}")
@@ -841,6 +853,7 @@ def test_a_read_only_server(server: Server) -> None:
     assert reader.report["ok"]
 
 
+@pytest.mark.sampled(1 / 3, "6 s")
 def test_a_standby() -> None:
     with primary() as writer, StandbyServer(writer) as standby:
         assert "the server is a replica" in examine(standby.url()).failed_at("state")
@@ -922,6 +935,7 @@ def examine(event, context):
 """
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.runtime
 @pytest.mark.parametrize("handler", ["handler", "examine"])
 def test_returned_from_a_handler(server: Server, tmp_path: Path, handler: str) -> None:

@@ -29,6 +29,7 @@ def run(*arguments: str, **changes: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.sampled(9, "many cases")
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -99,6 +100,7 @@ def test_a_word_too_many_is_refused_without_its_password(command: str) -> None:
     assert "unrecognized arguments: postgresql://*** (" in done.stderr
 
 
+@pytest.mark.sampled(3, "many cases")
 @pytest.mark.parametrize("option", ["--instance", "--acu", "--chart", "--engine", "--proxy", "--max-connections"])
 def test_a_url_in_the_place_of_another_value_is_shown_without_its_password(option: str) -> None:
     done = run(*PLAN[: 1 if option in {"--instance", "--acu"} else None], "--environments", "3", option, NOBODY_THERE)
@@ -133,6 +135,7 @@ def test_a_full_disk_is_one_line(arguments: list[str]) -> None:
     assert done.stderr == f"lambda-pool {arguments[0]}: [Errno 28] No space left on device\n"
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
 def test_output_that_is_closed_does_not_change_the_exit_code(closed: str) -> None:
     for code, arguments in ((0, PLAN), (1, ["plan", "--max-connections", "9", "--environments", "30"]), (2, ["plan"])):

@@ -292,6 +292,7 @@ def test_a_mariadb_tells_its_limits(mariadb: MariaDbServer, capsys: pytest.Captu
     assert answer["figures"]["others"] == 5  # the given value wins
 
 
+@pytest.mark.sampled(1 / 3, "5 s")
 def test_a_server_that_is_not_there_is_exit_code_2(capsys: pytest.CaptureFixture[str]) -> None:
     url = "postgresql://app:hunter2@localhost:1/app?connect_timeout=1"
     code, _, err = command(capsys, "--live", "--url", url, "--environments", "1")

@@ -20,6 +20,7 @@ def server(request: pytest.FixtureRequest) -> Any:
     return request.getfixturevalue("postgres" if request.param == "postgresql" else "mariadb")
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_connections_and_the_longest_transactions_first(server: Any, capsys: Capture) -> None:
     pool = lambda_pool.Pool(server.url(), name="top-test", max_size=3)
     begin, sleep = "begin", "select pg_sleep(0.2)"

@@ -58,6 +58,7 @@ def busy(postgres: PostgresServer) -> Iterator[PostgresServer]:
         yield postgres
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("arguments", PLANS, ids=" ".join)
 def test_plan_fits(arguments: list[str]) -> None:
     for lines in (off_terminal(arguments), on_terminal(arguments)):
@@ -105,6 +106,7 @@ def test_doctor_fits_when_something_is_wrong() -> None:
         assert all(map(fits, lines))
 
 
+@pytest.mark.sampled(1 / 3, "12 s")
 @pytest.mark.runtime
 @pytest.mark.usefixtures("lambda_rie")
 def test_demo_fits() -> None:
@@ -114,6 +116,7 @@ def test_demo_fits() -> None:
     assert any(line.startswith("[6/6] 20 warm invocations") for line in lines)
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("command", ["", "demo", "doctor", "top", "plan", "dashboard"])
 def test_help_fits(command: str) -> None:
     arguments = [command, "--help"] if command else ["--help"]
@@ -121,6 +124,7 @@ def test_help_fits(command: str) -> None:
         assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -140,6 +144,7 @@ def test_what_cannot_be_done_fits(arguments: list[str], monkeypatch: pytest.Monk
     assert max(map(len, lines)) <= 80
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("arguments", [PLANS[0], ["doctor", NOBODY]], ids=["plan", "doctor"])
 def test_colour_is_for_terminals(arguments: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
     def coloured() -> bool:

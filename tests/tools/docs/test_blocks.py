@@ -32,6 +32,7 @@ def test_every_block_has_a_language_that_is_tried_out() -> None:
     assert unknown == []
 
 
+@pytest.mark.sampled(4, "3 s a case")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(b.language == "python" for b in blocks(page))], ids=lambda p: p.name
 )
@@ -75,6 +76,7 @@ def side(block: Block, sign: str) -> str:
     return "\n".join(line[1:] for line in block.code.splitlines() if line[:1] in {sign, " ", ""})
 
 
+@pytest.mark.sampled(1, "7 s a case")
 @pytest.mark.parametrize("engine", ["postgresql", "mysql"])
 def test_the_readmes_function_passes_the_readmes_test(engine: str, tmp_path: Path) -> None:
     """In a folder that holds nothing else, as a reader does it; the function before the change fails that test."""
@@ -104,6 +106,7 @@ def test_the_readmes_function_passes_the_readmes_test(engine: str, tmp_path: Pat
         assert "log of app.handler" in before.stdout
 
 
+@pytest.mark.sampled(1 / 3, "11 s")
 def test_the_tests_on_the_page_about_testing_pass(tmp_path: Path) -> None:
     page = blocks(ROOT / "docs" / "testing.md")
     tests = [block.code for block in page if block.language == "python" and "def test_" in block.code]
@@ -128,6 +131,7 @@ def test_the_tests_on_the_page_about_testing_pass(tmp_path: Path) -> None:
 needs_sam = pytest.mark.slow("needs the SAM CLI, to ask it")
 
 
+@pytest.mark.sampled(5, "many cases")
 @pytest.mark.parametrize(
     "block",
     [

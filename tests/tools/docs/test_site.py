@@ -88,6 +88,7 @@ def pages(site: Path) -> Iterator[tuple[Path, Page]]:
             yield path, Page(path.read_text())
 
 
+@pytest.mark.sampled(1 / 3, "10 s")
 def test_every_address_leads_somewhere(site: Path) -> None:
     found = dict(pages(site))
     for path, page in found.items():
@@ -109,6 +110,7 @@ def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
         assert not re.findall(r"(?:href=|src=|url\(|@import )['\"]?https?:", path.read_text()), path
 
 
+@pytest.mark.sampled(1 / 3, "7 s")
 def test_a_broken_link_is_an_error(site: Path, tmp_path: Path) -> None:
     copy = tmp_path / "copy"
     shutil.copytree(site.parent.parent, copy)

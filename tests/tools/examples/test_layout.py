@@ -96,6 +96,7 @@ def run_example(*arguments: str, examples: Path = EXAMPLES) -> subprocess.Comple
     )
 
 
+@pytest.mark.sampled(1 / 3, "4 s")
 @pytest.mark.runtime
 def test_it_shows_what_it_does_in_80_columns(lambda_rie: Path) -> None:
     done = run_example("api_gateway")
@@ -106,6 +107,7 @@ def test_it_shows_what_it_does_in_80_columns(lambda_rie: Path) -> None:
     assert done.stdout.endswith("\nAll is well.\n")
 
 
+@pytest.mark.sampled(1 / 3, "5 s")
 @pytest.mark.runtime
 def test_an_event_that_goes_wrong_is_told(lambda_rie: Path, tmp_path: Path) -> None:
     folder = tmp_path / "three_lines"

@@ -123,6 +123,7 @@ def url(postgres_server: PostgresServer) -> str:
     return postgres_server.url()
 
 
+@pytest.mark.sampled(15, "many cases")
 @pytest.mark.parametrize("how", [0, 1, 2], ids=["handler", "run", "autocommit"])
 @pytest.mark.parametrize("real", [True, False], ids=["PostgreSQL", "scripted"])
 @pytest.mark.parametrize("work", WORK)

@@ -221,6 +221,7 @@ def test_where_there_is_no_mysql_it_is_said_what_to_do(
         MySqlServer()
 
 
+@pytest.mark.sampled(1 / 3, "11 s")
 def test_the_machines_own_mysql_is_used(genuine_mysql: MySqlServer, no_unpacked_mysql: Path) -> None:
     assert genuine_mysql.pid is not None
     loader, _, libraries, mysqld = command_line(genuine_mysql.pid)[:4]

@@ -94,6 +94,7 @@ def test_handler_exception_is_an_error_not_a_raise(code_dir: Path) -> None:
         assert runtime.invoke().error is None
 
 
+@pytest.mark.sampled(1 / 3, "4 s")
 def test_timeout_resets_the_environment(code_dir: Path) -> None:
     with LambdaRuntime("plain.handler", code_dir=code_dir, timeout=4) as runtime:
         before = runtime.invoke().payload["pid"]
@@ -112,6 +113,7 @@ def test_crash_is_reported_and_recovered(code_dir: Path) -> None:
         assert runtime.invoke().payload["pid"] != before
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize(
     ("source", "expected"),
     [

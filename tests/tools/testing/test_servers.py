@@ -64,6 +64,7 @@ def family(server: Server) -> list[int]:
     return [server.pid, *descendants(server.pid)]
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_sessions_end_and_the_server_goes_on(server: Server) -> None:
     sessions = [open_session(server), open_session(server)]
     before = family(server)[0]
@@ -224,6 +225,7 @@ def test_start_twice_is_an_error(server: Server) -> None:
         server.start()
 
 
+@pytest.mark.sampled(1, "3 s a case")
 def test_a_port_taken_while_it_was_down_is_told(server: Server) -> None:
     server.stop()
     try:
@@ -288,6 +290,7 @@ def test_nothing_is_left_after_a_test_run_that_a_signal_ended(kind: type[Server]
     assert not Path(folder).exists()
 
 
+@pytest.mark.sampled(1, "2 s a case")
 @pytest.mark.parametrize(
     ("kind", "extra"), [(PostgresServer, "no_such_setting = on"), (MariaDbServer, "--no-such-setting")]
 )

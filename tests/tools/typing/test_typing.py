@@ -12,6 +12,7 @@ import pytest
 
 EXAMPLES = Path(__file__).with_name("examples.py")
 BIN = Path(sys.executable).parent
+pytestmark = pytest.mark.slow("type checkers read the whole package; make lint does so too, from inside")
 
 
 def pyright(*arguments: str, cwd: Path) -> dict[str, Any]:
@@ -53,13 +54,11 @@ def read_by_mypy(folder: Path, text: str) -> list[str]:
     return [line for line in done.stdout.splitlines() if ": error:" in line]
 
 
-@pytest.mark.sampled(1, "a type checker reads the whole package")
 @pytest.mark.parametrize("read", [read_by_mypy, read_by_pyright])
 def test_the_examples_are_what_they_say(read: Any, tmp_path: Path) -> None:
     assert read(tmp_path, EXAMPLES.read_text()) == []
 
 
-@pytest.mark.sampled(1, "a type checker reads the whole package")
 @pytest.mark.parametrize("read", [read_by_mypy, read_by_pyright])
 def test_every_mistake_among_the_examples_is_seen(read: Any, tmp_path: Path) -> None:
     text = EXAMPLES.read_text()

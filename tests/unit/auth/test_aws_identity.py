@@ -156,6 +156,7 @@ def test_no_credentials_says_how_to_give_them(no_aws: pytest.MonkeyPatch) -> Non
         AwsIdentity().credentials(10.0)
 
 
+@pytest.mark.sampled(3, "half a second a case")
 @pytest.mark.parametrize(
     "body",
     [
@@ -198,6 +199,7 @@ def test_an_endpoint_that_fails_is_tried_again(restored: Container, monkeypatch:
     assert AwsIdentity().credentials(5.0).access_key == "CONTAINER2"
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize(("status", "body"), [(403, b"containers-secret-key"), (200, b"<html>")])
 def test_an_endpoint_that_refuses_is_not_called_silent(restored: Container, status: int, body: bytes) -> None:
     restored.answer = lambda number: (status, body)

@@ -68,6 +68,7 @@ def code(folder: Path, text: str) -> Path:
     return folder
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_three_lines_log_in_without_an_sdk(iam_server: IamServer, tmp_path: Path, any_python: str) -> None:
     env = {**LAMBDA_GIVES, "LAMBDA_POOL_URL": iam_server.url(), "LAMBDA_POOL_AUTH": "iam"}
     folder = code(tmp_path, THREE_LINES)
@@ -83,6 +84,7 @@ def test_three_lines_log_in_without_an_sdk(iam_server: IamServer, tmp_path: Path
         assert secret not in log
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
@@ -132,6 +134,7 @@ class Traveller:
         self.runtime.thaw()
 
 
+@pytest.mark.sampled(1, "2 s a case")
 def test_a_freeze_across_the_tokens_expiry_is_not_noticed(iam_server: IamServer, tmp_path: Path) -> None:
     traveller = Traveller(iam_server, tmp_path)
     with traveller.runtime:
@@ -143,6 +146,7 @@ def test_a_freeze_across_the_tokens_expiry_is_not_noticed(iam_server: IamServer,
     assert verdicts(iam_server) == ["let in"] * 5
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_rotation_of_the_environments_credentials_is_not_noticed(iam_server: IamServer, tmp_path: Path) -> None:
     traveller = Traveller(iam_server, tmp_path)
     with traveller.runtime:
@@ -160,6 +164,7 @@ def test_a_rotation_of_the_environments_credentials_is_not_noticed(iam_server: I
     assert verdicts(iam_server) == ["let in"]
 
 
+@pytest.mark.sampled(1, "2 s a case")
 def test_a_token_that_is_not_signed_anew_would_have_been_noticed(iam_server: IamServer, tmp_path: Path) -> None:
     # So that the test of the freeze cannot pass for a reason of its own: here the function's clock stays behind.
     traveller = Traveller(iam_server, tmp_path)

@@ -142,6 +142,7 @@ def test_an_empty_value_is_a_missing_one(vault: Any, nothing: object) -> None:
     assert found == Credentials("app", found.password, pending=True)
 
 
+@pytest.mark.sampled(4, "many cases")
 @pytest.mark.parametrize(
     ("body", "says"),
     [
@@ -708,6 +709,7 @@ def test_any_answer_gives_our_error(answer: object) -> None:
         fetch(answer)
 
 
+@pytest.mark.sampled(1 / 3, "13 s")
 def test_any_bytes_on_the_wire_give_our_error(api: Api) -> None:
     auth = SecretsManager("orders")
 

@@ -158,6 +158,7 @@ def test_a_password_that_no_version_holds_is_an_error(database: Database) -> Non
     pool.close()
 
 
+@pytest.mark.sampled(1, "3 s a case")
 @pytest.mark.runtime
 def test_a_rotation_in_mid_life_costs_no_invocation(database: Database, moto_url: str, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(textwrap.dedent(HANDLER))

@@ -7,6 +7,7 @@ from unittest import mock
 
 import botocore.credentials
 import botocore.signers
+import pytest
 from botocore.hooks import HierarchicalEmitter
 from botocore.model import ServiceId
 from hypothesis import example, given, settings
@@ -63,6 +64,7 @@ def botocores_token(
         return str(botocore.signers.generate_db_auth_token(client, host, port, user, region))
 
 
+@pytest.mark.sampled(1 / 3, "5 s")
 @given(HOSTS, PORTS, USERS, REGIONS, KEYS, KEYS, SESSION_TOKENS, TIMES)
 @example("[::1]", 443, "a", "us-east-1", "K", "S", None, datetime.datetime(2026, 11, 20, 23, 59, 59, 999999, UTC))
 @example(

@@ -312,6 +312,7 @@ class TestEnvironment:
             config.make(URL, None, {}, {"timeout": "soon"})
 
 
+@pytest.mark.sampled(1 / 3, "5 s")
 @settings(max_examples=examples(2000), deadline=None)
 @given(st.text() | st.text(alphabet="postgresql:/@?&=#%[]0123456789abc ").map("postgresql://".__add__))
 def test_any_text_is_a_url_or_one_clear_error(text: str) -> None:

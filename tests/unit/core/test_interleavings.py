@@ -277,12 +277,14 @@ def interleaved(first: Operation, second: Operation, options: dict[str, Any]) ->
             return
 
 
+@pytest.mark.sampled(16, "many cases")
 @pytest.mark.parametrize("second", OPERATIONS, ids=lambda operation: operation.__name__)
 @pytest.mark.parametrize("first", OPERATIONS, ids=lambda operation: operation.__name__)
 def test_one_connection(first: Operation, second: Operation) -> None:
     interleaved(first, second, {})
 
 
+@pytest.mark.sampled(7, "many cases")
 @pytest.mark.parametrize("second", OPERATIONS, ids=lambda operation: operation.__name__)
 @pytest.mark.parametrize("first", [borrow, read, close, leak], ids=lambda operation: operation.__name__)
 def test_two_connections(first: Operation, second: Operation) -> None:
@@ -317,6 +319,7 @@ def restless() -> Iterator[None]:
     sys.setswitchinterval(before)
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("ending", [False, True], ids=["alone", "among ending invocations"])
 @pytest.mark.parametrize("size", [1, 2, 5])
 def test_hammered(size: int, ending: bool, restless: None) -> None:

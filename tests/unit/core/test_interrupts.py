@@ -256,6 +256,7 @@ def struck_everywhere(
             raise
 
 
+@pytest.mark.sampled(11, "many cases")
 @pytest.mark.parametrize("options", POOLS.values(), ids=POOLS.keys())
 @pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda scenario: scenario.__name__)
 def test_alone(scenario: Prepare, options: dict[str, Any]) -> None:

@@ -134,6 +134,7 @@ def test_nothing_that_it_refuses_is_sent(server: PostgresServer, dsql: DsqlLike)
     pool.close()
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("when", ["immediate", "deferred"])
 @pytest.mark.parametrize("state", ["OC000", "OC001", "40001"])
 def test_its_conflicts_are_replayed_also_from_commit(

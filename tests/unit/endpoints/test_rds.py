@@ -107,6 +107,7 @@ def say_clusters(stubber: Stubber, *clusters: dict[str, Any]) -> None:
 # --- what is found ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(1 / 3, "5 s")
 def test_a_proxy_of_moto(moto: Any) -> None:
     ec2: Any = botocore.session.get_session().create_client("ec2", region_name=REGION)
     subnets = ec2.describe_subnets()["Subnets"]
@@ -192,6 +193,7 @@ def test_all_pages_are_read(stubber: Stubber) -> None:
     assert RdsProxy("orders").resolve(Role.READER, 5.0).host == READER_HOST
 
 
+@pytest.mark.sampled(1 / 3, "6 s")
 def test_a_listing_without_end(scripted_api: ScriptedApi) -> None:
     body = "<R><DescribeDBProxiesResult><DBProxies/><Marker>again</Marker></DescribeDBProxiesResult></R>"
     scripted_api.script = lambda request: (200, body)
@@ -625,6 +627,7 @@ def test_an_environment_that_lacks_something(
     assert scripted_api.requests == []
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize(
     ("name", "value"), [("AWS_ENDPOINT_URL", "nonsense"), ("AWS_PROFILE", "missing"), ("AWS_MAX_ATTEMPTS", "many")]
 )
