@@ -39,11 +39,12 @@ example: ## run an example on the genuine Lambda runtime, on a private server (N
 	@scripts/setup.sh emulator
 	@.venv/bin/python scripts/run_example.py "$(NAME)" --engine "$(ENGINE)"
 
-# Tests that are picked by hand run in one process, which starts sooner.
-AT_ONCE = $(if $(ARGS),,-n $(WORKERS) --dist loadfile)
+# Tests that are picked by hand run in one process, which starts sooner, and with every case of those that are sampled.
+# Files start in the order of their names: by the number of their tests, the longest would come last.
+AT_ONCE = $(if $(ARGS),,-n $(WORKERS) --dist loadfile --no-loadscope-reorder)
 
 test: setup ## run the tests except for the slow ones, on real servers and the genuine Lambda runtime (ARGS=tests/unit/core for a part)
-	TEST_PYTHONS="$$(scripts/setup.sh list-newest-python)" .venv/bin/pytest -m "not slow" $(AT_ONCE) $(ARGS)
+	TEST_CASES=$(if $(ARGS),all) TEST_PYTHONS="$$(scripts/setup.sh list-newest-python)" .venv/bin/pytest -m "not slow" $(AT_ONCE) $(ARGS)
 
 test-all: setup-all ## run everything at full length, on every Python here, and then all mutants
 	TEST_SPEED=full TEST_PYTHONS="$$(scripts/setup.sh list-pythons)" .venv/bin/pytest $(AT_ONCE) $(ARGS)

@@ -132,7 +132,6 @@ def test_every_module_has_a_place() -> None:
     assert homeless == []
 
 
-@pytest.mark.sampled(56, "many cases")
 @pytest.mark.parametrize("name", [name for name in MODULES if level(name) is not None])
 def test_imports_run_one_way(name: str) -> None:
     own = level(name)
@@ -161,7 +160,6 @@ def test_adapters_import_protocols_only(name: str) -> None:
         assert allowed, f"{name} imports {target}"
 
 
-@pytest.mark.sampled(47, "many cases")
 @pytest.mark.parametrize("name", MODULES)
 def test_drivers_and_sdks_stay_in_their_rooms(name: str) -> None:
     _, others = imports(name)

@@ -75,7 +75,7 @@ def way(request: pytest.FixtureRequest) -> Iterator[Way]:
 
 
 @pytest.mark.parametrize("where", ["handler", "thread"])
-@pytest.mark.sampled(3, "waits for a deadline")
+@pytest.mark.sampled(1, "waits for a deadline")
 def test_a_statement_ends_before_the_deadline(start: Start, way: Way, where: str) -> None:
     options = {"cancel_before_deadline": BEFORE}
     runtime = start(way.url, timeout=TIMEOUT, options=options, code=STATEMENT)
@@ -131,7 +131,7 @@ POOL = lambda_pool.Pool(os.environ["URL"], endpoint=Proxied(),""",
 
 
 @pytest.mark.parametrize("where", ["handler", "thread"])
-@pytest.mark.sampled(2, "waits for a deadline")
+@pytest.mark.sampled(1, "waits for a deadline")
 def test_behind_a_proxy_that_passes_no_cancel_on_the_connection_is_dropped(
     start: Start, database: Database, where: str
 ) -> None:
@@ -193,7 +193,7 @@ def handler(event, context):
 
 
 @pytest.mark.parametrize("wait", ["queue", "connect", "retry", "ping", "thread"])
-@pytest.mark.sampled(4, "waits for a deadline")
+@pytest.mark.sampled(2, "waits for a deadline")
 def test_every_wait_ends_before_the_deadline(start: Start, database: Database, wait: str) -> None:
     database.user("waiting")
     with FaultyProxy("127.0.0.1", database.server.port) as proxy:

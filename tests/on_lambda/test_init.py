@@ -24,7 +24,7 @@ def opened_and_reused(answer: object) -> tuple[int, int]:
     return stats["opened"], stats["reused"]
 
 
-@pytest.mark.sampled(3, "a second a case")
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("code", [FUNCTION, DEFAULT], ids=["a pool", "the default pool"])
 @pytest.mark.parametrize(
     ("initialization", "reused"), [("on-demand", 0), ("provisioned-concurrency", 1), ("lambda-managed-instances", 0)]

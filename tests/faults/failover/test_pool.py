@@ -124,7 +124,7 @@ def test_run_replays_across_it(pair: Pair, switch: Switch, fate: str) -> None:
 
 
 @pytest.mark.parametrize("fate", FATES[:2])
-@pytest.mark.sampled(2, "starts two servers")
+@pytest.mark.sampled(1, "starts two servers")
 def test_the_next_checkout_reaches_the_new_writer(pair: Pair, switch: Switch, fate: str) -> None:
     pool = pool_of(pair, switch, max_size=3)
     assert set(open_all(pair, pool, 3)) == {pair.old.port}

@@ -110,7 +110,7 @@ def start(pair: Pair, tmp_path: Path) -> Iterator[Start]:
 
 @pytest.mark.parametrize("fate", FATES[:2])
 @pytest.mark.parametrize("way", ["endpoint", "names"])
-@pytest.mark.sampled(2, "starts two servers and the runtime")
+@pytest.mark.sampled(1, "starts two servers and the runtime")
 def test_a_failover_during_a_freeze_is_not_noticed(pair: Pair, start: Start, way: str, fate: str) -> None:
     stage = start(way, "plain")
     ports = [stage.invoke(number) for number in range(3)]
@@ -125,7 +125,7 @@ def test_a_failover_during_a_freeze_is_not_noticed(pair: Pair, start: Start, way
 
 
 @pytest.mark.parametrize("way", ["endpoint", "names"])
-@pytest.mark.sampled(2, "starts two servers and the runtime")
+@pytest.mark.sampled(1, "starts two servers and the runtime")
 def test_names_that_are_late_are_waited_for(pair: Pair, start: Start, way: str) -> None:
     """An invocation that comes before the address has changed waits for it, and asks again at each attempt."""
     stage = start(way, "plain")
@@ -156,7 +156,7 @@ def test_a_silent_demotion_costs_one_error(pair: Pair, start: Start, way: str) -
 
 
 @pytest.mark.parametrize("way", ["endpoint", "names"])
-@pytest.mark.sampled(2, "starts two servers and the runtime")
+@pytest.mark.sampled(1, "starts two servers and the runtime")
 def test_a_silent_demotion_costs_run_no_error(pair: Pair, start: Start, way: str) -> None:
     stage = start(way, "replaying")
     stage.invoke({"row": 0})

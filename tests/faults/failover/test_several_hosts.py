@@ -61,7 +61,7 @@ def test_a_silent_host_leaves_the_next_one_its_share_of_the_time(pair: Pair) -> 
 
 
 @pytest.mark.parametrize("fate", FATES)
-@pytest.mark.sampled(2, "starts two servers")
+@pytest.mark.sampled(1, "starts two servers")
 def test_run_goes_on_at_the_other_host(pair: Pair, fate: str) -> None:
     pool = Pool(url_of(pair, pair.old.port, pair.new.port), observers=(), timeout=20.0)
     tries: list[Any] = []

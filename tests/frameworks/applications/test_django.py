@@ -93,7 +93,7 @@ def running(request: pytest.FixtureRequest, server: Server, tmp_path: Path) -> I
     made.stop()
 
 
-@pytest.mark.sampled(2, "a server's process each")
+@pytest.mark.sampled(1, "a server's process each")
 def test_django_on_a_server(running: Running, server: Server) -> None:
     for number in range(1, 6):
         assert running.ask("GET", f"/save/{number}") == (200, json.dumps({"number": number})), running.log.read_text()

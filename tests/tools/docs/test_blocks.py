@@ -32,7 +32,7 @@ def test_every_block_has_a_language_that_is_tried_out() -> None:
     assert unknown == []
 
 
-@pytest.mark.sampled(4, "3 s a case")
+@pytest.mark.sampled(2, "3 s a case")
 @pytest.mark.parametrize(
     "page", [page for page in PAGES if any(b.language == "python" for b in blocks(page))], ids=lambda p: p.name
 )

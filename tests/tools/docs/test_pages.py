@@ -55,7 +55,6 @@ def plain(page: str) -> str:
     return " ".join(page.replace("`", "").split())
 
 
-@pytest.mark.sampled(85, "many cases")
 @pytest.mark.parametrize("message", messages(), ids=lambda message: message.where)
 def test_each_text_that_the_package_says_is_found_in_troubleshooting(message: Message) -> None:
     page = plain((DOCS / "troubleshooting.md").read_text())
@@ -77,7 +76,6 @@ def test_the_texts_are_read_from_the_source() -> None:
     assert "connection replaced" not in found  # at info level
 
 
-@pytest.mark.sampled(108, "many cases")
 @pytest.mark.parametrize("heading", said_by_us())
 def test_each_error_text_is_one_that_the_package_says(heading: str) -> None:
     pieces = [piece.strip(" '()") for piece in re.split("…|IamToken\\(region=|'", heading)]

@@ -250,7 +250,7 @@ def test_smart_stop_waits_for_clients_but_not_for_ever() -> None:
             server.execute("select 1")
 
 
-@pytest.mark.sampled(4, "starts a server")
+@pytest.mark.sampled(2, "starts a server")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("state", ["running", "paused", "killed", "stopped"])
 def test_nothing_is_left_after_close(kind: type[Server], state: str) -> None:
@@ -268,7 +268,7 @@ def test_nothing_is_left_after_close(kind: type[Server], state: str) -> None:
     server.close()
 
 
-@pytest.mark.sampled(2, "starts a server")
+@pytest.mark.sampled(1, "starts a server")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_after_a_test_run_that_a_signal_ended(kind: type[Server], signum: signal.Signals) -> None:

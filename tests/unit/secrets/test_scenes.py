@@ -9,7 +9,7 @@ from tests.unit.secrets.conftest import World
 from tests.unit.secrets.scenes import SCENES
 
 
-@pytest.mark.sampled(4, "a process that says all that it can")
+@pytest.mark.sampled(2, "a process that says all that it can")
 @pytest.mark.parametrize("scene", SCENES)
 def test_nothing_leaves(world: World, scene: str, tmp_path: Path) -> None:
     outlets, canaries = world.play(tmp_path, scene)
