@@ -293,6 +293,7 @@ class Server(abc.ABC):
         pids = self._pids
         if self._process is None:
             return
+        send(pids, signal.SIGSTOP)  # the last one alive would still tell its client that the others have gone
         send(pids, signal.SIGKILL)
         self._process.wait()
         self._end_guard()
