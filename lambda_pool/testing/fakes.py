@@ -63,6 +63,7 @@ class FakeConnection:
     def transaction(self, *_: Any, **__: Any) -> Iterator[None]:
         """A savepoint: a statement that fails in it fails only what is in it, if its error leaves the block."""
         link = self._driver.links[self.number]
+        _check_transaction(link)
         begins, link.in_transaction = not link.in_transaction and link.autocommit, True
         try:
             yield

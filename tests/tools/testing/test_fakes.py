@@ -85,6 +85,12 @@ def swallow_in_a_savepoint(conn: Any) -> None:
         swallow(conn)
 
 
+def before_a_savepoint(conn: Any) -> None:
+    swallow(conn)
+    with suppress(Exception), conn.transaction():
+        conn.execute("insert into fakes values (2)")
+
+
 def after_a_savepoint(conn: Any) -> None:
     with conn.transaction():
         conn.execute("insert into fakes values (2)")
@@ -111,6 +117,7 @@ WORK: dict[Callable[[Any], None], tuple[Any, Any, Any]] = {
     undo: (None, "refused", None),
     in_a_savepoint: (None, None, None),
     swallow_in_a_savepoint: ("refused", "refused", "refused"),
+    before_a_savepoint: (NotCommitted, NotCommitted, None),
     after_a_savepoint: (NotCommitted, NotCommitted, None),
     in_with: (None, "refused", None),
     use_it_closed: ("refused", "refused", "refused"),
