@@ -38,6 +38,7 @@ def switch_on(database: Database, conn: Any) -> None:
 # --- lost later -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(5, "many cases")
 @pytest.mark.parametrize("switched", [False, True], ids=["option", "switch"])
 @pytest.mark.parametrize("then", ["select 1", "/* x */ show {variable}", "set {variable} = 1"])
 def test_a_connection_that_is_lost_later_undoes_nothing(database: Database, then: str, switched: bool) -> None:
@@ -267,6 +268,7 @@ def test_an_error_of_the_arguments_leaves_no_doubt(pg: Database) -> None:
     assert pg.rows() == [3]
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_request_is_not_told_to_try_again(database: Database) -> None:
     from lambda_pool import wsgi
 

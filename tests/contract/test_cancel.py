@@ -302,6 +302,7 @@ def test_a_cancel_that_comes_too_late_strikes_nothing_later(
     assert database.rows() == [1, 2]
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_nor_does_it_give_its_name_to_a_later_error(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which is the driver's own; and a connection that is lost later is replaced, as any other."""
     pool = database.pool(cancel_before_deadline=1.0)

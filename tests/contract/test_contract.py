@@ -617,6 +617,7 @@ class TestRun:
                 pool.run(work)
         assert (pool.stats().opened, pool.stats().in_use) == (1, 0)
 
+    @pytest.mark.sampled(2, "half a second a case")
     def test_a_deadlock_is_replayed(self, database: Database) -> None:
         database.execute(f"insert into {database.table} values (1), (2)")
         column = "note"
@@ -779,6 +780,7 @@ class TestCommitUncertain:
             assert pool.stats().size == 0
             assert database.rows() in ([], [1])
 
+    @pytest.mark.sampled(3, "many cases")
     @pytest.mark.parametrize(("how", "reset"), [("run", "transaction"), ("connection", "session")])
     def test_it_was_cancelled_before_it_was_answered(self, database: Database, how: str, reset: str) -> None:
         """As at the end of an invocation, on another thread: work whose COMMIT was sent may still be saved."""

@@ -94,6 +94,7 @@ def by_service(server: PostgresServer, environ: pytest.MonkeyPatch, folder: Path
 WAYS = [by_query, by_variables, by_variables_alone, by_service]
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("way", WAYS)
 def test_a_name_that_leads_here_is_no_reason_to_do_without_tls(
     plain: PostgresServer, way: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path

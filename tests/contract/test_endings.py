@@ -441,6 +441,7 @@ def test_connect_amid_a_block_is_refused(my: Database) -> None:
     assert my.rows() == [2]
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_bringing_a_connection_back_takes_no_longer_than_the_invocation_lasts(database: Database) -> None:
     with FaultyProxy("127.0.0.1", database.server.port) as proxy:
         url = database.url.replace(f":{database.server.port}/", f":{proxy.port}/")

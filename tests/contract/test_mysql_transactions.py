@@ -373,6 +373,7 @@ def saves_and_goes_on(my: Database, between: str) -> Callable[[Any], None]:
     return work
 
 
+@pytest.mark.sampled(8, "many cases")
 @pytest.mark.parametrize(
     "between",
     [

@@ -156,6 +156,7 @@ def test_all_silent_is_given_up_in_time(pg: Database, addresses: Callable[..., N
 # --- much talk --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(3, "many cases")
 @pytest.mark.parametrize("reset", ["transaction", "changed", "session"])
 @pytest.mark.parametrize("pieces", [1, 1500])
 def test_a_commit_with_notices_is_saved(pg: Database, reset: str, pieces: int) -> None:
@@ -180,6 +181,7 @@ def test_a_commit_with_notices_is_saved(pg: Database, reset: str, pieces: int) -
     pg.execute(f"drop function {pg.table}_talk() cascade")
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("how", ["ping", "before COMMIT", "reset"])
 def test_a_backlog_of_notifications_costs_no_connection(pg: Database, how: str) -> None:
     pool = pg.pool(ping_after=0.0 if how == "ping" else 60.0, reset="session" if how == "reset" else "transaction")

@@ -154,6 +154,7 @@ def test_the_reset_costs_no_round_trip(pg: Database, front: Front, reset: str, f
     assert pool.stats().opened == 1
 
 
+@pytest.mark.sampled(6, "many cases")
 @pytest.mark.parametrize(
     "text",
     [

@@ -163,6 +163,7 @@ STAYING: dict[str, Callable[[Any], object]] = {
 }
 
 
+@pytest.mark.sampled(4, "many cases")
 @pytest.mark.parametrize("name", STAYING)
 def test_what_ended_nothing_is_replayed(pg: Database, name: str) -> None:
     work = Conflict(pg, STAYING[name])

@@ -78,6 +78,7 @@ def test_with_it_a_checkout_waits_until_it_is_awake(server: Server, sleeper: Sle
     assert {event.kind for event in seen.of(ConnectFailed)} == {"resuming"}
 
 
+@pytest.mark.sampled(1 / 3, "3 s")
 def test_a_server_that_says_that_it_starts_is_waited_for() -> None:
     """It first recovers from an archive, and tells this to every client that comes in the meantime."""
     with PostgresServer(extra_config=["restore_command = 'sleep 0.3; false'", "hot_standby = off"]) as server:

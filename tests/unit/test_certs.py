@@ -75,6 +75,7 @@ def test_a_path_for_what_is_shipped_alone() -> None:
     assert certs.path("mars-north-1") is None
 
 
+@pytest.mark.sampled(1 / 3, "3 s")
 def test_refreshing_from_the_shipped_files_changes_nothing(tmp_path: Path) -> None:
     script = Path(__file__).parents[2] / "scripts" / "refresh_certs.py"
     here = tmp_path / "scripts" / script.name

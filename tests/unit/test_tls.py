@@ -493,6 +493,7 @@ def test_what_each_mode_accepts(shown: Shown, cast: Cast, who: str) -> None:
         assert any(part in hint for part in HINTS[who].split("|")), (str(caught.value), hint)
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("name", ["plain_postgres", "plain_mariadb"])
 def test_plain_text_is_refused_from_require_on(request: pytest.FixtureRequest, cast: Cast, name: str) -> None:
     server: Shown = request.getfixturevalue(name)

@@ -293,6 +293,7 @@ def test_that_no_backend_came_free_is_said_in_time(bouncer: PgBouncer, busy: psy
     pool.close()
 
 
+@pytest.mark.sampled(1 / 3, "3 s")
 def test_a_pooler_that_gives_up_before_the_checkout_does_is_asked_again(server: PostgresServer) -> None:
     with PgBouncer(server, default_pool_size=1, query_wait_timeout=1) as bouncer:
         pool = pool_of(bouncer.url(), timeout=30.0)

@@ -10,6 +10,7 @@ from lambda_pool.testing import PostgresServer
 from lambda_pool.testing.server import Server
 
 
+@pytest.mark.sampled(3, "many cases")
 @pytest.mark.parametrize("end", ["commit", "rollback", "run", "readonly", "streamed"])
 def test_the_next_block_reads_what_was_written_meanwhile(server: Server, end: str) -> None:
     postgresql = isinstance(server, PostgresServer)

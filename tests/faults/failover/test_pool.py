@@ -134,6 +134,7 @@ def test_the_next_checkout_reaches_the_new_writer(pair: Pair, switch: Switch, fa
     pool.close()
 
 
+@pytest.mark.sampled(1 / 3, "3 s")
 def test_a_writer_that_is_late_is_waited_for_where_the_url_asks_for_one(pg_pair: Pair) -> None:
     url = pg_pair.url(port=pg_pair.new.port)
     pool = Pool(f"{url}&target_session_attrs=read-write", observers=(), timeout=20.0)

@@ -89,6 +89,7 @@ def test_a_password_that_was_not_escaped_is_in_no_error(
         assert found.url.engine == engine
 
 
+@pytest.mark.sampled(1 / 3, "5 s")
 @effort(600)
 @given(_engines, st.text(max_size=8), st.text(min_size=1, max_size=8), st.text(max_size=8), st.text(max_size=8))
 @example("postgresql", "a\0b", "x", "d", "")

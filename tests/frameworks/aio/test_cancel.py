@@ -168,6 +168,7 @@ def test_in_commit(ground: Ground, proxy: FaultyProxy, how: str) -> None:
     assert told == ("saved" if ground.rows() else "cancelled")
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_commit_that_was_cancelled_is_delivered_later(ground: Ground, proxy: FaultyProxy) -> None:
     """It is delivered at the next wait of the task, which has then left its block."""
     pool = through(proxy, ground)
@@ -466,6 +467,7 @@ async def count_rows(ground: Ground, conn: Any, seen: list[int]) -> None:
             seen[0] += 1
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_deadline_ends_rows_that_never_let_it_wait(ground: Ground) -> None:
     pool = ground.pool(cancel_before_deadline=0.6, max_size=1)
     seen = [0]

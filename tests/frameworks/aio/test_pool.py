@@ -494,6 +494,7 @@ def test_a_turn_is_a_tasks_own(ground: Ground) -> None:
 # --- autocommit -------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(5, "many cases")
 @pytest.mark.parametrize("what", ["select 1", "insert into {table} values (2)"])
 @pytest.mark.parametrize("how", ["kill", "deadline"])
 def test_in_autocommit_mode_only_the_statement_whose_answer_is_lost_is_in_doubt(

@@ -208,6 +208,7 @@ def test_a_commit_of_what_had_failed_raises(
     assert (pool.stats().opened, at_rest(pool)) == (1, True)
 
 
+@pytest.mark.sampled(1, "half a second a case")
 @pytest.mark.parametrize("commit", [by_method, by_with, by_statement])
 def test_a_pipeline_may_learn_only_after_commit_that_a_statement_failed(
     ground: Ground, pool: lambda_pool.AsyncPool, commit: Callable[[Any], Awaitable[None]]

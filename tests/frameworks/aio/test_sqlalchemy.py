@@ -241,6 +241,7 @@ def test_many_tasks_wait_for_one_connection(ground: Ground) -> None:
     assert pool.stats().opened <= 2
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_cancelled_in_commit_and_in_a_statement(ground: Ground) -> None:
     with FaultyProxy("localhost", ground.database.server.port) as proxy:
         url = ground.database.url.replace(f":{ground.database.server.port}/", f":{proxy.port}/")

@@ -104,6 +104,7 @@ async def loop_of(ground: Ground, pool: lambda_pool.AsyncPool, books: Books, num
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+@pytest.mark.sampled(1, "2 s a case")
 @pytest.mark.timeout(1200 if FULL else 200)
 def test_a_storm(ground: Ground) -> None:
     pool = ground.pool(max_size=4, timeout=20, name="storm")

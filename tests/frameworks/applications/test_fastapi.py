@@ -334,6 +334,7 @@ def test_one_dependency_for_an_engine_and_its_options(engine: Engine) -> None:
     assert fastapi.session(engine, info={"a": 1}) is not fastapi.session(engine)
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize(("uses", "status", "rows"), [("one", 200, [1]), ("both", 503, [])])
 def test_two_sessions_of_one_request_on_the_only_connection(
     server: Server, uses: str, status: int, rows: list[int]

@@ -240,6 +240,7 @@ def test_no_connection_is_503_though_flask_makes_a_500_of_it(
     assert ended.failed == [False]  # nobody but the framework knew of the error
 
 
+@pytest.mark.sampled(4, "many cases")
 @pytest.mark.parametrize("amid", [True, False])
 @pytest.mark.parametrize("flask", [True, False])
 def test_one_that_was_handled_is_not_what_the_request_failed_for(
@@ -443,6 +444,7 @@ def test_no_complete_answer_says_that_what_is_lost_is_saved(
     assert pool.stats().size == 0
 
 
+@pytest.mark.sampled(5, "many cases")
 @pytest.mark.parametrize("length", ["2", None])
 @pytest.mark.parametrize("status", ["200 OK", "204 No Content"])
 def test_a_generator_comes_to_its_end(pool: lambda_pool.Pool, server: Server, status: str, length: str | None) -> None:
@@ -514,6 +516,7 @@ def test_a_second_start_after_an_error(pool: lambda_pool.Pool) -> None:
     assert wsgi(Middleware(app, pool)).status == 404
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_child_of_a_fork_outlives_the_request(pool: lambda_pool.Pool, server: Server) -> None:
     """It would never learn of their end."""
     codes: list[int] = []

@@ -213,6 +213,7 @@ def test_a_hidden_error_is_told_also_where_the_rollback_finds_no_connection(use:
     Order.objects.create(name="next")
 
 
+@pytest.mark.sampled(4, "many cases")
 @pytest.mark.parametrize("unsaved", ["raise", "warn"])
 @pytest.mark.parametrize("autocommit", [True, False])
 def test_an_inner_block_that_django_rolls_back_without_an_error(
@@ -681,6 +682,7 @@ def test_a_statement_that_committed_and_failed_undoes_nothing(connection: Any, d
     assert names(database) == ["one", "two"]
 
 
+@pytest.mark.sampled(1, "a second a case")
 @MYSQL
 @pytest.mark.parametrize("inner", [True, False])
 def test_a_deadlock_in_an_inner_block_undoes_the_outer_one_too(use: Use, database: Database, inner: bool) -> None:

@@ -271,6 +271,7 @@ def test_a_server_that_does_not_answer_holds_nobody_beyond_the_end(database: Dat
 # --- the deadline -----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_statement_is_ended_before_the_invocation(database: Database, make: Make) -> None:
     engine = make(options={"cancel_before_deadline": 0.3})
     table = table_of(database)

@@ -67,6 +67,7 @@ def two_phase(request: pytest.FixtureRequest, database: Database) -> tuple[Datab
     return database, table_of(database)
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_two_phase(two_phase: tuple[Database, sqlalchemy.Table]) -> None:
     database, table = two_phase
     engine = create_engine(database.pool())
@@ -109,6 +110,7 @@ def test_two_phase(two_phase: tuple[Database, sqlalchemy.Table]) -> None:
     assert idle(engine)
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_two_phase_over_a_writer_and_a_reader(two_phase: tuple[Database, sqlalchemy.Table]) -> None:
     database, table = two_phase
     pool = database.pool(max_size=2)

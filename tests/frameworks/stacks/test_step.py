@@ -659,6 +659,7 @@ def test_old_rows_are_deleted(pool: lambda_pool.Pool, server: Server) -> None:
     second.close()
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_database_that_does_not_answer_is_waited_for_once(server: Server) -> None:
     gave_up: list[events.Event] = []
 

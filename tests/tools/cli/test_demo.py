@@ -65,6 +65,7 @@ def test_ours_makes_no_error(played: Demo) -> None:
     assert played.code == 0
 
 
+@pytest.mark.sampled(1 / 3, "9 s")
 def test_ours_keeps_one_backend_and_opens_one_for_each_that_the_server_ended(played: Demo) -> None:
     assert played.column("with_lambda_pool", "connections") == [1, 0, QUICK.kills, 0, 1, 0]
     assert played.column("with_lambda_pool", "sessions_ended_by_server") == [0, 0, QUICK.kills, 0, 1, 0]

@@ -701,6 +701,7 @@ def lasting(text: str) -> str:
     return re.sub(r"(?<=[ :])\d{4,5}(?=\D)", "PORT", text)
 
 
+@pytest.mark.sampled(1 / 3, "4 s")
 def test_the_resource_of_clusters_and_proxies(moto_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     import botocore.session
 
@@ -748,6 +749,7 @@ def test_a_clock_that_is_wrong(
     assert iam_server.checker.verdicts[-1].endswith(reason)
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_wrong_clock_without_aws_to_ask(iam_server: IamServer) -> None:
     said = examine(iam_pool(iam_server, IamToken(clock=lambda: time.time() - 3600))).failed_at("login")
     assert "compare that with one you trust" in said
@@ -904,6 +906,7 @@ def test_a_pooler_that_was_not_mentioned() -> None:
         assert "ALTER ROLE" in said
 
 
+@pytest.mark.sampled(1 / 3, "3 s")
 def test_a_slow_way() -> None:
     with PostgresServer() as made, FaultyProxy("127.0.0.1", made.port) as proxy:
         proxy.delay(0.03)
@@ -1108,6 +1111,7 @@ def test_a_server_that_may_not_be_asked() -> None:
     assert "keep_below has no effect" in found.said("room")
 
 
+@pytest.mark.sampled(1 / 3, "3 s")
 def test_a_pooler_that_takes_too_few_clients() -> None:
     with PostgresServer() as made:
         with PgBouncer(made, max_client_conn=100) as bouncer:

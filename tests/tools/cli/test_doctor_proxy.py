@@ -45,6 +45,7 @@ def say(rds: Stubber, *targets: dict[str, Any]) -> None:
     rds.add_response("describe_db_proxy_targets", {"Targets": list(targets)}, {"DBProxyName": "orders"})
 
 
+@pytest.mark.sampled(3, "many cases")
 @pytest.mark.parametrize(
     ("targets", "says"),
     [

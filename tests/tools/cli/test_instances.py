@@ -26,6 +26,7 @@ def classes() -> list[str]:
     return sorted(set(re.findall(r"db\.\w+\.\w+(?=\")", schema.read_text())))
 
 
+@pytest.mark.sampled(1 / 3, "8 s")
 def test_a_class_has_the_memory_of_its_type() -> None:
     memory = ec2()
     known = 0

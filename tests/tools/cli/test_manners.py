@@ -224,6 +224,7 @@ def test_top_ends_when_the_server_falls_silent(interrupted: bool) -> None:
     assert "cancellation" not in screen.text  # psycopg's log
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("engine", ["postgres", "mariadb"])
 def test_a_plan_ends_when_the_server_falls_silent(
     engine: str,

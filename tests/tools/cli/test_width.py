@@ -66,6 +66,7 @@ def test_plan_fits(arguments: list[str]) -> None:
         assert any(line.startswith(("Reserved concurrency", "MaxExecutionEnvironments")) for line in lines)
 
 
+@pytest.mark.sampled(1, "a second a case")
 @pytest.mark.parametrize("connections", ["100", "20000"])
 def test_a_simulation_fits(connections: str) -> None:
     arguments = ["plan", "--max-connections", connections, "--environments", "500", "--running", "40", "--simulate"]

@@ -147,6 +147,7 @@ def test_commands(block: Block) -> None:
         check(words)
 
 
+@pytest.mark.sampled(10, "many cases")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_commands_in_sentences(page: Path) -> None:
     prose = re.sub(r"```.*?```", "", page.read_text(), flags=re.DOTALL)

@@ -103,6 +103,7 @@ def test_every_address_leads_somewhere(site: Path) -> None:
                 assert anchor in found[file].anchors, f"{path.relative_to(site)} leads to {address}"
 
 
+@pytest.mark.sampled(1 / 3, "10 s")
 def test_nothing_is_fetched_from_elsewhere(site: Path) -> None:
     for path, page in pages(site):
         assert not [address for address in page.loads if re.match(r"[a-z]+:|//", address)], path

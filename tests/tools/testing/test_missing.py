@@ -135,6 +135,7 @@ def test_a_session_that_does_not_end_is_told(server: PostgresServer, monkeypatch
             conn.execute("select 1")
 
 
+@pytest.mark.sampled(1 / 3, "3 s")
 def test_a_killed_server_is_cleared_away_without_ipcrm(monkeypatch: pytest.MonkeyPatch) -> None:
     """Only the system's shared memory stays then."""
     ipcrm = shutil.which("ipcrm")

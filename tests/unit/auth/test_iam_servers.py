@@ -48,6 +48,7 @@ def refused(server: IamServer, token: str, user: str = "app") -> str:
     return server.checker.verdicts[-1].partition(": ")[2]
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_genuine_token_lets_in(iam_server: IamServer, in_lambda: pytest.MonkeyPatch) -> None:
     token = IamToken().token("localhost", iam_server.port, "app")
     assert 1_100 <= len(token) < 1_300
@@ -82,6 +83,7 @@ def test_a_token_for_the_name_that_rds_gave_lets_in(iam_server: IamServer, in_la
     assert login(iam_server, token) == "app"
 
 
+@pytest.mark.sampled(6, "many cases")
 @pytest.mark.parametrize(
     ("before", "after"),
     [

@@ -575,6 +575,7 @@ def test_keys_that_were_refused_are_looked_up_again(api: Api, in_lambda: pytest.
     assert ["OLD/" in api.signed[0], "NEW/" in api.signed[1]] == [True, True]
 
 
+@pytest.mark.sampled(1, "half a second a case")
 @pytest.mark.parametrize(("code", "status"), [("ThrottlingException", 400), ("InternalServiceError", 500), ("", 503)])
 def test_what_passes_is_tried_again(api: Api, code: str, status: int) -> None:
     api.answer = lambda number: (status, json.dumps({"__type": code}).encode()) if number < 3 else (200, GOOD)

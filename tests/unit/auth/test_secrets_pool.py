@@ -115,6 +115,7 @@ def test_the_secret_says_where_and_as_whom(database: Database) -> None:
     pool.close()
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_alternating_users_are_followed(database: Database) -> None:
     database.create("app_clone", "hush-second")
     pool = pool_of(database)
@@ -131,6 +132,7 @@ def test_alternating_users_are_followed(database: Database) -> None:
     pool.close()
 
 
+@pytest.mark.sampled(1, "a second a case")
 def test_a_single_users_rotation_is_followed_at_every_step(database: Database) -> None:
     pool = pool_of(database)
     assert who(pool) == "app"

@@ -365,6 +365,7 @@ class Context:
         return 10_000
 
 
+@pytest.mark.sampled(1, "3 s a case")
 @pytest.mark.parametrize("options", [{}, {"cancel_before_deadline": 1.0}], ids=["plain", "alarmed"])
 def test_a_decorated_handler_works_again_at_the_next_invocation(options: dict[str, Any]) -> None:
     handlers: list[Callable[..., Any]] = []
@@ -389,6 +390,7 @@ def test_a_decorated_handler_works_again_at_the_next_invocation(options: dict[st
     struck_everywhere(options, invoked, after)
 
 
+@pytest.mark.sampled(1 / 3, "7 s")
 def test_what_a_handler_left_borrowed_is_taken_back() -> None:
     """Wherever its clean-up was struck, in both pools, and although the handler's module still has the connections."""
     others: list[tuple[lambda_pool.Pool, FakeDriver]] = []

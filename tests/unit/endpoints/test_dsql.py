@@ -110,6 +110,7 @@ def pool_at(server: PostgresServer, dsql: DsqlLike, **options: Any) -> Pool:
     return Pool(url, observers=(), **options)
 
 
+@pytest.mark.sampled(1 / 3, "3 s")
 def test_nothing_that_it_refuses_is_sent(server: PostgresServer, dsql: DsqlLike) -> None:
     pool = pool_at(server, dsql, max_size=2, ping_after=0.000001)
     pool.warm(strict=True)

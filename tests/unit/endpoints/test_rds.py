@@ -511,6 +511,7 @@ def test_an_answer_that_is_none(scripted_api: ScriptedApi, status: int, body: st
     assert len(scripted_api.requests) == 1
 
 
+@pytest.mark.sampled(1, "half a second a case")
 @pytest.mark.parametrize(
     "trouble", [(400, fault("Throttling", "Rate exceeded")), (503, fault("ServiceUnavailable")), (500, "")]
 )
@@ -539,6 +540,7 @@ def test_keys_that_were_refused_are_looked_up_again(
     assert ["OLD/" in scripted_api.signed[0], "NEW/" in scripted_api.signed[1]] == [True, True]
 
 
+@pytest.mark.sampled(1 / 3, "3 s")
 def test_throttling_that_does_not_pass(scripted_api: ScriptedApi) -> None:
     scripted_api.script = lambda request: (400, fault("Throttling", "Rate exceeded"))
     begin = time.monotonic()
@@ -617,6 +619,7 @@ def test_no_time_left_by_the_making_of_the_client(in_lambda: pytest.MonkeyPatch)
         RdsProxy("orders").resolve(Role.WRITER, 0.2)
 
 
+@pytest.mark.sampled(2, "half a second a case")
 @pytest.mark.parametrize("missing", ["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_REGION"])
 def test_an_environment_that_lacks_something(
     scripted_api: ScriptedApi, monkeypatch: pytest.MonkeyPatch, missing: str
@@ -720,6 +723,7 @@ def test_with_nothing_known_one_thread_asks_and_the_others_wait(scripted_api: Sc
     assert len(scripted_api.requests) == 1
 
 
+@pytest.mark.sampled(1 / 3, "3 s")
 def test_a_fork_while_another_thread_asks(scripted_api: ScriptedApi) -> None:
     source = RdsProxy("orders")
     scripted_api.script = lambda request: None

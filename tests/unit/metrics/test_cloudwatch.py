@@ -155,6 +155,7 @@ def refused(code: str) -> ClientError:
     return ClientError({"Error": {"Code": code, "Message": "no"}}, "PutMetricData")
 
 
+@pytest.mark.sampled(3, "many cases")
 @pytest.mark.parametrize(
     ("error", "kept"),
     [

@@ -56,6 +56,7 @@ def start(tmp_path: Path, lambda_rie: Path, pg_url: str) -> Iterator[Start]:
         runtime.close()
 
 
+@pytest.mark.sampled(1 / 3, "3 s")
 def test_lines_add_up_to_what_the_invocations_did(start: Start) -> None:
     runtime = start()
     first = runtime.invoke()
