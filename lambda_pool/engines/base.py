@@ -341,6 +341,15 @@ def from_elsewhere(error: BaseException) -> bool:
     return by_a_driver and not known
 
 
+def may_be_handled(error: BaseException) -> bool:
+    """True for what code catches, to do its work again perhaps; False for the end of a thread, a task or a process.
+
+    gevent.Timeout is no Exception, and is caught like one.
+    """
+    gevent = sys.modules.get("gevent")
+    return isinstance(error, Exception) or (gevent is not None and isinstance(error, gevent.Timeout))
+
+
 MIN_IO_TIMEOUT = 0.05
 """Seconds that even a COMMIT after the deadline gets: work whose COMMIT is never sent is certainly lost."""
 

@@ -183,6 +183,7 @@ OF_ENGINE = {
         "lambda_pool.engines.psycopg.engine_connection",
         "lambda_pool.engines.psycopg.notes",
         "lambda_pool.engines.psycopg.occupancy",
+        "lambda_pool.engines.psycopg.overridden",
         "lambda_pool.engines.psycopg.shared",
         "lambda_pool.engines.psycopg.statements",
         "lambda_pool.engines.psycopg.timer",

@@ -10,7 +10,9 @@ import pymysql
 import pytest
 
 import lambda_pool
+from lambda_pool.testing import FaultyProxy
 from tests.contract.conftest import Database
+from tests.support.alarm import alarm
 from tests.support.core import end_invocation
 from tests.support.interrupts import every_place
 
@@ -68,6 +70,36 @@ def test_a_statement(database: Database, options: dict[str, Any]) -> None:
 def test_run(database: Database) -> None:
     pool = database.pool()
     strike(database, pool, lambda number: pool.run(lambda conn: database.insert(conn, number)))
+
+
+@pytest.mark.parametrize("own", [None, "commit()", "COMMIT"])
+def test_a_time_limit_of_the_users_own_amid_commit_is_uncertain(database: Database, own: str | None) -> None:
+    """Whoever catches it and writes again could write twice."""
+    with FaultyProxy("127.0.0.1", database.server.port) as proxy:
+        pool = database.pool(database.url.replace(f":{database.server.port}/", f":{proxy.port}/"))
+        with alarm(0.4, error := TimeoutError("mine")), pytest.raises(lambda_pool.CommitUncertain) as caught:
+            with pool.connection() as conn:
+                database.insert(conn, 1)
+                proxy.black_hole()
+                if own == "COMMIT":
+                    database.query(conn, "COMMIT")
+                elif own:
+                    conn.commit()
+        assert caught.value.__cause__ is error
+        assert pool.stats().in_use == 0
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_the_end_of_a_thread_amid_commit_passes_as_it_is(database: Database, own: bool) -> None:
+    with FaultyProxy("127.0.0.1", database.server.port) as proxy:
+        pool = database.pool(database.url.replace(f":{database.server.port}/", f":{proxy.port}/"))
+        with alarm(0.4, error := SystemExit(3)), pytest.raises(SystemExit) as caught, pool.connection() as conn:
+            database.insert(conn, 1)
+            proxy.black_hole()
+            if own:
+                conn.commit()
+        assert caught.value is error
+        assert pool.stats().in_use == 0
 
 
 def test_a_failing_block(database: Database) -> None:

@@ -6,7 +6,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def alarm(seconds: float, error: Exception) -> Iterator[None]:
+def alarm(seconds: float, error: BaseException) -> Iterator[None]:
     """After so many seconds the handler of SIGALRM raises the error."""
 
     def ring(number: int, frame: object) -> None:

@@ -27,7 +27,7 @@ from ..base import (
 )
 from ..bounded_socket import dead_end, shut_down
 from .cursors import at_once
-from .libpq import request_cancel
+from .libpq import is_struck, request_cancel
 
 if TYPE_CHECKING:
     from psycopg.pq.abc import PGresult
@@ -289,6 +289,10 @@ class PostgresConnection:
             said = cause(error)
             if not conn.answered(said):
                 raise uncertain(said) from said
+            raise
+        except BaseException as error:
+            if is_struck(pgconn, error):
+                raise uncertain(error) from error
             raise
 
     def _rollback(self, timeout: float | None, *, reset: bool) -> None:

@@ -16,9 +16,9 @@ from psycopg.generators import copy_end
 from psycopg.pq import ConnStatus, ExecStatus, PollingStatus, TransactionStatus
 from psycopg.waiting import Ready, Wait
 
-from ...errors import ConfigError
+from ...errors import ConfigError, LambdaPoolError
 from ...waiting import READ, WRITE, OverdueError, ready, within
-from ..base import SILENT
+from ..base import SILENT, may_be_handled
 from .arguments import NO_OPTIONS
 
 if TYPE_CHECKING:
@@ -215,6 +215,17 @@ class Unasked:
         """To be called with each notice."""
         texts = (notice.message_primary, notice.message_detail, notice.message_hint, notice.context)
         self.size += sum(len((text or "").encode()) for text in texts)
+
+
+def is_unanswered(pgconn: "PGconn") -> bool:
+    """Whether the answer to what was sent last is lost, or may still come."""
+    return pgconn.status != ConnStatus.OK or pgconn.transaction_status == TransactionStatus.ACTIVE
+
+
+def is_struck(pgconn: "PGconn", error: BaseException) -> bool:
+    """Whether a time limit of the user's own, or other code of theirs, ended the wait for an answer."""
+    own = not isinstance(error, Error | LambdaPoolError)
+    return own and may_be_handled(error) and is_unanswered(pgconn)
 
 
 def exchange(

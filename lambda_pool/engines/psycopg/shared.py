@@ -1,8 +1,7 @@
 """What borrowers' psycopg connections for threads and for asyncio have in common."""
 
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from inspect import iscoroutinefunction
+from contextlib import contextmanager
 from math import inf
 from operator import attrgetter
 from time import monotonic
@@ -16,12 +15,22 @@ from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 from ... import invocation
 from ...errors import CommitUncertain, DeadlineExceeded
 from ...waiting import READ, poll
-from ..base import AUTOCOMMITTED, INVALIDATES_POOL, MIN_IO_TIMEOUT, Failure, cancelled, cause, lost_answer, uncertain
+from ..base import (
+    AUTOCOMMITTED,
+    INVALIDATES_POOL,
+    MIN_IO_TIMEOUT,
+    Failure,
+    cancelled,
+    cause,
+    lost_answer,
+    uncertain,
+)
 from .cursors import NOTHING_SAVED, at_once, is_a_cursors
 from .errors import classify
 from .fitness import unfit
-from .libpq import BusyError, request_cancel
+from .libpq import BusyError, is_struck, is_unanswered, request_cancel
 from .notes import Announced, Baseline, Notes
+from .overridden import OVERRIDDEN, overridden
 from .statements import changes_session, commits, ends_transaction, prepared_by, prepares, saves_nothing
 
 _IDLE, _ACTIVE, _IN_ERROR = TransactionStatus.IDLE, TransactionStatus.ACTIVE, TransactionStatus.INERROR
@@ -53,56 +62,6 @@ def _noted(name: str) -> Any:
     return property(genuine.fget, put, doc=genuine.__doc__)
 
 
-def _note_two_phase(conn: "Shared", prepared: bool, xid: Any = "") -> None:
-    named = str(xid) or (conn.pooled.two_phase if prepared else "")
-    conn.pooled.two_phase, conn.pooled.left_prepared = named, named if prepared else ""
-
-
-def _note_setting(conn: "Shared", value: Any) -> None:
-    conn.pooled.altered = True
-
-
-# The driver's methods that are overridden to note what they did, and what notes it.
-_OVERRIDDEN: dict[str, Callable[..., None]] = {
-    "tpc_begin": lambda conn, xid: _note_two_phase(conn, False, xid),
-    "tpc_prepare": lambda conn: _note_two_phase(conn, True),
-    "tpc_commit": lambda conn, xid=None: _note_two_phase(conn, False),
-    "tpc_rollback": lambda conn, xid=None: _note_two_phase(conn, False),
-    "set_autocommit": _note_setting,
-    "set_isolation_level": _note_setting,
-    "set_read_only": _note_setting,
-    "set_deferrable": _note_setting,
-    "add_notice_handler": lambda conn, callback: conn.pooled.handlers.append(("notice_handler", callback)),
-    "add_notify_handler": lambda conn, callback: conn.pooled.handlers.append(("notify_handler", callback)),
-    "remove_notice_handler": lambda conn, callback: conn.pooled.handlers.remove(("notice_handler", callback)),
-    "remove_notify_handler": lambda conn, callback: conn.pooled.handlers.remove(("notify_handler", callback)),
-}
-
-
-def _announced(name: str, genuine: Any, then: Callable[..., None]) -> Any:
-    """A driver method whose waits, if any, are known. `then` is called with the same arguments if it succeeds."""
-
-    def known(conn: "Shared") -> AbstractContextManager[None]:
-        # Both are answered with ROLLBACK, and no error, if the transaction has failed.
-        if name in {"tpc_prepare", "tpc_commit"}:
-            return conn.committing(blocks=None, two_phase=name == "tpc_commit")
-        return nullcontext() if name.endswith("_handler") else conn.announced()
-
-    def method(self: "Shared", *args: Any, **named: Any) -> None:
-        with known(self):
-            genuine(self, *args, **named)
-        then(self, *args, **named)
-
-    async def coroutine(self: "Shared", *args: Any, **named: Any) -> None:
-        with known(self):
-            await genuine(self, *args, **named)
-        then(self, *args, **named)
-
-    made: Any = coroutine if iscoroutinefunction(genuine) else method
-    made.__name__, made.__doc__ = name, getattr(genuine, "__doc__", None)
-    return made
-
-
 class Shared(_Connection):
     """A mixin in front of one of psycopg's connection classes."""
 
@@ -117,9 +76,9 @@ class Shared(_Connection):
 
     def __init_subclass__(cls, **named: Any) -> None:
         super().__init_subclass__(**named)
-        for name, then in _OVERRIDDEN.items():
+        for name, then in OVERRIDDEN.items():
             genuine = getattr(super(), name, None)  # check_driver() reports it if it is gone
-            setattr(cls, name, _announced(name, genuine, then))
+            setattr(cls, name, overridden(name, genuine, then))
 
     def __init__(self, pgconn: Any) -> None:
         self.pooled: Notes = Notes()
@@ -240,6 +199,10 @@ class Shared(_Connection):
         try:
             with self.announced():
                 yield
+        except BaseException as error:
+            if own and is_struck(self.pgconn, error):
+                self._doubt(error)
+            raise
         finally:
             if own:
                 noted.saving = None
@@ -273,7 +236,7 @@ class Shared(_Connection):
         if kind in INVALIDATES_POOL and not (kind is Failure.READ_ONLY and self.read_only):
             self.pooled.hidden = kind
         own = self.pooled.saving is not None and self.pooled.saving == self.me()
-        if (own or (unheard and self._is_unanswered())) and not self.answered(error):
+        if (own or (unheard and is_unanswered(self.pgconn))) and not self.answered(error):
             self._doubt(error, "" if own else _PERHAPS)
         if self.pooled.cancelled:
             raise cancelled(error, answered=error.sqlstate is not None) from error
@@ -285,10 +248,11 @@ class Shared(_Connection):
         swallows it is told later.
         """
         said = cause(error)
-        if isinstance(said, psycopg.Error) and not self.answered(said) and commits(query):
+        lost = isinstance(said, psycopg.Error) and not self.answered(said)
+        if (lost or is_struck(self.pgconn, said)) and commits(query):
             self._doubt(said)
         if (
-            self._is_unanswered()
+            is_unanswered(self.pgconn)
             and not self.pooled.lost_commit
             and self.pooled.alone(self.autocommit)
             and not saves_nothing(query)
@@ -296,10 +260,6 @@ class Shared(_Connection):
             if isinstance(error, DeadlineExceeded):
                 self._doubt(said, AUTOCOMMITTED)
             self.pooled.lost_commit = str(lost_answer(said, AUTOCOMMITTED))
-
-    def _is_unanswered(self) -> bool:
-        """Whether the answer to what was sent last is lost, or may still come."""
-        return self.pgconn.status != ConnStatus.OK or self.pgconn.transaction_status == TransactionStatus.ACTIVE
 
     def _doubt(self, error: BaseException, perhaps: str = "") -> NoReturn:
         # Only the text is kept: the error itself refers to its frames, and so to this connection.

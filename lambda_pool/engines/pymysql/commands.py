@@ -10,9 +10,9 @@ from typing import Any, NoReturn, TypeVar
 import pymysql
 from pymysql.constants import CR, SERVER_STATUS
 
-from ...errors import CommitUncertain, DeadlineExceeded
+from ...errors import CommitUncertain, DeadlineExceeded, LambdaPoolError
 from ...waiting import READ, poll
-from ..base import AUTOCOMMITTED, cancelled, lost_answer, uncertain
+from ..base import AUTOCOMMITTED, cancelled, lost_answer, may_be_handled, uncertain
 from . import private
 from .connecting import IN_TRANSACTION, ConnectingConnection
 from .cursors import read_on
@@ -107,25 +107,27 @@ class CommandedConnection(ConnectingConnection):
 
     def _failed(self, error: BaseException, before: int) -> None:
         """Note what an error means; raise the one that it stands for, if that is another. `before`: the last status."""
+        noted, seen = self.noted, self.noted.seen
+        perhaps = "" if seen.commits else _IMPLICIT if seen.implicit else _PERHAPS if seen.opaque else ""
         if (raised := self._raised_elsewhere(error)) is not None:
             self.abandon()
+            if noted.saving:
+                self._doubt(raised, perhaps)
             raise raised from None
-        noted, seen = self.noted, self.noted.seen
         answered = isinstance(error, pymysql.MySQLError) and bool(error.args) and is_answer(error.args[0])
         noted.untold |= answered and seen.may_end
         noted.transaction_unknown = not self.alone
-        if not isinstance(error, Exception):
+        if not may_be_handled(error):
             return
         noted.failed_with = error.args
-        if answered:
+        if answered and isinstance(error, pymysql.MySQLError):
             self.line.response_pending = noted.streams = False
             if before & IN_TRANSACTION and noted.doubt is None:
                 noted.doubt = again(error), seen
             if ends_session(error):
                 self.abandon()  # the server closes it, a moment later
-        if noted.saving and isinstance(error, pymysql.MySQLError):
-            if not (self.open and is_refusal(error)):
-                perhaps = "" if seen.commits else _IMPLICIT if seen.implicit else _PERHAPS if seen.opaque else ""
+        if noted.saving and not isinstance(error, LambdaPoolError):
+            if not (self.open and isinstance(error, pymysql.MySQLError) and is_refusal(error)):
                 self._doubt(error, perhaps)
             noted.saving = False
         elif self.line.response_pending and self.saves and not noted.lost_commit:
