@@ -30,7 +30,10 @@ class Requests:
         """Checks a middleware's arguments. Raises ConfigError."""
         # Checked by an attribute that an AsyncPool has, too.
         if pool is not None and not isinstance(getattr(pool, "_core", None), ConnectionPool):
-            raise ConfigError(f"pool is not valid: it must be a lambda_pool.Pool, not {type(pool).__name__}")
+            raise ConfigError(
+                f"pool is not valid: it must be a lambda_pool.Pool, not {type(pool).__name__}; it may be left out, as "
+                "in Middleware(app): one middleware serves all pools of the process"
+            )
         if on_unavailable is not None and not callable(on_unavailable):
             raise ConfigError(f"on_unavailable={on_unavailable!r} is not valid: it must be callable")
         said = "request_timeout"

@@ -385,7 +385,7 @@ class TestLiveness:
         assert database.rows() == list(range(KILLS))
         assert pool.stats().opened == KILLS
 
-    @pytest.mark.sampled(1, "a second a case")
+    @pytest.mark.sampled(1 / 2, "a second a case")
     def test_a_statement_may_take_longer_than_a_connect(self, database: Database) -> None:
         """The time limit of the login, TLS included, ends with the login."""
         with database.pool(connect_timeout=0.5, ping_timeout=0.5).connection() as conn:
@@ -404,7 +404,7 @@ class TestLiveness:
             assert [notify.payload for notify in conn.notifies(timeout=1, stop_after=1)] == ["hello"]
         assert pool.stats().pings == 1
 
-    @pytest.mark.sampled(1, "a second a case")
+    @pytest.mark.sampled(1 / 2, "a second a case")
     @pytest.mark.parametrize("freeze", ["proxy", "server"])
     def test_a_black_hole_costs_the_pings_bound_and_one_connect(self, database: Database, freeze: str) -> None:
         """A peer that accepts and never answers: ping_timeout, not minutes."""
@@ -492,7 +492,7 @@ class TestConnecting:
         assert isinstance(caught.value.__cause__, Exception)
         assert secret not in f"{caught.value} {caught.value.__cause__!r} {pool!r} {caplog.text}"
 
-    @pytest.mark.sampled(1, "2 s a case")
+    @pytest.mark.sampled(1 / 2, "2 s a case")
     def test_refused_then_there(self, own_server: Callable[[str], Any], database: Database) -> None:
         server = own_server(database.engine)
         url = server.url()
@@ -506,7 +506,7 @@ class TestConnecting:
         assert pool.stats().connect_errors > 0
         pool.close()
 
-    @pytest.mark.sampled(1, "2 s a case")
+    @pytest.mark.sampled(1 / 2, "2 s a case")
     def test_too_many_connections(self, own_server: Callable[[str], Any], database: Database) -> None:
         server = own_server(database.engine)
         if database.engine == "postgresql":

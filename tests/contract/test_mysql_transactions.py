@@ -238,7 +238,7 @@ def test_a_lock_that_did_not_come_in_time() -> None:
         pool.close()
 
 
-@pytest.mark.sampled(1, "5 s a case")
+@pytest.mark.sampled(1 / 2, "5 s a case")
 @pytest.mark.parametrize("streams", [False, True])
 def test_a_thread_that_is_still_at_work_when_the_block_ends(my: Database, streams: bool) -> None:
     pool = my.pool()

@@ -130,7 +130,7 @@ def test_a_role_that_may_not_log_in(postgres: PostgresServer) -> None:
     assert len(refused.attempts) == 1
 
 
-@pytest.mark.sampled(1, "4 s a case")
+@pytest.mark.sampled(1 / 2, "4 s a case")
 @pytest.mark.parametrize("make", [PostgresServer, MariaDbServer])
 def test_a_full_server(make: type[PostgresServer] | type[MariaDbServer]) -> None:
     with make(max_connections=10) as server:  # the fewest that MariaDB allows

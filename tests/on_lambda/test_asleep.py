@@ -95,7 +95,7 @@ def test_a_server_that_says_that_it_starts_is_waited_for() -> None:
     assert any("system is" in event.error for event in seen.of(ConnectFailed))
 
 
-@pytest.mark.sampled(1, "7 s a case")
+@pytest.mark.sampled(1 / 2, "7 s a case")
 def test_a_frozen_environment_lets_it_sleep_and_wakes_it_again(start: Start, server: Server, sleeper: Sleeper) -> None:
     options: dict[str, Any] = {"session_idle": 1, "wake_timeout": 30, "connect_timeout": 1}
     # The first wake-up is reported as part of the first invocation, which may last long; then a short one follows.

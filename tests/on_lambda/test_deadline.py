@@ -75,7 +75,7 @@ def way(request: pytest.FixtureRequest) -> Iterator[Way]:
 
 
 @pytest.mark.parametrize("where", ["handler", "thread"])
-@pytest.mark.sampled(1, "waits for a deadline")
+@pytest.mark.sampled(1 / 2, "waits for a deadline")
 def test_a_statement_ends_before_the_deadline(start: Start, way: Way, where: str) -> None:
     options = {"cancel_before_deadline": BEFORE}
     runtime = start(way.url, timeout=TIMEOUT, options=options, code=STATEMENT)
@@ -95,7 +95,7 @@ def test_a_statement_ends_before_the_deadline(start: Start, way: Way, where: str
     assert (len(again.payload["rows"]), again.payload["opened"], again.payload["size"]) == (1, 1, 1)
 
 
-@pytest.mark.sampled(1, "4 s a case")
+@pytest.mark.sampled(1 / 2, "4 s a case")
 def test_the_alarm_ends_with_its_invocation(start: Start, database: Database) -> None:
     """No later statement is hit, and no signal comes while nothing runs: it would end the process."""
     database.user("alarmed")
@@ -131,7 +131,7 @@ POOL = lambda_pool.Pool(os.environ["URL"], endpoint=Proxied(),""",
 
 
 @pytest.mark.parametrize("where", ["handler", "thread"])
-@pytest.mark.sampled(1, "waits for a deadline")
+@pytest.mark.sampled(1 / 2, "waits for a deadline")
 def test_behind_a_proxy_that_passes_no_cancel_on_the_connection_is_dropped(
     start: Start, database: Database, where: str
 ) -> None:

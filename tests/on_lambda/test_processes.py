@@ -37,7 +37,7 @@ WORKER = """
 """
 
 
-@pytest.mark.sampled(1, "four processes on one runtime")
+@pytest.mark.sampled(1 / 2, "four processes on one runtime")
 @pytest.mark.parametrize("warm", [True, False])
 def test_four_workers_four_backends(tmp_path: Path, database: Database, any_python: str, warm: bool) -> None:
     """The runtime forks its workers before any of them imports the handler."""

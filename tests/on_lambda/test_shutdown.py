@@ -150,7 +150,7 @@ def work(conn, event):
 
 
 @pytest.mark.parametrize("way", UNDECORATED)
-@pytest.mark.sampled(1, "waits for a time-out")
+@pytest.mark.sampled(1 / 2, "waits for a time-out")
 def test_a_timeout_ends_what_runs_whoever_borrowed(start: Start, database: Database, way: str) -> None:
     """Even without the decorator, the statement ends on the server, and the next invocation finds no lock."""
     database.user("undecorated")
@@ -178,7 +178,7 @@ def test_a_timeout_ends_what_runs_whoever_borrowed(start: Start, database: Datab
 
 
 @pytest.mark.parametrize("busy", ["handler", "statement"])
-@pytest.mark.sampled(1, "waits for a time-out")
+@pytest.mark.sampled(1 / 2, "waits for a time-out")
 def test_a_timeout_in_a_transaction_frees_its_locks(start: Start, database: Database, busy: str) -> None:
     """A handler or its statement outlives the timeout and holds row locks: they are gone soon, not after a minute."""
     database.user("locking")
@@ -202,7 +202,7 @@ def test_a_timeout_in_a_transaction_frees_its_locks(start: Start, database: Data
     assert database.running(database.sleeper) == 0
 
 
-@pytest.mark.sampled(1, "waits for a time-out")
+@pytest.mark.sampled(1 / 2, "waits for a time-out")
 def test_on_the_runtime_of_python_3_11(start: Start, database: Database) -> None:
     """It waits for events on the main thread, where no Python signal handler can run. A timeout is handled, and the end
     of an idle environment is no worse than without the package."""

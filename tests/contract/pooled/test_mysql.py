@@ -174,7 +174,7 @@ def test_a_statement_is_ended_without_kill(url: str, log: Log) -> None:
     assert not [text for _, text in log.commands() if "KILL" in text.upper()]
 
 
-@pytest.mark.sampled(1, "3 s a case")
+@pytest.mark.sampled(1 / 2, "3 s a case")
 def test_without_pooled_both_are_sent(server: Server, url: str, log: Log) -> None:
     # So that the tests above cannot pass for a reason of their own.
     pool = pool_of(url.replace("pooled=true", "charset=utf8mb4"), cancel_before_deadline=0.5)

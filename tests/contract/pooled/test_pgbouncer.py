@@ -38,7 +38,7 @@ def pool_of(url: str, **options: Any) -> Pool:
     return Pool(url, name="orders", observers=(), **options)
 
 
-@pytest.mark.sampled(1, "3 s a case")
+@pytest.mark.sampled(1 / 2, "3 s a case")
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 def test_many_pools_share_one_server_connection(server: PostgresServer, tls: bool) -> None:
     server.execute("delete from counters")

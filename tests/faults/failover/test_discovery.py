@@ -85,7 +85,7 @@ class Aws:
 
 @pytest.mark.parametrize("old_name", ["refuses", "is unknown"])
 @pytest.mark.parametrize("kind", ["proxy", "cluster"])
-@pytest.mark.sampled(1, "starts two servers, moto and the runtime")
+@pytest.mark.sampled(1 / 2, "starts two servers, moto and the runtime")
 def test_an_endpoint_that_moved_is_found_without_a_failed_invocation(
     pair: Pair, moto_url: str, tmp_path: Path, kind: str, old_name: str
 ) -> None:

@@ -125,7 +125,7 @@ def test_a_failover_during_a_freeze_is_not_noticed(pair: Pair, start: Start, way
 
 
 @pytest.mark.parametrize("way", ["endpoint", "names"])
-@pytest.mark.sampled(1, "starts two servers and the runtime")
+@pytest.mark.sampled(1 / 2, "starts two servers and the runtime")
 def test_names_that_are_late_are_waited_for(pair: Pair, start: Start, way: str) -> None:
     """An invocation that comes before the address has changed waits for it, and asks again at each attempt."""
     stage = start(way, "plain")

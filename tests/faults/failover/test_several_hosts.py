@@ -47,7 +47,7 @@ def test_a_dead_host_costs_nothing_but_the_first_try(pair: Pair) -> None:
     pool.close()
 
 
-@pytest.mark.sampled(1, "starts two servers")
+@pytest.mark.sampled(1 / 2, "starts two servers")
 def test_a_silent_host_leaves_the_next_one_its_share_of_the_time(pair: Pair) -> None:
     with socket.socket() as silent:
         silent.bind(("127.0.0.1", 0))

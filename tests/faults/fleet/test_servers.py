@@ -175,7 +175,7 @@ def test_it_is_asked_in_no_transaction_and_leaves_nothing(server: Server, option
     pool.close()
 
 
-@pytest.mark.sampled(1, "4 s a case")
+@pytest.mark.sampled(1 / 2, "4 s a case")
 def test_at_most_one_statement_more_in_30_seconds(server: Server) -> None:
     """Environments that fit open one connection each, and three thousand warm invocations ask only by the clock."""
     environments = [Pool(server.url(), name=f"environment-{number}") for number in range(10)]
@@ -315,7 +315,7 @@ with lambda_pool.Pool(sys.argv[1], metrics="off").connection() as conn:
 """
 
 
-@pytest.mark.sampled(1, "waits for the server's timer")
+@pytest.mark.sampled(1 / 2, "waits for the server's timer")
 def test_the_server_ends_what_a_killed_environment_ran(small: PostgresServer) -> None:
     """Lambda kills an environment that does not end, and then nobody is left to cancel the statement."""
     small.execute("create table if not exists held (id int)")
@@ -398,7 +398,7 @@ def test_the_server_ends_what_a_vanished_environment_left(server: Server) -> Non
 WAIT = 20.0 if FULL else 3.0
 
 
-@pytest.mark.sampled(1, "3 s a case")
+@pytest.mark.sampled(1 / 2, "3 s a case")
 def test_a_handler_may_wait_before_its_first_statement(server: Server) -> None:
     """It lasts longer than `session_idle`: the server's timer leaves the invocation its time."""
     pool = Pool(server.url(), session_idle=5 if FULL else 1)

@@ -87,7 +87,7 @@ def check_login(target: Target, script: Script) -> None:
         pool.close()
 
 
-@pytest.mark.sampled(1, "a second a case")
+@pytest.mark.sampled(1 / 2, "a second a case")
 @pytest.mark.parametrize("then", ENDS)
 def test_hand_written_logins(target: Target, then: Any, caplog: pytest.LogCaptureFixture) -> None:
     with no_secret_logged(target, caplog):
@@ -96,7 +96,7 @@ def test_hand_written_logins(target: Target, then: Any, caplog: pytest.LogCaptur
                 check_login(target, target.script(*answers, then=then))
 
 
-@pytest.mark.sampled(1, "5 s a case")
+@pytest.mark.sampled(1 / 2, "5 s a case")
 def test_mutated_logins(target: Target) -> None:
     @effort(60)
     @given(mutated(target.dialogue.login), st.sampled_from(ENDS))
@@ -252,7 +252,7 @@ def check_commit(target: Target, answer: bytes, then: Any) -> None:
         pool.close()
 
 
-@pytest.mark.sampled(1, "a second a case")
+@pytest.mark.sampled(1 / 2, "a second a case")
 @pytest.mark.parametrize("then", ENDS)
 def test_hand_written_answers_to_commit(target: Target, then: Any, caplog: pytest.LogCaptureFixture) -> None:
     with no_secret_logged(target, caplog):
@@ -261,7 +261,7 @@ def test_hand_written_answers_to_commit(target: Target, then: Any, caplog: pytes
                 check_commit(target, answer, then)
 
 
-@pytest.mark.sampled(1, "4 s a case")
+@pytest.mark.sampled(1 / 2, "4 s a case")
 def test_mutated_answers_to_commit(target: Target) -> None:
     @effort(60)
     @given(mutated(target.dialogue.commit), st.sampled_from(ENDS))

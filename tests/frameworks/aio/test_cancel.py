@@ -482,7 +482,7 @@ def test_a_deadline_ends_rows_that_never_let_it_wait(ground: Ground) -> None:
     assert at_rest(pool)
 
 
-@pytest.mark.sampled(1, "2 s a case")
+@pytest.mark.sampled(1 / 2, "2 s a case")
 def test_rows_that_never_let_it_wait_leave_other_tasks_their_turn(ground: Ground) -> None:
     pool = ground.pool(max_size=1)
     seen = [0]

@@ -522,7 +522,7 @@ def test_a_url_alone(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
         assert isinstance(core_of_async(lambda_pool.AsyncPool(ground.database.url)).config.url.host, str)
 
 
-@pytest.mark.sampled(1, "3 s a case")
+@pytest.mark.sampled(1 / 2, "3 s a case")
 def test_what_a_new_connection_is_asked_is_answered_in_time(ground: Ground) -> None:
     """This is what happens behind a proxy without a free backend: the proxy itself answers the login."""
     port = ground.database.server.port

@@ -112,7 +112,7 @@ def kill_all(server: Any) -> None:
         server.execute(f"kill {backend}")
 
 
-@pytest.mark.sampled(1, "10 s a case")
+@pytest.mark.sampled(1 / 2, "10 s a case")
 def test_a_long_day(start: Start, own_server: Any, any_python: str) -> None:  # noqa: F811
     runtime = start(own_server.url(), code=FUNCTION, python=any_python, options={"max_size": 2}, timeout=20)
     wanted: set[int] = set()

@@ -107,7 +107,7 @@ def test_many_at_once(running: Running, server: Server) -> None:
     assert (in_use, size <= 8, timeouts) == (0, True, 0)
 
 
-@pytest.mark.sampled(1, "a server's process, and seconds of requests")
+@pytest.mark.sampled(1 / 2, "a server's process, and seconds of requests")
 def test_kills_and_clients_that_hang_up(running: Running, server: Server) -> None:
     dice = random.Random(7)
     hasty = {number for number in range(1, AT_ONCE + 1) if dice.random() < 0.3}
@@ -134,7 +134,7 @@ def test_kills_and_clients_that_hang_up(running: Running, server: Server) -> Non
     assert running.ask("POST", "/1000")[0] == 200
 
 
-@pytest.mark.sampled(1, "a server's process, and seconds of requests")
+@pytest.mark.sampled(1 / 2, "a server's process, and seconds of requests")
 def test_sigterm_amid_requests(running: Running, server: Server) -> None:
     def ask(number: int) -> Any:
         try:
@@ -152,7 +152,7 @@ def test_sigterm_amid_requests(running: Running, server: Server) -> None:
     assert [number for number, answer in answers.items() if answer and answer[0] == 200 and number not in kept] == []
 
 
-@pytest.mark.sampled(1, "a server's process, and seconds of requests")
+@pytest.mark.sampled(1 / 2, "a server's process, and seconds of requests")
 def test_sigterm_ends_what_does_not_end(running: Running, server: Server) -> None:
     """A request that lasts too long is rolled back, and no session is left."""
 

@@ -77,7 +77,7 @@ def test_an_answer_that_nobody_closes_is_not_in_the_way_of_the_next(pool: lambda
     assert ended.failed == [False, False]
 
 
-@pytest.mark.sampled(1, "12 s a case")
+@pytest.mark.sampled(1 / 2, "12 s a case")
 def test_an_alarm_as_a_request_begins_is_not_in_the_way_of_the_next(pool: lambda_pool.Pool) -> None:
     """A signal handler's exception anywhere before the answer: the thread's next request is one of its own."""
     middleware = Middleware(lambda environ, start: [b""], pool, request_timeout=5)

@@ -564,7 +564,7 @@ def test_nobody_can_be_reached(use: Use, database: Database) -> None:
 
 
 @pytest.mark.parametrize("prepared", [False, True])
-@pytest.mark.sampled(1, "waits for a time-out")
+@pytest.mark.sampled(1 / 2, "waits for a time-out")
 def test_what_a_new_connection_is_asked_is_answered_in_time(use: Use, database: Database, prepared: bool) -> None:
     """This is what happens behind a proxy without a free backend: the proxy itself answers the login."""
     with FaultyProxy("localhost", database.server.port) as proxy:

@@ -150,7 +150,7 @@ def sessions(database: Database, name: str) -> int:
     return int(found[0][0])
 
 
-@pytest.mark.sampled(1, "runs manage.py five times")
+@pytest.mark.sampled(1 / 2, "runs manage.py five times")
 def test_migrate_check_and_flush(project: Project, database: Database) -> None:
     assert "shop.0001_initial... OK" in project.manage("migrate")
     assert "No migrations to apply" in project.manage("migrate")
@@ -160,7 +160,7 @@ def test_migrate_check_and_flush(project: Project, database: Database) -> None:
 
 
 @pytest.mark.parametrize("parallel", ["1", "2"])
-@pytest.mark.sampled(1, "creates Django's test database")
+@pytest.mark.sampled(1 / 2, "creates Django's test database")
 def test_djangos_test_cases(project: Project, parallel: str) -> None:
     said = project.manage("test", "shoptests", "--noinput", "--parallel", parallel)
     assert "Ran 8 tests" in said

@@ -404,7 +404,7 @@ def test_an_alarm_on_the_way_back_costs_no_slot(database: Database) -> None:
             raise
 
 
-@pytest.mark.sampled(1, "5 s a case")
+@pytest.mark.sampled(1 / 2, "5 s a case")
 def test_an_alarm_during_the_first_connection_does_not_keep_others_waiting(database: Database) -> None:
     """A signal handler's exception anywhere: whoever comes next sets the first connection up."""
     paths = (LambdaPool._do_get.__code__.co_filename, contextlib.__file__)

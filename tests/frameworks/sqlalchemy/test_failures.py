@@ -372,7 +372,7 @@ def test_a_begin_that_is_not_answered_is_sent_on_another_connection(my: Database
         assert pool_of(engine).stats().opened == 2
 
 
-@pytest.mark.sampled(1, "2 s a case")
+@pytest.mark.sampled(1 / 2, "2 s a case")
 def test_one_that_is_lost_while_it_is_set_up_is_replaced(database: Database) -> None:
     """The dialect asks the first connection several questions; one of them past SQLAlchemy, for psycopg's types."""
     with FaultyProxy("localhost", database.server.port) as proxy:

@@ -334,7 +334,7 @@ def test_between_commit_and_the_record_a_replay_gives_the_stored_result(pool: la
     assert (interrupted.works, kept(server)) == ([2], [2])
 
 
-@pytest.mark.sampled(1, "many executions on each server")
+@pytest.mark.sampled(1 / 2, "many executions on each server")
 @pytest.mark.timeout(3600 if FULL else 300)
 def test_interrupted_anywhere_there_is_one_row_each(
     pool: lambda_pool.Pool, server: Server, monkeypatch: pytest.MonkeyPatch
@@ -445,7 +445,7 @@ def nested(depth: int) -> Any:
 
 
 # The last three are JSON, but the SDK would fail to record them once they are committed.
-@pytest.mark.sampled(1, "a second a case")
+@pytest.mark.sampled(1 / 2, "a second a case")
 @pytest.mark.parametrize(
     "bad",
     [object(), float("nan"), {1, 2}, b"", {(1, 2): 3}, nested(400), "x" * (6 << 20), dict.fromkeys(range(1 << 18))],

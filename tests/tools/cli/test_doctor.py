@@ -668,7 +668,7 @@ def test_a_token_that_pam_refuses(iam_server: IamServer, moto_url: str, monkeypa
         assert "GRANT" not in text  # PAM was asked, so the role was granted
 
 
-@pytest.mark.sampled(1, "a server that asks for tokens")
+@pytest.mark.sampled(1 / 2, "a server that asks for tokens")
 def test_the_very_arn_of_the_instance(iam_server: IamServer, moto_url: str) -> None:
     import botocore.session
 

@@ -205,7 +205,7 @@ def test_ctrl_c_before_the_command_has_begun(
 
 
 @pytest.mark.parametrize("interrupted", [False, True])
-@pytest.mark.sampled(1, "waits for a time-out")
+@pytest.mark.sampled(1 / 2, "waits for a time-out")
 def test_top_ends_when_the_server_falls_silent(interrupted: bool) -> None:
     """A server that hangs acknowledges what is sent to it, so that a driver waits for ever, even after a Ctrl-C."""
     with PostgresServer(tls=False) as server:
@@ -224,7 +224,7 @@ def test_top_ends_when_the_server_falls_silent(interrupted: bool) -> None:
     assert "cancellation" not in screen.text  # psycopg's log
 
 
-@pytest.mark.sampled(1, "a second a case")
+@pytest.mark.sampled(1 / 2, "a second a case")
 @pytest.mark.parametrize("engine", ["postgres", "mariadb"])
 def test_a_plan_ends_when_the_server_falls_silent(
     engine: str,

@@ -64,7 +64,7 @@ def family(server: Server) -> list[int]:
     return [server.pid, *descendants(server.pid)]
 
 
-@pytest.mark.sampled(1, "a second a case")
+@pytest.mark.sampled(1 / 2, "a second a case")
 def test_sessions_end_and_the_server_goes_on(server: Server) -> None:
     sessions = [open_session(server), open_session(server)]
     before = family(server)[0]
@@ -78,7 +78,7 @@ def test_sessions_end_and_the_server_goes_on(server: Server) -> None:
         assert ask(session, "select 1") == 1
 
 
-@pytest.mark.sampled(1, "2 s a case")
+@pytest.mark.sampled(1 / 2, "2 s a case")
 def test_sessions_end_that_have_the_numbers_of_the_servers_own_before_its_restart(server: Server) -> None:
     server.restart()
     for _ in range(5):
@@ -227,7 +227,7 @@ def test_start_twice_is_an_error(server: Server) -> None:
         server.start()
 
 
-@pytest.mark.sampled(1, "3 s a case")
+@pytest.mark.sampled(1 / 2, "3 s a case")
 def test_a_port_taken_while_it_was_down_is_told(server: Server) -> None:
     server.stop()
     try:
@@ -271,7 +271,7 @@ def test_nothing_is_left_after_close(kind: type[Server], state: str) -> None:
     server.close()
 
 
-@pytest.mark.sampled(1, "starts a server")
+@pytest.mark.sampled(1 / 2, "starts a server")
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
 def test_nothing_is_left_after_a_test_run_that_a_signal_ended(kind: type[Server], signum: signal.Signals) -> None:

@@ -134,7 +134,7 @@ class Traveller:
         self.runtime.thaw()
 
 
-@pytest.mark.sampled(1, "2 s a case")
+@pytest.mark.sampled(1 / 2, "2 s a case")
 def test_a_freeze_across_the_tokens_expiry_is_not_noticed(iam_server: IamServer, tmp_path: Path) -> None:
     traveller = Traveller(iam_server, tmp_path)
     with traveller.runtime:

@@ -365,7 +365,7 @@ class Context:
         return 10_000
 
 
-@pytest.mark.sampled(1, "3 s a case")
+@pytest.mark.sampled(1 / 2, "3 s a case")
 @pytest.mark.parametrize("options", [{}, {"cancel_before_deadline": 1.0}], ids=["plain", "alarmed"])
 def test_a_decorated_handler_works_again_at_the_next_invocation(options: dict[str, Any]) -> None:
     handlers: list[Callable[..., Any]] = []

@@ -43,7 +43,7 @@ class Watch:
         self._thread.join(10)
 
 
-@pytest.mark.sampled(1, "4 s a case")
+@pytest.mark.sampled(1 / 2, "4 s a case")
 @pytest.mark.parametrize("kind", [PostgresServer, MariaDbServer])
 def test_a_server(kind: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     password, inherited = "Pw" + canary("server").replace("é", "e"), canary("inherited")
@@ -86,7 +86,7 @@ def handler(event, context, conn):
 """
 
 
-@pytest.mark.sampled(1, "2 s a case")
+@pytest.mark.sampled(1 / 2, "2 s a case")
 @pytest.mark.runtime
 @pytest.mark.parametrize("secret", ["password", "wrong"])
 def test_on_the_genuine_runtime(
