@@ -12,15 +12,15 @@ from .values import bad, flag
 OWN = ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "pooled")
 """Our own words in a URL's query, the same for both engines."""
 
-_SAME = {
+TLS = {
     "ssl_mode": "sslmode",
     "sslMode": "sslmode",
     "ssl_ca": "sslrootcert",
     "ssl_cert": "sslcert",
     "ssl_key": "sslkey",
     "ssl_key_password": "sslpassword",
-    "pgbouncer": "pooled",
 }
+_SAME = {**TLS, "pgbouncer": "pooled"}
 OPTIONS = {
     "connect_timeout": "connect_timeout",
     "autocommit": "autocommit",

@@ -19,7 +19,7 @@ OWN = {
     "lambda_pool": None,
     "pool": None,
     **{name: name for name in ("sslmode", "sslrootcert", "sslcert", "sslkey", "sslpassword", "connect_timeout")},
-    "ssl_mode": "sslmode",
+    **synonyms.TLS,
     "ssl": {"ca": "sslrootcert", "cert": "sslcert", "key": "sslkey"},
 }
 """What Django projects write among the driver's OPTIONS but the pool must know, with the pool's own names."""
@@ -101,7 +101,10 @@ def make(want: Wanted, driver: Mapping[str, Any]) -> AliasPool:
     except SettingsError:
         raise
     except ConfigError as error:
-        raise SettingsError(f"DATABASES[{want.alias!r}]: {error}") from error
+        text = str(error)
+        if any(want.place[:4]):  # otherwise the environment may well have a URL
+            text = text.replace("connect_args", "OPTIONS").replace("the URL's query", "OPTIONS")
+        raise SettingsError(f"DATABASES[{want.alias!r}]: {text}") from error
 
 
 def _make(want: Wanted, driver: Mapping[str, Any]) -> AliasPool:

@@ -71,6 +71,7 @@ WRONG = [
     ({**MYSQL, "OPTIONS": {"ssl": {"cipher": "x"}}}, "ssl"),
     ({**MYSQL, "OPTIONS": {"ssl": True}}, "ssl"),
     ({**MYSQL, "OPTIONS": {"read_default_file": "/etc/my.cnf"}}, "read_default_file"),
+    ({**MYSQL, "OPTIONS": {"ssl_disabled": True}}, "OPTIONS holds 'ssl_disabled': write sslmode=disable in OPTIONS"),
     ({**MYSQL, "OPTIONS": {"isolation_level": "sloppy"}}, "isolation"),
     ({"OPTIONS": {"isolation_level": 17}}, "isolation"),
     (pool_options(max_sise=2), "max_sise"),
@@ -124,11 +125,18 @@ def test_several_hosts() -> None:
     assert connection.home().pool.config.url.addresses == (("one", 5432), ("two", 5433))
 
 
-def test_mysqls_words_for_tls() -> None:
-    ssl = {"ca": "/ca.pem", "cert": "/cert.pem", "key": "/key.pem"}
-    connection = install("reader", entry(**MYSQL, OPTIONS={"ssl": ssl, "ssl_mode": "VERIFY_CA"}))
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"ssl": {"ca": "/ca.pem", "cert": "/cert.pem", "key": "/key.pem"}},
+        {"ssl_ca": "/ca.pem", "ssl_cert": "/cert.pem", "ssl_key": "/key.pem"},
+    ],
+)
+def test_mysqls_words_for_tls(given: dict[str, Any]) -> None:
+    connection = install("reader", entry(**MYSQL, OPTIONS={**given, "ssl_mode": "VERIFY_CA"}))
     url = connection.home().pool.config.url
-    assert (url.sslmode, url.sslrootcert, url.sslcert, url.sslkey) == ("verify-ca", *ssl.values())
+    assert (url.sslmode, url.sslrootcert) == ("verify-ca", "/ca.pem")
+    assert (url.sslcert, url.sslkey) == ("/cert.pem", "/key.pem")
 
 
 @pytest.mark.parametrize("engine", [{}, MYSQL])
