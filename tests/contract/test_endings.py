@@ -16,6 +16,8 @@ import lambda_pool
 from lambda_pool import reclaim
 from lambda_pool.api import core_of
 from lambda_pool.engines.base import Status
+from lambda_pool.engines.psycopg.engine_connection import PostgresConnection
+from lambda_pool.engines.psycopg.shared import Shared
 from lambda_pool.events import InvocationEnded
 from lambda_pool.lifecycle import arm
 from lambda_pool.testing import FaultyProxy, PostgresServer
@@ -584,3 +586,42 @@ def test_what_one_pool_does_not_know_no_other_calls_undone(database: Database, m
     thread.join(10)
     assert [event.failed for event in ended] == [True, True, True]
     assert database.rows() == []
+
+
+def test_a_statement_that_is_cut_is_uncertain_before_its_thread_has_noticed(
+    pg: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its thread may run first, and then take its time to look at what libpq found."""
+    told, cut, genuine = Shared.tell_of_statement, threading.Event(), PostgresConnection.abort
+
+    def tells_late(conn: Shared, query: Any, error: BaseException) -> None:
+        cut.set()
+        time.sleep(0.5)
+        told(conn, query, error)
+
+    def aborts(link: PostgresConnection, *, cancelled: bool = False) -> None:
+        genuine(link, cancelled=cancelled)
+        assert cut.wait(10)
+
+    monkeypatch.setattr(reclaim, "cancel", lambda *_: False)
+    monkeypatch.setattr(Shared, "tell_of_statement", tells_late)
+    monkeypatch.setattr(PostgresConnection, "abort", aborts)
+    pool, begins = pg.pool(autocommit=True), threading.Event()
+
+    def straggler() -> None:
+        with contextlib.suppress(*DRIVER_ERRORS), pool.connection() as conn:
+            begins.set()
+            pg.query(conn, "select pg_sleep(30)")
+
+    thread = threading.Thread(target=straggler)
+
+    @pool.handler
+    def handler(event: Any, context: Any) -> None:
+        thread.start()
+        assert begins.wait(10)
+        while entries(pool)[0].link.status() is not Status.COMMITTING:
+            time.sleep(0.01)
+
+    with pytest.raises(lambda_pool.CommitUncertain, match="in autocommit mode, which may or may not be saved"):
+        handler({}, LambdaContext())
+    thread.join(10)

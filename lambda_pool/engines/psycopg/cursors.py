@@ -77,11 +77,13 @@ class Sent(Announced):
         self._alive = conn.pgconn.status == ConnStatus.OK
 
     def __exit__(self, kind: object = None, error: BaseException | None = None, trace: object = None) -> None:
-        super().__exit__()
-        if error is not None:
-            self.conn.note(self.query, None)
-            if self._alive and not self._failed:
-                self.conn.tell_of_statement(self.query, error)
+        try:
+            if error is not None:
+                self.conn.note(self.query, None)
+                if self._alive and not self._failed:
+                    self.conn.tell_of_statement(self.query, error)
+        finally:
+            super().__exit__()  # last: see `PostgresConnection.status`
 
 
 class Said(Sent):

@@ -136,9 +136,9 @@ class PostgresConnection:
             return Status.ENDING if noted.unasked.own else Status.COMMITTING if own else Status.BUSY
         if noted.lost_commit:
             return Status.COMMITTING
-        # It was lost while nothing was open.
-        lost = status == TransactionStatus.UNKNOWN and noted.alone(self.driver_connection.autocommit)
-        return Status.IDLE if lost else _STATUS[status]
+        # It was lost while nothing was open. What a lost statement may have saved is noted by the thread that sent it.
+        alone = noted.alone(self.driver_connection.autocommit) and not noted.knowing
+        return Status.IDLE if status == TransactionStatus.UNKNOWN and alone else _STATUS[status]
 
     def ping(self, timeout: float) -> None:
         """An empty query: every server and pooler answers it, and no proxy pins for it."""
