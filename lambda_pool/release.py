@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from . import borrower, invocation
 from .core.entry import Entry, Work
 from .core.policy import Step, at_return
-from .engines.base import MIN_IO_TIMEOUT, Condition, Failure, Outcome
+from .engines.base import MIN_IO_TIMEOUT, Condition, Failure, Outcome, may_be_handled, uncertain
 from .errors import CommitUncertain, NotCommitted
 from .events import Reason, RolledBack
 from .invocation import Deadline
@@ -69,7 +69,7 @@ def _end(
     """
     link = entry.link
     problem: BaseException | None = None
-    condemned = ended = closed = False
+    condemned = ended = closed = saved = False
     restored: bool | None = None
     facts = link.inspect()
     condition = facts.condition
@@ -91,10 +91,10 @@ def _end(
             break
         try:
             if step is Step.RESTORE:
-                restored = _restore(pool, entry)
+                restored = _restore(pool, entry, saved=saved)
             else:
                 ended = True
-                end_transaction(pool, entry, commit=error is None, strict=strict)
+                saved = end_transaction(pool, entry, commit=error is None, strict=strict) is Outcome.COMMITTED
                 if step is Step.COMMIT and link.inspect().condition is Condition.CLEAN:
                     restored = True
         except BaseException as failure:  # noqa: BLE001 - raised by `release`, once the connection is safe
@@ -122,7 +122,7 @@ def _look_how_long(pool: "ConnectionPool", entry: Entry) -> None:
 
 def end_transaction(
     pool: "ConnectionPool", entry: Entry, *, commit: bool, strict: bool | None = None, last: bool = True
-) -> None:
+) -> Outcome:
     """Commit or roll back, if a transaction is or may be open. Raises NotCommitted, or what the engine raises.
 
     `strict`: see `release`. `last`: see `EngineConnection.commit`.
@@ -136,7 +136,7 @@ def end_transaction(
             unsaved = _unsaved(pool, str(error), strict=strict)
             if unsaved:
                 raise unsaved from error
-            return
+            return Outcome.FAILED
     else:
         # A rollback that takes longer than a checkout may take is given up: closing has the same effect.
         outcome = entry.link.rollback(min(pool.config.timeout, timeout or pool.config.timeout), last=last)
@@ -149,6 +149,7 @@ def end_transaction(
         unsaved = _unsaved(pool, _SWALLOWED, strict=strict)
         if unsaved:
             raise unsaved
+    return outcome
 
 
 def _unsaved(pool: "ConnectionPool", why: str, *, strict: bool | None) -> NotCommitted | None:
@@ -160,14 +161,17 @@ def _unsaved(pool: "ConnectionPool", why: str, *, strict: bool | None) -> NotCom
     return None
 
 
-def _restore(pool: "ConnectionPool", entry: Entry) -> bool:
+def _restore(pool: "ConnectionPool", entry: Entry, *, saved: bool) -> bool:
+    """Bring it back to how it was lent. False if that did not work. `saved`: the block's work is committed."""
     try:
         return entry.link.reset(max(Deadline(pool.config.ping_timeout).left(), MIN_IO_TIMEOUT))
-    except Exception as error:
-        if pool.classify(error) is Failure.FOREIGN:
-            raise
-        log.debug("pool %s: taking a connection back failed: %s", pool.name, error)
-        return False
+    except BaseException as error:
+        if isinstance(error, Exception) and pool.classify(error) is not Failure.FOREIGN:
+            log.debug("pool %s: taking a connection back failed: %s", pool.name, error)
+            return False
+        if saved and may_be_handled(error):  # a time limit of the user's own: who catches it may not write again
+            raise uncertain(error) from error
+        raise
 
 
 def _bound(remaining: float | None) -> float | None:

@@ -89,6 +89,18 @@ def test_a_time_limit_of_the_users_own_amid_commit_is_uncertain(database: Databa
         assert pool.stats().in_use == 0
 
 
+def test_a_time_limit_of_the_users_own_after_commit_does_not_call_the_work_undone(my: Database) -> None:
+    """It struck while the pool brought the session back to how it was lent, which here takes longer than COMMIT."""
+    pool = my.pool(reset="session", connect_args={"init_command": "do sleep(0.8)"})
+    pool.warm()
+    with alarm(0.4, error := TimeoutError("mine")), pytest.raises(lambda_pool.CommitUncertain) as caught:
+        with pool.connection() as conn:
+            my.insert(conn, 1)
+    assert caught.value.__cause__ is error
+    assert my.rows() == [1]
+    assert pool.stats().size == 0
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_the_end_of_a_thread_amid_commit_passes_as_it_is(database: Database, own: bool) -> None:
     with FaultyProxy("127.0.0.1", database.server.port) as proxy:
