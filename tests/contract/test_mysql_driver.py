@@ -479,6 +479,19 @@ def test_a_statement_that_is_one_byte_too_long(my: Database) -> None:
         my.execute(f"set global max_allowed_packet = {size}")
 
 
+@pytest.mark.parametrize("autocommit", [False, True])
+@pytest.mark.parametrize("sql", ["insert into {0} values (2) /*{1}*/", "call save('{1}')", "commit /*{1}*/"])
+def test_a_text_that_cannot_be_encoded_ends_no_transaction(my: Database, sql: str, autocommit: bool) -> None:
+    """Half of an emoji, as a client that cuts text may put into JSON. Nothing is sent."""
+    pool = my.pool(autocommit=autocommit)
+    with pool.connection() as conn:
+        my.insert(conn, 1)
+        with pytest.raises(UnicodeEncodeError):
+            my.query(conn, sql.format(my.table, "\ud83d"))
+        my.insert(conn, 3)
+    assert (my.rows(), pool.stats().opened) == ([1, 3], 1)
+
+
 def test_a_long_answer_to_what_the_pool_asks_is_honest(my: Database) -> None:
     """The answer to its own first command may have megabytes."""
     first = "select repeat('x', 100000) from seq_1_to_50"

@@ -48,6 +48,7 @@ class BoundedConnection(CommandedConnection):
         # Only here, because `executemany` looks at how a statement ends. What the pool sends goes out as announced.
         if self.comment is not None and not self.line.ours:
             sql = self.comment(sql)
+        data = sql.encode(self.encoding) if isinstance(sql, str) else sql  # if this fails, nothing has changed yet
         self.ask_if_undone()
         seen = look(sql, several=bool(self.client_flag & CLIENT.MULTI_STATEMENTS))
         if self.noted.incomplete or self.noted.undone is not None:
@@ -55,17 +56,16 @@ class BoundedConnection(CommandedConnection):
         if self.noted.reader and not self.reads_only:
             self._stay_read_only(seen)
         self.noted.note(seen, tracked=self.tracked)  # before it is sent: its answer may never come
-        if len(sql) > _LARGE and self._largest is None:
+        if len(data) > _LARGE and self._largest is None:
             self._largest = 0  # also if no answer comes
             self._commanded(super().query, "SELECT @@max_allowed_packet")
             self._largest = int(private.result_of(self).rows[0][0])
         try:
             saving = seen.commits and (self.in_transaction or seen.several or seen.elsewhere)
             saving = saving or ((seen.implicit or seen.opaque) and not self.alone)
-            affected = self._commanded(super().query, sql, unbuffered, seen=seen, saving=saving)
+            affected = self._commanded(super().query, data, unbuffered, seen=seen, saving=saving)
         except pymysql.MySQLError as error:
-            size = len(sql.encode(self.encoding) if isinstance(sql, str) else sql) + 1 if self._largest else 0
-            if (explained := too_long(error, size, self._largest)) is None:
+            if (explained := too_long(error, len(data) + 1, self._largest)) is None:
                 raise
             self.noted.ended = True  # it would fail again
             raise explained from error
