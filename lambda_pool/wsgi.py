@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from .aio.pool import AsyncPool
     from .api import Pool
 
-    AnyPool = Pool[Any] | AsyncPool
+    AnyPool = Pool[Any] | AsyncPool[Any]
 
 Environ = dict[str, Any]
 StartResponse = Callable[..., Any]
@@ -53,13 +53,20 @@ class Middleware:
     def __call__(self, environ: Environ, start_response: StartResponse) -> Iterable[bytes]:
         """Serve one request."""
         before = asking.get()
+        answer: _Answer | None = None
         try:
-            served = self._requests.begin()
-            if served is None:
-                return self.app(environ, start_response)
-            return _Answer(self, environ, start_response, served).begin()
-        finally:
-            asking.set(before)  # what the server does between pieces, or instead of closing, is not part of it
+            try:
+                served = self._requests.begin()
+                if served is None:
+                    return self.app(environ, start_response)
+                answer = _Answer(self, environ, start_response, served)
+                return answer.begin()
+            finally:
+                asking.set(before)  # what the server does between pieces, or instead of closing, is not part of it
+        except BaseException as error:
+            if answer is not None:
+                answer.drop(error)  # the server does not close what it was not given
+            raise
 
     def refuse(self, environ: Environ, start_response: StartResponse, error: LambdaPoolError) -> Iterable[bytes]:
         """The body of the answer 503."""
@@ -208,10 +215,7 @@ class _Answer:
     def _fail(self, error: BaseException) -> None:
         """The application has raised this error. Answer with 503, or raise it."""
         try:
-            try:
-                self._close_body()
-            finally:
-                problem = self._end(error)
+            problem = self.drop(error)
             refused = None if self._begun else self._served.unavailable(problem, 0)
             if refused is None:
                 raise error
@@ -223,6 +227,15 @@ class _Answer:
         self._begun = True
         self._body = self._middleware.refuse(self._environ, self._start_response, refused)
         self._pieces = iter(self._body)
+        self._look()
+
+    def drop(self, error: BaseException) -> BaseException | None:
+        """Clean up after this error. Out: what to answer with. Called again if an alarm breaks it off."""
+        try:
+            self._close_body()
+        finally:
+            problem = self._end(error)
+        return problem
 
     def _end(self, error: BaseException | None) -> BaseException | None:
         if self._ended:

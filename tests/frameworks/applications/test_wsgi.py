@@ -115,8 +115,10 @@ def test_requests_end_while_others_begin() -> None:
     assert len(opened) == len([known for known in unfinished if known() in opened])
 
 
-@pytest.mark.parametrize("leaves", [False, True], ids=["gives back", "leaves"])
-def test_an_alarm_anywhere_in_a_request_is_not_in_the_way_of_the_next(leaves: bool) -> None:
+@pytest.mark.parametrize(
+    ("leaves", "fails"), [(False, False), (True, False), (True, True)], ids=["gives back", "leaves", "leaves and fails"]
+)
+def test_an_alarm_anywhere_in_a_request_is_not_in_the_way_of_the_next(leaves: bool, fails: bool) -> None:
     """Also where it strikes the clean-up, and although the application still refers to the connection that it left."""
     pools: list[lambda_pool.Pool] = []
     kept: list[Any] = []
@@ -127,11 +129,13 @@ def test_an_alarm_anywhere_in_a_request_is_not_in_the_way_of_the_next(leaves: bo
             borrowed.enter_context(pools[0].connection()).execute("insert")
             if leaves:
                 kept[:] = [borrowed.pop_all()]
+        if fails:
+            raise ValueError("mine")
         yield b"saved"
 
     def prepare() -> Callable[[], object]:
         pools[:] = [FakeDriver().pool(timeout=0.1)]
-        wsgi(Middleware(lambda environ, start: [b"".join(app(environ, start))], pools[0]))
+        wsgi(Middleware(lambda environ, start: list(app(environ, start)), pools[0]))
         return lambda: wsgi(Middleware(app, pools[0]))
 
     uncalled = f"wsgi.py:{_Answer.close.__code__.co_firstlineno} _Answer.close"  # as if the server did not call it
@@ -298,6 +302,20 @@ def test_the_status_is_told_before_the_application_returns(pool: lambda_pool.Poo
     assert [status.split()[0] for status in told] == ["503" if streams else "409"]
     list(answer)
     answer.close()
+
+
+def test_it_is_told_that_of_an_answer_of_ones_own_too(pool: lambda_pool.Pool) -> None:
+    def app(environ: Any, start_response: Any) -> Any:
+        raise lambda_pool.PoolTimeout("busy")
+
+    def busy(environ: Any, start_response: Any) -> Iterator[bytes]:
+        start_response("503 Busy", [])
+        yield b"busy"
+
+    told: list[str] = []
+    answer = Middleware(app, pool, on_unavailable=lambda *_: busy)({}, lambda status, _: told.append(status))
+    assert told == ["503 Busy"]
+    assert list(answer) == [b"busy"]
 
 
 def test_a_refusal_of_head_has_no_body(pool: lambda_pool.Pool) -> None:
