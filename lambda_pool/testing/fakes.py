@@ -1,7 +1,8 @@
 """A scripted database: a driver without a server, for tests of pure logic and of functions that use a pool."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from threading import Lock
 from typing import TYPE_CHECKING, Any
 
@@ -54,25 +55,37 @@ class FakeConnection:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self.closed:
+            return
         if kind is None:
             self.commit()
-        else:
+            return
+        with suppress(FakeError):  # the block's own error must come out
             self.rollback()
 
     @contextmanager
-    def transaction(self, *_: Any, **__: Any) -> Iterator[None]:
+    def transaction(self, *_: Any, **__: Any) -> Iterator[object]:
         """A savepoint: a statement that fails in it fails only what is in it, if its error leaves the block."""
         link = self._driver.links[self.number]
         _check_transaction(link)
         begins, link.in_transaction = not link.in_transaction and link.autocommit, True
+        guarded, link.guarded = link.guarded, True
+        block = object()
         try:
-            yield
-            _check_transaction(link)
+            yield block
+        except getattr(sys.modules.get("psycopg"), "Rollback", ()) as error:  # who raises it has imported psycopg
+            link.failed = False
+            if error.transaction not in (None, block):
+                raise
         except BaseException:
             link.failed = False
             raise
+        else:
+            _check_transaction(link)
         finally:
-            link.in_transaction = not begins
+            link.guarded = guarded
+            if begins and not self.closed:
+                link.in_transaction = link.failed = False
 
     def commit(self) -> None:
         """End the transaction, as a borrower might. Raises FakeError where psycopg refuses."""
@@ -87,7 +100,9 @@ class FakeConnection:
     def _own(self, name: str) -> "FakeEngineConnection":
         link = self._driver.links[self.number]
         if link.guarded:
-            raise FakeError(Failure.OTHER, f"Explicit {name}() forbidden inside Pool.run()")
+            raise FakeError(Failure.OTHER, f"Explicit {name}() forbidden inside Pool.run() and transaction()")
+        if not link.alive or self.closed:
+            raise FakeError(Failure.LOST)
         return link
 
     def close(self) -> None:

@@ -104,6 +104,56 @@ def in_with(conn: Any) -> None:
         conn.execute("insert into fakes values (2)")
 
 
+def go_on_after_a_savepoint(conn: Any) -> None:
+    with suppress(Exception):
+        swallow_in_a_savepoint(conn)
+    conn.execute("insert into fakes values (2)")
+
+
+def commit_in_a_savepoint(conn: Any) -> None:
+    with conn.transaction():
+        swallow(conn)
+        conn.commit()
+
+
+def roll_back(block: Any = None) -> None:
+    raise psycopg.Rollback(block)
+
+
+def undo_a_savepoint(conn: Any) -> None:
+    with conn.transaction():
+        swallow(conn)
+        roll_back()
+    conn.execute("insert into fakes values (2)")
+
+
+def undo_both_savepoints(conn: Any) -> None:
+    with conn.transaction() as outer:
+        with conn.transaction():
+            swallow(conn)
+            roll_back(outer)
+        conn.close()  # not reached
+    conn.execute("insert into fakes values (2)")
+
+
+def fail_in_with(conn: Any) -> None:
+    with conn:
+        swallow(conn)
+        raise KeyError
+
+
+def close_and_commit(conn: Any) -> None:
+    conn.execute("insert into fakes values (2)")
+    conn.close()
+    conn.commit()
+
+
+def close_in_a_transaction(conn: Any) -> None:
+    with conn.transaction():
+        conn.execute("insert into fakes values (2)")
+        conn.close()
+
+
 def use_it_closed(conn: Any) -> None:
     conn.close()
     conn.execute("insert into fakes values (2)")
@@ -120,6 +170,13 @@ WORK: dict[Callable[[Any], None], tuple[Any, Any, Any]] = {
     before_a_savepoint: (NotCommitted, NotCommitted, None),
     after_a_savepoint: (NotCommitted, NotCommitted, None),
     in_with: (None, "refused", None),
+    go_on_after_a_savepoint: ("refused", "refused", None),
+    commit_in_a_savepoint: ("refused", "refused", "refused"),
+    undo_a_savepoint: (None, None, None),
+    undo_both_savepoints: (None, None, None),
+    fail_in_with: (KeyError, KeyError, KeyError),
+    close_and_commit: ("refused", "refused", "refused"),
+    close_in_a_transaction: (NotCommitted, NotCommitted, NotCommitted),
     use_it_closed: ("refused", "refused", "refused"),
 }
 
@@ -136,7 +193,7 @@ def url(postgres_server: PostgresServer) -> str:
 @pytest.mark.parametrize("work", WORK)
 def test_work_with_a_statement_that_fails(url: str, work: Callable[[Any], None], real: bool, how: int) -> None:
     driver = FakeDriver()
-    if work is not use_it_closed:
+    if work not in {use_it_closed, close_and_commit, close_in_a_transaction}:
         driver.fail("execute", *[None] * (work is after_a_savepoint), FakeError(Failure.OTHER))
     pool: Pool[Any] = Pool(url, autocommit=how == 2) if real else driver.pool(autocommit=how == 2)
 
