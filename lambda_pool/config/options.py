@@ -83,15 +83,18 @@ OPTIONS: dict[str, Callable[[str, object], Any]] = {
 }
 
 
+_NO_OPTIONS = ("auth", "endpoint", "name", "observers", "url")
+
+
 def _instead(key: str) -> str:
     """What to write for a keyword that nobody knows. Most are a driver's, so only a misspelling is corrected."""
-    known = (*OPTIONS, *PARTS)
+    known = (*OPTIONS, *PARTS, *_NO_OPTIONS)
     meant = synonyms.meant(key, known)
     if meant is not None:
-        return f"did you mean {meant}?"
+        return synonyms.keyword(meant) or f"did you mean {meant}?"
     return (
         f"for an argument of the driver's connect(), write connect_args={{{key!r}: ...}}; "
-        f"the options are {', '.join(sorted(known))}"
+        f"Pool takes {', '.join(sorted(known))}"
     )
 
 

@@ -153,16 +153,22 @@ _OTHER_WORDS = {
 _ALIKE = 0.85
 """How similar a word must be to a long name to be a slip of it; for a short name, a single wrong letter is a slip."""
 
+_VARIABLES = {
+    "secret_id": "write auth=SecretsManager(...)",
+    "rds_proxy": "write endpoint=RdsProxy(...)",
+    "aurora_cluster": "write endpoint=AuroraCluster(...)",
+}
 _KEYWORDS = {
-    **{name: f"write {ours}=..." for name, ours in _OTHER_WORDS.items() if ours != "secret_id"},
+    **{name: _VARIABLES.get(ours, f"write {ours}=...") for name, ours in _OTHER_WORDS.items()},
     **{name: "write a URL as the first argument" for name, ours in _OTHER_WORDS.items() if ours == "url"},
+    **_VARIABLES,
     "unix_socket": "write host='/path/of/the/socket'",
     "kwargs": "write connect_args=...",
     "minconn": "write min_size=...",
     **dict.fromkeys(("maxconn", "maxconnections"), "write max_size=..."),
     **dict.fromkeys((*_ENCRYPT, *_VERIFY, *_NEVER), "write sslmode=... and sslrootcert=..., for both engines alike"),
 }
-"""What drivers and their pools call our own keywords."""
+"""What drivers and their pools call our own keywords, and what variables are called that no keyword is named after."""
 
 
 def keyword(name: str) -> str | None:

@@ -203,6 +203,12 @@ def test_an_unknown_option_names_the_nearest() -> None:
         ("pool_size", "write the option max_size"),
         ("kwargs", "write connect_args=..."),
         ("maxsize", "did you mean max_size?"),
+        ("observer", "did you mean observers?"),
+        ("secret_id", "write auth=SecretsManager(...)"),
+        ("secret_arn", "write auth=SecretsManager(...)"),
+        ("secretname", "write auth=SecretsManager(...)"),
+        ("rds_proxy", "write endpoint=RdsProxy(...)"),
+        ("aurora_cluster", "write endpoint=AuroraCluster(...)"),
     ],
 )
 def test_a_keyword_of_a_drivers_connect_is_told_what_it_is_called_here(key: str, said: str) -> None:
