@@ -91,7 +91,7 @@ class MysqlFamily(Server):
         import pymysql
 
         try:
-            line = _greeted(self.port)
+            line = _greeted(self._known_port)
         except OSError as error:
             raise pymysql.err.OperationalError(2003, f"Can't connect to the server on 'localhost' ({error})") from error
         connection = pymysql.connect(

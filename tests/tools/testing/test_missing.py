@@ -10,12 +10,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import psycopg
 import pytest
 
-from lambda_pool.testing import FaultyProxy, MySqlServer, PostgresServer
+from lambda_pool.testing import FaultyProxy, MariaDbServer, MySqlServer, PostgresServer
 from lambda_pool.testing.answers import LambdaRuntimeError
 from lambda_pool.testing.processes import command_line, is_alive, stop_family
 from lambda_pool.testing.runtime import LambdaRuntime, find_emulator
@@ -43,7 +44,8 @@ def test_what_is_asked_of_a_server_too_early_is_told() -> None:
     server.pause()
     server.resume()
     plain = PostgresServer(tls=False)
-    for ask in (lambda: server.log, lambda: server.ca_path, server.environment, plain.url, lambda: plain.execute("")):
+    execute = (partial(each.execute, "") for each in (server, plain, MariaDbServer()))
+    for ask in (lambda: server.log, lambda: server.ca_path, server.environment, plain.url, *execute):
         with pytest.raises(ServerError, match="not started yet"):
             ask()
     assert server.pid is None
