@@ -217,7 +217,6 @@ class PooledWrapper:
             raise
 
     def is_usable(self) -> bool:
-        """Like Django's."""
         return self._borrowed is not None and bool(super().is_usable())  # type: ignore[misc]
 
     def has_borrowed(self) -> bool:

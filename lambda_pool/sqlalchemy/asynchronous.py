@@ -49,7 +49,6 @@ class AsyncDialect(_Dialect):
         self._adapted: WeakKeyDictionary[FrameworkConnection, Any] = WeakKeyDictionary()
 
     def find_pool(self, given: Any, url: URL) -> ConnectionPool:
-        """See PooledDialect."""
         if given is None and not names_a_host(url):
             without_a_host(url)
             given = default_async_pool()

@@ -46,7 +46,6 @@ class _Record(_ConnectionRecord):
         self._lent = lent
 
     def checkin(self, _fairy_was_created: bool = True) -> None:
-        """Like its base's."""
         borrowed = self._lent.known(self.dbapi_connection)
         returned = borrowed and borrowed.entry.returned
         try:

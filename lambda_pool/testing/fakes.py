@@ -163,7 +163,7 @@ class FakeCursor:
 
 
 class FakeEngineConnection:
-    """One scripted connection, as the pool sees it."""
+    """One scripted connection, as the pool sees it (`FleetConnection`)."""
 
     def __init__(self, driver: "FakeDriver", number: int, *, autocommit: bool) -> None:
         self.autocommit = autocommit
@@ -207,37 +207,32 @@ class FakeEngineConnection:
             raise FakeError(Failure.LOST)
 
     def sessions(self, timeout: float) -> tuple[int, int]:
-        """See `FleetConnection`; not in the history, which tests compare as a whole."""
+        """Not in the history, which tests compare as a whole."""
         self._driver.trip("sessions")
         return self._driver.sessions
 
     def set_baseline(self) -> None:
-        """See `FrameworkConnection`."""
         self.do("set_baseline")
 
     def limited(self, timeout: float) -> AbstractContextManager[None]:
-        """See `FrameworkConnection`; no framework asks a scripted connection anything."""
+        """No framework asks a scripted connection anything."""
         return nullcontext()
 
     def uncounted(self) -> AbstractContextManager[None]:
-        """See `FrameworkConnection`."""
         return nullcontext()
 
     def read_rest(self, timeout: float | None) -> None:
-        """See `FrameworkConnection`."""
+        """Nothing is streamed."""
 
     def is_silent(self) -> bool:
-        """See `EngineConnection`."""
         return not (self.readable or self.driver_connection.closed)
 
     def status(self) -> Status:
-        """See `EngineConnection`."""
         if self.failed:
             return Status.FAILED
         return Status.IN_TRANSACTION if self.in_transaction else Status.IDLE
 
     def inspect(self, *, ask: bool = False) -> Facts:
-        """See `EngineConnection`."""
         closed = self.driver_connection.closed
         if not self.alive or closed or self.readonly or self.failed:
             condition = Condition.CHANGED
@@ -246,25 +241,21 @@ class FakeEngineConnection:
         return Facts(condition, closed, closed and self.in_transaction, self.readonly, Failure.OTHER, True)
 
     def ping(self, timeout: float) -> None:
-        """See `EngineConnection`."""
         self.do("ping")
         if not self.alive or self.driver_connection.closed:
             raise FakeError(Failure.LOST)
         self.readable = False
 
     def begin(self, *, readonly: bool, guarded: bool, timeout: float) -> None:
-        """See `EngineConnection`."""
         self.do("begin")
         self.in_transaction = True
         self.guarded = guarded
         self.readonly = readonly
 
     def commit(self, timeout: float | None, *, last: bool = True) -> Outcome:
-        """See `EngineConnection`."""
         return self._end("commit", Outcome.COMMITTED)
 
     def rollback(self, timeout: float | None, *, last: bool = True) -> Outcome:
-        """See `EngineConnection`."""
         return self._end("rollback", Outcome.ROLLED_BACK)
 
     def _end(self, name: str, outcome: Outcome) -> Outcome:
@@ -277,28 +268,23 @@ class FakeEngineConnection:
         return Outcome.FAILED if failed and outcome is Outcome.COMMITTED else outcome
 
     def reset(self, timeout: float | None) -> bool:
-        """See `EngineConnection`."""
         self.do("reset")
         self.readonly = False
         return self.inspect().condition is Condition.CLEAN
 
     def cancel(self, timeout: float, aside: "Callable[[str], EngineConnection]") -> bool:
-        """See `EngineConnection`."""
         self.do("cancel")
         return True
 
     def close(self, timeout: float) -> None:
-        """See `EngineConnection`."""
         self.history.append("close")
         self.alive = False
 
     def discard(self) -> None:
-        """See `EngineConnection`."""
         self.history.append("discard")
         self.alive = False
 
     def abort(self, *, cancelled: bool = False) -> None:
-        """See `EngineConnection`."""
         self.history.append("abort")
         self.alive = False
 
@@ -367,18 +353,16 @@ class FakeDriver:
             raise error
 
     def load(self) -> None:
-        """See `Engine`."""
+        """There is nothing to import."""
 
     def arguments(self, parameters: Mapping[str, str], given: Mapping[str, Any], *, pooled: bool) -> Mapping[str, Any]:
-        """See `Engine`; each is taken as it is."""
+        """Each is taken as it is."""
         return {**parameters, **given}
 
     def defaults(self) -> Defaults:
-        """See `Engine`."""
         return Defaults()
 
     def connect(self, request: ConnectRequest) -> FakeEngineConnection:
-        """See `Engine`."""
         self.requests.append(request)
         self.trip("connect")
         with self._lock:
@@ -388,13 +372,10 @@ class FakeDriver:
         return link
 
     def cursor(self, conn: FakeConnection) -> FakeCursor:
-        """See `Engine`."""
         return conn.cursor()
 
     def in_coroutines(self, conn: Any) -> Any:
-        """See `Engine`."""
         return conn
 
     def classify(self, error: BaseException) -> Failure:
-        """See `Engine`."""
         return error.failure if isinstance(error, FakeError) else Failure.OTHER

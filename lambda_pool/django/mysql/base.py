@@ -39,11 +39,9 @@ class CursorWrapper(_Cursor):  # type: ignore[misc]
     """Django's own, which expects mysqlclient's errors if that is installed; these are PyMySQL's."""
 
     def execute(self, query: Any, args: Any = None) -> Any:
-        """Like the driver's."""
         return self._run(self.cursor.execute, query, args)
 
     def executemany(self, query: Any, args: Any) -> Any:
-        """Like the driver's."""
         return self._run(self.cursor.executemany, query, args)
 
     def _run(self, run: Any, query: Any, args: Any) -> Any:
@@ -67,7 +65,6 @@ class _PyMySqlWrapper(_Wrapper):  # type: ignore[misc]
     """Django's own, which expects mysqlclient's errors if that is installed."""
 
     def is_usable(self) -> bool:
-        """Like Django's."""
         try:
             self.connection.ping()
         except pymysql.Error:
@@ -144,7 +141,6 @@ class DatabaseWrapper(PooledWrapper, _PyMySqlWrapper):
 
     @async_unsafe
     def create_cursor(self, name: str | None = None) -> Any:
-        """Like Django's."""
         return CursorWrapper(self.connection.cursor())
 
     @cached_property

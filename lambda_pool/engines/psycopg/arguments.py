@@ -172,19 +172,16 @@ def conninfo(request: ConnectRequest, arguments: dict[str, Any]) -> str:
     """The connection string for libpq. What the pool decides comes last, and wins."""
     from psycopg.conninfo import make_conninfo
 
-    try:
-        return make_conninfo(**_defaults(request) | arguments | _decided(request))
-    except UnicodeError:  # this error quotes the whole text
-        raise ConfigError("the user, password or database holds characters that UTF-8 cannot encode") from None
-
-
-def _defaults(request: ConnectRequest) -> dict[str, Any]:
-    return {
+    defaults: dict[str, Any] = {
         # Otherwise libpq looks for Kerberos tickets, which no login here uses, before each connect.
         "gssencmode": "disable",
         "tcp_user_timeout": int(UNACKNOWLEDGED * 1000),
         "application_name": request.application_name,
     }
+    try:
+        return make_conninfo(**defaults | arguments | _decided(request))
+    except UnicodeError:  # this error quotes the whole text
+        raise ConfigError("the user, password or database holds characters that UTF-8 cannot encode") from None
 
 
 def _decided(request: ConnectRequest) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from ...aio.waits import Unbroken, in_greenlet, ready, spawn
 from ...waiting import WRITE, finish, poll
 from ..bounded_socket import shut_down
 from .async_cursors import tracked
-from .cursors import check_commits
 from .libpq import BusyError, NoAnswerError, exchange, request_cancel
 from .notes import Notes
 from .shared import Shared
@@ -75,7 +74,6 @@ class OwnedLock(asyncio.Lock):
         return self.locked()
 
     async def acquire(self) -> Any:
-        """Like any asyncio lock."""
         task, until = asyncio.current_task(), self._notes.until
         left = None if until is None else until - monotonic()
         if self.locked() and self._owner is task and await self._is_held(left):
@@ -92,7 +90,6 @@ class OwnedLock(asyncio.Lock):
         return True
 
     def release(self) -> None:
-        """Like any asyncio lock."""
         self._owner, self._closing = None, False
         super().release()
 
@@ -124,8 +121,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
 
     @lock.setter
     def lock(self, value: asyncio.Lock) -> None:
-        self._lock = value
-        self._lock_of = _no_loop
+        self._lock, self._lock_of = value, lambda: None
 
     async def wait(self, gen: Any, interval: float = _LOOK, timeout: float | None = None) -> Any:
         """Like the driver's, bounded if the pool waits. Also raises NoAnswerError; after a cancel, DeadlineExceeded."""
@@ -188,7 +184,6 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             got = await _Talk(copy_from(self.pgconn), self.pgconn.socket, amid=True).go_on(until)
 
     def exchange(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
-        """See Shared."""
         finish(self._exchange(query, answers, bounded=bounded))
 
     async def _exchange(self, query: bytes | None, answers: Any, *, bounded: bool) -> None:
@@ -271,7 +266,6 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             log.debug("error ignored in rollback on %s: %s", self, error)
 
     async def close(self) -> None:
-        """Like the driver's."""
         if not self.closed:
             self.pooled.closed_in_transaction = self.pgconn.transaction_status != _IDLE
         await super().close()
@@ -282,23 +276,13 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
 
     @asynccontextmanager
     async def pipeline(self) -> AsyncIterator[Any]:
-        """Like the driver's."""
-        piped, self.pooled.piped = self.pooled.piped, True
-        try:
+        with self._piped():
             async with super().pipeline() as pipeline:
                 yield pipeline
-            if not piped:
-                check_commits(self.pooled)
-        finally:
-            self.pooled.piped = piped
-            if not piped:
-                self.pooled.saving = None
-                self.pooled.doubtful.clear()
 
     # --- settings -----------------------------------------------------------------------------------------------------
 
     def put(self, name: str, value: Any) -> None:
-        """See Shared."""
         if name in _SETTERS:
             finish(getattr(self, f"set_{name}")(value))
         else:
@@ -327,7 +311,6 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             await coming.aclose()
 
     def drain_notifies(self) -> None:
-        """See Shared."""
         finish(self._drain())
 
     async def _drain(self) -> None:
@@ -366,7 +349,3 @@ class _Talk:
                 self._wanted = self._gen.send(got)
         except StopIteration as end:
             return end.value
-
-
-def _no_loop() -> None:
-    """A reference to no event loop."""

@@ -30,7 +30,6 @@ class AsyncTracked:
             return await super().execute(query, *args, **named)  # type: ignore[misc]
 
     async def executemany(self, query: Any, *args: Any, **named: Any) -> Any:
-        """Like the driver's."""
         with Said(self, query), self._heard(query):
             return await super().executemany(query, *args, **named)  # type: ignore[misc]
 
@@ -91,7 +90,6 @@ class AsyncTrackedServer(AsyncTracked):
     __slots__ = ()
 
     async def execute(self, query: Any, *args: Any, **named: Any) -> Any:
-        """Like the driver's."""
         self.connection.pooled.note_stream(self)
         if self.withhold:  # type: ignore[attr-defined]
             self.connection.pooled.changed = True

@@ -11,26 +11,25 @@ from .cursors import joined
 _GENUINE = (psycopg.ServerCursor, psycopg.AsyncServerCursor, psycopg.Cursor, psycopg.AsyncCursor)
 
 
+def _commenting(name: str) -> Any:
+    """The driver's method of that name, for a statement with the comment."""
+
+    def method(self: Any, query: Any, *args: Any, **named: Any) -> Any:
+        return getattr(super(Commented, self), name)(_commented(query), *args, **named)
+
+    method.__name__ = name
+    return method
+
+
 class Commented:
     """A mixin right before psycopg's cursor class. An instrumentor's class comes earlier, so its span is current."""
 
     __slots__ = ()
 
-    def execute(self, query: Any, *args: Any, **named: Any) -> Any:
-        """Like the driver's."""
-        return super().execute(_commented(query), *args, **named)  # type: ignore[misc]
-
-    def executemany(self, query: Any, *args: Any, **named: Any) -> Any:
-        """Like the driver's."""
-        return super().executemany(_commented(query), *args, **named)  # type: ignore[misc]
-
-    def stream(self, query: Any, *args: Any, **named: Any) -> Any:
-        """Like the driver's."""
-        return super().stream(_commented(query), *args, **named)  # type: ignore[misc]
-
-    def copy(self, query: Any, *args: Any, **named: Any) -> Any:
-        """Like the driver's."""
-        return super().copy(_commented(query), *args, **named)  # type: ignore[misc]
+    execute: Any = _commenting("execute")
+    executemany: Any = _commenting("executemany")
+    stream: Any = _commenting("stream")
+    copy: Any = _commenting("copy")
 
 
 def commented(cursor_class: Any) -> Any:

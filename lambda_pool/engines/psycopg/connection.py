@@ -13,7 +13,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 
 from ... import invocation
 from ...waiting import hold
-from .cursors import check_commits, tracked
+from .cursors import tracked
 from .libpq import LOOK, BusyError, NoAnswerError, exchange
 from .notes import Notes
 from .shared import Shared
@@ -95,7 +95,6 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
             raise
 
     def exchange(self, query: bytes | None, answers: Any, *, bounded: bool = False) -> None:
-        """See Shared."""
         with self.lock, self.announced():
             self.wait(exchange(self.pgconn, query, answers, self.pooled.unasked, bounded=bounded))
 
@@ -176,7 +175,6 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
             log.debug("error ignored in rollback on %s: %s", self, error)
 
     def close(self) -> None:
-        """Like the driver's."""
         if not self.closed:
             self.pooled.closed_in_transaction = self.pgconn.transaction_status != _IDLE
         super().close()
@@ -187,18 +185,8 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
 
     @contextmanager
     def pipeline(self) -> Iterator[Any]:
-        """Like the driver's."""
-        piped, self.pooled.piped = self.pooled.piped, True
-        try:
-            with super().pipeline() as pipeline:
-                yield pipeline
-            if not piped:
-                check_commits(self.pooled)
-        finally:
-            self.pooled.piped = piped
-            if not piped:
-                self.pooled.saving = None
-                self.pooled.doubtful.clear()
+        with self._piped(), super().pipeline() as pipeline:
+            yield pipeline
 
     # --- settings -----------------------------------------------------------------------------------------------------
 
@@ -211,7 +199,6 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
             yield from super().notifies(timeout=timeout, stop_after=stop_after)
 
     def drain_notifies(self) -> None:
-        """See Shared."""
         with self.announced():
             for _ in super().notifies(timeout=0):
                 pass

@@ -11,7 +11,7 @@ from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import ConnStatus, TransactionStatus
 
 from ..slow import tell_if_slow
-from .notes import Announced, Notes
+from .notes import Announced
 from .statements import asks_to_commit, commits, saves_nothing, statement
 
 if TYPE_CHECKING:
@@ -142,12 +142,6 @@ class Said(Sent):
                 raise InFailedSqlTransaction(NOTHING_SAVED)
 
 
-def check_commits(noted: Notes) -> None:
-    """Raise InFailedSqlTransaction if a COMMIT of the pipeline that has ended was answered with ROLLBACK."""
-    if any(cursor.statusmessage == "ROLLBACK" for cursor in noted.doubtful):
-        raise InFailedSqlTransaction(NOTHING_SAVED)
-
-
 def at_once(answer: Any) -> None:
     """Run a coroutine that waits for nothing, also where no event loop runs. Anything else is an answer already."""
     if isinstance(answer, Coroutine):
@@ -169,7 +163,6 @@ class Tracked:
             return super().execute(query, *args, **named)  # type: ignore[misc]
 
     def executemany(self, query: Any, *args: Any, **named: Any) -> Any:
-        """Like the driver's."""
         with Said(self, query):
             return super().executemany(query, *args, **named)  # type: ignore[misc]
 
@@ -223,7 +216,6 @@ class TrackedServer(Tracked):
     __slots__ = ()
 
     def execute(self, query: Any, *args: Any, **named: Any) -> Any:
-        """Like the driver's."""
         self.connection.pooled.note_stream(self)
         if self.withhold:  # type: ignore[attr-defined]
             self.connection.pooled.changed = True

@@ -209,6 +209,21 @@ class Shared(_Connection):
         if status == _IN_ERROR:
             raise InFailedSqlTransaction(NOTHING_SAVED)
 
+    @contextmanager
+    def _piped(self) -> Iterator[None]:
+        """A block around a borrower's pipeline. Raises InFailedSqlTransaction if a COMMIT in it saved nothing."""
+        noted = self.pooled
+        outer, noted.piped = noted.piped, True
+        try:
+            yield
+            if not outer and any(cursor.statusmessage == "ROLLBACK" for cursor in noted.doubtful):
+                raise InFailedSqlTransaction(NOTHING_SAVED)
+        finally:
+            noted.piped = outer
+            if not outer:
+                noted.saving = None
+                noted.doubtful.clear()
+
     def shut(self) -> None:
         """The driver's own close(), which waits for nothing: it may be called where no event loop runs."""
         at_once(super().close())  # type: ignore[misc]
@@ -322,7 +337,6 @@ class Shared(_Connection):
         return self.pooled.adapters
 
     def cursor(self, *args: Any, **named: Any) -> Any:
-        """Like the driver's."""
         noted = self.pooled
         touched, noted.making = noted.touched, True
         try:

@@ -73,7 +73,7 @@ class Line:
         """If they do: asks the server, within the given seconds, to end the statement."""
         self.watched: bool = False
         """A running statement must be ended before the invocation ends."""
-        self.reader: Callable[[], Any] = _nobody
+        self.reader: Callable[[], Any] = lambda: None
         """A weak reference to the driver's reader."""
 
     def is_taken(self) -> bool:
@@ -99,10 +99,6 @@ class Line:
         if len(tail) < _EOF or tail[:3] != b"\5\0\0" or tail[4] != 0xFE:
             return None
         return int.from_bytes(tail[-2:], "little")
-
-
-def _nobody() -> None:
-    """A reference to nothing."""
 
 
 class _Bounded:
