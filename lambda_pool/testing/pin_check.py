@@ -23,7 +23,7 @@ _LOOK = 0.5
 _DRIVERS = ("lambda_pool", "psycopg", "pymysql", "socket", "ssl")
 _NOT_THE_USERS = (sysconfig.get_paths()["stdlib"], f"{os.sep}site-packages{os.sep}", f"{os.sep}dist-packages{os.sep}")
 
-_STARTUP, _WITHOUT_TYPE = 196608, {80877102, 80877103, 80877104}
+_WITHOUT_TYPE = {80877102, 80877103, 80877104}
 _QUERY, _PREPARE, _CHANGE_USER, _RESET = 0x03, 0x16, 0x11, 0x1F
 _COMMANDS = {
     _PREPARE: "it is prepared on the server",

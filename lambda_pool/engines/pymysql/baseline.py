@@ -4,18 +4,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from operator import attrgetter
 
-from pymysql.constants import COMMAND, SERVER_STATUS
+from pymysql.constants import COMMAND
 
 from ...waiting import FreeCheck, OverdueError
 from ..base import Condition
-from .connecting import INIT_CONNECT
+from .commands import AUTOCOMMIT
+from .connecting import IN_TRANSACTION, INIT_CONNECT
 from .connection import BoundedConnection
 from .noted import Noted
 from .statements import look
 from .wire import Following, command, query
-
-_CLEAN, _UNCOMMITTED, _CHANGED = Condition.CLEAN, Condition.UNCOMMITTED, Condition.CHANGED
-_IN_TRANSACTION, _AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_IN_TRANS, SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 
 # Not in pymysql.constants: https://dev.mysql.com/doc/dev/mysql-server/latest/page_protocol_com_reset_connection.html
 _COM_RESET_CONNECTION = 0x1F
@@ -56,7 +54,7 @@ class BaselineConnection:
         noted = conn.noted
         self._set_up = self._set_up or noted.changed
         self._always_read_only |= noted.read_only and noted.isolation_changed and not noted.reader
-        self._autocommit = bool(conn.server_status & _AUTOCOMMIT)
+        self._autocommit = bool(conn.server_status & AUTOCOMMIT)
         self._attributes = _attributes_of(conn)
         self._codecs = dict(conn.encoders), dict(conn.decoders)
         self._names = frozenset(vars(conn))
@@ -77,7 +75,7 @@ class BaselineConnection:
     def _condition(self) -> Condition:
         conn = self.driver_connection
         if conn.line.thread is not None:  # a thread that waits for a row holds the reader that is looked into below
-            return _CHANGED
+            return Condition.CHANGED
         conn.settle_stream()
         noted = conn.noted
         if (
@@ -100,12 +98,12 @@ class BaselineConnection:
             or noted.role_changed
             or noted.moved
             or noted.locked
-            or bool(conn.server_status & _AUTOCOMMIT) is not self._autocommit
+            or bool(conn.server_status & AUTOCOMMIT) is not self._autocommit
             or conn.cursorclass is not self._attributes[0]
             or (self._reset and self._reset != "transaction" and self._changed())
         ):
-            return _CHANGED
-        return _UNCOMMITTED if conn.server_status & _IN_TRANSACTION else _CLEAN
+            return Condition.CHANGED
+        return Condition.UNCOMMITTED if conn.server_status & IN_TRANSACTION else Condition.CLEAN
 
     def _changed(self) -> bool:
         """True if the session or the driver's connection is not as it was lent."""
@@ -189,7 +187,7 @@ class BaselineConnection:
         if conn.overheard:
             return False
         conn.noted = Noted()
-        if not (self.is_silent() and self._condition() is _CLEAN):
+        if not (self.is_silent() and self._condition() is Condition.CLEAN):
             return False
         if self._reset == "session" and not self._was_reset:
             self._reset_session(timeout)
@@ -231,5 +229,5 @@ class BaselineConnection:
             self.driver_connection.ping()
             self._read_reset()
         self.driver_connection.noted = Noted()
-        if self._condition() is not _CLEAN:
+        if self._condition() is not Condition.CLEAN:
             raise OverdueError("the connection is not idle after a reset")

@@ -59,18 +59,18 @@ class ConnectingConnection(_Connection):
     on_slow: OnSlow | None = None
     patience: float = 0.0
     comment: Callable[[Any], Any] | None = None  # what `trace_comment` makes of a borrower's statement
-    cancelled: bool = False  # somebody asked the server to end the running statement, or aborted the connection for it
-    reads_only: bool = False  # the pool told the session to make each transaction read-only
+    cancelled: bool  # somebody asked the server to end the running statement, or aborted the connection for it
+    reads_only: bool  # the pool told the session to make each transaction read-only
     # close() was called while it was open; and before its transaction was ended.
-    closed_by_user: bool = False
-    closed_in_transaction: bool = False
+    closed_by_user: bool
+    closed_in_transaction: bool
 
     def __init__(self, **arguments: Any) -> None:
         """The arguments are PyMySQL's."""
         self.line: Line = Line()
         self.noted: Noted = Noted()
-        self.cancelled = self.closed_by_user = self.closed_in_transaction = self._connected = False
-        self.reads_only = False
+        self.cancelled = self.closed_by_user = self.closed_in_transaction = False
+        self.reads_only = self._connected = False
         self._largest: int | None = None  # bytes of the longest packet that the server takes, once it was asked
         super().__init__(**arguments)
 

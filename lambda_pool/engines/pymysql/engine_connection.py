@@ -5,7 +5,7 @@ from contextlib import suppress
 from time import monotonic
 
 import pymysql
-from pymysql.constants import CR, SERVER_STATUS
+from pymysql.constants import CR
 
 from ... import invocation
 from ...errors import CommitUncertain, LambdaPoolError
@@ -25,13 +25,11 @@ from ..base import (
 from ..bounded_socket import shut_down
 from . import private
 from .baseline import PING, BaselineConnection
+from .connecting import IN_TRANSACTION
 from .cursors import read_on
 from .errors import is_read_only, is_refusal
 from .killing import kill_query
 from .wire import Bounds, query
-
-_CLEAN, _UNCOMMITTED, _CHANGED = Condition.CLEAN, Condition.UNCOMMITTED, Condition.CHANGED
-_IN_TRANSACTION, _AUTOCOMMIT = SERVER_STATUS.SERVER_STATUS_IN_TRANS, SERVER_STATUS.SERVER_STATUS_AUTOCOMMIT
 
 # Only the transaction that `begin` began has this: it ends with that, and a later one has none.
 _SAVEPOINT = "SAVEPOINT lambda_pool_run"
@@ -66,7 +64,7 @@ class MysqlConnection(BaselineConnection):
             if conn.alone and not conn.open and not conn.saves:
                 return Status.IDLE  # lost during a statement that saves nothing
             return Status.COMMITTING if conn.alone or conn.saves else Status.BUSY
-        in_transaction = conn.server_status & _IN_TRANSACTION
+        in_transaction = conn.server_status & IN_TRANSACTION
         result = private.result_of(conn)
         if result is not None and result.unbuffered_active:
             return Status.BUSY if in_transaction else Status.STREAMING
@@ -100,7 +98,7 @@ class MysqlConnection(BaselineConnection):
             conn.ping()
         if unasked:
             raise pymysql.OperationalError(CR.CR_COMMANDS_OUT_OF_SYNC, "the server sent unexpected data")
-        if not self.is_silent() or self._condition() is not _CLEAN:
+        if not self.is_silent() or self._condition() is not Condition.CLEAN:
             raise OverdueError("the connection is not idle after a ping")
 
     def sessions(self, timeout: float) -> tuple[int, int]:
@@ -236,7 +234,7 @@ class MysqlConnection(BaselineConnection):
     def close(self, timeout: float) -> None:
         """COM_QUIT."""
         conn = self.driver_connection
-        self.driver_connection.drop_result()
+        conn.drop_result()
         if conn.line.silent or not conn.open:
             return
         if conn.line.is_taken():  # another thread or task waits on the descriptor, which must not be closed under it
