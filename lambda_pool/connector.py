@@ -64,16 +64,12 @@ class Connector:
         self._tells_timer = config.session_idle > 0
         self._resuming = False
 
-    @property
-    def arguments(self) -> Mapping[str, Any]:
-        """What the driver is told: the URL's parameters, `connect_args`, and what `require` added."""
-        return self._arguments
-
     def require(self, arguments: Mapping[str, Any]) -> None:
         """Tell the driver this too, for each connection that is opened from now on. Raises ConfigError."""
         url = self._config.url
         given = {**self._config.connect_args, **arguments}
-        self._arguments = self.engine.arguments(url.parameters, given, pooled=url.pooled)
+        self.arguments: Mapping[str, Any] = self.engine.arguments(url.parameters, given, pooled=url.pooled)
+        """What the driver is told: the URL's parameters, `connect_args`, and what was required."""
 
     def open(self, role: Role, deadline: Deadline) -> tuple[FleetConnection, Endpoint]:
         """Open one connection. Until the deadline, it retries after failures that time may heal.
@@ -281,7 +277,7 @@ class Connector:
             application_name=self._application_name,
             reset=self._config.reset,
             session_idle=self._timer(host, pooled=url.pooled or proxy),
-            arguments=self._arguments,
+            arguments=self.arguments,
             watched=self._config.cancel_before_deadline > 0,
             # An RDS Proxy does not pass a cancel on, but it ends the statement of a client that is gone.
             aside=None if proxy else lambda most, at: self.open_aside(endpoint, Deadline(most, uncut=True), at),

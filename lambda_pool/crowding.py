@@ -92,7 +92,7 @@ def _put_off(pool: "ConnectionPool", asked: Entry) -> None:
     with pool.lock:
         for entry in pool.state.entries:
             if entry.role is asked.role or not pool.asks:
-                entry.ask_after(*now)
+                entry.ask_wall, entry.ask_mono = now
 
 
 def _may_stay(pool: "ConnectionPool", entry: Entry, bound: float) -> bool | None:

@@ -26,10 +26,7 @@ LONGEST = 900.0
 class _Begun:
     """When the newest invocation began (monotonic, seconds)."""
 
-    __slots__ = ("at",)
-
-    def __init__(self) -> None:
-        self.at: float = 0.0
+    at: float = 0.0
 
 
 begun: _Begun = _Begun()
@@ -38,10 +35,7 @@ begun: _Begun = _Begun()
 class _Reserve:
     """Seconds that `remaining` keeps back: RESERVE, or more if `cancel_before_deadline` asks for it."""
 
-    __slots__ = ("seconds",)
-
-    def __init__(self) -> None:
-        self.seconds: float = RESERVE
+    seconds: float = RESERVE
 
 
 reserve: _Reserve = _Reserve()

@@ -71,7 +71,6 @@ class ConnectionPool:
         self.awaited: bool = engine.awaited
         self._tell_unknown_deadline = config.cancel_before_deadline > 0 and in_lambda()
         self._reader_role = Role.READER if endpoint.has_reader else Role.WRITER
-        self._ping_after = config.ping_after
         self._max_idle = float("inf") if config.max_idle is None else config.max_idle
         # Whether the server is asked how crowded it is, and whether an idle connection is due to ask it now.
         self.asks: bool = config.keep_below < 1 and not config.url.pooled and not never_frozen()
@@ -205,7 +204,7 @@ class ConnectionPool:
             self.pid,
             role,
             entry.link.is_silent() and entry.link.status() is Status.IDLE,
-            self._ping_after,
+            self.config.ping_after,
             self._max_idle,
         )
 

@@ -185,8 +185,7 @@ def finish(awaitable: Awaitable[T]) -> T:
     other = _other()
     if other is not None:
         return other.finish(awaitable)
-    if _Seam.other is None:
-        raise AssertionError("unreachable")  # code that has something to await has loaded it
+    assert _Seam.other is not None  # code that has something to await has loaded it
     return _Seam.other.finish_alone(awaitable)
 
 

@@ -17,18 +17,16 @@ from .platform import (
     in_lambda,
     is_web_function,
     lambda_initialization,
-    max_concurrency,
     never_frozen,
     runtime_api,
     web_timeout,
 )
 from .synonyms import advice
-from .url import ENGINES, Url, parse_url
+from .url import Url, parse_url
 from .values import closest, is_sendable, plain, seconds
 
 __all__ = [
     "DEFAULT_PREFIX",
-    "ENGINES",
     "OPTIONS",
     "PARTS",
     "PORTS",
@@ -49,7 +47,6 @@ __all__ = [
     "is_web_function",
     "lambda_initialization",
     "make",
-    "max_concurrency",
     "never_frozen",
     "parse_url",
     "plain",

@@ -66,8 +66,6 @@ class Entry:
         self.generation: int = -1
         self.pid: int = -1
         self.lifetime: float = 0.0
-        self.expires_wall: float = 0.0
-        self.expires_mono: float = 0.0
         self.created_wall: float = 0.0
         self.created_mono: float = 0.0
         self.idle_wall: float = 0.0
@@ -119,8 +117,6 @@ class Entry:
         self.generation = generation
         self.pid = pid
         self.lifetime = lifetime
-        self.expires_wall = wall + lifetime
-        self.expires_mono = mono + lifetime
         self.created_wall = self.idle_wall = wall
         self.created_mono = self.idle_mono = mono
         self.lasts = timer - _EARLIER if timer else _NEVER
@@ -137,10 +133,6 @@ class Entry:
         self.alive_wall, self.alive_mono = wall, mono
         self.silent_wall = wall + self.silence
         self.silent_mono = mono + self.silence
-
-    def ask_after(self, wall: float, mono: float) -> None:
-        """Ask again how crowded the server is, but not before this time."""
-        self.ask_wall, self.ask_mono = wall, mono
 
     def age(self, wall: float, mono: float) -> float:
         """Seconds since it was opened: the larger of what both clocks say."""

@@ -48,7 +48,7 @@ def at_checkout(
     # The last use is never before the opening, so these two also catch every clock that went backwards.
     if wall < entry.idle_wall or mono < entry.idle_mono:
         return Reason.CLOCK
-    if wall > entry.expires_wall or mono > entry.expires_mono:
+    if wall - entry.created_wall > entry.lifetime or mono - entry.created_mono > entry.lifetime:
         return Reason.LIFETIME
     idle = max(wall - entry.idle_wall, mono - entry.idle_mono)
     if idle > max_idle or idle > entry.lasts:
