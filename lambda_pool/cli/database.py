@@ -47,7 +47,7 @@ def pool_of(
     """
     environment = configuration.read_environment(prefix)
     if url is not None:
-        typed = configuration.settings({"url": url, **(given or {})}, _flag)
+        typed = configuration.settings({"url": url, **(given or {})}, flag)
         environment = typed.replace(options=environment.options)
     together = SecretMapping({**environment.options, **(options or {})})
     return Pool._of_environment(environment.replace(name=name or environment.name, options=together), prefix)
@@ -94,7 +94,8 @@ class _Look:
         return int(1000 * (self._until - time.monotonic()))
 
 
-def _flag(name: str) -> str:
+def flag(name: str) -> str:
+    """How a setting is typed on the command line."""
     return f"--{name.replace('_', '-')}"
 
 

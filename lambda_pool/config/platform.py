@@ -51,15 +51,16 @@ def max_concurrency() -> int:
 
     Managed Instances say it. Web Functions do not, because only their configuration has it: they get Lambda's default.
     """
-    said = os.environ.get("AWS_LAMBDA_MAX_CONCURRENCY", "")
-    if said.isascii() and said.isdigit() and len(said) < 5 and int(said) > 0:
-        return int(said)
-    return _WEB_CONCURRENCY if is_web_function() else 1
+    return _positive("AWS_LAMBDA_MAX_CONCURRENCY") or (_WEB_CONCURRENCY if is_web_function() else 1)
 
 
 def web_timeout() -> float | None:
     """Seconds after which Lambda gives up on a request of this Web Function; None if it does not say so."""
-    said = os.environ.get("AWS_LAMBDA_FUNCTION_TIMEOUT", "")
-    if is_web_function() and said.isascii() and said.isdigit() and 0 < len(said) < 5 and int(said) > 0:
-        return float(said)
-    return None
+    said = _positive("AWS_LAMBDA_FUNCTION_TIMEOUT")
+    return float(said) if said and is_web_function() else None
+
+
+def _positive(variable: str) -> int | None:
+    """The number in a variable, from 1 to 9999; None for anything else."""
+    said = os.environ.get(variable, "")
+    return int(said) or None if said.isascii() and said.isdigit() and len(said) < 5 else None

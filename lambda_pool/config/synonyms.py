@@ -231,7 +231,11 @@ def translate(engine: str, query: Mapping[str, str]) -> tuple[dict[str, str], di
         word = name.replace("-", "_")
         ours = "sslmode" if word in _ENCRYPT and _in_our_words(value) in MODES else _SAME.get(word, word)
         if ours in OWN:
-            _put(own, ours, mode(name, value) if ours == "sslmode" else value)
+            said = mode(name, value) if ours == "sslmode" else value
+            if own.setdefault(ours, said) != said:
+                raise ConfigError(
+                    f"the URL's query sets {ours} to two values, one of them in another tool's words: keep one"
+                )
         elif word in OPTIONS:
             options[word] = value
         elif word in _ENCRYPT or word in _VERIFY or word in _NEVER:
@@ -242,11 +246,6 @@ def translate(engine: str, query: Mapping[str, str]) -> tuple[dict[str, str], di
             rest[name] = value
     _agree(own, least)
     return own, options, rest
-
-
-def _put(found: dict[str, str], name: str, value: str) -> None:
-    if found.setdefault(name, value) != value:
-        raise ConfigError(f"the URL's query sets {name} to two values, one of them in another tool's words: keep one")
 
 
 def _least(word: str, name: str, value: str) -> str:

@@ -18,7 +18,7 @@ from lambda_pool import config as configuration
 from lambda_pool.api import Pool, core_of, default_pool
 from lambda_pool.aws.environment import access_keys
 from lambda_pool.cli.arguments import seconds
-from lambda_pool.cli.database import add_database, pool_of
+from lambda_pool.cli.database import add_database, flag, pool_of
 from lambda_pool.cli.doctor.checks import CHECKS, Patient
 from lambda_pool.cli.doctor.report import (
     Finding,
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         if (value := getattr(args, name)) is not None
     }
     if args.url is None and given:
-        typed = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+        typed = ", ".join(map(flag, given))
         variables = ", ".join(f"{args.prefix}{name.upper()}" for name in given)
         return complain("doctor", f"{typed} needs --url; without it, set {variables} in the environment")
 

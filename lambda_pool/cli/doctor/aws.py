@@ -85,22 +85,17 @@ def ask(host: str, source: object, region: str, seconds: float) -> Answer:
 
 
 def _ask_sts(sts: Any, answer: Answer) -> None:
-    sent = time.time()
+    sent, said = time.time(), {}
     try:
         said = sts.get_caller_identity()
+        answer.arn, answer.account = said["Arn"], said["Account"]
     except Exception as error:
-        said = getattr(error, "response", {})
-        _note_clock(said, sent, answer)
+        said = getattr(error, "response", said)
         raise
-    _note_clock(said, sent, answer)
-    answer.arn, answer.account = said["Arn"], said["Account"]
-
-
-def _note_clock(said: dict[str, Any], sent: float, answer: Answer) -> None:
-    date = said.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date")
-    if date:
-        # The date is exact to a second only, and from some moment between question and answer.
-        answer.ahead = parsedate_to_datetime(date).timestamp() + 0.5 - (sent + time.time()) / 2
+    finally:
+        if date := said.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date"):
+            # The date is exact to a second only, and from some moment between question and answer.
+            answer.ahead = parsedate_to_datetime(date).timestamp() + 0.5 - (sent + time.time()) / 2
 
 
 def _problem(error: Exception, what: str) -> str:

@@ -113,10 +113,7 @@ class Redactor:
         text = re.sub(rf"(://[^\s/@]*:|passw(?:or)?d\W{{1,4}})(?:{secrets})(?!\w)", r"\1***", text)
         # The longest first, so that a word is found before the secret that it holds.
         found = sorted(self._words | self._secrets, key=len, reverse=True)
-        return re.sub("|".join(map(re.escape, found)), self._kept_or_masked, text)
-
-    def _kept_or_masked(self, match: re.Match[str]) -> str:
-        return match[0] if match[0] in self._words else "***"
+        return re.sub("|".join(map(re.escape, found)), lambda each: each[0] if each[0] in self._words else "***", text)
 
 
 def step(name: str, finding: Finding, seconds: float, redactor: Redactor) -> Step:

@@ -185,20 +185,17 @@ def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
             waiting("asking AWS about the proxy")
             percent = first(None, "MaxConnectionsPercent", live.ask_proxy(args.proxy, args.region), "RDS")
     limit = first(args.max_connections, "max_connections", server and server.max_connections, "the database")
-    instance = None
     if limit is None and args.acu is not None:
-        instance = instances.of_capacity(args.acu, args.engine)
+        limit = first(None, "max_connections", *instances.of_capacity(args.acu, args.engine))
     elif limit is None and args.instance is not None:
-        instance = instances.of(args.instance, args.engine)
-    if instance is not None:
-        limit = first(None, "max_connections", instance.max_connections, instance.source)
+        limit = first(None, "max_connections", *instances.of(args.instance, args.engine))
     if limit is None:
         raise live.Unknown(
-            "how many connections the database allows: give --max-connections, or --instance with its class, or "
-            "--acu with its capacity, "
-            "or --live to ask it"
+            "how many connections the database allows: give --max-connections, or --instance with its class, or --acu "
+            "with its capacity, or --live to ask it"
         )
-    rate = first(args.rate, "invocations a second", function and function.peak_rate, f"CloudWatch, {live._DAYS} days")
+    metrics = f"CloudWatch, {live.DAYS} days"
+    rate = first(args.rate, "invocations a second", function and function.peak_rate, metrics)
     environments, running = args.environments, args.running
     if args.rate is not None and args.duration is not None:
         if not 0 <= args.rate * args.duration < math.inf:
@@ -207,12 +204,8 @@ def _figures(args: argparse.Namespace) -> tuple[Any, list[str]]:
         concurrency = max(1, math.ceil(args.rate * args.duration))
         environments = concurrency if environments is None else environments
         running = concurrency if running is None else running
-    environments = first(
-        environments if environments is not None else running,
-        "environments",
-        function and function.peak_environments,
-        f"CloudWatch, {live._DAYS} days",
-    )
+    least = running if environments is None else environments
+    environments = first(least, "environments", function and function.peak_environments, metrics)
     if environments is None:
         raise live.Unknown(
             "how many environments there are at the peak: give --environments, or --rate and --duration, or --function"

@@ -9,7 +9,7 @@ from typing import Any
 from lambda_pool.aws import environment
 from lambda_pool.cli.database import LOOKING, look, pool_of, rows
 
-_DAYS = 14
+DAYS = 14
 _PERIOD = 300
 _TIMEOUT = 10.0
 
@@ -131,7 +131,7 @@ def ask_metrics(function: str, region: str | None) -> tuple[int | None, float | 
         cloudwatch,
         "get_metric_data",
         MetricDataQueries=queries,
-        StartTime=until - timedelta(days=_DAYS),
+        StartTime=until - timedelta(days=DAYS),
         EndTime=until,
     )
     values = {result["Id"]: result.get("Values", []) for result in answer.get("MetricDataResults", [])}

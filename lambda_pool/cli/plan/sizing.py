@@ -172,25 +172,26 @@ def _fleet(figures: Figures, at_work: int) -> Fleet:
     """Sessions that are kept, and others', are at most `keep_below` of the limit, and those at work come on top."""
     limit = max(figures.max_connections - figures.reserved, 1)
     part = max(math.floor(100 * (1 - at_work / limit) + 1e-9), 0) / 100
-    costs = [
-        Cost(higher, math.floor(higher * limit) + at_work - limit) for higher in (DEFAULT, 0.8, 1.0) if higher > part
-    ]
+    costs = tuple(
+        Cost(higher, min(lacking, at_work))
+        for higher in (DEFAULT, 0.8, 1.0)
+        if higher > part and (lacking := math.floor(higher * limit) + at_work - limit) > 0
+    )
     return Fleet(
         limit=limit,
         at_work=at_work,
         keep_below=part,
         kept=max(math.floor(part * limit) - figures.others, 0),
-        costs=tuple(Cost(each.keep_below, min(each.without_room, at_work)) for each in costs if each.without_room > 0),
+        costs=costs,
     )
 
 
 def _check(figures: Figures) -> None:
-    least = {"max_connections": 1, "environments": 1, "workers": 1, "max_size": 1, "reserved": 0, "others": 0}
-    for name, smallest in least.items():
-        if getattr(figures, name) < smallest:
-            raise ValueError(f"{name}={getattr(figures, name)} is not valid: it must be at least {smallest}")
-    if figures.running is not None and figures.running < 1:
-        raise ValueError(f"running={figures.running} is not valid: it must be at least 1")
+    positive = dict.fromkeys(("max_connections", "environments", "workers", "max_size"), 1)
+    for name, least in {**positive, "reserved": 0, "others": 0, "running": 1}.items():
+        value = getattr(figures, name)
+        if value is not None and value < least:
+            raise ValueError(f"{name}={value} is not valid: it must be at least {least}")
     for name in ("reserved_concurrency", "account_concurrency", "cores", "rate", "query_seconds"):
         value = getattr(figures, name)
         if value is not None and not 0 <= value < float("inf"):
