@@ -321,7 +321,7 @@ class Connector:
         url = self._config.url
         if request is not None:
             return Server(url.engine, request.host or request.hostaddr, request.port, request.database)
-        return Server(url.engine, url.host or "", url.port or 0, url.database or "")
+        return Server(url.engine, url.host, url.port or 0, url.database)
 
     def _report(
         self, error: Exception, kind: str, attempt: int, start: float, server: Server, *, retrying: bool

@@ -23,6 +23,7 @@ from .errors import (
 
 P = ParamSpec("P")
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 
 UNAVAILABLE = (PoolTimeout, DeadlineExceeded, ConnectError, CredentialsError, EndpointError)
 """What a pool raises when no connection can be had."""
@@ -98,8 +99,9 @@ def outside(call: Callable[P, Awaitable[T]]) -> Callable[P, Awaitable[T]]:
     return called
 
 
-def note_failure(error: BaseException) -> None:
-    """Note an error that a pool raises: a framework may turn it into an answer that does not mention it."""
+def note_failure(error: E) -> E:
+    """Note an error that a pool raises now: a framework may turn it into an answer that does not mention it."""
     request = current_request()
     if request is not None and isinstance(error, _NOTED):
         request.failure = error
+    return error

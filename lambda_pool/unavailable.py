@@ -26,10 +26,11 @@ def hopeless(pool: "ConnectionPool") -> LambdaPoolError:
     held = "the only connection" if size == 1 else f"all {size} connections"
     who = "task" if current_borrower() < 0 else "thread"
     pool.events.emit(TimedOut(pool.name, 0.0, pool.connector.server()))
-    return _noted(
-        PoolTimeout,
-        f"pool {pool.name}: this {who} already holds {held}, so waiting for another could never end: use the one it "
-        f"has, or raise max_size ({size})",
+    return note_failure(
+        PoolTimeout(
+            f"pool {pool.name}: this {who} already holds {held}, so waiting for another could never end: use the one "
+            f"it has, or raise max_size ({size})"
+        )
     )
 
 
@@ -49,8 +50,8 @@ def timed_out(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:
     if holders:  # otherwise, all connections were just being opened
         text += f": hold them for a shorter time, or raise max_size ({pool.config.max_size})"
     if deadline.by_invocation:
-        return _noted(DeadlineExceeded, f"{text}; the invocation had no more time")
-    return _noted(PoolTimeout, text)
+        return note_failure(DeadlineExceeded(f"{text}; the invocation had no more time"))
+    return note_failure(PoolTimeout(text))
 
 
 def may_try_another(pool: "ConnectionPool", cause: BaseException, deadline: Deadline, *, first: bool) -> bool:
@@ -82,11 +83,5 @@ def _not_answered(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError
         f"lent within {waited:.2f} s"
     )
     if deadline.by_invocation:
-        return _noted(DeadlineExceeded, f"{text}; the invocation had no more time")
-    return _noted(ConnectError, f"{text}: a proxy or a pooler may have no backend free; raise the option timeout")
-
-
-def _noted(make: type[LambdaPoolError], text: str) -> LambdaPoolError:
-    error = make(text)
-    note_failure(error)
-    return error
+        return note_failure(DeadlineExceeded(f"{text}; the invocation had no more time"))
+    return note_failure(ConnectError(f"{text}: a proxy or a pooler may have no backend free; raise the option timeout"))

@@ -158,33 +158,23 @@ RUNNING = (Status.BUSY, Status.COMMITTING, Status.STREAMING)
 """The server may be at work for a borrower."""
 
 
-class Facts:
-    """What is known about how a borrower left a connection. One is made at each return, so it is not a `Record`."""
+class Facts(Record):
+    """What is known about how a borrower left a connection."""
 
-    def __init__(
-        self,
-        condition: Condition,
-        closed_by_user: bool,
-        closed_in_transaction: bool,
-        read_only: bool,
-        hidden: Failure,
-        own_transaction: bool,
-        ended: bool = False,
-    ) -> None:
-        self.condition: Condition = condition
-        """CLEAN: open, no transaction, no unfinished result, no changed setting."""
-        self.closed_by_user: bool = closed_by_user
-        """The borrower closed it on purpose (rather than lost it)."""
-        self.closed_in_transaction: bool = closed_in_transaction
-        """The borrower closed it before its transaction was ended, so that the server rolled back."""
-        self.read_only: bool = read_only
-        """The borrower's own transaction is read-only, so a refused write does not mean a failover."""
-        self.hidden: Failure = hidden
-        """What the server's error means for every connection, even if the borrower hid or swallowed it; or OTHER."""
-        self.own_transaction: bool = own_transaction
-        """False once guarded work may have ended its own transaction."""
-        self.ended: bool = ended
-        """True only where it is certain that the transaction was ended."""
+    condition: Condition
+    """CLEAN: open, no transaction, no unfinished result, no changed setting."""
+    closed_by_user: bool
+    """The borrower closed it on purpose (rather than lost it)."""
+    closed_in_transaction: bool
+    """The borrower closed it before its transaction was ended, so that the server rolled back."""
+    read_only: bool
+    """The borrower's own transaction is read-only, so a refused write does not mean a failover."""
+    hidden: Failure
+    """What the server's error means for every connection, even if the borrower hid or swallowed it; or OTHER."""
+    own_transaction: bool
+    """False once guarded work may have ended its own transaction."""
+    ended: bool
+    """True only where it is certain that the transaction was ended."""
 
 
 class EngineConnection(Protocol):
@@ -373,13 +363,7 @@ def lost_answer(error: BaseException, perhaps: str = "") -> CommitUncertain:
 
 def uncertain(error: BaseException, perhaps: str = "") -> CommitUncertain:
     """The same error, to be raised now."""
-    return noted(lost_answer(error, perhaps))
-
-
-def noted(error: CommitUncertain) -> CommitUncertain:
-    """Note an error that is raised now: a middleware must learn of it, whatever a framework turns it into."""
-    note_failure(error)
-    return error
+    return note_failure(lost_answer(error, perhaps))
 
 
 def at_work(users: str, *, saving: bool) -> CommitUncertain | NotCommitted:
@@ -387,7 +371,7 @@ def at_work(users: str, *, saving: bool) -> CommitUncertain | NotCommitted:
     end = f"the connection was still at work when it was given back: {users} before its block ends"
     if not saving:
         return NotCommitted(f"{end}; nothing was committed")
-    return noted(
+    return note_failure(
         CommitUncertain(
             f"{end}; a COMMIT, or a statement in autocommit mode, was not answered yet, and may or may not be saved: "
             "look before you write it again"
@@ -411,12 +395,12 @@ def cancelled(error: BaseException, *, answered: bool) -> DeadlineExceeded:
     Otherwise the pool shut the socket, and the driver says that the server did it.
     """
     said = f": {type(error).__name__}: {error}" if answered else "; the server did not answer"
-    found = DeadlineExceeded(
-        "the statement was ended because the end of its invocation, its request or this environment came, or was "
-        f"nearer than cancel_before_deadline{said}"
+    return note_failure(
+        DeadlineExceeded(
+            "the statement was ended because the end of its invocation, its request or this environment came, or was "
+            f"nearer than cancel_before_deadline{said}"
+        )
     )
-    note_failure(found)
-    return found
 
 
 def cause(error: BaseException) -> BaseException:

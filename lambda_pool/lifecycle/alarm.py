@@ -7,6 +7,7 @@ that the driver itself raises; the connection is aborted only if no cancel gets 
 
 import logging
 import signal
+import threading
 from collections.abc import Callable
 from time import monotonic
 from types import FrameType
@@ -34,9 +35,9 @@ class Alarm:
         self._armed = 0.0
 
     def arm(self) -> Callable[[], None] | None:
-        """Start the timer, on the main thread. Out: what stops it; None if the deadline is not known."""
+        """Start the timer. Out: what stops it, or None if there is no deadline or this is not the main thread."""
         left = remaining()
-        if left is None:
+        if left is None or threading.current_thread() is not threading.main_thread():
             return None
         self._previous = signal.getsignal(signal.SIGALRM)
         left_behind = getattr(self._previous, "__self__", None)

@@ -238,7 +238,7 @@ class FakeEngineConnection:
             condition = Condition.CHANGED
         else:
             condition = Condition.UNCOMMITTED if self.in_transaction else Condition.CLEAN
-        return Facts(condition, closed, closed and self.in_transaction, self.readonly, Failure.OTHER, True)
+        return Facts(condition, closed, closed and self.in_transaction, self.readonly, Failure.OTHER, True, False)
 
     def ping(self, timeout: float) -> None:
         self.do("ping")
@@ -353,10 +353,10 @@ class FakeDriver:
             raise error
 
     def load(self) -> None:
-        """There is nothing to import."""
+        """See `Engine`."""
 
     def arguments(self, parameters: Mapping[str, str], given: Mapping[str, Any], *, pooled: bool) -> Mapping[str, Any]:
-        """Each is taken as it is."""
+        """See `Engine`; each is taken as it is."""
         return {**parameters, **given}
 
     def defaults(self) -> Defaults:

@@ -78,9 +78,8 @@ def of_sleep(wake_timeout: float) -> str:
     return again + ("." if wake_timeout else ", and set wake_timeout=40, so that functions wait for it.")
 
 
-def of_login(error: Exception, kind: Failure, engine: str, request: ConnectRequest) -> list[str]:
-    """A login that failed, except for IAM tokens that were refused."""
-    text = str(error)
+def of_login(text: str, kind: Failure, engine: str, request: ConnectRequest) -> list[str]:
+    """A login that failed with an error of this text, except for IAM tokens that were refused."""
     if kind is Failure.UNTRUSTED:
         return [tls_advice(text, request.host, request.tls)]
     refusal = of_refusal(text, engine, request)

@@ -257,7 +257,7 @@ def tls(patient: Patient) -> Finding:
 
 def _of_refusal(text: str, patient: Patient, request: ConnectRequest) -> list[str]:
     kind = Failure.TOO_MANY if "(1040)" in text or "too many" in text else Failure.OTHER
-    return advice.of_login(RuntimeError(text.replace("(1129)", "(1129,")), kind, patient.engine, request)
+    return advice.of_login(text.replace("(1129)", "(1129,"), kind, patient.engine, request)
 
 
 def _of_certificate(certificate: dict[str, Any], wanted: Tls, facts: dict[str, Any], *, local: bool) -> Finding:
@@ -297,19 +297,18 @@ def login(patient: Patient) -> Finding:
 
 
 def _of_failed_login(patient: Patient, request: ConnectRequest, error: Exception, kind: Failure) -> list[str]:
+    hints = advice.of_login(str(error), kind, patient.engine, request)
     if kind in TRANSIENT and request.pooled:
         left = patient.within(patient.pool.config.timeout).left()
         targets = of_targets(request.host, patient.pool.connector.endpoint, left)
         if targets:
-            return [*targets, *advice.of_login(error, kind, patient.engine, request)]
+            return [*targets, *hints]
     if kind is Failure.RESUMING:
-        sleep = advice.of_sleep(patient.pool.config.wake_timeout)
-        return [sleep, *advice.of_login(error, kind, patient.engine, request)]
+        return [advice.of_sleep(patient.pool.config.wake_timeout), *hints]
     mismatch = contradiction(request.credentials, patient.endpoint)
     if kind is Failure.REJECTED and mismatch:
         return [mismatch]
     if kind is not Failure.REJECTED or not request.credentials.iam:
-        hints = advice.of_login(error, kind, patient.engine, request)
         return hints or [str(error)] if isinstance(error, ValueError) else hints
     signed = aws.read_token(request.credentials.password)
     region = signed.region if signed else ""

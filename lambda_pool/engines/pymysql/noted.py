@@ -6,7 +6,8 @@ from typing import Any
 from pymysql.protocol import MysqlPacket
 
 from ...errors import CommitUncertain
-from ..base import Failure, noted
+from ...request import note_failure
+from ..base import Failure
 from .errors import classify
 from .statements import COMMAND, Look
 
@@ -129,7 +130,7 @@ class Noted:
     def failed(self) -> Exception:
         """What to raise if nothing can be saved any more: the error that undid all, or that the outcome is unknown."""
         assert self.undone is not None
-        return noted(CommitUncertain(self.over())) if self.unclear else again(self.undone)
+        return note_failure(CommitUncertain(self.over())) if self.unclear else again(self.undone)
 
 
 def again(error: Exception) -> Exception:

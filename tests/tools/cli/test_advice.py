@@ -52,7 +52,7 @@ def test_a_public_address_is_not_called_private() -> None:
     ],
 )
 def test_a_login_that_fails(text: str, kind: Failure, says: str) -> None:
-    assert says in " ".join(of_login(Exception(text), kind, "mysql", REQUEST))
+    assert says in " ".join(of_login(text, kind, "mysql", REQUEST))
 
 
 @pytest.mark.parametrize(
