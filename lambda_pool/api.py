@@ -358,8 +358,8 @@ def pool_at(
     return pool
 
 
-def core_of(pool: Pool[Any]) -> ConnectionPool:
-    """The `ConnectionPool` behind a pool, for the package's own tools."""
+def core_of(pool: Described) -> ConnectionPool:
+    """The `ConnectionPool` behind a pool of either kind, for the package's own tools."""
     return pool._core
 
 

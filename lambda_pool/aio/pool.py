@@ -254,10 +254,5 @@ async def release(pool: ConnectionPool, entry: Entry, error: BaseException | Non
         await spawn(pool.release, entry, error)
 
 
-def core_of_async(pool: AsyncPool[Any]) -> ConnectionPool:
-    """The `ConnectionPool` behind a pool, for the package's own tools."""
-    return pool._core
-
-
 def _named(work: Any) -> str:
     return getattr(work, "__qualname__", type(work).__name__)

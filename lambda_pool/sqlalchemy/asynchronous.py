@@ -12,8 +12,9 @@ from sqlalchemy.dialects.postgresql.psycopg import AsyncAdapt_psycopg_connection
 from sqlalchemy.engine import URL, AdaptedConnection
 from sqlalchemy.exc import MissingGreenlet
 
-from ..aio.pool import AsyncPool, core_of_async
+from ..aio.pool import AsyncPool
 from ..aio.waits import in_greenlet
+from ..api import core_of
 from ..engines.base import FrameworkConnection
 from ..errors import ConfigError
 from ..pool import ConnectionPool
@@ -54,7 +55,7 @@ class AsyncDialect(_Dialect):
             given = default_async_pool()
         elif given is None:
             given = AsyncPool(password_shown(url))
-        return core_of_async(given)
+        return core_of(given)
 
     def adapt(self, link: FrameworkConnection) -> Any:
         """The connection as SQLAlchemy wants it: always the same object for the same one."""

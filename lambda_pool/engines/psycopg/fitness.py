@@ -6,14 +6,13 @@ from typing import Any, NoReturn
 import psycopg
 
 from ...errors import ConfigError
+from .overridden import OVERRIDDEN
 
 # The methods of psycopg's classes that are overridden or called here: a later version could drop or rename them.
 _NEEDED = {
     psycopg.Connection: (
-        *("wait", "cursor", "transaction", "pipeline", "notifies", "commit", "rollback", "adapters"),
-        *("set_autocommit", "set_isolation_level", "set_read_only", "set_deferrable"),
-        *("tpc_begin", "tpc_prepare", "tpc_commit", "tpc_rollback", "cancel_safe"),
-        *("add_notice_handler", "remove_notice_handler", "add_notify_handler", "remove_notify_handler"),
+        *("wait", "cursor", "transaction", "pipeline", "notifies", "commit", "rollback", "adapters", "cancel_safe"),
+        *OVERRIDDEN,
     ),
     psycopg.Cursor: ("execute", "executemany", "stream", "copy", "nextset", "set_result"),
     psycopg.ServerCursor: ("fetchone", "fetchmany", "fetchall", "scroll", "close"),

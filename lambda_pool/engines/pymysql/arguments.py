@@ -5,7 +5,7 @@ from typing import Any
 
 from ...errors import ConfigError
 from ..arguments import REFUSED, Arguments, flag, instance, seconds, text, whole_number
-from ..base import ConnectRequest, Defaults
+from ..base import ConnectRequest
 
 _SSL = 1 << 11  # CLIENT.SSL
 
@@ -96,11 +96,6 @@ def pymysql_options(parameters: Mapping[str, str], given: Mapping[str, Any], *, 
         if name not in (Connection.__init__.__kwdefaults__ or ()):
             raise ConfigError(f"{name} is not known to PyMySQL {VERSION_STRING}: take it out")
     return found
-
-
-def pymysql_defaults() -> Defaults:
-    """PyMySQL reads no variables, and files only where it is told to."""
-    return Defaults()
 
 
 def pymysql_arguments(request: ConnectRequest) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 import lambda_pool
-from lambda_pool.aio.pool import core_of_async
+from lambda_pool.api import core_of
 from tests.contract.conftest import Database, database, my, pg  # noqa: F401 - fixtures
 
 
@@ -59,7 +59,7 @@ class Ground:
 def at_rest(pool: lambda_pool.AsyncPool) -> bool:
     """True if nothing is lent, waited for, or left in a transaction."""
     stats = pool.stats()
-    core = core_of_async(pool)
+    core = core_of(pool)
     clean = all(entry.link.status().value == "idle" for entry in core.state.entries)
     return stats.in_use == stats.waiting == 0 and clean
 

@@ -13,7 +13,7 @@ import pytest
 
 import lambda_pool
 from lambda_pool import ConfigError, ConnectError, NotCommitted
-from lambda_pool.aio.pool import core_of_async
+from lambda_pool.api import core_of
 from tests.frameworks.aio.conftest import Ground, at_rest, query
 from tests.support.context import LambdaContext
 
@@ -227,7 +227,7 @@ def test_a_mistake_is_not_answered_as_if_no_connection_were_there(
     def mistaken(*arguments: Any) -> Any:
         raise ConfigError("a mistake")
 
-    monkeypatch.setattr(core_of_async(pool).connector, "login", mistaken)
+    monkeypatch.setattr(core_of(pool).connector, "login", mistaken)
 
     @pool.handler(on_unavailable=lambda event, context, error: answered.append(error))
     async def handler(event: Any, context: Any, conn: Any) -> None: ...

@@ -18,8 +18,8 @@ import pytest
 
 import lambda_pool
 from lambda_pool import ConfigError, LambdaPoolError, NotCommitted, PoolTimeout
-from lambda_pool.aio.pool import core_of_async
 from lambda_pool.aio.waits import spawn
+from lambda_pool.api import core_of
 from lambda_pool.waiting import cannot_go_on, current_borrower, pause
 from tests.contract.conftest import Database
 from tests.contract.test_contract import DRIVER_ERRORS
@@ -480,7 +480,7 @@ def test_a_turn_is_a_tasks_own(ground: Ground) -> None:
 
     async def one() -> None:
         async with pool.connection():
-            numbers.update(entry.owner for entry in core_of_async(pool).state.entries)
+            numbers.update(entry.owner for entry in core_of(pool).state.entries)
 
     async def main() -> None:
         for _ in range(50):
@@ -507,7 +507,7 @@ def test_in_autocommit_mode_only_the_statement_whose_answer_is_lost_is_in_doubt(
 
         def abort() -> None:
             line.wait_for_what_is_sent()
-            core_of_async(pool).state.entries[0].link.abort(cancelled=True)
+            core_of(pool).state.entries[0].link.abort(cancelled=True)
 
         async def main() -> None:
             async with pool.connection() as conn:

@@ -18,7 +18,7 @@ from sqlalchemy.orm import Session, registry
 
 import lambda_pool
 from lambda_pool import CommitUncertain, ConfigError, ConnectError, PoolTimeout, waiting
-from lambda_pool.aio.pool import core_of_async
+from lambda_pool.api import core_of
 from lambda_pool.sqlalchemy import create_async_engine, create_engine, handler
 from lambda_pool.testing.network import FaultyProxy
 from tests.frameworks.aio.conftest import Ground, at_rest, query
@@ -519,7 +519,7 @@ def test_a_url_alone(ground: Ground, monkeypatch: pytest.MonkeyPatch) -> None:
             await engine.dispose()
 
         asyncio.run(work())
-        assert isinstance(core_of_async(lambda_pool.AsyncPool(ground.database.url)).config.url.host, str)
+        assert isinstance(core_of(lambda_pool.AsyncPool(ground.database.url)).config.url.host, str)
 
 
 @pytest.mark.sampled(1 / 2, "3 s a case")
