@@ -353,17 +353,17 @@ AUTOCOMMITTED = "in autocommit mode each statement commits by itself, so a "
 """Comes before the text of `lost_answer` for a statement that was its own transaction."""
 
 
-def lost_answer(error: BaseException, perhaps: str = "") -> CommitUncertain:
-    """The error for a COMMIT whose answer was lost. `perhaps`: comes first if nobody said COMMIT itself."""
-    return CommitUncertain(
+def lost_answer(error: BaseException, perhaps: str = "") -> str:
+    """What to say of a COMMIT whose answer was lost. `perhaps`: comes first if nobody said COMMIT itself."""
+    return (
         f"{perhaps}COMMIT was sent and its answer was lost ({type(error).__name__}: {error}): the transaction may or "
         "may not be saved. Look before you write it again"
     )
 
 
-def uncertain(error: BaseException, perhaps: str = "") -> CommitUncertain:
-    """The same error, to be raised now."""
-    return note_failure(lost_answer(error, perhaps))
+def uncertain(text: str) -> CommitUncertain:
+    """The error, to be raised now."""
+    return note_failure(CommitUncertain(text))
 
 
 def at_work(users: str, *, saving: bool) -> CommitUncertain | NotCommitted:
@@ -371,11 +371,9 @@ def at_work(users: str, *, saving: bool) -> CommitUncertain | NotCommitted:
     end = f"the connection was still at work when it was given back: {users} before its block ends"
     if not saving:
         return NotCommitted(f"{end}; nothing was committed")
-    return note_failure(
-        CommitUncertain(
-            f"{end}; a COMMIT, or a statement in autocommit mode, was not answered yet, and may or may not be saved: "
-            "look before you write it again"
-        )
+    return uncertain(
+        f"{end}; a COMMIT, or a statement in autocommit mode, was not answered yet, and may or may not be saved: look "
+        "before you write it again"
     )
 
 

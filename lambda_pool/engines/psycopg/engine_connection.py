@@ -21,6 +21,7 @@ from ..base import (
     Status,
     at_work,
     cause,
+    lost_answer,
     rest,
     uncertain,
     warn_left_prepared,
@@ -288,11 +289,11 @@ class PostgresConnection:
                 return
             said = cause(error)
             if not conn.answered(said):
-                raise uncertain(said) from said
+                raise uncertain(lost_answer(said)) from said
             raise
         except BaseException as error:
             if is_struck(pgconn, error):
-                raise uncertain(error) from error
+                raise uncertain(lost_answer(error)) from error
             raise
 
     def _rollback(self, timeout: float | None, *, reset: bool) -> None:

@@ -13,7 +13,7 @@ from psycopg.errors import InFailedSqlTransaction
 from psycopg.pq import ConnStatus, ExecStatus, TransactionStatus
 
 from ... import invocation
-from ...errors import CommitUncertain, DeadlineExceeded
+from ...errors import DeadlineExceeded
 from ...waiting import READ, poll
 from ..base import (
     AUTOCOMMITTED,
@@ -274,12 +274,12 @@ class Shared(_Connection):
         ):
             if isinstance(error, DeadlineExceeded):
                 self._doubt(said, AUTOCOMMITTED)
-            self.pooled.lost_commit = str(lost_answer(said, AUTOCOMMITTED))
+            self.pooled.lost_commit = lost_answer(said, AUTOCOMMITTED)
 
     def _doubt(self, error: BaseException, perhaps: str = "") -> NoReturn:
         # Only the text is kept: the error itself refers to its frames, and so to this connection.
-        self.pooled.lost_commit = str(uncertain(error, perhaps))
-        raise CommitUncertain(self.pooled.lost_commit) from error
+        self.pooled.lost_commit = lost_answer(error, perhaps)
+        raise uncertain(self.pooled.lost_commit) from error
 
     # --- settings -----------------------------------------------------------------------------------------------------
 

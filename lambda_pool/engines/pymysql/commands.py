@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TypeVar
 import pymysql
 from pymysql.constants import CR, SERVER_STATUS
 
-from ...errors import CommitUncertain, DeadlineExceeded, LambdaPoolError
+from ...errors import DeadlineExceeded, LambdaPoolError
 from ...waiting import READ, poll
 from ..base import AUTOCOMMITTED, cancelled, lost_answer, may_be_handled, uncertain
 from . import private
@@ -133,14 +133,14 @@ class CommandedConnection(ConnectingConnection):
         elif self.line.response_pending and self.saves and not noted.lost_commit:
             if self.cancelled:
                 self._doubt(error, AUTOCOMMITTED)
-            noted.lost_commit = str(lost_answer(error, AUTOCOMMITTED))  # if the driver's error is swallowed
+            noted.lost_commit = lost_answer(error, AUTOCOMMITTED)  # if the driver's error is swallowed
         if self.cancelled:
             raise self._given_up(error, answered=answered) from error
 
     def _doubt(self, error: BaseException, perhaps: str) -> NoReturn:
         self.cancelled = False
-        self.noted.lost_commit = str(uncertain(error, perhaps))
-        raise CommitUncertain(self.noted.lost_commit) from error
+        self.noted.lost_commit = lost_answer(error, perhaps)
+        raise uncertain(self.noted.lost_commit) from error
 
     def _given_up(self, error: BaseException, *, answered: bool = True) -> DeadlineExceeded:
         self.cancelled = False

@@ -18,6 +18,7 @@ from ..base import (
     Outcome,
     Status,
     at_work,
+    lost_answer,
     rest,
     uncertain,
     warn_left_prepared,
@@ -223,7 +224,7 @@ class MysqlConnection(BaselineConnection):
             # The server's own "no", on a live connection, is an answer. Nothing else is.
             if not conn.noted.saving or (conn.open and is_refusal(error)):
                 raise
-            raise uncertain(error) from error
+            raise uncertain(lost_answer(error)) from error
 
     # --- ending it ----------------------------------------------------------------------------------------------------
 

@@ -5,9 +5,7 @@ from typing import Any
 
 from pymysql.protocol import MysqlPacket
 
-from ...errors import CommitUncertain
-from ...request import note_failure
-from ..base import Failure
+from ..base import Failure, uncertain
 from .errors import classify
 from .statements import COMMAND, Look
 
@@ -130,7 +128,7 @@ class Noted:
     def failed(self) -> Exception:
         """What to raise if nothing can be saved any more: the error that undid all, or that the outcome is unknown."""
         assert self.undone is not None
-        return note_failure(CommitUncertain(self.over())) if self.unclear else again(self.undone)
+        return uncertain(self.over()) if self.unclear else again(self.undone)
 
 
 def again(error: Exception) -> Exception:
