@@ -114,7 +114,8 @@ class Connector:
                 self._resuming = self._resuming or kind is Failure.RESUMING
                 moved = kind in _MOVES and self._where(role, deadline) not in {None, *tried}
                 left = deadline.left()
-                delay = 0.0 if refresh or moved else _wait(kind, attempt, left)
+                delay = crowded_backoff(left) if kind is Failure.TOO_MANY else backoff(attempt)
+                delay = 0.0 if refresh or moved else delay
                 if delay >= left > LAST_TRY:  # so that what heals within the limit is not given up early
                     delay = left - LAST_TRY
                 retrying = (refresh or moved or kind in TRANSIENT) and delay < left
@@ -416,11 +417,6 @@ def _is_proxy(endpoint: Endpoint, host: str) -> bool:
         return endpoint.proxy
     known = recognise(host)
     return known is not None and known.proxy
-
-
-def _wait(kind: Failure, attempt: int, left: float) -> float:
-    """Seconds until the next attempt, with `left` to go."""
-    return crowded_backoff(left) if kind is Failure.TOO_MANY else backoff(attempt)
 
 
 def _source(source: object) -> str:

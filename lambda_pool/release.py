@@ -127,7 +127,9 @@ def end_transaction(
 
     `strict`: see `release`. `last`: see `EngineConnection.commit`.
     """
-    timeout = _bound(invocation.remaining())
+    left = invocation.remaining()
+    # COMMIT is sent even after the deadline: otherwise the work is surely lost.
+    timeout = None if left is None else max(left, MIN_IO_TIMEOUT)
     wall, mono = time(), monotonic()
     if commit:
         try:
@@ -172,8 +174,3 @@ def _restore(pool: "ConnectionPool", entry: Entry, *, saved: bool) -> bool:
         if saved and may_be_handled(error):  # a time limit of the user's own: who catches it may not write again
             raise uncertain(error) from error
         raise
-
-
-def _bound(remaining: float | None) -> float | None:
-    """Seconds for ending a transaction. COMMIT is sent even after the deadline: otherwise the work is surely lost."""
-    return None if remaining is None else max(remaining, MIN_IO_TIMEOUT)

@@ -142,12 +142,15 @@ def plan(figures: Figures) -> Plan:
         # The proxy is a client of the database like any other, and takes no more than its share.
         available = min(available, figures.max_connections * figures.proxy_percent // 100)
     budget = math.floor(available * (1 - figures.headroom) + 1e-9)
-    bound = _bound(figures)
+    # Environments that Lambda may start; reserved concurrency 0 means that it starts none.
+    known = (figures.reserved_concurrency, figures.account_concurrency)
+    bound = min((each for each in known if each is not None), default=None)
 
     def load(environments: int) -> Load:
         started = environments if bound is None else min(environments, bound)
         connections = started * per_environment
-        return Load(started, connections, _fit(connections, budget, available), started < environments)
+        fit = Fit.FITS if connections <= budget else Fit.TIGHT if connections <= available else Fit.TOO_MANY
+        return Load(started, connections, fit, started < environments)
 
     now, doubled = load(figures.at_work), load(2 * figures.at_work)
     most = None if bound is None else load(bound)
@@ -203,18 +206,6 @@ def _check(figures: Figures) -> None:
         raise ValueError(f"headroom={figures.headroom} is not valid: it must be at least 0 and below 1, such as 0.2")
     if figures.proxy_percent is not None and not 1 <= figures.proxy_percent <= 100:
         raise ValueError(f"proxy_percent={figures.proxy_percent} is not valid: it must be from 1 to 100")
-
-
-def _bound(figures: Figures) -> int | None:
-    """Environments that Lambda may start; reserved concurrency 0 means that it starts none."""
-    known = [bound for bound in (figures.reserved_concurrency, figures.account_concurrency) if bound is not None]
-    return min(known) if known else None
-
-
-def _fit(connections: int, budget: int, available: int) -> Fit:
-    if connections <= budget:
-        return Fit.FITS
-    return Fit.TIGHT if connections <= available else Fit.TOO_MANY
 
 
 def _backend(figures: Figures) -> int | None:

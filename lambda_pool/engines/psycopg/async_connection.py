@@ -292,10 +292,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
         self, *, timeout: float | None = None, stop_after: int | None = None
     ) -> AsyncGenerator[psycopg.Notify]:
         """Like the driver's, but it ends when the invocation has no more time."""
-        left = invocation.remaining()
-        if left is not None:
-            timeout = max(left if timeout is None else min(timeout, left), 0.0)
-        coming = super().notifies(timeout=timeout, stop_after=stop_after)
+        coming = super().notifies(timeout=self._listening_for(timeout), stop_after=stop_after)
         try:
             while True:
                 with self.announced():

@@ -11,7 +11,6 @@ from typing import Any
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 
-from ... import invocation
 from ...waiting import hold
 from .cursors import tracked
 from .libpq import LOOK, BusyError, NoAnswerError, exchange
@@ -192,11 +191,8 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
 
     def notifies(self, *, timeout: float | None = None, stop_after: int | None = None) -> Generator[psycopg.Notify]:
         """Like the driver's, but it ends when the invocation has no more time."""
-        left = invocation.remaining()
-        if left is not None:
-            timeout = max(left if timeout is None else min(timeout, left), 0.0)
         with self.announced():
-            yield from super().notifies(timeout=timeout, stop_after=stop_after)
+            yield from super().notifies(timeout=self._listening_for(timeout), stop_after=stop_after)
 
     def drain_notifies(self) -> None:
         with self.announced():

@@ -132,6 +132,11 @@ class Shared(_Connection):
         left = invocation.remaining()
         return timeout if left is None else max(min(timeout or left, left), MIN_IO_TIMEOUT)
 
+    def _listening_for(self, timeout: float | None) -> float | None:
+        """Seconds that notifies() may wait: `timeout` (None: no bound), at most until the invocation ends."""
+        left = invocation.remaining()
+        return timeout if left is None else max(left if timeout is None else min(timeout, left), 0.0)
+
     def cancel(self) -> None:
         """Like the driver's, but it ends when the invocation has no more time, and other threads go on meanwhile."""
         if self.closed or (self.pooled.two_phase and self.pooled.left_prepared):

@@ -2,9 +2,10 @@
 
 from contextlib import suppress
 from functools import cache
+from time import monotonic
 from typing import Any
 
-from ..slow import timed
+from ..slow import tell_if_slow
 from . import private
 
 
@@ -64,12 +65,12 @@ def watching(base: Any) -> Any:
             conn = self.connection
             if self._watched or conn is None:  # a closed cursor raises an error of its own
                 return method(*args)
-            self._watched = True
+            self._watched, start = True, monotonic()
             try:
-                with timed(conn.slow_query, conn.on_slow, lambda: _text(text)):
-                    return method(*args)
+                return method(*args)
             finally:
                 self._watched = False
+                tell_if_slow(start, conn.slow_query, conn.on_slow, lambda: _text(text))
 
         def execute(self, query: Any, args: Any = None) -> Any:
             return self._timed(query, super().execute, query, args)

@@ -408,7 +408,7 @@ def dial(addresses: Sequence[Any], deadline: float, line: Line, source: str | No
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(UNACKNOWLEDGED * 1000))
             # MySQL speaks first. If there are other addresses, a server that says nothing does not get all the time.
-            if others and not _speaks(sock, end - monotonic()):
+            if others and not ready(sock.fileno(), READ, end - monotonic()):
                 raise OverdueError("timed out before the server's greeting")
         except BaseException as error:
             sock.close()
@@ -418,8 +418,3 @@ def dial(addresses: Sequence[Any], deadline: float, line: Line, source: str | No
         else:
             return sock
     raise problem
-
-
-def _speaks(sock: BoundedSocket, timeout: float) -> bool:
-    """True if something can be read within `timeout` seconds."""
-    return bool(ready(sock.fileno(), READ, timeout))
