@@ -193,8 +193,7 @@ def believes_the_status_bit() -> None:
 
         def inspect(self: Any, *, ask: bool = False, genuine: Any = genuine) -> Facts:
             facts: Facts = genuine(self, ask=ask)
-            facts.own_transaction = True
-            return facts
+            return facts.replace(own_transaction=True)
 
         link.inspect = inspect
 

@@ -44,8 +44,10 @@ def test_what_is_asked_of_a_server_too_early_is_told() -> None:
     server.pause()
     server.resume()
     plain = PostgresServer(tls=False)
-    execute = (partial(each.execute, "") for each in (server, plain, MariaDbServer()))
-    for ask in (lambda: server.log, lambda: server.ca_path, server.environment, plain.url, *execute):
+    asks: list[Callable[[], object]] = [lambda: server.log, lambda: server.ca_path, server.environment, plain.url]
+    for each in (server, plain, MariaDbServer()):
+        asks.append(partial(each.execute, ""))
+    for ask in asks:
         with pytest.raises(ServerError, match="not started yet"):
             ask()
     assert server.pid is None
