@@ -83,6 +83,8 @@ def test_the_larger_of_both_clocks_counts() -> None:
     """A clock that stopped while the environment was frozen does not make a connection young."""
     assert ask(entry(opened=10, used=1), wall=NOW + 60) is Verdict.PING
     assert ask(entry(opened=10, used=1), mono=NOW + 60) is Verdict.PING
+    assert ask(entry(opened=10, used=1), wall=NOW + 60, max_idle=30.0) is Reason.IDLE
+    assert ask(entry(opened=10, used=1), mono=NOW + 60, max_idle=30.0) is Reason.IDLE
 
 
 _NEAR = st.floats(-12, -3)
