@@ -149,6 +149,7 @@ class ConnectionPool:
         if hopeless:
             raise unavailable.hopeless(self)
         try:
+            unavailable.take_from_stuck(self)
             while entry is None and (left := self.connector.left(deadline)) > 0:
                 place.wait(left)
                 with self.lock:

@@ -1,4 +1,4 @@
-"""What a pool says when it has no connection to lend, and when another may take the place of a lost one."""
+"""What a pool does and says when it has no connection to lend, and when another may take the place of a lost one."""
 
 import sys
 from time import monotonic
@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 
 from . import borrower
 from .backoff import LAST_TRY, crowded_backoff
-from .core.entry import State
+from .core.entry import Entry, State
 from .engines.base import TRANSIENT, Failure
 from .errors import ConnectError, DeadlineExceeded, LambdaPoolError, PoolTimeout
-from .events import TimedOut
+from .events import Reason, TimedOut
 from .invocation import Deadline
 from .request import note_failure
-from .waiting import current_borrower, pause
+from .waiting import current_borrower, is_stuck, pause
 
 if TYPE_CHECKING:
     from .pool import ConnectionPool
@@ -32,6 +32,19 @@ def hopeless(pool: "ConnectionPool") -> LambdaPoolError:
             f"it has, or raise max_size ({size})"
         )
     )
+
+
+def take_from_stuck(pool: "ConnectionPool") -> None:
+    """Close what is held by tasks whose event loop was closed amid their work. Not even the garbage collection does."""
+    me = current_borrower()
+
+    def why(entry: Entry) -> Reason:
+        if entry.borrowed_mono:
+            borrower.emit_leaked(pool.events, entry, monotonic() - entry.borrowed_mono)
+            pool.emit_returned(entry)
+        return Reason.LEAKED
+
+    pool.close_each(lambda: pool.state.retire_stuck(me, is_stuck), why)
 
 
 def timed_out(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:

@@ -106,6 +106,11 @@ def cannot_go_on(borrower: int) -> bool:
     return borrower < 0 and _Seam.other is not None and _Seam.other.cannot_go_on(borrower)
 
 
+def is_stuck(borrower: int) -> bool:
+    """True for a task whose event loop was closed amid its work: it never gives back what it holds."""
+    return borrower < 0 and _Seam.other is not None and _Seam.other.is_stuck(borrower)
+
+
 def pause(seconds: float) -> None:
     """Do nothing for this many seconds."""
     other = _Seam.other and _other()

@@ -12,7 +12,7 @@ from math import inf
 from threading import get_ident
 from types import FrameType, TracebackType
 from typing import Any, ParamSpec, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 from .. import waiting
 from ..endpoints.base import Role
@@ -258,6 +258,7 @@ def _wake(future: "asyncio.Future[None]") -> None:
 # --- the seam ---------------------------------------------------------------------------------------------------------
 
 _numbers: WeakKeyDictionary["asyncio.Task[Any]", int] = WeakKeyDictionary()
+_tasks: WeakValueDictionary[int, "asyncio.Task[Any]"] = WeakValueDictionary()
 _next = count(1)
 
 
@@ -296,13 +297,16 @@ class LoopWaits:
         number = _numbers.get(task)
         if number is None:
             number = _numbers[task] = -next(_next)
+            _tasks[number] = task
         return number
 
     def cannot_go_on(self, borrower: int) -> bool:
-        # Not `items()`: one thread cannot go through them while another adds a task.
-        known = [task for reference in _numbers.keyrefs() if (task := reference()) is not None]
-        tasks = [task for task in known if _numbers.get(task) == borrower]
-        return not any(task.get_loop().is_running() for task in tasks)
+        task = _tasks.get(borrower)
+        return task is None or not task.get_loop().is_running()
+
+    def is_stuck(self, borrower: int) -> bool:
+        task = _tasks.get(borrower)
+        return task is not None and not task.done() and task.get_loop().is_closed()
 
     def finish(self, awaitable: Awaitable[T]) -> T:
         return getcurrent().parent.switch(awaitable)  # type: ignore[union-attr, no-any-return]

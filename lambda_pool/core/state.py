@@ -141,6 +141,15 @@ class PoolState:
                 return entry
         return None
 
+    def retire_stuck(self, owner: int, is_stuck: Callable[[int], bool]) -> Entry | None:
+        """Take out one entry whose borrower never goes on, if there is one."""
+        for entry in self.entries:
+            if entry.state is not _IDLE and is_stuck(entry.taker or entry.owner):
+                entry.taker = owner
+                entry.state = _GONE
+                return entry
+        return None
+
     def close(self) -> None:
         """Make every entry outdated."""
         self.generation += 1

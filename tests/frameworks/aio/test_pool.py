@@ -182,6 +182,46 @@ def test_a_generator_that_outlives_its_loop_gives_its_connection_back(ground: Gr
     assert at_rest(pool)
 
 
+@pytest.mark.parametrize("where", ["a statement", "a checkout", "between statements"])
+def test_what_a_task_of_a_closed_loop_holds_is_taken_by_whoever_needs_it(ground: Ground, where: str) -> None:
+    """Nobody ever goes on with it, and the garbage collector does not see into a greenlet."""
+    pool = ground.pool(max_size=1)
+    tasks: list[Any] = []
+    at_work: list[bool] = []
+
+    async def use() -> None:
+        async with pool.connection() as conn:
+            await ground.insert(conn, 1)
+            at_work.append(True)
+            if where == "a statement":
+                await query(conn, "select pg_sleep(1)" if ground.engine == "postgresql" else "select sleep(1)")
+            await asyncio.sleep(9)
+
+    async def leave() -> None:
+        tasks.append(asyncio.create_task(use()))
+        while not (at_work or (where == "a checkout" and pool.stats().in_use)):
+            await asyncio.sleep(0)
+
+    async def work(timeout: float | None = None) -> None:
+        async with pool.connection(timeout=timeout) as conn:
+            await query(conn, "select 1")
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(leave())
+    tasks[0]._log_destroy_pending = False
+    with pytest.raises(PoolTimeout):  # it may go on after all
+        asyncio.run(work(timeout=0.2))
+    loop.close()
+    for _ in range(2):
+        asyncio.run(work())
+    assert (pool.stats().size, pool.stats().opened) == (1, 1 if where == "a checkout" else 2)
+    tasks.clear()
+    gc.collect()
+    asyncio.run(work())
+    assert at_rest(pool)
+    assert ground.rows() == []
+
+
 def test_loops_in_threads_share_a_pool(ground: Ground) -> None:
     pool = ground.pool(max_size=2, timeout=10)
     failures: list[BaseException] = []
