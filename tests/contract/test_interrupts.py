@@ -101,6 +101,19 @@ def test_a_time_limit_of_the_users_own_after_commit_does_not_call_the_work_undon
     assert pool.stats().size == 0
 
 
+def test_a_time_limit_of_the_users_own_amid_what_a_cursor_of_their_own_sent(pg: Database) -> None:
+    """Nobody saw what it sent: it may be a COMMIT."""
+    with FaultyProxy("127.0.0.1", pg.server.port) as proxy:
+        pool = pg.pool(pg.url.replace(f":{pg.server.port}/", f":{proxy.port}/"))
+        with alarm(0.4, error := TimeoutError("mine")), pytest.raises(lambda_pool.CommitUncertain) as caught:
+            with pool.connection() as conn:
+                pg.insert(conn, 1)
+                proxy.black_hole()
+                psycopg.ClientCursor(conn).execute("COMMIT")
+        assert caught.value.__cause__ is error
+        assert pool.stats().in_use == 0
+
+
 @pytest.mark.parametrize("own", [True, False])
 def test_the_end_of_a_thread_amid_commit_passes_as_it_is(database: Database, own: bool) -> None:
     with FaultyProxy("127.0.0.1", database.server.port) as proxy:

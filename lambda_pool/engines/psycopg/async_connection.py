@@ -135,7 +135,7 @@ class AsyncPooledConnection(Shared, psycopg.AsyncConnection[Any]):
             with Unbroken(noted.patience) if noted.saving == self.me() else nullcontext():
                 amid = self.pgconn.transaction_status == _ACTIVE
                 return await self._listen(_Talk(gen, self.pgconn.socket, amid=amid))
-        except psycopg.Error as error:
+        except BaseException as error:
             self.tell(error, unheard=unheard and noted.until is None)
             raise
 

@@ -87,9 +87,10 @@ class PooledConnection(Shared, psycopg.Connection[Any]):
             timeout = left if timeout is None else min(timeout, left)
         try:
             return super().wait(gen, min(interval, LOOK), timeout)
-        except psycopg.Error as error:
+        except BaseException as error:
             self.tell(error, unheard=unheard and until is None)
-            if until is not None and error.sqlstate is None and monotonic() >= until:
+            late = until is not None and monotonic() >= until
+            if late and isinstance(error, psycopg.Error) and error.sqlstate is None:
                 raise NoAnswerError("no answer in time") from error
             raise
 

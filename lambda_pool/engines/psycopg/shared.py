@@ -204,10 +204,6 @@ class Shared(_Connection):
         try:
             with self.announced():
                 yield
-        except BaseException as error:
-            if own and is_struck(self.pgconn, error):
-                self._doubt(error)
-            raise
         finally:
             if own:
                 noted.saving = None
@@ -247,15 +243,19 @@ class Shared(_Connection):
             return isinstance(error, _NOT_THE_SERVERS)
         return len(state) == 5 and not state.startswith("08") and state != "40003"  # with these, nobody knows
 
-    def tell(self, error: psycopg.Error, *, unheard: bool = False) -> None:
+    def tell(self, error: BaseException, *, unheard: bool) -> None:
         """Note what an error of a wait means, and raise what it stands for: CommitUncertain, or DeadlineExceeded.
 
         `unheard`: nobody saw the statement that was waited for, and it may be a borrower's COMMIT.
         """
+        own = self.pooled.saving is not None and self.pooled.saving == self.me()
+        if not isinstance(error, psycopg.Error):
+            if (own or unheard) and is_struck(self.pgconn, error):
+                self._doubt(error, "" if own else _PERHAPS)
+            return
         kind = classify(error)
         if kind in INVALIDATES_POOL and not (kind is Failure.READ_ONLY and self.read_only):
             self.pooled.hidden = kind
-        own = self.pooled.saving is not None and self.pooled.saving == self.me()
         if (own or (unheard and is_unanswered(self.pgconn))) and not self.answered(error):
             self._doubt(error, "" if own else _PERHAPS)
         if self.pooled.cancelled:
