@@ -1,6 +1,7 @@
 """The pools behind DATABASES: one for each alias and its settings."""
 
 import atexit
+import re
 from collections.abc import Mapping
 from threading import Lock
 from typing import Any, NamedTuple
@@ -27,6 +28,7 @@ _GIVEN = ("auth", "endpoint", "name", "observers")
 _PLACE = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD", "database": "NAME"}
 LOGIN = {**_PLACE, "dbname": "NAME", "db": "NAME", "passwd": "PASSWORD", "unix_socket": "HOST"}
 """What Django makes of DATABASES and the pool knows already, and its other names."""
+_ELSEWHERE = re.compile(r"(connect_args or )?the URL's query|connect_args(?=[= ])")  # and not in a list of options
 _THREADS = 100
 """Connections that threads may hold outside of Lambda, where a development server and tests have a thread each."""
 
@@ -103,7 +105,7 @@ def make(want: Wanted, driver: Mapping[str, Any]) -> AliasPool:
     except ConfigError as error:
         text = str(error)
         if any(want.place[:4]):  # otherwise the environment may well have a URL
-            text = text.replace("connect_args", "OPTIONS").replace("the URL's query", "OPTIONS")
+            text = _ELSEWHERE.sub("OPTIONS", text).replace("options=-c%20NAME%3DVALUE", "{'options': '-c NAME=VALUE'}")
         raise SettingsError(f"DATABASES[{want.alias!r}]: {text}") from error
 
 
@@ -117,7 +119,7 @@ def _make(want: Wanted, driver: Mapping[str, Any]) -> AliasPool:
         if name in said:
             instead = {**_PLACE, "autocommit": "AUTOCOMMIT"}.get(name, "HOST, USER, NAME and ENGINE")
             raise ConfigError(f"OPTIONS['lambda_pool'] holds {name!r}: write {instead} in DATABASES")
-    for name, instead in {**LOGIN, "autocommit": "AUTOCOMMIT"}.items():
+    for name, instead in {**LOGIN, "hostaddr": "HOST", "autocommit": "AUTOCOMMIT"}.items():
         if name in want.options:
             raise ConfigError(f"OPTIONS holds {name!r}: write {instead} in DATABASES")
     options = _own_options(want) | dict(said)

@@ -60,6 +60,8 @@ WRONG = [
     ({"OPTIONS": {"dbname": "x"}}, "OPTIONS holds 'dbname': write NAME in DATABASES"),
     ({**MYSQL, "OPTIONS": {"passwd": "s3cret-word"}}, "OPTIONS holds 'passwd': write PASSWORD in DATABASES"),
     ({**MYSQL, "OPTIONS": {"unix_socket": "/x"}}, "OPTIONS holds 'unix_socket': write HOST in DATABASES"),
+    ({"OPTIONS": {"hostaddr": "10.0.0.7"}}, "OPTIONS holds 'hostaddr': write HOST in DATABASES"),
+    ({"OPTIONS": {"statement_timeout": 5}}, "is written as {'options': '-c NAME=VALUE'}"),
     (
         {"HOST": "", "USER": "", "PASSWORD": "", "OPTIONS": {"service": "x"}},
         "'service': a service may name another server",
@@ -75,6 +77,10 @@ WRONG = [
     ({**MYSQL, "OPTIONS": {"isolation_level": "sloppy"}}, "isolation"),
     ({"OPTIONS": {"isolation_level": 17}}, "isolation"),
     (pool_options(max_sise=2), "max_sise"),
+    (
+        pool_options(colour="red"),
+        "write OPTIONS={'colour': ...}; .*cancel_before_deadline, connect_args, connect_timeout",
+    ),
     (pool_options(max_size=0), "max_size"),
     (pool_options(readonly="yes"), "readonly"),
     (pool_options(host="h"), "HOST"),
