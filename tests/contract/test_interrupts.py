@@ -1,6 +1,7 @@
 """A signal handler that raises, anywhere in the pool or the driver: no later borrower reads another's answer."""
 
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -77,14 +78,14 @@ def test_a_time_limit_of_the_users_own_amid_commit_is_uncertain(database: Databa
     """Whoever catches it and writes again could write twice."""
     with FaultyProxy("127.0.0.1", database.server.port) as proxy:
         pool = database.pool(database.url.replace(f":{database.server.port}/", f":{proxy.port}/"))
-        with alarm(0.4, error := TimeoutError("mine")), pytest.raises(lambda_pool.CommitUncertain) as caught:
-            with pool.connection() as conn:
-                database.insert(conn, 1)
-                proxy.black_hole()
-                if own == "COMMIT":
-                    database.query(conn, "COMMIT")
-                elif own:
-                    conn.commit()
+        with ExitStack() as stack, pytest.raises(lambda_pool.CommitUncertain) as caught, pool.connection() as conn:
+            database.insert(conn, 1)
+            proxy.black_hole()
+            stack.enter_context(alarm(0.4, error := TimeoutError("mine")))  # also rings at the end of the block
+            if own == "COMMIT":
+                database.query(conn, "COMMIT")
+            elif own:
+                conn.commit()
         assert caught.value.__cause__ is error
         assert pool.stats().in_use == 0
 
@@ -101,14 +102,30 @@ def test_a_time_limit_of_the_users_own_after_commit_does_not_call_the_work_undon
     assert pool.stats().size == 0
 
 
+@pytest.mark.parametrize("autocommit", [False, True])
+def test_a_block_that_handles_its_own_time_limit_amid_commit_is_told(database: Database, autocommit: bool) -> None:
+    with FaultyProxy("127.0.0.1", database.server.port) as proxy:
+        url = database.url.replace(f":{database.server.port}/", f":{proxy.port}/")
+        pool = database.pool(url, autocommit=autocommit)
+        with pytest.raises(lambda_pool.CommitUncertain), pool.connection() as conn:
+            database.insert(conn, 1)
+            proxy.black_hole()
+            with alarm(0.4, TimeoutError("mine")), suppress(lambda_pool.CommitUncertain, TimeoutError):
+                if autocommit:
+                    database.insert(conn, 2)
+                else:
+                    conn.commit()
+        assert pool.stats().in_use == 0
+
+
 def test_a_time_limit_of_the_users_own_amid_what_a_cursor_of_their_own_sent(pg: Database) -> None:
     """Nobody saw what it sent: it may be a COMMIT."""
     with FaultyProxy("127.0.0.1", pg.server.port) as proxy:
         pool = pg.pool(pg.url.replace(f":{pg.server.port}/", f":{proxy.port}/"))
-        with alarm(0.4, error := TimeoutError("mine")), pytest.raises(lambda_pool.CommitUncertain) as caught:
-            with pool.connection() as conn:
-                pg.insert(conn, 1)
-                proxy.black_hole()
+        with pytest.raises(lambda_pool.CommitUncertain) as caught, pool.connection() as conn:
+            pg.insert(conn, 1)
+            proxy.black_hole()
+            with alarm(0.4, error := TimeoutError("mine")):
                 psycopg.ClientCursor(conn).execute("COMMIT")
         assert caught.value.__cause__ is error
         assert pool.stats().in_use == 0
@@ -118,9 +135,10 @@ def test_a_time_limit_of_the_users_own_amid_what_a_cursor_of_their_own_sent(pg: 
 def test_the_end_of_a_thread_amid_commit_passes_as_it_is(database: Database, own: bool) -> None:
     with FaultyProxy("127.0.0.1", database.server.port) as proxy:
         pool = database.pool(database.url.replace(f":{database.server.port}/", f":{proxy.port}/"))
-        with alarm(0.4, error := SystemExit(3)), pytest.raises(SystemExit) as caught, pool.connection() as conn:
+        with ExitStack() as stack, pytest.raises(SystemExit) as caught, pool.connection() as conn:
             database.insert(conn, 1)
             proxy.black_hole()
+            stack.enter_context(alarm(0.4, error := SystemExit(3)))
             if own:
                 conn.commit()
         assert caught.value is error

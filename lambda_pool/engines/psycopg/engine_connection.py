@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
@@ -248,8 +248,13 @@ class PostgresConnection:
         timeout = rest(deadline)
         if pgconn.transaction_status == _ACTIVE:  # a COPY cannot be read to its end
             bound = _DRAIN_TIMEOUT if commit else _INTERRUPTED_TIMEOUT
-            with nullcontext() if commit else suppress(psycopg.Error):  # what is undone may have failed
+            try:
                 conn.within(bound if timeout is None else min(timeout, bound), partial(conn.exchange, None, None))
+            except psycopg.Error as error:  # what is undone may have failed
+                if commit and conn.pooled.lost_commit and not conn.answered(error):
+                    raise CommitUncertain(conn.pooled.lost_commit) from error
+                if commit:
+                    raise
             timeout = rest(deadline)
         status = pgconn.transaction_status
         if status == _IDLE:
