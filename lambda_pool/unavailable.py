@@ -71,17 +71,17 @@ def may_try_another(pool: "ConnectionPool", cause: BaseException, deadline: Dead
     """True if a connection was lost before its borrower saw it, and another one may take its place.
 
     `cause`: the driver's error. `first`: it has not taken the place of another already. A pooler that had no backend
-    free is asked again, after a pause, while there is time. If none is left, raises what the pool says of a server that
-    does not answer.
+    free, or whose server cannot be reached, is asked again, after a pause, while there is time. If none is left,
+    raises what the pool says of a server that does not answer.
     """
     kind, left = pool.classify(cause), deadline.left()
-    crowded = kind is Failure.TOO_MANY
-    delay = crowded_backoff(left) if crowded else 0.0
-    if kind in TRANSIENT and left <= (delay + LAST_TRY if crowded else 0.0):
+    waits = kind is Failure.TOO_MANY or (kind is Failure.UNREACHABLE and not first)
+    delay = crowded_backoff(left) if waits else 0.0
+    if kind in TRANSIENT and left <= (delay + LAST_TRY if waits else 0.0):
         raise _not_answered(pool, deadline) from sys.exception()
-    if crowded:
+    if waits:
         pause(delay)
-    return crowded or (kind in TRANSIENT and first)
+    return waits or (kind in TRANSIENT and first)
 
 
 def _not_answered(pool: "ConnectionPool", deadline: Deadline) -> LambdaPoolError:

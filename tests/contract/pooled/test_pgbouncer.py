@@ -316,6 +316,39 @@ def test_a_pooler_that_gives_up_before_the_checkout_does_is_asked_again(server: 
         pool.close()
 
 
+@pytest.mark.sampled(1 / 3, "restarts a server")
+def test_a_pooler_whose_server_comes_back_in_time_is_asked_again() -> None:
+    """Until then PgBouncer refuses every transaction at once, for as long as its server_login_retry says."""
+    with PostgresServer() as server, PgBouncer(server, server_login_retry=3, query_wait_timeout=1) as bouncer:
+        pool = pool_of(bouncer.url(), timeout=30.0)
+        assert pool.run(one) == 1
+        server.stop("fast")
+        said = ""
+        for _ in range(100):  # the first ones wait until PgBouncer has noticed
+            with pytest.raises(psycopg.OperationalError) as caught, pool.connection() as conn:
+                conn.execute("select 1")
+            said = str(caught.value)
+            if "server_login_retry" in said:
+                break
+        assert "server_login_retry" in said
+        opened = pool.stats().opened
+
+        def come_back() -> None:
+            while pool.stats().opened < opened + 3 and not over.wait(0.05):
+                pass
+            server.start()
+
+        over = threading.Event()
+        coming = threading.Thread(target=come_back)
+        coming.start()
+        try:
+            assert pool.run(one) == 1
+        finally:
+            over.set()
+            coming.join()
+        pool.close()
+
+
 def test_one_that_stays_full_is_named_in_time(server: PostgresServer) -> None:
     """The last try is not left with so little time that its own failure would be told."""
     with PgBouncer(server, default_pool_size=1, query_wait_timeout=1) as bouncer:
