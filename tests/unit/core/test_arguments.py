@@ -13,7 +13,7 @@ import pytest
 from psycopg.pq import Conninfo
 
 import lambda_pool
-from lambda_pool import AsyncPool, ConfigError, Pool
+from lambda_pool import ConfigError, Pool
 from lambda_pool.config import OPTIONS
 from lambda_pool.engines.arguments import Arguments
 from lambda_pool.engines.psycopg.arguments import ARGUMENTS as LIBPQ
@@ -239,8 +239,9 @@ def test_other_row_factories_are_taken(right: Any) -> None:
 
 
 @pytest.mark.parametrize("server", [False, True])
-@pytest.mark.parametrize(("kind", "prefix", "other"), [(Pool, "", "Async"), (AsyncPool, "Async", "")])
-def test_a_cursor_of_psycopgs_other_half_is_refused_at_pool(kind: Any, prefix: str, other: str, server: bool) -> None:
+@pytest.mark.parametrize(("prefix", "other"), [("", "Async"), ("Async", "")])
+def test_a_cursor_of_psycopgs_other_half_is_refused_at_pool(prefix: str, other: str, server: bool) -> None:
+    kind = getattr(lambda_pool, f"{prefix}Pool")
     wrong = getattr(psycopg, f"{prefix}ServerCursor" if server else f"{other}ClientCursor")
     told = rf"cursor_factory in connect_args .* {kind.__name__} needs psycopg\.{prefix}Cursor .* not {wrong.__name__}"
     with pytest.raises(ConfigError, match=told):
