@@ -90,6 +90,8 @@ def _check_prefix(prefix: str, environ: Mapping[str, str]) -> None:
     """Raise ConfigError for a prefix that misses the variables only by an underscore or by its case."""
     if not prefix:
         raise ConfigError("the prefix '' is not valid: give what your variables begin with, such as DB_")
+    if "://" in prefix:
+        raise ConfigError("the prefix is not valid: it is a URL. Give what your variables begin with, such as DB_")
     if prefix == DEFAULT_PREFIX or _is_used(prefix, environ):
         return
     for right in (f"{prefix}_", prefix.upper(), f"{prefix.upper()}_"):

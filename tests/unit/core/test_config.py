@@ -456,6 +456,11 @@ def test_an_empty_prefix() -> None:
         lambda_pool.Pool.from_env("")
 
 
+def test_a_url_as_a_prefix() -> None:
+    with pytest.raises(ConfigError, match=r"^the prefix is not valid: it is a URL\. Give what"):
+        lambda_pool.Pool.from_env("postgresql://app:hush@h/d")
+
+
 @pytest.mark.parametrize("prefix", ["DB", "db", "db_", "Db_"])
 def test_a_prefix_that_is_nearly_right(prefix: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DB_HOST", "localhost")
