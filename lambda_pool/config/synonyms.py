@@ -150,6 +150,22 @@ _OTHER_WORDS = {
 }
 """What other tools call the words that say where the database is, who logs in and how the connection is encrypted."""
 
+_OF_ANOTHER_POOL = "it is for another pool and means nothing here: take it out"
+_AT_THE_START = "write what it does at the start of the handler"
+_OF_OTHERS = {
+    **dict.fromkeys(("open", "check", "max_waiting", "num_workers", "close_returns"), _OF_ANOTHER_POOL),
+    **dict.fromkeys(("reconnect_timeout", "reconnect_failed", "max_queries", "loop", "echo"), _OF_ANOTHER_POOL),
+    **dict.fromkeys(("poolclass", "pool_use_lifo", "pool_reset_on_return", "creator"), _OF_ANOTHER_POOL),
+    **dict.fromkeys(("plugins", "wrapper_plugins", "wrapper_dialect"), _OF_ANOTHER_POOL),
+    **dict.fromkeys(("configure", "setup", "init"), _AT_THE_START),
+    **{name: f"write the option {ours}" for name, ours in OPTIONS.items() if name != ours},
+    "max_inactive_connection_lifetime": "write the option max_idle",
+    "iam_region": "write auth=IamToken(region=...)",
+    "secrets_manager_secret_id": "write auth=SecretsManager(...)",
+    "sql_mode": "write connect_args={'sql_mode': ...}",
+}
+"""Keywords of other pools, of AWS's wrapper and of drivers. None of them is a slip of one of our names."""
+
 _ALIKE = 0.85
 """How similar a word must be to a long name to be a slip of it; for a short name, a single wrong letter is a slip."""
 
@@ -162,6 +178,7 @@ _KEYWORDS = {
     **{name: _VARIABLES.get(ours, f"write {ours}=...") for name, ours in _OTHER_WORDS.items()},
     **{name: "write a URL as the first argument" for name, ours in _OTHER_WORDS.items() if ours == "url"},
     **_VARIABLES,
+    **_OF_OTHERS,
     "unix_socket": "write host='/path/of/the/socket'",
     "kwargs": "write connect_args=...",
     "minconn": "write min_size=...",
@@ -172,7 +189,7 @@ _KEYWORDS = {
 
 
 def keyword(name: str) -> str | None:
-    """What to write instead of a keyword of a driver's connect(); None if we have no word for it."""
+    """What to write instead of a keyword of a driver or of another pool; None if we have no word for it."""
     return _KEYWORDS.get(name) or _REFUSED.get(name)
 
 
@@ -183,6 +200,8 @@ def meant(name: str, known: Collection[str]) -> str | None:
     """
     import difflib
 
+    if name in _OF_OTHERS:
+        return None
     plain = name.replace("_", "")
     words = {each.replace("_", "").lower(): ours for each, ours in _OTHER_WORDS.items()}
     names = {each.replace("_", ""): each for each in known}

@@ -204,6 +204,15 @@ def test_an_unknown_option_names_the_nearest() -> None:
         ("kwargs", "write connect_args=..."),
         ("maxsize", "did you mean max_size?"),
         ("observer", "did you mean observers?"),
+        ("check", "it is for another pool and means nothing here: take it out"),
+        ("reconnect_timeout", "it is for another pool and means nothing here: take it out"),
+        ("plugins", "it is for another pool and means nothing here: take it out"),
+        ("configure", "write what it does at the start of the handler"),
+        ("pool_timeout", "write the option timeout"),
+        ("connection_limit", "write the option max_size"),
+        ("max_inactive_connection_lifetime", "write the option max_idle"),
+        ("iam_region", "write auth=IamToken(region=...)"),
+        ("sql_mode", "write connect_args={'sql_mode': ...}"),
         ("secret_id", "write auth=SecretsManager(...)"),
         ("secret_arn", "write auth=SecretsManager(...)"),
         ("secretname", "write auth=SecretsManager(...)"),
@@ -217,6 +226,13 @@ def test_a_keyword_of_a_drivers_connect_is_told_what_it_is_called_here(key: str,
     assert f"{key} is not an option of Pool" in str(raised.value)
     assert said in str(raised.value)
     assert "s3cr3t" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["SQL_MODE", "RECONNECT_TIMEOUT"])
+def test_a_variable_of_another_tool_is_no_misspelt_one_of_ours(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SHOP_URL", URL)
+    monkeypatch.setenv(f"SHOP_{name}", "x")
+    assert lambda_pool.Pool.from_env("SHOP_").config.url.host
 
 
 @pytest.mark.parametrize("key", ["charset", "cursor_factory", "cursorclass", "statement_timeout"])
