@@ -76,7 +76,8 @@ def parse_url(text: str) -> Url:
     if not colon or engine is None:
         # The text is shown only if it looks like a scheme: it may be a password.
         shown = repr(scheme) if colon and scheme.replace("+", "").isalnum() else "what was given"
-        raise ConfigError(f"the URL must start with postgresql:// or mysql://, but {shown} does not")
+        parts = "" if colon else " (or give its parts: host, user, password, database and engine)"
+        raise ConfigError(f"the URL must start with postgresql:// or mysql://, but {shown} does not{parts}")
     rest, hash_mark, _ = rest.partition("#")
     if hash_mark:
         raise ConfigError(f"the URL holds a '#' ({ESCAPES})")
