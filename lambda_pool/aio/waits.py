@@ -133,13 +133,15 @@ async def ready(fd: int, events: int, timeout: float | None) -> int:
 class Unbroken:
     """A block that puts off a task's cancellation until it ends."""
 
-    __slots__ = ("_again", "_nested", "_seconds", "_task", "limit")
+    __slots__ = ("_again", "_before", "_nested", "_seconds", "_task", "limit")
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._again = False
         self._task = asyncio.current_task()
         self._nested = self._task in _unbroken
+        # Not zero, if code of the user's has swallowed a cancellation earlier.
+        self._before = 0 if self._task is None else self._task.cancelling()
         self.limit: float | None = None
         """Until when the block may wait, by the loop's clock; None before a cancellation has come."""
 
@@ -151,6 +153,8 @@ class Unbroken:
         """Put off a cancellation, the first or another one. Out: until when to wait from now on."""
         if self.limit is None:
             self.limit = now + at_most(self._seconds)
+            if self._task is not None:  # it may have come before the block, and be raised only now
+                self._before = min(self._before, self._task.cancelling() - 1)
         self._again = self._again or not _by_a_scope()
         return self.limit if until is None else min(until, self.limit)
 
@@ -164,7 +168,7 @@ class Unbroken:
         if self._again:
             # Not at once: the code around the block must be able to end well too, such as SQLAlchemy's session, which
             # closes itself in a task of its own.
-            task.get_loop().call_later(_A_MOMENT, _cancel_again, task)
+            task.get_loop().call_later(_A_MOMENT, _cancel_again, task, self._before)
 
 
 _unbroken: WeakKeyDictionary["asyncio.Task[Any]", Unbroken] = WeakKeyDictionary()
@@ -190,9 +194,9 @@ def _by_a_scope() -> bool:
     return anyio is not None and bool(anyio.current_effective_deadline() == -inf)
 
 
-def _cancel_again(task: "asyncio.Task[Any]") -> None:
-    """Deliver a cancellation that was put off, unless it was taken back meanwhile."""
-    if not task.done() and task.cancelling():
+def _cancel_again(task: "asyncio.Task[Any]", before: int) -> None:
+    """Deliver a cancellation that was put off, unless it was taken back meanwhile. `before`: how many there were."""
+    if not task.done() and task.cancelling() > before:
         task.uncancel()
         task.cancel()
 

@@ -4,6 +4,7 @@ import asyncio
 import socket
 import time
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import psycopg
@@ -272,6 +273,35 @@ def test_a_timeout_that_ends_while_a_commit_is_heard_is_no_timeout(ground: Groun
                 bound.reschedule(asyncio.get_running_loop().time() + 0.2)
         await asyncio.sleep(0.2)
         proxy.heal()
+
+    asyncio.run(main())
+    assert ground.rows() == [1]
+    assert at_rest(pool)
+
+
+@pytest.mark.sampled(1, "a second a case")
+def test_a_cancellation_that_was_swallowed_before_is_not_raised_again(ground: Ground, proxy: FaultyProxy) -> None:
+    """Without `uncancel()` the task's count of cancellations stays above zero, although nobody wants it to end."""
+    pool = through(proxy, ground)
+
+    async def work() -> None:
+        with suppress(asyncio.CancelledError):
+            await asyncio.sleep(30)
+        async with asyncio.timeout(None) as bound:
+            async with pool.connection() as conn:
+                await ground.insert(conn, 1)
+                proxy.delay(0.4, new=False)
+                bound.reschedule(asyncio.get_running_loop().time() + 0.2)
+        await asyncio.sleep(0.2)
+
+    async def main() -> None:
+        task = asyncio.create_task(work())
+        await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.wait([task], timeout=5)
+        proxy.heal()
+        assert not task.cancelled()
+        await task
 
     asyncio.run(main())
     assert ground.rows() == [1]
