@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from . import borrower, invocation
 from .core.entry import Entry, Work
 from .core.policy import Step, at_return
-from .engines.base import MIN_IO_TIMEOUT, Condition, Failure, Outcome, lost_answer, may_be_handled, uncertain
+from .engines.base import MIN_IO_TIMEOUT, Condition, Failure, Outcome, may_be_handled, uncertain
 from .errors import CommitUncertain, NotCommitted
 from .events import Reason, RolledBack
 from .invocation import Deadline
@@ -24,6 +24,10 @@ _CLOSED = (
 _SWALLOWED = (
     "a block ended normally, but its transaction had failed or its connection was lost, and the error was swallowed: "
     "none of the transaction is saved"
+)
+_SAVED = (
+    "the transaction is saved, so do not write it again: an error of your own ended the block only while its "
+    "connection was brought back to how it was lent"
 )
 
 
@@ -172,5 +176,5 @@ def _restore(pool: "ConnectionPool", entry: Entry, *, saved: bool) -> bool:
             log.debug("pool %s: taking a connection back failed: %s", pool.name, error)
             return False
         if saved and may_be_handled(error):  # a time limit of the user's own: who catches it may not write again
-            raise uncertain(lost_answer(error)) from error
+            raise uncertain(f"{_SAVED} ({type(error).__name__}: {error})") from error
         raise

@@ -63,7 +63,7 @@ class Middleware:
                 return answer.begin()
             finally:
                 asking.set(before)  # what the server does between pieces, or instead of closing, is not part of it
-        except BaseException as error:
+        except BaseException as error:  # also of an alarm amid the `finally`
             if answer is not None:
                 answer.drop(error)  # the server does not close what it was not given
             raise

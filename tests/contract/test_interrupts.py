@@ -94,7 +94,8 @@ def test_a_time_limit_of_the_users_own_after_commit_does_not_call_the_work_undon
     """It struck while the pool brought the session back to how it was lent, which here takes longer than COMMIT."""
     pool = my.pool(reset="session", connect_args={"init_command": "do sleep(0.8)"})
     pool.warm()
-    with alarm(0.4, error := TimeoutError("mine")), pytest.raises(lambda_pool.CommitUncertain) as caught:
+    told = pytest.raises(lambda_pool.CommitUncertain, match=r"^the transaction is saved, so do not write it again")
+    with alarm(0.4, error := TimeoutError("mine")), told as caught:
         with pool.connection() as conn:
             my.insert(conn, 1)
     assert caught.value.__cause__ is error

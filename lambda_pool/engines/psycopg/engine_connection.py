@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg.pq import ConnStatus, ExecStatus, PipelineStatus, TransactionStatus
 
-from ...errors import CommitUncertain, DeadlineExceeded
+from ...errors import DeadlineExceeded
 from ...waiting import FreeCheck
 from ..base import (
     Condition,
@@ -192,7 +192,6 @@ class PostgresConnection:
             conn.is_as_lent(wholly=self._resets)
             and self._libpq.pipeline_status == _NO_PIPELINE
             and not conn.pooled.guarded
-            and not conn.pooled.was_reset  # the driver's half is still to be done
             # In its own transaction block, and in a two-phase commit, psycopg refuses COMMIT: the next borrower's too.
             and not conn.pooled.blocks
             and not conn.pooled.two_phase
@@ -229,7 +228,7 @@ class PostgresConnection:
         held = conn.lock.locked() and conn.lock.is_held(timeout)
         if pgconn.status != _OK:
             if commit and conn.pooled.lost_commit:
-                raise CommitUncertain(conn.pooled.lost_commit)
+                raise uncertain(conn.pooled.lost_commit)
             # If nothing was open, all that was answered is saved.
             return Outcome.NONE if conn.pooled.alone(conn.autocommit) else Outcome.FAILED
         if pgconn.pipeline_status != _NO_PIPELINE:
@@ -252,7 +251,7 @@ class PostgresConnection:
                 conn.within(bound if timeout is None else min(timeout, bound), partial(conn.exchange, None, None))
             except psycopg.Error as error:  # what is undone may have failed
                 if commit and conn.pooled.lost_commit and not conn.answered(error):
-                    raise CommitUncertain(conn.pooled.lost_commit) from error
+                    raise uncertain(conn.pooled.lost_commit) from error
                 if commit:
                     raise
             timeout = rest(deadline)

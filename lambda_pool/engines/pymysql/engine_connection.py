@@ -8,7 +8,7 @@ import pymysql
 from pymysql.constants import CR
 
 from ... import invocation
-from ...errors import CommitUncertain, LambdaPoolError
+from ...errors import LambdaPoolError
 from ...waiting import OverdueError
 from ..base import (
     Condition,
@@ -172,7 +172,7 @@ class MysqlConnection(BaselineConnection):
                 raise at_work("let each task and thread that uses it end", saving=own)
         if conn.line.silent or not conn.open:
             if commit and noted.lost_commit:
-                raise CommitUncertain(noted.lost_commit)
+                raise uncertain(noted.lost_commit)
             if commit and noted.unclear:
                 raise noted.failed()
             # If nothing was open, all that was answered is saved.

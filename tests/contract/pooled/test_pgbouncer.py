@@ -3,7 +3,8 @@
 import re
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import psycopg
@@ -293,26 +294,34 @@ def test_that_no_backend_came_free_is_said_in_time(bouncer: PgBouncer, busy: psy
     pool.close()
 
 
+@contextmanager
+def after_opening(pool: Pool, opened: int, call: Callable[[], object]) -> Iterator[None]:
+    """Call something beside this block, once the pool has opened so many connections, or when the block ends."""
+    over = threading.Event()
+
+    def wait() -> None:
+        while pool.stats().opened < opened and not over.wait(0.05):
+            pass
+        call()
+
+    waiting = threading.Thread(target=wait)
+    waiting.start()
+    try:
+        yield
+    finally:
+        over.set()
+        waiting.join()
+
+
 @pytest.mark.sampled(1 / 3, "3 s")
 def test_a_pooler_that_gives_up_before_the_checkout_does_is_asked_again(server: PostgresServer) -> None:
     with PgBouncer(server, default_pool_size=1, query_wait_timeout=1) as bouncer:
         pool = pool_of(bouncer.url(), timeout=30.0)
 
-        def free() -> None:
-            while pool.stats().opened < 3 and not over.wait(0.05):
-                pass
-            busy.commit()
-
-        over = threading.Event()
         with psycopg.connect(bouncer.url(pooled=False)) as busy:
             busy.execute("select 1")
-            freeing = threading.Thread(target=free)
-            freeing.start()
-            try:
+            with after_opening(pool, 3, busy.commit):
                 assert pool.run(one) == 1
-            finally:
-                over.set()
-                freeing.join()
         pool.close()
 
 
@@ -331,21 +340,8 @@ def test_a_pooler_whose_server_comes_back_in_time_is_asked_again() -> None:
             if "server_login_retry" in said:
                 break
         assert "server_login_retry" in said
-        opened = pool.stats().opened
-
-        def come_back() -> None:
-            while pool.stats().opened < opened + 3 and not over.wait(0.05):
-                pass
-            server.start()
-
-        over = threading.Event()
-        coming = threading.Thread(target=come_back)
-        coming.start()
-        try:
+        with after_opening(pool, pool.stats().opened + 3, server.start):
             assert pool.run(one) == 1
-        finally:
-            over.set()
-            coming.join()
         pool.close()
 
 

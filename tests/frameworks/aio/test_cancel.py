@@ -259,6 +259,15 @@ def test_a_scope_that_was_cancelled_leaves_what_it_shields_alone(ground: Ground,
     assert ground.rows() == ([1] if amid == "commit" else [])
 
 
+async def time_out_amid_commit(pool: lambda_pool.AsyncPool, ground: Ground, proxy: FaultyProxy) -> None:
+    """A block whose COMMIT is answered 0.2 s after the time-out around it has struck."""
+    async with asyncio.timeout(None) as bound:
+        async with pool.connection() as conn:
+            await ground.insert(conn, 1)
+            proxy.delay(0.4, new=False)
+            bound.reschedule(asyncio.get_running_loop().time() + 0.2)
+
+
 @pytest.mark.sampled(1, "a second a case")
 def test_a_timeout_that_ends_while_a_commit_is_heard_is_no_timeout(ground: Ground, proxy: FaultyProxy) -> None:
     pool = through(proxy, ground)
@@ -266,11 +275,7 @@ def test_a_timeout_that_ends_while_a_commit_is_heard_is_no_timeout(ground: Groun
     async def main() -> None:
         async with pool.connection() as conn:
             await query(conn, "select 1")
-        async with asyncio.timeout(None) as bound:
-            async with pool.connection() as conn:
-                await ground.insert(conn, 1)
-                proxy.delay(0.4, new=False)
-                bound.reschedule(asyncio.get_running_loop().time() + 0.2)
+        await time_out_amid_commit(pool, ground, proxy)
         await asyncio.sleep(0.2)
         proxy.heal()
 
@@ -287,11 +292,7 @@ def test_a_cancellation_that_was_swallowed_before_is_not_raised_again(ground: Gr
     async def work() -> None:
         with suppress(asyncio.CancelledError):
             await asyncio.sleep(30)
-        async with asyncio.timeout(None) as bound:
-            async with pool.connection() as conn:
-                await ground.insert(conn, 1)
-                proxy.delay(0.4, new=False)
-                bound.reschedule(asyncio.get_running_loop().time() + 0.2)
+        await time_out_amid_commit(pool, ground, proxy)
         await asyncio.sleep(0.2)
 
     async def main() -> None:

@@ -678,10 +678,14 @@ def test_a_database_that_does_not_answer_is_waited_for_once(server: Server) -> N
 
 
 def test_deleting_old_rows_waits_for_no_step_at_work(pool: lambda_pool.Pool, server: Server) -> None:
-    """The only row may be that of a running step in another environment, which holds a lock on it."""
+    """The next row may be that of a running step in another environment, which holds a lock on it."""
     assert failure(pool, lambda conn: 1 / 0)  # the table is there
     fresh = lambda_pool.Pool(server.url())
-    claim = "insert into lambda_pool_steps (step, execution, name) values ('at work', 'e', 'n')"
+    # Older than the step's own row, so that it is what a locking read meets after the last old row.
+    claim = (
+        "insert into lambda_pool_steps (step, execution, name, done) "
+        "values ('at work', 'e', 'n', current_timestamp - interval '1' hour)"
+    )
 
     @fresh.handler
     @durable_execution
