@@ -201,7 +201,9 @@ def test_work_that_copies_from_another_thread_is_replayed(pg: Database) -> None:
     def work(conn: Any) -> None:
         calls.append(1)
         cursor = conn.cursor()
-        with cursor.copy(f"copy {pg.table} from stdin", writer=QueuedLibpqWriter(cursor, flush_threshold=0)) as copy:
+        writer = QueuedLibpqWriter(cursor)
+        writer.flush_threshold = 0  # as in versions of psycopg that have no such setting
+        with cursor.copy(f"copy {pg.table} from stdin", writer=writer) as copy:
             copy.write_row([1])
             if len(calls) == 1:
                 pg.kill(conn.info.backend_pid)

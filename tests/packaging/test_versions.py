@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from packaging.requirements import Requirement
 
-from .environments import lowest, make, requirements, run_tests
+from .environments import NEED_INSTRUMENTORS, lowest, make, requirements, run_tests
 
 slow = pytest.mark.slow("installs an environment, and runs whole suites in it")
 # The contract on both engines, and those suites that use the other extras.
@@ -20,6 +20,10 @@ SUITES = (
     "tests/unit/endpoints",
     "tests/tools/testing",
 )
+# Older versions keep the place of a connection whose return is broken off as it begins.
+NEED_SQLALCHEMY_2_0_55 = (
+    "tests/frameworks/sqlalchemy/test_connections.py::test_an_alarm_on_the_way_back_costs_no_slot",
+)
 
 
 @pytest.mark.parametrize("requirement", requirements(), ids=lambda requirement: requirement.name)
@@ -30,7 +34,8 @@ def test_each_dependency_has_a_lowest_version(requirement: Requirement) -> None:
 @slow
 @pytest.mark.timeout(1800)
 def test_on_the_lowest_versions(tmp_path: Path) -> None:
-    run_tests(make(tmp_path / "lowest", map(lowest, requirements())), *SUITES)
+    python = make(tmp_path / "lowest", map(lowest, requirements()))
+    run_tests(python, *SUITES, without=(*NEED_INSTRUMENTORS, *NEED_SQLALCHEMY_2_0_55))
 
 
 @slow

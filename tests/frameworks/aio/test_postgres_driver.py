@@ -207,7 +207,8 @@ def test_work_that_copies_from_another_task_is_done_again(ground: Ground, pool: 
     async def work(conn: Any) -> None:
         calls.append(1)
         cursor = conn.cursor()
-        writer = AsyncLibpqWriter(cursor, flush_threshold=0)
+        writer = AsyncLibpqWriter(cursor)
+        writer.flush_threshold = 0  # as in versions of psycopg that have no such setting
         async with cursor.copy(f"copy {ground.table} from stdin", writer=writer) as copy:
             await asyncio.create_task(copy.write_row([1]))
             if len(calls) == 1:
